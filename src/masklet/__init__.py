@@ -1,0 +1,1 @@
+"""masklet: videos to masklets."""

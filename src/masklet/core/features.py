@@ -1,0 +1,79 @@
+"""Features kept for the backward sweep, within a budget."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+F = TypeVar("F")
+MIB = 2**20
+
+
+def nbytes(value: Any) -> int:
+    """Bytes of all tensors in a value made of dataclasses, mappings and sequences."""
+    if isinstance(value, Tensor):
+        return value.nbytes
+    if is_dataclass(value):
+        return sum(nbytes(getattr(value, f.name)) for f in fields(value))
+    if isinstance(value, dict):
+        return nbytes(value.values())
+    if isinstance(value, Iterable) and not isinstance(value, str | bytes):
+        return sum(nbytes(v) for v in value)
+    return 0
+
+
+class FeatureStore(Generic[F]):
+    """Features by frame: in memory up to a budget, beyond it on disk up to another, beyond both not at all.
+
+    What `get` does not find, the caller computes again. The folder on disk is the run's own and goes with it.
+    """
+
+    def __init__(self, memory: int = 64 * MIB, disk: int = 4096 * MIB) -> None:
+        self._room, self._disk_room = memory, disk
+        self._held: dict[int, F] = {}
+        self._spilled: dict[int, Path] = {}
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    def __enter__(self) -> FeatureStore[F]:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+
+    def keep(self, index: int, features: F) -> None:
+        """Keeps one frame's features where there is room for them."""
+        size = nbytes(features)
+        if size <= self._room:
+            self._room -= size
+            self._held[index] = features
+        elif size <= self._disk_room:
+            self._disk_room -= size
+            self._spill(index, features)
+
+    def get(self, index: int) -> F | None:
+        """The features of a frame, or None where they were not kept."""
+        if index in self._spilled:
+            with self._spilled[index].open("rb") as file:
+                found: F = pickle.load(file)  # written by this very run, into a folder only it can read
+            return found
+        return self._held.get(index)
+
+    def _spill(self, index: int, features: F) -> None:
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="masklet-features-")
+        path = Path(self._folder.name) / str(index)
+        try:
+            with path.open("wb") as file:
+                pickle.dump(features, file, protocol=5)
+        except OSError:  # the disk is full: this frame and the later ones are computed again
+            path.unlink(missing_ok=True)
+            self._disk_room = 0
+            return
+        self._spilled[index] = path

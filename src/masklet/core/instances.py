@@ -1,0 +1,96 @@
+"""What is known about one frame: detections without identities, predictions with them, prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from masklet.core.masks import resize
+
+
+@dataclass(frozen=True)
+class Detections:
+    """One image's instances, before anyone has said who they are."""
+
+    masks: Bool[Tensor, "n h w"]
+    scores: Float[Tensor, " n"]  # 0 to 1
+    labels: Int64[Tensor, " n"]  # index into the segmenter's categories
+
+    @staticmethod
+    def none(size: tuple[int, int]) -> Detections:
+        """No detection in a frame of `size` (h, w)."""
+        return Detections(
+            torch.zeros(0, *size, dtype=torch.bool), torch.zeros(0), torch.zeros(0, dtype=torch.int64)
+        )
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, rows: Tensor | Sequence[int]) -> Detections:
+        """The detections of some rows, given as indices or as a bool tensor."""
+        at = rows if isinstance(rows, Tensor) else torch.as_tensor(rows, dtype=torch.int64)
+        return Detections(self.masks[at], self.scores[at], self.labels[at])
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A propagator's belief about one frame: k hypotheses for each object it remembers. Row n is ids[n]."""
+
+    ids: tuple[int, ...]
+    logits: Float[Tensor, "n k h w"]  # at the propagator's own resolution; > 0: inside
+    quality: Float[Tensor, "n k"]  # expected mask IoU, 0 to 1
+    presence: Float[Tensor, "n k"]  # > 0: the object is in the frame
+
+    def only(self, rows: Sequence[int]) -> Prediction:
+        """The belief about some rows."""
+        at = torch.as_tensor(rows, dtype=torch.int64)
+        return Prediction(
+            tuple(self.ids[r] for r in rows), self.logits[at], self.quality[at], self.presence[at]
+        )
+
+    @property
+    def best(self) -> Prediction:
+        """Each object's hypothesis of highest quality (k = 1)."""
+        at = torch.arange(len(self.ids)), self.quality.argmax(dim=1)
+        return Prediction(self.ids, *(x[at][:, None] for x in (self.logits, self.quality, self.presence)))
+
+    def masks(self, size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
+        """The best hypotheses at the video's size; empty where the object is held to be absent."""
+        best = self.best
+        return (resize(best.logits[:, 0], size) > 0) & (best.presence > 0)[:, :, None]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A prompt: the object fills this box. Pixels; x1 and y1 are one past the last."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """A prompt: the object covers this pixel."""
+
+    x: float
+    y: float
+
+
+Prompt = Tensor | Box | Point  # a Tensor is a mask, Bool[h w]
+
+
+@dataclass(frozen=True)
+class FrameMasks:
+    """What a system says about one frame while it streams. Row n is ids[n]."""
+
+    index: int
+    ids: tuple[int, ...]
+    masks: Bool[Tensor, "n h w"]
+    scores: Float[Tensor, " n"]  # how sure the system is of the object in this frame, 0 to 1
+    labels: Int64[Tensor, " n"]  # -1: no name yet

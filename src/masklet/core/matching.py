@@ -1,0 +1,38 @@
+"""Association: who is who. Fed by mask IoU or by the cosine of queries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Rows and columns that belong together, and those left over."""
+
+    pairs: tuple[tuple[int, int], ...]
+    free_rows: tuple[int, ...]
+    free_cols: tuple[int, ...]
+
+
+def match(affinity: Float[Tensor, "n m"], above: float) -> Matching:
+    """One-to-one matching of greatest total affinity among the pairs with affinity > `above` (strictly).
+
+    >>> match(torch.tensor([[0.9, 0.6], [0.8, 0.1]]), above=0.5).pairs
+    ((0, 1), (1, 0))
+    """
+    allowed = affinity > above
+    gain = torch.where(allowed, affinity - min(above, 0.0), 0.0)  # a forbidden pair must add nothing
+    rows, cols = linear_sum_assignment(gain.cpu().numpy(), maximize=True)
+    pairs = tuple((int(r), int(c)) for r, c in zip(rows, cols, strict=True) if allowed[r, c])
+    taken_rows, taken_cols = {r for r, _ in pairs}, {c for _, c in pairs}
+    n, m = affinity.shape
+    return Matching(
+        pairs,
+        tuple(r for r in range(n) if r not in taken_rows),
+        tuple(c for c in range(m) if c not in taken_cols),
+    )

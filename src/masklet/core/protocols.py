@@ -1,0 +1,86 @@
+"""The seams. A memory is a value: the caller holds it, passes it in, gets the next one back.
+
+Copying a memory is free, dropping one is forgetting, saving one is resuming. None knows a frame's index, so
+going backward in time needs no flag. `predict` and `segment` read, `commit` and `prompt` write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol, TypeVar, runtime_checkable
+
+from masklet.core.frames import Frame, Video
+from masklet.core.instances import Detections, FrameMasks, Prediction, Prompt
+from masklet.core.tracks import VideoResult
+
+F = TypeVar("F")  # one frame's features
+M = TypeVar("M")  # a memory
+
+
+@runtime_checkable
+class Segmenter(Protocol[M]):
+    """Finds objects, frame by frame. One that looks at motion has a memory and a `look_ahead`."""
+
+    categories: tuple[str, ...]
+    look_ahead: int
+
+    def empty(self) -> M:
+        """The memory before the first frame."""
+        ...
+
+    def segment(
+        self, memory: M, frames: Sequence[Frame], future: Sequence[Frame]
+    ) -> tuple[list[Detections], M]:
+        """Detections for `frames`, which directly follow those the memory has seen; `future` (at most
+        `look_ahead`, fewer at the end of the source) directly follow `frames` and are only looked at.
+        The answer does not depend on how the frames are cut into calls.
+        """
+        ...
+
+
+@runtime_checkable
+class Propagator(Protocol[F, M]):
+    """Carries given masks through time (affinity, SAM 2, XMem, and SAM2Long's tree over any of them)."""
+
+    def encode(self, frames: Sequence[Frame]) -> list[F]:
+        """The features of each frame: the expensive part, once for both directions and all objects."""
+        ...
+
+    def empty(self) -> M:
+        """The memory of no object."""
+        ...
+
+    def predict(self, memory: M, features: F) -> Prediction:
+        """Where every remembered object is in this frame."""
+        ...
+
+    def commit(self, memory: M, features: F, belief: Prediction) -> M:
+        """Ends a frame: remembers what was believed of it. Called once a frame, maybe with no rows."""
+        ...
+
+    def prompt(self, memory: M, features: F, prompts: Mapping[int, Prompt]) -> tuple[M, Prediction]:
+        """Remembers what someone outside says of this frame (called after its `commit`), and the masks it
+        made of that. An id's first prompt is an anchor, never evicted; later ones stand in for a belief.
+        """
+        ...
+
+    def forget(self, memory: M, ids: Iterable[int]) -> M:
+        """The memory without these objects."""
+        ...
+
+
+Watch = Callable[[str, int, int | None, int], None]  # phase, frames done, frames in all if known, objects
+
+
+@runtime_checkable
+class LiveSystem(Protocol):
+    """Answers while frames arrive, in bounded memory."""
+
+    def stream(self, frames: Iterable[Frame]) -> Iterator[FrameMasks]: ...
+
+
+@runtime_checkable
+class VideoSystem(Protocol):
+    """Answers when the whole video has been read."""
+
+    def run(self, video: Video, watch: Watch) -> VideoResult: ...

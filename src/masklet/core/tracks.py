@@ -1,0 +1,96 @@
+"""Masklets: one object's mask through time, and the book in which a run writes them down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from masklet.core.masks import Rle
+
+
+class Source(Enum):
+    """How a mask came about."""
+
+    DETECTED = "detected"  # a confident detection, alone or agreeing with the propagation
+    PROMPTED = "prompted"  # given by the user
+    FORWARD = "forward"  # propagated from earlier frames, or a detection that was not confident
+    BACKWARD = "backward"  # propagated from later frames
+
+
+KEY = (Source.DETECTED, Source.PROMPTED)
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One object in one frame."""
+
+    mask: Rle
+    source: Source
+    score: float = 0.0  # of the detection, or the propagator's expected mask IoU; 0 to 1
+    label: int = -1  # what the detection called it; -1: no detection
+    presence: float = 0.0  # the propagator's object score; > 0: in the frame
+
+
+@dataclass(frozen=True)
+class Masklet:
+    """One object through one video. Frames where it is not seen are absent from `sightings`."""
+
+    id: int
+    sightings: Mapping[int, Sighting]
+    label: int = -1  # index into the result's categories
+    score: float = 0.0
+    is_thing: bool = True
+
+    @property
+    def first(self) -> int:
+        """The first frame in which the object is seen."""
+        return min(self.sightings)
+
+    @property
+    def key_frames(self) -> frozenset[int]:
+        """Frames in which a confident detection or the user vouches for the object (SAM2BMP 3.4)."""
+        return frozenset(t for t, s in self.sightings.items() if s.source in KEY)
+
+
+@dataclass
+class TrackBook:
+    """The only mutable thing of a run: what has been said so far, as run lengths."""
+
+    pages: dict[int, dict[int, Sighting]] = field(default_factory=dict)
+
+    def note(self, id: int, frame: int, sighting: Sighting) -> None:
+        """Writes down one sighting; an empty mask opens the page but is no sighting."""
+        page = self.pages.setdefault(id, {})
+        if sighting.mask.area:
+            page[frame] = sighting
+
+    def masklets(self) -> tuple[Masklet, ...]:
+        """Every object with at least one sighting, frames in order."""
+        return tuple(Masklet(i, dict(sorted(p.items()))) for i, p in self.pages.items() if p)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a result comes from: enough to make it again."""
+
+    system: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)  # name: sha256
+    version: str = ""
+    source: str = ""
+    notes: tuple[str, ...] = ()  # what the reader must know, such as where a damaged file ends
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """The masklets of one video."""
+
+    name: str
+    size: tuple[int, int]  # h, w
+    length: int  # frames
+    rate: float  # frames per second
+    masklets: tuple[Masklet, ...]
+    categories: tuple[str, ...]
+    provenance: Provenance

@@ -1,0 +1,66 @@
+"""SAM2BMP 3.4: from masklets to fewer masklets, and their names and scores."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Int64
+
+from masklet.core.masks import rle_iou
+from masklet.core.tracks import Masklet
+
+
+def keep_supported(masklets: Sequence[Masklet], ratio: float = 0.1) -> tuple[Masklet, ...]:
+    """Key-frame ratio filter: drops a masklet when key frames / non-empty frames < `ratio`."""
+    return tuple(m for m in masklets if len(m.key_frames) >= ratio * len(m.sightings))
+
+
+def drop_twins(masklets: Sequence[Masklet], iou: float = 0.5, frames: int = 6) -> tuple[Masklet, ...]:
+    """Tracklet NMS: of two masklets that agree (mask IoU > `iou`) in at least `frames` frames, the one with
+    more key frames stays, on a tie the older one. Where they meet in few frames, agreeing in half of those
+    is enough.
+    """
+    agree, meet = _agreement(masklets, iou)
+    enough = np.minimum(frames, np.maximum(np.ceil(meet / 2), 1))
+    kept: list[int] = []
+    for row in sorted(range(len(masklets)), key=lambda r: (-len(masklets[r].key_frames), masklets[r].id)):
+        if not (agree[row, kept] >= enough[row, kept]).any():
+            kept.append(row)
+    return tuple(masklets[r] for r in sorted(kept))
+
+
+def _agreement(
+    masklets: Sequence[Masklet], iou: float
+) -> tuple[Int64[np.ndarray, "n n"], Int64[np.ndarray, "n n"]]:
+    """In how many frames two masklets agree, and in how many both are seen."""
+    agree, meet = (np.zeros((len(masklets), len(masklets)), np.int64) for _ in range(2))
+    rows_at: dict[int, list[int]] = defaultdict(list)
+    for row, masklet in enumerate(masklets):
+        for frame in masklet.sightings:
+            rows_at[frame].append(row)
+    for frame, rows in rows_at.items():
+        masks = [masklets[r].sightings[frame].mask for r in rows]
+        agree[np.ix_(rows, rows)] += rle_iou(masks, masks) > iou
+        meet[np.ix_(rows, rows)] += 1
+    return agree, meet
+
+
+def named(masklet: Masklet, gamma: float = 0.0) -> Masklet:
+    """The masklet with its category, the one with the greatest sum of scores over the key frames, and its
+    score, the mean score of the key frames that voted for it x (key frames / non-empty frames)^`gamma`.
+    A masklet without key frames is named by its detections of low confidence, and scores 0.
+    """
+    keys = masklet.key_frames
+    voters = [s for t, s in masklet.sightings.items() if s.label >= 0 and (t in keys or not keys)]
+    if not voters:
+        return masklet
+    votes: dict[int, float] = defaultdict(float)
+    for s in voters:
+        votes[s.label] += s.score
+    label = max(votes, key=lambda k: (votes[k], -k))
+    scores = [s.score for s in voters if s.label == label] if keys else [0.0]
+    support = len(keys) / len(masklet.sightings)
+    return replace(masklet, label=label, score=sum(scores) / len(scores) * support**gamma)

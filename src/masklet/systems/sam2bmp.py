@@ -1,0 +1,288 @@
+"""SAM2BMP: video instance segmentation by bidirectional mask propagation.
+
+An image segmenter finds objects, a propagator carries their masks, mask IoU ties the two together; one
+backward sweep then completes every object before its first detection, and filters clean up.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Generic, Literal, TypeVar
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from masklet.core.features import MIB, FeatureStore
+from masklet.core.frames import Frame, Video, backward, with_future
+from masklet.core.instances import Detections, FrameMasks, Prediction
+from masklet.core.masks import Rle, mask_iou, mask_nms, stack
+from masklet.core.matching import Matching, match
+from masklet.core.protocols import Propagator, Segmenter, Watch
+from masklet.core.tracks import Provenance, Sighting, Source, TrackBook, VideoResult
+from masklet.systems.filters import drop_twins, keep_supported, named
+
+F = TypeVar("F")
+M = TypeVar("M")
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The paper's numbers, and its open points as settings (their readings: docs/sam2bmp.md)."""
+
+    conf: float = 0.95  # a detection above this is confident: it matches, overwrites, and makes a key frame
+    low_conf: float = 0.5  # from here to `conf` it may only start an object where nothing is tracked
+    match_iou: float = 0.5  # mask IoU above which a track and a confident detection are one
+    novel_iou: float = 0.3  # mask IoU with every track below which a low-confidence proposal is new
+    nms_iou: float = 0.5  # duplicates within a frame; 1 keeps them all
+    memory: Literal["propagated", "detected", "key"] = "propagated"  # what a match writes to the memory
+    drift_iou: float = 0.8  # for memory = "key": a match below this mask IoU corrects the memory
+    backward_window: int | None = None  # frames that completion reaches back; None: all, 0: none
+    key_ratio: float = 0.1  # key frames / non-empty frames below which an object is dropped; 0 keeps all
+    twin_iou: float = 0.5  # tracklet NMS: mask IoU at which two objects agree in a frame
+    twin_frames: int = 6  # tracklet NMS: frames of agreement at which the weaker one is dropped
+    score_gamma: float = 0.0  # 0: an object's score is the mean of its key frames; more: support counts
+    max_lost: int | None = None  # frames without a mask after which an object is forgotten; None: never
+    max_objects: int | None = None  # objects tracked at once; None: as many as are found
+    feature_memory: int = 64 * MIB  # bytes of features kept in memory for the backward phase
+    feature_disk: int = 4096 * MIB  # bytes more on disk; beyond both, features are computed again
+
+
+CORRECTS: Mapping[str, Callable[[float, float], bool]] = {
+    "propagated": lambda iou, limit: False,
+    "detected": lambda iou, limit: True,
+    "key": lambda iou, limit: iou < limit,
+}
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What is remembered of an object besides its masks."""
+
+    lost: int = 0  # frames since it was last seen
+    votes: Mapping[int, float] = field(default_factory=dict)  # label: sum of confident scores
+
+    @property
+    def label(self) -> int:
+        return max(self.votes, key=lambda k: (self.votes[k], -k), default=-1)
+
+
+@dataclass(frozen=True)
+class State(Generic[M, S]):
+    """What the forward phase carries from frame to frame: a value, so a stream can be saved and resumed."""
+
+    memory: M  # the propagator's
+    sight: S  # the segmenter's
+    tallies: Mapping[int, Tally] = field(default_factory=dict)
+    born: int = 0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One object in the current frame."""
+
+    id: int
+    mask: Bool[Tensor, "h w"]
+    source: Source
+    score: float
+    label: int
+    presence: float
+
+    def sighting(self) -> Sighting:
+        return Sighting(Rle.encode(self.mask), self.source, self.score, self.label, self.presence)
+
+
+@dataclass(frozen=True)
+class Sam2Bmp(Generic[F, M, S]):
+    """The system. `stream` is its forward phase, live and in bounded memory; `run` is all of it."""
+
+    segmenter: Segmenter[S]
+    propagator: Propagator[F, M]
+    settings: Settings = Settings()
+
+    def run(self, video: Video, watch: Watch) -> VideoResult:
+        """All masklets of a video: forward phase, backward phase, filters."""
+        book = TrackBook()
+        with FeatureStore[F](self.settings.feature_memory, self.settings.feature_disk) as store:
+            for frame, features, seen, state in self.forward(video):
+                store.keep(frame.index, features)
+                for s in seen:
+                    book.note(s.id, frame.index, s.sighting())
+                watch("forward", frame.index + 1, len(video), len(state.tallies))
+            # Completion adds no key frame: what lacks support now need not be completed.
+            supported = keep_supported(book.masklets(), self.settings.key_ratio)
+            book = TrackBook({m.id: dict(m.sightings) for m in supported})
+            complete(self.propagator, video, book, store, self.settings.backward_window, watch)
+        return self._result(video, book)
+
+    def stream(self, frames: Iterable[Frame]) -> Iterator[FrameMasks]:
+        """The forward phase alone: every frame's objects, as soon as the segmenter's look-ahead allows."""
+        for frame, _, seen, state in self.forward(frames):
+            shown = sorted((s for s in seen if s.mask.any()), key=lambda s: s.id)
+            yield FrameMasks(
+                frame.index,
+                tuple(s.id for s in shown),
+                stack([s.mask for s in shown], frame.size),
+                torch.tensor([s.score for s in shown]),
+                torch.tensor([state.tallies[s.id].label for s in shown], dtype=torch.int64),
+            )
+
+    def forward(
+        self, frames: Iterable[Frame], state: State[M, S] | None = None
+    ) -> Iterator[tuple[Frame, F, list[Seen], State[M, S]]]:
+        """SAM2BMP 3.2, frame by frame, from a given state on."""
+        state = state or State(self.propagator.empty(), self.segmenter.empty())
+        for frame, future in with_future(frames, self.segmenter.look_ahead):
+            [features] = self.propagator.encode([frame])
+            [found], sight = self.segmenter.segment(state.sight, [frame], future)
+            seen, state = self.step(replace(state, sight=sight), frame, features, found)
+            yield frame, features, seen, state
+
+    def step(
+        self, state: State[M, S], frame: Frame, features: F, found: Detections
+    ) -> tuple[list[Seen], State[M, S]]:
+        """One frame: predict, match, take the detected or the propagated mask, remember."""
+        at = self.settings
+        found = found[found.masks.flatten(1).any(1)]
+        found = found[mask_nms(found.masks, found.scores, at.nms_iou)]
+        sure = found[found.scores > at.conf]
+        unsure = found[(found.scores >= at.low_conf) & (found.scores <= at.conf)]
+
+        belief = self.propagator.predict(state.memory, features)
+        own = belief.masks(frame.size)
+        iou = mask_iou(own, sure.masks)
+        links = match(iou, at.match_iou)
+        old = follow(belief, own, sure, links)
+        new = self.begin(state, old, sure[links.free_cols], unsure)
+
+        corrects = CORRECTS[at.memory]
+        corrected = {
+            belief.ids[r]: sure.masks[c] for r, c in links.pairs if corrects(float(iou[r, c]), at.drift_iou)
+        }
+        memory = self.propagator.commit(
+            state.memory, features, belief.only([r for r, id in enumerate(belief.ids) if id not in corrected])
+        )
+        memory, _ = self.propagator.prompt(memory, features, {**corrected, **{s.id: s.mask for s in new}})
+        return old + new, self.forget_lost(
+            replace(state, memory=memory, born=state.born + len(new)), old + new
+        )
+
+    def begin(
+        self, state: State[M, S], old: Sequence[Seen], sure: Detections, unsure: Detections
+    ) -> list[Seen]:
+        """New trajectories: unmatched confident detections, and proposals where nothing is tracked yet."""
+        born = [(sure[[c]], Source.DETECTED) for c in range(len(sure))]
+        tracked, size = (
+            [s.mask for s in old] + list(sure.masks),
+            (unsure.masks.shape[1], unsure.masks.shape[2]),
+        )
+        for c in unsure.scores.argsort(descending=True, stable=True).tolist():
+            mask = unsure.masks[[c]]
+            if not (mask_iou(mask, stack(tracked, size)) >= self.settings.novel_iou).any():
+                born.append((unsure[[c]], Source.FORWARD))
+                tracked.append(mask[0])
+        if self.settings.max_objects is not None:
+            born = born[: max(self.settings.max_objects - len(state.tallies), 0)]
+        return [
+            Seen(state.born + n, d.masks[0], source, float(d.scores[0]), int(d.labels[0]), 1.0)
+            for n, (d, source) in enumerate(born, start=1)
+        ]
+
+    def forget_lost(self, state: State[M, S], seen: Sequence[Seen]) -> State[M, S]:
+        """Counts votes and absences; drops from the memory what has been absent for too long."""
+        tallies = {s.id: tallied(state.tallies.get(s.id, Tally()), s) for s in seen}
+        limit = self.settings.max_lost
+        gone = [id for id, tally in tallies.items() if limit is not None and tally.lost > limit]
+        kept = {id: tally for id, tally in tallies.items() if id not in gone}
+        memory = self.propagator.forget(state.memory, gone) if gone else state.memory
+        return replace(state, memory=memory, tallies=kept)
+
+    def _result(self, video: Video, book: TrackBook) -> VideoResult:
+        at = self.settings
+        kept = drop_twins(keep_supported(book.masklets(), at.key_ratio), at.twin_iou, at.twin_frames)
+        masklets = tuple(replace(named(m, at.score_gamma), id=n) for n, m in enumerate(kept, start=1))
+        notes = (video.damage,) if video.damage else ()
+        provenance = Provenance("sam2bmp", asdict(at), notes=notes)
+        return VideoResult(
+            video.name, video.size, len(video), video.rate, masklets, self.segmenter.categories, provenance
+        )
+
+
+def follow(belief: Prediction, own: Bool[Tensor, "n h w"], sure: Detections, links: Matching) -> list[Seen]:
+    """SAM2BMP eq. 3: a matched trajectory takes the detected mask, an unmatched one the propagated mask."""
+    best = belief.best
+    seen = []
+    partner = dict(links.pairs)
+    for row, id in enumerate(belief.ids):
+        presence = float(best.presence[row, 0])
+        if row in partner:
+            d = sure[[partner[row]]]
+            seen.append(Seen(id, d.masks[0], Source.DETECTED, float(d.scores[0]), int(d.labels[0]), presence))
+        else:
+            seen.append(Seen(id, own[row], Source.FORWARD, float(best.quality[row, 0]), -1, presence))
+    return seen
+
+
+def tallied(tally: Tally, seen: Seen) -> Tally:
+    """The tally after one more frame."""
+    votes = dict(tally.votes)
+    if seen.source is Source.DETECTED:
+        votes[seen.label] = votes.get(seen.label, 0.0) + seen.score
+    return Tally(0 if seen.mask.any() else tally.lost + 1, votes)
+
+
+def complete(
+    propagator: Propagator[F, M],
+    video: Video,
+    book: TrackBook,
+    store: FeatureStore[F],
+    window: int | None,
+    watch: Watch,
+) -> None:
+    """SAM2BMP 3.3: one backward sweep for all objects, each joining at its first frame.
+
+    Every object is propagated from its first mask to the frames before it, at most `window` of them.
+    """
+    starts: dict[int, list[int]] = defaultdict(list)
+    for masklet in book.masklets():
+        starts[masklet.first].append(masklet.id)
+    if window == 0 or not starts:
+        return
+    memory, last = propagator.empty(), max(starts)
+    reach = {masklet.id: masklet.first - window for masklet in book.masklets()} if window is not None else {}
+    for t, features in features_backward(propagator, video, store, last + 1):
+        belief = propagator.predict(memory, features)
+        memory = propagator.commit(memory, features, belief)
+        note_all(book, t, belief, video.size, Source.BACKWARD)
+        seeds = {id: book.pages[id][t].mask.decode() for id in starts.get(t, ())}
+        memory, _ = propagator.prompt(memory, features, seeds)
+        memory = propagator.forget(memory, [id for id, end in reach.items() if end == t])
+        watch("backward", last + 1 - t, last + 1, len(belief.ids) + len(seeds))
+
+
+def note_all(book: TrackBook, frame: int, belief: Prediction, size: tuple[int, int], source: Source) -> None:
+    """Writes a prediction into the book."""
+    label = 0 if source is Source.PROMPTED else -1
+    best = belief.best
+    for row, (id, mask) in enumerate(zip(belief.ids, belief.masks(size), strict=True)):
+        quality, presence = float(best.quality[row, 0]), float(best.presence[row, 0])
+        book.note(id, frame, Sighting(Rle.encode(mask), source, quality, label, presence))
+
+
+def features_backward(
+    propagator: Propagator[F, M], video: Video, store: FeatureStore[F], stop: int, window: int = 8
+) -> Iterator[tuple[int, F]]:
+    """The features of frames stop - 1, ..., 0: as kept, or where they were not, computed again."""
+    for span in backward(0, stop, window):
+        found = {t: store.get(t) for t in span}
+        missing = [t for t, features in found.items() if features is None]
+        if missing:
+            frames = video.read(missing[0], missing[-1] + 1)
+            found |= {f.index: x for f, x in zip(frames, propagator.encode(frames), strict=True)}
+        for t in reversed(span):
+            features = found.pop(t)
+            assert features is not None
+            yield t, features

@@ -1,0 +1,74 @@
+"""Prompted objects, propagated both ways from the frames in which they were given (semi-supervised VOS)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from masklet.core.errors import InputError
+from masklet.core.features import FeatureStore
+from masklet.core.frames import Video
+from masklet.core.instances import Box, Point, Prompt
+from masklet.core.protocols import Propagator, Watch
+from masklet.core.tracks import Provenance, Source, TrackBook, VideoResult
+from masklet.systems.filters import named
+from masklet.systems.sam2bmp import complete, note_all
+
+F = TypeVar("F")
+M = TypeVar("M")
+
+Prompts = Mapping[int, Mapping[int, Prompt]]  # frame: id: mask, box or point
+
+
+@dataclass(frozen=True)
+class Track(Generic[F, M]):
+    """Forward from each prompt, corrected by later prompts of the same object; back from the first."""
+
+    propagator: Propagator[F, M]
+    prompts: Prompts
+
+    def run(self, video: Video, watch: Watch) -> VideoResult:
+        """One masklet per prompted id, under that id."""
+        book = TrackBook()
+        with FeatureStore[F]() as store:
+            self.forward(video, book, store, watch)
+            missed = sorted(t for t in self.prompts if t >= len(video))
+            if missed and len(missed) == len(self.prompts):
+                raise InputError(f"{video.name}: prompt in frame {missed[0]}, but {frames_there(video)}")
+            complete(self.propagator, video, book, store, None, watch)
+        notes = [f"the prompt in frame {t} was not used: {frames_there(video)}" for t in missed]
+        notes += [video.damage] if video.damage else []
+        masklets = tuple(sorted((named(m) for m in book.masklets()), key=lambda m: m.id))
+        provenance = Provenance("track", {"prompts": described(self.prompts)}, notes=tuple(notes))
+        return VideoResult(video.name, video.size, len(video), video.rate, masklets, ("object",), provenance)
+
+    def forward(self, video: Video, book: TrackBook, store: FeatureStore[F], watch: Watch) -> None:
+        """Every object from its first prompt to the end."""
+        memory = self.propagator.empty()
+        for frame in video:
+            [features] = self.propagator.encode([frame])
+            store.keep(frame.index, features)
+            told = self.prompts.get(frame.index, {})
+            belief = self.propagator.predict(memory, features)
+            belief = belief.only([r for r, id in enumerate(belief.ids) if id not in told])
+            memory = self.propagator.commit(memory, features, belief)
+            note_all(book, frame.index, belief, frame.size, Source.FORWARD)
+            if told:
+                memory, answer = self.propagator.prompt(memory, features, told)
+                note_all(book, frame.index, answer, frame.size, Source.PROMPTED)
+            watch("forward", frame.index + 1, len(video), len(belief.ids) + len(told))
+
+
+def frames_there(video: Video) -> str:
+    """How many frames there are to put prompts on, in words."""
+    return f"{video.name} has {len(video)} frames (0 to {len(video) - 1})"
+
+
+def described(prompts: Prompts) -> list[str]:
+    """The prompts in a form that fits into the result's provenance."""
+    kinds = {
+        t: {i: p if isinstance(p, Box | Point) else "mask" for i, p in told.items()}
+        for t, told in prompts.items()
+    }
+    return [f"{t}:{i}:{p}" for t, told in sorted(kinds.items()) for i, p in told.items()]

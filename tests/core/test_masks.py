@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from masklet.core.masks import Rle, mask_iou, mask_nms, paint, resize, rle_iou, stack
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def random_masks(seed: int, n: int = 5, h: int = 12, w: int = 9) -> torch.Tensor:
+    g = torch.Generator().manual_seed(seed)
+    return torch.rand(n, h, w, generator=g) < torch.rand((), generator=g)
+
+
+def literal_iou(a: torch.Tensor, b: torch.Tensor) -> float:
+    both, either = int((a & b).sum()), int((a | b).sum())
+    return both / either if either else 0.0
+
+
+@given(seeds)
+def test_run_lengths_round_trip_and_know_area_and_box(seed: int) -> None:
+    for mask in random_masks(seed):
+        rle = Rle.encode(mask)
+        assert torch.equal(rle.decode(), mask)
+        assert rle.area == int(mask.sum())
+        ys, xs = np.nonzero(mask.numpy())
+        if len(ys):
+            assert rle.box == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+
+
+def test_run_lengths_are_cocos() -> None:
+    mask = torch.zeros(3, 4, dtype=torch.bool)
+    mask[1:, 1] = True  # column-major: 4 zeros, 2 ones, 6 zeros
+    assert Rle.encode(mask) == Rle((3, 4), b"426")
+
+
+@given(seeds)
+def test_mask_iou_is_the_definition_dense_and_on_run_lengths(seed: int) -> None:
+    a, b = random_masks(seed), random_masks(seed + 1, n=3)
+    want = torch.tensor([[literal_iou(x, y) for y in b] for x in a])
+    assert torch.allclose(mask_iou(a, b), want, atol=1e-6)
+    on_runs = rle_iou([Rle.encode(x) for x in a], [Rle.encode(x) for x in b])
+    np.testing.assert_allclose(on_runs, want, atol=1e-6)
+
+
+def test_two_empty_masks_have_no_iou_and_none_have_a_shape() -> None:
+    empty = torch.zeros(1, 4, 4, dtype=torch.bool)
+    assert mask_iou(empty, empty).item() == 0
+    assert mask_iou(empty, empty[:0]).shape == (1, 0)
+    assert rle_iou([], [Rle.encode(empty[0])]).shape == (0, 1)
+
+
+@given(seeds)
+def test_paint_partitions_the_union(seed: int) -> None:
+    masks = random_masks(seed)
+    painted = paint(masks)
+    assert (painted.sum(0) <= 1).all()
+    assert torch.equal(painted.any(0), masks.any(0))
+    assert not (painted & ~masks).any()
+    assert torch.equal(paint(painted), painted)
+
+
+def test_paint_gives_the_pixel_to_the_smaller_mask_and_on_a_tie_to_the_first() -> None:
+    big, small = torch.ones(4, 4, dtype=torch.bool), torch.zeros(4, 4, dtype=torch.bool)
+    small[1:3, 1:3] = True
+    assert torch.equal(paint(torch.stack([big, small]))[1], small)
+    assert torch.equal(paint(torch.stack([small, small])), torch.stack([small, small & False]))
+
+
+def test_nms_keeps_the_higher_score_and_the_order() -> None:
+    a, b = torch.zeros(2, 4, 4, dtype=torch.bool)
+    a[:2], b[2:] = True, True
+    assert mask_nms(torch.stack([a, b, a]), torch.tensor([0.5, 0.1, 0.9]), 0.5).tolist() == [1, 2]
+    assert mask_nms(torch.stack([a, b, a]), torch.tensor([0.5, 0.1, 0.9]), 1.0).tolist() == [0, 1, 2]
+    assert mask_nms(torch.stack([a, a]), torch.tensor([0.5, 0.5]), 0.5).tolist() == [0]
+
+
+@given(seeds)
+def test_nms_leaves_no_twins_and_drops_none_without_one(seed: int) -> None:
+    masks = random_masks(seed, n=6)
+    scores = torch.rand(6, generator=torch.Generator().manual_seed(seed))
+    kept = mask_nms(masks, scores, 0.3).tolist()
+    iou = mask_iou(masks, masks)
+    assert all(iou[i, j] <= 0.3 for i in kept for j in kept if i != j)
+    assert all(
+        any(iou[i, j] > 0.3 and scores[j] >= scores[i] for j in kept) for i in range(6) if i not in kept
+    )
+
+
+def test_resize_keeps_a_flat_map_and_its_place() -> None:
+    half = torch.tensor([[[-1.0, 1.0]]])
+    assert (resize(half, (4, 8))[0] > 0).sum(1).tolist() == [4] * 4
+    assert resize(half[:0], (4, 8)).shape == (0, 4, 8)
+
+
+def test_stack_of_none() -> None:
+    assert stack([], (3, 4)).shape == (0, 3, 4)
+
+
+def test_masks_of_different_sizes_are_refused_by_the_shape_check() -> None:
+    with pytest.raises(Exception, match="type"):
+        mask_iou(torch.zeros(1, 4, 4, dtype=torch.bool), torch.zeros(1, 5, 4, dtype=torch.bool))

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+from itertools import permutations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from masklet.core.matching import match
+
+tables = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 2**32 - 1)).map(
+    lambda x: torch.rand(x[0], x[1], generator=torch.Generator().manual_seed(x[2]))
+)
+
+
+def best_total(affinity: torch.Tensor, above: float) -> float:
+    """Every one-to-one assignment, tried."""
+    n, m = affinity.shape
+    if n > m:
+        return best_total(affinity.T, above)
+    totals = [
+        sum(float(affinity[r, c]) for r, c in enumerate(cols) if affinity[r, c] > above)
+        for cols in permutations(range(m), n)
+    ]
+    return max(totals, default=0.0)
+
+
+@given(tables, st.sampled_from([0.0, 0.3, 0.5, 0.9]))
+def test_match_is_one_to_one_complete_and_the_best_of_all(affinity: torch.Tensor, above: float) -> None:
+    links = match(affinity, above)
+    rows, cols = [r for r, _ in links.pairs], [c for _, c in links.pairs]
+    assert sorted(rows + list(links.free_rows)) == list(range(affinity.shape[0]))
+    assert sorted(cols + list(links.free_cols)) == list(range(affinity.shape[1]))
+    assert all(affinity[r, c] > above for r, c in links.pairs)
+    assert abs(sum(float(affinity[r, c]) for r, c in links.pairs) - best_total(affinity, above)) < 1e-5
+
+
+def test_exactly_the_threshold_is_no_match() -> None:
+    assert match(torch.tensor([[0.5]]), above=0.5).pairs == ()
+
+
+def test_two_tracks_cannot_take_one_detection() -> None:
+    assert match(torch.tensor([[0.9], [0.8]]), above=0.5).pairs == ((0, 0),)
+
+
+def test_pairs_below_the_threshold_do_not_push_aside_a_pair_above_it() -> None:
+    # Without the threshold the diagonal is the better assignment (0.45 + 0.45 > 0.6).
+    assert match(torch.tensor([[0.45, 0.6], [0.2, 0.45]]), above=0.5).pairs == ((0, 1),)
+
+
+def test_a_threshold_below_zero_allows_negative_cosines() -> None:
+    assert match(torch.tensor([[-0.2, -0.9]]), above=-0.5).pairs == ((0, 0),)

@@ -1,0 +1,348 @@
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import SIDE, H, Place, ToyPropagator, ToySegmenter, W, World, moving, square, still
+
+from masklet.core.masks import Rle
+from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
+from masklet.core.tracks import Masklet, Source, VideoResult
+from masklet.systems.sam2bmp import Sam2Bmp, Settings
+
+
+def silent(phase: str, done: int, total: int | None, objects: int) -> None:
+    pass
+
+
+def run(world: World, segmenter: ToySegmenter | None = None, **settings: object) -> VideoResult:
+    return Sam2Bmp(segmenter or ToySegmenter(), ToyPropagator(), Settings(**settings)).run(world, silent)
+
+
+def sources(masklet: Masklet) -> str:
+    return "".join(s.source.value[0] for _, s in sorted(masklet.sightings.items()))
+
+
+def is_true(masklet: Masklet, world: World, object: int) -> bool:
+    """The masklet is that object, exactly, in every frame in which it is seen."""
+    truth = {t: world.truth(t).get(object) for t in range(world.length)}
+    seen = {t: m for t, m in truth.items() if m is not None and m.any()}
+    return masklet.sightings.keys() == seen.keys() and all(
+        torch.equal(masklet.sightings[t].mask.decode(), m) for t, m in seen.items()
+    )
+
+
+CROSSING: list[Place] = [moving(8, 0, 0, 2), moving(9, 26, 0, -2)]
+
+
+def test_the_parts_fit_the_seams() -> None:
+    assert isinstance(ToySegmenter(), Segmenter)
+    assert isinstance(ToyPropagator(), Propagator)
+    system = Sam2Bmp(ToySegmenter(), ToyPropagator())
+    assert isinstance(system, VideoSystem) and isinstance(system, LiveSystem)
+
+
+def test_an_object_in_every_frame() -> None:
+    world = World([still(4, 4)])
+    [m] = run(world).masklets
+    assert is_true(m, world, 0) and sources(m) == "d" * 16 and m.id == 1
+
+
+def test_an_object_that_the_segmenter_sees_late_is_completed_backward() -> None:
+    world = World([still(4, 4), moving(20, 24, 0, -1)])
+    result = run(world, ToySegmenter(blind=lambda t, o: o == 1 and t < 9))
+    late = result.masklets[1]
+    assert is_true(late, world, 1) and sources(late) == "b" * 9 + "d" * 7
+
+
+def test_an_object_that_really_is_absent_stays_absent() -> None:
+    world = World([moving(20, 4, 0, 1, first=6)])
+    [m] = run(world).masklets
+    assert m.first == 6 and is_true(m, world, 0)
+
+
+def test_an_object_first_seen_in_the_last_frame() -> None:
+    world = World([still(4, 4)])
+    [m] = run(world, ToySegmenter(blind=lambda t, o: t < 15), key_ratio=0.0).masklets
+    assert is_true(m, world, 0) and sources(m) == "b" * 15 + "d"
+
+
+def test_leaving_and_returning_keeps_the_id() -> None:
+    world = World([moving(4, 0, 0, 1, hidden=range(5, 9))])
+    [m] = run(world).masklets
+    assert is_true(m, world, 0)
+
+
+def test_a_lost_object_is_forgotten_after_max_lost_frames_and_not_before() -> None:
+    gap = World([moving(4, 0, 0, 1, hidden=range(5, 9))])  # 4 frames
+    assert len(run(gap, max_lost=4).masklets) == 1
+    assert len(run(gap, max_lost=3, backward_window=0).masklets) == 2
+
+
+def test_two_objects_crossing_keep_their_ids() -> None:
+    world = World(CROSSING)
+    a, b = run(world).masklets
+    assert is_true(a, world, 0) and is_true(b, world, 1)
+
+
+def test_no_detection_and_no_frame_but_one() -> None:
+    assert run(World([])).masklets == ()
+    world = World([still(4, 4)], length=1)
+    [m] = run(world).masklets
+    assert is_true(m, world, 0)
+
+
+def test_two_hundred_detections_in_a_frame() -> None:
+    dots = [(1 + 2 * (i // 15), 1 + 2 * (i % 15)) for i in range(200)]
+    alarms = [(t, square(y, x, 1), 0.99, i % 4) for t in range(2) for i, (y, x) in enumerate(dots)]
+
+    class Forgetful(ToyPropagator):  # the toy knows an object by its colour; these have none
+        def predict(self, memory, features):  # type: ignore[no-untyped-def]
+            return replace(
+                belief := super().predict(memory, features), presence=-torch.ones_like(belief.presence)
+            )
+
+    world = World([], length=2, size=(H, W))
+    result = Sam2Bmp(ToySegmenter(alarms=alarms), Forgetful()).run(world, silent)
+    assert len(result.masklets) == 400  # none is found again in the next frame
+
+
+def test_an_object_gone_for_the_rest_of_the_video() -> None:
+    world = World([moving(4, 4, 0, 1, last=3)])
+    [m] = run(world).masklets
+    assert sorted(m.sightings) == [0, 1, 2, 3]
+
+
+# -- matching
+
+
+def test_a_match_takes_the_detected_mask_and_a_miss_the_propagated_one() -> None:
+    world = World([still(4, 4)])
+    larger = square(3, 3, SIDE + 2)  # IoU 36 / 64 with the object
+    segmenter = ToySegmenter(blind=lambda t, o: t > 0, alarms=[(5, larger, 0.99, 0)])
+    [m] = run(world, segmenter).masklets
+    assert m.sightings[5].mask == Rle.encode(larger) and m.sightings[5].source is Source.DETECTED
+    assert m.sightings[6].mask == Rle.encode(square(4, 4)) and m.sightings[6].source is Source.FORWARD
+
+
+def test_iou_of_exactly_the_limit_is_no_match() -> None:
+    half = square(4, 4)
+    half[4 + SIDE // 2 :] = False
+    segmenter = ToySegmenter(blind=lambda t, o: t > 0, alarms=[(5, half, 0.99, 0)])
+    assert (
+        len(
+            run(
+                World([still(4, 4)], length=7), segmenter, key_ratio=0.0, twin_frames=99, twin_iou=1.0
+            ).masklets
+        )
+        == 2
+    )
+
+
+def test_a_score_of_exactly_conf_is_low_and_of_exactly_low_conf_a_proposal() -> None:
+    for score, found in ((0.75, 1), (0.7578125, 1), (0.5, 1), (0.49609375, 0)):
+        world = World([still(4, 4)], length=4)
+        result = run(
+            world, ToySegmenter(score=lambda t, o, s=score: s), conf=0.75, low_conf=0.5, key_ratio=0.0
+        )
+        assert len(result.masklets) == found
+        assert all(bool(m.key_frames) == (score > 0.75) for m in result.masklets)
+
+
+def test_low_detections_never_match_and_overwrite() -> None:
+    larger = square(3, 3, SIDE + 2)
+    segmenter = ToySegmenter(blind=lambda t, o: t > 0, alarms=[(5, larger, 0.7, 0)])
+    [m] = run(World([still(4, 4)]), segmenter, key_ratio=0.0).masklets
+    assert m.sightings[5].mask == Rle.encode(square(4, 4))
+
+
+@pytest.mark.parametrize(("shift", "started"), [(3, False), (4, True)])  # IoU 18/54 = 0.33, 12/60 = 0.2
+def test_a_proposal_starts_an_object_only_where_nothing_is_tracked(shift: int, started: bool) -> None:
+    segmenter = ToySegmenter(alarms=[(5, square(4, 4 + shift), 0.7, 0)])
+    result = run(World([still(4, 4)]), segmenter, key_ratio=0.0, twin_frames=99, twin_iou=1.0)
+    assert len(result.masklets) == 1 + started
+
+
+def test_of_two_overlapping_proposals_the_better_starts() -> None:
+    alarms = [(0, square(4, 4), 0.6, 0), (0, square(4, 7), 0.7, 1)]
+    result = run(World([], length=1), ToySegmenter(alarms=alarms), key_ratio=0.0)
+    assert [m.label for m in result.masklets] == [1]
+
+
+def test_duplicates_within_a_frame_are_one_unless_the_switch_is_off() -> None:
+    alarms = [(0, square(4, 4), 0.98, 0), (0, square(4, 5), 0.97, 1)]
+    settings = {"twin_iou": 1.0, "key_ratio": 0.0}
+    assert len(run(World([], length=1), ToySegmenter(alarms=alarms), **settings).masklets) == 1
+    assert len(run(World([], length=1), ToySegmenter(alarms=alarms), nms_iou=1.0, **settings).masklets) == 2
+
+
+def test_an_empty_detection_is_no_object() -> None:
+    alarms = [(0, torch.zeros(H, W, dtype=torch.bool), 0.99, 0)]
+    assert run(World([], length=2), ToySegmenter(alarms=alarms)).masklets == ()
+
+
+def test_a_lone_false_alarm_is_filtered() -> None:
+    world = World([still(4, 4), still(20, 20)])
+    segmenter = ToySegmenter(blind=lambda t, o: o == 1 and t != 5)  # 1 key frame of 16
+    assert [m.label for m in run(world, segmenter).masklets] == [0]
+    assert [m.label for m in run(world, segmenter, key_ratio=0.05).masklets] == [0, 1]
+
+
+def test_max_objects_bounds_what_is_tracked() -> None:
+    world = World([still(2, 2), still(12, 12), still(22, 22)])
+    assert len(run(world, max_objects=2).masklets) == 2
+
+
+# -- memory
+
+
+class Recorder(ToyPropagator):
+    """Notes what is written to the memory: frame by frame, committed and prompted ids."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    def prompt(self, memory, features, prompts):  # type: ignore[no-untyped-def]
+        self.written.append((self.last, tuple(prompts)))
+        return super().prompt(memory, features, prompts)
+
+    def commit(self, memory, features, belief):  # type: ignore[no-untyped-def]
+        self.last = belief.ids
+        return super().commit(memory, features, belief)
+
+
+@pytest.mark.parametrize(
+    ("memory", "writes"),
+    [
+        ("propagated", [((), (1,)), ((1,), ()), ((1,), ())]),
+        ("detected", [((), (1,)), ((), (1,)), ((), (1,))]),
+        ("key", [((), (1,)), ((1,), ()), ((), (1,))]),
+    ],
+)
+def test_what_a_match_writes_to_the_memory(memory: str, writes: list[object]) -> None:
+    larger = square(3, 3, SIDE + 2)  # IoU 0.56: drift
+    segmenter = ToySegmenter(blind=lambda t, o: t == 2, alarms=[(2, larger, 0.99, 0)])
+    recorder = Recorder()
+    Sam2Bmp(segmenter, recorder, Settings(memory=memory, backward_window=0)).run(
+        World([still(4, 4)], length=3), silent
+    )
+    assert recorder.written == writes
+
+
+# -- backward phase
+
+
+@pytest.mark.parametrize(("window", "first"), [(None, 0), (0, 9), (1, 8), (4, 5), (99, 0)])
+def test_completion_reaches_window_frames_back(window: int | None, first: int) -> None:
+    segmenter = ToySegmenter(blind=lambda t, o: t < 9)
+    [m] = run(World([still(4, 4)]), segmenter, backward_window=window).masklets
+    assert m.first == first
+
+
+def test_one_encoder_pass_per_frame_serves_both_directions() -> None:
+    world, propagator = World([still(4, 4)]), ToyPropagator()
+    Sam2Bmp(ToySegmenter(blind=lambda t, o: t < 9), propagator).run(world, silent)
+    assert propagator.encoded == list(range(16)) and world.reads == 0
+
+
+@pytest.mark.parametrize("budget", [(0, 0), (0, 10**9), (20_000, 20_000)])
+def test_features_spilled_or_computed_again_give_the_same(budget: tuple[int, int]) -> None:
+    world = World([still(4, 4), moving(20, 24, 0, -1)])
+    segmenter = ToySegmenter(blind=lambda t, o: o == 1 and t < 9)
+    want = run(world, segmenter)
+    again = run(world, segmenter, feature_memory=budget[0], feature_disk=budget[1])
+    assert again.masklets == want.masklets
+    assert (world.reads > 0) == (budget != (0, 10**9))
+
+
+def test_backward_is_the_forward_phase_of_the_reversed_video() -> None:
+    places: list[Place] = [moving(4, 0, 0, 1), moving(20, 24, 0, -1)]
+    flipped: list[Place] = [lambda t, p=p: p(15 - t) for p in places]
+    late = run(World(places), ToySegmenter(blind=lambda t, o: t < 15), key_ratio=0.0)
+    early = run(World(flipped), ToySegmenter(blind=lambda t, o: t > 0), key_ratio=0.0)
+    for a, b in zip(late.masklets, early.masklets, strict=True):
+        assert {15 - t: s.mask for t, s in a.sightings.items()} == {t: s.mask for t, s in b.sightings.items()}
+
+
+# -- properties
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_permuting_detections_permutes_ids_only(seed: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+
+    class Shuffled(ToySegmenter):
+        def one(self, frame):  # type: ignore[no-untyped-def]
+            found = super().one(frame)
+            return found[torch.randperm(len(found), generator=g)]
+
+    world = World([*CROSSING, still(24, 24)], length=12)
+    plain, shuffled = run(world), run(world, Shuffled())
+    assert {m.label: dict(m.sightings) for m in plain.masklets} == {
+        m.label: dict(m.sightings) for m in shuffled.masklets
+    }
+
+
+@given(st.integers(0, 12))
+def test_a_stream_cut_anywhere_and_resumed_from_its_saved_state_is_one_run(cut: int) -> None:
+    world = World([*CROSSING, moving(24, 24, 0, -1, first=5)], length=12)
+    system = Sam2Bmp(ToySegmenter(), ToyPropagator())
+    frames = list(world)
+    whole = [[s.sighting() for s in seen] for _, _, seen, _ in system.forward(frames)]
+    state, parts = None, []
+    for _, _, seen, state in system.forward(frames[:cut]):
+        parts.append([s.sighting() for s in seen])
+    state = pickle.loads(pickle.dumps(state))
+    parts += [[s.sighting() for s in seen] for _, _, seen, _ in system.forward(frames[cut:], state)]
+    assert parts == whole
+
+
+def test_an_empty_frame_changes_nothing_but_the_clock() -> None:
+    places: list[Place] = [moving(4, 0, 0, 1)]
+    world, held = (
+        World(places, length=10),
+        World([lambda t: None if t == 5 else places[0](t - (t > 5))], length=11),
+    )
+    [plain], [gapped] = run(world).masklets, run(held).masklets
+    assert {t + (t >= 5): s for t, s in plain.sightings.items()} == dict(gapped.sightings)
+
+
+def test_the_stream_is_the_forward_phase_and_names_objects() -> None:
+    world = World([still(4, 4), moving(20, 24, 0, -1, first=3)])
+    out = list(Sam2Bmp(ToySegmenter(), ToyPropagator()).stream(world))
+    assert [o.index for o in out] == list(range(16))
+    assert out[0].ids == (1,) and out[4].ids == (1, 2) and out[4].labels.tolist() == [0, 1]
+    assert torch.equal(out[4].masks[1], world.truth(4)[1])
+
+
+def test_memory_at_frame_500_is_that_at_frame_50() -> None:
+    world = World([still(4, 4), moving(20, 20, 0, 0)], length=500)
+    sizes = {}
+    for frame, _, _, state in Sam2Bmp(ToySegmenter(), ToyPropagator()).forward(world):
+        sizes[frame.index] = len(pickle.dumps(state))
+    assert abs(sizes[499] - sizes[50]) <= 64  # numbers of other lengths, no more
+
+
+def test_a_segmenter_with_look_ahead_is_given_its_future() -> None:
+    class Ahead(ToySegmenter):
+        def segment(self, memory, frames, future):  # type: ignore[no-untyped-def]
+            asked.append((frames[0].index, [f.index for f in future]))
+            return super().segment(memory, frames, future)
+
+    asked: list[object] = []
+    run(World([], length=3), Ahead(look_ahead=1))
+    assert asked == [(0, [1]), (1, [2]), (2, [])]
+
+
+def test_the_result_says_how_it_was_made() -> None:
+    world = replace(World([still(4, 4)]), damage="toy: damaged after frame 15")
+    result = run(world, conf=0.9)
+    assert result.provenance.settings["conf"] == 0.9 and result.provenance.notes == (
+        "toy: damaged after frame 15",
+    )
+    assert (result.size, result.length, result.rate) == ((H, W), 16, 10.0)
