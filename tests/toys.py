@@ -80,16 +80,12 @@ class ToySegmenter:
     def empty(self) -> None:
         return None
 
-    def segment(
-        self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]
-    ) -> tuple[list[Detections], None]:
+    def segment(self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], None]:
         return [self.one(f) for f in frames], None
 
     def one(self, frame: Frame) -> Detections:
         t, image = frame.index, torch.from_numpy(frame.image)
-        rows = [
-            ((image == c).all(-1), self.score(t, o), o) for o, c in enumerate(COLOURS) if not self.blind(t, o)
-        ]
+        rows = [((image == c).all(-1), self.score(t, o), o) for o, c in enumerate(COLOURS) if not self.blind(t, o)]
         rows = [r for r in rows if r[0].any()] + [(m, s, k) for at, m, s, k in self.alarms if at == t]
         if not rows:
             return Detections.none(frame.size)
@@ -121,9 +117,7 @@ class ToyPropagator:
     def predict(self, memory: ToyMemory, features: Tensor) -> Prediction:
         ids = tuple(memory.anchors)
         if not ids:
-            return Prediction(
-                (), torch.zeros(0, 1, *features.shape[:2]), torch.zeros(0, 1), torch.zeros(0, 1)
-            )
+            return Prediction((), torch.zeros(0, 1, *features.shape[:2]), torch.zeros(0, 1), torch.zeros(0, 1))
         colours = torch.stack([torch.stack([memory.anchors[i], *memory.recent[i]]).mean(0) for i in ids])
         logits = 40.0 - (features[None] - colours[:, None, None]).abs().amax(-1)[:, None]
         seen = (logits > 0).flatten(2).any(2)
@@ -141,22 +135,14 @@ class ToyPropagator:
         colours = {i: features[m].mean(0) for i, m in masks.items() if m.any()}
         anchors = {**{i: c for i, c in colours.items()}, **memory.anchors}
         recent = {**memory.recent, **{i: (c,) for i, c in colours.items()}}
-        logits = (
-            torch.stack([m.float() - 0.5 for m in masks.values()])[:, None]
-            if masks
-            else torch.zeros(0, 1, H, W)
-        )
+        logits = torch.stack([m.float() - 0.5 for m in masks.values()])[:, None] if masks else torch.zeros(0, 1, H, W)
         one = torch.ones(len(masks), 1)
         return ToyMemory(anchors, recent), Prediction(tuple(masks), logits, one, one)
 
     def mask(self, prompt: Prompt, features: Tensor) -> Tensor:
         if isinstance(prompt, Tensor):
             return prompt
-        at = (
-            (prompt.x0 + prompt.x1, prompt.y0 + prompt.y1)
-            if isinstance(prompt, Box)
-            else (2 * prompt.x, 2 * prompt.y)
-        )
+        at = (prompt.x0 + prompt.x1, prompt.y0 + prompt.y1) if isinstance(prompt, Box) else (2 * prompt.x, 2 * prompt.y)
         colour = features[int(at[1] / 2), int(at[0] / 2)]
         return (features == colour).all(-1)
 
@@ -172,8 +158,6 @@ def still(y: int, x: int) -> Place:
     return lambda t: (y, x)
 
 
-def moving(
-    y: int, x: int, dy: int, dx: int, first: int = 0, last: int = 10**6, hidden: Sequence[int] = ()
-) -> Place:
+def moving(y: int, x: int, dy: int, dx: int, first: int = 0, last: int = 10**6, hidden: Sequence[int] = ()) -> Place:
     """Where an object is that is there from `first` to `last`, but for the hidden frames."""
     return lambda t: (y + dy * t, x + dx * t) if first <= t <= last and t not in hidden else None

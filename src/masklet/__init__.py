@@ -1,1 +1,48 @@
-"""masklet: videos to masklets."""
+"""masklet: a video in, masklets out, one mask per object per frame with an identity and a name.
+
+>>> import masklet
+>>> result = masklet.segment("clip.mp4")  # doctest: +SKIP
+>>> result.save("masklets.json")  # doctest: +SKIP
+"""
+
+from masklet.api import load, segment, stream, track
+from masklet.core.errors import InputError
+from masklet.core.frames import Frame, Video
+from masklet.core.instances import Box, Detections, FrameMasks, Point, Prediction
+from masklet.core.masks import Rle
+from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
+from masklet.core.result import Comparison, Provenance, VideoResult
+from masklet.core.tracks import Masklet, Sighting, Source
+from masklet.systems.sam2bmp import Sam2Bmp, Settings
+from masklet.systems.track import Track
+from masklet.version import __version__
+
+__all__ = [
+    "Box",
+    "Comparison",
+    "Detections",
+    "Frame",
+    "FrameMasks",
+    "InputError",
+    "LiveSystem",
+    "Masklet",
+    "Point",
+    "Prediction",
+    "Propagator",
+    "Provenance",
+    "Rle",
+    "Sam2Bmp",
+    "Segmenter",
+    "Settings",
+    "Sighting",
+    "Source",
+    "Track",
+    "Video",
+    "VideoResult",
+    "VideoSystem",
+    "__version__",
+    "load",
+    "segment",
+    "stream",
+    "track",
+]

@@ -7,9 +7,7 @@ from masklet.core.instances import Detections, Prediction
 
 def belief() -> Prediction:
     logits = torch.tensor([[[[1.0, -1.0]], [[-1.0, 1.0]]], [[[1.0, 1.0]], [[-1.0, -1.0]]]])
-    return Prediction(
-        (7, 3), logits, torch.tensor([[0.2, 0.9], [0.8, 0.1]]), torch.tensor([[1.0, 1.0], [-1.0, 1.0]])
-    )
+    return Prediction((7, 3), logits, torch.tensor([[0.2, 0.9], [0.8, 0.1]]), torch.tensor([[1.0, 1.0], [-1.0, 1.0]]))
 
 
 def test_the_mask_is_the_best_hypothesis_and_empty_where_absent() -> None:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masklet.core.masks import Rle, mask_iou, mask_nms, paint, resize, rle_iou, stack
+from masklet.core.masks import Rle, mask_iou, mask_nms, paint, resize, rle_iou, run_lengths, stack
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -86,9 +86,7 @@ def test_nms_leaves_no_twins_and_drops_none_without_one(seed: int) -> None:
     kept = mask_nms(masks, scores, 0.3).tolist()
     iou = mask_iou(masks, masks)
     assert all(iou[i, j] <= 0.3 for i in kept for j in kept if i != j)
-    assert all(
-        any(iou[i, j] > 0.3 and scores[j] >= scores[i] for j in kept) for i in range(6) if i not in kept
-    )
+    assert all(any(iou[i, j] > 0.3 and scores[j] >= scores[i] for j in kept) for i in range(6) if i not in kept)
 
 
 def test_resize_keeps_a_flat_map_and_its_place() -> None:
@@ -104,3 +102,32 @@ def test_stack_of_none() -> None:
 def test_masks_of_different_sizes_are_refused_by_the_shape_check() -> None:
     with pytest.raises(Exception, match="type"):
         mask_iou(torch.zeros(1, 4, 4, dtype=torch.bool), torch.zeros(1, 5, 4, dtype=torch.bool))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 400), st.integers(1, 400))
+def test_run_lengths_are_read_as_written(seed: int, h: int, w: int) -> None:
+    g = np.random.default_rng(seed)
+    flat = np.repeat(np.arange(99) % 2 == 1, g.integers(0, 1 + h * w // 20, 99))[: h * w]
+    pixels = np.zeros(h * w, bool)
+    pixels[: len(flat)] = flat
+    mask = torch.from_numpy(pixels.reshape(w, h).T.copy())
+    changes = np.flatnonzero(np.diff(pixels)) + 1
+    want = np.diff([0, *([0] if pixels[0] else []), *changes, h * w])
+    assert run_lengths(Rle.encode(mask).counts).tolist() == want.tolist()
+
+
+@given(st.binary(max_size=12), st.integers(1, 9), st.integers(1, 9))
+def test_run_lengths_from_outside_are_a_mask_of_the_size_or_refused(counts: bytes, h: int, w: int) -> None:
+    try:
+        rle = Rle.checked((h, w), counts)
+    except ValueError:
+        return
+    assert rle.decode().shape == (h, w)
+
+
+def test_damaged_run_lengths_are_refused() -> None:
+    counts = Rle.encode(random_masks(3)[0]).counts
+    for bad in (counts[:-1], counts + b"1", b"", b"\x00", b"oooooooooo", b"O0"):
+        with pytest.raises(ValueError, match="run lengths"):
+            Rle.checked((12, 9), bad)
+    assert Rle.checked((12, 9), counts).counts == counts

@@ -66,9 +66,7 @@ def test_in_a_short_video_half_of_the_meetings_are_enough_and_one_is_needed() ->
 def test_iou_of_exactly_the_limit_does_not_agree() -> None:
     left, right = torch.zeros(2, 32, 32, dtype=torch.bool)
     left[0, :3], right[0, 1:4] = True, True  # 2 of 4
-    a, b = (
-        Masklet(i, {0: Sighting(Rle.encode(m), Source.DETECTED, 0.9, 0)}) for i, m in ((1, left), (2, right))
-    )
+    a, b = (Masklet(i, {0: Sighting(Rle.encode(m), Source.DETECTED, 0.9, 0)}) for i, m in ((1, left), (2, right)))
     assert ids(drop_twins([a, b], iou=0.5)) == [1, 2]
     assert ids(drop_twins([a, b], iou=0.49)) == [1]
 
@@ -78,9 +76,7 @@ boxes = st.tuples(st.integers(0, 8), st.integers(0, 8), st.integers(0, 9), st.in
 
 @given(st.lists(boxes, max_size=6))
 def test_no_twins_are_left_and_only_twins_go(places: list[tuple[int, int, int, int]]) -> None:
-    book = [
-        masklet(i, range(t, t + n), range(t, t + n // 2), (y, x)) for i, (y, x, t, n) in enumerate(places, 1)
-    ]
+    book = [masklet(i, range(t, t + n), range(t, t + n // 2), (y, x)) for i, (y, x, t, n) in enumerate(places, 1)]
     kept = drop_twins(book)
     assert all(drop_twins([a, b]) == (a, b) for a in kept for b in kept if a.id < b.id)
     gone = [m for m in book if m not in kept]

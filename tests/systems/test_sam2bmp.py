@@ -11,7 +11,8 @@ from toys import SIDE, H, Place, ToyPropagator, ToySegmenter, W, World, moving, 
 
 from masklet.core.masks import Rle
 from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
-from masklet.core.tracks import Masklet, Source, VideoResult
+from masklet.core.result import VideoResult
+from masklet.core.tracks import Masklet, Source
 from masklet.systems.sam2bmp import Sam2Bmp, Settings
 
 
@@ -102,9 +103,7 @@ def test_two_hundred_detections_in_a_frame() -> None:
 
     class Forgetful(ToyPropagator):  # the toy knows an object by its colour; these have none
         def predict(self, memory, features):  # type: ignore[no-untyped-def]
-            return replace(
-                belief := super().predict(memory, features), presence=-torch.ones_like(belief.presence)
-            )
+            return replace(belief := super().predict(memory, features), presence=-torch.ones_like(belief.presence))
 
     world = World([], length=2, size=(H, W))
     result = Sam2Bmp(ToySegmenter(alarms=alarms), Forgetful()).run(world, silent)
@@ -134,21 +133,14 @@ def test_iou_of_exactly_the_limit_is_no_match() -> None:
     half[4 + SIDE // 2 :] = False
     segmenter = ToySegmenter(blind=lambda t, o: t > 0, alarms=[(5, half, 0.99, 0)])
     assert (
-        len(
-            run(
-                World([still(4, 4)], length=7), segmenter, key_ratio=0.0, twin_frames=99, twin_iou=1.0
-            ).masklets
-        )
-        == 2
+        len(run(World([still(4, 4)], length=7), segmenter, key_ratio=0.0, twin_frames=99, twin_iou=1.0).masklets) == 2
     )
 
 
 def test_a_score_of_exactly_conf_is_low_and_of_exactly_low_conf_a_proposal() -> None:
     for score, found in ((0.75, 1), (0.7578125, 1), (0.5, 1), (0.49609375, 0)):
         world = World([still(4, 4)], length=4)
-        result = run(
-            world, ToySegmenter(score=lambda t, o, s=score: s), conf=0.75, low_conf=0.5, key_ratio=0.0
-        )
+        result = run(world, ToySegmenter(score=lambda t, o, s=score: s), conf=0.75, low_conf=0.5, key_ratio=0.0)
         assert len(result.masklets) == found
         assert all(bool(m.key_frames) == (score > 0.75) for m in result.masklets)
 
@@ -228,9 +220,7 @@ def test_what_a_match_writes_to_the_memory(memory: str, writes: list[object]) ->
     larger = square(3, 3, SIDE + 2)  # IoU 0.56: drift
     segmenter = ToySegmenter(blind=lambda t, o: t == 2, alarms=[(2, larger, 0.99, 0)])
     recorder = Recorder()
-    Sam2Bmp(segmenter, recorder, Settings(memory=memory, backward_window=0)).run(
-        World([still(4, 4)], length=3), silent
-    )
+    Sam2Bmp(segmenter, recorder, Settings(memory=memory, backward_window=0)).run(World([still(4, 4)], length=3), silent)
     assert recorder.written == writes
 
 
@@ -342,7 +332,5 @@ def test_a_segmenter_with_look_ahead_is_given_its_future() -> None:
 def test_the_result_says_how_it_was_made() -> None:
     world = replace(World([still(4, 4)]), damage="toy: damaged after frame 15")
     result = run(world, conf=0.9)
-    assert result.provenance.settings["conf"] == 0.9 and result.provenance.notes == (
-        "toy: damaged after frame 15",
-    )
+    assert result.provenance.settings["conf"] == 0.9 and result.provenance.notes == ("toy: damaged after frame 15",)
     assert (result.size, result.length, result.rate) == ((H, W), 16, 10.0)

@@ -7,7 +7,7 @@ from toys import Place, ToyPropagator, World, moving, square, still
 from masklet.core.errors import InputError
 from masklet.core.instances import Box, Point
 from masklet.core.protocols import VideoSystem
-from masklet.core.tracks import VideoResult
+from masklet.core.result import VideoResult
 from masklet.systems.track import Prompts, Track
 
 PLACES: list[Place] = [moving(4, 0, 0, 1), moving(20, 24, 0, -1)]

@@ -23,9 +23,7 @@ class Detections:
     @staticmethod
     def none(size: tuple[int, int]) -> Detections:
         """No detection in a frame of `size` (h, w)."""
-        return Detections(
-            torch.zeros(0, *size, dtype=torch.bool), torch.zeros(0), torch.zeros(0, dtype=torch.int64)
-        )
+        return Detections(torch.zeros(0, *size, dtype=torch.bool), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -48,9 +46,7 @@ class Prediction:
     def only(self, rows: Sequence[int]) -> Prediction:
         """The belief about some rows."""
         at = torch.as_tensor(rows, dtype=torch.int64)
-        return Prediction(
-            tuple(self.ids[r] for r in rows), self.logits[at], self.quality[at], self.presence[at]
-        )
+        return Prediction(tuple(self.ids[r] for r in rows), self.logits[at], self.quality[at], self.presence[at])
 
     @property
     def best(self) -> Prediction:

@@ -28,6 +28,14 @@ class Rle:
         code = coco.encode(columns)
         return Rle((int(code["size"][0]), int(code["size"][1])), code["counts"])
 
+    @staticmethod
+    def checked(size: tuple[int, int], counts: bytes) -> Rle:
+        """Run lengths from outside. Raises ValueError where they are not those of a mask of `size` (h, w)."""
+        runs = run_lengths(counts)
+        if (runs < 0).any() or runs.sum() != size[0] * size[1]:
+            raise ValueError(f"run lengths fill {runs.sum()} pixels, not the {size[1]}x{size[0]} of the frame")
+        return Rle(size, counts)
+
     def decode(self) -> Bool[Tensor, "h w"]:
         """The mask's pixels."""
         return torch.from_numpy(coco.decode(self._coco).view(bool))
@@ -54,6 +62,27 @@ class Rle:
     @property
     def _coco(self) -> dict[str, object]:
         return {"size": list(self.size), "counts": self.counts}
+
+
+def run_lengths(counts: bytes) -> Int64[np.ndarray, " n"]:
+    """The runs in COCO's compressed form: five bits a character, the sixth says "more follows", the last digit
+    carries the sign; from the fourth run on, the difference to the run before last is stored.
+
+    Raises ValueError where it is no such form (pycocotools would read beyond its memory).
+    """
+    digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    if not len(digits) or (digits < 0).any() or (digits > 63).any() or digits[-1] & 32:
+        raise ValueError(f"{counts[:20]!r} are no COCO run lengths")
+    ends = np.flatnonzero(digits < 32)
+    starts = np.append(0, ends[:-1] + 1)
+    places = 5 * (np.arange(len(digits)) - np.repeat(starts, ends - starts + 1))
+    if places.max() > 30:
+        raise ValueError(f"{counts[:20]!r} are no COCO run lengths")
+    runs = np.add.reduceat((digits & 31) << places, starts)
+    runs -= np.where(digits[ends] & 16, np.int64(1) << places[ends] + 5, 0)
+    for side in (runs[1::2], runs[2::2]):
+        np.cumsum(side, out=side)
+    return runs
 
 
 def rle_iou(a: Sequence[Rle], b: Sequence[Rle]) -> Float[np.ndarray, "n m"]:

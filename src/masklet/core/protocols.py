@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from masklet.core.frames import Frame, Video
 from masklet.core.instances import Detections, FrameMasks, Prediction, Prompt
-from masklet.core.tracks import VideoResult
+from masklet.core.result import VideoResult
 
 F = TypeVar("F")  # one frame's features
 M = TypeVar("M")  # a memory
@@ -28,9 +28,7 @@ class Segmenter(Protocol[M]):
         """The memory before the first frame."""
         ...
 
-    def segment(
-        self, memory: M, frames: Sequence[Frame], future: Sequence[Frame]
-    ) -> tuple[list[Detections], M]:
+    def segment(self, memory: M, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], M]:
         """Detections for `frames`, which directly follow those the memory has seen; `future` (at most
         `look_ahead`, fewer at the end of the source) directly follow `frames` and are only looked at.
         The answer does not depend on how the frames are cut into calls.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 from masklet.core.masks import Rle
 
@@ -69,28 +68,3 @@ class TrackBook:
     def masklets(self) -> tuple[Masklet, ...]:
         """Every object with at least one sighting, frames in order."""
         return tuple(Masklet(i, dict(sorted(p.items()))) for i, p in self.pages.items() if p)
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """Where a result comes from: enough to make it again."""
-
-    system: str
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    weights: Mapping[str, str] = field(default_factory=dict)  # name: sha256
-    version: str = ""
-    source: str = ""
-    notes: tuple[str, ...] = ()  # what the reader must know, such as where a damaged file ends
-
-
-@dataclass(frozen=True)
-class VideoResult:
-    """The masklets of one video."""
-
-    name: str
-    size: tuple[int, int]  # h, w
-    length: int  # frames
-    rate: float  # frames per second
-    masklets: tuple[Masklet, ...]
-    categories: tuple[str, ...]
-    provenance: Provenance

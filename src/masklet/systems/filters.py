@@ -32,9 +32,7 @@ def drop_twins(masklets: Sequence[Masklet], iou: float = 0.5, frames: int = 6) -
     return tuple(masklets[r] for r in sorted(kept))
 
 
-def _agreement(
-    masklets: Sequence[Masklet], iou: float
-) -> tuple[Int64[np.ndarray, "n n"], Int64[np.ndarray, "n n"]]:
+def _agreement(masklets: Sequence[Masklet], iou: float) -> tuple[Int64[np.ndarray, "n n"], Int64[np.ndarray, "n n"]]:
     """In how many frames two masklets agree, and in how many both are seen."""
     agree, meet = (np.zeros((len(masklets), len(masklets)), np.int64) for _ in range(2))
     rows_at: dict[int, list[int]] = defaultdict(list)

@@ -21,7 +21,8 @@ from masklet.core.instances import Detections, FrameMasks, Prediction
 from masklet.core.masks import Rle, mask_iou, mask_nms, stack
 from masklet.core.matching import Matching, match
 from masklet.core.protocols import Propagator, Segmenter, Watch
-from masklet.core.tracks import Provenance, Sighting, Source, TrackBook, VideoResult
+from masklet.core.result import Provenance, VideoResult
+from masklet.core.tracks import Sighting, Source, TrackBook
 from masklet.systems.filters import drop_twins, keep_supported, named
 
 F = TypeVar("F")
@@ -141,9 +142,7 @@ class Sam2Bmp(Generic[F, M, S]):
             seen, state = self.step(replace(state, sight=sight), frame, features, found)
             yield frame, features, seen, state
 
-    def step(
-        self, state: State[M, S], frame: Frame, features: F, found: Detections
-    ) -> tuple[list[Seen], State[M, S]]:
+    def step(self, state: State[M, S], frame: Frame, features: F, found: Detections) -> tuple[list[Seen], State[M, S]]:
         """One frame: predict, match, take the detected or the propagated mask, remember."""
         at = self.settings
         found = found[found.masks.flatten(1).any(1)]
@@ -159,20 +158,14 @@ class Sam2Bmp(Generic[F, M, S]):
         new = self.begin(state, old, sure[links.free_cols], unsure)
 
         corrects = CORRECTS[at.memory]
-        corrected = {
-            belief.ids[r]: sure.masks[c] for r, c in links.pairs if corrects(float(iou[r, c]), at.drift_iou)
-        }
+        corrected = {belief.ids[r]: sure.masks[c] for r, c in links.pairs if corrects(float(iou[r, c]), at.drift_iou)}
         memory = self.propagator.commit(
             state.memory, features, belief.only([r for r, id in enumerate(belief.ids) if id not in corrected])
         )
         memory, _ = self.propagator.prompt(memory, features, {**corrected, **{s.id: s.mask for s in new}})
-        return old + new, self.forget_lost(
-            replace(state, memory=memory, born=state.born + len(new)), old + new
-        )
+        return old + new, self.forget_lost(replace(state, memory=memory, born=state.born + len(new)), old + new)
 
-    def begin(
-        self, state: State[M, S], old: Sequence[Seen], sure: Detections, unsure: Detections
-    ) -> list[Seen]:
+    def begin(self, state: State[M, S], old: Sequence[Seen], sure: Detections, unsure: Detections) -> list[Seen]:
         """New trajectories: unmatched confident detections, and proposals where nothing is tracked yet."""
         born = [(sure[[c]], Source.DETECTED) for c in range(len(sure))]
         tracked, size = (

@@ -11,7 +11,8 @@ from masklet.core.features import FeatureStore
 from masklet.core.frames import Video
 from masklet.core.instances import Box, Point, Prompt
 from masklet.core.protocols import Propagator, Watch
-from masklet.core.tracks import Provenance, Source, TrackBook, VideoResult
+from masklet.core.result import Provenance, VideoResult
+from masklet.core.tracks import Source, TrackBook
 from masklet.systems.filters import named
 from masklet.systems.sam2bmp import complete, note_all
 
@@ -68,7 +69,6 @@ def frames_there(video: Video) -> str:
 def described(prompts: Prompts) -> list[str]:
     """The prompts in a form that fits into the result's provenance."""
     kinds = {
-        t: {i: p if isinstance(p, Box | Point) else "mask" for i, p in told.items()}
-        for t, told in prompts.items()
+        t: {i: p if isinstance(p, Box | Point) else "mask" for i, p in told.items()} for t, told in prompts.items()
     }
     return [f"{t}:{i}:{p}" for t, told in sorted(kinds.items()) for i, p in told.items()]

@@ -1,0 +1,161 @@
+"""J&F of `track` and J of `run` over a folder in DAVIS layout: a table, and the same figures as json.
+
+python benchmarks/davis.py --davis /data/DAVIS --out davis.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+import masklet
+from masklet.core.errors import InputError
+from masklet.core.result import VideoResult
+from masklet.evaluate.davis import DavisSequence, davis_sequences
+from masklet.evaluate.vos import LabelMap, Summary, discovery, given_objects, track_scores
+
+HERE = Path(__file__).resolve().parent.parent
+DEFAULT = Path(os.environ.get("MASKLET_DAVIS", HERE.parent / "shared/data/davis16"))
+Truth = Mapping[int, LabelMap]
+Row = dict[str, Any]
+COLUMNS = {  # by measurement: the figures that the table shows, and their titles
+    "track": {"J&F": "track J&F", "J": "J", "F": "F", "seconds_per_frame": "s/frame"},
+    "run": {
+        "best_J": "run best J",
+        "union_J": "union J",
+        "masklets": "masklets",
+        "seconds_per_frame": "s/frame",
+    },
+}
+
+
+def main() -> int:
+    """Runs the benchmark as the command line says; 2 where that cannot be done."""
+    options = parsed()
+    torch.set_num_threads(options.threads)
+    cv2.setNumThreads(options.threads)
+    try:
+        report = measure(options)
+    except InputError as error:
+        print(f"davis: {error}", file=sys.stderr)
+        return 2
+    print(line("mean", report["mean"]))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        print(f"written to {options.out}")
+    return 0
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--davis", type=Path, default=DEFAULT, help="folder in DAVIS layout (MASKLET_DAVIS)")
+    parser.add_argument("--out", type=Path, help="json file for the figures")
+    parser.add_argument("--threads", type=int, default=1, help="threads for torch and OpenCV")
+    parser.add_argument("--only", choices=list(COLUMNS), help="one of the two measurements")
+    parser.add_argument("--sequences", default="", help="names, with commas between them; default: all")
+    return parser.parse_args()
+
+
+def measure(options: argparse.Namespace) -> Row:
+    """Every sequence's figures, printed as they come, and what they were measured with."""
+    names = tuple(filter(None, options.sequences.split(",")))
+    sequences = davis_sequences(options.davis, names)
+    measures = {name: run for name, run in MEASURES.items() if options.only in (None, name)}
+    print(heading(tuple(measures)))
+    rows, settings = {}, {}
+    for sequence in sequences:
+        truth = sequence.truth()
+        results = {name: run(sequence, truth) for name, run in measures.items()}
+        rows[sequence.name] = {"frames": sequence.length} | {name: row for name, (row, _) in results.items()}
+        settings = {name: settings_of(result) for name, (_, result) in results.items()}
+        print(line(sequence.name, rows[sequence.name]), flush=True)
+    about = {"version": version("masklet"), "davis": str(options.davis), "threads": options.threads}
+    return about | {"settings": settings, "sequences": rows, "mean": means(list(rows.values()))}
+
+
+def track(sequence: DavisSequence, truth: Truth) -> tuple[Row, VideoResult]:
+    """From the first frame's masks to the end: J and F of every object, first and last frame left out."""
+    start, ids = given_objects(truth)
+    prompts = {start: {i: torch.from_numpy(truth[start] == i) for i in ids}}
+    result, seconds = timed(partial(masklet.track, str(sequence.images), prompts))
+    scores = track_scores(result, truth)
+    objects = {i: {"J&F": s.jf} | statistics("J", s.j) | statistics("F", s.f) for i, s in scores.items()}
+    row = averages(objects, ("J&F", "J", "F")) | {"seconds_per_frame": seconds / sequence.length}
+    return row | {"objects": objects}, result
+
+
+def automatic(sequence: DavisSequence, truth: Truth) -> tuple[Row, VideoResult]:
+    """Nothing given: the best single masklet of every object, and all masklets against the foreground."""
+    result, seconds = timed(partial(masklet.segment, str(sequence.images)))
+    found = discovery(result, truth)
+    objects = {i: {"best_J": j, "masklet": id} for i, (id, j) in found.best.items()}
+    row = averages(objects, ("best_J",)) | {"union_J": found.union, "masklets": len(result.masklets)}
+    return row | {"seconds_per_frame": seconds / sequence.length, "objects": objects}, result
+
+
+MEASURES = {"track": track, "run": automatic}
+
+
+def statistics(measure: str, summary: Summary) -> Row:
+    """One measure's mean, recall and decay."""
+    return {measure: summary.mean, f"{measure}_recall": summary.recall, f"{measure}_decay": summary.decay}
+
+
+def timed(work: Callable[[], VideoResult]) -> tuple[VideoResult, float]:
+    """What a piece of work gives, and the seconds it took."""
+    start = time.perf_counter()
+    return work(), time.perf_counter() - start
+
+
+def averages(objects: Mapping[int, Row], keys: tuple[str, ...]) -> Row:
+    """The plain means over objects."""
+    return {key: float(np.mean([row[key] for row in objects.values()])) for key in keys}
+
+
+def means(rows: list[Row]) -> Row:
+    """The last line: over all objects for figures that belong to one, as in DAVIS; else over sequences."""
+    total: Row = {"frames": sum(row["frames"] for row in rows)}
+    for name in (n for n in COLUMNS if n in rows[0]):
+        measured = [row[name] for row in rows]
+        objects = [scores for row in measured for scores in row["objects"].values()]
+        over = {key: objects if key in objects[0] else measured for key in COLUMNS[name]}
+        total[name] = {key: float(np.mean([row[key] for row in among])) for key, among in over.items()}
+    return total
+
+
+def settings_of(result: VideoResult) -> Row:
+    """What a result was made with, but for the prompts, which are the sequence's."""
+    made = result.provenance
+    settings = {key: value for key, value in made.settings.items() if key != "prompts"}
+    return {"system": made.system, "settings": settings, "weights": dict(made.weights)}
+
+
+def heading(measures: tuple[str, ...]) -> str:
+    """The table's first line."""
+    titles = [title for name in measures for title in COLUMNS[name].values()]
+    return f"{'sequence':<20}{'frames':>7}" + "".join(f"{title:>12}" for title in titles)
+
+
+def line(name: str, row: Row) -> str:
+    """One line of the table."""
+    cells = [row[m][key] for m in COLUMNS if m in row for key in COLUMNS[m]]
+    shown = [f"{cell:>12.3f}" if isinstance(cell, float) else f"{cell:>12}" for cell in cells]
+    return f"{name:<20}{row['frames']:>7}" + "".join(shown)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

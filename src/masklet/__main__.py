@@ -1,0 +1,5 @@
+"""`python -m masklet`."""
+
+from masklet.cli import main
+
+main()

@@ -1,0 +1,246 @@
+"""The library's front door: a video in, masklets out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from masklet.core.errors import InputError
+from masklet.core.frames import Video
+from masklet.core.instances import Box, FrameMasks, Point, Prompt
+from masklet.core.protocols import Propagator, Segmenter, Watch
+from masklet.core.result import VideoResult
+from masklet.io.video import frames_of, open_video
+from masklet.models.affinity import Affinity
+from masklet.models.encoder import Encoder
+from masklet.models.motion import Motion
+from masklet.models.precomputed import Precomputed
+from masklet.systems.sam2bmp import Sam2Bmp, Settings
+from masklet.systems.track import Prompts, Track
+from masklet.version import __version__
+
+PROPAGATORS: Mapping[str, Callable[[Encoder], Propagator[Any, Any]]] = {"affinity": Affinity}
+SEGMENTERS: Mapping[str, Callable[[Encoder], Segmenter[Any]]] = {"motion": Motion}
+
+# A live source has no end: what is lost for ten seconds stays lost, and the memory has a size.
+LIVE: Mapping[str, Any] = {"max_lost": 300, "max_objects": 32}
+
+
+def silent(phase: str, done: int, total: int | None, objects: int) -> None:
+    """A watcher that says nothing."""
+
+
+def load(
+    system: str = "sam2bmp", *, segmenter: str = "motion", propagator: str = "affinity", **settings: Any
+) -> Sam2Bmp[Any, Any, Any]:
+    """A system made of parts, by their names.
+
+    Args:
+        system: "sam2bmp".
+        segmenter: "motion", or the path of detections made elsewhere (see `models.precomputed`).
+        propagator: "affinity".
+        settings: any field of `Settings`, such as conf=0.8; the others keep the paper's value, or the one that
+            the segmenter asks for.
+
+    Raises:
+        InputError: a name or a setting does not exist, or a value is not of its kind.
+    """
+    chosen("system", system, ("sam2bmp",))
+    encoder = Encoder()
+    finder, carrier = load_segmenter(segmenter, encoder), load_propagator(propagator, encoder)
+    own = {name: getattr(finder, name) for name in ("conf", "low_conf") if hasattr(finder, name)}
+    return Sam2Bmp(finder, carrier, Settings(**{**own, **checked_settings(settings)}))
+
+
+def load_segmenter(name: str, encoder: Encoder) -> Segmenter[Any]:
+    """A segmenter by its name, or made of the detections in a file or folder of that name."""
+    if name in SEGMENTERS:
+        return SEGMENTERS[name](encoder)
+    if not Path(name).exists():
+        raise InputError(
+            f"--segmenter {name}: neither a segmenter ({', '.join(SEGMENTERS)}) nor a file or folder of detections"
+        )
+    return Precomputed(Path(name))
+
+
+def load_propagator(name: str, encoder: Encoder) -> Propagator[Any, Any]:
+    """A propagator by its name."""
+    return PROPAGATORS[chosen("propagator", name, tuple(PROPAGATORS))](encoder)
+
+
+def segment(
+    source: Any,
+    *,
+    segmenter: str = "motion",
+    propagator: str = "affinity",
+    watch: Watch = silent,
+    **settings: Any,
+) -> VideoResult:
+    """Finds, segments, tracks and completes every object of a video (SAM2BMP).
+
+    Args:
+        source: a video file, a folder or glob of frames, an array uint8 [t h w 3] or an iterable of RGB
+            frames, uint8 [h w 3].
+        segmenter, propagator, settings: as in `load`.
+        watch: called after every frame with the phase, frames done, frames in all, objects.
+
+    Returns:
+        The masklets: one mask per object and frame, at the video's size.
+
+    Raises:
+        InputError: the source cannot be read, or a name or setting does not exist.
+    """
+    system = load(segmenter=segmenter, propagator=propagator, **settings)
+    with opened(source) as video:
+        return run(system, video, source, watch)
+
+
+def track(
+    source: Any,
+    prompts: Mapping[int, Mapping[int, Any]],
+    *,
+    propagator: str = "affinity",
+    watch: Watch = silent,
+) -> VideoResult:
+    """Propagates given objects both ways from the frames in which they are given.
+
+    Args:
+        source, watch: as in `segment`.
+        prompts: {frame: {id: prompt}}, frames counted from 0, ids from 1; a prompt is a mask (bool [h w], array or
+            tensor), a `Box` or a `Point` in pixels. A later prompt of the same id corrects it from there on.
+        propagator: as in `load`.
+
+    Returns:
+        One masklet per id, under that id.
+
+    Raises:
+        InputError: the source cannot be read, or a prompt does not fit the video.
+    """
+    carrier = load_propagator(propagator, Encoder())
+    with opened(source) as video:
+        return run(Track(carrier, checked_prompts(prompts, video)), video, source, watch)
+
+
+def stream(
+    frames: Iterable[Any], *, segmenter: str = "motion", propagator: str = "affinity", **settings: Any
+) -> Iterator[FrameMasks]:
+    """Masks while the frames arrive: SAM2BMP's forward phase, live, in bounded memory.
+
+    Args:
+        frames: RGB frames, uint8 [h w 3], all of one size; they are read one by one, as they are needed.
+        segmenter, propagator, settings: as in `load`. Unless set otherwise, at most 32 objects are followed, and
+            one that has not been seen for 300 frames is forgotten.
+
+    Yields:
+        The masks of each frame, one frame late where the segmenter looks ahead ("motion" does).
+
+    Raises:
+        InputError: a frame is not an RGB picture or differs in size from the first.
+    """
+    system = load(segmenter=segmenter, propagator=propagator, **{**LIVE, **settings})
+    return system.stream(frames_of(frames))
+
+
+def run(system: Sam2Bmp[Any, Any, Any] | Track[Any, Any], video: Video, source: Any, watch: Watch) -> VideoResult:
+    """Runs a system, and notes in the result what it was made from and with."""
+    result = system.run(video, watch)
+    parts = {k: getattr(system, k) for k in ("segmenter", "propagator") if hasattr(system, k)}
+    provenance = replace(
+        result.provenance,
+        settings={**{k: type(p).__name__.lower() for k, p in parts.items()}, **result.provenance.settings},
+        weights={name: sha for p in parts.values() for name, sha in weights_of(p).items()},
+        version=__version__,
+        source=str(source) if isinstance(source, str | Path) else type(source).__name__,
+    )
+    return replace(result, provenance=provenance)
+
+
+def weights_of(part: Any) -> Mapping[str, str]:
+    """The sha256 of the weight files in a part, or in the encoder that it looks through."""
+    found: Mapping[str, str] = getattr(part, "weights", None) or getattr(getattr(part, "encoder", None), "weights", {})
+    return found
+
+
+def opened(source: Any) -> AbstractContextManager[Video]:
+    """A video of whatever holds frames; one that is a `Video` already stays open afterwards."""
+    return nullcontext(source) if isinstance(source, Video) else open_video(source)
+
+
+def chosen(kind: str, name: str, known: tuple[str, ...]) -> str:
+    """A name that exists."""
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"no {kind} {name!r}; {hint}there are: {', '.join(known)}")
+    return name
+
+
+def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that exist, with values of their kind."""
+    kinds = get_type_hints(Settings)
+    for name, value in settings.items():
+        kind = kinds[chosen("setting", name, tuple(kinds))]
+        if not fits(value, kind):
+            raise InputError(f"setting {name} = {value!r} must be {in_words(kind)}")
+    return dict(settings)
+
+
+def fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a setting's kind; an int is a number too, a bool is not."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(fits(value, k) for k in get_args(kind))
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int | float if kind is float else kind) and (value is None or value >= 0)
+
+
+def in_words(kind: Any) -> str:
+    """A setting's kind as a reader would say it."""
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(get_args(kind))
+    if get_origin(kind) is UnionType:
+        return " or ".join(in_words(k) for k in get_args(kind))
+    return {float: "a number from 0 on", int: "a whole number from 0 on", NoneType: "none"}[kind]
+
+
+def checked_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> Prompts:
+    """Prompts that fit the video, masks as tensors."""
+    if not any(prompts.values()):
+        raise InputError("no prompt; give at least one object: a frame, an id and a mask, box or point")
+    for frame in prompts:
+        if frame < 0:
+            raise InputError(f"prompt in frame {frame}: frames count from 0")
+    return {t: {i: checked_prompt(t, i, p, video) for i, p in told.items()} for t, told in prompts.items()}
+
+
+def checked_prompt(frame: int, id: int, prompt: Any, video: Video) -> Prompt:
+    """One prompt, of the video's size and not empty."""
+    where, (h, w) = f"prompt for object {id} in frame {frame}", video.size
+    if id < 1:
+        raise InputError(f"{where}: ids count from 1")
+    if isinstance(prompt, Box):
+        if not (prompt.x0 < prompt.x1 and prompt.y0 < prompt.y1 and 0 <= prompt.x0 < w and 0 <= prompt.y0 < h):
+            raise InputError(f"{where}: {prompt} needs x0 < x1, y0 < y1 and a corner within the {w}x{h} video")
+        return prompt
+    if isinstance(prompt, Point):
+        if not (0 <= prompt.x < w and 0 <= prompt.y < h):
+            raise InputError(f"{where}: {prompt} lies outside the {w}x{h} video")
+        return prompt
+    mask = prompt.bool() if isinstance(prompt, Tensor) else torch.from_numpy(np.asarray(prompt).astype(bool))
+    if tuple(mask.shape) != (h, w):
+        size = "x".join(str(n) for n in reversed(mask.shape))
+        raise InputError(f"{where}: the mask is {size}, the video {w}x{h}; make the mask from the video's frame")
+    if not mask.any():
+        raise InputError(f"{where}: the mask is empty; mark at least one pixel")
+    return mask

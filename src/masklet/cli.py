@@ -1,0 +1,169 @@
+"""The command line: `masklet run` and `masklet track`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from enum import Enum
+from pathlib import Path
+from time import monotonic
+from typing import Annotated, Any
+
+import typer
+
+from masklet.api import checked_prompts, load, load_propagator, run
+from masklet.core.errors import InputError
+from masklet.core.frames import Video
+from masklet.io.files import OutputFolder
+from masklet.io.prompts import read_prompts
+from masklet.io.video import open_video, sources, unique_names
+from masklet.models.encoder import Encoder
+from masklet.outputs import FORMATS, write_outputs
+from masklet.systems.track import Track
+from masklet.view.progress import Bars, JsonLog, Quiet, Reporter
+
+app = typer.Typer(
+    name="masklet",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Turns videos into masklets: one mask per object per frame, with an identity and a name.",
+)
+
+Format = Enum("Format", {name: name for name in FORMATS}, type=str)  # type: ignore[misc]
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, one folder per video.")]
+Formats = Annotated[list[Format], typer.Option("--format", help="Further formats to write; repeatable.")]
+Overlay = Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlay.mp4.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
+Silent = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+Log = Annotated[bool, typer.Option("--json-log", help="Report on standard output, one JSON object a line.")]
+PropagatorName = Annotated[str, typer.Option("--propagator", help="affinity")]
+
+
+@app.command("run")
+def run_command(
+    source: Annotated[
+        list[str],
+        typer.Argument(help="Video files, folders of frames, globs, or - for an image stream."),
+    ],
+    out: Out,
+    system: Annotated[str, typer.Option(help="sam2bmp")] = "sam2bmp",
+    segmenter: Annotated[
+        str, typer.Option(help="motion; or a COCO results json, or a folder of label PNGs.")
+    ] = "motion",
+    propagator: PropagatorName = "affinity",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the system.")
+    ] = None,
+    format: Formats = [],  # noqa: B006
+    overlay: Overlay = True,
+    overwrite: Overwrite = False,
+    quiet: Silent = False,
+    json_log: Log = False,
+) -> None:
+    """Find, segment, track and complete every object of each video."""
+    made = load(system, segmenter=segmenter, propagator=propagator, **parsed_settings(set_ or []))
+    paths = [path for given in source for path in sources(given)]
+    reporter = reporter_for(quiet, json_log)
+    failures = 0
+    for path, folder in zip(paths, folders(paths, out, overwrite), strict=True):
+        try:
+            one(path, folder, lambda video: made, formats(format), overlay, reporter)
+        except InputError as error:  # the other videos go on
+            failures += 1
+            reporter.error(str(error))
+    raise typer.Exit(2 if failures else 0)
+
+
+@app.command("track")
+def track_command(
+    source: Annotated[str, typer.Argument(help="A video file, a folder or glob of frames, or -.")],
+    out: Out,
+    prompt: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FRAME:ID:WHAT",
+            help="An object: FRAME from 0, ID from 1, WHAT a mask.png, box=x0,y0,x1,y1 or point=x,y; repeatable.",
+        ),
+    ],
+    propagator: PropagatorName = "affinity",
+    format: Formats = [],  # noqa: B006
+    overlay: Overlay = True,
+    overwrite: Overwrite = False,
+    quiet: Silent = False,
+    json_log: Log = False,
+) -> None:
+    """Propagate given objects both ways from the frames in which they are given."""
+    prompts, carrier = read_prompts(prompt), load_propagator(propagator, Encoder())
+    [folder] = folders([source], out, overwrite)
+
+    def made(video: Video) -> Track[Any, Any]:
+        return Track(carrier, checked_prompts(prompts, video))
+
+    one(source, folder, made, formats(format), overlay, reporter_for(quiet, json_log))
+
+
+def one(
+    source: str,
+    folder: OutputFolder,
+    made: Callable[[Video], Any],
+    formats: Sequence[str],
+    overlay: bool,
+    reporter: Reporter,
+) -> None:
+    """One video: read, run, write; its folder appears when everything is in it."""
+    started = monotonic()
+    with open_video(source) as video, reporter.video(folder.name, len(video)) as watch, folder as there:
+        result = run(made(video), video, source, watch)
+        write_outputs(result, video, there, formats, overlay, watch)
+    reporter.done(folder.path, result, monotonic() - started)
+
+
+def folders(paths: Sequence[str], out: Path, overwrite: bool) -> list[OutputFolder]:
+    """The output folder of each video; refuses those that are filled before any work is done."""
+    return [OutputFolder(out, name, overwrite) for name in unique_names(paths)]
+
+
+def formats(chosen: Sequence[Format]) -> list[str]:
+    return [f.value for f in chosen]
+
+
+def reporter_for(quiet: bool, json_log: bool) -> Reporter:
+    return JsonLog() if json_log else Quiet() if quiet else Bars()
+
+
+def parsed_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """NAME=VALUE with VALUE as JSON has it, none for null, or a plain word."""
+    settings = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair}: write it as NAME=VALUE, such as --set conf=0.8")
+        settings[name.replace("-", "_")] = plain(value)
+    return settings
+
+
+def plain(text: str) -> Any:
+    """What a setting's text means."""
+    if text.lower() == "none":
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def main() -> None:
+    """`masklet`: a user's mistake ends in one sentence and exit code 2, an interruption in 130."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished folders are removed
+    try:
+        app()
+    except InputError as error:
+        typer.echo(f"masklet: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("masklet: interrupted; finished videos are kept, the one in work left nothing", err=True)
+        sys.exit(130)

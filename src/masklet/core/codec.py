@@ -1,0 +1,98 @@
+"""The project's own result file: JSON, masks as COCO run lengths.
+
+{"format": "masklet/1", "name", "size": [h, w], "length", "rate", "categories": [...],
+ "provenance": {...},
+ "masklets": [{"id", "label", "score", "is_thing",
+               "sightings": [[frame, source, score, label, presence, counts], ...]}, ...]}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from masklet.core.errors import InputError
+from masklet.core.files import write_atomically
+from masklet.core.masks import Rle
+from masklet.core.result import Provenance, VideoResult
+from masklet.core.tracks import Masklet, Sighting, Source
+
+FORMAT = "masklet/1"
+
+
+def save(result: VideoResult, path: Path) -> None:
+    """Writes a result. Raises InputError where the file cannot be written."""
+    content = {
+        "format": FORMAT,
+        "name": result.name,
+        "size": result.size,
+        "length": result.length,
+        "rate": result.rate,
+        "categories": result.categories,
+        "provenance": asdict(result.provenance),
+        "masklets": [_masklet(m) for m in result.masklets],
+    }
+    with write_atomically(path) as file:
+        file.write(json.dumps(content, separators=(",", ":"), allow_nan=False).encode())
+
+
+def _masklet(m: Masklet) -> dict[str, Any]:
+    rows = [(t, s.source.value, s.score, s.label, s.presence, s.mask.counts.decode()) for t, s in m.sightings.items()]
+    return {"id": m.id, "label": m.label, "score": m.score, "is_thing": m.is_thing, "sightings": rows}
+
+
+def load(path: Path) -> VideoResult:
+    """Reads a result. Raises InputError naming the file and the entry that is damaged."""
+    content = _json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise InputError(f"{path}: not a masklet result (format {found!r}, expected {FORMAT!r})")
+    with _named(f"{path}"):
+        h, w = (int(n) for n in content["size"])
+        length, categories = int(content["length"]), tuple(str(c) for c in content["categories"])
+        made = dict(content["provenance"])
+        provenance = Provenance(**{**made, "notes": tuple(made["notes"])})
+        name, rate, entries = str(content["name"]), float(content["rate"]), list(content["masklets"])
+    masklets = []
+    for n, entry in enumerate(entries):
+        with _named(f"{path}: masklet {n}"):
+            masklets.append(_read_masklet(entry, (h, w), length, len(categories)))
+    return VideoResult(name, (h, w), length, rate, tuple(masklets), categories, provenance)
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON, or cut off ({error})") from None
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Turns what a malformed entry causes into a sentence that names it."""
+    try:
+        yield
+    except KeyError as error:
+        raise InputError(f"{where}: {error.args[0]!r} is missing") from None
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _read_masklet(entry: Mapping[str, Any], size: tuple[int, int], length: int, categories: int) -> Masklet:
+    sightings = {}
+    for row in entry["sightings"]:
+        frame, source, score, label, presence, counts = row
+        if not 0 <= frame < length or not -1 <= label < categories:
+            raise ValueError(f"frame {frame} of {length}, label {label} of {categories} categories")
+        sightings[int(frame)] = Sighting(
+            Rle.checked(size, counts.encode()), Source(source), float(score), int(label), float(presence)
+        )
+    if not sightings or not -1 <= entry["label"] < categories:
+        raise ValueError(f"{len(sightings)} sightings, label {entry['label']} of {categories} categories")
+    return Masklet(int(entry["id"]), sightings, int(entry["label"]), float(entry["score"]), bool(entry["is_thing"]))

@@ -1,0 +1,137 @@
+"""The answer: the masklets of one video, with where they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from masklet.core.errors import InputError
+from masklet.core.masks import rle_iou
+from masklet.core.matching import match
+from masklet.core.tracks import Masklet, Sighting
+
+if TYPE_CHECKING:
+    import supervision as sv
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a result comes from: enough to make it again."""
+
+    system: str
+    settings: Mapping[str, Any] = field(default_factory=dict)  # what JSON can say
+    weights: Mapping[str, str] = field(default_factory=dict)  # name: sha256
+    version: str = ""
+    source: str = ""
+    notes: tuple[str, ...] = ()  # what the reader must know, such as where a damaged file ends
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Which masklets of two results are the same object."""
+
+    pairs: tuple[tuple[int, int, float], ...]  # id here, id there, IoU over space and time
+    only_here: tuple[int, ...]
+    only_there: tuple[int, ...]
+
+    @property
+    def mean_iou(self) -> float:
+        """Mean IoU over all objects of both results; one without a partner counts 0, two empty results 1."""
+        objects = len(self.pairs) + len(self.only_here) + len(self.only_there)
+        return sum(iou for *_, iou in self.pairs) / objects if objects else 1.0
+
+
+@dataclass(frozen=True)
+class VideoResult:
+    """The masklets of one video."""
+
+    name: str
+    size: tuple[int, int]  # h, w
+    length: int  # frames
+    rate: float  # frames per second
+    masklets: tuple[Masklet, ...]
+    categories: tuple[str, ...]
+    provenance: Provenance
+
+    def at(self, frame: int) -> tuple[tuple[Masklet, Sighting], ...]:
+        """The objects that are seen in a frame, in the order of their ids."""
+        if not 0 <= frame < self.length:
+            raise InputError(f"{self.name}: no frame {frame}; it has {self.length}, counted from 0")
+        return tuple((m, m.sightings[frame]) for m in self.masklets if frame in m.sightings)
+
+    def name_of(self, masklet: Masklet) -> str:
+        """What the object is called; "object" where nothing named it."""
+        return self.categories[masklet.label] if masklet.label >= 0 else "object"
+
+    def save(self, path: str | Path) -> None:
+        """Writes the result as JSON with run lengths; a file of that name is replaced at once and whole.
+
+        Raises InputError where it cannot be written.
+        """
+        from masklet.core import codec  # which needs this class
+
+        codec.save(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> VideoResult:
+        """Reads what `save` wrote. Raises InputError naming the file and the entry that cannot be read."""
+        from masklet.core import codec
+
+        return codec.load(Path(path))
+
+    def compare(self, other: VideoResult) -> Comparison:
+        """Pairs the objects of two results of one video, one to one, by IoU over space and time (> 0).
+
+        Raises InputError where the videos' sizes or lengths differ.
+        """
+        if (self.size, self.length) != (other.size, other.length):
+            raise InputError(
+                f"{self.name} ({self.length} frames of {self.size[1]}x{self.size[0]}) and {other.name} "
+                f"({other.length} of {other.size[1]}x{other.size[0]}) are not the same video; compare results of one"
+            )
+        iou = tube_iou(self.masklets, other.masklets)
+        links = match(torch.from_numpy(iou), 0.0)
+        here, there = [m.id for m in self.masklets], [m.id for m in other.masklets]
+        return Comparison(
+            tuple((here[r], there[c], float(iou[r, c])) for r, c in links.pairs),
+            tuple(here[r] for r in links.free_rows),
+            tuple(there[c] for c in links.free_cols),
+        )
+
+    def to_supervision(self, frame: int) -> sv.Detections:
+        """The objects of a frame as `supervision.Detections`.
+
+        `xyxy` [n 4] in pixels, `mask` bool [n h w], `confidence` [n] the masklets' scores, `class_id` [n] the
+        labels, `tracker_id` [n] the ids, `data["class_name"]` [n]. Raises InputError on a frame that is not there.
+        """
+        import supervision as sv  # half a second, which only those pay who draw
+
+        seen = self.at(frame)
+        return sv.Detections(
+            xyxy=np.array([s.mask.box for _, s in seen], np.float32).reshape(-1, 4),
+            mask=np.array([s.mask.decode().numpy() for _, s in seen], bool).reshape(-1, *self.size),
+            confidence=np.array([m.score for m, _ in seen], np.float32),
+            class_id=np.array([m.label for m, _ in seen], int),
+            tracker_id=np.array([m.id for m, _ in seen], int),
+            data={"class_name": np.array([self.name_of(m) for m, _ in seen], dtype=str)},
+        )
+
+
+def tube_iou(a: Sequence[Masklet], b: Sequence[Masklet]) -> Float[np.ndarray, "n m"]:
+    """IoU over space and time of every pair: pixels in both over pixels in either, of all frames."""
+    both = np.zeros((len(a), len(b)))
+    for t in {t for m in a for t in m.sightings} & {t for m in b for t in m.sightings}:
+        rows = [r for r, m in enumerate(a) if t in m.sightings]
+        cols = [c for c, m in enumerate(b) if t in m.sightings]
+        masks, others = [a[r].sightings[t].mask for r in rows], [b[c].sightings[t].mask for c in cols]
+        total = np.add.outer([m.area for m in masks], [m.area for m in others])
+        iou = rle_iou(masks, others)
+        both[np.ix_(rows, cols)] += np.round(iou / (1 + iou) * total)  # iou = both / (total - both)
+    total = np.add.outer(*([sum(s.mask.area for s in m.sightings.values()) for m in side] for side in (a, b)))
+    return np.divide(both, total - both, out=np.zeros_like(both), where=total > both)

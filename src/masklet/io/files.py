@@ -1,0 +1,76 @@
+"""Folders of results that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from masklet.core.errors import InputError
+from masklet.core.files import unwritable
+
+
+@contextmanager
+def in_words(path: Path) -> Iterator[None]:
+    """Turns what the system says about writing to `path` into a sentence for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+class OutputFolder:
+    """OUT/<name>, filled under another name and given its own when everything is in it.
+
+    Whatever ends the work early leaves nothing but, after a kill, a hidden folder that the next run removes.
+    """
+
+    def __init__(self, out: Path, name: str, overwrite: bool) -> None:
+        """Raises InputError where the folder is filled already and `overwrite` is not set."""
+        self.name, self.path = name, out / name
+        self._partial = out / f".{name}.partial-{os.getpid()}"
+        with in_words(self.path):
+            filled = self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir()))
+        if filled and not overwrite:
+            raise InputError(f"{self.path}: there are results already; add --overwrite to replace them")
+
+    def __enter__(self) -> Path:
+        with in_words(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            for left in self.path.parent.glob(".*.partial-*"):
+                process = left.name.rpartition("-")[2]
+                if process.isdecimal() and not alive(int(process)):
+                    remove(left)
+            self._partial.mkdir()
+        return self._partial
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
+        with in_words(self.path):
+            if error is None:
+                remove(self.path)
+                self._partial.replace(self.path)
+                return
+            remove(self._partial)
+            if isinstance(error, OSError):
+                raise error
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this number runs."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def remove(path: Path) -> None:
+    """Removes a file or a folder with all that is in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+"""Frames that can be got one by one: image files, and pictures in memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from masklet.core.errors import InputError
+from masklet.core.frames import Frame
+from masklet.io.source import Damaged, Source
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
+RATE = 25.0  # frames per second where nothing says
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is an image by its name; those of hidden files do not count."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+class Pictures(Source):
+    """Image files, one a frame."""
+
+    def __init__(self, paths: Sequence[Path], label: str, name: str, rate: float = RATE) -> None:
+        super().__init__(label, name, rate)
+        self.paths = tuple(paths)
+        self.frame_names = tuple(p.stem for p in paths)
+        self.start()
+
+    def said(self) -> int:
+        return len(self.paths)
+
+    def frames(self) -> Iterator[Frame]:
+        return (self._frame(n) for n in range(len(self.paths)))
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        return [self._frame(n) for n in range(start, min(stop, len(self)))]
+
+    def _frame(self, n: int) -> Frame:
+        try:
+            return Frame(n, read_picture(self.paths[n]), n / self.rate)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise Damaged(f"{self.paths[n].name}: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image that can be read"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+def read_picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+    """An image file as RGB, upright as its EXIF says. Raises OSError, ValueError, SyntaxError or PIL's own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # large images are welcome here, odd metadata is not our business
+        with Image.open(path) as image:
+            return rgb(ImageOps.exif_transpose(image))
+
+
+def rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels as RGB; transparency is dropped, 16 bits are brought to 8."""
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return np.repeat(((wide * 255 + 32767) // 65535).astype(np.uint8)[..., None], 3, axis=2)
+    return np.array(image.convert("RGB"))
+
+
+class InMemory(Source):
+    """Pictures that are there already: an array [t h w 3], or a list of arrays, images or frames."""
+
+    def __init__(self, items: Sequence[Any], name: str, rate: float = RATE) -> None:
+        super().__init__(name, name, rate)
+        self.items = items
+        self.start()
+
+    def said(self) -> int:
+        return len(self.items)
+
+    def frames(self) -> Iterator[Frame]:
+        return (as_frame(n, item, self.rate) for n, item in enumerate(self.items))
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        return [as_frame(n, self.items[n], self.rate) for n in range(start, min(stop, len(self.items)))]
+
+
+def frames_of(items: Iterable[Any], rate: float = RATE) -> Iterator[Frame]:
+    """Frames of a live source, as they come.
+
+    Args:
+        items: RGB pictures of one size: uint8 arrays [h w 3], PIL images, or frames.
+        rate: frames per second, for the time of those that have none.
+
+    Raises:
+        InputError: one is not an RGB picture, or differs in size from the first.
+    """
+    size = None
+    for n, item in enumerate(items):
+        frame = as_frame(n, item, rate)
+        size = size or frame.size
+        if frame.size != size:
+            raise InputError(
+                f"frame {n} is {frame.size[1]}x{frame.size[0]}, the first one {size[1]}x{size[0]}; "
+                "give frames of one size"
+            )
+        yield frame
+
+
+def as_frame(n: int, item: Any, rate: float) -> Frame:
+    """One picture as frame n. Raises InputError where it is no RGB picture."""
+    if isinstance(item, Frame):
+        return Frame(n, item.image, item.time)
+    image = rgb(item) if isinstance(item, Image.Image) else np.asarray(item)
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise InputError(
+            f"frame {n} is {image.dtype} {list(image.shape)}; give RGB pictures as uint8 [height, width, 3]"
+        )
+    return Frame(n, image, n / rate)

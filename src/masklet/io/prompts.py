@@ -1,0 +1,79 @@
+"""Prompts as they are written on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from masklet.core.errors import InputError
+from masklet.core.instances import Box, Point, Prompt
+
+FORM = "write it as FRAME:ID:mask.png, FRAME:ID:box=x0,y0,x1,y1 or FRAME:ID:point=x,y"
+
+
+def read_prompts(texts: Sequence[str]) -> dict[int, dict[int, Prompt]]:
+    """{frame: {id: prompt}} of FRAME:ID:WHAT texts. Raises InputError naming the text that is malformed."""
+    prompts: dict[int, dict[int, Prompt]] = {}
+    for text in texts:
+        frame, id, prompt = read_prompt(text)
+        if id in prompts.setdefault(frame, {}):
+            raise InputError(f"--prompt {text}: object {id} has a prompt in frame {frame} already; give one of them")
+        prompts[frame][id] = prompt
+    return prompts
+
+
+def read_prompt(text: str) -> tuple[int, int, Prompt]:
+    """One FRAME:ID:WHAT."""
+    parts = text.split(":", 2)
+    if len(parts) < 3 or not all(p.strip().isdecimal() for p in parts[:2]):
+        raise InputError(f"--prompt {text}: {FORM}")
+    frame, id, what = int(parts[0]), int(parts[1]), parts[2]
+    if what.startswith("box="):
+        return frame, id, Box(*_numbers(text, what, 4))
+    if what.startswith("point="):
+        return frame, id, Point(*_numbers(text, what, 2))
+    return frame, id, read_mask(Path(what), id)
+
+
+def _numbers(text: str, what: str, n: int) -> list[float]:
+    try:
+        values = [float(v) for v in what.partition("=")[2].split(",")]
+    except ValueError:
+        values = []
+    if len(values) != n or not np.isfinite(values).all():
+        raise InputError(f"--prompt {text}: {n} numbers are needed after '='; {FORM}")
+    return values
+
+
+def read_mask(path: Path, id: int) -> Bool[Tensor, "h w"]:
+    """The mask in an image: in a palette image (DAVIS) the pixels of value `id`, elsewhere all that are not black.
+
+    Raises InputError where there is no such image or nothing in it.
+    """
+    image = _opened(path)
+    if image.mode == "P":
+        mask: Any = np.asarray(image) == id
+    else:
+        mask = np.asarray(image.convert("RGB")).any(-1)
+    if not mask.any():
+        what = f"no pixel of value {id}" if image.mode == "P" else "no pixel that is not black"
+        raise InputError(f"--prompt: {path} has {what}; mark the object in it")
+    return torch.from_numpy(mask)
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        image = Image.open(path)
+        image.load()
+    except FileNotFoundError:
+        raise InputError(f"--prompt: no such file {path}; {FORM}") from None
+    except (OSError, UnidentifiedImageError) as error:
+        raise InputError(f"--prompt: {path} is not an image that can be read ({error}); {FORM}") from None
+    return image

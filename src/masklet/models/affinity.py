@@ -1,0 +1,308 @@
+"""Propagator `affinity`: carries masks through time by feature affinity and optical flow. Nothing is trained.
+
+Appearance says what belongs to an object (nn.propagation, from the encoder's features), flow says where it went, and
+the guided filter draws the outline. See cards/affinity.md for what it reaches and where it fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from jaxtyping import Bool, Float, Float16, UInt8
+from torch import Tensor
+
+from masklet.core.frames import Frame
+from masklet.core.instances import Box, Point, Prediction, Prompt
+from masklet.core.masks import resize, stack
+from masklet.models.encoder import STRIDE, Encoder, Features
+from masklet.nn.outline import colour_bins, guided_lines
+from masklet.nn.propagation import (
+    WAVES,
+    Moments,
+    carried,
+    colour_odds,
+    colour_shares,
+    descriptors,
+    exclusive,
+    log_odds,
+    moments,
+    regress,
+)
+
+SURE = 0.02  # a belief is trusted no further than this from 0 and 1
+BLUR = 9  # pixels by which optical flow is wrong
+ALIKE = 0.75  # cosine from which a cell is like the one pointed at
+CHANNELS = 2 * 128 + 24 + 3 + 1 + WAVES  # of a descriptor
+
+
+@dataclass(frozen=True)
+class AffinityMemory:
+    """What is known of each object; its size depends on their number alone. Row n is ids[n]."""
+
+    ids: tuple[int, ...]
+    anchor: Moments  # of the frame of the first prompt
+    recent: Moments  # of the frames since, older ones fading
+    soft: Float16[Tensor, "n h w"]  # the masks in the frame committed last, at the working resolution
+    grey: UInt8[Tensor, "h w"]  # that frame; 0 x 0 before the first
+
+
+@dataclass(frozen=True)
+class Affinity:
+    """Training-free propagation with one hypothesis an object. Lengths are pixels of the working image."""
+
+    encoder: Encoder
+    context: int = 5  # cells across of the surroundings that describe a cell
+    ridge: float = 3e-3  # damping of the regression
+    anchored: float = 0.5  # weight of the first prompt against all that came later
+    learning: float = 0.05  # weight of a new frame against those since the first prompt
+    appearance: float = 4.0  # log odds of a cell that looks exactly like the object
+    colour: float = 1.0  # most that a pixel's colour adds to the log odds
+    motion: float = 0.25  # weight of the log odds that the flow carries over
+    claim: float = 0.25  # the same, where two objects contend for a pixel
+    reach: float = 40.0  # distance from the carried mask at which the log odds have sunk by `distance`
+    distance: float = 2.0
+    gap: int = 8  # farthest that a part of a mask may turn up from where the flow carries the mask
+    radius: int = 8  # of the guided filter
+    flat: float = 1e-4  # of the guided filter: variance of colour that counts as an edge
+    around: int = 30  # distance from the object at which the colours of its background are counted
+    present: float = 0.1  # mean appearance above which an object is in the frame, -1 to 1
+    trust: float = 0.3  # weight of a later prompt against all seen since the first
+    nested: float = 0.5  # share of the smaller mask from which two objects may overlap
+
+    def encode(self, frames: Sequence[Frame]) -> list[Features]:
+        """The features of each frame, shared with whoever has the same encoder."""
+        return [self.encoder(frame) for frame in frames]
+
+    def empty(self) -> AffinityMemory:
+        """The memory of no object."""
+        none = Moments.none(0, CHANNELS)
+        return AffinityMemory((), none, none, torch.zeros(0, 0, 0).half(), torch.zeros(0, 0, dtype=torch.uint8))
+
+    def predict(self, memory: AffinityMemory, features: Features) -> Prediction:
+        """Where every remembered object is in this frame, logits at the working resolution."""
+        if not memory.ids:
+            return _belief((), torch.zeros(0, *features.guide.shape[:2]), torch.zeros(0), torch.zeros(0))
+        size = features.guide.shape[0], features.guide.shape[1]
+        known = memory.recent.mix(memory.anchor, torch.full((len(memory.ids),), self.anchored))
+        looks = regress(self._describe(features), known, self.ridge).clamp(-1.5, 1.5)
+        looks = looks.view(-1, *features.keys.shape[1:])
+        there = carried(memory.soft.float(), memory.grey.numpy(), grey(features).numpy())
+        evidence = self.appearance * resize(looks, size) + torch.stack([self._motion(p) for p in there])
+        evidence += colour_odds(colour_bins(features.guide.numpy()), known, self.colour)
+        rivals = ~_nested(memory.soft > 0.5, self.nested)
+        claims = self.claim * torch.stack([_claim(p) for p in there])
+        evidence = exclusive(evidence, claims, rivals)
+        outlined = self._outlined(features, evidence.sigmoid())
+        outlined = torch.stack([_attached(p, q, self.gap) for p, q in zip(outlined, there, strict=True)])
+        logits = log_odds(outlined, SURE)
+        logits = exclusive(logits, torch.zeros_like(logits), rivals)  # outlines may have met again
+        return _belief(memory.ids, logits, _quality(logits), self._presence(logits, looks))
+
+    def commit(self, memory: AffinityMemory, features: Features, belief: Prediction) -> AffinityMemory:
+        """Learns each object's look from its believed mask, where there is one."""
+        belief = belief.best
+        soft = belief.logits[:, 0].sigmoid() * (belief.presence > 0)[:, :, None]
+        rows = [memory.ids.index(id) for id in belief.ids]
+        return self._learn(_seen(memory, features), rows, soft, features, torch.full((len(rows),), self.learning))
+
+    def prompt(
+        self, memory: AffinityMemory, features: Features, prompts: Mapping[int, Prompt]
+    ) -> tuple[AffinityMemory, Prediction]:
+        """Remembers masks, or what boxes and points stand for; the answer is at the frame's own size."""
+        memory = _admit(_seen(memory, features), prompts)
+        masks = stack([as_mask(prompt, features) for prompt in prompts.values()], features.size)
+        rows = [memory.ids.index(id) for id in prompts]
+        soft = _shrunk(masks, (features.guide.shape[0], features.guide.shape[1]))
+        memory = self._learn(memory, rows, soft, features, torch.full((len(rows),), self.trust))
+        sure = log_odds(masks.float(), SURE)
+        seen = masks.flatten(1).any(1).float()
+        return memory, _belief(tuple(prompts), sure, torch.ones(len(rows)), 2 * seen - 1)
+
+    def forget(self, memory: AffinityMemory, ids: Iterable[int]) -> AffinityMemory:
+        """The memory without these objects."""
+        gone = set(ids)
+        rows = torch.tensor([r for r, id in enumerate(memory.ids) if id not in gone], dtype=torch.int64)
+        kept = tuple(id for id in memory.ids if id not in gone)
+        return replace(memory, ids=kept, anchor=memory.anchor[rows], recent=memory.recent[rows], soft=memory.soft[rows])
+
+    def _describe(self, features: Features) -> Float[Tensor, "m d"]:
+        colour = nnf.avg_pool2d(features.guide.permute(2, 0, 1)[None].float() / 255 - 0.5, STRIDE)[0]
+        return descriptors(features.keys.float(), features.detail.float(), colour, self.context)
+
+    def _motion(self, there: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+        """What the carried mask says: its log odds, blurred by what the flow is wrong, and less far away from it."""
+        far = (there <= 0.5).numpy().view(np.uint8)
+        if far.all():  # the object was not in the last frame: it may come back anywhere
+            return torch.zeros_like(there)
+        steps = cv2.distanceTransform(far, cv2.DIST_L2, 3) / self.reach
+        return self.motion * _blurred(there) - self.distance * torch.from_numpy(steps).clamp(max=3)
+
+    def _outlined(self, features: Features, soft: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+        guide = features.guide.numpy()
+        lines = [guided_lines(guide, p.numpy(), self.radius, self.flat).at(guide) for p in soft]
+        return torch.from_numpy(np.stack(lines)).clamp(0, 1)
+
+    def _presence(self, logits: Float[Tensor, "n h w"], looks: Float[Tensor, "n y x"]) -> Float[Tensor, " n"]:
+        """How much the mask looks like the object, above what is asked of one that is there."""
+        inside = _cells((logits > 0).float())
+        area = inside.sum((1, 2))
+        look = (inside * looks).sum((1, 2)) / area.clamp(min=1e-3)
+        return torch.where(area > 0, look - self.present, -1.0)
+
+    def _learn(
+        self,
+        memory: AffinityMemory,
+        rows: list[int],
+        soft: Float[Tensor, "k h w"],
+        features: Features,
+        share: Float[Tensor, " k"],
+    ) -> AffinityMemory:
+        """Writes some objects' masks: as the anchor where there is none yet, else as `share` of the recent look."""
+        if not rows:
+            return memory
+        at, inside = torch.tensor(rows), _cells((soft > 0.5).float()).flatten(1)
+        colours = colour_shares(colour_bins(features.guide.numpy()), soft > 0.5, self.around)
+        new, old, first = moments(self._describe(features), inside, colours), memory.recent[at], memory.anchor[at]
+        seen = inside.sum(1) > 0
+        begins = seen & (first.moment == 0).all(1)
+        anchor = memory.anchor.put(at, first.mix(new, begins.float()))
+        recent = memory.recent.put(at, old.mix(new, torch.where(begins, 1.0, share * seen)))
+        return replace(memory, anchor=anchor, recent=recent, soft=memory.soft.index_copy(0, at, soft.half()))
+
+
+def grey(features: Features) -> UInt8[Tensor, "h w"]:
+    """The working image without colour, for optical flow."""
+    return torch.from_numpy(cv2.cvtColor(features.guide.numpy(), cv2.COLOR_RGB2GRAY))
+
+
+def as_mask(prompt: Prompt, features: Features) -> Bool[Tensor, "h w"]:
+    """What a prompt stands for, at the frame's size."""
+    if isinstance(prompt, Box):
+        return _grown(_box_seed(prompt, features), features)
+    if isinstance(prompt, Point):
+        return _grown(_point_seed(prompt, features), features)
+    return prompt
+
+
+def _box_seed(box: Box, features: Features) -> UInt8[np.ndarray, "h w"]:
+    """GrabCut's labels for a box: outside surely not, inside maybe."""
+    h, w = features.guide.shape[:2]
+    y, x = h / features.size[0], w / features.size[1]
+    seed = np.full((h, w), cv2.GC_BGD, np.uint8)
+    top, left = min(max(int(box.y0 * y), 0), h - 1), min(max(int(box.x0 * x), 0), w - 1)
+    seed[top : max(round(box.y1 * y), top + 1), left : max(round(box.x1 * x), left + 1)] = cv2.GC_PR_FGD
+    return seed
+
+
+def _point_seed(point: Point, features: Features) -> UInt8[np.ndarray, "h w"]:
+    """GrabCut's labels for a point: the connected cells whose features are like its own maybe, far cells not."""
+    h, w = features.keys.shape[1:]
+    y = min(max(int(point.y * h / features.size[0]), 0), h - 1)
+    x = min(max(int(point.x * w / features.size[1]), 0), w - 1)
+    keys = features.keys.float()
+    alike = (torch.einsum("chw,c->hw", keys, keys[:, y, x]) / 2 > ALIKE).numpy().astype(np.uint8)
+    parts = cv2.connectedComponents(alike)[1]
+    own = (parts == parts[y, x]).astype(np.uint8)
+    near = cv2.dilate(own, np.ones((5, 5), np.uint8))
+    seed = np.where(own > 0, cv2.GC_PR_FGD, np.where(near > 0, cv2.GC_PR_BGD, cv2.GC_BGD)).astype(np.uint8)
+    seed[y, x] = cv2.GC_FGD
+    return np.kron(seed, np.ones((STRIDE, STRIDE), np.uint8))
+
+
+def _grown(seed: UInt8[np.ndarray, "h w"], features: Features) -> Bool[Tensor, "y x"]:
+    """GrabCut (Rother et al. 2004) at the working resolution; the seed itself where colour does not tell."""
+    maybe = (seed == cv2.GC_PR_FGD) | (seed == cv2.GC_FGD)
+    found = maybe
+    if not maybe.all():
+        cv2.setRNGSeed(0)  # its colour clusters start from random numbers
+        bgr = np.ascontiguousarray(features.guide.numpy()[..., ::-1])
+        back, front = np.zeros((1, 65)), np.zeros((1, 65))
+        label = cv2.grabCut(bgr, seed.copy(), (0, 0, 1, 1), back, front, 4, cv2.GC_INIT_WITH_MASK)[0]
+        cut = (label == cv2.GC_PR_FGD) | (label == cv2.GC_FGD)
+        found = cut if cut.sum() > 0.1 * maybe.sum() else maybe
+    return resize(torch.from_numpy(found)[None].float(), features.size)[0] > 0.5
+
+
+def _seen(memory: AffinityMemory, features: Features) -> AffinityMemory:
+    """The memory with this frame as the last one; masks of objects nobody speaks of stay where they are."""
+    size = features.guide.shape[:2]
+    soft = memory.soft if memory.ids else memory.soft.new_zeros(0, *size)
+    return replace(memory, soft=soft, grey=grey(features))
+
+
+def _admit(memory: AffinityMemory, ids: Iterable[int]) -> AffinityMemory:
+    """Rows for new objects, of which nothing is known."""
+    new = tuple(id for id in ids if id not in memory.ids)
+    none = Moments.none(len(new), CHANNELS)
+    soft = memory.soft.new_zeros(len(new), *memory.grey.shape)
+    return replace(
+        memory,
+        ids=memory.ids + new,
+        anchor=memory.anchor.join(none),
+        recent=memory.recent.join(none),
+        soft=torch.cat([memory.soft, soft]),
+    )
+
+
+def _belief(
+    ids: tuple[int, ...],
+    logits: Float[Tensor, "n h w"],
+    quality: Float[Tensor, " n"],
+    presence: Float[Tensor, " n"],
+) -> Prediction:
+    return Prediction(ids, logits[:, None], quality[:, None], presence[:, None])
+
+
+def _attached(soft: Float[Tensor, "h w"], there: Float[Tensor, "h w"], gap: int) -> Float[Tensor, "h w"]:
+    """A mask without the parts that come nowhere within `gap` of the carried mask; all of it where there is none."""
+    before = (there > 0.5).numpy().view(np.uint8)
+    if not before.any():
+        return soft
+    parts = cv2.connectedComponents((soft > 0.5).numpy().view(np.uint8))[1]
+    kept = np.unique(parts[cv2.dilate(before, np.ones((2 * gap + 1, 2 * gap + 1), np.uint8)) > 0])
+    stray = (parts > 0) & ~np.isin(parts, kept)
+    return soft.masked_fill(torch.from_numpy(stray), 0)
+
+
+def _blurred(soft: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """Log odds of a carried mask, blurred by what the flow is wrong."""
+    return log_odds(torch.from_numpy(cv2.blur(soft.numpy(), (BLUR, BLUR))), SURE)
+
+
+def _claim(soft: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    """0 where a carried mask is, and everywhere for an object that was lost: it may turn up anywhere; else less."""
+    return _blurred(soft).clamp(max=0) if (soft > 0.5).any() else torch.zeros_like(soft)
+
+
+def _cells(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n y x"]:
+    """Means over cells."""
+    return nnf.avg_pool2d(maps[None], STRIDE)[0]
+
+
+def _shrunk(masks: Bool[Tensor, "n h w"], size: tuple[int, int]) -> Float[Tensor, "n y x"]:
+    """The share of every working pixel that lies in each mask."""
+    if masks.shape[1] * masks.shape[2] < size[0] * size[1]:
+        return resize(masks.float(), size)
+    wide = [cv2.resize(m.numpy().astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) for m in masks]
+    return stack([torch.from_numpy(m) for m in wide], size)
+
+
+def _quality(logits: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
+    """Expected mask IoU: of the mask with a draw from the soft mask."""
+    p = logits.sigmoid()
+    inside = (p * (logits > 0)).sum((1, 2))
+    either = (logits > 0).sum((1, 2)) + (p * (logits <= 0)).sum((1, 2))
+    return inside / either.clamp(min=1)
+
+
+def _nested(masks: Bool[Tensor, "n h w"], share: float) -> Bool[Tensor, "n n"]:
+    """Pairs of which the smaller lies in the other by more than `share`, and every mask with itself."""
+    flat = masks.flatten(1).float()
+    area = flat.sum(1)
+    smaller = torch.minimum(area[:, None], area[None]).clamp(min=1)
+    return (flat @ flat.T > share * smaller) | torch.eye(len(masks), dtype=torch.bool)

@@ -1,0 +1,369 @@
+"""Segmenter `motion`: finds things that move against the background, whatever they are. Nothing is trained.
+
+Optical flow without the camera's motion says roughly where things move; one ridge regression from the encoder's
+features to motion, updated frame by frame, learns what they look like and what the background looks like; local
+colour makes the outlines tight. cards/motion.md says what it reaches and where it fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float16, Float32, Float64, Int32, Shaped, UInt8
+from torch import Tensor
+
+from masklet.core.frames import Frame
+from masklet.core.instances import Detections
+from masklet.core.masks import stack
+from masklet.models.encoder import Encoder
+from masklet.nn.flow import camera_motion, dense_flow, planar_flow, unexplained
+from masklet.nn.outline import Image, Map, colour_mask, guided_lines
+
+CELL = 6  # flow pixels per feature cell: flow is taken at three quarters of the encoder's resolution
+CHANNELS = 128  # of the encoder's keys
+BIAS = 0.3  # the constant feature, about as large as the others
+CUT = 0.6  # share of the variance left unexplained above which two frames are not neighbours
+
+FADING = 0.98  # weight of the appearance model's past at every frame
+FOREGROUND = 0.1  # share of its weight that goes to what moves, whatever its area
+ENOUGH = 0.01  # mean motion from which a frame counts in full
+RIDGE = 0.01  # of the mean of the normal equations' diagonal
+
+STILL = 0.5  # pixels a frame at flow resolution: slower things do not move
+SLOW = 0.7  # pixels a frame: a thing that moves like this may be parallax, and scores 0.7 of a fast one
+NOISE_SCALES = 4.0  # robust scales of the background's residual flow that count as still
+AROUND = 13  # flow pixels across of the surroundings whose contrast is measured
+CONTRAST = 8.0  # grey levels of standard deviation at which half of the flow's variance is believed
+CENTRE = 0.8  # standard deviation of the weight of the picture's middle, half widths
+FAINT = 0.05  # saliency below which nothing is looked for
+REACH = 20  # flow pixels around a region in which its outline is sought
+MOST = 16  # regions of one frame that are looked at
+SMALLEST = 0.0008  # share of the picture below which a region is noise
+LEAST_PART = 0.003  # share of the picture below which a region is not cut
+SPREADS = 4.0  # two motions are as far apart as this many standard deviations of each,
+OPPOSED = 1.2  # and as this many times the faster: they move against each other, as the limbs of one thing rarely do
+
+Grid = Float32[np.ndarray, "r c"]  # a value for every feature cell
+Mask = Bool[np.ndarray, "h w"]
+Flow = Float32[np.ndarray, "h w 2"]
+Grey = UInt8[np.ndarray, "h w"]
+Regions = Int32[np.ndarray, "h w"]
+Keys = Float16[Tensor, "128 r c"]
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """What moves and what does not, by their features: normal equations of a ridge regression, fading."""
+
+    gram: Float64[Tensor, "d d"]
+    moment: Float64[Tensor, " d"]
+
+
+@dataclass(frozen=True)
+class MotionMemory:
+    """What the frames so far leave behind; its size does not depend on how many they were."""
+
+    grey: UInt8[Tensor, "h w"]  # the previous frame at flow resolution; 0 x 0 before the first
+    appearance: Appearance
+
+
+@dataclass(frozen=True)
+class View:
+    """A frame against one of its neighbours, at flow resolution."""
+
+    rest: Flow  # the flow that the camera's motion leaves, pixels a frame, forward in time
+    scale: float  # of its length in the background, pixels
+    unexplained: float  # share of the frame's variance that is not found in the neighbour
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What one frame says of its moving things."""
+
+    image: Image  # at flow resolution
+    speed: Map  # pixels a frame
+    moving: Map  # 0 to 1
+    soft: Map  # rough soft mask of all moving things
+    regions: Regions  # its connected parts, from 1; 0: background
+    reliable: float  # 0 to 1, how well the flow explains the frame
+
+
+class Motion:
+    """Class-agnostic discovery of moving things. The scores are expected mask IoUs."""
+
+    conf = 0.4  # SAM2BMP's thresholds for these scores (cards/motion.md: what they mean)
+    low_conf = 0.4
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.categories: tuple[str, ...] = ("object",)
+        self.look_ahead = 1
+
+    def empty(self) -> MotionMemory:
+        """The memory before the first frame."""
+        return MotionMemory(torch.zeros(0, 0, dtype=torch.uint8), unlearnt())
+
+    def segment(
+        self, memory: MotionMemory, frames: Sequence[Frame], future: Sequence[Frame]
+    ) -> tuple[list[Detections], MotionMemory]:
+        """Moving things in `frames`, best first; `future` serves the last frame's flow."""
+        found = []
+        following: list[Frame | None] = [*frames[1:], *future[:1], None]
+        for frame, after in zip(frames, following, strict=False):
+            detections, memory = self._step(memory, frame, after)
+            found.append(detections)
+        return found, memory
+
+    def _step(self, memory: MotionMemory, frame: Frame, after: Frame | None) -> tuple[Detections, MotionMemory]:
+        keys = self.encoder(frame).keys
+        image = shrink(frame.image, (keys.shape[1] * CELL, keys.shape[2] * CELL))
+        grey = greyed(image)
+        before = [look(grey, memory.grey.numpy(), -1)] if memory.grey.numel() else []
+        ahead = [look(grey, greyed(shrink(after.image, grey.shape)), 1)] if after else []
+        cut = any(view.unexplained > CUT for view in before)  # a new scene: what was learnt misleads
+        known = unlearnt() if cut else memory.appearance
+        views = [view for view in before + ahead if view.unexplained <= CUT]
+        found = Detections.none(frame.size)
+        if views:
+            evidence, known = weigh(image, views, keys, known)
+            found = gather(frame, list(candidates(frame.image, evidence)))
+        return found, MotionMemory(torch.from_numpy(grey), known)
+
+
+def look(grey: Grey, other: Grey, step: int) -> View:
+    """What moves between a frame and its neighbour, `step` frames later, besides the camera."""
+    flow = dense_flow(grey, other)
+    motion, scale = camera_motion(flow[CELL // 2 :: CELL, CELL // 2 :: CELL])
+    rest = step * (flow - planar_flow(motion, *grey.shape))
+    return View(rest, scale, unexplained(grey, other, flow))
+
+
+def calmest(views: list[View]) -> Flow:
+    """At every pixel the slowest of the views: what appears from behind something has no true flow to that side,
+    but one to the other.
+    """
+    flows = np.stack([view.rest for view in views])
+    slowest = np.square(flows).sum(-1).argmin(0)
+    flow: Flow = np.take_along_axis(flows, slowest[None, :, :, None], axis=0)[0]
+    return flow
+
+
+def weigh(image: Image, views: list[View], keys: Keys, known: Appearance) -> tuple[Evidence, Appearance]:
+    """Motion, what is known of the movers' appearance with this frame added, and the two together."""
+    size = image.shape[:2]
+    flow = calmest(views)
+    speed = np.hypot(flow[..., 0], flow[..., 1])
+    reliable = 1 - max(view.unexplained for view in views) / CUT
+    grid = keys.shape[1], keys.shape[2]
+    scale = float(np.mean([view.scale for view in views]))
+    moving = moving_share(shrink(speed, grid), scale) * shrink(textured(greyed(image)), grid)
+    centre = central(*moving.shape)
+    known = learn(known, keys, moving**2 * centre, reliable)
+    saliency: Map = predict(known, keys) * np.sqrt(moving * centre)
+    saliency = cv2.resize(saliency, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
+    level = max(otsu(saliency), FAINT)
+    regions = parted(cv2.connectedComponents((saliency > level).astype(np.uint8))[1], flow)
+    soft = (saliency / (2 * level)).clip(0, 1)
+    return Evidence(image, speed, enlarge(moving, size), soft, regions, reliable), known
+
+
+def moving_share(speed: Grid, scale: float) -> Grid:
+    """How surely each cell moves, 0 to 1: one half at a speed that is well above the background's noise, what
+    counts as still, and (as there often is parallax) the valley between slow and fast.
+    """
+    level = max(NOISE_SCALES * scale, STILL, 2 * otsu(np.sqrt(speed)) ** 2)
+    return speed**2 / (speed**2 + np.float32(level) ** 2)
+
+
+def textured(grey: Grey) -> Map:
+    """How much of a flow was measured, 0 to 1: where nothing contrasts, as in smoke, it was filled in."""
+    level = grey.astype(np.float32)
+    variance = cv2.blur(level * level, (AROUND, AROUND)) - cv2.blur(level, (AROUND, AROUND)) ** 2
+    contrast = variance.clip(min=0)
+    return np.sqrt(contrast / (contrast + CONTRAST**2))
+
+
+def unlearnt() -> Appearance:
+    """The appearance model before the first frame."""
+    d = CHANNELS + 1
+    return Appearance(torch.zeros(d, d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64))
+
+
+def learn(known: Appearance, keys: Keys, moving: Grid, reliable: float) -> Appearance:
+    """One more frame. Movers and background have fixed shares of the weight, so that small things count."""
+    x, y = inputs(keys), torch.from_numpy(moving.ravel()).double()
+    trust = reliable * min(1.0, float(y.mean()) / ENOUGH)
+    inside = trust * FOREGROUND * y / y.sum().clamp(min=1e-6)
+    outside = trust * (1 - FOREGROUND) * (1 - y) / (1 - y).sum().clamp(min=1e-6)
+    gram = (x * (inside + outside)[:, None]).T @ x
+    return Appearance(FADING * known.gram + gram, FADING * known.moment + x.T @ inside)
+
+
+def predict(known: Appearance, keys: Keys) -> Grid:
+    """How much every cell looks like what moves, 0 to 1."""
+    d = len(known.moment)
+    damping = RIDGE * max(float(known.gram.trace()) / d, 1e-9)
+    weights = torch.linalg.solve(known.gram + damping * torch.eye(d, dtype=torch.float64), known.moment)
+    likely: Grid = (inputs(keys) @ weights).clamp(0, 1).float().reshape(keys.shape[1:]).numpy()
+    return likely
+
+
+def inputs(keys: Keys) -> Float64[Tensor, "n d"]:
+    """The regression's inputs, one row a cell."""
+    cells = keys.flatten(1).T.double()
+    return torch.cat([cells, torch.full((len(cells), 1), BIAS, dtype=torch.float64)], dim=1)
+
+
+def candidates(full: Image, evidence: Evidence) -> Iterator[tuple[Mask, float]]:
+    """The outline, at the size of `full`, and the score of every region that is large enough."""
+    for k in heaviest(evidence.regions, evidence.soft):
+        near = around(evidence.regions, k)
+        x, y, w, h = cv2.boundingRect(near.astype(np.uint8))
+        here = slice(y, y + h), slice(x, x + w)
+        image, near = evidence.image[here], near[here]
+        lines = guided_lines(image, colour_mask(image, evidence.soft[here], near))
+        soft = (lines.at(image) * near).clip(0, 1)
+        inside = biggest(soft > 0.5)
+        if inside.sum() < SMALLEST * evidence.soft.size:
+            continue
+        there = scaled(here, evidence.soft.shape, full.shape)
+        mask = np.zeros(full.shape[:2], dtype=bool)
+        fine = lines.at(full[there])
+        mask[there] = biggest(fine * enlarge(near.astype(np.float32), fine.shape) > 0.5)
+        if mask.any():
+            yield mask, score(evidence, here, soft, inside)
+
+
+def score(evidence: Evidence, here: tuple[slice, slice], soft: Map, inside: Mask) -> float:
+    """Expected mask IoU: of the mask by its own soft mask, less where little of it moves, where it moves
+    slowly, and where the flow does not explain the frame.
+    """
+    crisp = float(soft[inside].sum() / (inside.sum() + soft[~inside].sum()))
+    moving = float(evidence.moving[here][inside].mean())
+    speed = float(np.median(evidence.speed[here][inside]))
+    return crisp * sqrt(moving * evidence.reliable * speed**2 / (speed**2 + SLOW**2))
+
+
+def parted(regions: Regions, flow: Flow) -> Regions:
+    """Regions in which two things that move differently touch, cut in two. In place of the old ones."""
+    parts = regions.copy()
+    for k in range(1, int(regions.max()) + 1):
+        inside = np.nonzero(regions == k)
+        if len(inside[0]) < 2 * LEAST_PART * regions.size:
+            continue
+        second = np.zeros(regions.shape, dtype=bool)
+        second[inside] = two_motions(flow[inside])
+        first = (regions == k) & ~second
+        if whole(first) and whole(second):
+            parts[second] = parts.max() + 1
+    return parts
+
+
+def two_motions(flow: Float32[np.ndarray, "n 2"], rounds: int = 5) -> Bool[np.ndarray, " n"]:
+    """Which of a region's pixels move in the second of two ways; none where one way describes them all.
+
+    Two means, from the two sides of the mean along the direction in which the flows differ most.
+    """
+    centred = flow - flow.mean(0)
+    axis = np.linalg.eigh(centred.T @ centred)[1][:, -1]
+    second = centred @ axis > 0
+    for _ in range(rounds):
+        if second.all() or not second.any():
+            return np.zeros(len(flow), dtype=bool)
+        a, b = flow[~second].mean(0), flow[second].mean(0)
+        second = np.square(flow - b).sum(1) < np.square(flow - a).sum(1)
+    if second.all() or not second.any():
+        return np.zeros(len(flow), dtype=bool)
+    apart = float(np.linalg.norm(b - a))
+    spread = float(np.sqrt(np.square(flow - np.where(second[:, None], b, a)).sum(1).mean()))
+    fastest = max(float(np.linalg.norm(a)), float(np.linalg.norm(b)))
+    differ = apart > max(SPREADS * spread, OPPOSED * fastest, 3 * STILL)
+    return second if differ else np.zeros(len(flow), dtype=bool)
+
+
+def whole(mask: Mask) -> bool:
+    """Whether a part of a region is a thing of its own: large enough and, but for specks, in one piece."""
+    return bool(mask.sum() >= LEAST_PART * mask.size and biggest(mask).sum() >= 0.85 * mask.sum())
+
+
+def heaviest(regions: Regions, soft: Map) -> list[int]:
+    """The regions that are large enough, most mass first, at most `MOST`."""
+    mass, area = np.bincount(regions.ravel(), soft.ravel()), np.bincount(regions.ravel())
+    order = 1 + np.argsort(-mass[1:], kind="stable")[:MOST]
+    return [int(k) for k in order if area[k] >= SMALLEST * regions.size]
+
+
+def around(regions: Regions, k: int) -> Mask:
+    """The region and what is near it, without other regions."""
+    own = regions == k
+    square = np.ones((2 * REACH + 1, 2 * REACH + 1), dtype=np.uint8)
+    near: Mask = cv2.dilate(own.astype(np.uint8), square) > 0
+    free: Mask = near & (own | (regions == 0))
+    return free
+
+
+def biggest(mask: Mask) -> Mask:
+    """The largest connected part."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    if len(stats) == 1:
+        return mask
+    largest: Mask = parts == 1 + stats[1:, cv2.CC_STAT_AREA].argmax()
+    return largest
+
+
+def gather(frame: Frame, found: list[tuple[Mask, float]]) -> Detections:
+    """Candidates as detections, best first."""
+    found.sort(key=lambda one: -one[1])
+    return Detections(
+        stack([torch.from_numpy(mask) for mask, _ in found], frame.size),
+        torch.tensor([score for _, score in found], dtype=torch.float32),
+        torch.zeros(len(found), dtype=torch.int64),
+    )
+
+
+def scaled(window: tuple[slice, slice], size: Sequence[int], to: Sequence[int]) -> tuple[slice, slice]:
+    """A window of a picture of one size in the same picture of another size."""
+    y, x = (
+        slice(round(part.start * n / m), max(round(part.stop * n / m), round(part.start * n / m) + 1))
+        for part, m, n in zip(window, size[:2], to[:2], strict=True)
+    )
+    return y, x
+
+
+def greyed(image: Image) -> Grey:
+    """Luminance."""
+    grey: Grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    return grey
+
+
+def shrink(image: Shaped[np.ndarray, "h w *c"], size: Sequence[int]) -> Shaped[np.ndarray, "h2 w2 *c"]:
+    """Area average; to `size` (h, w)."""
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+
+
+def enlarge(image: Map, size: Sequence[int]) -> Float32[np.ndarray, "h2 w2"]:
+    """Bilinear; to `size` (h, w)."""
+    return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def central(h: int, w: int) -> Grid:
+    """The weight of the picture's middle (a prior: people point cameras at things)."""
+    x, y = (2 * np.arange(w) + 1 - w) / w, (2 * np.arange(h) + 1 - h) / h
+    return np.exp(-(x[None] ** 2 + y[:, None] ** 2) / (2 * CENTRE**2)).astype(np.float32)
+
+
+def otsu(values: Float32[np.ndarray, "h w"], bins: int = 128) -> float:
+    """The threshold with the greatest variance between the two sides (Otsu 1979)."""
+    low, high = float(values.min()), float(values.max())
+    if high - low < 1e-6:
+        return high
+    counts, edges = np.histogram(values, bins, (low, high))
+    middle, below = (edges[:-1] + edges[1:]) / 2, np.cumsum(counts)
+    moment = np.cumsum(counts * middle)
+    between = (moment[-1] * below / below[-1] - moment) ** 2 / np.maximum(below * (below[-1] - below), 1)
+    return float(edges[1 + between[:-1].argmax()])

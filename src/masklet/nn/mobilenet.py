@@ -1,0 +1,84 @@
+"""The first blocks of MobileNetV2, batch norms folded into the convolutions, for dense features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A row of table 2 of the paper; dilation stands in for stride where the features must stay dense."""
+
+    expansion: int
+    channels: int
+    blocks: int
+    stride: int
+    dilation: int = 1
+
+
+STEM = 32
+# Sandler et al. 2018, table 2, up to the end of the sixth row (block 13). The fourth row's stride is left out
+# and its filters dilated instead, so that everything from block 4 on has stride 8.
+STAGES = (
+    Stage(1, 16, 1, 1),
+    Stage(6, 24, 2, 2),
+    Stage(6, 32, 3, 2),
+    Stage(6, 64, 4, 1, 2),
+    Stage(6, 96, 3, 1, 2),
+)
+
+
+class Block(nn.Module):
+    """Inverted residual: widen, filter each channel, narrow; added to the input where the shapes agree."""
+
+    def __init__(self, inputs: int, outputs: int, expansion: int, stride: int, dilation: int) -> None:
+        super().__init__()
+        wide = inputs * expansion
+        self.expand = nn.Conv2d(inputs, wide, 1) if expansion > 1 else None
+        self.depth = nn.Conv2d(wide, wide, 3, stride, dilation, dilation, groups=wide)
+        self.project = nn.Conv2d(wide, outputs, 1)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        wide = x if self.expand is None else nn.functional.hardtanh_(self.expand(x), 0.0, 6.0)
+        out: Tensor = self.project(nn.functional.hardtanh_(self.depth(wide), 0.0, 6.0))
+        return out.add_(x) if self.residual else out
+
+
+def _blocks() -> list[Block]:
+    blocks, inputs = [], STEM
+    for stage in STAGES:
+        for n in range(stage.blocks):
+            stride = stage.stride if n == 0 else 1
+            blocks.append(Block(inputs, stage.channels, stage.expansion, stride, stage.dilation))
+            inputs = stage.channels
+    return blocks
+
+
+class MobileNetV2(nn.Module):
+    """Blocks 0 to 13 of MobileNetV2 (Sandler et al. 2018, arXiv:1801.04381), for inference.
+
+    Takes RGB in ImageNet's normalisation; gives the outputs of blocks 3 (24 channels, stride 4), 6 (32,
+    stride 8) and 13 (96, stride 8 by dilation). Height and width should be multiples of 8.
+    """
+
+    TAPS = (3, 6, 13)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, STEM, 3, 2, 1)
+        self.blocks = nn.ModuleList(_blocks())
+
+    def forward(
+        self, image: Float[Tensor, "b 3 h w"]
+    ) -> tuple[Float[Tensor, "b 24 h4 w4"], Float[Tensor, "b 32 h8 w8"], Float[Tensor, "b 96 h8 w8"]]:
+        x = nn.functional.hardtanh_(self.stem(image), 0.0, 6.0)
+        taps = []
+        for number, block in enumerate(self.blocks, start=1):
+            x = block(x)
+            if number in self.TAPS:
+                taps.append(x)
+        return taps[0], taps[1], taps[2]

@@ -1,0 +1,153 @@
+"""Label propagation in closed form: what is inside an object, by its feature affinity to all that was seen of it.
+
+A ridge regression from features x to labels y answers  x' (sum w x x' + ridge)^-1 (sum w y x): every remembered
+cell votes with its label, weighted by its affinity to x in the whitened feature space. Only two sums are needed
+of all cells ever seen, so the memory has one size for ever, and the answer costs one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from jaxtyping import Bool, Float, Float32, Int32, UInt8
+from torch import Tensor
+
+from masklet.nn.flow import dense_flow
+from masklet.nn.outline import BINS, RARE, histogram
+
+WAVES = 256
+Map = Float32[np.ndarray, "h w"]
+Bins = Int32[np.ndarray, "h w"]
+Grey = UInt8[np.ndarray, "h w"]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """All that is remembered of each object's look: the sums that determine its regression, and its colours."""
+
+    gram: Float[Tensor, "n d d"]
+    moment: Float[Tensor, "n d"]
+    colours: Float[Tensor, "n 2 b"]  # share of every colour inside, and outside nearby
+
+    @staticmethod
+    def none(n: int, d: int) -> Moments:
+        """Nothing known of n objects."""
+        return Moments(torch.zeros(n, d, d), torch.zeros(n, d), torch.zeros(n, 2, BINS**3))
+
+    def __getitem__(self, rows: Tensor) -> Moments:
+        return Moments(self.gram[rows], self.moment[rows], self.colours[rows])
+
+    def put(self, rows: Tensor, new: Moments) -> Moments:
+        """These, with some objects' replaced."""
+        return self._with(new, lambda a, b: a.index_copy(0, rows, b))
+
+    def join(self, new: Moments) -> Moments:
+        """More objects."""
+        return self._with(new, lambda a, b: torch.cat([a, b]))
+
+    def mix(self, new: Moments, share: Float[Tensor, " n"]) -> Moments:
+        """For each object, `share` of the other's and the rest of these."""
+        return self._with(new, lambda a, b: torch.lerp(a, b, share.view(-1, *[1] * (a.ndim - 1))))
+
+    def _with(self, new: Moments, how: Callable[[Tensor, Tensor], Tensor]) -> Moments:
+        return Moments(how(self.gram, new.gram), how(self.moment, new.moment), how(self.colours, new.colours))
+
+
+@cache
+def _projection(inputs: int) -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(inputs, WAVES, generator=draw), torch.rand(WAVES, generator=draw) * 2 * torch.pi
+
+
+def waves(z: Float[Tensor, "m i"]) -> Float[Tensor, "m k"]:
+    """Random Fourier features (Rahimi and Recht 2007): their products are a Gaussian affinity of width 1."""
+    directions, phases = _projection(z.shape[1])
+    return torch.cos(z @ directions + phases) * (2 / WAVES) ** 0.5
+
+
+def descriptors(
+    keys: Float[Tensor, "c h w"], detail: Float[Tensor, "e h w"], colour: Float[Tensor, "3 h w"], context: int
+) -> Float[Tensor, "m d"]:
+    """One row a cell: its features, their mean over `context` x `context` cells, its colour, a constant, and waves
+    of the features, so that the affinity is the sum of a linear and a Gaussian one.
+    """
+    edge = (context // 2,) * 4
+    around = nnf.avg_pool2d(nnf.pad(keys[None], edge, mode="replicate"), context, 1)[0]
+    one = torch.ones_like(colour[:1])
+    linear = torch.cat([keys, around, detail, colour, one]).flatten(1).T
+    return torch.cat([linear, waves(linear[:, : 2 * len(keys)])], dim=1)
+
+
+def moments(x: Float[Tensor, "m d"], labels: Float[Tensor, "n m"], colours: Float[Tensor, "n 2 b"]) -> Moments:
+    """What one frame says, inside and outside of each object having equal weight. Labels: the share of each cell that
+    is inside, 0 to 1.
+    """
+    inside, outside = labels, 1 - labels
+    front = 0.5 / inside.sum(1).clamp(min=1)
+    back = 0.5 / outside.sum(1).clamp(min=1)
+    weights = front[:, None] * inside + back[:, None] * outside
+    # Outside weighs the same in all cells: one product of the whole frame serves all objects, and each adds its own.
+    whole = x.T @ x
+    gram = torch.stack([_product(x, y) * (f - b) + b * whole for y, f, b in zip(labels, front, back, strict=True)])
+    return Moments(gram, (weights * (inside - outside)) @ x, colours)
+
+
+def _product(x: Float[Tensor, "m d"], weights: Float[Tensor, " m"]) -> Float[Tensor, "d d"]:
+    rows = weights.nonzero()[:, 0]
+    return (x[rows] * weights[rows, None]).T @ x[rows]
+
+
+def regress(x: Float[Tensor, "m d"], known: Moments, ridge: float) -> Float[Tensor, "n m"]:
+    """How much every cell looks like each object: about 1 inside, -1 outside."""
+    damped = known.gram + ridge * torch.eye(x.shape[1])
+    return torch.linalg.solve(damped, known.moment) @ x.T
+
+
+def colour_shares(bins: Bins, masks: Bool[Tensor, "n h w"], reach: int) -> Float[Tensor, "n 2 b"]:
+    """The shares of the colours inside each mask, and outside it within about `reach` pixels."""
+    square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    out = []
+    for mask in masks.numpy():
+        around = (cv2.dilate(mask.view(np.uint8), square) > 0) & ~mask
+        out.append([histogram(bins, part.astype(np.float32)) for part in (mask, around)])
+    return torch.from_numpy(np.array(out, np.float32).reshape(-1, 2, BINS**3))
+
+
+def colour_odds(bins: Bins, known: Moments, most: float) -> Float[Tensor, "n h w"]:
+    """Log odds, from every pixel's colour alone, that it is inside each object; `most` at most."""
+    inside, outside = (known.colours + RARE).unbind(1)
+    return (inside / outside).log().clamp(-most, most)[:, torch.from_numpy(bins).long()]
+
+
+def carried(soft: Float[Tensor, "n h w"], before: Grey, now: Grey) -> Float[Tensor, "n h w"]:
+    """Soft masks of the frame `before`, moved to where optical flow finds their pixels in the frame `now`."""
+    flow = dense_flow(now, before)
+    h, w = now.shape
+    x, y = np.arange(w, dtype=np.float32)[None] + flow[..., 0], np.arange(h, dtype=np.float32)[:, None] + flow[..., 1]
+    maps = [cv2.remap(m, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for m in soft.numpy()]
+    return torch.from_numpy(np.stack(maps))
+
+
+def log_odds(p: Float[Tensor, "..."], sure: float) -> Float[Tensor, "..."]:
+    """Log odds of probabilities, held `sure` away from 0 and 1."""
+    return torch.logit(p.float(), eps=sure)
+
+
+def exclusive(
+    logits: Float[Tensor, "n h w"], claims: Float[Tensor, "n h w"], rivals: Bool[Tensor, "n n"]
+) -> Float[Tensor, "n h w"]:
+    """Log odds of each object against the background and its rivals together; claims (log odds too) count between
+    rivals alone. Of two rivals at most one is above 0 at any pixel.
+    """
+    out = logits.clone()
+    for row, others in enumerate(rivals):
+        if others.any():
+            against = torch.logsumexp(logits[others] + claims[others], 0) - claims[row]
+            out[row] -= nnf.softplus(against)
+    return out

@@ -1,0 +1,126 @@
+"""How a run tells how far it is: bars for people, JSON lines for programs, or nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from masklet.core.protocols import Watch
+from masklet.core.result import VideoResult
+
+
+class Reporter(Protocol):
+    """What the command line tells of its work."""
+
+    def video(self, name: str, frames: int) -> AbstractContextManager[Watch]: ...
+    def done(self, folder: Path, result: VideoResult, seconds: float) -> None: ...
+    def error(self, message: str) -> None: ...
+
+
+class Quiet:
+    """Says nothing but errors."""
+
+    @contextmanager
+    def video(self, name: str, frames: int) -> Iterator[Watch]:
+        """A watcher that says nothing."""
+        yield lambda phase, done, total, objects: None
+
+    def done(self, folder: Path, result: VideoResult, seconds: float) -> None:
+        """Says nothing."""
+
+    def error(self, message: str) -> None:
+        """One sentence on standard error."""
+        sys.stderr.write(f"masklet: {message}\n")
+
+
+class Bars(Quiet):
+    """One bar per phase on standard error: frames, frames per second, objects, time left."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+
+    @contextmanager
+    def video(self, name: str, frames: int) -> Iterator[Watch]:
+        """Bars for one video."""
+        columns = (
+            TextColumn("{task.fields[video]} {task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]:.1f} frames/s, {task.fields[objects]} objects,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
+        tasks: dict[str, tuple[TaskID, float]] = {}
+        with Progress(*columns, console=self.console) as progress:
+
+            def watch(phase: str, done: int, total: int | None, objects: int) -> None:
+                if phase not in tasks:
+                    tasks[phase] = progress.add_task(phase, video=name, rate=0.0, objects=0), monotonic()
+                task, since = tasks[phase]
+                rate = done / max(monotonic() - since, 1e-9) if done > 1 else 0.0
+                progress.update(task, completed=done, total=total, rate=rate, objects=objects)
+
+            yield watch
+
+    def done(self, folder: Path, result: VideoResult, seconds: float) -> None:
+        """What was found, how long it took, where it lies, and what the reader must know."""
+        self.console.print(f"{result.name}: {summary(result, seconds)}", highlight=False, soft_wrap=True)
+        self.console.print(f"  {folder}", highlight=False, soft_wrap=True)
+        for note in result.provenance.notes:
+            self.console.print(f"  note: {note}", highlight=False, soft_wrap=True)
+
+
+def summary(result: VideoResult, seconds: float) -> str:
+    """The result in half a line."""
+    n = len(result.masklets)
+    objects = "1 object" if n == 1 else f"{n or 'no'} objects"
+    return f"{objects} in {result.length} frames, {seconds:.1f} s ({result.length / seconds:.1f} frames/s)"
+
+
+class JsonLog(Quiet):
+    """One JSON object a line on standard output; progress at most once a second."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self.clock = clock
+
+    def say(self, event: str, **facts: object) -> None:
+        """Writes one line."""
+        sys.stdout.write(json.dumps({"event": event, **facts}) + "\n")
+        sys.stdout.flush()
+
+    @contextmanager
+    def video(self, name: str, frames: int) -> Iterator[Watch]:
+        """Progress lines for one video."""
+        self.say("start", video=name, frames=frames)
+        started: dict[str, float] = {}
+        told = 0.0
+
+        def watch(phase: str, done: int, total: int | None, objects: int) -> None:
+            nonlocal told
+            now = self.clock()
+            since = started.setdefault(phase, now)
+            if now - told < 1 and done != total:
+                return
+            told, rate = now, (done - 1) / (now - since) if now > since else 0.0
+            left = (total - done) / rate if total and rate else None
+            facts = {"frame": done, "frames": total, "fps": round(rate, 2), "objects": objects}
+            self.say("progress", video=name, phase=phase, **facts, seconds_left=left and round(left, 1))
+
+        yield watch
+
+    def done(self, folder: Path, result: VideoResult, seconds: float) -> None:
+        """The end of one video."""
+        facts = {"objects": len(result.masklets), "frames": result.length, "seconds": round(seconds, 2)}
+        self.say("done", video=result.name, **facts, folder=str(folder), notes=list(result.provenance.notes))
+
+    def error(self, message: str) -> None:
+        """A video that could not be done."""
+        self.say("error", message=message)

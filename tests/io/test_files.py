@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from clips import picture
+from PIL import Image
+from toys import H, W, square
+
+from masklet.core.errors import InputError
+from masklet.core.files import write_atomically
+from masklet.core.masks import Rle
+from masklet.core.result import Provenance, VideoResult
+from masklet.core.tracks import Masklet, Sighting, Source
+from masklet.io.davis import write_davis
+from masklet.io.encode import VideoWriter
+from masklet.io.files import OutputFolder
+from masklet.io.ytvis import write_ytvis
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with write_atomically(path) as file:
+        file.write(b"one")
+        assert not path.exists()
+    assert path.read_bytes() == b"one" and path.stat().st_mode & 0o777 == 0o666 & ~umask()
+    for error in (KeyboardInterrupt, ValueError):
+        with pytest.raises(error), write_atomically(path) as file:
+            file.write(b"two")
+            raise error
+    assert path.read_bytes() == b"one" and left(tmp_path) == ["a.json"]
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("code", "words"), [(errno.ENOSPC, "disk is full"), (errno.EDQUOT, "disk is full"), (errno.EROFS, "Read-only")]
+)
+def test_what_the_disk_refuses_is_said_in_words(tmp_path: Path, code: int, words: str) -> None:
+    path = tmp_path / "a.json"
+    with pytest.raises(InputError, match=words), write_atomically(path):
+        raise OSError(code, os.strerror(code))
+    with pytest.raises(InputError, match=words), OutputFolder(tmp_path, "clip", False):
+        raise OSError(code, os.strerror(code))
+    assert left(tmp_path) == []
+    with pytest.raises(InputError, match=r"none/a.json: cannot be written"), write_atomically(tmp_path / "none/a.json"):
+        pass
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path / "out", "clip", False) as there:
+        (there / "a").write_text("new")
+        assert not (tmp_path / "out" / "clip").exists() and left(tmp_path / "out")[0].startswith(".clip")
+    assert left(tmp_path / "out") == ["clip"]
+    for error in (KeyboardInterrupt, SystemExit, ValueError):
+        with pytest.raises(error), OutputFolder(tmp_path / "out", "other", False) as there:
+            (there / "a").write_text("half")
+            raise error
+    assert left(tmp_path / "out") == ["clip"]
+
+
+def test_results_are_replaced_on_request_and_only_at_the_end(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path, "clip", False) as there:
+        (there / "old").write_text("old")
+    with pytest.raises(InputError, match="--overwrite"):
+        OutputFolder(tmp_path, "clip", False)
+    with pytest.raises(KeyboardInterrupt), OutputFolder(tmp_path, "clip", True):
+        raise KeyboardInterrupt
+    assert left(tmp_path / "clip") == ["old"]
+    with OutputFolder(tmp_path, "clip", True) as there:
+        (there / "new").write_text("new")
+        assert left(tmp_path / "clip") == ["old"]
+    assert left(tmp_path / "clip") == ["new"] and left(tmp_path) == ["clip"]
+    (tmp_path / "empty").mkdir()
+    with OutputFolder(tmp_path, "empty", False) as there:  # an empty folder is in nobody's way
+        (there / "a").write_text("")
+    assert left(tmp_path / "empty") == ["a"]
+
+
+def test_what_a_killed_process_left_is_removed_and_a_live_ones_is_not(tmp_path: Path) -> None:
+    process = subprocess.Popen(["true"])
+    process.wait()
+    for name in (f".clip.partial-{process.pid}", f".other.partial-{os.getppid()}", ".mine.partial-copy"):
+        (tmp_path / name).mkdir()
+    with OutputFolder(tmp_path, "clip", False):
+        pass
+    assert left(tmp_path) == [".mine.partial-copy", f".other.partial-{os.getppid()}", "clip"]
+
+
+def test_a_file_in_the_way_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(InputError, match="out"), OutputFolder(tmp_path / "out", "clip", False):
+        pass
+
+
+# formats
+
+
+def seen(*places: tuple[int, int, int], side: int = 6) -> dict[int, Sighting]:
+    return {t: Sighting(Rle.encode(square(y, x, side)), Source.FORWARD) for t, y, x in places}
+
+
+def result(*masklets: Masklet) -> VideoResult:
+    return VideoResult("toy", (H, W), 3, 10.0, masklets, ("cat", "dog"), Provenance("test"))
+
+
+def test_davis_holds_the_ids_with_the_smallest_on_top(tmp_path: Path) -> None:
+    made = result(Masklet(255, seen((0, 2, 2), (2, 9, 9))), Masklet(7, seen((0, 0, 0), side=12)))
+    write_davis(made, tmp_path / "davis")
+    assert left(tmp_path / "davis") == ["00000.png", "00001.png", "00002.png"]
+    images = [Image.open(tmp_path / "davis" / f"{t:05d}.png") for t in range(3)]
+    assert all(i.mode == "P" and i.getpalette()[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0] for i in images)
+    wanted = np.where(square(2, 2), 255, np.where(square(0, 0, 12), 7, 0))
+    assert np.array_equal(np.asarray(images[0]), wanted)
+    assert not np.asarray(images[1]).any() and np.array_equal(np.asarray(images[2]) == 255, square(9, 9))
+
+
+def test_davis_names_an_id_that_does_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="256"):
+        write_davis(result(Masklet(256, seen((0, 2, 2)))), tmp_path / "davis")
+
+
+def test_ytvis_has_a_mask_or_null_for_every_frame(tmp_path: Path) -> None:
+    made = result(Masklet(4, seen((0, 2, 2), (2, 9, 9)), label=1, score=0.5), Masklet(5, seen((1, 0, 0))))
+    write_ytvis([made, made], tmp_path / "y.json")
+    rows = json.loads((tmp_path / "y.json").read_text())
+    assert [(r["video_id"], r["category_id"], r["score"]) for r in rows] == [
+        (1, 2, 0.5), (1, 1, 0.0), (2, 2, 0.5), (2, 1, 0.0),
+    ]  # fmt: skip
+    first = rows[0]["segmentations"]
+    assert first[1] is None and len(first) == 3
+    mask = Rle(tuple(first[2]["size"]), first[2]["counts"].encode()).decode()
+    assert torch.equal(mask, square(9, 9))
+
+
+@pytest.mark.parametrize("size", [(48, 64), (47, 63), (2, 2), (1, 1)])
+def test_an_overlay_plays_everywhere_whatever_its_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    path = tmp_path / "o.mp4"
+    with VideoWriter(path, size, 30000 / 1001) as writer:
+        for t in range(6):
+            writer.write(picture(t, size))
+    data = path.read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")  # plays while it loads
+    with av.open(str(path)) as file:
+        stream = file.streams.video[0]
+        assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
+        assert stream.average_rate == Fraction(30000, 1001)
+        frames = [f.to_ndarray(format="rgb24") for f in file.decode(stream)]
+    h, w = size
+    assert len(frames) == 6 and frames[0].shape == (h + h % 2, w + w % 2, 3)
+    if h > 8:
+        assert np.abs(frames[3][:h, :w].astype(int) - picture(3, size)).mean() < 30

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from masklet.core.errors import InputError
+from masklet.core.instances import Box, Point
+from masklet.io.prompts import read_prompts
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Path:
+    pixels = np.zeros((6, 8), np.uint8)
+    pixels[1:3, 2:5], pixels[4, 4] = 1, 2
+    image = Image.fromarray(pixels)
+    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    image.save(tmp_path / "ids.png")
+    Image.fromarray(pixels * 100).save(tmp_path / "grey.png")
+    Image.new("RGB", (8, 6)).save(tmp_path / "black.png")
+    (tmp_path / "text.png").write_text("no image")
+    return tmp_path
+
+
+def test_boxes_points_and_masks_by_frame_and_id(mask: Path) -> None:
+    got = read_prompts(["3:1:box=1,2,3.5,4", "3:2:point=5,6", f"0:2:{mask / 'ids.png'}"])
+    assert got[3] == {1: Box(1, 2, 3.5, 4), 2: Point(5, 6)}
+    assert isinstance(got[0][2], torch.Tensor) and got[0][2].nonzero().tolist() == [[4, 4]]
+
+
+def test_a_palette_image_is_read_by_id_and_any_other_by_what_is_not_black(mask: Path) -> None:
+    for id, file, pixels in ((1, "ids.png", 6), (2, "ids.png", 1), (9, "grey.png", 7)):
+        assert int(read_prompts([f"0:{id}:{mask / file}"])[0][id].sum()) == pixels
+
+
+def test_a_path_may_have_colons(mask: Path) -> None:
+    odd = mask / "a:b.png"
+    odd.write_bytes((mask / "grey.png").read_bytes())
+    assert read_prompts([f"0:1:{odd}"])[0][1].any()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("3:mask.png", "write it as FRAME:ID:mask.png"),
+        ("-1:1:point=1,1", "write it as FRAME:ID"),
+        ("x:1:point=1,1", "write it as FRAME:ID"),
+        ("0:1:box=1,2,3", "4 numbers are needed"),
+        ("0:1:point=1,nan", "2 numbers are needed"),
+        ("0:1:point=", "2 numbers are needed"),
+        ("0:1:none.png", "no such file"),
+        ("0:1:text.png", "not an image that can be read"),
+        ("0:1:black.png", "no pixel that is not black"),
+        ("0:3:ids.png", "no pixel of value 3"),
+    ],
+)
+def test_what_is_malformed_is_named(text: str, message: str, mask: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mask)
+    with pytest.raises(InputError, match=message):
+        read_prompts([text])
+
+
+def test_two_prompts_for_one_object_in_one_frame() -> None:
+    with pytest.raises(InputError, match="object 1 has a prompt in frame 0 already"):
+        read_prompts(["0:1:point=1,1", "0:1:point=2,2"])

@@ -1,0 +1,267 @@
+"""Tracking in a small textured world: a striped disc (or two) over a textured background."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from masklet.core.features import nbytes
+from masklet.core.frames import Frame
+from masklet.core.instances import Box, Point, Prediction
+from masklet.core.protocols import Propagator
+from masklet.models.affinity import Affinity, AffinityMemory
+from masklet.models.encoder import Encoder, Features
+
+SIZE = 64, 96
+RADIUS = 14
+COLOURS = ((220, 60, 40), (40, 90, 220))
+Places = list[tuple[int, int] | None]
+
+
+@pytest.fixture(scope="module")
+def model() -> Affinity:
+    return Affinity(Encoder())
+
+
+def disc(at: tuple[int, int], radius: int = RADIUS) -> Tensor:
+    y, x = torch.meshgrid(torch.arange(SIZE[0]), torch.arange(SIZE[1]), indexing="ij")
+    return (y - at[0]) ** 2 + (x - at[1]) ** 2 <= radius**2
+
+
+def picture(*centres: tuple[int, int] | None) -> Frame:
+    draw = np.random.default_rng(0)
+    grass = draw.integers(60, 110, (SIZE[0] // 4, SIZE[1] // 4, 1)).repeat(4, 0).repeat(4, 1)
+    image = np.concatenate([grass, grass + 40, grass], axis=2).astype(np.uint8)
+    for colour, centre in zip(COLOURS, centres, strict=False):
+        if centre is not None:
+            mask = disc(centre).numpy()
+            rows = np.arange(SIZE[0])[:, None] - centre[0]
+            stripes = np.broadcast_to(np.where(rows // 4 % 2, 1.0, 0.7), SIZE)
+            image[mask] = (np.array(colour) * stripes[..., None])[mask].astype(np.uint8)
+    return Frame(0, image)
+
+
+def encode(model: Affinity, *places: Places) -> list[Features]:
+    return model.encode([picture(*centres) for centres in zip(*places, strict=True)])
+
+
+def iou(a: Tensor, b: Tensor) -> float:
+    return float((a & b).sum() / (a | b).sum().clamp(min=1))
+
+
+def started(model: Affinity, features: Features, prompts: dict[int, Tensor]) -> AffinityMemory:
+    memory = model.empty()
+    memory = model.commit(memory, features, model.predict(memory, features))
+    return model.prompt(memory, features, prompts)[0]
+
+
+def follow(model: Affinity, memory: AffinityMemory, frames: list[Features]) -> tuple[list[Prediction], AffinityMemory]:
+    beliefs = []
+    for features in frames:
+        beliefs.append(model.predict(memory, features))
+        memory = model.commit(memory, features, beliefs[-1])
+    return beliefs, memory
+
+
+PATH: Places = [(32, 20 + 4 * t) for t in range(10)]
+
+
+def test_it_is_a_propagator(model):
+    assert isinstance(model, Propagator)
+
+
+def test_follows_a_moving_object(model):
+    frames = encode(model, PATH)
+    beliefs, _ = follow(model, started(model, frames[0], {7: disc(PATH[0])}), frames[1:])
+    for belief, at in zip(beliefs, PATH[1:], strict=True):
+        assert belief.ids == (7,) and belief.logits.shape[1] == 1
+        assert 0 < belief.quality[0, 0] <= 1 and belief.presence[0, 0] > 0
+        assert iou(belief.masks(SIZE)[0], disc(at)) > 0.85
+
+
+def test_a_prompt_is_answered_with_its_own_mask(model):
+    [features] = encode(model, PATH[:1])
+    mask = disc((20, 50)) & (torch.arange(96) % 3 > 0)
+    _, answer = model.prompt(model.empty(), features, {3: mask})
+    assert answer.ids == (3,) and answer.masks(SIZE)[0].equal(mask)
+
+
+def test_knows_when_the_object_has_left_and_when_it_is_back(model):
+    places: Places = [*PATH[:5], *[None] * 5, *PATH[4::-1]]
+    frames = encode(model, places)
+    beliefs, _ = follow(model, started(model, frames[0], {1: disc(PATH[0])}), frames[1:])
+    seen = [bool(b.masks(SIZE).any()) for b in beliefs]
+    assert seen == [at is not None for at in places[1:]]
+    assert iou(beliefs[-1].masks(SIZE)[0], disc(PATH[0])) > 0.8
+
+
+def test_knows_when_the_object_is_hidden_by_another(model):
+    still: Places = [(32, 40)] * 12
+    cover: Places = [(32, 84 - 4 * t) for t in range(12)]
+    frames = encode(model, still, cover)
+    memory = started(model, frames[0], {1: disc((32, 40)), 2: disc((32, 84))})
+    beliefs, _ = follow(model, memory, frames[1:])
+    assert beliefs[4].masks(SIZE).any((1, 2)).tolist() == [True, True]
+    assert beliefs[-1].masks(SIZE).any((1, 2)).tolist() == [False, True]
+
+
+def test_memory_has_one_size_for_ever(model):
+    frames = model.encode([Frame(0, np.roll(picture(PATH[0]).image, t, 1)[:16, :24]) for t in range(5)])
+    mask = torch.zeros(16, 24, dtype=torch.bool)
+    mask[4:12, 4:12] = True
+    memory = started(model, frames[0], {1: mask})
+    _, memory = follow(model, memory, frames * 2)
+    early, belief = nbytes(memory), model.predict(memory, frames[0])
+    for t in range(100):
+        memory = model.commit(memory, frames[t % 5], belief)
+    assert nbytes(memory) == early and len(pickle.dumps(memory)) < early * 1.01 + 5000
+
+
+def same(a: list[Prediction], b: list[Prediction]) -> bool:
+    return all(
+        x.ids == y.ids and x.logits.equal(y.logits) and x.presence.equal(y.presence) for x, y in zip(a, b, strict=True)
+    )
+
+
+def test_a_saved_memory_resumes_exactly(model):
+    frames = encode(model, PATH)
+    whole, _ = follow(model, started(model, frames[0], {1: disc(PATH[0])}), frames[1:])
+    first, memory = follow(model, started(model, frames[0], {1: disc(PATH[0])}), frames[1:4])
+    rest, _ = follow(model, pickle.loads(pickle.dumps(memory)), frames[4:])
+    assert same(whole, first + rest)
+
+
+def test_a_memory_is_a_value(model):
+    frames = encode(model, PATH[:4])
+    memory = started(model, frames[0], {1: disc(PATH[0])})
+    once, _ = follow(model, memory, frames[1:])
+    again, _ = follow(model, memory, frames[1:])
+    assert same(once, again)
+
+
+def test_order_of_ids_changes_nothing_else(model):
+    other: Places = [(20, 84 - 3 * t) for t in range(4)]
+    frames = encode(model, PATH[:4], other)
+    masks = {1: disc(PATH[0]), 2: disc(other[0])}
+    a, _ = follow(model, started(model, frames[0], masks), frames[1:])
+    b, _ = follow(model, started(model, frames[0], dict(reversed(masks.items()))), frames[1:])
+    assert a[-1].ids == (1, 2) and b[-1].ids == (2, 1)
+    torch.testing.assert_close(a[-1].logits, b[-1].logits.flip(0), atol=2e-2, rtol=1e-2)
+
+
+def test_backward_is_forward_on_the_reversed_video(model):
+    frames = encode(model, PATH)
+    beliefs, _ = follow(model, started(model, frames[-1], {1: disc(PATH[-1])}), frames[-2::-1])
+    assert iou(beliefs[-1].masks(SIZE)[0], disc(PATH[0])) > 0.85
+
+
+def test_two_objects_share_no_pixel(model):
+    a: Places = [(32, 30 + 2 * t) for t in range(6)]
+    b: Places = [(32, 70 - 2 * t) for t in range(6)]
+    frames = encode(model, a, b)
+    memory = started(model, frames[0], {1: disc(a[0]), 2: disc(b[0])})
+    beliefs, _ = follow(model, memory, frames[1:])
+    for belief in beliefs:
+        assert not belief.masks(SIZE).all(0).any()
+    assert iou(beliefs[-1].masks(SIZE)[1], disc(b[-1])) > 0.8
+
+
+def test_nested_objects_both_survive(model):
+    frames = encode(model, PATH[:5])
+    whole, part = disc(PATH[0]), disc(PATH[0]) & (torch.arange(SIZE[0]) < 32)[:, None]
+    beliefs, _ = follow(model, started(model, frames[0], {1: whole, 2: part}), frames[1:])
+    masks = beliefs[-1].masks(SIZE)
+    assert iou(masks[0], disc(PATH[4])) > 0.8 and masks[1].any() and (masks[0] & masks[1]).any()
+
+
+def test_a_newcomer_joins_those_already_tracked(model):
+    other: Places = [(20, 84 - 3 * t) for t in range(6)]
+    frames = encode(model, PATH[:6], other)
+    _, memory = follow(model, started(model, frames[0], {1: disc(PATH[0])}), frames[1:3])
+    memory, answer = model.prompt(memory, frames[2], {2: disc(other[2])})
+    beliefs, _ = follow(model, memory, frames[3:])
+    assert answer.ids == (2,) and beliefs[-1].ids == (1, 2)
+    assert min(iou(m, disc(p[5])) for m, p in zip(beliefs[-1].masks(SIZE), (PATH, other), strict=True)) > 0.75
+
+
+def test_a_later_prompt_stands_in_for_the_belief(model):
+    frames = encode(model, PATH[:3])
+    wrong = started(model, frames[0], {1: disc((32, 80))})
+    _, wrong = follow(model, wrong, frames[1:2])
+    memory, _ = model.prompt(wrong, frames[1], {1: disc(PATH[1])})
+    assert nbytes(memory) == nbytes(wrong)
+    assert iou(memory.soft[0] > 0.5, wrong.soft[0] > 0.5) < 0.5
+    again, _ = model.prompt(memory, frames[1], {1: disc(PATH[1])})
+    assert again.soft.equal(memory.soft) and again.anchor.gram.equal(memory.anchor.gram)
+
+
+def test_an_empty_prompt_is_absent_until_seen(model):
+    frames = encode(model, PATH[:4])
+    nothing = torch.zeros(SIZE, dtype=torch.bool)
+    memory, answer = model.prompt(model.empty(), frames[0], {1: nothing})
+    assert answer.presence[0, 0] < 0
+    beliefs, memory = follow(model, memory, frames[1:2])
+    assert beliefs[0].presence[0, 0] < 0 and not beliefs[0].masks(SIZE).any()
+    memory, _ = model.prompt(memory, frames[1], {1: disc(PATH[1])})
+    beliefs, _ = follow(model, memory, frames[2:])
+    assert iou(beliefs[-1].masks(SIZE)[0], disc(PATH[3])) > 0.8
+
+
+def test_forgetting_leaves_the_others_alone(model):
+    frames = encode(model, PATH[:2], [(20, 84)] * 2)
+    both = started(model, frames[0], {1: disc(PATH[0]), 2: disc((20, 84))})
+    memory = model.forget(both, [1, 99])
+    assert memory.ids == (2,) and memory.anchor.gram[0].equal(both.anchor.gram[1])
+    nobody = model.forget(memory, [2])
+    assert model.predict(nobody, frames[1]).ids == ()
+    assert nbytes(nobody) == memory.grey.nbytes
+
+
+def test_objects_nobody_speaks_of_are_kept(model):
+    frames = encode(model, PATH[:3], [(20, 84)] * 3)
+    memory = started(model, frames[0], {1: disc(PATH[0]), 2: disc((20, 84))})
+    memory = model.commit(memory, frames[1], model.predict(memory, frames[1]).only([1]))
+    assert memory.ids == (1, 2)
+    assert model.predict(memory, frames[2]).presence[1, 0] > 0
+
+
+Size = tuple[int, int]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 9), (16, 200)])
+@pytest.mark.parametrize(
+    "make", [lambda s: torch.ones(s, dtype=torch.bool), lambda s: Point(0, 0), lambda s: Box(0, 0, 1, 1)]
+)
+def test_smallest_frames_and_prompts(model, size: Size, make: Callable[[Size], Tensor | Point | Box]):
+    image = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
+    frames = model.encode([Frame(t, image) for t in range(3)])
+    memory, answer = model.prompt(model.empty(), frames[0], {1: make(size)})
+    beliefs, _ = follow(model, memory, frames[1:])
+    assert answer.masks(size).shape == (1, *size)
+    assert all(b.logits.isfinite().all() and b.quality.isfinite().all() for b in beliefs)
+
+
+def test_an_object_of_one_pixel(model):
+    frames = encode(model, PATH[:4])
+    dot = torch.zeros(SIZE, dtype=torch.bool)
+    dot[32, 20] = True
+    beliefs, _ = follow(model, started(model, frames[0], {1: dot}), frames[1:])
+    assert beliefs[-1].logits.isfinite().all()
+
+
+@pytest.mark.parametrize("prompt", [Box(6, 18, 35, 47), Point(20, 32)])
+def test_boxes_and_points_become_masks(model, prompt):
+    [features] = encode(model, PATH[:1])
+    _, answer = model.prompt(model.empty(), features, {1: prompt})
+    assert iou(answer.masks(SIZE)[0], disc(PATH[0])) > 0.7
+
+
+def test_no_object_no_belief(model):
+    frames = encode(model, PATH[:2])
+    beliefs, memory = follow(model, model.empty(), frames)
+    assert beliefs[-1].ids == () and len(beliefs[-1].masks(SIZE)) == 0 and memory.ids == ()

@@ -1,0 +1,58 @@
+import gc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from masklet.core.frames import Frame
+from masklet.models.encoder import STRIDE, Encoder, working_size
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return Encoder()
+
+
+def frame(h: int, w: int, seed: int = 0) -> Frame:
+    return Frame(0, np.random.default_rng(seed).integers(0, 256, (h, w, 3), dtype=np.uint8))
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([160, 320, 480]))
+def test_working_size_is_bounded_and_of_whole_cells(h, w, short):
+    y, x = working_size((h, w), short)
+    assert y % STRIDE == x % STRIDE == 0 and min(y, x) >= 16
+    assert min(y, x) <= short
+    assert y * x <= 3 * short * short * 1.1 or min(y, x) == 16
+
+
+def test_working_size_keeps_the_shape():
+    assert working_size((854, 480), 320) == working_size((480, 854), 320)[::-1]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (48, 48), (30, 200), (240, 135)])
+def test_any_size_is_encoded(encoder, size):
+    features = encoder(frame(*size))
+    h, w = features.guide.shape[:2]
+    assert features.size == size and features.keys.shape == (128, h // STRIDE, w // STRIDE)
+    for part in features.keys[:32], features.keys[32:]:
+        torch.testing.assert_close(part.float().norm(dim=0), torch.ones(part.shape[1:]), atol=1e-2, rtol=0)
+
+
+def test_a_frame_is_encoded_once_and_its_features_die_with_it(encoder):
+    here = frame(48, 48)
+    assert encoder(here) is encoder(here)
+    before = len(encoder._seen)
+    del here
+    gc.collect()
+    assert len(encoder._seen) == before - 1
+
+
+def test_the_same_picture_gives_the_same_features(encoder):
+    a, b = encoder(frame(48, 64)), encoder(frame(48, 64))
+    assert a is not b and a.keys.equal(b.keys) and a.detail.equal(b.detail)
+
+
+def test_provenance_names_the_weights(encoder):
+    assert [len(sha) for sha in encoder.weights.values()] == [64]

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from toys import H, W, square
+
+from masklet.core.errors import InputError
+from masklet.core.frames import Frame
+from masklet.core.instances import Detections
+from masklet.core.masks import Rle
+from masklet.core.protocols import Segmenter
+from masklet.models.precomputed import Precomputed
+
+RLE = {"size": [H, W], "counts": Rle.encode(square(4, 5)).counts.decode()}
+GOOD = {"frame": 0, "category_id": 3, "score": 0.5, "segmentation": RLE}
+
+
+def seen(path: Path, frame: int = 0, size: tuple[int, int] = (H, W)) -> Detections:
+    model = Precomputed(path)
+    [found], _ = model.segment(model.empty(), [Frame(frame, np.zeros((*size, 3), np.uint8))], [])
+    return found
+
+
+def written(tmp_path: Path, content: Any) -> Path:
+    path = tmp_path / "detections.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_every_way_to_write_a_mask(tmp_path: Path) -> None:
+    runs = [5 * H + 4, 6, *[H - 6, 6] * 5]
+    plain = {"size": [H, W], "counts": [*runs, H * W - sum(runs)]}
+    box = {k: v for k, v in GOOD.items() if k != "segmentation"} | {"bbox": [5, 4, 6, 6]}
+    polygon = GOOD | {"segmentation": [[5, 4, 11, 4, 11, 10, 5, 10]]}
+    found = seen(written(tmp_path, [GOOD, GOOD | {"segmentation": plain}, polygon, box]))
+    assert all(torch.equal(m, square(4, 5)) for m in found.masks) and len(found) == 4
+    assert found.scores.tolist() == [0.5] * 4 and found.labels.tolist() == [0] * 4
+
+
+@pytest.mark.parametrize("key", ["frame", "frame_index", "image_id"])
+def test_entries_belong_to_their_frame(tmp_path: Path, key: str) -> None:
+    entry = {k: v for k, v in GOOD.items() if k != "frame"} | {key: 2}
+    path = written(tmp_path, [entry] * 3)
+    assert [len(seen(path, t)) for t in (0, 2, 9)] == [0, 3, 0]
+
+
+def test_names_come_from_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path, [GOOD, GOOD | {"category_id": 1}])
+    model = Precomputed(path)
+    assert isinstance(model, Segmenter) and model.categories == ("1", "3") and model.look_ahead == 0
+    assert seen(path).labels.tolist() == [1, 0]
+    assert model.weights == {"detections.json": hashlib.sha256(path.read_bytes()).hexdigest()}
+    named = {"annotations": [GOOD], "categories": [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}]}
+    assert Precomputed(written(tmp_path, named)).categories == ("cat", "dog")
+    assert seen(written(tmp_path, named)).labels.tolist() == [1]
+    assert Precomputed(written(tmp_path, [])).categories == ()
+
+
+BAD = [
+    ({"frame": None}, "'frame'"),
+    ({"frame": -1}, "'frame'"),
+    ({"frame": 0.5}, "'frame'"),
+    ({"category_id": None}, "'category_id'"),
+    ({"score": 1.5}, "'score'"),
+    ({"score": math.nan}, "'score'"),
+    ({"score": "high"}, "'score'"),
+    ({"segmentation": {"size": [H, W + 1], "counts": RLE["counts"]}}, "33x32"),
+    ({"segmentation": {"size": [H, W], "counts": RLE["counts"][:-2]}}, "run lengths|fill"),
+    ({"segmentation": {"size": [H, W], "counts": "\x01"}}, "run lengths"),
+    ({"segmentation": {"size": [H, W], "counts": [1, 2]}}, "fill 3 pixels"),
+    ({"segmentation": {"size": [H, W], "counts": ["a"]}}, "malformed"),
+    ({"segmentation": {"size": [H, W]}}, "malformed"),
+    ({"segmentation": [[1, 2, 3, 4]]}, "three points"),
+    ({"segmentation": []}, "three points"),
+    ({"segmentation": None}, "three points|malformed"),
+    ({"segmentation": 7}, "malformed"),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), BAD, ids=str)
+def test_a_malformed_entry_is_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    path = written(tmp_path, [GOOD, GOOD | change])
+    with pytest.raises(InputError, match=words) as caught:
+        seen(path)
+    assert f"{path}: entry 1: " in str(caught.value)
+
+
+def test_a_malformed_file_is_named(tmp_path: Path) -> None:
+    no_mask = {k: v for k, v in GOOD.items() if k != "segmentation"}
+    for content in ({}, 7, [7], [no_mask], {"annotations": [GOOD], "categories": [{"id": 1}]}):
+        with pytest.raises(InputError, match=r"detections.json"):
+            Precomputed(written(tmp_path, content))
+    (tmp_path / "detections.json").write_text("[{")
+    with pytest.raises(InputError, match="not JSON"):
+        Precomputed(tmp_path / "detections.json")
+
+
+def test_label_images_in_the_order_people_count(tmp_path: Path) -> None:
+    for name, value in (("2.png", 20), ("10.png", 7), ("1.png", 255)):
+        labels = np.where(square(4, 5), value, 0).astype(np.uint8)
+        labels[20:24] = 3
+        Image.fromarray(labels).save(tmp_path / name)
+    for t in range(3):
+        found = seen(tmp_path, t)
+        assert len(found) == 2 and found.scores.tolist() == [1, 1]
+        assert any(torch.equal(m, square(4, 5)) for m in found.masks)
+    order = [np.asarray(Image.open(p)).max() for p in Precomputed(tmp_path)._labels]
+    assert order == [255, 20, 7] and len(seen(tmp_path, 3)) == 0
+    assert Precomputed(tmp_path).categories == ("object",)
+
+
+def test_255_in_a_palette_image_is_void(tmp_path: Path) -> None:
+    image = Image.fromarray(np.where(square(4, 5), 255, np.where(square(20, 20), 1, 0)).astype(np.uint8))
+    image.putpalette([n for v in range(256) for n in (v, v, v)])
+    image.save(tmp_path / "0.png")
+    [mask] = seen(tmp_path).masks
+    assert torch.equal(mask, square(20, 20))
+
+
+def test_malformed_label_images_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no png"):
+        Precomputed(tmp_path)
+    Image.new("L", (W, H)).save(tmp_path / "0.png")
+    with pytest.raises(InputError, match=r"0.png.*32x32.*33x32"):
+        seen(tmp_path, size=(H, W + 1))
+    Image.new("RGB", (W, H)).save(tmp_path / "0.png")
+    with pytest.raises(InputError, match=r"0.png: a colour image"):
+        seen(tmp_path)
+    (tmp_path / "0.png").write_text("text")
+    with pytest.raises(InputError, match=r"0.png: not an image"):
+        seen(tmp_path)

@@ -1,0 +1,29 @@
+from dataclasses import replace
+
+import pytest
+
+from masklet.core.errors import InputError
+from masklet.models.zoo import ZOO, read
+
+
+@pytest.mark.parametrize("name", list(ZOO))
+def test_packaged_weights_are_those_on_record(name):
+    assert read(ZOO[name])
+
+
+@pytest.mark.parametrize("name", list(ZOO))
+def test_packaged_weights_come_with_their_licence(name):
+    path = ZOO[name].path
+    assert "Permission is hereby granted" in path.with_suffix(".LICENSE").read_text()
+
+
+def test_other_content_is_refused_by_name(tmp_path):
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(ZOO["mobilenetv2"].path.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match=r"weights mobilenetv2: .*other\.safetensors has sha256"):
+        read(replace(ZOO["mobilenetv2"], path=other))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"weights mobilenetv2: cannot read .*gone \(No such file"):
+        read(replace(ZOO["mobilenetv2"], path=tmp_path / "gone"))

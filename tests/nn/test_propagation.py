@@ -1,0 +1,135 @@
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from masklet.nn.outline import BINS, colour_bins
+from masklet.nn.propagation import (
+    Moments,
+    carried,
+    colour_odds,
+    colour_shares,
+    descriptors,
+    exclusive,
+    log_odds,
+    moments,
+    regress,
+    waves,
+)
+
+
+def some(n: int, m: int, d: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    x = torch.randn(m, d, generator=draw)
+    return x, torch.rand(n, m, generator=draw), torch.rand(n, 2, BINS**3, generator=draw)
+
+
+@given(st.integers(0, 99))
+def test_moments_are_the_weighted_sums_written_out(seed):
+    x, labels, colours = some(2, 30, 4, seed)
+    got = moments(x, labels, colours)
+    for n, y in enumerate(labels):
+        weights = 0.5 * y / y.sum() + 0.5 * (1 - y) / (1 - y).sum()
+        gram = sum(w * torch.outer(v, v) for w, v in zip(weights, x, strict=True))
+        moment = sum(w * t * v for w, t, v in zip(weights, 2 * y - 1, x, strict=True))
+        torch.testing.assert_close(got.gram[n], gram, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(got.moment[n], moment, atol=1e-5, rtol=1e-4)
+
+
+@given(st.integers(0, 99))
+def test_regression_is_label_propagation_by_whitened_affinity(seed):
+    """Every remembered cell votes with its label, weighted by its affinity to the cell that asks."""
+    x, labels, colours = some(1, 30, 4, seed)
+    asking = torch.randn(5, 4, generator=torch.Generator().manual_seed(seed + 1))
+    y = labels[0]
+    weights = 0.5 * y / y.sum() + 0.5 * (1 - y) / (1 - y).sum()
+    whitener = torch.linalg.inv((x * weights[:, None]).T @ x + 0.1 * torch.eye(4))
+    votes = (asking @ whitener @ x.T) @ (weights * (2 * y - 1))
+    answer = regress(asking, moments(x, labels, colours), 0.1)[0]
+    torch.testing.assert_close(answer, votes, atol=1e-4, rtol=1e-3)
+
+
+def test_an_object_without_a_cell_attracts_nothing():
+    x, _, colours = some(1, 30, 4, 0)
+    x[:, 0] = 1  # the constant
+    looks = regress(x, moments(x, torch.zeros(1, 30), colours), 1e-4)
+    assert (looks < -0.9).all()
+
+
+def test_mixing_is_a_weighted_mean_for_each_object():
+    a, b = (moments(*some(2, 30, 4, seed)) for seed in (0, 1))
+    mixed = a.mix(b, torch.tensor([0.0, 0.25]))
+    torch.testing.assert_close(mixed.gram[0], a.gram[0])
+    torch.testing.assert_close(mixed.moment[1], 0.75 * a.moment[1] + 0.25 * b.moment[1])
+
+
+def test_rows_are_taken_put_and_joined():
+    a, none = moments(*some(3, 30, 4, 0)), Moments.none(1, 4)
+    again = a[torch.tensor([0, 1])].join(a[torch.tensor([2])])
+    torch.testing.assert_close(again.gram, a.gram)
+    cleared = a.put(torch.tensor([1]), none)
+    assert not cleared.moment[1].any() and cleared.moment[0].any() and cleared.moment[2].any()
+
+
+@given(st.integers(0, 99))
+def test_waves_approximate_a_gaussian_affinity(seed):
+    draw = torch.Generator().manual_seed(seed)
+    z = torch.randn(2, 16, generator=draw) * 0.3
+    wanted = torch.exp(-((z[0] - z[1]) ** 2).sum() / 2)
+    both = waves(z)
+    assert abs(both[0] @ both[1] - wanted) < 0.2
+
+
+def test_a_descriptor_sees_its_surroundings():
+    keys = torch.zeros(2, 7, 7)
+    keys[0, 3, 3] = 25.0
+    rows = descriptors(keys, torch.zeros(1, 7, 7), torch.zeros(3, 7, 7), 5).view(7, 7, -1)
+    around = rows[..., 2]
+    assert around[3, 3] == around[1, 1] == 1 and around[0, 0] == 0
+    assert (rows[..., 8] == 1).all()  # the constant
+
+
+def test_colours_tell_an_object_from_what_is_near_it():
+    image = torch.zeros(20, 40, 3, dtype=torch.uint8)
+    image[:, 10:20, 0] = 220
+    image[:, 35:, 2] = 220  # far away: no part of the object's background
+    mask = torch.zeros(1, 20, 40, dtype=torch.bool)
+    mask[0, :, 10:20] = True
+    bins = colour_bins(image.numpy())
+    known = Moments.none(1, 4).put(
+        torch.tensor([0]), Moments(torch.zeros(1, 4, 4), torch.zeros(1, 4), colour_shares(bins, mask, 10))
+    )
+    odds = colour_odds(bins, known, 1.5)[0]
+    assert (odds[:, 10:20] == 1.5).all() and (odds[:, :10] == -1.5).all() and (odds[:, 35:] == 0).all()
+
+
+def test_a_mask_follows_the_picture():
+    draw = torch.Generator().manual_seed(0)
+    texture = torch.nn.functional.interpolate(torch.rand(1, 1, 24, 24, generator=draw), size=(96, 96), mode="bicubic")
+    before = (texture[0, 0].clamp(0, 1) * 255).byte()
+    now = before.roll(6, dims=1)
+    soft = torch.zeros(1, 96, 96)
+    soft[0, 30:60, 30:60] = 1
+    moved = carried(soft, before.numpy(), now.numpy())[0] > 0.5
+    wanted = soft[0].roll(6, dims=1) > 0.5
+    assert (moved & wanted).sum() / (moved | wanted).sum() > 0.95
+
+
+@given(st.integers(0, 99))
+def test_of_two_rivals_one_at_most_wins_a_pixel(seed):
+    draw = torch.Generator().manual_seed(seed)
+    logits, claims = torch.randn(2, 3, 4, 4, generator=draw) * 3
+    rivals = ~torch.eye(3, dtype=torch.bool)
+    assert ((exclusive(logits, claims, rivals) > 0).sum(0) <= 1).all()
+    nobody = torch.zeros(3, 3, dtype=torch.bool)
+    assert exclusive(logits, claims, nobody).equal(logits)
+
+
+def test_a_claim_decides_between_rivals():
+    logits, rivals = torch.full((2, 1, 1), 3.0), ~torch.eye(2, dtype=torch.bool)
+    claims = torch.tensor([0.0, -2.0])[:, None, None]
+    won = exclusive(logits, claims, rivals).flatten()
+    assert won[0] > 0 > won[1]
+
+
+def test_log_odds_are_bounded():
+    torch.testing.assert_close(log_odds(torch.tensor([0.0, 0.5, 1.0]), 0.1), torch.tensor([-2.1972, 0, 2.1972]))

@@ -1,0 +1,267 @@
+"""The command line, driven as a user would drive it: a process, its exit code, its words, its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from masklet.core.result import VideoResult
+
+FRAMES, H, W = 12, 96, 128
+os.environ["OMP_NUM_THREADS"] = "1"  # of the processes started here: two tests share two cores
+
+
+def picture(t: int) -> np.ndarray:
+    """A textured square that moves before a textured background."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(40, 120, (H // 4, W // 4, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+    tile = rng.integers(140, 255, (8, 8, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+    x = 10 + 5 * (t % FRAMES)
+    image[30:62, x : x + 32] = tile
+    return image
+
+
+def write_video(path: Path, frames: int = FRAMES) -> Path:
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=Fraction(10))
+        stream.width, stream.height, stream.pix_fmt = W, H, "yuv420p"
+        for t in range(frames):
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(picture(t))))
+        file.mux(stream.encode())
+    return path
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video(tmp_path_factory.mktemp("clips") / "clip.mp4")
+
+
+@pytest.fixture(scope="session")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("frames") / "street"
+    folder.mkdir()
+    for t in range(FRAMES):
+        Image.fromarray(picture(t)).save(folder / f"{t:05d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def first_mask(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    mask = np.zeros((H, W), np.uint8)
+    mask[30:62, 10:42] = 255
+    path = tmp_path_factory.mktemp("masks") / "first.png"
+    Image.fromarray(mask).save(path)
+    return path
+
+
+def masklet(*args: object, feed: bytes = b"", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    got = subprocess.run(
+        [sys.executable, "-m", "masklet", *map(str, args)], input=feed, capture_output=True, cwd=cwd, timeout=120
+    )
+    return subprocess.CompletedProcess(got.args, got.returncode, got.stdout.decode(), got.stderr.decode())
+
+
+def refused(got: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 2 and one sentence with these words."""
+    assert got.returncode == 2, got.stderr
+    assert "Traceback" not in got.stderr
+    lines = [line for line in got.stderr.splitlines() if line.startswith("masklet: ")]
+    assert len(lines) == 1, got.stderr
+    assert all(word in lines[0] for word in words), lines[0]
+
+
+def left(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.iterdir()) if folder.exists() else []
+
+
+def test_run_finds_the_moving_square(clip: Path, tmp_path: Path) -> None:
+    got = masklet("run", clip, "-o", tmp_path, "--format", "davis", "--format", "ytvis", "--set", "conf=0.5")
+    assert got.returncode == 0, got.stderr
+    there = tmp_path / "clip"
+    assert left(there) == ["davis", "masklets.json", "overlay.mp4", "ytvis.json"] and left(tmp_path) == ["clip"]
+    result = VideoResult.load(there / "masklets.json")
+    assert (result.length, result.size, result.provenance.system) == (FRAMES, (H, W), "sam2bmp")
+    assert result.provenance.weights and result.provenance.settings["conf"] == 0.5
+    assert left(there / "davis") == [f"{t:05d}.png" for t in range(FRAMES)]
+    with av.open(str(there / "overlay.mp4")) as file:
+        assert sum(1 for _ in file.decode(video=0)) == FRAMES
+    [masks] = [json.loads((there / "ytvis.json").read_text())]
+    assert len(masks) == len(result.masklets)
+
+
+def test_track_follows_the_mask_it_is_given_both_ways(clip: Path, first_mask: Path, tmp_path: Path) -> None:
+    prompts = ["--prompt", f"0:3:{first_mask}", "--prompt", "6:7:box=40,30,72,62", "--prompt", "6:9:point=100,10"]
+    got = masklet("track", clip, "-o", tmp_path, *prompts, "--no-overlay", "--quiet")
+    assert (got.returncode, got.stdout, got.stderr) == (0, "", "")
+    assert left(tmp_path / "clip") == ["masklets.json"]
+    result = VideoResult.load(tmp_path / "clip" / "masklets.json")
+    assert [m.id for m in result.masklets] == [3, 7, 9]
+    truth = np.zeros((H, W), bool)
+    truth[30:62, 10 + 5 * 11 : 42 + 5 * 11] = True
+    mask = result.masklets[0].sightings[11].mask.decode().numpy()
+    assert (mask & truth).sum() / (mask | truth).sum() > 0.7
+    assert result.masklets[1].first < 6
+
+
+def test_frames_by_folder_glob_and_pipe_give_the_same(frames: Path, tmp_path: Path) -> None:
+    stream = b"".join(p.read_bytes() for p in sorted(frames.iterdir()))
+    prompt = ["--prompt", "0:1:box=10,30,42,62", "--no-overlay", "--quiet"]
+    for n, (source, feed) in enumerate([(frames, b""), (frames / "*.png", b""), ("-", stream)]):
+        got = masklet("track", source, "-o", tmp_path / str(n), *prompt, feed=feed)
+        assert got.returncode == 0, got.stderr
+    results = [VideoResult.load(next((tmp_path / str(n)).glob("*/masklets.json"))) for n in range(3)]
+    assert results[0].masklets == results[1].masklets == results[2].masklets
+    assert results[0].length == FRAMES and [r.name for r in results] == ["street", "street", "stdin"]
+
+
+def test_several_sources_and_one_that_is_none(clip: Path, frames: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video at all\n" * 50)
+    out = tmp_path / "out"
+    got = masklet("run", clip, tmp_path / "text.mp4", frames, "-o", out, "--no-overlay", "--quiet")
+    refused(got, "text.mp4")
+    assert left(out) == ["clip", "street"]
+
+
+def test_json_log_says_what_happens(clip: Path, tmp_path: Path) -> None:
+    got = masklet("run", clip, "-o", tmp_path, "--json-log", "--no-overlay")
+    events = [json.loads(line) for line in got.stdout.splitlines()]
+    assert got.returncode == 0 and got.stderr == ""
+    assert [events[0]["event"], events[-1]["event"]] == ["start", "done"]
+    assert any(e["event"] == "progress" and e["phase"] == "forward" and e["frame"] == FRAMES for e in events)
+    assert events[-1]["folder"] == str(tmp_path / "clip") and events[-1]["frames"] == FRAMES
+    bad = masklet("run", "none.mp4", "-o", tmp_path, "--json-log")
+    assert json.loads(bad.stdout.splitlines()[-1])["event"] == "error" and bad.returncode == 2
+
+
+def test_a_filled_folder_is_left_alone_until_overwrite(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "clip").mkdir()
+    (tmp_path / "clip" / "mine.txt").write_text("mine")
+    command = ("track", clip, "-o", tmp_path, "--prompt", "0:1:point=20,40", "--no-overlay", "--quiet")
+    refused(masklet(*command), "clip", "--overwrite")
+    assert left(tmp_path / "clip") == ["mine.txt"]
+    assert masklet(*command, "--overwrite").returncode == 0
+    assert left(tmp_path / "clip") == ["masklets.json"]
+
+
+def test_a_truncated_file_gives_the_frames_before_the_damage_and_says_so(clip: Path, tmp_path: Path) -> None:
+    long = write_video(tmp_path / "long.mkv", 40)
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(long.read_bytes()[: long.stat().st_size * 2 // 3])
+    got = masklet("track", cut, "-o", tmp_path / "out", "--prompt", "0:1:point=20,40", "--no-overlay")
+    assert got.returncode == 0, got.stderr
+    result = VideoResult.load(tmp_path / "out" / "cut" / "masklets.json")
+    assert 0 < result.length < 40
+    [note] = result.provenance.notes
+    assert "cut.mkv" in note and str(result.length) in note
+    assert "note: " in got.stderr
+
+
+def test_an_interrupted_run_leaves_nothing_half_written(frames: Path, tmp_path: Path) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for n in range(300):
+        (many / f"{n:05d}.png").symlink_to(frames / f"{n % FRAMES:05d}.png")
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "masklet", "run", str(many), "-o", str(out), "--json-log"]
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None
+        while b"progress" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(stop)
+        _, err = process.communicate(timeout=30)
+        assert process.returncode in (130, 143) and b"Traceback" not in err
+        assert left(out) == []
+
+
+def test_a_killed_run_is_cleaned_up_by_the_next(clip: Path, frames: Path, tmp_path: Path) -> None:
+    many = tmp_path / "clip"
+    many.mkdir()
+    for n in range(300):
+        (many / f"{n:05d}.png").symlink_to(frames / f"{n % FRAMES:05d}.png")
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "masklet", "run", str(many), "-o", str(out), "--json-log"], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    while b"progress" not in process.stdout.readline():
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+    assert not (out / "clip").exists()
+    got = masklet("track", clip, "-o", out, "--prompt", "0:1:point=20,40", "--no-overlay", "--quiet")
+    assert got.returncode == 0 and left(out) == ["clip"], got.stderr
+
+
+BAD = {
+    "no such file": (["run", "none.mp4"], ["none.mp4", "no such file"]),
+    "not a video": (["run", "text.mp4"], ["text.mp4"]),
+    "empty file": (["run", "empty.mp4"], ["empty.mp4"]),
+    "no image": (["run", "folder"], ["folder"]),
+    "glob": (["run", "*.none"], ["*.none"]),
+    "empty pipe": (["run", "-"], ["stdin"]),
+    "sizes": (["run", "sizes"], ["sizes", "16x16", "20x16"]),
+    "system": (["run", "pic", "--system", "sam2bpm"], ["sam2bpm", "did you mean sam2bmp"]),
+    "segmenter": (["run", "pic", "--segmenter", "moton"], ["moton", "motion"]),
+    "propagator": (["run", "pic", "--propagator", "afinity"], ["afinity", "did you mean affinity"]),
+    "setting": (["run", "pic", "--set", "cnof=0.5"], ["cnof", "did you mean conf"]),
+    "setting's form": (["run", "pic", "--set", "conf"], ["NAME=VALUE"]),
+    "setting's value": (["run", "pic", "--set", "conf=high"], ["conf", "number"]),
+    "setting's word": (["run", "pic", "--set", "memory=all"], ["memory", "propagated, detected, key"]),
+    "prompt's form": (["track", "pic", "--prompt", "0:mask.png"], ["0:mask.png", "FRAME:ID"]),
+    "prompt's frame": (["track", "pic", "--prompt", "9:1:point=3,3"], ["frame 9", "2 frames"]),
+    "prompt's id": (["track", "pic", "--prompt", "0:0:point=3,3"], ["ids count from 1"]),
+    "prompt's place": (["track", "pic", "--prompt", "0:1:point=30,3"], ["outside", "16x16"]),
+    "prompt's box": (["track", "pic", "--prompt", "0:1:box=8,3,2,9"], ["x0 < x1"]),
+    "prompt's size": (["track", "pic", "--prompt", "0:1:wide.png"], ["20x16", "16x16"]),
+}
+
+
+@pytest.mark.parametrize(("args", "words"), BAD.values(), ids=BAD)
+def test_bad_input_ends_in_one_sentence(args: list[str], words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video at all\n" * 50)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    for name, sizes in (("pic", [16, 16]), ("sizes", [16, 20])):
+        (tmp_path / name).mkdir()
+        for t, w in enumerate(sizes):
+            Image.new("RGB", (w, 16), (90, t, 9)).save(tmp_path / name / f"{t}.png")
+    Image.new("L", (20, 16), 255).save(tmp_path / "wide.png")
+    refused(masklet(*args, "-o", "out", "--no-overlay", "--quiet", cwd=tmp_path), *words)
+    assert left(tmp_path / "out") == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_an_unwritable_folder(clip: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    refused(masklet("run", clip, "-o", tmp_path / "out", "--quiet"), "out")
+
+
+def test_a_file_where_the_folder_should_be(clip: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    refused(masklet("run", clip, "-o", tmp_path / "out", "--quiet"), "out")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from masklet.core.errors import InputError
+    from masklet.io.files import OutputFolder
+
+    with pytest.raises(InputError, match="disk"), OutputFolder(tmp_path, "clip", False):
+        Path("/dev/full").write_bytes(b"x" * 100_000)
+    assert left(tmp_path) == []
+
+
+def test_help_and_no_command() -> None:
+    assert "FRAME:ID" in masklet("track", "--help").stdout
+    assert "run" in masklet().stdout + masklet().stderr
