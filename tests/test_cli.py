@@ -173,14 +173,15 @@ def test_an_interrupted_run_leaves_nothing_half_written(frames: Path, tmp_path: 
         (many / f"{n:05d}.png").symlink_to(frames / f"{n % FRAMES:05d}.png")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "masklet", "run", str(many), "-o", str(out), "--json-log"]
-    for stop in (signal.SIGINT, signal.SIGTERM):
+    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert process.stdout is not None
         while b"progress" not in process.stdout.readline():
             assert process.poll() is None
         process.send_signal(stop)
         _, err = process.communicate(timeout=30)
-        assert process.returncode in (130, 143) and b"Traceback" not in err
+        assert process.returncode == 128 + stop and b"Traceback" not in err
+        assert b"masklet: interrupted" in err
         assert left(out) == []
 
 
@@ -265,3 +266,42 @@ def test_a_full_disk(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_help_and_no_command() -> None:
     assert "FRAME:ID" in masklet("track", "--help").stdout
     assert "run" in masklet().stdout + masklet().stderr
+
+
+def test_a_source_is_never_replaced_by_its_results(clip: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    source = folder / "clip.mp4"
+    source.write_bytes(clip.read_bytes())
+    rest = ("-o", tmp_path, "--overwrite", "--no-overlay", "--quiet")
+    refused(masklet("track", source, "--prompt", "0:1:point=20,40", *rest), "choose another --out")
+    refused(masklet("run", source, *rest), "choose another --out")
+    elsewhere = tmp_path / "b" / "clip.mp4"
+    elsewhere.parent.mkdir()
+    elsewhere.write_bytes(clip.read_bytes())
+    (folder / "found.json").write_text("[]")
+    refused(masklet("run", elsewhere, "--segmenter", folder / "found.json", *rest), "choose another --out")
+    assert left(folder) == ["clip.mp4", "found.json"]
+
+
+def test_every_mistake_is_an_event_of_the_log(clip: Path, tmp_path: Path) -> None:
+    for args in (["run", clip, "--set", "cnof=1"], ["track", "none.mp4", "--prompt", "0:1:point=2,4"]):
+        got = masklet(*args, "-o", tmp_path, "--json-log")
+        assert json.loads(got.stdout.splitlines()[-1])["event"] == "error" and got.returncode == 2
+        assert "Traceback" not in got.stderr
+
+
+def test_a_log_whose_reader_goes_away_ends_the_run(clip: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "masklet", "run", str(clip), "-o", str(tmp_path / "out"), "--json-log"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(timeout=60) == 1 and b"Traceback" not in err and left(tmp_path / "out") == []
+
+
+def test_a_closed_standard_input(tmp_path: Path) -> None:
+    command = f'exec "{sys.executable}" -m masklet run - -o "{tmp_path / "out"}" <&-'
+    got = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    refused(got, "nothing was piped")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from difflib import get_close_matches
+from numbers import Integral
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -30,6 +31,8 @@ from masklet.version import __version__
 
 PROPAGATORS: Mapping[str, Callable[[Encoder], Propagator[Any, Any]]] = {"affinity": Affinity}
 SEGMENTERS: Mapping[str, Callable[[Encoder], Segmenter[Any]]] = {"motion": Motion}
+
+LARGEST = 2**53  # of a setting: what JSON keeps exactly
 
 # A live source has no end: what is lost for ten seconds stays lost, and the memory has a size.
 LIVE: Mapping[str, Any] = {"max_lost": 300, "max_objects": 32}
@@ -65,11 +68,19 @@ def load_segmenter(name: str, encoder: Encoder) -> Segmenter[Any]:
     """A segmenter by its name, or made of the detections in a file or folder of that name."""
     if name in SEGMENTERS:
         return SEGMENTERS[name](encoder)
-    if not Path(name).exists():
+    if not there(Path(name)):
         raise InputError(
             f"--segmenter {name}: neither a segmenter ({', '.join(SEGMENTERS)}) nor a file or folder of detections"
         )
     return Precomputed(Path(name))
+
+
+def there(path: Path) -> bool:
+    """Whether there is something of that name; nothing can be where no name is that long."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def load_propagator(name: str, encoder: Encoder) -> Propagator[Any, Any]:
@@ -146,6 +157,8 @@ def stream(
     Raises:
         InputError: a frame is not an RGB picture or differs in size from the first.
     """
+    if isinstance(frames, str | bytes | Path) or not isinstance(frames, Iterable):
+        raise InputError(f"stream: {frames!r} are no frames; give RGB pictures one by one, or a file to `segment`")
     system = load(segmenter=segmenter, propagator=propagator, **{**LIVE, **settings})
     return system.stream(frames_of(frames))
 
@@ -202,7 +215,7 @@ def fits(value: Any, kind: Any) -> bool:
         return any(fits(value, k) for k in get_args(kind))
     if isinstance(value, bool):
         return False
-    return isinstance(value, int | float if kind is float else kind) and (value is None or value >= 0)
+    return isinstance(value, int | float if kind is float else kind) and (value is None or 0 <= value <= LARGEST)
 
 
 def in_words(kind: Any) -> str:
@@ -216,28 +229,33 @@ def in_words(kind: Any) -> str:
 
 def checked_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> Prompts:
     """Prompts that fit the video, masks as tensors."""
+    for frame, told in prompts.items():
+        if not isinstance(frame, Integral) or frame < 0:
+            raise InputError(f"prompt in frame {frame!r}: frames are whole numbers, counted from 0")
+        if not isinstance(told, Mapping):
+            raise InputError(f"prompt in frame {frame}: {type(told).__name__} names no object; give {{id: prompt}}")
     if not any(prompts.values()):
         raise InputError("no prompt; give at least one object: a frame, an id and a mask, box or point")
-    for frame in prompts:
-        if frame < 0:
-            raise InputError(f"prompt in frame {frame}: frames count from 0")
     return {t: {i: checked_prompt(t, i, p, video) for i, p in told.items()} for t, told in prompts.items()}
 
 
 def checked_prompt(frame: int, id: int, prompt: Any, video: Video) -> Prompt:
     """One prompt, of the video's size and not empty."""
     where, (h, w) = f"prompt for object {id} in frame {frame}", video.size
-    if id < 1:
-        raise InputError(f"{where}: ids count from 1")
+    if not isinstance(id, Integral) or id < 1:
+        raise InputError(f"{where}: ids are whole numbers; ids count from 1")
     if isinstance(prompt, Box):
-        if not (prompt.x0 < prompt.x1 and prompt.y0 < prompt.y1 and 0 <= prompt.x0 < w and 0 <= prompt.y0 < h):
-            raise InputError(f"{where}: {prompt} needs x0 < x1, y0 < y1 and a corner within the {w}x{h} video")
-        return prompt
+        inside = Box(max(prompt.x0, 0), max(prompt.y0, 0), min(prompt.x1, w), min(prompt.y1, h))
+        if not (inside.x0 < inside.x1 and inside.y0 < inside.y1):
+            raise InputError(f"{where}: {prompt} needs x0 < x1, y0 < y1 and a part within the {w}x{h} video")
+        return inside
     if isinstance(prompt, Point):
         if not (0 <= prompt.x < w and 0 <= prompt.y < h):
             raise InputError(f"{where}: {prompt} lies outside the {w}x{h} video")
         return prompt
     mask = prompt.bool() if isinstance(prompt, Tensor) else torch.from_numpy(np.asarray(prompt).astype(bool))
+    if mask.ndim != 2:
+        raise InputError(f"{where}: {type(prompt).__name__} is no prompt; give a mask [h, w], a Box or a Point")
     if tuple(mask.shape) != (h, w):
         size = "x".join(str(n) for n in reversed(mask.shape))
         raise InputError(f"{where}: the mask is {size}, the video {w}x{h}; make the mask from the video's frame")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from time import monotonic
@@ -13,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from masklet.api import checked_prompts, load, load_propagator, run
+from masklet.api import SEGMENTERS, checked_prompts, load, load_propagator, run
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.io.files import OutputFolder
@@ -65,11 +66,13 @@ def run_command(
     json_log: Log = False,
 ) -> None:
     """Find, segment, track and complete every object of each video."""
-    made = load(system, segmenter=segmenter, propagator=propagator, **parsed_settings(set_ or []))
-    paths = [path for given in source for path in sources(given)]
     reporter = reporter_for(quiet, json_log)
+    with told(reporter):
+        made = load(system, segmenter=segmenter, propagator=propagator, **parsed_settings(set_ or []))
+        paths = [path for given in source for path in sources(given)]
+        there = folders(paths, out, overwrite, [] if segmenter in SEGMENTERS else [segmenter])
     failures = 0
-    for path, folder in zip(paths, folders(paths, out, overwrite), strict=True):
+    for path, folder in zip(paths, there, strict=True):
         try:
             one(path, folder, lambda video: made, formats(format), overlay, reporter)
         except InputError as error:  # the other videos go on
@@ -97,13 +100,15 @@ def track_command(
     json_log: Log = False,
 ) -> None:
     """Propagate given objects both ways from the frames in which they are given."""
-    prompts, carrier = read_prompts(prompt), load_propagator(propagator, Encoder())
-    [folder] = folders([source], out, overwrite)
+    reporter = reporter_for(quiet, json_log)
+    with told(reporter):
+        prompts, carrier = read_prompts(prompt), load_propagator(propagator, Encoder())
+        [folder] = folders([source], out, overwrite, [text.split(":", 2)[2] for text in prompt])
 
-    def made(video: Video) -> Track[Any, Any]:
-        return Track(carrier, checked_prompts(prompts, video))
+        def made(video: Video) -> Track[Any, Any]:
+            return Track(carrier, checked_prompts(prompts, video))
 
-    one(source, folder, made, formats(format), overlay, reporter_for(quiet, json_log))
+        one(source, folder, made, formats(format), overlay, reporter)
 
 
 def one(
@@ -122,9 +127,27 @@ def one(
     reporter.done(folder.path, result, monotonic() - started)
 
 
-def folders(paths: Sequence[str], out: Path, overwrite: bool) -> list[OutputFolder]:
-    """The output folder of each video; refuses those that are filled before any work is done."""
-    return [OutputFolder(out, name, overwrite) for name in unique_names(paths)]
+@contextmanager
+def told(reporter: Reporter) -> Iterator[None]:
+    """Ends the command with exit code 2 when the user's input cannot be used, after saying so."""
+    try:
+        yield
+    except InputError as error:
+        reporter.error(str(error))
+        raise typer.Exit(2) from None
+
+
+def folders(paths: Sequence[str], out: Path, overwrite: bool, inputs: Sequence[str]) -> list[OutputFolder]:
+    """The output folder of each video; refuses, before any work is done, those that are filled, and those that
+    a source or another of the `inputs` lies in: they would be replaced with it.
+    """
+    names = unique_names(paths)
+    given = [Path(p).resolve() for p in (*paths, *inputs) if p != "-"]
+    needed = {folder for p in given for folder in (p, *p.parents)}
+    for name in names:
+        if (out / name).resolve() in needed:
+            raise InputError(f"{out / name}: the results would replace what they are made from; choose another --out")
+    return [OutputFolder(out, name, overwrite) for name in names]
 
 
 def formats(chosen: Sequence[Format]) -> list[str]:
@@ -157,13 +180,14 @@ def plain(text: str) -> Any:
 
 
 def main() -> None:
-    """`masklet`: a user's mistake ends in one sentence and exit code 2, an interruption in 130."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished folders are removed
+    """`masklet`: a user's mistake ends in one sentence and exit code 2, a signal in 128 + its number."""
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    for number in signals:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that unfinished folders are removed
     try:
         app()
-    except InputError as error:
-        typer.echo(f"masklet: {error}", err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("masklet: interrupted; finished videos are kept, the one in work left nothing", err=True)
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code in [128 + number for number in signals]:
+            typer.echo("masklet: interrupted; finished videos are kept, the one in work left nothing", err=True)
+        raise

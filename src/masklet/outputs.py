@@ -14,7 +14,7 @@ from masklet.io.ytvis import write_ytvis
 from masklet.view.drawing import draw
 
 FORMATS: Mapping[str, Callable[[VideoResult, Video, Path], None]] = {
-    "davis": lambda result, video, folder: write_davis(result, folder / "davis"),
+    "davis": lambda result, video, folder: write_davis(result, folder / "davis", getattr(video, "frame_names", None)),
     "ytvis": lambda result, video, folder: write_ytvis([result], folder / "ytvis.json"),
 }
 

@@ -52,3 +52,10 @@ def test_a_full_disk_means_computing_again(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(store_module.pickle, "dump", full)
         store.keep(0, fake(0))
         assert store.get(0) is None
+
+
+def test_without_a_folder_for_them_features_are_not_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with FeatureStore[torch.Tensor](0, 10**6) as store:
+        store.keep(0, torch.ones(4))
+        assert store.get(0) is None

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -96,11 +97,46 @@ def test_results_are_replaced_on_request_and_only_at_the_end(tmp_path: Path) -> 
 def test_what_a_killed_process_left_is_removed_and_a_live_ones_is_not(tmp_path: Path) -> None:
     process = subprocess.Popen(["true"])
     process.wait()
-    for name in (f".clip.partial-{process.pid}", f".other.partial-{os.getppid()}", ".mine.partial-copy"):
+    here = f"partial-{platform.node() or 'here'}"
+    theirs = (f".other.{here}-{os.getppid()}", f".b.partial-elsewhere-{process.pid}", ".mine.partial-copy", ".c.txt")
+    for name in (f".clip.{here}-{process.pid}", f".far.{here}-{10**30}", f".d.{here}-{os.getpid()}", *theirs):
         (tmp_path / name).mkdir()
+    (tmp_path / f".clip.{here}-{os.getpid()}").mkdir()  # a process of this number was killed here before
     with OutputFolder(tmp_path, "clip", False):
         pass
-    assert left(tmp_path) == [".mine.partial-copy", f".other.partial-{os.getppid()}", "clip"]
+    assert left(tmp_path) == sorted([*theirs, f".d.{here}-{os.getpid()}", "clip"])
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_is_not(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "mine").write_text("")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "clip").symlink_to(tmp_path / "elsewhere")
+    with OutputFolder(tmp_path / "out", "clip", True) as there:
+        (there / "a").write_text("")
+    assert left(tmp_path / "out") == ["clip"] and left(tmp_path / "out" / "clip") == ["a"]
+    assert left(tmp_path / "elsewhere") == ["mine"]
+
+
+def test_what_cannot_take_its_place_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    with pytest.raises(InputError, match="Permission denied"), OutputFolder(tmp_path, "clip", False):
+        monkeypatch.setattr(Path, "replace", refuse)
+    assert left(tmp_path) == []
+
+
+def test_a_name_as_long_as_a_file_may_have(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path, "n" * 250, False):
+        pass
+    assert left(tmp_path) == ["n" * 250]
+
+
+def test_a_reader_that_went_away_is_no_fault_of_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(BrokenPipeError), OutputFolder(tmp_path, "clip", False):
+        raise BrokenPipeError
+    assert left(tmp_path) == []
 
 
 def test_a_file_in_the_way_of_the_folder(tmp_path: Path) -> None:
@@ -166,3 +202,11 @@ def test_an_overlay_plays_everywhere_whatever_its_size(tmp_path: Path, size: tup
     assert len(frames) == 6 and frames[0].shape == (h + h % 2, w + w % 2, 3)
     if h > 8:
         assert np.abs(frames[3][:h, :w].astype(int) - picture(3, size)).mean() < 30
+
+
+def test_davis_numbers_the_frames_where_their_names_would_collide(tmp_path: Path) -> None:
+    made = result(Masklet(1, seen((0, 2, 2))))
+    write_davis(made, tmp_path / "own", ["b", "a", "c"])
+    write_davis(made, tmp_path / "numbers", ["a", "b", "a"])  # such as of a glob over two folders
+    assert left(tmp_path / "own") == ["a.png", "b.png", "c.png"]
+    assert left(tmp_path / "numbers") == ["00000.png", "00001.png", "00002.png"]

@@ -265,3 +265,14 @@ def test_no_object_no_belief(model):
     frames = encode(model, PATH[:2])
     beliefs, memory = follow(model, model.empty(), frames)
     assert beliefs[-1].ids == () and len(beliefs[-1].masks(SIZE)) == 0 and memory.ids == ()
+
+
+def test_frames_larger_than_the_working_size(model):
+    image = picture(PATH[0]).image.repeat(6, axis=0).repeat(6, axis=1)
+    mask = disc(PATH[0]).repeat_interleave(6, 0).repeat_interleave(6, 1)
+    frames = model.encode([Frame(t, image) for t in range(2)])
+    memory, answer = model.prompt(model.empty(), frames[0], {1: mask})
+    memory, nobody = model.prompt(memory, frames[0], {})
+    beliefs, _ = follow(model, memory, frames[1:])
+    assert answer.masks(image.shape[:2])[0].equal(mask) and nobody.ids == ()
+    assert iou(beliefs[0].masks(image.shape[:2])[0], mask) > 0.9

@@ -17,16 +17,28 @@ from masklet.core.masks import mask_iou
 from masklet.core.protocols import Segmenter
 from masklet.models.encoder import Encoder
 from masklet.models.motion import (
+    CONTRAST,
+    FADING,
+    MOST,
+    SLOW,
+    Evidence,
     Motion,
     MotionMemory,
+    View,
     biggest,
+    calmest,
+    gather,
     heaviest,
+    learn,
     moving_share,
     otsu,
     parted,
+    predict,
     scaled,
+    score,
     textured,
     two_motions,
+    unlearnt,
 )
 
 SIZE = (120, 160)
@@ -102,6 +114,13 @@ def test_a_mover_is_found_tightly_and_surely_against_a_moving_background(motion:
         assert detections.masks.shape[1:] == SIZE
 
 
+def test_a_thing_that_the_camera_follows_is_found(motion: Motion) -> None:
+    frames, truths = clip([[(40, 60)] * 6], pan=4)
+    found, _ = run(motion, frames)
+    for detections, truth in list(zip(found, truths, strict=True))[1:-1]:
+        assert mask_iou(sure(motion, detections).masks, truth).max() > 0.7
+
+
 def test_two_movers_are_two_detections(motion: Motion) -> None:
     frames, truths = clip([[(15, 10 + 4 * t) for t in range(7)], [(75, 110 - 4 * t) for t in range(7)]])
     found, _ = run(motion, frames)
@@ -142,6 +161,14 @@ def test_the_memory_does_not_grow(motion: Motion) -> None:
     _, late = run(motion, frames)
     assert nbytes(early) == nbytes(late)
     assert [f.name for f in fields(late)] == ["grey", "appearance"]
+
+
+def test_what_moved_is_known_by_its_looks(motion: Motion) -> None:
+    frames, truths = one_mover(6)
+    _, memory = run(motion, frames)
+    likely = predict(memory.appearance, motion.encoder(frames[-1]).keys)
+    inside = cv2.resize(truths[-1][0].numpy().astype(np.uint8), likely.shape[::-1]) > 0
+    assert likely[inside].mean() > 0.5 > 0.2 > likely[~inside].mean()
 
 
 def test_looking_ahead_changes_no_memory(motion: Motion) -> None:
@@ -274,7 +301,60 @@ def test_flow_without_contrast_is_not_believed() -> None:
     grey[:, 40:] += (np.indices((40, 40)).sum(0) % 2 * 160).astype(np.uint8)  # a checkerboard, deviation 80
     weight = textured(grey)
     assert weight[:, :30].max() == pytest.approx(0)
-    assert weight[:, 50:].min() == pytest.approx(np.sqrt(80**2 / (80**2 + 8**2)), abs=0.01)
+    assert weight[:, 50:].min() == pytest.approx(80**2 / (80**2 + CONTRAST**2), abs=0.02)
+
+
+def test_the_past_fades(motion: Motion) -> None:
+    [frame] = one_mover(1)[0]
+    keys = motion.encoder(frame).keys
+    moving = np.zeros(keys.shape[1:], np.float32)
+    moving[5:15, 5:15] = 1
+    all_ = np.ones_like(moving)
+    once = learn(unlearnt(), keys, moving, all_, reliable=1.0)
+    twice = learn(once, keys, moving, all_, reliable=1.0)
+    assert torch.allclose(twice.gram, (1 + FADING) * once.gram)
+    assert torch.allclose(twice.moment, (1 + FADING) * once.moment)
+    assert float(learn(unlearnt(), keys, moving, all_, reliable=0.0).gram.abs().sum()) == 0
+    likely = predict(once, keys)
+    assert likely[5:15, 5:15].mean() > likely[20:].mean()
+    doubted = np.where(np.indices(moving.shape)[1] < 10, all_, 0).astype(np.float32)  # its right half
+    half = learn(unlearnt(), keys, moving, doubted, reliable=1.0)
+    assert float((half.gram - once.gram).abs().sum()) > 0
+
+
+def test_the_slower_view_is_believed() -> None:
+    a, b = np.zeros((1, 2, 2), np.float32), np.zeros((1, 2, 2), np.float32)
+    a[0, 0], b[0, 0] = (3, 0), (0, 2)
+    a[0, 1], b[0, 1] = (0, 1), (4, 4)
+    assert calmest([View(a, 0.1, 0.0), View(b, 0.1, 0.0)]).tolist() == [[[0, 2], [0, 1]]]
+
+
+def test_the_score_is_the_expected_iou_less_what_makes_doubtful() -> None:
+    half, inside = np.zeros((4, 4), np.float32), np.zeros((4, 4), bool)
+    half[:2], half[2], inside[:2] = 1, 0.5, True  # 8 pixels sure, 4 more likely as not
+    there = slice(0, 4), slice(0, 4)
+
+    def at(speed: float, reliable: float) -> float:
+        image, map_ = np.zeros((4, 4, 3), np.uint8), np.full((4, 4), speed, np.float32)
+        ones = np.ones((4, 4), np.float32)
+        return score(Evidence(image, map_, ones, half, inside.astype(np.int32), reliable), there, half, inside)
+
+    assert at(1e4, 1.0) == pytest.approx(8 / (8 + 4 * 0.5), abs=1e-3)
+    assert at(SLOW, 1.0) == pytest.approx(0.8 / np.sqrt(2), abs=1e-3)
+    assert at(1e4, 0.25) == pytest.approx(0.8 / 2, abs=1e-3)
+
+
+def test_detections_are_sorted() -> None:
+    frame = Frame(0, np.zeros((2, 3, 3), np.uint8))
+    masks = [np.full((2, 3), k % 2 == 0) for k in range(3)]
+    found = gather(frame, list(zip(masks, [0.1, 0.7, 0.3], strict=True)))
+    assert found.scores.tolist() == pytest.approx([0.7, 0.3, 0.1])
+    assert found.masks[:, 0, 0].tolist() == [False, True, True]
+
+
+def test_only_the_heaviest_regions_are_looked_at() -> None:
+    regions = np.kron(1 + np.arange(25, dtype=np.int32).reshape(5, 5), np.ones((4, 4), np.int32))
+    assert len(heaviest(regions, np.ones((20, 20), np.float32))) == MOST
 
 
 def test_regions_come_by_mass_and_specks_do_not() -> None:

@@ -102,3 +102,12 @@ def test_without_key_frames_the_proposals_name_it_and_it_scores_nothing() -> Non
     mask = Rle.encode(square(0, 0))
     m = named(Masklet(1, {0: Sighting(mask, Source.FORWARD, 0.6, 2), 1: Sighting(mask, Source.FORWARD, 0.9)}))
     assert (m.label, m.score) == (2, 0.0)
+
+
+def test_a_ratio_reached_exactly_is_enough_whatever_the_number() -> None:
+    assert ids(keep_supported([masklet(1, range(100), range(7))], 0.07)) == [1]  # 0.07 * 100 > 7 in floating point
+
+
+def test_no_frame_of_agreement_is_never_enough() -> None:
+    apart = [masklet(1, range(4)), masklet(2, range(4), at=(20, 20))]
+    assert ids(drop_twins(apart, frames=0)) == [1, 2]

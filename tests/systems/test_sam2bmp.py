@@ -12,7 +12,7 @@ from toys import SIDE, H, Place, ToyPropagator, ToySegmenter, W, World, moving, 
 from masklet.core.masks import Rle
 from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
 from masklet.core.result import VideoResult
-from masklet.core.tracks import Masklet, Source
+from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
 from masklet.systems.sam2bmp import Sam2Bmp, Settings
 
 
@@ -80,7 +80,7 @@ def test_leaving_and_returning_keeps_the_id() -> None:
 
 def test_a_lost_object_is_forgotten_after_max_lost_frames_and_not_before() -> None:
     gap = World([moving(4, 0, 0, 1, hidden=range(5, 9))])  # 4 frames
-    assert len(run(gap, max_lost=4).masklets) == 1
+    assert len(run(gap, max_lost=4, backward_window=0).masklets) == 1
     assert len(run(gap, max_lost=3, backward_window=0).masklets) == 2
 
 
@@ -334,3 +334,40 @@ def test_the_result_says_how_it_was_made() -> None:
     result = run(world, conf=0.9)
     assert result.provenance.settings["conf"] == 0.9 and result.provenance.notes == ("toy: damaged after frame 15",)
     assert (result.size, result.length, result.rate) == ((H, W), 16, 10.0)
+
+
+def test_an_empty_detection_takes_no_id() -> None:
+    segmenter = ToySegmenter(alarms=[(0, torch.zeros(H, W, dtype=torch.bool), 0.99, 0)])
+    world = World([still(4, 4), moving(20, 20, 0, 0, first=1)], length=2)
+    assert [o.ids for o in Sam2Bmp(segmenter, ToyPropagator()).stream(world)] == [(1,), (1, 2)]
+
+
+def test_a_proposal_with_iou_of_exactly_the_limit_starts_nothing() -> None:
+    half = square(4, 4)
+    half[4 + SIDE // 2 :] = False
+    settings = {"novel_iou": 0.5, "key_ratio": 0.0, "twin_iou": 1.0}
+    result = run(World([still(4, 4)]), ToySegmenter(alarms=[(5, half, 0.7, 0)]), **settings)
+    assert len(result.masklets) == 1
+
+
+def test_a_proposal_starts_nothing_where_a_confident_detection_does() -> None:
+    alarms = [(0, square(4, 4), 0.99, 0), (0, square(4, 6), 0.7, 1)]  # IoU 24/48: no duplicates
+    result = run(World([], length=1), ToySegmenter(alarms=alarms), key_ratio=0.0, twin_iou=1.0)
+    assert [m.label for m in result.masklets] == [0]
+
+
+def test_the_ratio_filter_comes_before_tracklet_nms() -> None:
+    mask = Rle.encode(square(4, 4))
+    pages = {
+        id: {t: Sighting(mask, Source.DETECTED if t < keys else Source.BACKWARD, 0.9, 0) for t in range(frames)}
+        for id, (frames, keys) in {1: (40, 3), 2: (20, 2)}.items()  # the first has more key frames, and too few
+    }
+    [m] = Sam2Bmp(ToySegmenter(), ToyPropagator())._result(World([], length=40), TrackBook(pages)).masklets
+    assert len(m.sightings) == 20
+
+
+def test_what_lacks_support_is_not_completed() -> None:
+    phases = set()
+    segmenter = ToySegmenter(blind=lambda t, o: t != 5)  # 1 key frame of 11
+    Sam2Bmp(segmenter, ToyPropagator()).run(World([still(4, 4)]), lambda phase, *_: phases.add(phase))
+    assert phases == {"forward"}

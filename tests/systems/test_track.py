@@ -64,3 +64,13 @@ def test_the_provenance_names_the_prompts() -> None:
     system: VideoSystem = Track(ToyPropagator(), {3: {2: Point(6, 6)}, 0: {1: square(4, 4)}})
     result = system.run(World([still(4, 4)]), lambda *_: None)
     assert result.provenance.settings["prompts"] == ["0:1:mask", "3:2:Point(x=6, y=6)"]
+
+
+def test_an_object_of_which_nothing_is_found_is_noted() -> None:
+    class Blind(ToyPropagator):
+        def mask(self, prompt, features):  # type: ignore[no-untyped-def]
+            return torch.zeros(features.shape[:2], dtype=torch.bool)
+
+    world = World([still(4, 4)], length=3)
+    result = Track(Blind(), {1: {7: Point(6, 6)}}).run(world, lambda *_: None)
+    assert result.masklets == () and "object 7" in result.provenance.notes[0]

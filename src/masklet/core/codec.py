@@ -53,6 +53,8 @@ def load(path: Path) -> VideoResult:
         raise InputError(f"{path}: not a masklet result (format {found!r}, expected {FORMAT!r})")
     with _named(f"{path}"):
         h, w = (int(n) for n in content["size"])
+        if h < 1 or w < 1:
+            raise ValueError(f"size {content['size']}; a frame has at least one pixel")
         length, categories = int(content["length"]), tuple(str(c) for c in content["categories"])
         made = dict(content["provenance"])
         provenance = Provenance(**{**made, "notes": tuple(made["notes"])})
@@ -69,7 +71,7 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON, or cut off ({error})") from None
 
 
@@ -80,7 +82,7 @@ def _named(where: str) -> Iterator[None]:
         yield
     except KeyError as error:
         raise InputError(f"{where}: {error.args[0]!r} is missing") from None
-    except (TypeError, ValueError) as error:
+    except (AttributeError, OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{where}: {error}") from None
 
 

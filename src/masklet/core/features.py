@@ -66,14 +66,13 @@ class FeatureStore(Generic[F]):
         return self._held.get(index)
 
     def _spill(self, index: int, features: F) -> None:
-        if self._folder is None:
-            self._folder = tempfile.TemporaryDirectory(prefix="masklet-features-")
-        path = Path(self._folder.name) / str(index)
         try:
+            if self._folder is None:
+                self._folder = tempfile.TemporaryDirectory(prefix="masklet-features-")
+            path = Path(self._folder.name) / str(index)
             with path.open("wb") as file:
                 pickle.dump(features, file, protocol=5)
-        except OSError:  # the disk is full: this frame and the later ones are computed again
-            path.unlink(missing_ok=True)
+        except OSError:  # the disk is full, or there is none: this frame and the later ones are computed again
             self._disk_room = 0
             return
         self._spilled[index] = path

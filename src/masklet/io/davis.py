@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,19 +22,21 @@ def palette() -> list[int]:
     return [int(v) for v in np.stack(channels, axis=1).ravel()]
 
 
-def write_davis(result: VideoResult, folder: Path) -> None:
-    """One PNG per frame, 00000.png on; where masks overlap, the smallest lies on top.
+def write_davis(result: VideoResult, folder: Path, names: Sequence[str] | None = None) -> None:
+    """One PNG per frame, under the frames' own names or, where they have none of their own each, 00000.png on;
+    where masks overlap, the smallest is on top.
 
     Raises InputError where an id is beyond what a palette holds.
     """
     most = max((m.id for m in result.masklets), default=0)
     if most > 255:
         raise InputError(f"{result.name}: object {most} does not fit into a palette PNG, which holds ids up to 255")
+    own = names is not None and len(set(names)) == len(names)
     folder.mkdir()
     for frame in range(result.length):
         image = Image.fromarray(labels(result, frame))
         image.putpalette(palette())
-        image.save(folder / f"{frame:05d}.png")
+        image.save(folder / f"{names[frame] if names and own else f'{frame:05d}'}.png")
 
 
 def labels(result: VideoResult, frame: int) -> UInt8[np.ndarray, "h w"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,13 +25,16 @@ def in_words(path: Path) -> Iterator[None]:
 class OutputFolder:
     """OUT/<name>, filled under another name and given its own when everything is in it.
 
-    Whatever ends the work early leaves nothing but, after a kill, a hidden folder that the next run removes.
+    Whatever ends the work early leaves nothing but, after a kill, a hidden folder that the next run on this
+    machine removes.
     """
 
     def __init__(self, out: Path, name: str, overwrite: bool) -> None:
         """Raises InputError where the folder is filled already and `overwrite` is not set."""
         self.name, self.path = name, out / name
-        self._partial = out / f".{name}.partial-{os.getpid()}"
+        self._mark = f".partial-{platform.node() or 'here'}-"  # others may share the disk, not the process numbers
+        self._partial = out / f".{name[:40]}{self._mark}{os.getpid()}"
+        self._old = out / f".old{self._mark}{os.getpid()}"
         with in_words(self.path):
             filled = self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir()))
         if filled and not overwrite:
@@ -39,29 +43,40 @@ class OutputFolder:
     def __enter__(self) -> Path:
         with in_words(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            for left in self.path.parent.glob(".*.partial-*"):
-                process = left.name.rpartition("-")[2]
+            for left in self.path.parent.iterdir():
+                process = left.name.rpartition(self._mark)[2] if left.name.startswith(".") else ""
                 if process.isdecimal() and not alive(int(process)):
                     remove(left)
+            self._clear()  # of an earlier process of this number, as in a container that is started again
             self._partial.mkdir()
         return self._partial
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
         with in_words(self.path):
-            if error is None:
-                remove(self.path)
-                self._partial.replace(self.path)
-                return
-            remove(self._partial)
-            if isinstance(error, OSError):
+            try:
+                if error is None:
+                    self._appear()
+            finally:
+                self._clear()
+            if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):  # that one is a reader's
                 raise error
+
+    def _appear(self) -> None:
+        """Takes the place of what was there; between the two there is only a moment."""
+        if self.path.exists() or self.path.is_symlink():
+            self.path.replace(self._old)
+        self._partial.replace(self.path)
+
+    def _clear(self) -> None:
+        remove(self._partial)
+        remove(self._old)
 
 
 def alive(process: int) -> bool:
     """Whether a process of this number runs."""
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
@@ -70,7 +85,7 @@ def alive(process: int) -> bool:
 
 def remove(path: Path) -> None:
     """Removes a file or a folder with all that is in it, if it is there."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -84,7 +85,7 @@ class Spooled(Source):
             Image.fromarray(frame.image).save(self._path(len(self._times)), compress_level=1)
         except OSError as error:
             raise InputError(
-                f"{self.label}: frame {frame.index} cannot be kept in {self._folder.name} ({error.strerror}); "
+                f"{self.label}: frame {frame.index} cannot be kept in {self._folder.name} ({error.strerror or error}); "
                 "make room there, or set TMPDIR to a folder that has it"
             ) from None
         self._times.append(frame.time)
@@ -101,7 +102,8 @@ def piped(stream: BinaryIO | None = None) -> Spooled:
     """The frames piped into a stream, standard input by default: pictures one after the other (JPEG, PNG, PPM, BMP),
     or a video in a container that can be read without seeking (Matroska, MPEG-TS, fragmented MP4).
     """
-    source = _Pipe(stream or sys.stdin.buffer)
+    stream = stream or (sys.stdin.buffer if sys.stdin and not sys.stdin.isatty() else BytesIO())  # closed, a keyboard
+    source = _Pipe(stream)
     if not source.head:
         raise InputError(f"{STDIN}: nothing was piped; {HOW}")
     form = next((name for start, name in STARTS.items() if source.head.startswith(start)), None)

@@ -6,6 +6,7 @@ the guided filter draws the outline. See cards/affinity.md for what it reaches a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -61,13 +62,12 @@ class Affinity:
     anchored: float = 0.5  # weight of the first prompt against all that came later
     learning: float = 0.05  # weight of a new frame against those since the first prompt
     appearance: float = 4.0  # log odds of a cell that looks exactly like the object
-    colour: float = 1.0  # most that a pixel's colour adds to the log odds
+    colour: float = 2.0  # most that a pixel's colour adds to the log odds
     motion: float = 0.25  # weight of the log odds that the flow carries over
     claim: float = 0.25  # the same, where two objects contend for a pixel
-    reach: float = 40.0  # distance from the carried mask at which the log odds have sunk by `distance`
+    reach: float = 40.0  # distance from the carried mask at which the log odds are less by `distance`
     distance: float = 2.0
-    gap: int = 8  # farthest that a part of a mask may turn up from where the flow carries the mask
-    radius: int = 8  # of the guided filter
+    radius: int = 12  # of the guided filter, for objects of 96 pixels across or more
     flat: float = 1e-4  # of the guided filter: variance of colour that counts as an edge
     around: int = 30  # distance from the object at which the colours of its background are counted
     present: float = 0.1  # mean appearance above which an object is in the frame, -1 to 1
@@ -97,11 +97,11 @@ class Affinity:
         rivals = ~_nested(memory.soft > 0.5, self.nested)
         claims = self.claim * torch.stack([_claim(p) for p in there])
         evidence = exclusive(evidence, claims, rivals)
-        outlined = self._outlined(features, evidence.sigmoid())
-        outlined = torch.stack([_attached(p, q, self.gap) for p, q in zip(outlined, there, strict=True)])
-        logits = log_odds(outlined, SURE)
+        logits = log_odds(self._outlined(features, evidence.sigmoid()), SURE)
         logits = exclusive(logits, torch.zeros_like(logits), rivals)  # outlines may have met again
-        return _belief(memory.ids, logits, _quality(logits), self._presence(logits, looks))
+        alike = _alikeness(logits, looks)
+        quality = (_crispness(logits) * alike.clamp(0, 1)).sqrt()
+        return _belief(memory.ids, logits, quality, alike - self.present)
 
     def commit(self, memory: AffinityMemory, features: Features, belief: Prediction) -> AffinityMemory:
         """Learns each object's look from its believed mask, where there is one."""
@@ -144,15 +144,13 @@ class Affinity:
 
     def _outlined(self, features: Features, soft: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
         guide = features.guide.numpy()
-        lines = [guided_lines(guide, p.numpy(), self.radius, self.flat).at(guide) for p in soft]
+        lines = [guided_lines(guide, p.numpy(), self._radius(p), self.flat).at(guide) for p in soft]
         return torch.from_numpy(np.stack(lines)).clamp(0, 1)
 
-    def _presence(self, logits: Float[Tensor, "n h w"], looks: Float[Tensor, "n y x"]) -> Float[Tensor, " n"]:
-        """How much the mask looks like the object, above what is asked of one that is there."""
-        inside = _cells((logits > 0).float())
-        area = inside.sum((1, 2))
-        look = (inside * looks).sum((1, 2)) / area.clamp(min=1e-3)
-        return torch.where(area > 0, look - self.present, -1.0)
+    def _radius(self, soft: Float[Tensor, "h w"]) -> int:
+        """Of the guided filter: a small object would be smoothed away by a wide one."""
+        across = math.sqrt(int((soft > 0.5).sum()))
+        return min(max(round(across / 8), 4), self.radius)
 
     def _learn(
         self,
@@ -258,17 +256,6 @@ def _belief(
     return Prediction(ids, logits[:, None], quality[:, None], presence[:, None])
 
 
-def _attached(soft: Float[Tensor, "h w"], there: Float[Tensor, "h w"], gap: int) -> Float[Tensor, "h w"]:
-    """A mask without the parts that come nowhere within `gap` of the carried mask; all of it where there is none."""
-    before = (there > 0.5).numpy().view(np.uint8)
-    if not before.any():
-        return soft
-    parts = cv2.connectedComponents((soft > 0.5).numpy().view(np.uint8))[1]
-    kept = np.unique(parts[cv2.dilate(before, np.ones((2 * gap + 1, 2 * gap + 1), np.uint8)) > 0])
-    stray = (parts > 0) & ~np.isin(parts, kept)
-    return soft.masked_fill(torch.from_numpy(stray), 0)
-
-
 def _blurred(soft: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     """Log odds of a carried mask, blurred by what the flow is wrong."""
     return log_odds(torch.from_numpy(cv2.blur(soft.numpy(), (BLUR, BLUR))), SURE)
@@ -288,16 +275,23 @@ def _shrunk(masks: Bool[Tensor, "n h w"], size: tuple[int, int]) -> Float[Tensor
     """The share of every working pixel that lies in each mask."""
     if masks.shape[1] * masks.shape[2] < size[0] * size[1]:
         return resize(masks.float(), size)
-    wide = [cv2.resize(m.numpy().astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) for m in masks]
-    return stack([torch.from_numpy(m) for m in wide], size)
+    small = [cv2.resize(m.numpy().astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) for m in masks]
+    return torch.from_numpy(np.array(small, np.float32).reshape(-1, *size))
 
 
-def _quality(logits: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
-    """Expected mask IoU: of the mask with a draw from the soft mask."""
+def _crispness(logits: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
+    """Expected IoU of each mask with a draw from its soft mask, 0 to 1."""
     p = logits.sigmoid()
     inside = (p * (logits > 0)).sum((1, 2))
     either = (logits > 0).sum((1, 2)) + (p * (logits <= 0)).sum((1, 2))
     return inside / either.clamp(min=1)
+
+
+def _alikeness(logits: Float[Tensor, "n h w"], looks: Float[Tensor, "n y x"]) -> Float[Tensor, " n"]:
+    """Mean appearance within each mask, -1.5 to 1.5; -1 for an empty one."""
+    inside = _cells((logits > 0).float())
+    area = inside.sum((1, 2))
+    return torch.where(area > 0, (inside * looks).sum((1, 2)) / area.clamp(min=1e-3), -1.0)
 
 
 def _nested(masks: Bool[Tensor, "n h w"], share: float) -> Bool[Tensor, "n n"]:

@@ -38,7 +38,7 @@ STILL = 0.5  # pixels a frame at flow resolution: slower things do not move
 SLOW = 0.7  # pixels a frame: a thing that moves like this may be parallax, and scores 0.7 of a fast one
 NOISE_SCALES = 4.0  # robust scales of the background's residual flow that count as still
 AROUND = 13  # flow pixels across of the surroundings whose contrast is measured
-CONTRAST = 8.0  # grey levels of standard deviation at which half of the flow's variance is believed
+CONTRAST = 3.0  # grey levels of standard deviation at which a flow is half believed
 CENTRE = 0.8  # standard deviation of the weight of the picture's middle, half widths
 FAINT = 0.05  # saliency below which nothing is looked for
 REACH = 20  # flow pixels around a region in which its outline is sought
@@ -87,17 +87,17 @@ class Evidence:
 
     image: Image  # at flow resolution
     speed: Map  # pixels a frame
-    moving: Map  # 0 to 1
+    moving: Map  # 0 to 1; where nothing contrasts, less
     soft: Map  # rough soft mask of all moving things
     regions: Regions  # its connected parts, from 1; 0: background
     reliable: float  # 0 to 1, how well the flow explains the frame
 
 
 class Motion:
-    """Class-agnostic discovery of moving things. The scores are expected mask IoUs."""
+    """Class-agnostic discovery of moving things. The scores are cautious estimates of mask IoU."""
 
-    conf = 0.4  # SAM2BMP's thresholds for these scores (cards/motion.md: what they mean)
-    low_conf = 0.4
+    conf = 0.45  # SAM2BMP's thresholds for these scores: above `conf`, 97 % of masks have IoU > 0.5 (cards/motion.md)
+    low_conf = 0.35
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder
@@ -161,15 +161,16 @@ def weigh(image: Image, views: list[View], keys: Keys, known: Appearance) -> tup
     reliable = 1 - max(view.unexplained for view in views) / CUT
     grid = keys.shape[1], keys.shape[2]
     scale = float(np.mean([view.scale for view in views]))
-    moving = moving_share(shrink(speed, grid), scale) * shrink(textured(greyed(image)), grid)
+    moving = moving_share(shrink(speed, grid), scale)
+    measured = shrink(textured(greyed(image)), grid)
     centre = central(*moving.shape)
-    known = learn(known, keys, moving**2 * centre, reliable)
+    known = learn(known, keys, moving**2 * centre, measured, reliable)
     saliency: Map = predict(known, keys) * np.sqrt(moving * centre)
     saliency = cv2.resize(saliency, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
     level = max(otsu(saliency), FAINT)
     regions = parted(cv2.connectedComponents((saliency > level).astype(np.uint8))[1], flow)
     soft = (saliency / (2 * level)).clip(0, 1)
-    return Evidence(image, speed, enlarge(moving, size), soft, regions, reliable), known
+    return Evidence(image, speed, enlarge(moving * np.sqrt(measured), size), soft, regions, reliable), known
 
 
 def moving_share(speed: Grid, scale: float) -> Grid:
@@ -185,7 +186,7 @@ def textured(grey: Grey) -> Map:
     level = grey.astype(np.float32)
     variance = cv2.blur(level * level, (AROUND, AROUND)) - cv2.blur(level, (AROUND, AROUND)) ** 2
     contrast = variance.clip(min=0)
-    return np.sqrt(contrast / (contrast + CONTRAST**2))
+    return contrast / (contrast + np.float32(CONTRAST) ** 2)
 
 
 def unlearnt() -> Appearance:
@@ -194,11 +195,15 @@ def unlearnt() -> Appearance:
     return Appearance(torch.zeros(d, d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64))
 
 
-def learn(known: Appearance, keys: Keys, moving: Grid, reliable: float) -> Appearance:
-    """One more frame. Movers and background have fixed shares of the weight, so that small things count."""
+def learn(known: Appearance, keys: Keys, moving: Grid, measured: Grid, reliable: float) -> Appearance:
+    """One more frame. Movers and background have fixed shares of the weight, so that small things count.
+
+    What moves but was not `measured` to is no example of either.
+    """
     x, y = inputs(keys), torch.from_numpy(moving.ravel()).double()
     trust = reliable * min(1.0, float(y.mean()) / ENOUGH)
-    inside = trust * FOREGROUND * y / y.sum().clamp(min=1e-6)
+    z = y * torch.from_numpy(measured.ravel()).double()
+    inside = trust * FOREGROUND * z / z.sum().clamp(min=1e-6)
     outside = trust * (1 - FOREGROUND) * (1 - y) / (1 - y).sum().clamp(min=1e-6)
     gram = (x * (inside + outside)[:, None]).T @ x
     return Appearance(FADING * known.gram + gram, FADING * known.moment + x.T @ inside)

@@ -68,7 +68,8 @@ def _projection(inputs: int) -> tuple[Tensor, Tensor]:
 def waves(z: Float[Tensor, "m i"]) -> Float[Tensor, "m k"]:
     """Random Fourier features (Rahimi and Recht 2007): their products are a Gaussian affinity of width 1."""
     directions, phases = _projection(z.shape[1])
-    return torch.cos(z @ directions + phases) * (2 / WAVES) ** 0.5
+    cosines: Tensor = torch.cos(z @ directions + phases) * (2 / WAVES) ** 0.5
+    return cosines
 
 
 def descriptors(
@@ -106,7 +107,8 @@ def _product(x: Float[Tensor, "m d"], weights: Float[Tensor, " m"]) -> Float[Ten
 def regress(x: Float[Tensor, "m d"], known: Moments, ridge: float) -> Float[Tensor, "n m"]:
     """How much every cell looks like each object: about 1 inside, -1 outside."""
     damped = known.gram + ridge * torch.eye(x.shape[1])
-    return torch.linalg.solve(damped, known.moment) @ x.T
+    answer: Tensor = torch.linalg.solve(damped, known.moment) @ x.T
+    return answer
 
 
 def colour_shares(bins: Bins, masks: Bool[Tensor, "n h w"], reach: int) -> Float[Tensor, "n 2 b"]:

@@ -15,7 +15,7 @@ from masklet.core.tracks import Masklet
 
 def keep_supported(masklets: Sequence[Masklet], ratio: float = 0.1) -> tuple[Masklet, ...]:
     """Key-frame ratio filter: drops a masklet when key frames / non-empty frames < `ratio`."""
-    return tuple(m for m in masklets if len(m.key_frames) >= ratio * len(m.sightings))
+    return tuple(m for m in masklets if len(m.key_frames) / len(m.sightings) >= ratio)
 
 
 def drop_twins(masklets: Sequence[Masklet], iou: float = 0.5, frames: int = 6) -> tuple[Masklet, ...]:
@@ -24,7 +24,7 @@ def drop_twins(masklets: Sequence[Masklet], iou: float = 0.5, frames: int = 6) -
     is enough.
     """
     agree, meet = _agreement(masklets, iou)
-    enough = np.minimum(frames, np.maximum(np.ceil(meet / 2), 1))
+    enough = np.maximum(np.minimum(frames, np.ceil(meet / 2)), 1)
     kept: list[int] = []
     for row in sorted(range(len(masklets)), key=lambda r: (-len(masklets[r].key_frames), masklets[r].id)):
         if not (agree[row, kept] >= enough[row, kept]).any():

@@ -112,7 +112,7 @@ class Sam2Bmp(Generic[F, M, S]):
                 store.keep(frame.index, features)
                 for s in seen:
                     book.note(s.id, frame.index, s.sighting())
-                watch("forward", frame.index + 1, len(video), len(state.tallies))
+                watch("forward", frame.index + 1, len(video) or None, len(state.tallies))
             # Completion adds no key frame: what lacks support now need not be completed.
             supported = keep_supported(book.masklets(), self.settings.key_ratio)
             book = TrackBook({m.id: dict(m.sightings) for m in supported})
@@ -197,8 +197,10 @@ class Sam2Bmp(Generic[F, M, S]):
         at = self.settings
         kept = drop_twins(keep_supported(book.masklets(), at.key_ratio), at.twin_iou, at.twin_frames)
         masklets = tuple(replace(named(m, at.score_gamma), id=n) for n, m in enumerate(kept, start=1))
-        notes = (video.damage,) if video.damage else ()
-        provenance = Provenance("sam2bmp", asdict(at), notes=notes)
+        notes = [video.damage] if video.damage else []
+        if not masklets:
+            notes.append(f"no object: too few detections score above conf = {at.conf:g}; lower it, such as conf=0.3")
+        provenance = Provenance("sam2bmp", asdict(at), notes=tuple(notes))
         return VideoResult(
             video.name, video.size, len(video), video.rate, masklets, self.segmenter.categories, provenance
         )

@@ -39,10 +39,15 @@ class Track(Generic[F, M]):
                 raise InputError(f"{video.name}: prompt in frame {missed[0]}, but {frames_there(video)}")
             complete(self.propagator, video, book, store, None, watch)
         notes = [f"the prompt in frame {t} was not used: {frames_there(video)}" for t in missed]
+        notes += [f"object {i}: nothing was made of its prompt; mark more of it" for i in self.empty_handed(book)]
         notes += [video.damage] if video.damage else []
         masklets = tuple(sorted((named(m) for m in book.masklets()), key=lambda m: m.id))
         provenance = Provenance("track", {"prompts": described(self.prompts)}, notes=tuple(notes))
         return VideoResult(video.name, video.size, len(video), video.rate, masklets, ("object",), provenance)
+
+    def empty_handed(self, book: TrackBook) -> list[int]:
+        """Prompted objects without a mask in any frame (an object that was never reached has no page)."""
+        return sorted(id for id, page in book.pages.items() if not page)
 
     def forward(self, video: Video, book: TrackBook, store: FeatureStore[F], watch: Watch) -> None:
         """Every object from its first prompt to the end."""
@@ -58,7 +63,7 @@ class Track(Generic[F, M]):
             if told:
                 memory, answer = self.propagator.prompt(memory, features, told)
                 note_all(book, frame.index, answer, frame.size, Source.PROMPTED)
-            watch("forward", frame.index + 1, len(video), len(belief.ids) + len(told))
+            watch("forward", frame.index + 1, len(video) or None, len(belief.ids) + len(told))
 
 
 def frames_there(video: Video) -> str:

@@ -45,13 +45,13 @@ class Bars(Quiet):
     """One bar per phase on standard error: frames, frames per second, objects, time left."""
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, markup=False, emoji=False)  # names are shown as they are
 
     @contextmanager
     def video(self, name: str, frames: int) -> Iterator[Watch]:
         """Bars for one video."""
         columns = (
-            TextColumn("{task.fields[video]} {task.description}"),
+            TextColumn("{task.fields[video]} {task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]:.1f} frames/s, {task.fields[objects]} objects,"),
@@ -99,7 +99,7 @@ class JsonLog(Quiet):
     @contextmanager
     def video(self, name: str, frames: int) -> Iterator[Watch]:
         """Progress lines for one video."""
-        self.say("start", video=name, frames=frames)
+        self.say("start", video=name, frames=frames or None)
         started: dict[str, float] = {}
         told = 0.0
 

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from toys import square
+
+from masklet.core.errors import InputError
+from masklet.core.masks import Rle
+from masklet.core.result import Provenance, VideoResult
+from masklet.core.tracks import Masklet, Sighting, Source
+
+
+def drawn_sighting(draw: np.random.Generator) -> Sighting:
+    mask = Rle.encode(torch.from_numpy(draw.random((32, 32)) < draw.random()))
+    source = list(Source)[draw.integers(4)]
+    return Sighting(mask, source, draw.random(), int(draw.integers(-1, 2)), draw.normal())
+
+
+def drawn_result(seed: int, name: str, notes: list[str]) -> VideoResult:
+    """Any result: up to three masklets of up to four sightings."""
+    draw = np.random.default_rng(seed)
+    masklets = []
+    for id in range(1, 1 + int(draw.integers(4))):
+        frames = sorted(draw.permutation(8)[: 1 + draw.integers(4)].tolist())
+        seen = {t: drawn_sighting(draw) for t in frames}
+        masklets.append(Masklet(id, seen, int(draw.integers(-1, 2)), draw.random(), bool(draw.integers(2))))
+    made = Provenance("test", {"a": None, "b": [1]}, {"w": "00"}, "1", "x", tuple(notes))
+    return VideoResult(name, (32, 32), 8, 29.97, tuple(masklets), ("cat", "dög"), made)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32 - 1), st.text(max_size=9), st.lists(st.text(max_size=9), max_size=2))
+def test_what_is_saved_is_loaded(tmp_path: Path, seed: int, name: str, notes: list[str]) -> None:
+    result = drawn_result(seed, name, notes)
+    result.save(tmp_path / "r.json")
+    assert VideoResult.load(tmp_path / "r.json") == result
+
+
+def saved(folder: Path) -> tuple[Path, dict[str, Any]]:
+    sighting = Sighting(Rle.encode(square(4, 4)), Source.DETECTED, 0.9, 0, 2.0)
+    result = VideoResult("toy", (32, 32), 8, 10.0, (Masklet(1, {3: sighting}, 0, 0.9),), ("cat",), Provenance("test"))
+    result.save(folder / "r.json")
+    return folder / "r.json", json.loads((folder / "r.json").read_text())
+
+
+BAD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "format": (lambda c: c.update(format="masklet/9"), "not a masklet result .*masklet/9"),
+    "no size": (lambda c: c.pop("size"), "r.json: 'size' is missing"),
+    "no sightings": (lambda c: c["masklets"][0].pop("sightings"), "masklet 0: 'sightings' is missing"),
+    "empty": (lambda c: c["masklets"][0].update(sightings=[]), "masklet 0: 0 sightings"),
+    "frame": (lambda c: c["masklets"][0]["sightings"][0].__setitem__(0, 8), "masklet 0: frame 8 of 8"),
+    "source": (lambda c: c["masklets"][0]["sightings"][0].__setitem__(1, "guess"), "masklet 0: 'guess'"),
+    "label": (lambda c: c["masklets"][0]["sightings"][0].__setitem__(3, 1), "masklet 0: .*label 1 of 1"),
+    "masklet's label": (lambda c: c["masklets"][0].update(label=4), "masklet 0: .*label 4 of 1"),
+    "mask": (lambda c: c["masklets"][0]["sightings"][0].__setitem__(5, "Pd0"), "masklet 0: run lengths"),
+    "no mask": (lambda c: c["masklets"][0]["sightings"][0].__setitem__(5, None), "masklet 0: "),
+    "short": (lambda c: c["masklets"][0]["sightings"][0].pop(), "masklet 0: "),
+    "other size": (lambda c: c.update(size=[30, 32]), "masklet 0: run lengths fill 1024"),
+    "provenance": (lambda c: c["provenance"].update(mood="good"), "r.json: .*mood"),
+    "no entry": (lambda c: c["masklets"].append(7), "masklet 1: "),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
+def test_a_malformed_entry_is_named(change: Callable[[dict[str, Any]], object], message: str, tmp_path: Path) -> None:
+    path, content = saved(tmp_path)
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=message):
+        VideoResult.load(path)
+
+
+def test_a_file_that_is_cut_off_is_refused_wherever_it_is_cut(tmp_path: Path) -> None:
+    path, _ = saved(tmp_path)
+    whole = path.read_bytes()
+    for end in range(0, len(whole), 17):
+        path.write_bytes(whole[:end])
+        with pytest.raises(InputError, match=r"r\.json: not JSON, or cut off"):
+            VideoResult.load(path)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{}", "null"])
+def test_other_json_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "r.json").write_text(content)
+    with pytest.raises(InputError, match="not a masklet result"):
+        VideoResult.load(tmp_path / "r.json")
+
+
+def test_a_file_that_is_not_there_or_cannot_be_written(tmp_path: Path) -> None:
+    _, _ = saved(tmp_path)
+    with pytest.raises(InputError, match=r"none\.json: cannot be read"):
+        VideoResult.load(tmp_path / "none.json")
+    with pytest.raises(InputError, match="cannot be written"):
+        VideoResult.load(tmp_path / "r.json").save(tmp_path / "none" / "r.json")
+
+
+def test_what_cannot_be_saved_leaves_the_old_file(tmp_path: Path) -> None:
+    path, _ = saved(tmp_path)
+    before = path.read_bytes()
+    result = VideoResult.load(path)
+    with pytest.raises(ValueError, match="JSON"):
+        VideoResult(result.name, result.size, 8, float("nan"), (), (), result.provenance).save(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"size": [-32, -32]}, {"size": [0, 32]}, {"length": float("inf")}, {"masklets": [{"id": 1}]}],
+)
+def test_numbers_that_no_video_has_are_refused(damage: dict[str, Any], tmp_path: Path) -> None:
+    path, content = saved(tmp_path)
+    path.write_text(json.dumps({**content, **damage}))
+    with pytest.raises(InputError, match=r"r\.json"):
+        VideoResult.load(path)
+
+
+def test_a_file_nested_without_end(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"deep\.json: not JSON"):
+        VideoResult.load(tmp_path / "deep.json")

@@ -1,0 +1,80 @@
+"""The library's door: what it takes, and what it says of the rest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import masklet
+from masklet.api import checked_prompt, checked_prompts, checked_settings, load_segmenter
+from masklet.core.instances import Box
+from masklet.io.video import open_video
+from masklet.models.encoder import Encoder
+
+VIDEO = np.zeros((2, 16, 24, 3), np.uint8)
+FULL = np.ones((16, 24), bool)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), -0.1, True, "high", None, 10**400])
+def test_a_setting_is_a_number_that_json_can_say(value: object) -> None:
+    with pytest.raises(masklet.InputError, match="setting conf"):
+        checked_settings({"conf": value})
+    assert checked_settings({"conf": 1, "max_lost": None, "feature_disk": 2**40}) is not None
+
+
+@pytest.mark.parametrize(
+    ("box", "inside"),
+    [
+        (Box(-5, -5, 10, 8), Box(0, 0, 10, 8)),
+        (Box(20, 10, 99, 99), Box(20, 10, 24, 16)),
+        (Box(-9, -9, 99, 99), Box(0, 0, 24, 16)),
+    ],
+)
+def test_of_a_box_partly_outside_the_part_inside_counts(box: Box, inside: Box) -> None:
+    assert checked_prompt(0, 1, box, open_video(VIDEO)) == inside
+
+
+@pytest.mark.parametrize("box", [Box(-9, 0, 0, 9), Box(24, 0, 30, 9), Box(5, 5, 5, 9), Box(float("nan"), 0, 9, 9)])
+def test_a_box_that_holds_nothing_is_refused(box: Box) -> None:
+    with pytest.raises(masklet.InputError, match="a part within the 24x16 video"):
+        checked_prompt(0, 1, box, open_video(VIDEO))
+
+
+@pytest.mark.parametrize("mask", [FULL, FULL.astype(np.uint8) * 255, torch.from_numpy(FULL), FULL.tolist()])
+def test_a_mask_comes_in_many_forms(mask: Any) -> None:
+    got = checked_prompt(0, 1, mask, open_video(VIDEO))
+    assert isinstance(got, torch.Tensor) and got.dtype == torch.bool and got.all()
+
+
+@pytest.mark.parametrize(
+    ("prompts", "words"),
+    [
+        ({}, "no prompt"),
+        ({0: {}}, "no prompt"),
+        ({-1: {1: FULL}}, "frame -1"),
+        ({"0": {1: FULL}}, "frame '0'"),
+        ({0: {"1": FULL}}, "ids are whole numbers"),
+        ({0: FULL}, "ndarray names no object"),
+        ({0: {1: "mask.png"}}, "str is no prompt"),
+        ({0: {1: FULL[:8]}}, "the mask is 24x8, the video 24x16"),
+        ({0: {1: ~FULL}}, "the mask is empty"),
+    ],
+)
+def test_what_is_no_prompt_is_said(prompts: Any, words: str) -> None:
+    with pytest.raises(masklet.InputError, match=words):
+        checked_prompts(prompts, open_video(VIDEO))
+
+
+@pytest.mark.parametrize("frames", ["clip.mp4", Path("clip.mp4"), 5])
+def test_a_stream_is_of_frames(frames: Any) -> None:
+    with pytest.raises(masklet.InputError, match="no frames"):
+        masklet.stream(frames)
+
+
+def test_a_segmenters_name_longer_than_a_file_can_have() -> None:
+    with pytest.raises(masklet.InputError, match="neither a segmenter"):
+        load_segmenter("a" * 5000, Encoder())
