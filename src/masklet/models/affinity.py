@@ -33,9 +33,11 @@ from masklet.nn.propagation import (
     log_odds,
     moments,
     regress,
+    window,
 )
 
 SURE = 0.02  # a belief is trusted no further than this from 0 and 1
+LIKELY = 0.25  # below this, the guided filter has nothing to outline
 BLUR = 9  # pixels by which optical flow is wrong
 ALIKE = 0.75  # cosine from which a cell is like the one pointed at
 CHANNELS = 2 * 128 + 24 + 3 + 1 + WAVES  # of a descriptor
@@ -71,6 +73,7 @@ class Affinity:
     flat: float = 1e-4  # of the guided filter: variance of colour that counts as an edge
     around: int = 30  # distance from the object at which the colours of its background are counted
     present: float = 0.1  # mean appearance above which an object is in the frame, -1 to 1
+    again: float = 0.5  # the same for an object that was lost, or that the last cut left behind
     trust: float = 0.3  # weight of a later prompt against all seen since the first
     nested: float = 0.5  # share of the smaller mask from which two objects may overlap
 
@@ -92,16 +95,34 @@ class Affinity:
         looks = regress(self._describe(features), known, self.ridge).clamp(-1.5, 1.5)
         looks = looks.view(-1, *features.keys.shape[1:])
         there = carried(memory.soft.float(), memory.grey.numpy(), grey(features).numpy())
-        evidence = self.appearance * resize(looks, size) + torch.stack([self._motion(p) for p in there])
-        evidence += colour_odds(colour_bins(features.guide.numpy()), known, self.colour)
-        rivals = ~_nested(memory.soft > 0.5, self.nested)
-        claims = self.claim * torch.stack([_claim(p) for p in there])
-        evidence = exclusive(evidence, claims, rivals)
-        logits = log_odds(self._outlined(features, evidence.sigmoid()), SURE)
-        logits = exclusive(logits, torch.zeros_like(logits), rivals)  # outlines may have met again
+        lost = ~(there > 0.5).flatten(1).any(1)
+        asked = torch.where(lost, self.again, self.present)
+        rows = (~lost | (looks.amax((1, 2)) > asked)).nonzero()[:, 0]  # the others cannot be found
+        logits = torch.full((len(memory.ids), *size), math.log(SURE / (1 - SURE)))
+        if len(rows):
+            logits[rows] = self._outlines(features, known[rows], looks[rows], there[rows], memory.soft[rows])
         alike = _alikeness(logits, looks)
         quality = (_crispness(logits) * alike.clamp(0, 1)).sqrt()
-        return _belief(memory.ids, logits, quality, alike - self.present)
+        return _belief(memory.ids, logits, quality, alike - asked)
+
+    def _outlines(
+        self,
+        features: Features,
+        known: Moments,
+        looks: Float[Tensor, "n y x"],
+        there: Float[Tensor, "n h w"],
+        before: Float16[Tensor, "n h w"],
+    ) -> Float[Tensor, "n h w"]:
+        """Log odds from appearance, carried masks and colour, contended between rivals, outlined."""
+        moved = [_blurred(p) for p in there]
+        evidence = self.appearance * resize(looks, (there.shape[1], there.shape[2]))
+        evidence += torch.stack([self._motion(p, odds) for p, odds in zip(there, moved, strict=True)])
+        evidence += colour_odds(colour_bins(features.guide.numpy()), known, self.colour)
+        rivals = ~_nested(before > 0.5, self.nested)
+        claims = self.claim * torch.stack([_claim(p, odds) for p, odds in zip(there, moved, strict=True)])
+        evidence = exclusive(evidence, claims, rivals)
+        logits = log_odds(self._outlined(features, evidence.sigmoid()), SURE)
+        return exclusive(logits, torch.zeros_like(logits), rivals)  # outlines may have met again
 
     def commit(self, memory: AffinityMemory, features: Features, belief: Prediction) -> AffinityMemory:
         """Learns each object's look from its believed mask, where there is one."""
@@ -134,18 +155,23 @@ class Affinity:
         colour = nnf.avg_pool2d(features.guide.permute(2, 0, 1)[None].float() / 255 - 0.5, STRIDE)[0]
         return descriptors(features.keys.float(), features.detail.float(), colour, self.context)
 
-    def _motion(self, there: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+    def _motion(self, there: Float[Tensor, "h w"], odds: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
         """What the carried mask says: its log odds, blurred by what the flow is wrong, and less far away from it."""
         far = (there <= 0.5).numpy().view(np.uint8)
         if far.all():  # the object was not in the last frame: it may come back anywhere
             return torch.zeros_like(there)
         steps = cv2.distanceTransform(far, cv2.DIST_L2, 3) / self.reach
-        return self.motion * _blurred(there) - self.distance * torch.from_numpy(steps).clamp(max=3)
+        return self.motion * odds - self.distance * torch.from_numpy(steps).clamp(max=3)
 
     def _outlined(self, features: Features, soft: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
-        guide = features.guide.numpy()
-        lines = [guided_lines(guide, p.numpy(), self._radius(p), self.flat).at(guide) for p in soft]
-        return torch.from_numpy(np.stack(lines)).clamp(0, 1)
+        """The guided filter, where an object may be; it changes nothing elsewhere."""
+        guide, out = features.guide.numpy(), soft.clone()
+        for row in out:
+            radius, p = self._radius(row), row.numpy()
+            near = window(p > LIKELY, 2 * radius)
+            if p[near].size:
+                p[near] = guided_lines(guide[near], p[near], radius, self.flat).at(guide[near])
+        return out.clamp(0, 1)
 
     def _radius(self, soft: Float[Tensor, "h w"]) -> int:
         """Of the guided filter: a small object would be smoothed away by a wide one."""
@@ -161,16 +187,20 @@ class Affinity:
         share: Float[Tensor, " k"],
     ) -> AffinityMemory:
         """Writes some objects' masks: as the anchor where there is none yet, else as `share` of the recent look."""
-        if not rows:
+        at, hard = torch.tensor(rows, dtype=torch.int64), soft > 0.5
+        memory = replace(memory, soft=memory.soft.index_copy(0, at, soft.half()))
+        seen = hard.flatten(1).any(1)
+        if not seen.any():
             return memory
-        at, inside = torch.tensor(rows), _cells((soft > 0.5).float()).flatten(1)
-        colours = colour_shares(colour_bins(features.guide.numpy()), soft > 0.5, self.around)
-        new, old, first = moments(self._describe(features), inside, colours), memory.recent[at], memory.anchor[at]
-        seen = inside.sum(1) > 0
-        begins = seen & (first.moment == 0).all(1)
+        at, hard, share = at[seen], hard[seen], share[seen]
+        colours = colour_shares(colour_bins(features.guide.numpy()), hard, self.around)
+        new = moments(self._describe(features), _cells(hard.float()).flatten(1), colours)
+        old, first = memory.recent[at], memory.anchor[at]
+        begins = (first.moment == 0).all(1)
         anchor = memory.anchor.put(at, first.mix(new, begins.float()))
-        recent = memory.recent.put(at, old.mix(new, torch.where(begins, 1.0, share * seen)))
-        return replace(memory, anchor=anchor, recent=recent, soft=memory.soft.index_copy(0, at, soft.half()))
+        return replace(
+            memory, anchor=anchor, recent=memory.recent.put(at, old.mix(new, torch.where(begins, 1.0, share)))
+        )
 
 
 def grey(features: Features) -> UInt8[Tensor, "h w"]:
@@ -261,9 +291,9 @@ def _blurred(soft: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     return log_odds(torch.from_numpy(cv2.blur(soft.numpy(), (BLUR, BLUR))), SURE)
 
 
-def _claim(soft: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+def _claim(soft: Float[Tensor, "h w"], odds: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     """0 where a carried mask is, and everywhere for an object that was lost: it may turn up anywhere; else less."""
-    return _blurred(soft).clamp(max=0) if (soft > 0.5).any() else torch.zeros_like(soft)
+    return odds.clamp(max=0) if (soft > 0.5).any() else torch.zeros_like(soft)
 
 
 def _cells(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n y x"]:

@@ -97,7 +97,7 @@ class Motion:
     """Class-agnostic discovery of moving things. The scores are cautious estimates of mask IoU."""
 
     conf = 0.45  # SAM2BMP's thresholds for these scores: above `conf`, 97 % of masks have IoU > 0.5 (cards/motion.md)
-    low_conf = 0.35
+    low_conf = 0.45  # no proposals: completion reaches the frames before the first confident one anyway
 
     def __init__(self, encoder: Encoder) -> None:
         self.encoder = encoder

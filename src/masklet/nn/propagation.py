@@ -18,10 +18,11 @@ import torch.nn.functional as nnf
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
 from torch import Tensor
 
-from masklet.nn.flow import dense_flow
+from masklet.nn.flow import dense_flow, unexplained
 from masklet.nn.outline import BINS, RARE, histogram
 
 WAVES = 256
+CUT = 0.8  # share of the variance that the flow leaves unexplained from which a new scene begins
 Map = Float32[np.ndarray, "h w"]
 Bins = Int32[np.ndarray, "h w"]
 Grey = UInt8[np.ndarray, "h w"]
@@ -107,17 +108,28 @@ def _product(x: Float[Tensor, "m d"], weights: Float[Tensor, " m"]) -> Float[Ten
 def regress(x: Float[Tensor, "m d"], known: Moments, ridge: float) -> Float[Tensor, "n m"]:
     """How much every cell looks like each object: about 1 inside, -1 outside."""
     damped = known.gram + ridge * torch.eye(x.shape[1])
-    answer: Tensor = torch.linalg.solve(damped, known.moment) @ x.T
+    weights = torch.cholesky_solve(known.moment[..., None], torch.linalg.cholesky(damped))
+    answer: Tensor = weights[..., 0] @ x.T
     return answer
+
+
+def window(mask: Bool[np.ndarray, "h w"], reach: int) -> tuple[slice, slice]:
+    """The part of a picture within `reach` pixels of a mask's box; nothing for an empty mask."""
+    x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
+    if w == 0:
+        return slice(0), slice(0)
+    return slice(max(y - reach, 0), y + h + reach), slice(max(x - reach, 0), x + w + reach)
 
 
 def colour_shares(bins: Bins, masks: Bool[Tensor, "n h w"], reach: int) -> Float[Tensor, "n 2 b"]:
     """The shares of the colours inside each mask, and outside it within about `reach` pixels."""
     square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     out = []
-    for mask in masks.numpy():
-        around = (cv2.dilate(mask.view(np.uint8), square) > 0) & ~mask
-        out.append([histogram(bins, part.astype(np.float32)) for part in (mask, around)])
+    for whole in masks.numpy():
+        near = window(whole, reach)
+        mask = np.ascontiguousarray(whole[near])
+        around = (cv2.dilate(mask.view(np.uint8), square) > 0) & ~mask if mask.size else mask
+        out.append([histogram(bins[near], part.astype(np.float32)) for part in (mask, around)])
     return torch.from_numpy(np.array(out, np.float32).reshape(-1, 2, BINS**3))
 
 
@@ -128,8 +140,13 @@ def colour_odds(bins: Bins, known: Moments, most: float) -> Float[Tensor, "n h w
 
 
 def carried(soft: Float[Tensor, "n h w"], before: Grey, now: Grey) -> Float[Tensor, "n h w"]:
-    """Soft masks of the frame `before`, moved to where optical flow finds their pixels in the frame `now`."""
+    """Soft masks of the frame `before`, moved to where optical flow finds their pixels in the frame `now`.
+
+    All 0 where the two are of different scenes.
+    """
     flow = dense_flow(now, before)
+    if unexplained(now, before, flow) > CUT:
+        return torch.zeros_like(soft)
     h, w = now.shape
     x, y = np.arange(w, dtype=np.float32)[None] + flow[..., 0], np.arange(h, dtype=np.float32)[:, None] + flow[..., 1]
     maps = [cv2.remap(m, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for m in soft.numpy()]
@@ -147,9 +164,6 @@ def exclusive(
     """Log odds of each object against the background and its rivals together; claims (log odds too) count between
     rivals alone. Of two rivals at most one is above 0 at any pixel.
     """
-    out = logits.clone()
-    for row, others in enumerate(rivals):
-        if others.any():
-            against = torch.logsumexp(logits[others] + claims[others], 0) - claims[row]
-            out[row] -= nnf.softplus(against)
-    return out
+    odds = (logits + claims).exp().flatten(1)
+    against = (rivals.float() @ odds).log().view_as(logits) - claims  # -inf where an object has no rival
+    return logits - nnf.softplus(against)
