@@ -276,3 +276,13 @@ def test_frames_larger_than_the_working_size(model):
     beliefs, _ = follow(model, memory, frames[1:])
     assert answer.masks(image.shape[:2])[0].equal(mask) and nobody.ids == ()
     assert iou(beliefs[0].masks(image.shape[:2])[0], mask) > 0.9
+
+
+def test_a_cut_ends_every_object_and_the_next_scene_begins_with_none(model):
+    noise = np.random.default_rng(5).integers(0, 256, (1, *SIZE, 3), np.uint8)
+    frames = [*encode(model, PATH[:4]), *model.encode([Frame(0, image) for image in noise])]
+    beliefs, memory = follow(model, started(model, frames[0], {1: disc(PATH[0])}), frames[1:])
+    assert [bool(b.masks(SIZE).any()) for b in beliefs] == [True, True, True, False]
+    assert beliefs[-1].ids == (1,) and memory.ids == ()
+    memory, answer = model.prompt(memory, frames[-1], {2: disc(PATH[0])})
+    assert memory.ids == answer.ids == (2,)

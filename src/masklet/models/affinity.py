@@ -73,7 +73,7 @@ class Affinity:
     flat: float = 1e-4  # of the guided filter: variance of colour that counts as an edge
     around: int = 30  # distance from the object at which the colours of its background are counted
     present: float = 0.1  # mean appearance above which an object is in the frame, -1 to 1
-    again: float = 0.5  # the same for an object that was lost, or that the last cut left behind
+    again: float = 0.5  # the same for an object that was lost
     trust: float = 0.3  # weight of a later prompt against all seen since the first
     nested: float = 0.5  # share of the smaller mask from which two objects may overlap
 
@@ -94,11 +94,14 @@ class Affinity:
         known = memory.recent.mix(memory.anchor, torch.full((len(memory.ids),), self.anchored))
         looks = regress(self._describe(features), known, self.ridge).clamp(-1.5, 1.5)
         looks = looks.view(-1, *features.keys.shape[1:])
+        logits = torch.full((len(memory.ids), *size), math.log(SURE / (1 - SURE)))
         there = carried(memory.soft.float(), memory.grey.numpy(), grey(features).numpy())
+        if there is None:  # a cut: another scene has other objects
+            absent = torch.full((len(memory.ids),), -1.0)
+            return _belief(memory.ids, logits, absent.clamp(0), absent)
         lost = ~(there > 0.5).flatten(1).any(1)
         asked = torch.where(lost, self.again, self.present)
         rows = (~lost | (looks.amax((1, 2)) > asked)).nonzero()[:, 0]  # the others cannot be found
-        logits = torch.full((len(memory.ids), *size), math.log(SURE / (1 - SURE)))
         if len(rows):
             logits[rows] = self._outlines(features, known[rows], looks[rows], there[rows], memory.soft[rows])
         alike = _alikeness(logits, looks)
@@ -125,8 +128,10 @@ class Affinity:
         return exclusive(logits, torch.zeros_like(logits), rivals)  # outlines may have met again
 
     def commit(self, memory: AffinityMemory, features: Features, belief: Prediction) -> AffinityMemory:
-        """Learns each object's look from its believed mask, where there is one."""
+        """Learns each object's look from its believed mask, where there is one; at a cut, forgets them all."""
         belief = belief.best
+        if belief.ids and (belief.presence <= 0).all() and self._cut(memory, features):
+            return _seen(self.forget(memory, memory.ids), features)
         soft = belief.logits[:, 0].sigmoid() * (belief.presence > 0)[:, :, None]
         rows = [memory.ids.index(id) for id in belief.ids]
         return self._learn(_seen(memory, features), rows, soft, features, torch.full((len(rows),), self.learning))
@@ -150,6 +155,10 @@ class Affinity:
         rows = torch.tensor([r for r, id in enumerate(memory.ids) if id not in gone], dtype=torch.int64)
         kept = tuple(id for id in memory.ids if id not in gone)
         return replace(memory, ids=kept, anchor=memory.anchor[rows], recent=memory.recent[rows], soft=memory.soft[rows])
+
+    def _cut(self, memory: AffinityMemory, features: Features) -> bool:
+        """Whether a new scene begins: what is known of the old one's objects would only mislead."""
+        return carried(memory.soft.float(), memory.grey.numpy(), grey(features).numpy()) is None
 
     def _describe(self, features: Features) -> Float[Tensor, "m d"]:
         colour = nnf.avg_pool2d(features.guide.permute(2, 0, 1)[None].float() / 255 - 0.5, STRIDE)[0]

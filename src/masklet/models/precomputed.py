@@ -93,7 +93,7 @@ def read_json(path: Path) -> tuple[Any, dict[str, str]]:
         content = json.loads(data)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a COCO results json") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON, or cut off ({error}); give a COCO results json") from None
     entries = content.get("annotations") if isinstance(content, dict) else content
     if not isinstance(entries, list):

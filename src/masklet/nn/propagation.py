@@ -139,14 +139,14 @@ def colour_odds(bins: Bins, known: Moments, most: float) -> Float[Tensor, "n h w
     return (inside / outside).log().clamp(-most, most)[:, torch.from_numpy(bins).long()]
 
 
-def carried(soft: Float[Tensor, "n h w"], before: Grey, now: Grey) -> Float[Tensor, "n h w"]:
+def carried(soft: Float[Tensor, "n h w"], before: Grey, now: Grey) -> Float[Tensor, "n h w"] | None:
     """Soft masks of the frame `before`, moved to where optical flow finds their pixels in the frame `now`.
 
-    All 0 where the two are of different scenes.
+    None at a cut: where the two are of different scenes.
     """
     flow = dense_flow(now, before)
     if unexplained(now, before, flow) > CUT:
-        return torch.zeros_like(soft)
+        return None
     h, w = now.shape
     x, y = np.arange(w, dtype=np.float32)[None] + flow[..., 0], np.arange(h, dtype=np.float32)[:, None] + flow[..., 1]
     maps = [cv2.remap(m, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for m in soft.numpy()]
