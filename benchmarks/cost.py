@@ -42,19 +42,18 @@ class Scene:
     def __post_init__(self) -> None:
         rng = np.random.default_rng(0)
         tiles = rng.integers(0, 256, (6, H // 12 + 1, W // 12 + 1, 3), np.uint8)
-        self.textures = tiles.repeat(12, 1).repeat(12, 2)[:, :H, :W]
+        tints = np.array([[200, 0, 0], [0, 200, 0], [0, 0, 200], [200, 200, 0], [0, 200, 200], [0, 0, 0]], np.uint8)
+        self.textures = tiles.repeat(12, 1).repeat(12, 2)[:, :H, :W] // 5 + tints[:, None, None]
 
     def __len__(self) -> int:
         return self.length
 
     def corner(self, n: int, t: int) -> tuple[int, int]:
-        """Where square n is: to and fro, never outside."""
-        y = abs((20 + 80 * n + (n + 1) * t) % (2 * (H - SIDE)) - (H - SIDE))
-        x = abs((100 * n + 3 * t) % (2 * (W - SIDE)) - (W - SIDE))
-        return y, x
+        """Where square n is: to and fro in a lane of its own."""
+        return 3 + 95 * n, abs((100 * n + (2 + n) * t) % (2 * (W - SIDE)) - (W - SIDE))
 
     def frame(self, t: int) -> Frame:
-        image = self.textures[5] // 2
+        image = self.textures[5].copy()
         for n in range(5):
             y, x = self.corner(n, t)
             image[y : y + SIDE, x : x + SIDE] = self.textures[n, :SIDE, :SIDE]
