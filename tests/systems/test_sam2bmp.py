@@ -186,7 +186,18 @@ def test_a_lone_false_alarm_is_filtered() -> None:
 
 def test_max_objects_bounds_what_is_tracked() -> None:
     world = World([still(2, 2), still(12, 12), still(22, 22)])
-    assert len(run(world, max_objects=2).masklets) == 2
+    result = run(world, max_objects=2)
+    assert len(result.masklets) == 2
+    assert "max_objects = 2" in " ".join(result.provenance.notes)
+
+
+def test_the_object_lost_for_longest_makes_room() -> None:
+    """Red is out of sight from 3 to 9, green from 5 to 9, when blue comes at 8: red is forgotten, green comes back."""
+    places = [moving(2, 2, 0, 0, 0, 2), moving(12, 12, 0, 0, hidden=range(5, 10)), moving(22, 22, 0, 0, first=8)]
+    recorder = Recorder()
+    states = [state for *_, state in Sam2Bmp(ToySegmenter(), recorder, Settings(max_objects=2)).forward(World(places))]
+    assert [sorted(states[t].tallies) for t in (7, 8, 15)] == [[1, 2], [2, 3], [2, 3]]
+    assert set(states[-1].memory.anchors) == {2, 3} and states[-1].refused == 0
 
 
 # -- memory
@@ -362,7 +373,7 @@ def test_the_ratio_filter_comes_before_tracklet_nms() -> None:
         id: {t: Sighting(mask, Source.DETECTED if t < keys else Source.BACKWARD, 0.9, 0) for t in range(frames)}
         for id, (frames, keys) in {1: (40, 3), 2: (20, 2)}.items()  # the first has more key frames, and too few
     }
-    [m] = Sam2Bmp(ToySegmenter(), ToyPropagator())._result(World([], length=40), TrackBook(pages)).masklets
+    [m] = Sam2Bmp(ToySegmenter(), ToyPropagator())._result(World([], length=40), TrackBook(pages), 0).masklets
     assert len(m.sightings) == 20
 
 

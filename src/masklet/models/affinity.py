@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as nnf
-from jaxtyping import Bool, Float, Float16, UInt8
+from jaxtyping import Bool, Float, Float16, Int32, UInt8
 from torch import Tensor
 
 from masklet.core.frames import Frame
@@ -55,6 +55,16 @@ class AffinityMemory:
 
 
 @dataclass(frozen=True)
+class View:
+    """What prediction and learning both want to know of a frame."""
+
+    features: Features
+    cells: Float[Tensor, "m d"]  # a descriptor each
+    bins: Int32[np.ndarray, "h w"]  # colours
+    grey: UInt8[Tensor, "h w"]
+
+
+@dataclass(frozen=True)
 class Affinity:
     """Training-free propagation with one hypothesis an object. Lengths are pixels of the working image."""
 
@@ -76,6 +86,7 @@ class Affinity:
     again: float = 0.5  # the same for an object that was lost
     trust: float = 0.3  # weight of a later prompt against all seen since the first
     nested: float = 0.5  # share of the smaller mask from which two objects may overlap
+    _last: list[View] = field(default_factory=list, repr=False, compare=False)  # at most one: a frame is seen twice
 
     def encode(self, frames: Sequence[Frame]) -> list[Features]:
         """The features of each frame, shared with whoever has the same encoder."""
@@ -92,10 +103,11 @@ class Affinity:
             return _belief((), torch.zeros(0, *features.guide.shape[:2]), torch.zeros(0), torch.zeros(0))
         size = features.guide.shape[0], features.guide.shape[1]
         known = memory.recent.mix(memory.anchor, torch.full((len(memory.ids),), self.anchored))
-        looks = regress(self._describe(features), known, self.ridge).clamp(-1.5, 1.5)
+        view = self._view(features)
+        looks = regress(view.cells, known, self.ridge).clamp(-1.5, 1.5)
         looks = looks.view(-1, *features.keys.shape[1:])
         logits = torch.full((len(memory.ids), *size), math.log(SURE / (1 - SURE)))
-        there = carried(memory.soft.float(), memory.grey.numpy(), grey(features).numpy())
+        there = carried(memory.soft.float(), memory.grey.numpy(), view.grey.numpy())
         if there is None:  # a cut: another scene has other objects
             absent = torch.full((len(memory.ids),), -1.0)
             return _belief(memory.ids, logits, absent.clamp(0), absent)
@@ -103,14 +115,14 @@ class Affinity:
         asked = torch.where(lost, self.again, self.present)
         rows = (~lost | (looks.amax((1, 2)) > asked)).nonzero()[:, 0]  # the others cannot be found
         if len(rows):
-            logits[rows] = self._outlines(features, known[rows], looks[rows], there[rows], memory.soft[rows])
+            logits[rows] = self._outlines(view, known[rows], looks[rows], there[rows], memory.soft[rows])
         alike = _alikeness(logits, looks)
         quality = (_crispness(logits) * alike.clamp(0, 1)).sqrt()
         return _belief(memory.ids, logits, quality, alike - asked)
 
     def _outlines(
         self,
-        features: Features,
+        view: View,
         known: Moments,
         looks: Float[Tensor, "n y x"],
         there: Float[Tensor, "n h w"],
@@ -120,11 +132,11 @@ class Affinity:
         moved = [_blurred(p) for p in there]
         evidence = self.appearance * resize(looks, (there.shape[1], there.shape[2]))
         evidence += torch.stack([self._motion(p, odds) for p, odds in zip(there, moved, strict=True)])
-        evidence += colour_odds(colour_bins(features.guide.numpy()), known, self.colour)
+        evidence += colour_odds(view.bins, known, self.colour)
         rivals = ~_nested(before > 0.5, self.nested)
         claims = self.claim * torch.stack([_claim(p, odds) for p, odds in zip(there, moved, strict=True)])
         evidence = exclusive(evidence, claims, rivals)
-        logits = log_odds(self._outlined(features, evidence.sigmoid()), SURE)
+        logits = log_odds(self._outlined(view.features, evidence.sigmoid()), SURE)
         return exclusive(logits, torch.zeros_like(logits), rivals)  # outlines may have met again
 
     def commit(self, memory: AffinityMemory, features: Features, belief: Prediction) -> AffinityMemory:
@@ -160,9 +172,12 @@ class Affinity:
         """Whether a new scene begins: what is known of the old one's objects would only mislead."""
         return carried(memory.soft.float(), memory.grey.numpy(), grey(features).numpy()) is None
 
-    def _describe(self, features: Features) -> Float[Tensor, "m d"]:
-        colour = nnf.avg_pool2d(features.guide.permute(2, 0, 1)[None].float() / 255 - 0.5, STRIDE)[0]
-        return descriptors(features.keys.float(), features.detail.float(), colour, self.context)
+    def _view(self, features: Features) -> View:
+        if not self._last or self._last[0].features is not features:
+            colour = nnf.avg_pool2d(features.guide.permute(2, 0, 1)[None].float() / 255 - 0.5, STRIDE)[0]
+            cells = descriptors(features.keys.float(), features.detail.float(), colour, self.context)
+            self._last[:] = [View(features, cells, colour_bins(features.guide.numpy()), grey(features))]
+        return self._last[0]
 
     def _motion(self, there: Float[Tensor, "h w"], odds: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
         """What the carried mask says: its log odds, blurred by what the flow is wrong, and less far away from it."""
@@ -202,8 +217,9 @@ class Affinity:
         if not seen.any():
             return memory
         at, hard, share = at[seen], hard[seen], share[seen]
-        colours = colour_shares(colour_bins(features.guide.numpy()), hard, self.around)
-        new = moments(self._describe(features), _cells(hard.float()).flatten(1), colours)
+        view = self._view(features)
+        colours = colour_shares(view.bins, hard, self.around)
+        new = moments(view.cells, _cells(hard.float()).flatten(1), colours)
         old, first = memory.recent[at], memory.anchor[at]
         begins = (first.moment == 0).all(1)
         anchor = memory.anchor.put(at, first.mix(new, begins.float()))

@@ -17,12 +17,16 @@ RARE = 2e-4  # share of the pixels below which a colour says nothing
 SURE = 0.03  # a soft mask is trusted no further than this from 0 and 1
 
 
+# Bin numbers of the 256 values of L, a and b.
+_SCALE = np.arange(256)
+_SPREAD = np.clip((_SCALE - 128) * CHROMA + 128, 0, 255).astype(np.int32)
+_TABLES = [(values * BINS // 256).astype(np.int32) * BINS**k for k, values in ((2, _SCALE), (1, _SPREAD), (0, _SPREAD))]
+
+
 def colour_bins(image: Image) -> Int32[np.ndarray, "h w"]:
     """The colour bin of every pixel."""
-    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.float32)
-    lab[..., 1:] = np.clip((lab[..., 1:] - 128) * CHROMA + 128, 0, 255)
-    cell = lab.astype(np.int32) * BINS // 256
-    bins: Int32[np.ndarray, "h w"] = (cell[..., 0] * BINS + cell[..., 1]) * BINS + cell[..., 2]
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+    bins: Int32[np.ndarray, "h w"] = sum(table[lab[..., k]] for k, table in enumerate(_TABLES))
     return bins
 
 

@@ -47,7 +47,7 @@ class Settings:
     twin_frames: int = 6  # tracklet NMS: frames of agreement at which the weaker one is dropped
     score_gamma: float = 0.0  # 0: an object's score is the mean of its key frames; more: support counts
     max_lost: int | None = None  # frames without a mask after which an object is forgotten; None: never
-    max_objects: int | None = None  # objects tracked at once; None: as many as are found
+    max_objects: int = 256  # objects remembered at once: what is in sight comes first, then what was lost last
     feature_memory: int = 64 * MIB  # bytes of features kept in memory for the backward phase
     feature_disk: int = 4096 * MIB  # bytes more on disk; beyond both, features are computed again
 
@@ -79,6 +79,7 @@ class State(Generic[M, S]):
     sight: S  # the segmenter's
     tallies: Mapping[int, Tally] = field(default_factory=dict)
     born: int = 0
+    refused: int = 0  # detections that began no object, for there were `max_objects` in sight
 
 
 @dataclass(frozen=True)
@@ -107,17 +108,19 @@ class Sam2Bmp(Generic[F, M, S]):
     def run(self, video: Video, watch: Watch) -> VideoResult:
         """All masklets of a video: forward phase, backward phase, filters."""
         book = TrackBook()
+        refused = 0
         with FeatureStore[F](self.settings.feature_memory, self.settings.feature_disk) as store:
             for frame, features, seen, state in self.forward(video):
                 store.keep(frame.index, features)
                 for s in seen:
                     book.note(s.id, frame.index, s.sighting())
+                refused = state.refused
                 watch("forward", frame.index + 1, len(video) or None, len(state.tallies))
             # Completion adds no key frame: what lacks support now need not be completed.
             supported = keep_supported(book.masklets(), self.settings.key_ratio)
             book = TrackBook({m.id: dict(m.sightings) for m in supported})
             complete(self.propagator, video, book, store, self.settings.backward_window, watch)
-        return self._result(video, book)
+        return self._result(video, book, refused)
 
     def stream(self, frames: Iterable[Frame]) -> Iterator[FrameMasks]:
         """The forward phase alone: every frame's objects, as soon as the segmenter's look-ahead allows."""
@@ -155,7 +158,9 @@ class Sam2Bmp(Generic[F, M, S]):
         iou = mask_iou(own, sure.masks)
         links = match(iou, at.match_iou)
         old = follow(belief, own, sure, links)
-        new = self.begin(state, old, sure[links.free_cols], unsure)
+        born = self.begin(state, old, sure[links.free_cols], unsure)
+        new = born[: max(at.max_objects - sum(bool(s.mask.any()) for s in old), 0)]
+        refused = state.refused + len(born) - len(new)
 
         corrects = CORRECTS[at.memory]
         corrected = {belief.ids[r]: sure.masks[c] for r, c in links.pairs if corrects(float(iou[r, c]), at.drift_iou)}
@@ -163,7 +168,9 @@ class Sam2Bmp(Generic[F, M, S]):
             state.memory, features, belief.only([r for r, id in enumerate(belief.ids) if id not in corrected])
         )
         memory, _ = self.propagator.prompt(memory, features, {**corrected, **{s.id: s.mask for s in new}})
-        return old + new, self.forget_lost(replace(state, memory=memory, born=state.born + len(new)), old + new)
+        return old + new, self.forget_lost(
+            replace(state, memory=memory, born=state.born + len(new), refused=refused), old + new
+        )
 
     def begin(self, state: State[M, S], old: Sequence[Seen], sure: Detections, unsure: Detections) -> list[Seen]:
         """New trajectories: unmatched confident detections, and proposals where nothing is tracked yet."""
@@ -177,27 +184,30 @@ class Sam2Bmp(Generic[F, M, S]):
             if not (mask_iou(mask, stack(tracked, size)) >= self.settings.novel_iou).any():
                 born.append((unsure[[c]], Source.FORWARD))
                 tracked.append(mask[0])
-        if self.settings.max_objects is not None:
-            born = born[: max(self.settings.max_objects - len(state.tallies), 0)]
         return [
             Seen(state.born + n, d.masks[0], source, float(d.scores[0]), int(d.labels[0]), 1.0)
             for n, (d, source) in enumerate(born, start=1)
         ]
 
     def forget_lost(self, state: State[M, S], seen: Sequence[Seen]) -> State[M, S]:
-        """Counts votes and absences; drops from the memory what has been absent for too long."""
+        """Counts votes and absences; drops from the memory what has been absent for too long, or for longest."""
         tallies = {s.id: tallied(state.tallies.get(s.id, Tally()), s) for s in seen}
-        limit = self.settings.max_lost
-        gone = [id for id, tally in tallies.items() if limit is not None and tally.lost > limit]
+        longest = sorted(tallies, key=lambda id: -tallies[id].lost)
+        limit, excess = self.settings.max_lost, max(len(tallies) - self.settings.max_objects, 0)
+        gone = [id for n, id in enumerate(longest) if n < excess or (limit is not None and tallies[id].lost > limit)]
         kept = {id: tally for id, tally in tallies.items() if id not in gone}
         memory = self.propagator.forget(state.memory, gone) if gone else state.memory
         return replace(state, memory=memory, tallies=kept)
 
-    def _result(self, video: Video, book: TrackBook) -> VideoResult:
+    def _result(self, video: Video, book: TrackBook, refused: int) -> VideoResult:
         at = self.settings
         kept = drop_twins(keep_supported(book.masklets(), at.key_ratio), at.twin_iou, at.twin_frames)
         masklets = tuple(replace(named(m, at.score_gamma), id=n) for n, m in enumerate(kept, start=1))
         notes = [video.damage] if video.damage else []
+        if refused:
+            notes.append(
+                f"{refused} detections began no object: max_objects = {at.max_objects} were in sight; raise it"
+            )
         if not masklets:
             notes.append(f"no object: too few detections score above conf = {at.conf:g}; lower it, such as conf=0.3")
         provenance = Provenance("sam2bmp", asdict(at), notes=tuple(notes))
