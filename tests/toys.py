@@ -146,6 +146,9 @@ class ToyPropagator:
         colour = features[int(at[1] / 2), int(at[0] / 2)]
         return (features == colour).all(-1)
 
+    def branch(self, memory: ToyMemory, origins: Mapping[int, int]) -> ToyMemory:
+        return ToyMemory(*({n: held[o] for n, o in origins.items()} for held in (memory.anchors, memory.recent)))
+
     def forget(self, memory: ToyMemory, ids: Iterable[int]) -> ToyMemory:
         gone = set(ids)
         return ToyMemory(

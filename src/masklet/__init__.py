@@ -8,7 +8,7 @@
 from masklet.api import load, segment, stream, track
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame, Video
-from masklet.core.instances import Box, Detections, FrameMasks, Point, Prediction
+from masklet.core.instances import Box, Clicks, Detections, FrameMasks, Point, Prediction
 from masklet.core.masks import Rle
 from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
 from masklet.core.result import Comparison, Provenance, VideoResult
@@ -19,6 +19,7 @@ from masklet.version import __version__
 
 __all__ = [
     "Box",
+    "Clicks",
     "Comparison",
     "Detections",
     "Frame",

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
-from masklet.core.instances import Box, FrameMasks, Point, Prompt
+from masklet.core.instances import Box, Clicks, FrameMasks, Point, Prompt
 from masklet.core.protocols import Propagator, Segmenter, Watch
 from masklet.core.result import VideoResult
 from masklet.io.video import frames_of, open_video
@@ -244,6 +244,8 @@ def checked_prompt(frame: int, id: int, prompt: Any, video: Video) -> Prompt:
     where, (h, w) = f"prompt for object {id} in frame {frame}", video.size
     if not isinstance(id, Integral) or id < 1:
         raise InputError(f"{where}: ids are whole numbers; ids count from 1")
+    if isinstance(prompt, Clicks):
+        return checked_clicks(frame, id, prompt, video)
     if isinstance(prompt, Box):
         inside = Box(max(prompt.x0, 0), max(prompt.y0, 0), min(prompt.x1, w), min(prompt.y1, h))
         if not (inside.x0 < inside.x1 and inside.y0 < inside.y1):
@@ -255,10 +257,19 @@ def checked_prompt(frame: int, id: int, prompt: Any, video: Video) -> Prompt:
         return prompt
     mask = prompt.bool() if isinstance(prompt, Tensor) else torch.from_numpy(np.asarray(prompt).astype(bool))
     if mask.ndim != 2:
-        raise InputError(f"{where}: {type(prompt).__name__} is no prompt; give a mask [h, w], a Box or a Point")
+        raise InputError(f"{where}: {type(prompt).__name__} is no prompt; give a mask [h, w], a Box, a Point or Clicks")
     if tuple(mask.shape) != (h, w):
         size = "x".join(str(n) for n in reversed(mask.shape))
         raise InputError(f"{where}: the mask is {size}, the video {w}x{h}; make the mask from the video's frame")
     if not mask.any():
         raise InputError(f"{where}: the mask is empty; mark at least one pixel")
     return mask
+
+
+def checked_clicks(frame: int, id: int, clicks: Clicks, video: Video) -> Clicks:
+    """Points and a box that lie within the video, at least one of them on the object."""
+    if not (clicks.box or any(p.inside for p in clicks.points)):
+        raise InputError(f"prompt for object {id} in frame {frame}: no point is on the object; give one, or a box")
+    for part in (*clicks.points, *([clicks.box] if clicks.box else [])):
+        checked_prompt(frame, id, part, video)
+    return clicks

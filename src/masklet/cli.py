@@ -89,7 +89,7 @@ def track_command(
         list[str],
         typer.Option(
             metavar="FRAME:ID:WHAT",
-            help="An object: FRAME from 0, ID from 1, WHAT a mask.png, box=x0,y0,x1,y1 or point=x,y; repeatable.",
+            help="FRAME from 0, ID from 1, WHAT: mask.png, box=x0,y0,x1,y1, point=x,y or outside=x,y; repeatable.",
         ),
     ],
     propagator: PropagatorName = "affinity",

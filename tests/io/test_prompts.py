@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.core.instances import Box, Point
+from masklet.core.instances import Box, Clicks, Point
 from masklet.io.prompts import read_prompts
 
 
@@ -63,6 +63,18 @@ def test_what_is_malformed_is_named(text: str, message: str, mask: Path, monkeyp
         read_prompts([text])
 
 
-def test_two_prompts_for_one_object_in_one_frame() -> None:
+def test_a_mask_stands_alone(mask: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(mask)
     with pytest.raises(InputError, match="object 1 has a prompt in frame 0 already"):
-        read_prompts(["0:1:point=1,1", "0:1:point=2,2"])
+        read_prompts(["0:1:point=1,1", "0:1:grey.png"])
+
+
+def test_points_and_a_box_of_one_object_are_one_prompt() -> None:
+    texts = ["0:1:point=3,4", "0:1:outside=9,9", "0:1:box=1,2,8,9", "2:1:point=5,5"]
+    clicks = Clicks((Point(3, 4), Point(9, 9, inside=False)), Box(1, 2, 8, 9))
+    assert read_prompts(texts) == {0: {1: clicks}, 2: {1: Point(5, 5)}}
+
+
+def test_one_object_has_one_box_in_a_frame() -> None:
+    with pytest.raises(InputError, match="a box in this frame already"):
+        read_prompts(["0:1:box=1,2,8,9", "0:1:point=2,3", "0:1:box=1,2,9,9"])

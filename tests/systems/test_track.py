@@ -63,7 +63,7 @@ def test_a_prompt_beyond_the_end_is_refused_alone_and_noted_beside_others() -> N
 def test_the_provenance_names_the_prompts() -> None:
     system: VideoSystem = Track(ToyPropagator(), {3: {2: Point(6, 6)}, 0: {1: square(4, 4)}})
     result = system.run(World([still(4, 4)]), lambda *_: None)
-    assert result.provenance.settings["prompts"] == ["0:1:mask", "3:2:Point(x=6, y=6)"]
+    assert result.provenance.settings["prompts"] == ["0:1:mask", "3:2:Point(x=6, y=6, inside=True)"]
 
 
 def test_an_object_of_which_nothing_is_found_is_noted() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,17 +42,26 @@ class Prediction:
     logits: Float[Tensor, "n k h w"]  # at the propagator's own resolution; > 0: inside
     quality: Float[Tensor, "n k"]  # expected mask IoU, 0 to 1
     presence: Float[Tensor, "n k"]  # > 0: the object is in the frame
+    tokens: Float[Tensor, "n k c"] | None = None  # what the propagator wants to have back with `commit`
 
     def only(self, rows: Sequence[int]) -> Prediction:
         """The belief about some rows."""
         at = torch.as_tensor(rows, dtype=torch.int64)
-        return Prediction(tuple(self.ids[r] for r in rows), self.logits[at], self.quality[at], self.presence[at])
+        return self._at(tuple(self.ids[r] for r in rows), lambda x: x[at])
+
+    def pick(self, choice: Int64[Tensor, " n"]) -> Prediction:
+        """One hypothesis of each object (k = 1)."""
+        rows = torch.arange(len(self.ids))
+        return self._at(self.ids, lambda x: x[rows, choice][:, None])
 
     @property
     def best(self) -> Prediction:
         """Each object's hypothesis of highest quality (k = 1)."""
-        at = torch.arange(len(self.ids)), self.quality.argmax(dim=1)
-        return Prediction(self.ids, *(x[at][:, None] for x in (self.logits, self.quality, self.presence)))
+        return self.pick(self.quality.argmax(dim=1))
+
+    def _at(self, ids: tuple[int, ...], part: Callable[[Tensor], Tensor]) -> Prediction:
+        tokens = None if self.tokens is None else part(self.tokens)
+        return Prediction(ids, part(self.logits), part(self.quality), part(self.presence), tokens)
 
     def masks(self, size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
         """The best hypotheses at the video's size; empty where the object is held to be absent."""
@@ -72,13 +81,29 @@ class Box:
 
 @dataclass(frozen=True)
 class Point:
-    """A prompt: the object covers this pixel."""
+    """A prompt: the object covers this pixel, or does not."""
 
     x: float
     y: float
+    inside: bool = True
 
 
-Prompt = Tensor | Box | Point  # a Tensor is a mask, Bool[h w]
+@dataclass(frozen=True)
+class Clicks:
+    """A prompt: all that a user has marked of the object in this frame so far, in that order."""
+
+    points: tuple[Point, ...]
+    box: Box | None = None
+
+    @staticmethod
+    def of(prompt: Box | Point | Clicks) -> Clicks:
+        """A box or a point as clicks."""
+        if isinstance(prompt, Box):
+            return Clicks((), prompt)
+        return Clicks((prompt,)) if isinstance(prompt, Point) else prompt
+
+
+Prompt = Tensor | Box | Point | Clicks  # a Tensor is a mask, Bool[h w]
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,10 @@ class Propagator(Protocol[F, M]):
         """The memory without these objects."""
         ...
 
+    def branch(self, memory: M, origins: Mapping[int, int]) -> M:
+        """The memory of the objects {new id: old id} alone; one old id may live on under several new ones."""
+        ...
+
 
 Watch = Callable[[str, int, int | None, int], None]  # phase, frames done, frames in all if known, objects
 

@@ -13,9 +13,9 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from masklet.core.errors import InputError
-from masklet.core.instances import Box, Point, Prompt
+from masklet.core.instances import Box, Clicks, Point, Prompt
 
-FORM = "write it as FRAME:ID:mask.png, FRAME:ID:box=x0,y0,x1,y1 or FRAME:ID:point=x,y"
+FORM = "write it as FRAME:ID:mask.png, FRAME:ID:box=x0,y0,x1,y1, FRAME:ID:point=x,y or FRAME:ID:outside=x,y"
 
 
 def read_prompts(texts: Sequence[str]) -> dict[int, dict[int, Prompt]]:
@@ -23,10 +23,23 @@ def read_prompts(texts: Sequence[str]) -> dict[int, dict[int, Prompt]]:
     prompts: dict[int, dict[int, Prompt]] = {}
     for text in texts:
         frame, id, prompt = read_prompt(text)
-        if id in prompts.setdefault(frame, {}):
+        earlier = prompts.setdefault(frame, {}).get(id)
+        if earlier is None:
+            prompts[frame][id] = prompt
+        elif isinstance(earlier, Tensor) or isinstance(prompt, Tensor):
             raise InputError(f"--prompt {text}: object {id} has a prompt in frame {frame} already; give one of them")
-        prompts[frame][id] = prompt
+        else:
+            prompts[frame][id] = together(text, earlier, prompt)
     return prompts
+
+
+def together(text: str, earlier: Box | Point | Clicks, more: Box | Point | Clicks) -> Clicks:
+    """Points and a box of one object in one frame, as one prompt."""
+    parts = Clicks.of(earlier), Clicks.of(more)
+    boxes = [p.box for p in parts if p.box]
+    if len(boxes) > 1:
+        raise InputError(f"--prompt {text}: the object has a box in this frame already; give one of them")
+    return Clicks(parts[0].points + parts[1].points, boxes[0] if boxes else None)
 
 
 def read_prompt(text: str) -> tuple[int, int, Prompt]:
@@ -38,7 +51,11 @@ def read_prompt(text: str) -> tuple[int, int, Prompt]:
     if what.startswith("box="):
         return frame, id, Box(*_numbers(text, what, 4))
     if what.startswith("point="):
-        return frame, id, Point(*_numbers(text, what, 2))
+        x, y = _numbers(text, what, 2)
+        return frame, id, Point(x, y)
+    if what.startswith("outside="):
+        x, y = _numbers(text, what, 2)
+        return frame, id, Point(x, y, inside=False)
     return frame, id, read_mask(Path(what), id)
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Float16, Int32, UInt8
 from torch import Tensor
 
 from masklet.core.frames import Frame
-from masklet.core.instances import Box, Point, Prediction, Prompt
+from masklet.core.instances import Box, Clicks, Point, Prediction, Prompt
 from masklet.core.masks import resize, stack
 from masklet.models.encoder import STRIDE, Encoder, Features
 from masklet.nn.outline import colour_bins, guided_lines
@@ -164,9 +164,12 @@ class Affinity:
     def forget(self, memory: AffinityMemory, ids: Iterable[int]) -> AffinityMemory:
         """The memory without these objects."""
         gone = set(ids)
-        rows = torch.tensor([r for r, id in enumerate(memory.ids) if id not in gone], dtype=torch.int64)
-        kept = tuple(id for id in memory.ids if id not in gone)
-        return replace(memory, ids=kept, anchor=memory.anchor[rows], recent=memory.recent[rows], soft=memory.soft[rows])
+        return self.branch(memory, {id: id for id in memory.ids if id not in gone})
+
+    def branch(self, memory: AffinityMemory, origins: Mapping[int, int]) -> AffinityMemory:
+        """The memory of the objects {new id: old id} alone."""
+        rows = torch.tensor([memory.ids.index(old) for old in origins.values()], dtype=torch.int64)
+        return AffinityMemory(tuple(origins), memory.anchor[rows], memory.recent[rows], memory.soft[rows], memory.grey)
 
     def _cut(self, memory: AffinityMemory, features: Features) -> bool:
         """Whether a new scene begins: what is known of the old one's objects would only mislead."""
@@ -239,7 +242,19 @@ def as_mask(prompt: Prompt, features: Features) -> Bool[Tensor, "h w"]:
         return _grown(_box_seed(prompt, features), features)
     if isinstance(prompt, Point):
         return _grown(_point_seed(prompt, features), features)
+    if isinstance(prompt, Clicks):
+        return _clicked(prompt, features)
     return prompt
+
+
+def _clicked(clicks: Clicks, features: Features) -> Bool[Tensor, "h w"]:
+    """What the box and each point inside stand for, together, without what the points outside stand for."""
+    inside: list[Prompt] = [p for p in clicks.points if p.inside]
+    inside += [clicks.box] if clicks.box else []
+    nothing = torch.zeros(features.size, dtype=torch.bool)
+    found = torch.stack([nothing, *(as_mask(p, features) for p in inside)]).any(0)
+    outside = torch.stack([nothing, *(as_mask(p, features) for p in clicks.points if not p.inside)]).any(0)
+    return found & ~outside
 
 
 def _box_seed(box: Box, features: Features) -> UInt8[np.ndarray, "h w"]:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from torch import Tensor
+
 from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
 from masklet.core.frames import Video
-from masklet.core.instances import Box, Point, Prompt
+from masklet.core.instances import Prompt
 from masklet.core.protocols import Propagator, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Source, TrackBook
@@ -73,7 +75,5 @@ def frames_there(video: Video) -> str:
 
 def described(prompts: Prompts) -> list[str]:
     """The prompts in a form that fits into the result's provenance."""
-    kinds = {
-        t: {i: p if isinstance(p, Box | Point) else "mask" for i, p in told.items()} for t, told in prompts.items()
-    }
+    kinds = {t: {i: "mask" if isinstance(p, Tensor) else p for i, p in told.items()} for t, told in prompts.items()}
     return [f"{t}:{i}:{p}" for t, told in sorted(kinds.items()) for i, p in told.items()]

@@ -1,0 +1,346 @@
+"""SAM 2 (Ravi et al. 2024) as a propagator, over the networks of transformers.
+
+The networks are transformers', all that is around them is ours: a bounded memory that is a value, objects in batches,
+and where transformers' session does otherwise, what the official code does.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from jaxtyping import BFloat16, Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from masklet.core.frames import Frame
+from masklet.core.instances import Box, Clicks, Point, Prediction, Prompt
+from masklet.core.masks import resize
+from masklet.models.sam2_memory import Bank, Entry, Policy, Reading, RecentFrames, Sam2Memory
+from masklet.nn.memory_attention import MemoryAttention
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB in 0 to 1
+ABSENT = -1024.0  # logit of every pixel of an object that is not in the frame
+SURE = 10.0  # logit of a pixel in a given mask; also the object score of a given mask that is not empty
+STEEPEST = 32.0  # logits of an earlier answer are held within this when clicks refine it
+BATCHES = (16, 8, 4, 2, 1)  # objects that go through the networks together
+
+
+@dataclass(frozen=True, eq=False)
+class Sam2Features:
+    """One frame as SAM 2 sees it, at strides 4, 8 and 16."""
+
+    fine: Float[Tensor, "e h4 w4"]
+    medium: Float[Tensor, "d h2 w2"]
+    coarse: Float[Tensor, "c h w"]
+    size: tuple[int, int]  # of the frame: h, w
+
+
+class Sam2:
+    """A propagator with three hypotheses for each object. Logits are at a quarter of the network's resolution."""
+
+    def __init__(
+        self,
+        net: Any,
+        policy: Policy | None = None,
+        *,
+        postprocess: bool = True,
+        prompts: int = 8,
+        weights: Mapping[str, str] | None = None,
+    ) -> None:
+        """
+        Args:
+            net: a `Sam2VideoModel` of transformers, in eval mode.
+            policy: what is read of the memory; None: `RecentFrames`, as published.
+            postprocess: the official builder's defaults: prompted masks are remembered as 0 and 1, and a single
+                mask that is not stable gives way to the best of three. The official evaluation tools go without.
+            prompts: conditioning frames that are held for each object: the first and the latest.
+            weights: sha256 of the weight files, by name.
+        """
+        self.net, self.policy = net, policy or RecentFrames()
+        self.postprocess, self.prompts, self.weights = postprocess, prompts, weights or {}
+        net.mask_decoder.dynamic_multimask_via_stability = postprocess
+        self.side = int(net.image_size)
+        self._attend = MemoryAttention(net.memory_attention)
+        with torch.no_grad():
+            self._constants()
+
+    def _constants(self) -> None:
+        """What does not depend on the video."""
+        net, grid = self.net, self.net.backbone_feature_sizes[-1]
+        self.device, self.dtype = net.no_memory_embedding.device, net.no_memory_embedding.dtype
+        at = {"device": self.device, "dtype": self.dtype}
+        mean, std = (torch.tensor(v, **at).view(3, 1, 1) for v in (MEAN, STD))
+        self._scale, self._shift = 1 / (255 * std), mean / std
+        around = net.vision_encoder.neck.position_encoding((1, net.hidden_dim, *grid), self.device, self.dtype)
+        self._position = around[0].flatten(1).T
+        spatial = net.memory_encoder.position_encoding((1, net.mem_dim, *grid), self.device, self.dtype)
+        # Row 0: of conditioning frames; row n: of n frames ago.
+        temporal = net.memory_temporal_positional_encoding.view(-1, 1, net.mem_dim).roll(1, 0)
+        self._memory_positions = spatial[0].flatten(1).T + temporal
+        self._image_positions = net.get_image_wide_positional_embeddings().to(self.dtype)
+        self._unasked = self._asked([], [])
+
+    # -- the propagator
+
+    @torch.no_grad()
+    def encode(self, frames: Sequence[Frame]) -> list[Sam2Features]:
+        """The image encoder, one frame at a time."""
+        return [self._encode(frame) for frame in frames]
+
+    def empty(self) -> Sam2Memory:
+        """The memory of no object."""
+        return Sam2Memory()
+
+    @torch.no_grad()
+    def predict(self, memory: Sam2Memory, features: Sam2Features) -> Prediction:
+        """Three hypotheses of every remembered object; tokens are the object pointers they would leave."""
+        readings = {id: self.policy.read(bank) for id, bank in memory.banks.items()}
+        rows: dict[int, tuple[Tensor, ...]] = {}
+        for ids in batches(readings):
+            conditioned = self._conditioned(features, [readings[id] for id in ids])
+            answer = self._decoded(features, conditioned, *self._unasked, several=True)
+            rows |= dict(zip(ids, zip(*answer, strict=True), strict=True))
+        return self._prediction(tuple(memory.banks), [rows[id] for id in memory.banks])
+
+    @torch.no_grad()
+    def commit(self, memory: Sam2Memory, features: Sam2Features, belief: Prediction) -> Sam2Memory:
+        """Remembers each object's best hypothesis; time goes on for all objects."""
+        best = belief.best
+        banks = {id: replace(bank, now=bank.now + 1, logits=None) for id, bank in memory.banks.items()}
+        assert best.tokens is not None
+        entries = self._entries(features, best, {id: memory.banks[id].now for id in best.ids}, binary=False)
+        for row, (id, entry) in enumerate(zip(best.ids, entries, strict=True)):
+            recent = (*banks[id].recent, entry)
+            banks[id] = self.policy.keep(replace(banks[id], recent=recent, logits=best.logits[row, 0]))
+        return Sam2Memory(banks)
+
+    @torch.no_grad()
+    def prompt(
+        self, memory: Sam2Memory, features: Sam2Features, prompts: Mapping[int, Prompt]
+    ) -> tuple[Sam2Memory, Prediction]:
+        """Each prompt makes this frame a conditioning frame of its object. The answer is at the frame's own size."""
+        banks = {id: memory.banks.get(id, Bank(now=1)) for id in prompts}
+        given = {id: p for id, p in prompts.items() if isinstance(p, Tensor)}
+        answers = [self._given(features, given)] if given else []
+        answers += [self._clicked(features, id, p, banks[id]) for id, p in prompts.items() if not isinstance(p, Tensor)]
+        for answer in answers:
+            entries = self._entries(features, answer, {id: banks[id].now - 1 for id in answer.ids}, self.postprocess)
+            for row, (id, entry) in enumerate(zip(answer.ids, entries, strict=True)):
+                banks[id] = banks[id].with_prompt(entry, answer.logits[row, 0], self.prompts)
+        return Sam2Memory({**memory.banks, **banks}), at_full_size(answers, given, tuple(prompts), features.size)
+
+    def forget(self, memory: Sam2Memory, ids: Iterable[int]) -> Sam2Memory:
+        """The memory without these objects."""
+        gone = set(ids)
+        return Sam2Memory({id: bank for id, bank in memory.banks.items() if id not in gone})
+
+    def branch(self, memory: Sam2Memory, origins: Mapping[int, int]) -> Sam2Memory:
+        """The memory of the objects {new id: old id} alone."""
+        return Sam2Memory({new: memory.banks[old] for new, old in origins.items()})
+
+    # -- the networks
+
+    def _encode(self, frame: Frame) -> Sam2Features:
+        """SAM 2's input: squeezed into a square, bicubic as Pillow does it."""
+        square = np.array(Image.fromarray(frame.image).resize((self.side, self.side), Image.Resampling.BICUBIC))
+        image = torch.from_numpy(square).to(self.device).permute(2, 0, 1).to(self.dtype)
+        seen = self.net.vision_encoder((image * self._scale - self._shift)[None])
+        fine, medium, coarse = seen.fpn_hidden_states
+        decoder = self.net.mask_decoder
+        return Sam2Features(decoder.conv_s0(fine)[0], decoder.conv_s1(medium)[0], coarse[0], frame.size)
+
+    def _conditioned(self, features: Sam2Features, readings: Sequence[Reading]) -> Float[Tensor, "b c h w"]:
+        """The frame, conditioned on the memory of each object."""
+        read = [self._read(reading) for reading in readings]
+        keys, values = (torch.stack(x) for x in zip(*read, strict=True))
+        current = features.coarse.flatten(1).T + 0.1 * self._position
+        tokens = self._attend(current, keys, values, len(readings[0].pointers) * self._splits)
+        return tokens.transpose(1, 2).reshape(len(readings), *features.coarse.shape)
+
+    @property
+    def _splits(self) -> int:
+        """Tokens that a pointer is cut into."""
+        return int(self.net.hidden_dim // self.net.mem_dim)
+
+    def _read(self, reading: Reading) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"]]:
+        """A bank's reading as keys and values of memory attention."""
+        frames = torch.stack([e.spatial for e in reading.frames if e.spatial is not None]).to(self.dtype)
+        frame_keys = frames + self._memory_positions[list(reading.ranks)]
+        if reading.frame_weights is not None:
+            frame_keys = frame_keys * self._tensor(reading.frame_weights)[:, None, None]
+        if not reading.pointers:
+            return frame_keys.flatten(0, 1), frames.flatten(0, 1)
+        pointers = torch.stack([e.pointer for e in reading.pointers])
+        tokens = pointers.reshape(len(pointers), self._splits, -1)
+        pointer_keys = tokens + self._when(reading.distances)[:, None]
+        if reading.pointer_weights is not None:
+            pointer_keys = pointer_keys * self._tensor(reading.pointer_weights)[:, None, None]
+        keys = torch.cat([frame_keys.flatten(0, 1), pointer_keys.flatten(0, 1)])
+        return keys, torch.cat([frames.flatten(0, 1), tokens.flatten(0, 1)])
+
+    def _tensor(self, values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, device=self.device, dtype=self.dtype)
+
+    def _when(self, distances: Sequence[float]) -> Float[Tensor, "n d"]:
+        """Encodings of how long ago the pointers are from."""
+        if not self.net.config.enable_temporal_pos_encoding_for_object_pointers:
+            return torch.zeros(len(distances), self.net.mem_dim, device=self.device, dtype=self.dtype)
+        encoded = sines(torch.tensor(distances, device=self.device), self.net.hidden_dim)
+        when: Tensor = self.net.temporal_positional_encoding_projection_layer(encoded.to(self.dtype))
+        return when
+
+    def _asked(self, points: Sequence[tuple[float, float]], labels: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Tokens of points (in the network's pixels; 1 inside, 0 outside, 2 and 3 a box's corners), and no mask."""
+        coords = torch.tensor(points or [(0.0, 0.0)], device=self.device, dtype=self.dtype)
+        marks = torch.tensor(labels or [-1], device=self.device, dtype=torch.int32)
+        sparse, dense = self.net.prompt_encoder(coords[None, None], marks[None, None], None, None)
+        return sparse, dense
+
+    def _decoded(
+        self,
+        features: Sam2Features,
+        conditioned: Float[Tensor, "b c h w"],
+        sparse: Float[Tensor, "1 1 s c"],
+        dense: Float[Tensor, "1 c h w"],
+        *,
+        several: bool,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The mask decoder: logits [b k h w], predicted mask IoU [b k], object score [b k], object pointers [b k c]."""
+        logits, quality, tokens, presence = self.net.mask_decoder(
+            image_embeddings=conditioned,
+            image_positional_embeddings=self._image_positions,
+            sparse_prompt_embeddings=sparse.expand(len(conditioned), -1, -1, -1),
+            dense_prompt_embeddings=dense,
+            multimask_output=several,
+            high_resolution_features=[features.fine[None], features.medium[None]],
+        )
+        there = presence[:, 0] > 0
+        pointers = torch.where(
+            there[:, :, None], self.net.object_pointer_proj(tokens[:, 0]), self.net.no_object_pointer
+        )
+        logits = torch.where(there[:, :, None, None], logits[:, 0], ABSENT)
+        return logits, quality[:, 0], presence[:, 0].expand(-1, quality.shape[2]), pointers
+
+    def _prediction(self, ids: tuple[int, ...], rows: Sequence[tuple[Tensor, ...]]) -> Prediction:
+        """Beliefs leave the device, pointers stay."""
+        if not rows:
+            side, c = self.side // 4, self.net.hidden_dim
+            none = torch.zeros(0, 3)
+            return Prediction(ids, torch.zeros(0, 3, side, side), none, none, torch.zeros(0, 3, c))
+        logits, quality, presence, tokens = (torch.stack(x) for x in zip(*rows, strict=True))
+        return Prediction(ids, logits.float().cpu(), quality.float().cpu(), presence.float().cpu(), tokens)
+
+    def _given(self, features: Sam2Features, masks: Mapping[int, Bool[Tensor, "y x"]]) -> Prediction:
+        """Given masks are believed as they are; only their pointers come from the network."""
+        small = [
+            nnf.interpolate(m[None, None].float(), (self.side,) * 2, mode="bilinear", antialias=True)[0]
+            for m in masks.values()
+        ]
+        squares = (torch.stack(small) >= 0.5).to(self.device, self.dtype)
+        seen = squares.flatten(1).any(1)
+        dense = self.net.prompt_encoder.mask_embed(self.net.mask_downsample(squares))
+        coarse = features.coarse[None].expand(len(squares), -1, -1, -1)
+        *_, pointers = self._decoded(features, coarse, self._unasked[0], dense, several=False)
+        pointers = torch.where(seen[:, None, None], pointers, self.net.no_object_pointer)
+        sure = nnf.interpolate(
+            squares.float() * 2 * SURE - SURE, (self.side // 4,) * 2, mode="bilinear", antialias=True
+        )
+        presence = (seen.float() * 2 * SURE - SURE).cpu()[:, None]
+        return Prediction(tuple(masks), sure.cpu(), torch.ones_like(presence), presence, pointers)
+
+    def _clicked(self, features: Sam2Features, id: int, prompt: Box | Point | Clicks, bank: Bank) -> Prediction:
+        """The decoder's answer to clicks and boxes, in the light of what is remembered and was answered before."""
+        points, labels = marks(prompt, features.size, self.side)
+        reading = self.policy.read(bank.before(bank.now - 1))
+        conditioned = features.coarse[None] + self.net.no_memory_embedding.view(1, -1, 1, 1)
+        if reading.frames:
+            conditioned = self._conditioned(features, [reading])
+        sparse, dense = self._asked(points, labels)
+        if bank.logits is not None:
+            earlier = bank.logits.to(self.device, self.dtype).clamp(-STEEPEST, STEEPEST)
+            dense = self.net.prompt_encoder.mask_embed(earlier[None, None])
+        answer = self._decoded(features, conditioned, sparse, dense, several=len(labels) < 2)
+        return self._prediction((id,), [tuple(x[0] for x in answer)]).best
+
+    def _entries(
+        self, features: Sam2Features, answer: Prediction, times: Mapping[int, int], binary: bool
+    ) -> list[Entry]:
+        """The memory encoder: what is remembered of each object in this frame."""
+        spatial = [
+            m for rows in split(range(len(answer.ids))) for m in self._remembered(features, answer.only(rows), binary)
+        ]
+        assert answer.tokens is not None
+        found = zip(answer.ids, answer.tokens[:, 0], answer.quality[:, 0], answer.presence[:, 0], spatial, strict=True)
+        return [Entry(times[id], pointer, float(q), float(p), m) for id, pointer, q, p, m in found]
+
+    def _remembered(self, features: Sam2Features, answer: Prediction, binary: bool) -> BFloat16[Tensor, "b p d"]:
+        """Spatial memories of the best masks (SAM 2, section 4: memory encoder)."""
+        logits = answer.logits.to(self.device, self.dtype)
+        large = nnf.interpolate(logits, (self.side,) * 2, mode="bilinear", align_corners=False)
+        soft = (large > 0).to(self.dtype) if binary else large.sigmoid()
+        encoder, config = self.net.memory_encoder, self.net.config
+        marked = encoder.mask_downsampler(soft * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc)
+        fused = encoder.memory_fuser(encoder.feature_projection(features.coarse[None]) + marked)
+        spatial = encoder.projection(fused).flatten(2).transpose(1, 2)
+        if self.net.occlusion_spatial_embedding_parameter is not None:
+            absent = (answer.presence <= 0).to(self.device, self.dtype)
+            spatial = spatial + absent[:, :, None] * self.net.occlusion_spatial_embedding_parameter
+        remembered: Tensor = spatial.to(torch.bfloat16)
+        return remembered
+
+
+def batches(readings: Mapping[int, Reading]) -> Iterator[list[int]]:
+    """Ids whose readings have one shape, in groups of at most 16, 8, 4, 2 or 1: few shapes for a compiler."""
+    alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for id, reading in readings.items():
+        alike[reading.shape].append(id)
+    for ids in alike.values():
+        yield from split(ids)
+
+
+def split(rows: Sequence[int]) -> Iterator[list[int]]:
+    """Rows in groups of the sizes that are run together."""
+    rest = list(rows)
+    while rest:
+        size = next(b for b in BATCHES if b <= len(rest))
+        yield rest[:size]
+        rest = rest[size:]
+
+
+def sines(positions: Float[Tensor, " n"], dim: int) -> Float[Tensor, "n d"]:
+    """Sine encodings of positions (Vaswani et al. 2017), sines first."""
+    steps = torch.arange(dim // 2, device=positions.device) // 2
+    angles = positions[:, None] / 10000 ** (4 * steps / dim)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def marks(
+    prompt: Box | Point | Clicks, size: tuple[int, int], side: int
+) -> tuple[list[tuple[float, float]], list[int]]:
+    """A prompt's points in the network's pixels, and what they are: 1 inside, 0 outside, 2 and 3 a box's corners."""
+    clicks = Clicks.of(prompt)
+    box = clicks.box
+    found = [(box.x0, box.y0, 2), (box.x1, box.y1, 3)] if box else []
+    found += [(p.x, p.y, int(p.inside)) for p in clicks.points]
+    return [(x * side / size[1], y * side / size[0]) for x, y, _ in found], [label for *_, label in found]
+
+
+def at_full_size(
+    answers: Sequence[Prediction], given: Mapping[int, Tensor], ids: tuple[int, ...], size: tuple[int, int]
+) -> Prediction:
+    """The answers to prompts in the order of the prompts; a given mask is answered exactly."""
+    rows = {id: answer.only([row]) for answer in answers for row, id in enumerate(answer.ids)}
+    if not rows:
+        return Prediction((), torch.zeros(0, 1, *size), torch.zeros(0, 1), torch.zeros(0, 1))
+    logits = [
+        given[id].cpu().float() * 2 * SURE - SURE if id in given else resize(rows[id].logits[:, 0], size)[0]
+        for id in ids
+    ]
+    quality, presence = (torch.cat([getattr(rows[id], name) for id in ids]) for name in ("quality", "presence"))
+    return Prediction(ids, torch.stack(logits)[:, None], quality, presence)
