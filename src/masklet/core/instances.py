@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from masklet.core.masks import resize
@@ -67,6 +67,32 @@ class Prediction:
         """The best hypotheses at the video's size; empty where the object is held to be absent."""
         best = self.best
         return (resize(best.logits[:, 0], size) > 0) & (best.presence > 0)[:, :, None]
+
+
+@dataclass(frozen=True)
+class Branches(Prediction):
+    """A belief in several pathways through time, the best first (SAM2Long). Here k counts pathways."""
+
+    origins: Int64[Tensor, "n k"] = field(kw_only=True)  # the pathway of the last frame that each one continues
+    hypotheses: Int64[Tensor, "n k"] = field(kw_only=True)  # by which of its hypotheses
+    totals: Float64[Tensor, "n k"] = field(kw_only=True)  # cumulative scores
+
+    @property
+    def best(self) -> Prediction:
+        """The best pathway so far, which need not have the mask of highest quality in this frame."""
+        return self.pick(torch.zeros(len(self.ids), dtype=torch.int64))
+
+    def only(self, rows: Sequence[int]) -> Branches:
+        """The belief about some rows."""
+        at = torch.as_tensor(rows, dtype=torch.int64)
+        plain = super().only(rows)
+        own = {"origins": self.origins[at], "hypotheses": self.hypotheses[at], "totals": self.totals[at]}
+        return Branches(plain.ids, plain.logits, plain.quality, plain.presence, plain.tokens, **own)
+
+    def pathways(self, ids: tuple[int, ...], rows: Sequence[tuple[int, int]]) -> Prediction:
+        """Some pathways, given as (row, pathway), as objects of their own."""
+        at, k = torch.tensor(rows, dtype=torch.int64).view(-1, 2).unbind(1)
+        return self._at(ids, lambda x: x[at, k][:, None])
 
 
 @dataclass(frozen=True)

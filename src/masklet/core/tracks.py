@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -53,17 +54,49 @@ class Masklet:
         return frozenset(t for t, s in self.sightings.items() if s.source in KEY)
 
 
+@dataclass(frozen=True)
+class Fork:
+    """One object in one frame along several pathways, the best first (SAM2Long)."""
+
+    frame: int
+    sightings: tuple[Sighting, ...]
+    origins: tuple[int, ...]  # which pathway of the frame before each one continues
+
+
 @dataclass
 class TrackBook:
     """The only mutable thing of a run: what has been said so far, as run lengths."""
 
     pages: dict[int, dict[int, Sighting]] = field(default_factory=dict)
+    _open: dict[int, list[Fork]] = field(default_factory=lambda: defaultdict(list))
 
     def note(self, id: int, frame: int, sighting: Sighting) -> None:
         """Writes down one sighting; an empty mask opens the page but is no sighting."""
         page = self.pages.setdefault(id, {})
         if sighting.mask.area:
             page[frame] = sighting
+
+    def branch(self, id: int, fork: Fork) -> None:
+        """Writes down the best pathway's sighting, to be replaced by that of the pathway that wins in the end."""
+        if len(set(fork.origins)) == 1:  # all go on from one: all before is decided
+            self._settle(id, fork.origins[0])
+        self._open[id].append(fork)
+        self.note(id, fork.frame, fork.sightings[0])
+
+    def settle(self) -> None:
+        """The best pathways have won."""
+        for id in list(self._open):
+            self._settle(id, 0)
+
+    def _settle(self, id: int, winner: int) -> None:
+        """Follows a pathway back through the open forks."""
+        page = self.pages.setdefault(id, {})
+        for fork in reversed(self._open.pop(id, [])):
+            before, now = page.get(fork.frame), fork.sightings[winner]
+            if before is None or before.source is now.source:  # a detection or a prompt in its place stays
+                page.pop(fork.frame, None)
+                self.note(id, fork.frame, now)
+            winner = fork.origins[winner]
 
     def masklets(self) -> tuple[Masklet, ...]:
         """Every object with at least one sighting, frames in order."""

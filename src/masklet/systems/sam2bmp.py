@@ -17,12 +17,12 @@ from torch import Tensor
 
 from masklet.core.features import MIB, FeatureStore
 from masklet.core.frames import Frame, Video, backward, with_future
-from masklet.core.instances import Detections, FrameMasks, Prediction
+from masklet.core.instances import Branches, Detections, FrameMasks, Prediction
 from masklet.core.masks import Rle, mask_iou, mask_nms, stack
 from masklet.core.matching import Matching, match
 from masklet.core.protocols import Propagator, Segmenter, Watch
 from masklet.core.result import Provenance, VideoResult
-from masklet.core.tracks import Sighting, Source, TrackBook
+from masklet.core.tracks import Fork, Sighting, Source, TrackBook
 from masklet.systems.filters import drop_twins, keep_supported, named
 
 F = TypeVar("F")
@@ -270,11 +270,30 @@ def complete(
 
 def note_all(book: TrackBook, frame: int, belief: Prediction, size: tuple[int, int], source: Source) -> None:
     """Writes a prediction into the book."""
+    if isinstance(belief, Branches):
+        note_branches(book, frame, belief, size, source)
+        return
+    for id, sighting in zip(belief.ids, sightings(belief, size, source), strict=True):
+        book.note(id, frame, sighting)
+
+
+def note_branches(book: TrackBook, frame: int, belief: Branches, size: tuple[int, int], source: Source) -> None:
+    """Writes every pathway into the book; one that is the same as another is looked at once."""
+    for row, id in enumerate(belief.ids):
+        origins = tuple(belief.origins[row].tolist())
+        pairs = list(zip(origins, belief.hypotheses[row].tolist(), strict=True))
+        unlike = {pair: (row, k) for k, pair in reversed(list(enumerate(pairs)))}
+        seen = sightings(belief.pathways((id,) * len(unlike), list(unlike.values())), size, source)
+        by_pair = dict(zip(unlike, seen, strict=True))
+        book.branch(id, Fork(frame, tuple(by_pair[pair] for pair in pairs), origins))
+
+
+def sightings(belief: Prediction, size: tuple[int, int], source: Source) -> list[Sighting]:
+    """Each object as it is believed to be seen."""
     label = 0 if source is Source.PROMPTED else -1
     best = belief.best
-    for row, (id, mask) in enumerate(zip(belief.ids, belief.masks(size), strict=True)):
-        quality, presence = float(best.quality[row, 0]), float(best.presence[row, 0])
-        book.note(id, frame, Sighting(Rle.encode(mask), source, quality, label, presence))
+    found = zip(belief.masks(size), best.quality[:, 0].tolist(), best.presence[:, 0].tolist(), strict=True)
+    return [Sighting(Rle.encode(mask), source, quality, label, presence) for mask, quality, presence in found]
 
 
 def features_backward(

@@ -1,0 +1,196 @@
+"""SAM2Long (Ding et al. 2024): a propagator's memory as a tree of hypotheses, without training.
+
+Every object has `paths` pathways, each a memory of its own with a cumulative score. In every frame each pathway offers
+its hypotheses, and the best continuations live on. Pathways that are still identical are one object of the propagator
+below, and are computed once. Which frames a SAM 2 pathway remembers, and how its keys are weighted, is a read policy of
+that propagator (`ReliableFrames`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
+
+import torch
+
+from masklet.core.frames import Frame
+from masklet.core.instances import Branches, Prediction, Prompt
+from masklet.core.protocols import Propagator
+
+F = TypeVar("F")
+M = TypeVar("M")
+
+EPSILON = 1e-5  # keeps the logarithm of a predicted mask IoU of 0 finite
+
+
+@dataclass(frozen=True)
+class Tree:
+    """One object's pathways, best first. A pathway is an id in the memory below; identical ones share it."""
+
+    paths: tuple[int, ...]
+    scores: tuple[float, ...]  # cumulative: the sum of ln(predicted mask IoU)
+    grown: bool = False  # whether a frame has followed the prompt; only then do pathways part
+
+
+@dataclass(frozen=True)
+class TreeMemory(Generic[M]):
+    """The memory of all pathways of all objects: a value."""
+
+    inner: M
+    trees: Mapping[int, Tree] = field(default_factory=dict)
+    used: int = 0  # ids given to pathways so far
+
+
+@dataclass(frozen=True)
+class MemoryTree(Generic[F, M]):
+    """A propagator of pathways over a propagator of hypotheses.
+
+    Attributes:
+        propagator: any; one with a single hypothesis is followed unchanged.
+        paths: pathways of each object.
+        uncertainty: the object score, a logit, that some pathway must exceed in absolute value for the frame to be
+            certain; in the others pathways are kept apart (SAM2Long 3.2; the paper and the official functions: 2,
+            the official command line: 1).
+    """
+
+    propagator: Propagator[F, M]
+    paths: int = 3
+    uncertainty: float = 2.0
+
+    @property
+    def weights(self) -> Mapping[str, str]:
+        """Of the propagator below."""
+        found: Mapping[str, str] = getattr(self.propagator, "weights", {})
+        return found
+
+    def encode(self, frames: Sequence[Frame]) -> list[F]:
+        """As the propagator below."""
+        return self.propagator.encode(frames)
+
+    def empty(self) -> TreeMemory[M]:
+        """The memory of no object."""
+        return TreeMemory(self.propagator.empty())
+
+    def predict(self, memory: TreeMemory[M], features: F) -> Branches:
+        """The pathways that live on in this frame, the best so far first: that one is the online answer."""
+        belief = self.propagator.predict(memory.inner, features)
+        row = {path: n for n, path in enumerate(belief.ids)}
+        choices = {id: self._choose(tree, belief, [row[p] for p in tree.paths]) for id, tree in memory.trees.items()}
+        origins = [[tree.paths.index(tree.paths[p]) for p, _ in choices[id][0]] for id, tree in memory.trees.items()]
+        hypotheses = [[c for _, c in kept] for kept, _ in choices.values()]
+        rows = [[row[tree.paths[p]] for p in old] for tree, old in zip(memory.trees.values(), origins, strict=True)]
+        shape = len(rows), self.paths
+        at, k = (
+            torch.tensor(rows, dtype=torch.int64).view(shape),
+            torch.tensor(hypotheses, dtype=torch.int64).view(shape),
+        )
+        totals = torch.tensor([s for _, s in choices.values()], dtype=torch.float64).view(shape)
+        tokens = None if belief.tokens is None else belief.tokens[at, k]
+        chosen = belief.logits[at, k], belief.quality[at, k], belief.presence[at, k], tokens
+        old = torch.tensor(origins, dtype=torch.int64).view(shape)
+        return Branches(tuple(memory.trees), *chosen, origins=old, hypotheses=k, totals=totals)
+
+    def _choose(self, tree: Tree, belief: Prediction, rows: Sequence[int]) -> tuple[list[tuple[int, int]], list[float]]:
+        """(pathway, hypothesis) of each pathway to come, and its cumulative score."""
+        quality, presence = belief.quality[rows].tolist(), belief.presence[rows, 0].tolist()
+        if tree.grown:
+            return select(tree.scores, quality, presence, self.uncertainty)
+        best = max(range(len(quality[0])), key=lambda c: quality[0][c])
+        return [(0, best)] * self.paths, list(tree.scores)
+
+    def commit(self, memory: TreeMemory[M], features: F, belief: Prediction) -> TreeMemory[M]:
+        """The chosen pathways become the pathways."""
+        assert isinstance(belief, Branches)
+        trees, used = dict(memory.trees), memory.used
+        origins: dict[int, int] = {}
+        rows: list[tuple[int, int]] = []  # of the belief, for each path that goes on
+        for row, id in enumerate(belief.ids):
+            new: dict[tuple[int, int], int] = {}
+            pairs = list(zip(belief.origins[row].tolist(), belief.hypotheses[row].tolist(), strict=True))
+            for slot, (origin, hypothesis) in enumerate(pairs):
+                if (origin, hypothesis) not in new:
+                    used += 1
+                    new[origin, hypothesis] = used
+                    origins[used] = memory.trees[id].paths[origin]
+                    rows.append((row, slot))
+            trees[id] = Tree(tuple(new[pair] for pair in pairs), tuple(belief.totals[row].tolist()), grown=True)
+        others = {p: p for id, tree in trees.items() if id not in belief.ids for p in tree.paths}
+        believed = belief.pathways(tuple(origins), rows)
+        inner = self.propagator.branch(memory.inner, {**others, **origins})
+        return TreeMemory(self.propagator.commit(inner, features, believed), trees, used)
+
+    def prompt(
+        self, memory: TreeMemory[M], features: F, prompts: Mapping[int, Prompt]
+    ) -> tuple[TreeMemory[M], Prediction]:
+        """What a user says is beyond doubt: an object's pathways go on from the best one."""
+        trees, used = dict(memory.trees), memory.used
+        for id in prompts:
+            if id in trees:
+                best = trees[id]
+                trees[id] = replace(best, paths=best.paths[:1] * self.paths, scores=best.scores[:1] * self.paths)
+            else:
+                used += 1
+                trees[id] = Tree((used,) * self.paths, (0.0,) * self.paths)
+        held = {p: p for id, tree in trees.items() if id in memory.trees for p in tree.paths}
+        inner = self.propagator.branch(memory.inner, held)
+        told = {trees[id].paths[0]: prompt for id, prompt in prompts.items()}
+        inner, answer = self.propagator.prompt(inner, features, told)
+        return TreeMemory(inner, trees, used), replace(answer, ids=tuple(prompts))
+
+    def forget(self, memory: TreeMemory[M], ids: Iterable[int]) -> TreeMemory[M]:
+        """The memory without these objects."""
+        gone = set(ids)
+        return self.branch(memory, {id: id for id in memory.trees if id not in gone})
+
+    def branch(self, memory: TreeMemory[M], origins: Mapping[int, int]) -> TreeMemory[M]:
+        """The memory of the objects {new id: old id} alone."""
+        trees: dict[int, Tree] = {}
+        paths: dict[int, int] = {}
+        used = memory.used
+        for new, old in origins.items():
+            tree = memory.trees[old]
+            fresh = {p: used + n for n, p in enumerate(dict.fromkeys(tree.paths), start=1)}
+            used += len(fresh)
+            paths |= {n: p for p, n in fresh.items()}
+            trees[new] = replace(tree, paths=tuple(fresh[p] for p in tree.paths))
+        return TreeMemory(self.propagator.branch(memory.inner, paths), trees, used)
+
+
+def select(
+    scores: Sequence[float], quality: Sequence[Sequence[float]], presence: Sequence[float], uncertainty: float
+) -> tuple[list[tuple[int, int]], list[float]]:
+    """The pathways of the next frame (SAM2Long 3.2).
+
+    Args:
+        scores: cumulative score of each pathway.
+        quality: predicted mask IoU of each pathway's hypotheses.
+        presence: object score of each pathway.
+        uncertainty: a frame is certain if some object score's absolute value is above it.
+
+    Returns:
+        (pathway, hypothesis) of as many continuations as there are pathways, and their cumulative scores.
+    """
+    total = {
+        (p, c): score + math.log(iou + EPSILON) for p, score in enumerate(scores) for c, iou in enumerate(quality[p])
+    }
+    ranked = sorted(total, key=lambda at: -total[at])
+    certain = max(abs(s) for s in presence) > uncertainty
+    kept = ranked if certain else distinct(ranked, quality, presence)
+    kept = kept[: len(scores)]
+    # Where too few are distinct, pathways without a continuation get their best one.
+    for p in range(len(scores)):
+        if len(kept) < len(scores) and p not in [path for path, _ in kept]:
+            kept.append(next(at for at in ranked if at[0] == p))
+    return kept, [total[at] for at in kept]
+
+
+def distinct(
+    ranked: Sequence[tuple[int, int]], quality: Sequence[Sequence[float]], presence: Sequence[float]
+) -> list[tuple[int, int]]:
+    """Continuations whose predicted IoU, to two digits and negative where the object is absent, is a new one."""
+    first: dict[float, tuple[int, int]] = {}
+    for p, c in ranked:
+        first.setdefault(round(quality[p][c] if presence[p] > 0 else -quality[p][c], 2), (p, c))
+    return list(first.values())
