@@ -195,7 +195,7 @@ def test_the_object_lost_for_longest_makes_room() -> None:
     """Red is out of sight from 3 to 9, green from 5 to 9, when blue comes at 8: red is forgotten, green comes back."""
     places = [moving(2, 2, 0, 0, 0, 2), moving(12, 12, 0, 0, hidden=range(5, 10)), moving(22, 22, 0, 0, first=8)]
     recorder = Recorder()
-    states = [state for *_, state in Sam2Bmp(ToySegmenter(), recorder, Settings(max_objects=2)).forward(World(places))]
+    states = [k.state for k in Sam2Bmp(ToySegmenter(), recorder, Settings(max_objects=2)).forward(World(places))]
     assert [sorted(states[t].tallies) for t in (7, 8, 15)] == [[1, 2], [2, 3], [2, 3]]
     assert set(states[-1].memory.anchors) == {2, 3} and states[-1].refused == 0
 
@@ -294,12 +294,13 @@ def test_a_stream_cut_anywhere_and_resumed_from_its_saved_state_is_one_run(cut: 
     world = World([*CROSSING, moving(24, 24, 0, -1, first=5)], length=12)
     system = Sam2Bmp(ToySegmenter(), ToyPropagator())
     frames = list(world)
-    whole = [[s.sighting() for s in seen] for _, _, seen, _ in system.forward(frames)]
+    whole = [[s.sighting() for s in look.seen] for look in system.forward(frames)]
     state, parts = None, []
-    for _, _, seen, state in system.forward(frames[:cut]):
-        parts.append([s.sighting() for s in seen])
+    for look in system.forward(frames[:cut]):
+        parts.append([s.sighting() for s in look.seen])
+        state = look.state
     state = pickle.loads(pickle.dumps(state))
-    parts += [[s.sighting() for s in seen] for _, _, seen, _ in system.forward(frames[cut:], state)]
+    parts += [[s.sighting() for s in k.seen] for k in system.forward(frames[cut:], state)]
     assert parts == whole
 
 
@@ -324,8 +325,8 @@ def test_the_stream_is_the_forward_phase_and_names_objects() -> None:
 def test_memory_at_frame_500_is_that_at_frame_50() -> None:
     world = World([still(4, 4), moving(20, 20, 0, 0)], length=500)
     sizes = {}
-    for frame, _, _, state in Sam2Bmp(ToySegmenter(), ToyPropagator()).forward(world):
-        sizes[frame.index] = len(pickle.dumps(state))
+    for look in Sam2Bmp(ToySegmenter(), ToyPropagator()).forward(world):
+        sizes[look.frame.index] = len(pickle.dumps(look.state))
     assert abs(sizes[499] - sizes[50]) <= 64  # numbers of other lengths, no more
 
 

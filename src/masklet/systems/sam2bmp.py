@@ -97,6 +97,40 @@ class Seen:
         return Sighting(Rle.encode(self.mask), self.source, self.score, self.label, self.presence)
 
 
+class Stream(Generic[F, M, S]):
+    """Every frame's objects while frames arrive, and after each frame the state of all that is remembered."""
+
+    def __init__(self, system: Sam2Bmp[F, M, S], frames: Iterable[Frame], state: State[M, S] | None) -> None:
+        self.state = state
+        self._steps = system.forward(frames, state)
+
+    def __iter__(self) -> Stream[F, M, S]:
+        return self
+
+    def __next__(self) -> FrameMasks:
+        look = next(self._steps)
+        self.state = look.state
+        shown = sorted((s for s in look.seen if s.mask.any()), key=lambda s: s.id)
+        return FrameMasks(
+            look.frame.index,
+            tuple(s.id for s in shown),
+            stack([s.mask for s in shown], look.frame.size),
+            torch.tensor([s.score for s in shown]),
+            torch.tensor([look.state.tallies[s.id].label for s in shown], dtype=torch.int64),
+        )
+
+
+@dataclass(frozen=True)
+class Look(Generic[F, M, S]):
+    """One frame of the forward phase."""
+
+    frame: Frame
+    features: F
+    belief: Prediction
+    seen: list[Seen]
+    state: State[M, S]
+
+
 @dataclass(frozen=True)
 class Sam2Bmp(Generic[F, M, S]):
     """The system. `stream` is its forward phase, live and in bounded memory; `run` is all of it."""
@@ -110,50 +144,53 @@ class Sam2Bmp(Generic[F, M, S]):
         book = TrackBook()
         refused = 0
         with FeatureStore[F](self.settings.feature_memory, self.settings.feature_disk) as store:
-            for frame, features, seen, state in self.forward(video):
-                store.keep(frame.index, features)
-                for s in seen:
-                    book.note(s.id, frame.index, s.sighting())
-                refused = state.refused
-                watch("forward", frame.index + 1, len(video) or None, len(state.tallies))
+            for look in self.forward(video):
+                store.keep(look.frame.index, look.features)
+                self.write(book, look)
+                refused = look.state.refused
+                watch("forward", look.frame.index + 1, len(video) or None, len(look.state.tallies))
+            book.settle()
             # Completion adds no key frame: what lacks support now need not be completed.
             supported = keep_supported(book.masklets(), self.settings.key_ratio)
             book = TrackBook({m.id: dict(m.sightings) for m in supported})
             complete(self.propagator, video, book, store, self.settings.backward_window, watch)
         return self._result(video, book, refused)
 
-    def stream(self, frames: Iterable[Frame]) -> Iterator[FrameMasks]:
-        """The forward phase alone: every frame's objects, as soon as the segmenter's look-ahead allows."""
-        for frame, _, seen, state in self.forward(frames):
-            shown = sorted((s for s in seen if s.mask.any()), key=lambda s: s.id)
-            yield FrameMasks(
-                frame.index,
-                tuple(s.id for s in shown),
-                stack([s.mask for s in shown], frame.size),
-                torch.tensor([s.score for s in shown]),
-                torch.tensor([state.tallies[s.id].label for s in shown], dtype=torch.int64),
-            )
+    def stream(self, frames: Iterable[Frame], state: State[M, S] | None = None) -> Stream[F, M, S]:
+        """The forward phase alone: every frame's objects, as soon as the segmenter's look-ahead allows.
 
-    def forward(
-        self, frames: Iterable[Frame], state: State[M, S] | None = None
-    ) -> Iterator[tuple[Frame, F, list[Seen], State[M, S]]]:
+        Its `state` after any frame can be saved (core.memory), and a stream of the frames that follow goes on from it.
+        """
+        return Stream(self, frames, state)
+
+    def write(self, book: TrackBook, look: Look[F, M, S]) -> None:
+        """One frame into the book; of an object with several pathways all are kept until one has won."""
+        if isinstance(look.belief, Branches):
+            note_branches(book, look.frame.index, look.belief, look.frame.size, Source.FORWARD)
+        for s in look.seen:
+            if not isinstance(look.belief, Branches) or s.source is not Source.FORWARD or s.id not in look.belief.ids:
+                book.note(s.id, look.frame.index, s.sighting())
+
+    def forward(self, frames: Iterable[Frame], state: State[M, S] | None = None) -> Iterator[Look[F, M, S]]:
         """SAM2BMP 3.2, frame by frame, from a given state on."""
         state = state or State(self.propagator.empty(), self.segmenter.empty())
         for frame, future in with_future(frames, self.segmenter.look_ahead):
             [features] = self.propagator.encode([frame])
             [found], sight = self.segmenter.segment(state.sight, [frame], future)
-            seen, state = self.step(replace(state, sight=sight), frame, features, found)
-            yield frame, features, seen, state
+            belief = self.propagator.predict(state.memory, features)
+            seen, state = self.step(replace(state, sight=sight), frame, features, belief, found)
+            yield Look(frame, features, belief, seen, state)
 
-    def step(self, state: State[M, S], frame: Frame, features: F, found: Detections) -> tuple[list[Seen], State[M, S]]:
-        """One frame: predict, match, take the detected or the propagated mask, remember."""
+    def step(
+        self, state: State[M, S], frame: Frame, features: F, belief: Prediction, found: Detections
+    ) -> tuple[list[Seen], State[M, S]]:
+        """One frame: match, take the detected or the propagated mask, remember."""
         at = self.settings
         found = found[found.masks.flatten(1).any(1)]
         found = found[mask_nms(found.masks, found.scores, at.nms_iou)]
         sure = found[found.scores > at.conf]
         unsure = found[(found.scores >= at.low_conf) & (found.scores <= at.conf)]
 
-        belief = self.propagator.predict(state.memory, features)
         own = belief.masks(frame.size)
         iou = mask_iou(own, sure.masks)
         links = match(iou, at.match_iou)
@@ -266,6 +303,7 @@ def complete(
         memory, _ = propagator.prompt(memory, features, seeds)
         memory = propagator.forget(memory, [id for id, end in reach.items() if end == t])
         watch("backward", last + 1 - t, last + 1, len(belief.ids) + len(seeds))
+    book.settle()
 
 
 def note_all(book: TrackBook, frame: int, belief: Prediction, size: tuple[int, int], source: Source) -> None:

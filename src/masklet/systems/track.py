@@ -66,6 +66,7 @@ class Track(Generic[F, M]):
                 memory, answer = self.propagator.prompt(memory, features, told)
                 note_all(book, frame.index, answer, frame.size, Source.PROMPTED)
             watch("forward", frame.index + 1, len(video) or None, len(belief.ids) + len(told))
+        book.settle()
 
 
 def frames_there(video: Video) -> str:

@@ -1,0 +1,116 @@
+"""Memories on disk. A memory is a value made of frozen dataclasses, containers and tensors: any of them can be saved,
+and a stream goes on from a loaded one as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as packed
+from torch import Tensor
+
+from masklet.core.errors import InputError
+from masklet.core.files import write_atomically
+
+FORMAT = "masklet-memory/1"
+
+
+def save(memory: Any, path: str | Path) -> None:
+    """Writes a memory, or the state of a stream, into one safetensors file; tensors that are shared are written once.
+
+    Raises:
+        InputError: the file cannot be written.
+        TypeError: something in it is not made of dataclasses of masklet, containers, numbers, text and tensors.
+    """
+    tensors: Held = {}
+    text = json.dumps(_described(memory, tensors))
+    named = {str(n): t.detach().cpu().clone().contiguous() for n, t in tensors.values()}
+    with write_atomically(Path(path)) as file:
+        file.write(packed(named, {FORMAT: text}))
+
+
+def load(path: str | Path, device: str = "cpu") -> Any:
+    """What `save` has written.
+
+    Raises:
+        InputError: there is no such file, or it is not a saved memory.
+    """
+    try:
+        with safe_open(str(path), "pt", device=device) as file:
+            told = file.metadata() or {}
+            if FORMAT not in told:
+                raise InputError(f"{path}: no saved memory ({FORMAT}); write one with masklet.core.memory.save")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+            return _made(json.loads(told[FORMAT]), tensors)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: damaged ({error}); save the memory again") from None
+
+
+Held = dict[int, tuple[int, Tensor]]  # address: number in the file, tensor
+
+
+def _described(value: Any, tensors: Held) -> Any:
+    """A value as JSON: what JSON has is itself, anything else a list [kind, content]."""
+    if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, Enum)):
+        return value
+    if isinstance(value, Tensor):
+        return ["tensor", tensors.setdefault(id(value), (len(tensors), value))[0]]
+    if isinstance(value, np.ndarray):
+        held = torch.from_numpy(np.ascontiguousarray(value))
+        return ["array", tensors.setdefault(id(held), (len(tensors), held))[0]]
+    if isinstance(value, bytes):
+        return ["bytes", base64.b64encode(value).decode()]
+    if isinstance(value, tuple | list):
+        return [type(value).__name__, [_described(v, tensors) for v in value]]
+    if isinstance(value, Mapping):
+        return ["dict", [[_described(k, tensors), _described(v, tensors)] for k, v in value.items()]]
+    kind = type(value)
+    if not kind.__module__.startswith("masklet."):
+        raise TypeError(f"a memory cannot hold {kind.__module__}.{kind.__qualname__}")
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    if isinstance(value, Enum):
+        return ["enum", [name, value.name]]
+    if not is_dataclass(value):
+        raise TypeError(f"a memory cannot hold {name}: it is no dataclass")
+    return ["made", [name, {f.name: _described(getattr(value, f.name), tensors) for f in fields(value)}]]
+
+
+def _made(told: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The value that `_described` was given."""
+    if not isinstance(told, list):
+        return told
+    kind, content = told
+    return _MAKERS[kind](content, tensors)
+
+
+def _class(name: str) -> Any:
+    """A dataclass or an enumeration of masklet; nothing else is ever made from a file."""
+    module, _, path = name.partition(":")
+    found = getattr(import_module(module), path, None) if module.startswith("masklet.") else None
+    if not (isinstance(found, type) and (is_dataclass(found) or issubclass(found, Enum))):
+        raise ValueError(f"{name} is no part of a memory")
+    return found
+
+
+_MAKERS: Mapping[str, Callable[[Any, Mapping[str, Tensor]], Any]] = {
+    "tensor": lambda n, tensors: tensors[str(n)],
+    "array": lambda n, tensors: tensors[str(n)].numpy(),
+    "bytes": lambda text, tensors: base64.b64decode(text),
+    "tuple": lambda items, tensors: tuple(_made(v, tensors) for v in items),
+    "list": lambda items, tensors: [_made(v, tensors) for v in items],
+    "dict": lambda items, tensors: {_made(k, tensors): _made(v, tensors) for k, v in items},
+    "enum": lambda names, tensors: _class(names[0])[names[1]],
+    "made": lambda parts, tensors: _class(parts[0])(**{k: _made(v, tensors) for k, v in parts[1].items()}),
+}
