@@ -7,9 +7,9 @@ and where transformers' session does otherwise, what the official code does.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,12 +23,15 @@ from masklet.core.instances import Box, Clicks, Point, Prediction, Prompt
 from masklet.core.masks import resize
 from masklet.models.sam2_memory import Bank, Entry, Policy, Reading, RecentFrames, Sam2Memory
 from masklet.nn.memory_attention import MemoryAttention
+from masklet.nn.parallel import side_by_side
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB in 0 to 1
 ABSENT = -1024.0  # logit of every pixel of an object that is not in the frame
 SURE = 10.0  # logit of a pixel in a given mask; also the object score of a given mask that is not empty
 STEEPEST = 32.0  # logits of an earlier answer are held within this when clicks refine it
-BATCHES = (16, 8, 4, 2, 1)  # objects that go through the networks together
+BATCHES = (16, 8, 4, 2, 1)  # objects that go through the networks together on a GPU
+
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +105,16 @@ class Sam2:
         """Three hypotheses of every remembered object; tokens are the object pointers they would leave."""
         readings = {id: self.policy.read(bank) for id, bank in memory.banks.items()}
         rows: dict[int, tuple[Tensor, ...]] = {}
-        for ids in batches(readings):
-            conditioned = self._conditioned(features, [readings[id] for id in ids])
-            answer = self._decoded(features, conditioned, *self._unasked, several=True)
+        if not readings:
+            return self._prediction((), [])
+        look = self._look(features)
+
+        def answers(ids: list[int]) -> tuple[Tensor, ...]:
+            conditioned = self._conditioned(features, look, [readings[id] for id in ids])
+            return self._decoded(features, conditioned, *self._unasked, several=True)
+
+        groups = list(self._groups(readings))
+        for ids, answer in zip(groups, self._each(answers, groups), strict=True):
             rows |= dict(zip(ids, zip(*answer, strict=True), strict=True))
         return self._prediction(tuple(memory.banks), [rows[id] for id in memory.banks])
 
@@ -155,12 +165,16 @@ class Sam2:
         decoder = self.net.mask_decoder
         return Sam2Features(decoder.conv_s0(fine)[0], decoder.conv_s1(medium)[0], coarse[0], frame.size)
 
-    def _conditioned(self, features: Sam2Features, readings: Sequence[Reading]) -> Float[Tensor, "b c h w"]:
-        """The frame, conditioned on the memory of each object."""
+    def _look(self, features: Sam2Features) -> Float[Tensor, "1 p c"]:
+        return self._attend.look(features.coarse.flatten(1).T + 0.1 * self._position)
+
+    def _conditioned(
+        self, features: Sam2Features, look: Float[Tensor, "1 p c"], readings: Sequence[Reading]
+    ) -> Float[Tensor, "b c h w"]:
+        """The frame, conditioned on the memory of each object; the readings are of one shape."""
         read = [self._read(reading) for reading in readings]
         keys, values = (torch.stack(x) for x in zip(*read, strict=True))
-        current = features.coarse.flatten(1).T + 0.1 * self._position
-        tokens = self._attend(current, keys, values, len(readings[0].pointers) * self._splits)
+        tokens = self._attend(look, keys, values, len(readings[0].pointers) * self._splits)
         return tokens.transpose(1, 2).reshape(len(readings), *features.coarse.shape)
 
     @property
@@ -260,7 +274,7 @@ class Sam2:
         reading = self.policy.read(bank.before(bank.now - 1))
         conditioned = features.coarse[None] + self.net.no_memory_embedding.view(1, -1, 1, 1)
         if reading.frames:
-            conditioned = self._conditioned(features, [reading])
+            conditioned = self._conditioned(features, self._look(features), [reading])
         sparse, dense = self._asked(points, labels)
         if bank.logits is not None:
             earlier = bank.logits.to(self.device, self.dtype).clamp(-STEEPEST, STEEPEST)
@@ -272,12 +286,35 @@ class Sam2:
         self, features: Sam2Features, answer: Prediction, times: Mapping[int, int], binary: bool
     ) -> list[Entry]:
         """The memory encoder: what is remembered of each object in this frame."""
-        spatial = [
-            m for rows in split(range(len(answer.ids))) for m in self._remembered(features, answer.only(rows), binary)
-        ]
+
+        def remembered(rows: list[int]) -> Tensor:
+            return self._remembered(features, answer.only(rows), binary)
+
+        spatial = [m for part in self._each(remembered, self._split(range(len(answer.ids)))) for m in part]
         assert answer.tokens is not None
         found = zip(answer.ids, answer.tokens[:, 0], answer.quality[:, 0], answer.presence[:, 0], spatial, strict=True)
         return [Entry(times[id], pointer, float(q), float(p), m) for id, pointer, q, p, m in found]
+
+    def _groups(self, readings: Mapping[int, Reading]) -> Iterator[list[int]]:
+        """Ids whose readings have one shape, as many as go through the networks together."""
+        alike: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for id, reading in readings.items():
+            alike[reading.shape].append(id)
+        for ids in alike.values():
+            yield from self._split(ids)
+
+    def _split(self, rows: Sequence[int]) -> list[list[int]]:
+        """Rows in groups of few sizes: on a GPU for its compiler's sake; a CPU's caches hold one object at a time."""
+        rest, groups = list(rows), []
+        while rest:
+            size = next(b for b in (BATCHES if self.device.type != "cpu" else (1,)) if b <= len(rest))
+            groups.append(rest[:size])
+            rest = rest[size:]
+        return groups
+
+    def _each(self, work: Callable[[list[int]], R], groups: Sequence[list[int]]) -> list[R]:
+        """The work of every group, on a CPU side by side."""
+        return side_by_side(work, groups) if self.device.type == "cpu" else [work(group) for group in groups]
 
     def _remembered(self, features: Sam2Features, answer: Prediction, binary: bool) -> BFloat16[Tensor, "b p d"]:
         """Spatial memories of the best masks (SAM 2, section 4: memory encoder)."""
@@ -293,24 +330,6 @@ class Sam2:
             spatial = spatial + absent[:, :, None] * self.net.occlusion_spatial_embedding_parameter
         remembered: Tensor = spatial.to(torch.bfloat16)
         return remembered
-
-
-def batches(readings: Mapping[int, Reading]) -> Iterator[list[int]]:
-    """Ids whose readings have one shape, in groups of at most 16, 8, 4, 2 or 1: few shapes for a compiler."""
-    alike: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for id, reading in readings.items():
-        alike[reading.shape].append(id)
-    for ids in alike.values():
-        yield from split(ids)
-
-
-def split(rows: Sequence[int]) -> Iterator[list[int]]:
-    """Rows in groups of the sizes that are run together."""
-    rest = list(rows)
-    while rest:
-        size = next(b for b in BATCHES if b <= len(rest))
-        yield rest[:size]
-        rest = rest[size:]
 
 
 def sines(positions: Float[Tensor, " n"], dim: int) -> Float[Tensor, "n d"]:

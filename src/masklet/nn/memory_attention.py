@@ -25,9 +25,14 @@ class MemoryAttention:
         self.net = net
         self.rotations = rotations(net)
 
+    def look(self, current: Float[Tensor, "p c"]) -> Float[Tensor, "1 p c"]:
+        """What all objects have in common: the frame's tokens, with their position encoding, after looking around."""
+        first = self.net.layers[0]
+        return current[None] + self._looks_around(first.self_attn, first.layer_norm1(current[None]))
+
     def __call__(
         self,
-        current: Float[Tensor, "p c"],
+        look: Float[Tensor, "1 p c"],
         keys: Float[Tensor, "b m d"],
         values: Float[Tensor, "b m d"],
         pointers: int,
@@ -35,13 +40,14 @@ class MemoryAttention:
         """The frame's tokens conditioned on each object's memory (SAM 2, section 4).
 
         Args:
-            current: the frame's tokens, with their position encoding.
+            look: of the frame.
             keys: the memories' tokens with their position encodings: whole frames, then `pointers` pointer tokens.
             values: the memories' tokens alone.
         """
-        x = current[None]
-        for layer in self.net.layers:
-            x = x + self._looks_around(layer.self_attn, layer.layer_norm1(x))
+        x = look
+        for n, layer in enumerate(self.net.layers):
+            if n > 0:
+                x = x + self._looks_around(layer.self_attn, layer.layer_norm1(x))
             x = x + self._remembers(layer.cross_attn_image, layer.layer_norm2(x), keys, values, pointers)
             x = x + layer.linear2(layer.activation(layer.linear1(layer.layer_norm3(x))))
         conditioned: Tensor = self.net.layer_norm(x)
