@@ -16,6 +16,7 @@ check: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python benchmarks/cost.py
+	@$(BIN)/python benchmarks/sam2.py
 
 bench-davis: $(READY)
 	@$(BIN)/python benchmarks/davis.py --out out/davis.json

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from difflib import get_close_matches
 from numbers import Integral
 from pathlib import Path
 from types import NoneType, UnionType
@@ -18,19 +17,14 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.instances import Box, Clicks, FrameMasks, Point, Prompt
-from masklet.core.protocols import Propagator, Segmenter, Watch
+from masklet.core.protocols import Watch
 from masklet.core.result import VideoResult
 from masklet.io.video import frames_of, open_video
-from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
-from masklet.models.motion import Motion
-from masklet.models.precomputed import Precomputed
+from masklet.parts import chosen, load_propagator, load_segmenter
 from masklet.systems.sam2bmp import Sam2Bmp, Settings
 from masklet.systems.track import Prompts, Track
 from masklet.version import __version__
-
-PROPAGATORS: Mapping[str, Callable[[Encoder], Propagator[Any, Any]]] = {"affinity": Affinity}
-SEGMENTERS: Mapping[str, Callable[[Encoder], Segmenter[Any]]] = {"motion": Motion}
 
 LARGEST = 2**53  # of a setting: what JSON keeps exactly
 
@@ -43,14 +37,21 @@ def silent(phase: str, done: int, total: int | None, objects: int) -> None:
 
 
 def load(
-    system: str = "sam2bmp", *, segmenter: str = "motion", propagator: str = "affinity", **settings: Any
+    system: str = "sam2bmp",
+    *,
+    segmenter: str = "motion",
+    propagator: str = "affinity",
+    device: str = "auto",
+    **settings: Any,
 ) -> Sam2Bmp[Any, Any, Any]:
     """A system made of parts, by their names.
 
     Args:
         system: "sam2bmp".
         segmenter: "motion", or the path of detections made elsewhere (see `models.precomputed`).
-        propagator: "affinity".
+        propagator: "affinity"; "sam2.1-tiny" and others of `masklet weights list`; "sam2long:sam2.1-large"; see
+            `parts.load_propagator`.
+        device: for SAM 2: "auto", "cpu", "cuda" or "mps".
         settings: any field of `Settings`, such as conf=0.8; the others keep the paper's value, or the one that
             the segmenter asks for.
 
@@ -59,33 +60,9 @@ def load(
     """
     chosen("system", system, ("sam2bmp",))
     encoder = Encoder()
-    finder, carrier = load_segmenter(segmenter, encoder), load_propagator(propagator, encoder)
+    finder, carrier = load_segmenter(segmenter, encoder), load_propagator(propagator, encoder, device)
     own = {name: getattr(finder, name) for name in ("conf", "low_conf") if hasattr(finder, name)}
     return Sam2Bmp(finder, carrier, Settings(**{**own, **checked_settings(settings)}))
-
-
-def load_segmenter(name: str, encoder: Encoder) -> Segmenter[Any]:
-    """A segmenter by its name, or made of the detections in a file or folder of that name."""
-    if name in SEGMENTERS:
-        return SEGMENTERS[name](encoder)
-    if not there(Path(name)):
-        raise InputError(
-            f"--segmenter {name}: neither a segmenter ({', '.join(SEGMENTERS)}) nor a file or folder of detections"
-        )
-    return Precomputed(Path(name))
-
-
-def there(path: Path) -> bool:
-    """Whether there is something of that name; nothing can be where no name is that long."""
-    try:
-        return path.exists()
-    except OSError:
-        return False
-
-
-def load_propagator(name: str, encoder: Encoder) -> Propagator[Any, Any]:
-    """A propagator by its name."""
-    return PROPAGATORS[chosen("propagator", name, tuple(PROPAGATORS))](encoder)
 
 
 def segment(
@@ -93,6 +70,7 @@ def segment(
     *,
     segmenter: str = "motion",
     propagator: str = "affinity",
+    device: str = "auto",
     watch: Watch = silent,
     **settings: Any,
 ) -> VideoResult:
@@ -101,7 +79,7 @@ def segment(
     Args:
         source: a video file, a folder or glob of frames, an array uint8 [t h w 3] or an iterable of RGB
             frames, uint8 [h w 3].
-        segmenter, propagator, settings: as in `load`.
+        segmenter, propagator, device, settings: as in `load`.
         watch: called after every frame with the phase, frames done, frames in all, objects.
 
     Returns:
@@ -110,7 +88,7 @@ def segment(
     Raises:
         InputError: the source cannot be read, or a name or setting does not exist.
     """
-    system = load(segmenter=segmenter, propagator=propagator, **settings)
+    system = load(segmenter=segmenter, propagator=propagator, device=device, **settings)
     with opened(source) as video:
         return run(system, video, source, watch)
 
@@ -120,6 +98,7 @@ def track(
     prompts: Mapping[int, Mapping[int, Any]],
     *,
     propagator: str = "affinity",
+    device: str = "auto",
     watch: Watch = silent,
 ) -> VideoResult:
     """Propagates given objects both ways from the frames in which they are given.
@@ -128,7 +107,7 @@ def track(
         source, watch: as in `segment`.
         prompts: {frame: {id: prompt}}, frames counted from 0, ids from 1; a prompt is a mask (bool [h w], array or
             tensor), a `Box` or a `Point` in pixels. A later prompt of the same id corrects it from there on.
-        propagator: as in `load`.
+        propagator, device: as in `load`.
 
     Returns:
         One masklet per id, under that id.
@@ -136,20 +115,25 @@ def track(
     Raises:
         InputError: the source cannot be read, or a prompt does not fit the video.
     """
-    carrier = load_propagator(propagator, Encoder())
+    carrier = load_propagator(propagator, Encoder(), device)
     with opened(source) as video:
         return run(Track(carrier, checked_prompts(prompts, video)), video, source, watch)
 
 
 def stream(
-    frames: Iterable[Any], *, segmenter: str = "motion", propagator: str = "affinity", **settings: Any
+    frames: Iterable[Any],
+    *,
+    segmenter: str = "motion",
+    propagator: str = "affinity",
+    device: str = "auto",
+    **settings: Any,
 ) -> Iterator[FrameMasks]:
     """Masks while the frames arrive: SAM2BMP's forward phase, live, in bounded memory.
 
     Args:
         frames: RGB frames, uint8 [h w 3], all of one size; they are read one by one, as they are needed.
-        segmenter, propagator, settings: as in `load`. Unless set otherwise, at most 32 objects are followed, and
-            one that has not been seen for 300 frames is forgotten.
+        segmenter, propagator, device, settings: as in `load`. Unless set otherwise, at most 32 objects are followed,
+            and one that has not been seen for 300 frames is forgotten.
 
     Yields:
         The masks of each frame, one frame late where the segmenter looks ahead ("motion" does).
@@ -159,7 +143,7 @@ def stream(
     """
     if isinstance(frames, str | bytes | Path) or not isinstance(frames, Iterable):
         raise InputError(f"stream: {frames!r} are no frames; give RGB pictures one by one, or a file to `segment`")
-    system = load(segmenter=segmenter, propagator=propagator, **{**LIVE, **settings})
+    system = load(segmenter=segmenter, propagator=propagator, device=device, **{**LIVE, **settings})
     return system.stream(frames_of(frames))
 
 
@@ -169,12 +153,17 @@ def run(system: Sam2Bmp[Any, Any, Any] | Track[Any, Any], video: Video, source: 
     parts = {k: getattr(system, k) for k in ("segmenter", "propagator") if hasattr(system, k)}
     provenance = replace(
         result.provenance,
-        settings={**{k: type(p).__name__.lower() for k, p in parts.items()}, **result.provenance.settings},
+        settings={**{k: described(p) for k, p in parts.items()}, **result.provenance.settings},
         weights={name: sha for p in parts.values() for name, sha in weights_of(p).items()},
         version=__version__,
         source=str(source) if isinstance(source, str | Path) else type(source).__name__,
     )
     return replace(result, provenance=provenance)
+
+
+def described(part: Any) -> str:
+    """What a part is called in a result's provenance."""
+    return str(getattr(part, "description", type(part).__name__.lower()))
 
 
 def weights_of(part: Any) -> Mapping[str, str]:
@@ -186,15 +175,6 @@ def weights_of(part: Any) -> Mapping[str, str]:
 def opened(source: Any) -> AbstractContextManager[Video]:
     """A video of whatever holds frames; one that is a `Video` already stays open afterwards."""
     return nullcontext(source) if isinstance(source, Video) else open_video(source)
-
-
-def chosen(kind: str, name: str, known: tuple[str, ...]) -> str:
-    """A name that exists."""
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"no {kind} {name!r}; {hint}there are: {', '.join(known)}")
-    return name
 
 
 def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from masklet.api import SEGMENTERS, checked_prompts, load, load_propagator, run
+from masklet import cli_weights
+from masklet.api import checked_prompts, load, run
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.io.files import OutputFolder
@@ -22,6 +23,7 @@ from masklet.io.prompts import read_prompts
 from masklet.io.video import open_video, sources, unique_names
 from masklet.models.encoder import Encoder
 from masklet.outputs import FORMATS, write_outputs
+from masklet.parts import DEVICES, SEGMENTERS, load_propagator
 from masklet.systems.track import Track
 from masklet.view.progress import Bars, JsonLog, Quiet, Reporter
 
@@ -32,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Turns videos into masklets: one mask per object per frame, with an identity and a name.",
 )
+app.add_typer(cli_weights.app, name="weights")
 
 Format = Enum("Format", {name: name for name in FORMATS}, type=str)  # type: ignore[misc]
 
@@ -41,7 +44,11 @@ Overlay = Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write ove
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
 Silent = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Log = Annotated[bool, typer.Option("--json-log", help="Report on standard output, one JSON object a line.")]
-PropagatorName = Annotated[str, typer.Option("--propagator", help="affinity")]
+PropagatorName = Annotated[
+    str, typer.Option("--propagator", help="affinity, sam2.1-tiny (see masklet weights list), or sam2long:sam2.1-tiny.")
+]
+Device = Enum("Device", {name: name for name in DEVICES}, type=str)  # type: ignore[misc]
+DeviceName = Annotated[Device, typer.Option("--device", help="Where SAM 2 runs.")]
 
 
 @app.command("run")
@@ -56,6 +63,7 @@ def run_command(
         str, typer.Option(help="motion; or a COCO results json, or a folder of label PNGs.")
     ] = "motion",
     propagator: PropagatorName = "affinity",
+    device: DeviceName = Device("auto"),  # noqa: B008
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the system.")
     ] = None,
@@ -68,7 +76,9 @@ def run_command(
     """Find, segment, track and complete every object of each video."""
     reporter = reporter_for(quiet, json_log)
     with told(reporter):
-        made = load(system, segmenter=segmenter, propagator=propagator, **parsed_settings(set_ or []))
+        made = load(
+            system, segmenter=segmenter, propagator=propagator, device=device.value, **parsed_settings(set_ or [])
+        )
         paths = [path for given in source for path in sources(given)]
         there = folders(paths, out, overwrite, [] if segmenter in SEGMENTERS else [segmenter])
     failures = 0
@@ -93,6 +103,7 @@ def track_command(
         ),
     ],
     propagator: PropagatorName = "affinity",
+    device: DeviceName = Device("auto"),  # noqa: B008
     format: Formats = [],  # noqa: B006
     overlay: Overlay = True,
     overwrite: Overwrite = False,
@@ -102,7 +113,7 @@ def track_command(
     """Propagate given objects both ways from the frames in which they are given."""
     reporter = reporter_for(quiet, json_log)
     with told(reporter):
-        prompts, carrier = read_prompts(prompt), load_propagator(propagator, Encoder())
+        prompts, carrier = read_prompts(prompt), load_propagator(propagator, Encoder(), device.value)
         [folder] = folders([source], out, overwrite, [text.split(":", 2)[2] for text in prompt])
 
         def made(video: Video) -> Track[Any, Any]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 from masklet.core.errors import InputError
 from masklet.core.files import unwritable
-from masklet.models.zoo import CONFIG, TENSORS, Checkpoint, folder, hashed, mismatch, note, where
+from masklet.models.zoo import CONFIG, TENSORS, Checkpoint, find, hashed, mismatch, note, verify, where
 
-Watch = Callable[[str, int, int], None]  # file, bytes done, bytes in all
+Watch = Callable[[str, int, int | None], None]  # file, bytes done, bytes in all
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 CHUNK = 1 << 20  # bytes between two reports
+UNKNOWN = (401, 403, 404)  # the hub answers 401 of models that do not exist, too
 
 
 @dataclass(frozen=True)
@@ -24,48 +27,153 @@ class Remote:
     """A file as the hub describes it."""
 
     url: str
-    size: int
+    size: int | None
     sha256: str | None  # the hub knows it of large files only
 
 
-def fetch(model: Checkpoint, watch: Watch = lambda file, done, total: None) -> Path:
-    """Fetches a model into the weights folder, and gives its weight file. What was begun before is gone on with.
+def present(model: Checkpoint) -> Path | None:
+    """The weight file of a model that needs no fetching: it is here and it is the right one."""
+    located = find(model)
+    try:
+        return located.path if located and verify(model, located) else None
+    except InputError:  # another file: a fetch puts that right
+        return None
 
-    Raises InputError where the hub cannot be reached, has no such model, or sends another file than it must be.
+
+def plan(model: Checkpoint) -> Mapping[str, Remote]:
+    """The files of a model, as the hub describes them now. Raises InputError where it cannot be asked."""
+    with told(model):
+        return {file: describe(model, file) for file in (CONFIG, TENSORS)}
+
+
+def fetch(model: Checkpoint, files: Mapping[str, Remote], watch: Watch) -> Path:
+    """Fetches a model's files into the weights folder, and gives its weight file; goes on with what was begun before.
+
+    Raises InputError where the hub cannot be reached or sends another file than it must be, or nothing can be written.
     """
     there = where(model.name)
-    with _told(model):
-        files = {file: describe(model, file) for file in (CONFIG, TENSORS)}
-    _writable(there)
-    for file, remote in files.items():
-        partial = there / f".{file}.partial"
-        try:
-            with _told(model):
-                download(remote, partial, lambda done, file=file, remote=remote: watch(file, done, remote.size))  # type: ignore[misc]
-        except OSError as error:
-            raise unwritable(partial, error) from None
-        _accept(model, file, remote, partial)
-    return there / TENSORS
-
-
-def _writable(there: Path) -> None:
     try:
         there.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(there, error) from None
+    for file, remote in files.items():
+        partial = there / f".{file}.{(remote.sha256 or 'unknown')[:8]}.partial"
+        with told(model):
+            download(remote, partial, lambda done, f=file, all=remote.size: watch(f, done, all))  # type: ignore[misc]
+        accept(model, file, remote, partial)
+    return there / TENSORS
 
 
-def _accept(model: Checkpoint, file: str, remote: Remote, partial: Path) -> None:
-    """Gives a fetched file its name if it is the right one, else removes it."""
+def describe(model: Checkpoint, file: str) -> Remote:
+    """Asks the hub for one file's size and sha256."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(model.repo, file, revision=model.revision)
+    facts = get_hf_file_metadata(url)
+    etag = facts.etag or ""
+    return Remote(url, facts.size, etag if SHA256.fullmatch(etag) else None)
+
+
+@contextmanager
+def opened(url: str, start: int) -> Iterator[tuple[bool, Iterator[bytes]]]:
+    """The content of a file from byte `start` on, and whether the server heeded that; if not, all of it."""
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
+
+    headers = build_hf_headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as response:
+        hf_raise_for_status(response)
+        yield response.status_code == 206, response.iter_bytes(CHUNK)
+
+
+def download(remote: Remote, partial: Path, report: Callable[[int], None]) -> None:
+    """Fetches a file, or what is missing of it."""
+    done = partial.stat().st_size if partial.is_file() and remote.size else 0
+    if remote.size and done >= remote.size:
+        return
+    with opened(remote.url, done) as (resumed, chunks), _writing(partial, resumed) as file:
+        done = done if resumed else 0
+        report(done)
+        for chunk in chunks:
+            _write(file, chunk, partial)
+            done += len(chunk)
+            report(done)
+    if remote.size and done < remote.size:
+        raise ConnectionError(f"the connection ended after {done:,} of {remote.size:,} bytes")
+
+
+@contextmanager
+def _writing(partial: Path, resumed: bool) -> Iterator[FileIO]:
+    """Without a buffer, so that a full disk shows when we write and not when the file is closed."""
+    try:
+        file = partial.open("ab" if resumed else "wb", buffering=0)
+    except OSError as error:
+        raise unwritable(partial, error) from None
+    with file:
+        yield file
+
+
+def _write(file: FileIO, chunk: bytes, partial: Path) -> None:
+    left = memoryview(chunk)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError as error:
+        raise unwritable(partial, error) from None
+
+
+def accept(model: Checkpoint, file: str, remote: Remote, partial: Path) -> None:
+    """Gives a fetched file its name if it is the right one, else removes it.
+
+    Raises InputError where it is not.
+    """
     found, final = hashed(partial), where(model.name) / file
-    expected = (file == TENSORS and model.sha256) or remote.sha256
+    expected = (model.sha256 if file == TENSORS else None) or remote.sha256
     if expected and found.sha256 != expected:
         partial.unlink()
         raise InputError(mismatch(model.name, final, found, expected, remote.size))
-    if file == CONFIG:
-        _parsed(model, partial)
+    if file == CONFIG and not is_json(partial):
+        partial.unlink()
+        raise InputError(f"weights {model.name}: {remote.url} is not a config but another page; is HF_ENDPOINT right?")
     try:
         partial.replace(final)
     except OSError as error:
         raise unwritable(final, error) from None
-    note(model.name, file, hashed(final))
+    note(model.name, file, found)
+
+
+def is_json(path: Path) -> bool:
+    """Whether a file holds a JSON object: a mirror or a login page may answer with something else."""
+    try:
+        return isinstance(json.loads(path.read_bytes()), dict)
+    except ValueError:
+        return False
+
+
+@contextmanager
+def told(model: Checkpoint) -> Iterator[None]:
+    """Says in one sentence what to do when the hub does not answer or does not have it."""
+    from huggingface_hub import errors
+
+    network: Any = errors.HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's, as the version has it
+    try:
+        yield
+    except (network, OSError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in UNKNOWN:
+            raise InputError(
+                f"the hub has no {model.repo} with {CONFIG} and {TENSORS} for you ({status}): "
+                "check the name, or log in with `hf auth login`"
+            ) from None
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{model.repo} cannot be fetched ({reason}); {elsewhere(model)}") from None
+
+
+def elsewhere(model: Checkpoint) -> str:
+    """How to get a model by way of another machine."""
+    revision = "" if model.revision == "main" else f" --revision {model.revision}"
+    command = f"hf download {model.repo} {CONFIG} {TENSORS}{revision} --local-dir {model.name}"
+    return (
+        f"try again (what is here is kept), or on a machine with network run `{command}` and bring the folder "
+        f"{model.name} to {where(model.name)}, or to any folder DIR and set MASKLET_WEIGHTS=DIR"
+    )

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +33,18 @@ STEEPEST = 32.0  # logits of an earlier answer are held within this when clicks 
 BATCHES = (16, 8, 4, 2, 1)  # objects that go through the networks together on a GPU
 
 R = TypeVar("R")
+P = ParamSpec("P")
+
+
+def _inferred(method: Callable[Concatenate[Sam2, P], R]) -> Callable[Concatenate[Sam2, P], R]:
+    """Without gradients; in bfloat16 where the official code is: on a GPU, under autocast."""
+
+    @wraps(method)
+    def run(self: Sam2, /, *args: P.args, **more: P.kwargs) -> R:
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            return method(self, *args, **more)
+
+    return run
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,12 +79,21 @@ class Sam2:
             weights: sha256 of the weight files, by name.
         """
         self.net, self.policy = net, policy or RecentFrames()
+        self.half = net.no_memory_embedding.is_cuda
         self.postprocess, self.prompts, self.weights = postprocess, prompts, weights or {}
         net.mask_decoder.dynamic_multimask_via_stability = postprocess
         self.side = int(net.image_size)
-        self._attend = MemoryAttention(net.memory_attention)
+        self._attend = self._attention()
         with torch.no_grad():
             self._constants()
+
+    @property
+    def description(self) -> str:
+        """For a result's provenance."""
+        return f"sam2, {self.side} px, {self.policy}"
+
+    def _attention(self) -> MemoryAttention:
+        return MemoryAttention(self.net.memory_attention)
 
     def _constants(self) -> None:
         """What does not depend on the video."""
@@ -91,7 +113,7 @@ class Sam2:
 
     # -- the propagator
 
-    @torch.no_grad()
+    @_inferred
     def encode(self, frames: Sequence[Frame]) -> list[Sam2Features]:
         """The image encoder, one frame at a time."""
         return [self._encode(frame) for frame in frames]
@@ -100,7 +122,7 @@ class Sam2:
         """The memory of no object."""
         return Sam2Memory()
 
-    @torch.no_grad()
+    @_inferred
     def predict(self, memory: Sam2Memory, features: Sam2Features) -> Prediction:
         """Three hypotheses of every remembered object; tokens are the object pointers they would leave."""
         readings = {id: self.policy.read(bank) for id, bank in memory.banks.items()}
@@ -118,7 +140,7 @@ class Sam2:
             rows |= dict(zip(ids, zip(*answer, strict=True), strict=True))
         return self._prediction(tuple(memory.banks), [rows[id] for id in memory.banks])
 
-    @torch.no_grad()
+    @_inferred
     def commit(self, memory: Sam2Memory, features: Sam2Features, belief: Prediction) -> Sam2Memory:
         """Remembers each object's best hypothesis; time goes on for all objects."""
         best = belief.best
@@ -130,7 +152,7 @@ class Sam2:
             banks[id] = self.policy.keep(replace(banks[id], recent=recent, logits=best.logits[row, 0]))
         return Sam2Memory(banks)
 
-    @torch.no_grad()
+    @_inferred
     def prompt(
         self, memory: Sam2Memory, features: Sam2Features, prompts: Mapping[int, Prompt]
     ) -> tuple[Sam2Memory, Prediction]:
@@ -156,12 +178,14 @@ class Sam2:
 
     # -- the networks
 
-    def _encode(self, frame: Frame) -> Sam2Features:
+    def pixels(self, frame: Frame) -> Float[Tensor, "1 3 s s"]:
         """SAM 2's input: squeezed into a square, bicubic as Pillow does it."""
         square = np.array(Image.fromarray(frame.image).resize((self.side, self.side), Image.Resampling.BICUBIC))
         image = torch.from_numpy(square).to(self.device).permute(2, 0, 1).to(self.dtype)
-        seen = self.net.vision_encoder((image * self._scale - self._shift)[None])
-        fine, medium, coarse = seen.fpn_hidden_states
+        return (image * self._scale - self._shift)[None]
+
+    def _encode(self, frame: Frame) -> Sam2Features:
+        fine, medium, coarse = self.net.vision_encoder(self.pixels(frame)).fpn_hidden_states
         decoder = self.net.mask_decoder
         return Sam2Features(decoder.conv_s0(fine)[0], decoder.conv_s1(medium)[0], coarse[0], frame.size)
 
@@ -317,6 +341,10 @@ class Sam2:
         return side_by_side(work, groups) if self.device.type == "cpu" else [work(group) for group in groups]
 
     def _remembered(self, features: Sam2Features, answer: Prediction, binary: bool) -> BFloat16[Tensor, "b p d"]:
+        """What is remembered of the best masks."""
+        return self._memorised(features, answer, binary).to(torch.bfloat16)
+
+    def _memorised(self, features: Sam2Features, answer: Prediction, binary: bool) -> Float[Tensor, "b p d"]:
         """Spatial memories of the best masks (SAM 2, section 4: memory encoder)."""
         logits = answer.logits.to(self.device, self.dtype)
         large = nnf.interpolate(logits, (self.side,) * 2, mode="bilinear", align_corners=False)
@@ -324,12 +352,11 @@ class Sam2:
         encoder, config = self.net.memory_encoder, self.net.config
         marked = encoder.mask_downsampler(soft * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc)
         fused = encoder.memory_fuser(encoder.feature_projection(features.coarse[None]) + marked)
-        spatial = encoder.projection(fused).flatten(2).transpose(1, 2)
+        spatial: Tensor = encoder.projection(fused).flatten(2).transpose(1, 2)
         if self.net.occlusion_spatial_embedding_parameter is not None:
             absent = (answer.presence <= 0).to(self.device, self.dtype)
             spatial = spatial + absent[:, :, None] * self.net.occlusion_spatial_embedding_parameter
-        remembered: Tensor = spatial.to(torch.bfloat16)
-        return remembered
+        return spatial
 
 
 def sines(positions: Float[Tensor, " n"], dim: int) -> Float[Tensor, "n d"]:
@@ -363,3 +390,15 @@ def at_full_size(
     ]
     quality, presence = (torch.cat([getattr(rows[id], name) for id in ids]) for name in ("quality", "presence"))
     return Prediction(ids, torch.stack(logits)[:, None], quality, presence)
+
+
+def resized(net: Any, side: int) -> Any:
+    """The network, made to see images of `side` x `side` pixels, a multiple of 32; it was trained at one size."""
+    grids = [(side // n,) * 2 for n in (4, 8, 16)]
+    net.image_size = net.config.image_size = side
+    net.backbone_feature_sizes = net.config.vision_config.backbone_feature_sizes = [list(grid) for grid in grids]
+    prompts = net.prompt_encoder
+    prompts.image_embedding_size, prompts.mask_input_size, prompts.input_image_size = grids[2], grids[0], side
+    net.config.memory_attention_rope_feat_sizes = list(grids[2])
+    net.memory_attention.position_ids = net.memory_attention.precompute_positions(net.config)
+    return net

@@ -270,40 +270,46 @@ def _cached(model: Checkpoint) -> Located | None:
     return None
 
 
-def ready(model: Checkpoint) -> tuple[Located, str]:
-    """A model's weight file and its sha256, hashed only where it was touched since it was last hashed.
-
-    Raises InputError where it is not on this machine (nothing is ever fetched here), or is another file than it must be.
-    """
-    located = find(model)
-    if located is None:
+def located(model: Checkpoint) -> Located:
+    """A model's weight file. Raises InputError where it is not on this machine: nothing is ever fetched here."""
+    found = find(model)
+    if found is None:
         raise InputError(
             f"weights {model.name} are not on this machine: run `masklet weights fetch {model.name}` "
             f"({in_words(model.size)}), or set MASKLET_WEIGHTS to the folder that holds {model.name}/"
         )
-    last = recorded(model.name).get(located.path.name)
-    if last and _untouched(located.path, last) and last.sha256 == (located.sha256 or last.sha256):
-        return located, last.sha256
-    return located, verify(model, located)
+    return found
 
 
-def verify(model: Checkpoint, located: Located) -> str:
+def ready(model: Checkpoint) -> tuple[Located, str]:
+    """A model's weight file and its sha256, hashed only where it was touched since it was last hashed.
+
+    Raises InputError where it is not on this machine, or is another file than it must be.
+    """
+    file = located(model)
+    last = recorded(model.name).get(file.path.name)
+    if last and _untouched(file.path, last) and last.sha256 == (file.sha256 or last.sha256):
+        return file, last.sha256
+    return file, verify(model, file)
+
+
+def verify(model: Checkpoint, file: Located) -> str:
     """The sha256 of a weight file, hashed now; noted for later loads.
 
     Raises InputError where it is neither the one on record with us nor, where there is none, the one noted before.
     """
-    last = recorded(model.name).get(located.path.name)
-    expected = located.sha256 or (last and last.sha256)
-    found = hashed(located.path)
+    last = recorded(model.name).get(file.path.name)
+    expected = file.sha256 or (last and last.sha256)
+    found = hashed(file.path)
     if expected and found.sha256 != expected:
-        raise InputError(mismatch(model.name, located.path, found, expected, _size(model, located, last)))
-    note(model.name, located.path.name, found)
+        raise InputError(mismatch(model.name, file.path, found, expected, _size(model, file, last)))
+    note(model.name, file.path.name, found)
     return found.sha256
 
 
-def _size(model: Checkpoint, located: Located, last: Hashed | None) -> int | None:
+def _size(model: Checkpoint, file: Located, last: Hashed | None) -> int | None:
     """Bytes that the file should have, where that is known."""
-    return model.size if located.sha256 and located.config else last.size if last else None
+    return model.size if file.sha256 and file.config else last.size if last else None
 
 
 def mismatch(name: str, path: Path, found: Hashed, expected: str, size: int | None) -> str:
@@ -311,7 +317,7 @@ def mismatch(name: str, path: Path, found: Hashed, expected: str, size: int | No
     bytes_ = f" in {size:,} bytes" if size else ""
     return (
         f"weights {name}: {path} has sha256 {found.sha256} in {found.size:,} bytes, expected {expected}{bytes_}; "
-        f"the file is damaged or another one: remove it and run `masklet weights fetch {name}`"
+        f"it is damaged or another file: fetch it with `masklet weights fetch {name}`"
     )
 
 

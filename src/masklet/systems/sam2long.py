@@ -60,6 +60,12 @@ class MemoryTree(Generic[F, M]):
     uncertainty: float = 2.0
 
     @property
+    def description(self) -> str:
+        """For a result's provenance."""
+        below = getattr(self.propagator, "description", type(self.propagator).__name__.lower())
+        return f"sam2long, {self.paths} paths, uncertainty {self.uncertainty:g}, over {below}"
+
+    @property
     def weights(self) -> Mapping[str, str]:
         """Of the propagator below."""
         found: Mapping[str, str] = getattr(self.propagator, "weights", {})

@@ -1,0 +1,114 @@
+"""Parts by name: what `--segmenter` and `--propagator` mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from masklet.core.errors import InputError
+from masklet.core.protocols import Propagator, Segmenter
+from masklet.models.affinity import Affinity
+from masklet.models.encoder import Encoder
+from masklet.models.motion import Motion
+from masklet.models.precomputed import Precomputed
+from masklet.models.sam2 import Sam2, resized
+from masklet.models.sam2_memory import Policy, RecentFrames, ReliableFrames
+from masklet.models.sam2_weights import build
+from masklet.models.zoo import CHECKPOINTS
+from masklet.systems.sam2long import MemoryTree
+
+PROPAGATORS: Mapping[str, Callable[[Encoder], Propagator[Any, Any]]] = {"affinity": Affinity}
+SEGMENTERS: Mapping[str, Callable[[Encoder], Segmenter[Any]]] = {"motion": Motion}
+
+# SAM2Long's thresholds of predicted mask IoU and of uncertainty: the official repository's documented command, the
+# paper, and what the official command line does when it is told nothing.
+TREES: Mapping[str, tuple[float, float]] = {
+    "sam2long": (0.1, 2.0),
+    "sam2long-paper": (0.3, 2.0),
+    "sam2long-cli": (0.3, 1.0),
+}
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def load_segmenter(name: str, encoder: Encoder) -> Segmenter[Any]:
+    """A segmenter by its name, or made of the detections in a file or folder of that name."""
+    if name in SEGMENTERS:
+        return SEGMENTERS[name](encoder)
+    if not there(Path(name)):
+        raise InputError(
+            f"--segmenter {name}: neither a segmenter ({', '.join(SEGMENTERS)}) nor a file or folder of detections"
+        )
+    return Precomputed(Path(name))
+
+
+def load_propagator(name: str, encoder: Encoder, device: str = "auto") -> Propagator[Any, Any]:
+    """A propagator by its name.
+
+    Args:
+        name: "affinity"; SAM 2 by a name of `masklet weights list`, a hub id, a folder or an official checkpoint, at
+            another image size with "@", such as "sam2.1-tiny@512"; or SAM2Long over one of them, such as
+            "sam2long:sam2.1-large".
+        encoder: of "affinity".
+        device: of SAM 2: "auto", "cpu", "cuda" or "mps"; "auto" is CUDA where there is one, else the CPU.
+
+    Raises:
+        InputError: there is no such propagator, or its weights are not on this machine.
+    """
+    tree, _, below = name.partition(":")
+    if tree in TREES:
+        quality, uncertainty = TREES[tree]
+        plain = below in PROPAGATORS
+        under = PROPAGATORS[below](encoder) if plain else load_sam2(below, ReliableFrames(quality), device)
+        return MemoryTree(under, uncertainty=uncertainty)
+    return PROPAGATORS[name](encoder) if name in PROPAGATORS else load_sam2(name, RecentFrames(), device)
+
+
+def load_sam2(name: str, policy: Policy, device: str) -> Sam2:
+    """SAM 2 on a device, at its own image size or the one after "@"."""
+    base, at, side = name.rpartition("@")
+    base = base if at else name
+    if not base or ("/" not in base and not there(Path(base))):
+        chosen("propagator", base, (*PROPAGATORS, *CHECKPOINTS, *(f"{tree}:NAME" for tree in TREES)))
+    made, weights = build(base)
+    net: Any = resized(made, checked_side(name, side)) if at else made
+    return Sam2(net.to(found_device(device)), policy, weights=weights)
+
+
+def checked_side(name: str, side: str) -> int:
+    """An image size that SAM 2's encoder can cut into its windows."""
+    if not side.isdecimal() or int(side) % 32 or not 128 <= int(side) <= 4096:
+        raise InputError(f"propagator {name}: the image size after @ must be a multiple of 32 from 128 to 4096")
+    return int(side)
+
+
+def found_device(name: str) -> torch.device:
+    """A device that is on this machine."""
+    chosen("device", name, DEVICES)
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return torch.device("cuda" if there["cuda"] else "cpu")
+    if not there[name]:
+        raise InputError(f"device {name}: not on this machine; leave it out, or say cpu")
+    return torch.device(name)
+
+
+def there(path: Path) -> bool:
+    """Whether there is something of that name; nothing can be where no name is that long."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
+
+
+def chosen(kind: str, name: str, known: Iterable[str]) -> str:
+    """A name that exists."""
+    known = tuple(known)
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"no {kind} {name!r}; {hint}there are: {', '.join(known)}")
+    return name

@@ -1,0 +1,116 @@
+"""`masklet weights`, driven as a user would drive it, and once as a process against a hub on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from models.test_zoo_fetch import FakeHub, hub  # noqa: F401
+from typer.testing import CliRunner, Result
+
+from masklet.cli import app
+from masklet.models import fetch as fetching
+from masklet.models.zoo import CHECKPOINTS, TENSORS, ZOO
+
+
+@pytest.fixture(autouse=True)
+def weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty weights folder, and an empty hub cache."""
+    monkeypatch.setenv("MASKLET_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "weights"
+
+
+def call(*words: str) -> Result:
+    return CliRunner().invoke(app, ["weights", *words])
+
+
+def put(folder: Path, content: bytes = b"tensors") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    (folder / TENSORS).write_bytes(content)
+    return folder / TENSORS
+
+
+def test_list_says_what_there_is_and_what_is_here(weights: Path) -> None:
+    path = put(weights / "sam2-small")
+    other = put(weights / "someone" / "model")
+    said = call("list")
+    lines = {line.split()[0]: line for line in said.stdout.splitlines()}
+    assert said.exit_code == 0 and [*lines] == ["NAME", *ZOO, *CHECKPOINTS, "someone/model"]
+    assert " ".join(lines["mobilenetv2"].split()[1:5]) == "1 MB MIT packaged"
+    assert " ".join(lines["sam2.1-large"].split()[1:]) == "898 MB Apache-2.0 not here"
+    assert lines["sam2-small"].endswith(f" here            {path}")
+    assert lines["someone/model"].endswith(f"see the hub here            {other}")
+    assert call("list", "--quiet").output == ""
+
+
+def test_where_prints_one_path(weights: Path) -> None:
+    assert call("where").output == f"{weights}\n"
+    assert call("where", "sam2.1-tiny").output == f"{weights / 'sam2.1-tiny'}\n"
+    assert call("where", "mobilenetv2").output == f"{ZOO['mobilenetv2'].path}\n"
+    path = put(weights / "sam2.1-tiny")
+    assert call("where", "sam2.1-tiny").output == f"{path}\n"
+
+
+@pytest.mark.parametrize("command", ["where", "fetch", "verify"])
+def test_an_unknown_name_ends_in_one_sentence_and_code_2(command: str) -> None:
+    said = call(command, "sam2.1-tni")
+    assert said.exit_code == 2 and said.stdout == ""
+    assert said.stderr.startswith("masklet: no weights 'sam2.1-tni'; did you mean sam2.1-tiny? there are: ")
+    assert said.stderr.count("\n") == 1
+
+
+def test_verify_checks_what_is_here_and_goes_on_after_a_wrong_one(weights: Path) -> None:
+    assert call("verify").output == f"mobilenetv2: right, sha256 {ZOO['mobilenetv2'].sha256}\n"
+    put(weights / "sam2.1-tiny")
+    put(weights / "someone" / "model")
+    sha256 = hashlib.sha256(b"tensors").hexdigest()
+    said = call("verify")
+    assert said.exit_code == 2
+    assert said.stdout.splitlines()[1:] == [
+        f"someone/model: no sha256 to compare with, noted for later, sha256 {sha256}"
+    ]
+    assert f"sam2.1-tiny/model.safetensors has sha256 {sha256} in 7 bytes, expected 48c1446" in said.stderr
+    assert call("verify", "someone/model").output == f"someone/model: right, sha256 {sha256}\n"
+    assert call("verify", "someone/model", "--quiet").output == ""
+
+
+def test_verify_of_a_model_that_is_not_here_says_how_to_get_it() -> None:
+    said = call("verify", "sam2.1-tiny")
+    assert said.exit_code == 2 and "run `masklet weights fetch sam2.1-tiny` (156 MB)" in said.stderr
+
+
+def test_fetch_without_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*_: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(fetching, "describe", unreachable)
+    said = call("fetch", "sam2.1-tiny")
+    assert said.exit_code == 2 and said.stderr.count("\n") == 1
+    assert "cannot be fetched (no route)" in said.stderr and "`hf download facebook/sam2.1-hiera-tiny" in said.stderr
+
+
+def test_a_process_fetches_from_the_endpoint_and_not_twice(hub: FakeHub, tmp_path: Path) -> None:  # noqa: F811
+    home = {"HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.url, "OMP_NUM_THREADS": "1"}
+    env = {**os.environ, **home, "MASKLET_WEIGHTS": str(tmp_path / "weights")}
+
+    def fetch(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "masklet", "weights", "fetch", "owner/toy", *words]
+        return subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+
+    first = fetch()
+    path = tmp_path / "weights" / "owner" / "toy" / TENSORS
+    assert path.stat().st_size == 2_560_000 and first.stdout == ""
+    assert f"owner/toy: 3 MB from owner/toy to {path.parent}" in first.stderr
+    assert f"owner/toy: here and right, {path}" in first.stderr and "model.safetensors" in first.stderr
+    asked = len(hub.asked)
+    assert fetch("--quiet").stderr == "" and len(hub.asked) == asked
+
+
+def test_fetch_of_what_comes_with_the_package_has_nothing_to_do() -> None:
+    assert call("fetch", "mobilenetv2").exit_code == 0
