@@ -48,7 +48,7 @@ def edgetam_network(config: EdgeTamVideoConfig) -> EdgeTamVideoModel:
     vision: Any = config.vision_config
     timm = vision.backbone_config
     # transformers makes the backbone itself, and timm's it cannot: it makes the smallest of another kind.
-    vision.backbone_config = ResNetConfig(embedding_size=1, hidden_sizes=[1], depths=[1])
+    vision.backbone_config = ResNetConfig(embedding_size=1, hidden_sizes=[4], depths=[1])
     net = EdgeTamVideoModel(config)
     net.vision_encoder.backbone = Backbone(tuple(vision.backbone_channel_list[::-1]))
     vision.backbone_config = timm

@@ -245,7 +245,7 @@ class Sam2:
         features: Sam2Features,
         conditioned: Float[Tensor, "b c h w"],
         sparse: Float[Tensor, "1 1 s c"],
-        dense: Float[Tensor, "1 c h w"],
+        dense: Float[Tensor, "#b c h w"],
         *,
         several: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
