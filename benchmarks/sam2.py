@@ -161,8 +161,7 @@ def against_transformers(size: str, side: int, device: torch.device, frames: int
     """One object, whole frames: ours against transformers' session, the memory of both full."""
     from transformers import Sam2VideoInferenceSession
 
-    net = network(size, side, SURE).to(device)
-    sam2 = Sam2(net)
+    sam2, own = Sam2(network(size, side, SURE).to(device)), network(size, side, SURE).to(device)
     session = Sam2VideoInferenceSession(
         video=None, video_height=480, video_width=640, inference_device=device, dtype=torch.float32
     )
@@ -181,7 +180,7 @@ def against_transformers(size: str, side: int, device: torch.device, frames: int
             session.obj_with_new_inputs = [1]
         started = perf_counter()
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            net(inference_session=session, frame=sam2.pixels(frame(t))[0])
+            own(inference_session=session, frame=sam2.pixels(frame(t))[0])
         theirs.append(perf_counter() - started)
     return {"transformers, s": median(theirs[8:]), "ours / transformers": median(ours[8:]) / median(theirs[8:])}
 
@@ -285,7 +284,7 @@ def child(what: str, frames: int) -> float:
 def session_peak(net: Any, frames: int) -> float:
     from transformers import Sam2VideoInferenceSession
 
-    sam2 = Sam2(net)
+    sam2 = Sam2(network("slim", 256, UNSURE))  # for its preparation of frames
     session = Sam2VideoInferenceSession(video=None, video_height=480, video_width=640, dtype=torch.float32)
     for n, mask in masks(2).items():
         small = torch.nn.functional.interpolate(mask[None, None].float(), (256, 256)) > 0.5

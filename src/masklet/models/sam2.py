@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as nnf
 from jaxtyping import BFloat16, Bool, Float
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Clicks, Point, Prediction, Prompt
@@ -71,7 +71,7 @@ class Sam2:
     ) -> None:
         """
         Args:
-            net: a `Sam2VideoModel` of transformers, in eval mode.
+            net: a `Sam2VideoModel` of transformers, in eval mode; it is changed, and of no use to transformers after.
             policy: what is read of the memory; None: `RecentFrames`, as published.
             postprocess: the official builder's defaults: prompted masks are remembered as 0 and 1, and a single
                 mask that is not stable gives way to the best of three. The official evaluation tools go without.
@@ -102,9 +102,13 @@ class Sam2:
         at = {"device": self.device, "dtype": self.dtype}
         mean, std = (torch.tensor(v, **at).view(3, 1, 1) for v in (MEAN, STD))
         self._scale, self._shift = 1 / (255 * std), mean / std
-        around = net.vision_encoder.neck.position_encoding((1, net.hidden_dim, *grid), self.device, self.dtype)
+        encoding = net.memory_encoder.position_encoding
+        shape = torch.Size((1, net.hidden_dim, *grid))
+        how = net.hidden_dim // 2, True, encoding.scale
+        around = encoding.build_sine_position_embedding(shape, self.device, self.dtype, *how)
         self._position = around[0].flatten(1).T
-        spatial = net.memory_encoder.position_encoding((1, net.mem_dim, *grid), self.device, self.dtype)
+        settle(net.vision_encoder, grid[0] * 4)
+        spatial = encoding((1, net.mem_dim, *grid), self.device, self.dtype)
         # Row 0: of conditioning frames; row n: of n frames ago.
         temporal = net.memory_temporal_positional_encoding.view(-1, 1, net.mem_dim).roll(1, 0)
         self._memory_positions = spatial[0].flatten(1).T + temporal
@@ -390,6 +394,21 @@ def at_full_size(
     ]
     quality, presence = (torch.cat([getattr(rows[id], name) for id in ids]) for name in ("quality", "presence"))
     return Prediction(ids, torch.stack(logits)[:, None], quality, presence)
+
+
+class Unread(nn.Module):
+    """In the place of position encodings that nobody reads."""
+
+    def forward(self, shape: Sequence[int], device: torch.device, dtype: torch.dtype, mask: None = None) -> Tensor:
+        return torch.zeros(0, device=device, dtype=dtype)
+
+
+def settle(encoder: Any, cells: int) -> None:
+    """Changes an image encoder so that it does not compute anew, for every image, what is the same for all."""
+    encoder.neck.position_encoding = Unread()
+    if hasattr(encoder.backbone, "_get_pos_embed"):
+        position = encoder.backbone._get_pos_embed((cells, cells))
+        encoder.backbone._get_pos_embed = lambda size: position
 
 
 def resized(net: Any, side: int) -> Any:
