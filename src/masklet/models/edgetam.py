@@ -55,12 +55,6 @@ def edgetam_network(config: EdgeTamVideoConfig) -> EdgeTamVideoModel:
     return net
 
 
-def folded(net: EdgeTamVideoModel) -> EdgeTamVideoModel:
-    """The network with its batch norms folded into the convolutions: faster; it has no longer the hub's names."""
-    fold(net.vision_encoder.backbone)
-    return net
-
-
 class LatentAttention(MemoryAttention):
     """EdgeTAM's: keys of latents that look at a window are rotated as that window, the others are not rotated."""
 
@@ -109,7 +103,10 @@ class LatentAttention(MemoryAttention):
 
 
 class EdgeTam(Sam2):
-    """EdgeTAM; `net` is an `EdgeTamVideoModel`, of `edgetam_network`. All else is SAM 2's."""
+    """EdgeTAM; `net` is an `EdgeTamVideoModel`, of `edgetam_network`. All else is SAM 2's.
+
+    Of the network's changes one more than SAM 2's: its batch norms are folded, so that it loses the hub's names.
+    """
 
     @property
     def description(self) -> str:
@@ -129,6 +126,7 @@ class EdgeTam(Sam2):
                 f"{self._windows} x {self._windows} windows; use a multiple of {STRIDE * self._windows}"
             )
         grid = net.backbone_feature_sizes[-1]
+        fold(net.vision_encoder.backbone)
         self._spatial = self._tokens(net.memory_encoder.position_encoding((1, net.mem_dim, *grid), *self._at()))
         around = perceiver.positional_encoding((1, net.mem_dim, self._windows, self._windows), *self._at())
         places = torch.cat([torch.zeros_like(perceiver.latents_1d), self._tokens(around)[0]])

@@ -81,7 +81,6 @@ class Sam2:
         self.net, self.policy = net, policy or RecentFrames()
         self.half = net.no_memory_embedding.is_cuda
         self.postprocess, self.prompts, self.weights = postprocess, prompts, weights or {}
-        net.mask_decoder.dynamic_multimask_via_stability = postprocess
         self.side = int(net.image_size)
         self._attend = self._attention()
         with torch.no_grad():
@@ -254,6 +253,7 @@ class Sam2:
         several: bool,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The mask decoder: logits [b k h w], predicted mask IoU [b k], object score [b k], object pointers [b k c]."""
+        self.net.mask_decoder.dynamic_multimask_via_stability = self.postprocess  # the network may be shared
         logits, quality, tokens, presence = self.net.mask_decoder(
             image_embeddings=conditioned,
             image_positional_embeddings=self._image_positions,
@@ -280,11 +280,7 @@ class Sam2:
 
     def _given(self, features: Sam2Features, masks: Mapping[int, Bool[Tensor, "y x"]]) -> Prediction:
         """Given masks are believed as they are; only their pointers come from the network."""
-        small = [
-            nnf.interpolate(m[None, None].float(), (self.side,) * 2, mode="bilinear", antialias=True)[0]
-            for m in masks.values()
-        ]
-        squares = (torch.stack(small) >= 0.5).to(self.device, self.dtype)
+        squares = torch.stack([squeezed(mask, self.side) for mask in masks.values()]).to(self.device, self.dtype)
         seen = squares.flatten(1).any(1)
         dense = self.net.prompt_encoder.mask_embed(self.net.mask_downsample(squares))
         coarse = features.coarse[None].expand(len(squares), -1, -1, -1)
@@ -394,6 +390,12 @@ def at_full_size(
     ]
     quality, presence = (torch.cat([getattr(rows[id], name) for id in ids]) for name in ("quality", "presence"))
     return Prediction(ids, torch.stack(logits)[:, None], quality, presence)
+
+
+def squeezed(mask: Bool[Tensor, "y x"], side: int) -> Bool[Tensor, "1 s s"]:
+    """A mask in the network's square; of one too fine for it, what is left most of."""
+    shares = nnf.interpolate(mask[None, None].float(), (side, side), mode="bilinear", antialias=True)[0]
+    return (shares >= shares.max().clamp(max=0.5)) & (shares > 0)
 
 
 class Unread(nn.Module):

@@ -126,7 +126,7 @@ class Look(Generic[F, M, S]):
 
     frame: Frame
     features: F
-    belief: Prediction
+    belief: Prediction  # that was committed: without the objects whose memory a detection corrected
     seen: list[Seen]
     state: State[M, S]
 
@@ -178,13 +178,13 @@ class Sam2Bmp(Generic[F, M, S]):
             [features] = self.propagator.encode([frame])
             [found], sight = self.segmenter.segment(state.sight, [frame], future)
             belief = self.propagator.predict(state.memory, features)
-            seen, state = self.step(replace(state, sight=sight), frame, features, belief, found)
+            belief, seen, state = self.step(replace(state, sight=sight), frame, features, belief, found)
             yield Look(frame, features, belief, seen, state)
 
     def step(
         self, state: State[M, S], frame: Frame, features: F, belief: Prediction, found: Detections
-    ) -> tuple[list[Seen], State[M, S]]:
-        """One frame: match, take the detected or the propagated mask, remember."""
+    ) -> tuple[Prediction, list[Seen], State[M, S]]:
+        """One frame: match, take the detected or the propagated mask, remember what is believed then."""
         at = self.settings
         found = found[found.masks.flatten(1).any(1)]
         found = found[mask_nms(found.masks, found.scores, at.nms_iou)]
@@ -201,13 +201,11 @@ class Sam2Bmp(Generic[F, M, S]):
 
         corrects = CORRECTS[at.memory]
         corrected = {belief.ids[r]: sure.masks[c] for r, c in links.pairs if corrects(float(iou[r, c]), at.drift_iou)}
-        memory = self.propagator.commit(
-            state.memory, features, belief.only([r for r, id in enumerate(belief.ids) if id not in corrected])
-        )
+        belief = belief.only([r for r, id in enumerate(belief.ids) if id not in corrected])
+        memory = self.propagator.commit(state.memory, features, belief)
         memory, _ = self.propagator.prompt(memory, features, {**corrected, **{s.id: s.mask for s in new}})
-        return old + new, self.forget_lost(
-            replace(state, memory=memory, born=state.born + len(new), refused=refused), old + new
-        )
+        state = replace(state, memory=memory, born=state.born + len(new), refused=refused)
+        return belief, old + new, self.forget_lost(state, old + new)
 
     def begin(self, state: State[M, S], old: Sequence[Seen], sure: Detections, unsure: Detections) -> list[Seen]:
         """New trajectories: unmatched confident detections, and proposals where nothing is tracked yet."""
