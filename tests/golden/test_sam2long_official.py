@@ -71,7 +71,7 @@ def check_reading(memory: Any, policy: ReliableFrames, expected: Any, t: int, st
         bank = memory.inner.banks[path]
         reading = policy.read(bank)
         got = reading_of(reading, start, policy.pointers - 1)
-        assert [e.time + start for e in policy.valid(bank.recent)] == unpadded(expected["valid"][t, slot])
+        assert [e.time + start for e in policy.valid(bank)] == unpadded(expected["valid"][t, slot])
         for what, values in got.items():
             if (expected[what][t, slot] >= 0).any():
                 assert values == unpadded(expected[what][t, slot]), (what, t, slot)
@@ -148,7 +148,7 @@ def test_memory_cases() -> None:
             bank = policy.keep(Bank(time + 1, bank.prompted, (*bank.recent, new)))
         reading = policy.read(bank)
         got = reading_of(reading, case["start"], policy.pointers - 1)
-        assert [e.time + case["start"] for e in policy.valid(bank.recent)] == case["valid"], n
+        assert [e.time + case["start"] for e in policy.valid(bank)] == case["valid"], n
         assert got["mem_frames"] == case["memory_frames"], n
         assert reading.ranks == case["memory_offset_from_now"], n
         assert got["ptr_frames"] == case["pointer_frames"], n

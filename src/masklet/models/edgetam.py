@@ -141,7 +141,7 @@ class EdgeTam(Sam2):
         return grid.flatten(2).transpose(1, 2)
 
     def _remembered(self, features: Sam2Features, answer: Prediction, binary: bool) -> BFloat16[Tensor, "b l d"]:
-        """Spatial memories, summed up: latents of the whole frame, then one for each window (EdgeTAM, section 3.2)."""
+        """The 2D spatial perceiver: memories summed up in latents of the whole frame, then one for each window."""
         tokens = self._memorised(features, answer, binary)
         perceiver, b = self.net.spatial_perceiver, len(tokens)
         windows = windowed(tokens, self._windows)

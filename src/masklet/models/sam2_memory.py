@@ -123,7 +123,7 @@ class RecentFrames:
 
     def keep(self, bank: Bank) -> Bank:
         """One frame more than is read: a prompt may ask for the frame just seen again."""
-        recent = [e for e in bank.recent if bank.now - e.time <= self.pointers]
+        recent = [e for e in bank.recent if bank.now - e.time <= max(self.pointers, SPATIAL + 1)]
         return replace(bank, recent=lighter(recent, lambda e: bank.now - e.time > SPATIAL + 1))
 
 
@@ -138,7 +138,7 @@ class ReliableFrames:
 
     def read(self, bank: Bank) -> Reading:
         """By rank among the reliable frames; the last frame always counts as one."""
-        valid = self.valid(bank.recent)
+        valid = self.valid(bank)
         nearest = valid[-SPATIAL:]
         followers = valid[:0:-1]  # newest first, the oldest left out
         # Conditioning frames keep their true distance.
@@ -153,10 +153,11 @@ class ReliableFrames:
             None if plain else self._factors(len(bank.prompted), followers),
         )
 
-    def valid(self, recent: Sequence[Entry]) -> list[Entry]:
-        """The latest reliable frames, oldest first, and the last frame, reliable or not."""
-        reliable = [e for e in recent if self.is_reliable(e)][-(self.pointers - 1) :]
-        return reliable if recent[-1:] == tuple(reliable[-1:]) else [*reliable, *recent[-1:]]
+    def valid(self, bank: Bank) -> list[Entry]:
+        """The latest reliable frames, oldest first, and the last frame, reliable or not, unless it was prompted."""
+        reliable = [e for e in bank.recent if self.is_reliable(e)][-(self.pointers - 1) :]
+        last = [e for e in bank.recent[-1:] if e.time == bank.now - 1 and e not in reliable]
+        return [*reliable, *last]
 
     def is_reliable(self, entry: Entry) -> bool:
         """SAM2Long eq. 4: seen, and seen well."""

@@ -86,7 +86,7 @@ class ChannelMixer(nn.Module):
 
 
 class Block(nn.Module):
-    """A RepViT block: tokens are mixed, then channels (section 3.2 of the paper)."""
+    """A RepViT block: tokens are mixed, then channels."""
 
     def __init__(self, channels: int, excited: bool) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ class Stem(nn.Module):
 
 
 class Downsample(nn.Module):
-    """From one stage to the next: half the resolution, then other channels (section 3.3 of the paper)."""
+    """From one stage to the next: half the resolution, then other channels."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
