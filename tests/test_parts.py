@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     calls: list[Any] = []
 
     class Net:
+        config = SimpleNamespace(model_type="sam2_video")
+
         def to(self, device: torch.device) -> Any:
             calls[-1] += [str(device)]
             return self

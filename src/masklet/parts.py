@@ -12,12 +12,13 @@ import torch
 from masklet.core.errors import InputError
 from masklet.core.protocols import Propagator, Segmenter
 from masklet.models.affinity import Affinity
+from masklet.models.edgetam import EdgeTam
 from masklet.models.encoder import Encoder
 from masklet.models.motion import Motion
 from masklet.models.precomputed import Precomputed
 from masklet.models.sam2 import Sam2, resized
 from masklet.models.sam2_memory import Policy, RecentFrames, ReliableFrames
-from masklet.models.sam2_weights import build
+from masklet.models.sam2_weights import EDGETAM, build
 from masklet.models.zoo import CHECKPOINTS
 from masklet.systems.sam2long import MemoryTree
 
@@ -75,7 +76,8 @@ def load_sam2(name: str, policy: Policy, device: str) -> Sam2:
         chosen("propagator", base, (*PROPAGATORS, *CHECKPOINTS, *(f"{tree}:NAME" for tree in TREES)))
     made, weights = build(base)
     net: Any = resized(made, checked_side(name, side)) if at else made
-    return Sam2(net.to(found_device(device)), policy, weights=weights)
+    kind = EdgeTam if net.config.model_type == EDGETAM else Sam2
+    return kind(net.to(found_device(device)), policy, weights=weights)
 
 
 def checked_side(name: str, side: str) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from golden.sam2_fixtures import clip, needs, network, object_mask
+from PIL import Image
 from torch import Tensor
 
 from masklet.core import memory as store
@@ -23,7 +24,7 @@ from masklet.core.protocols import Propagator
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Masklet
 from masklet.models.sam2 import ABSENT, Sam2, Sam2Features, marks, sines
-from masklet.models.sam2_memory import RecentFrames, ReliableFrames, Sam2Memory
+from masklet.models.sam2_memory import Bank, Reading, RecentFrames, ReliableFrames, Sam2Memory
 from masklet.systems.sam2bmp import Sam2Bmp, Settings
 from masklet.systems.track import Prompts, Track
 
@@ -360,6 +361,35 @@ def test_a_mask_prompt_does_not_depend_on_the_past(sam2: CachedSam2) -> None:
     assert torch.equal(a.spatial, b.spatial) and torch.equal(a.pointer, b.pointer)
 
 
+class Spy:
+    """A policy that notes what was read."""
+
+    def __init__(self) -> None:
+        self.policy, self.read_times = RecentFrames(), list[list[int]]()
+
+    def read(self, bank: Bank) -> Reading:
+        reading = self.policy.read(bank)
+        self.read_times.append([e.time for e in reading.frames])
+        return reading
+
+    def keep(self, bank: Bank) -> Bank:
+        return self.policy.keep(bank)
+
+
+def test_a_click_reads_what_was_before_its_frame() -> None:
+    """Neither an earlier answer in this frame nor what was believed of it is memory; the anchor's frame has none."""
+    spy = Spy()
+    sam2 = CachedSam2(spy)
+    memory, _ = sam2.prompt(sam2.empty(), seen(0), {1: Point(60, 70)})
+    memory, _ = sam2.prompt(memory, seen(0), {1: Point(64, 70)})
+    assert spy.read_times == [[], []]
+    memory, _ = after(sam2, memory, (1, 2))
+    for _ in range(2):
+        spy.read_times.clear()
+        memory, _ = sam2.prompt(memory, seen(2), {1: Point(60, 70)})
+        assert spy.read_times == [[0, 1]]
+
+
 def test_a_prompt_a_frame_late_is_that_frames(sam2: CachedSam2) -> None:
     """The same clicks on the same frame give the same memory, said at once or one by one with all said again."""
     first, both = Clicks((Point(60, 70),)), Clicks((Point(60, 70), Point(20, 20, inside=False)))
@@ -388,6 +418,29 @@ def test_two_over_one_network_do_not_disturb_each_other() -> None:
 
 
 # -- small parts
+
+
+def test_frames_are_squeezed_bicubically() -> None:
+    image = clip("plain")[0].image
+    square = np.array(Image.fromarray(image).resize((256, 256), Image.Resampling.BICUBIC))
+    [expected] = Sam2(network("w1")).encode([Frame(0, square, 0.0)])
+    assert torch.equal(seen(0).coarse, expected.coarse)
+
+
+def test_only_a_lone_click_has_three_masks_and_only_prompts_are_binary(monkeypatch: pytest.MonkeyPatch) -> None:
+    several, binary = list[bool](), list[bool]()
+    decode, remember = Sam2._decoded, Sam2._remembered
+    monkeypatch.setattr(Sam2, "_decoded", lambda *a, **k: several.append(k["several"]) or decode(*a, **k))
+    monkeypatch.setattr(Sam2, "_remembered", lambda self, f, a, b: binary.append(b) or remember(self, f, a, b))
+    for postprocess in (True, False):
+        sam2 = CachedSam2(postprocess=postprocess)
+        for kind in ("mask", *KINDS):
+            sam2.prompt(sam2.empty(), seen(0), {1: prompt_of(kind, 0)})
+        assert several == [kind in ("point", "outside") for kind in ("mask", *KINDS)] and set(binary) == {postprocess}
+        several.clear(), binary.clear()
+        started(sam2, 1, frames=1)
+        assert several == [False, True] and binary == [postprocess, False]
+        several.clear(), binary.clear()
 
 
 def test_weights_scale_keys_with_their_positions_and_no_values(sam2: CachedSam2) -> None:

@@ -17,7 +17,11 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.models import sam2_weights
+from masklet.models.edgetam import EdgeTam, edgetam_network
+from masklet.models.sam2 import Sam2
 from masklet.models.sam2_weights import (
+    EDGETAM_RULES,
+    RULES,
     TRUNK,
     TRUNKS,
     assembled,
@@ -144,7 +148,7 @@ def bytes_of_file(shapes: dict[str, tuple[int, ...]]) -> int:
 def test_networks_of_inferred_configs_fill_the_hubs_files_to_the_byte(size: str, version: str) -> None:
     config = inferred(outline(size, version), HERE)
     with torch.device("meta"):
-        net = empty(config, HERE)
+        net = empty(config)
     shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
     assert bytes_of_file(shapes) == CHECKPOINTS[f"sam{version}-{size}"].size
 
@@ -309,17 +313,58 @@ def test_a_name_is_loaded_from_the_weights_folder(saved: Path, tmp_path: Path, m
     assert same(net, network("w1")) and list(files) == ["someone/else/model.safetensors"]
 
 
-def test_edgetam_says_what_it_would_need(tmp_path: Path) -> None:
-    import importlib.util
-
+def test_a_folder_of_edgetam(tmp_path: Path) -> None:
     from transformers import EdgeTamVideoConfig, EdgeTamVisionConfig
 
-    if importlib.util.find_spec("timm"):
-        pytest.skip("timm is installed")
-    EdgeTamVideoConfig(vision_config=EdgeTamVisionConfig()).save_pretrained(tmp_path)
-    save_file({"a": torch.ones(1)}, tmp_path / "model.safetensors")
-    with pytest.raises(InputError, match=r"EdgeTAM's image encoder comes from timm, which is not installed"):
-        build(tmp_path)
+    config = EdgeTamVideoConfig(
+        vision_config=EdgeTamVisionConfig(),
+        enable_temporal_pos_encoding_for_object_pointers=False,
+        enable_occlusion_spatial_embedding=False,
+    )
+    config.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    own = edgetam_network(config).state_dict()
+    save_file({k: v.contiguous() for k, v in own.items()}, tmp_path / "model.safetensors")
+    net, _ = build(tmp_path)
+    assert isinstance(EdgeTam(net), Sam2)  # it folds its convolutions
+    got = build(tmp_path)[0].state_dict()
+    assert got.keys() == own.keys() and all(torch.equal(got[k], own[k].to(got[k].dtype)) for k in own)
+
+
+@pytest.mark.parametrize(
+    ("official", "name"),
+    [
+        ("image_encoder.trunk.body.stem.conv1.c.weight", "vision_encoder.backbone.timm_model.stem.conv1.c.weight"),
+        ("image_encoder.neck.convs.2.conv.bias", "vision_encoder.neck.convs.2.bias"),
+        ("memory_attention.layers.1.linear2.weight", "memory_attention.layers.1.mlp.down_proj.weight"),
+        ("memory_attention.layers.0.norm3.bias", "memory_attention.layers.0.layer_norm3.bias"),
+        ("spatial_perceiver.latents", "spatial_perceiver.latents_1d"),
+        ("spatial_perceiver.latents_2d", "spatial_perceiver.latents_2d"),
+        ("spatial_perceiver.layers.0.attn.norm_x.weight", "spatial_perceiver.layers.0.layer_norm_input.weight"),
+        ("spatial_perceiver.layers.0.attn.to_q.weight", "spatial_perceiver.layers.0.cross_attention.q_proj.weight"),
+        ("spatial_perceiver.layers.0.attn.to_kv.weight", "spatial_perceiver.layers.0.cross_attention.to_kv.weight"),
+        ("spatial_perceiver.layers.0.self_attn.norm.bias", "spatial_perceiver.layers.0.layer_norm_self.bias"),
+        (
+            "spatial_perceiver.layers.0.self_attn.to_out.weight",
+            "spatial_perceiver.layers.0.self_attention.o_proj.weight",
+        ),
+        ("spatial_perceiver.layers.0.ff.0.weight", "spatial_perceiver.layers.0.mlp.layer_norm.weight"),
+        ("spatial_perceiver.layers.0.self_ff.3.weight", "spatial_perceiver.layers.0.self_mlp.down_proj.weight"),
+        ("spatial_perceiver.norm.weight", "spatial_perceiver.layer_norm.weight"),
+        ("maskmem_tpos_enc", "memory_temporal_positional_encoding"),
+    ],
+)
+def test_official_keys_of_edgetam(official: str, name: str) -> None:
+    assert renamed(official, EDGETAM_RULES + RULES) == name
+
+
+def test_edgetams_keys_and_values_are_parted() -> None:
+    both = torch.arange(8.0).view(4, 2)
+    state = {"spatial_perceiver.latents": torch.ones(1), "spatial_perceiver.layers.0.self_attn.to_kv.weight": both}
+    got = converted(state)
+    assert torch.equal(got["spatial_perceiver.layers.0.self_attention.k_proj.weight"], both[:2])
+    assert torch.equal(got["spatial_perceiver.layers.0.self_attention.v_proj.weight"], both[2:])
+    assert len(got) == 3
 
 
 def test_importing_masklet_imports_neither_transformers_nor_the_hub() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from masklet.core.errors import InputError
 from masklet.core.instances import Prediction
 from masklet.models.sam2 import Sam2, Sam2Features
-from masklet.nn.memory_attention import MemoryAttention, averages, rotated, rotations
+from masklet.nn.memory_attention import MemoryAttention, rotations
 from masklet.nn.repvit import RepVit, fold
 
 if TYPE_CHECKING:
@@ -62,43 +62,11 @@ class LatentAttention(MemoryAttention):
         """`whole` is the number of a frame's latents that look at all of it; they come first."""
         super().__init__(net)
         windows = rotations(SimpleNamespace(rotary_emb=net.rotary_emb, position_ids=net.position_ids_k))
-        self.latent_rotations = torch.cat([windows.new_ones(whole, windows.shape[1]), windows])
+        self.memory_rotations = torch.cat([windows.new_ones(whole, windows.shape[1]), windows])
 
-    def __call__(
-        self,
-        look: Float[Tensor, "1 p c"],
-        keys: Float[Tensor, "b m d"],
-        values: Float[Tensor, "b m d"],
-        pointers: int,
-    ) -> Float[Tensor, "b p c"]:
-        """As in SAM 2, but for the names of the last part."""
-        x = look
-        for n, layer in enumerate(self.net.layers):
-            if n > 0:
-                x = x + self._looks_around(layer.self_attn, layer.layer_norm1(x))
-            x = x + self._remembers(layer.cross_attn_image, layer.layer_norm2(x), keys, values, pointers)
-            x = x + layer.mlp(layer.layer_norm3(x))
-        conditioned: Tensor = self.net.layer_norm(x)
-        return conditioned
-
-    def _remembers(
-        self,
-        part: Any,
-        x: Float[Tensor, "a p c"],
-        keys: Float[Tensor, "b m d"],
-        values: Float[Tensor, "b m d"],
-        pointers: int,
-    ) -> Float[Tensor, "b p c"]:
-        q, k = rotated(part.q_proj(x), self.rotations), part.k_proj(keys)
-        frames = k.shape[1] - pointers
-        k = torch.cat([rotated(k[:, :frames], self.latent_rotations), k[:, frames:]], dim=1)
-        q = q.expand(len(k), -1, -1)
-        if k.is_cuda:
-            mixed = nn.functional.scaled_dot_product_attention(q[:, None], k[:, None], part.v_proj(values)[:, None])
-            mixed = mixed[:, 0]
-        else:
-            mixed = part.v_proj(averages(q / q.shape[2] ** 0.5, k, values))
-        out: Tensor = part.o_proj(mixed)
+    def _thinks(self, layer: Any, x: Float[Tensor, "b p c"]) -> Float[Tensor, "b p c"]:
+        """As in SAM 2, under another name."""
+        out: Tensor = layer.mlp(x)
         return out
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -18,11 +18,12 @@ from masklet.core.errors import InputError
 from masklet.models.zoo import CHECKPOINTS, CONFIG, TENSORS, checkpoint, hashed, ready
 
 if TYPE_CHECKING:
-    from transformers import EdgeTamVideoModel, Sam2VideoConfig, Sam2VideoModel
+    from transformers import EdgeTamVideoConfig, EdgeTamVideoModel, Sam2VideoConfig, Sam2VideoModel
 
     Network = Sam2VideoModel | EdgeTamVideoModel
 
-KINDS = {"sam2_video": "Sam2Video", "edgetam_video": "EdgeTamVideo"}  # a config's model_type: transformers' classes
+EDGETAM = "edgetam_video"
+KINDS = {"sam2_video": "Sam2Video", EDGETAM: "EdgeTamVideo"}  # a config's model_type: transformers' classes
 FILES = (".pt", ".pth", ".safetensors")
 
 
@@ -42,6 +43,8 @@ TRUNKS: Mapping[tuple[int, tuple[int, ...]], Trunk] = {
     (112, (2, 3, 16, 3)): Trunk(2, (12, 16, 20), (8, 4, 14, 7)),  # base-plus
     (144, (2, 6, 36, 4)): Trunk(2, (23, 33, 43), (8, 4, 16, 8)),  # large
 }
+
+Rule = tuple[re.Pattern[str], str]
 
 # From an official key to transformers', one after the other.
 RULES = tuple(
@@ -83,6 +86,27 @@ RULES = tuple(
         (r"\.output_upscaling\.3\.", ".upscale_conv2."),
     )
 )
+# EdgeTAM's, to be followed by those above.
+EDGETAM_RULES = tuple(
+    (re.compile(pattern), to)
+    for pattern, to in (
+        (r"^image_encoder\.trunk\.body\.", "vision_encoder.backbone.timm_model."),
+        (r"^(memory_attention\..*)\.linear1\.", r"\1.mlp.up_proj."),
+        (r"^(memory_attention\..*)\.linear2\.", r"\1.mlp.down_proj."),
+        (r"^spatial_perceiver\.latents$", "spatial_perceiver.latents_1d"),
+        (r"\.attn\.norm_x\.", ".layer_norm_input."),
+        (r"\.attn\.norm_latents\.", ".layer_norm_latents."),
+        (r"^(spatial_perceiver\..*)\.self_attn\.norm\.", r"\1.layer_norm_self."),
+        (r"^(spatial_perceiver\..*)\.self_attn\.", r"\1.self_attention."),
+        (r"^(spatial_perceiver\..*)\.attn\.", r"\1.cross_attention."),
+        (r"attention\.to_q\.", "attention.q_proj."),
+        (r"attention\.to_out\.", "attention.o_proj."),
+        (r"\.(self_)?ff\.0\.", r".\1mlp.layer_norm."),
+        (r"\.(self_)?ff\.1\.", r".\1mlp.up_proj."),
+        (r"\.(self_)?ff\.3\.", r".\1mlp.down_proj."),
+    )
+)
+LATENTS = "spatial_perceiver.latents"  # of EdgeTAM alone
 MASK_LAYER = re.compile(r"\.mask_downsampler\.encoder\.(\d+)\.")  # in threes: convolution, norm, activation
 PROMPT_PLACES, IMAGE_PLACES = "prompt_encoder.shared_embedding", "shared_image_embedding"
 TRUNK = "image_encoder.trunk."
@@ -172,9 +196,9 @@ def _pickled(path: Path) -> Any:
 # -- official checkpoints
 
 
-def renamed(key: str) -> str:
+def renamed(key: str, rules: Sequence[Rule] = RULES) -> str:
     """transformers' name of an official parameter; a row of a tensor as `name[row]`."""
-    for pattern, to in RULES:
+    for pattern, to in rules:
         key = pattern.sub(to, key)
     return MASK_LAYER.sub(_mask_layer, key)
 
@@ -188,11 +212,15 @@ def _mask_layer(found: re.Match[str]) -> str:
 
 def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Official tensors under transformers' names; rows of one tensor are put together."""
+    rules = EDGETAM_RULES + RULES if LATENTS in state else RULES
     out: dict[str, Tensor] = {}
     rows: dict[str, dict[int, Tensor]] = {}
     for key, value in state.items():
-        name, _, row = renamed(key).removesuffix("]").partition("[")
-        if row:
+        name, _, row = renamed(key, rules).removesuffix("]").partition("[")
+        if name.endswith(".to_kv.weight"):
+            for part, half in zip("kv", value.chunk(2), strict=True):
+                out[name.replace("to_kv", f"{part}_proj")] = half
+        elif row:
             rows.setdefault(name, {})[int(row)] = value
         else:
             out[name] = value
@@ -202,13 +230,25 @@ def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out if shared is None else {**out, f"{IMAGE_PLACES}.positional_embedding": shared.clone()}
 
 
-def inferred(state: Mapping[str, Tensor], path: Path) -> Sam2VideoConfig:
+def inferred(state: Mapping[str, Tensor], path: Path) -> Sam2VideoConfig | EdgeTamVideoConfig:
     """The config of an official checkpoint, from its keys and shapes; its image size is 1024, which they do not tell.
 
     Raises InputError where it is of another network.
     """
-    from transformers import Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
+    from transformers import (
+        EdgeTamVideoConfig,
+        EdgeTamVisionConfig,
+        Sam2HieraDetConfig,
+        Sam2VideoConfig,
+        Sam2VisionConfig,
+    )
 
+    if LATENTS in state:
+        return EdgeTamVideoConfig(
+            vision_config=EdgeTamVisionConfig(),
+            enable_temporal_pos_encoding_for_object_pointers=False,
+            enable_occlusion_spatial_embedding=False,
+        )
     if f"{TRUNK}pos_embed" not in state or "maskmem_tpos_enc" not in state:
         raise InputError(f"{path}: not an official SAM 2 checkpoint (its keys begin with {first(state)})")
     background = state[f"{TRUNK}pos_embed"]
@@ -267,7 +307,7 @@ def config_of(path: Path) -> Any:
 
 def assembled(config: Any, state: Mapping[str, Tensor], path: Path) -> Network:
     """A network of this config with exactly these tensors. Raises InputError where they are not its own."""
-    net = empty(config, path)
+    net = empty(config)
     own = net.state_dict()
     strange = {
         "lacks": own.keys() - state.keys(),
@@ -282,22 +322,15 @@ def assembled(config: Any, state: Mapping[str, Tensor], path: Path) -> Network:
     return net
 
 
-def empty(config: Any, path: Path) -> Network:
+def empty(config: Any) -> Network:
     """The network with its constants, and parameters that hold nothing yet: making random ones takes longer."""
     import transformers
     from transformers.initialization import no_init_weights
 
-    kind = getattr(transformers, f"{KINDS[config.model_type]}Model")
-    try:
-        with no_init_weights():
-            net: Network = kind(config)
-    except ImportError as error:
-        if "timm" not in str(error):
-            raise
-        raise InputError(
-            f"{path}: EdgeTAM's image encoder comes from timm, which is not installed (masklet does without it, as it "
-            "needs torchvision); use sam2.1-tiny, or run `pip install timm`"
-        ) from None
+    from masklet.models.edgetam import edgetam_network
+
+    with no_init_weights():
+        net: Network = edgetam_network(config) if config.model_type == EDGETAM else transformers.Sam2VideoModel(config)
     return net
 
 

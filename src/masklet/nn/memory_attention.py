@@ -24,6 +24,7 @@ class MemoryAttention:
     def __init__(self, net: Any) -> None:
         self.net = net
         self.rotations = rotations(net)
+        self.memory_rotations = self.rotations  # of one remembered frame's tokens
 
     def look(self, current: Float[Tensor, "p c"]) -> Float[Tensor, "1 p c"]:
         """What all objects have in common: the frame's tokens, with their position encoding, after looking around."""
@@ -49,9 +50,13 @@ class MemoryAttention:
             if n > 0:
                 x = x + self._looks_around(layer.self_attn, layer.layer_norm1(x))
             x = x + self._remembers(layer.cross_attn_image, layer.layer_norm2(x), keys, values, pointers)
-            x = x + layer.linear2(layer.activation(layer.linear1(layer.layer_norm3(x))))
+            x = x + self._thinks(layer, layer.layer_norm3(x))
         conditioned: Tensor = self.net.layer_norm(x)
         return conditioned
+
+    def _thinks(self, layer: Any, x: Float[Tensor, "b p c"]) -> Float[Tensor, "b p c"]:
+        out: Tensor = layer.linear2(layer.activation(layer.linear1(x)))
+        return out
 
     def _looks_around(self, part: Any, x: Float[Tensor, "a p c"]) -> Float[Tensor, "a p c"]:
         q, k = rotated(part.q_proj(x), self.rotations), rotated(part.k_proj(x), self.rotations)
@@ -69,7 +74,7 @@ class MemoryAttention:
     ) -> Float[Tensor, "b p c"]:
         q, k = rotated(part.q_proj(x), self.rotations), part.k_proj(keys)
         frames = k.shape[1] - pointers
-        k = torch.cat([rotated(k[:, :frames], self.rotations), k[:, frames:]], dim=1)
+        k = torch.cat([rotated(k[:, :frames], self.memory_rotations), k[:, frames:]], dim=1)
         q = q.expand(len(k), -1, -1)
         if k.is_cuda:
             v = part.v_proj(values)
