@@ -275,7 +275,7 @@ def test_what_is_kept_is_in_order_and_bounded(policy: Policy, steps: list[Step])
         assert sum(e.spatial is not None for e in held.recent) <= 8
 
 
-@pytest.mark.parametrize("every", [0, 10, 1])
+@pytest.mark.parametrize("every", [0, 10])
 @pytest.mark.parametrize("policy", [RecentFrames(), ReliableFrames()], ids=["recent", "reliable"])
 def test_a_bank_after_510_frames_is_as_large_as_after_60(policy: Policy, every: int) -> None:
     held, sizes = bank(1), {}
@@ -333,6 +333,7 @@ def plain(memory: Sam2Memory) -> dict[int, tuple[int, list[int], list[int]]]:
 
 
 @given(st.sets(st.integers(0, 30), max_size=20), st.integers(-40, 40))
+@settings(max_examples=20)
 def test_passed_and_turned_are_undone(times: set[int], frames: int) -> None:
     memory = memory_of(times, 31)
     assert plain(passed(passed(memory, frames), -frames)) == plain(memory)

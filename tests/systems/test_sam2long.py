@@ -263,7 +263,7 @@ def test_distinct_keeps_the_first_of_each_value() -> None:
 
 @pytest.mark.parametrize("paths", [1, 2, 3, 4])
 @given(seed=st.integers(0, 10**6), uncertainty=st.sampled_from([0.0, 1.0, 2.0, 5.0]), length=st.integers(1, 9))
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_several_objects_get_what_each_gets_alone(paths: int, seed: int, uncertainty: float, length: int) -> None:
     """Joining in different frames, corrected and left out at random; online and final answers, masks and scores."""
     dice = random.Random(seed)
@@ -511,6 +511,7 @@ def film_of(numbers: Iterable[int]) -> Pictures:
 
 
 @given(st.lists(st.integers(0, 255), min_size=2, max_size=9), st.integers(1, 4))
+@settings(max_examples=15)
 def test_track_gives_the_final_answer_forward_and_backward(numbers: list[int], paths: int) -> None:
     middle = len(numbers) // 2
     track = Track(MemoryTree(Scripted(), paths, 1.0), {middle: {6: mask(6)}})
@@ -525,6 +526,7 @@ def test_track_gives_the_final_answer_forward_and_backward(numbers: list[int], p
 
 
 @given(st.lists(st.integers(0, 255), min_size=6, max_size=9), st.integers(1, 4))
+@settings(max_examples=15)
 def test_a_correction_in_track_settles_what_was_before_it(numbers: list[int], paths: int) -> None:
     track = Track(MemoryTree(Scripted(), paths, 1.0), {0: {6: mask(6)}, 4: {6: mask(9)}})
     pages = {m.id: m.sightings for m in track.run(film_of(numbers), silent).masklets}[6]
