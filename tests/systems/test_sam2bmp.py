@@ -211,11 +211,11 @@ class Recorder(ToyPropagator):
         self.written: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
 
     def prompt(self, memory, features, prompts):  # type: ignore[no-untyped-def]
-        self.written.append((self.last, tuple(prompts)))
+        self.written[-1] = (self.written[-1][0], tuple(prompts))
         return super().prompt(memory, features, prompts)
 
     def commit(self, memory, features, belief):  # type: ignore[no-untyped-def]
-        self.last = belief.ids
+        self.written.append((belief.ids, ()))
         return super().commit(memory, features, belief)
 
 

@@ -66,7 +66,10 @@ class Prediction:
     def masks(self, size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
         """The best hypotheses at the video's size; empty where the object is held to be absent."""
         best = self.best
-        return (resize(best.logits[:, 0], size) > 0) & (best.presence > 0)[:, :, None]
+        there = best.presence[:, 0] > 0
+        masks = torch.zeros(len(self.ids), *size, dtype=torch.bool)
+        masks[there] = resize(best.logits[there, 0], size) > 0
+        return masks
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,9 @@ class Sam2Bmp(Generic[F, M, S]):
         corrected = {belief.ids[r]: sure.masks[c] for r, c in links.pairs if corrects(float(iou[r, c]), at.drift_iou)}
         belief = belief.only([r for r, id in enumerate(belief.ids) if id not in corrected])
         memory = self.propagator.commit(state.memory, features, belief)
-        memory, _ = self.propagator.prompt(memory, features, {**corrected, **{s.id: s.mask for s in new}})
+        told = {**corrected, **{s.id: s.mask for s in new}}
+        if told:
+            memory, _ = self.propagator.prompt(memory, features, told)
         state = replace(state, memory=memory, born=state.born + len(new), refused=refused)
         return belief, old + new, self.forget_lost(state, old + new)
 
@@ -298,7 +300,8 @@ def complete(
         memory = propagator.commit(memory, features, belief)
         note_all(book, t, belief, video.size, Source.BACKWARD)
         seeds = {id: book.pages[id][t].mask.decode() for id in starts.get(t, ())}
-        memory, _ = propagator.prompt(memory, features, seeds)
+        if seeds:
+            memory, _ = propagator.prompt(memory, features, seeds)
         memory = propagator.forget(memory, [id for id, end in reach.items() if end == t])
         watch("backward", last + 1 - t, last + 1, len(belief.ids) + len(seeds))
     book.settle()

@@ -83,20 +83,19 @@ class MemoryTree(Generic[F, M]):
         """The pathways that live on in this frame, the best so far first: that one is the online answer."""
         belief = self.propagator.predict(memory.inner, features)
         row = {path: n for n, path in enumerate(belief.ids)}
-        choices = {id: self._choose(tree, belief, [row[p] for p in tree.paths]) for id, tree in memory.trees.items()}
-        origins = [[tree.paths.index(tree.paths[p]) for p, _ in choices[id][0]] for id, tree in memory.trees.items()]
-        hypotheses = [[c for _, c in kept] for kept, _ in choices.values()]
-        rows = [[row[tree.paths[p]] for p in old] for tree, old in zip(memory.trees.values(), origins, strict=True)]
-        shape = len(rows), self.paths
-        at, k = (
-            torch.tensor(rows, dtype=torch.int64).view(shape),
-            torch.tensor(hypotheses, dtype=torch.int64).view(shape),
-        )
-        totals = torch.tensor([s for _, s in choices.values()], dtype=torch.float64).view(shape)
+        trees = tuple(memory.trees.values())
+        kept, totals = [], []
+        for tree in trees:
+            continuations, scores = self._choose(tree, belief, [row[p] for p in tree.paths])
+            kept.append([(tree.paths.index(tree.paths[p]), c) for p, c in continuations])  # of identical ones the first
+            totals.append(scores)
+        origins, k = torch.tensor(kept, dtype=torch.int64).view(-1, self.paths, 2).unbind(2)
+        at = torch.tensor([[row[p] for p in tree.paths] for tree in trees], dtype=torch.int64).view(-1, self.paths)
+        at = at.gather(1, origins)
         tokens = None if belief.tokens is None else belief.tokens[at, k]
         chosen = belief.logits[at, k], belief.quality[at, k], belief.presence[at, k], tokens
-        old = torch.tensor(origins, dtype=torch.int64).view(shape)
-        return Branches(tuple(memory.trees), *chosen, origins=old, hypotheses=k, totals=totals)
+        summed = torch.tensor(totals, dtype=torch.float64).view(-1, self.paths)
+        return Branches(tuple(memory.trees), *chosen, origins=origins, hypotheses=k, totals=summed)
 
     def _choose(self, tree: Tree, belief: Prediction, rows: Sequence[int]) -> tuple[list[tuple[int, int]], list[float]]:
         """(pathway, hypothesis) of each pathway to come, and its cumulative score."""
