@@ -69,11 +69,12 @@ class LocalLines:
     slope: tuple[Map, Map, Map]  # for red, green and blue
     offset: Map
 
-    def at(self, image: Image) -> Map:
+    def at(self, image: UInt8[np.ndarray, "y x 3"]) -> Float32[np.ndarray, "y x"]:
         """The mask's value at every pixel of a picture of any size that shows the same."""
-        soft = _at_size(self.offset, image).copy()
+        size = image.shape[0], image.shape[1]
+        soft = _at_size(self.offset, size).copy()
         for slope, plane in zip(self.slope, _planes(image), strict=True):
-            soft += _at_size(slope, image) * plane
+            soft += _at_size(slope, size) * plane
         return soft
 
 
@@ -103,9 +104,8 @@ def _planes(image: Image) -> list[Map]:
     return [plane.astype(np.float32) / 255 for plane in cv2.split(np.ascontiguousarray(image))]
 
 
-def _at_size(x: Map, image: Image) -> Map:
-    h, w = image.shape[:2]
-    resized: Map = x if x.shape == (h, w) else cv2.resize(x, (w, h), interpolation=cv2.INTER_LINEAR)
+def _at_size(x: Map, size: tuple[int, int]) -> Float32[np.ndarray, "y x"]:
+    resized: Map = x if x.shape == size else cv2.resize(x, size[::-1], interpolation=cv2.INTER_LINEAR)
     return resized
 
 
