@@ -261,7 +261,7 @@ def backward(size: str, side: int, device: torch.device, frames: int) -> dict[st
 
 def peak(what: str, frames: int) -> float:
     """Peak resident memory of a fresh process, in MB."""
-    command = [sys.executable, __file__, "--child", what, str(frames)]
+    command = [sys.executable, __file__, "--threads", "1", "--child", what, str(frames)]
     got = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(got.stdout.split()[-1])
 
