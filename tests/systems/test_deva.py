@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import pickle
+from itertools import islice
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toys import H, ToyPropagator, ToySegmenter, W, World, moving, square, still
+
+from masklet.core import memory
+from masklet.core.features import nbytes
+from masklet.core.protocols import LiveSystem, VideoSystem
+from masklet.core.result import VideoResult
+from masklet.models.affinity import Affinity
+from masklet.models.encoder import Encoder
+from masklet.systems.deva import Deva, Settings, absent
+from masklet.systems.sam2long import MemoryTree
+
+
+def silent(phase: str, done: int, total: int | None, objects: int) -> None:
+    pass
+
+
+def deva(segmenter: ToySegmenter | None = None, **chosen: object) -> Deva:
+    return Deva(segmenter or ToySegmenter(), ToyPropagator(), Settings(**chosen))
+
+
+def run(world: World, segmenter: ToySegmenter | None = None, **chosen: object) -> VideoResult:
+    return deva(segmenter, **chosen).run(world, silent)
+
+
+TWO = [moving(2, 0, 0, 1), moving(20, 24, 0, -1)]
+
+
+def exact(result: VideoResult, world: World) -> bool:
+    """Every frame is the truth, object o (from 0) being id o + 1 or the other way round."""
+    for t in range(world.length):
+        got = {frozenset(map(tuple, s.mask.decode().nonzero().tolist())) for _, s in result.at(t)}
+        want = {frozenset(map(tuple, m.nonzero().tolist())) for m in world.truth(t).values()}
+        if got != want:
+            return False
+    return True
+
+
+def test_it_is_a_system() -> None:
+    assert isinstance(deva(), LiveSystem) and isinstance(deva(), VideoSystem)
+
+
+@pytest.mark.parametrize("clip", [1, 2, 3, 5, 7])
+@pytest.mark.parametrize("every", [1, 3, 5])
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 9, 16])
+def test_the_truth_in_every_schedule(clip: int, every: int, length: int) -> None:
+    world = World(TWO, length=length)
+    result = run(world, clip=clip, every=every)
+    assert exact(result, world)
+    assert {m.id for m in result.masklets} == {1, 2}
+    assert sorted(m.label for m in result.masklets) == [0, 1]
+
+
+def test_clips_of_the_released_schedule() -> None:
+    at = Settings(clip=3, every=5)
+    assert [at.clip_of(t, 0) for t in range(3)] == [range(0, 3)] * 3
+    assert [at.clip_of(t, 3) for t in range(3, 10)] == [None, None] + [range(5, 8)] * 3 + [None, None]
+    assert Settings(clip=3, every=2).clip_of(3, 3) == range(3, 5)  # every < n: no frame is asked twice
+
+
+def test_a_false_alarm_of_one_frame_is_outvoted() -> None:
+    world, alarm = World(TWO), ToySegmenter(alarms=[(5, square(12, 12), 0.99, 3)])
+    assert len(run(world, alarm).masklets) == 2
+    assert len(run(world, alarm, clip=1).masklets) == 3  # online takes what it gets
+
+
+def test_a_clip_of_one_frame_as_released_says_nothing() -> None:
+    assert not run(World(TWO), clip=1, single="consensus").masklets
+    assert "clip=1" in run(World(TWO), clip=1, single="consensus").provenance.notes[0]
+
+
+def test_latency_is_the_clip_less_one() -> None:
+    read: list[int] = []
+
+    def frames():
+        for f in World(TWO):
+            read.append(f.index)
+            yield f
+
+    for out in deva(clip=3, every=5).stream(frames()):
+        assert read[-1] - out.index <= 2
+        if out.index in (3, 4, 8, 9):
+            assert read[-1] == out.index
+
+
+def test_only_frames_of_a_clip_are_segmented_and_every_frame_is_encoded_once() -> None:
+    asked: list[int] = []
+
+    class Counting(ToySegmenter):
+        def one(self, frame):
+            asked.append(frame.index)
+            return super().one(frame)
+
+    system = Deva(Counting(), ToyPropagator(), Settings())
+    system.run(World(TWO, length=10), silent)
+    assert asked == [0, 1, 2, 5, 6, 7]
+    assert system.propagator.encoded == list(range(10))
+
+
+def test_deletion_at_the_limit_and_beyond_and_no_id_comes_back() -> None:
+    world = World([still(4, 4)], length=16)
+    blind = ToySegmenter(blind=lambda t, o: 1 <= t <= 9)
+    beyond = run(world, blind, clip=1, every=1, max_missed=3)
+    at = run(world, blind, clip=1, every=1, max_missed=3, delete="at")
+    assert [max(r.masklets[0].sightings) for r in (beyond, at)] == [3, 2]
+    assert [m.id for m in beyond.masklets] == [1, 2]
+    assert min(beyond.masklets[1].sightings) == 10
+
+
+def test_final_vote_and_running_vote() -> None:
+    class Doubting(ToySegmenter):
+        def one(self, frame):
+            found = super().one(frame)
+            return type(found)(found.masks, found.scores, found.labels if frame.index else found.labels + 2)
+
+    world = World([still(4, 4)], length=4)
+    assert [m.label for m in run(world, Doubting(), clip=1, every=1).masklets] == [0]
+    running = [int(out.labels[0]) for out in deva(Doubting(), clip=1, every=1).stream(world)]
+    assert running == [2, 0, 0, 0]  # one against one: the smaller label
+
+
+def test_stuff_is_under_things() -> None:
+    result = run(World(TWO), stuff=("red",))
+    assert {m.label: m.is_thing for m in result.masklets} == {0: False, 1: True}
+
+
+def test_limit_of_objects() -> None:
+    world = World(TWO, length=6)
+    few = run(world, clip=1, every=1, max_objects=1)
+    assert len(few.masklets) == 1 and "max_objects" in few.provenance.notes[0]
+    assert not run(world, clip=1, every=1, max_objects=1, overflow="all").masklets
+
+
+def test_over_the_memory_tree() -> None:
+    world = World(TWO)
+    assert exact(Deva(ToySegmenter(), MemoryTree(ToyPropagator())).run(world, silent), world)
+
+
+def same(a, b) -> bool:
+    return (a.index, a.ids, a.labels.tolist(), a.scores.tolist()) == (
+        b.index,
+        b.ids,
+        b.labels.tolist(),
+        b.scores.tolist(),
+    ) and torch.equal(a.masks, b.masks)
+
+
+@settings(deadline=None, max_examples=25)
+@given(cut=st.integers(1, 15), clip=st.integers(1, 5), every=st.integers(1, 6), tree=st.booleans())
+def test_a_stream_goes_on_from_its_state(cut: int, clip: int, every: int, tree: bool) -> None:
+    world = World([*TWO, moving(12, 3, 0, 1, first=4, last=12)])
+    flaky = ToySegmenter(blind=lambda t, o: (t * 7 + o) % 5 == 0)
+    carrier = MemoryTree(ToyPropagator()) if tree else ToyPropagator()
+    system = Deva(flaky, carrier, Settings(clip=clip, every=every, max_missed=1))
+    whole = list(system.stream(world))
+    first = system.stream(world)
+    begun = list(islice(first, cut))
+    rest = list(system.stream(world.read(cut, world.length), pickle.loads(pickle.dumps(first.state))))
+    assert len(whole) == world.length
+    assert all(same(a, b) for a, b in zip(whole, begun + rest, strict=True))
+
+
+@pytest.mark.parametrize("cut", [1, 4, 6])
+def test_a_saved_stream_goes_on_as_one_run(tmp_path, cut: int) -> None:
+    world = World(TWO, length=10)
+    system = Deva(ToySegmenter(), Affinity(Encoder()))
+    whole, first = list(system.stream(world)), system.stream(world)
+    begun = list(islice(first, cut))
+    memory.save(first.state, tmp_path / "state.safetensors")
+    loaded = memory.load(tmp_path / "state.safetensors")
+    rest = list(system.stream(world.read(cut, world.length), loaded))
+    assert any(out.ids for out in rest)
+    assert all(same(a, b) for a, b in zip(whole, begun + rest, strict=True))
+
+
+def test_what_lies_under_others_is_committed_as_absent() -> None:
+    world, carrier = World(TWO), ToyPropagator()
+    [features] = carrier.encode([world.frame(0)])
+    held, _ = carrier.prompt(carrier.empty(), features, {i: m for i, m in world.truth(0).items()})
+    belief = carrier.predict(held, features)
+    assert belief.masks((H, W)).flatten(1).any(1).tolist() == [True, True]
+    assert absent(belief, [1]).masks((H, W)).flatten(1).any(1).tolist() == [True, False]
+    assert torch.equal(absent(belief, []).logits, belief.logits)
+
+
+def test_memory_is_bounded() -> None:
+    world = World([moving(2, 0, 0, 0), lambda t: (20, t * 3 % 26), lambda t: (12, 4) if t % 60 < 20 else None], 500)
+    sizes = {}
+    stream = deva(max_missed=1).stream(world)
+    for out in stream:
+        sizes[out.index] = nbytes(stream.state), len(stream.state.tracks)
+    assert max(s for t, s in sizes.items() if t > 250) <= max(s for t, s in sizes.items() if t <= 250)
+
+
+def test_every_frame_has_an_answer_without_any_detection() -> None:
+    outs = list(deva(ToySegmenter(blind=lambda t, o: True)).stream(World(TWO)))
+    assert [o.index for o in outs] == list(range(16)) and all(o.masks.shape == (0, H, W) for o in outs)
