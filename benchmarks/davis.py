@@ -1,4 +1,4 @@
-"""J&F of `track` and J of `run` over a folder in DAVIS layout: a table, and the same figures as json.
+"""J&F of `track`, J of `run` and of `run --system deva` over a folder in DAVIS layout: a table, and the same figures as json.
 
 python benchmarks/davis.py --davis /data/DAVIS --out davis.json
 """
@@ -38,6 +38,12 @@ COLUMNS = {  # by measurement: the figures that the table shows, and their title
         "masklets": "masklets",
         "seconds_per_frame": "s/frame",
     },
+    "deva": {
+        "best_J": "deva best J",
+        "union_J": "union J",
+        "masklets": "masklets",
+        "seconds_per_frame": "s/frame",
+    },
 }
 
 
@@ -65,7 +71,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--davis", type=Path, default=DEFAULT, help="folder in DAVIS layout (MASKLET_DAVIS)")
     parser.add_argument("--out", type=Path, help="json file for the figures")
     parser.add_argument("--threads", type=int, default=1, help="threads for torch and OpenCV")
-    parser.add_argument("--only", choices=list(COLUMNS), help="one of the two measurements")
+    parser.add_argument("--only", choices=list(COLUMNS), help="one of the measurements")
     parser.add_argument("--sequences", default="", help="names, with commas between them; default: all")
     return parser.parse_args()
 
@@ -98,16 +104,16 @@ def track(sequence: DavisSequence, truth: Truth) -> tuple[Row, VideoResult]:
     return row | {"objects": objects}, result
 
 
-def automatic(sequence: DavisSequence, truth: Truth) -> tuple[Row, VideoResult]:
+def automatic(system: str, sequence: DavisSequence, truth: Truth) -> tuple[Row, VideoResult]:
     """Nothing given: the best single masklet of every object, and all masklets against the foreground."""
-    result, seconds = timed(partial(masklet.segment, str(sequence.images)))
+    result, seconds = timed(partial(masklet.segment, str(sequence.images), system=system))
     found = discovery(result, truth)
     objects = {i: {"best_J": j, "masklet": id} for i, (id, j) in found.best.items()}
     row = averages(objects, ("best_J",)) | {"union_J": found.union, "masklets": len(result.masklets)}
     return row | {"seconds_per_frame": seconds / sequence.length, "objects": objects}, result
 
 
-MEASURES = {"track": track, "run": automatic}
+MEASURES = {"track": track, "run": partial(automatic, "sam2bmp"), "deva": partial(automatic, "deva")}
 
 
 def statistics(measure: str, summary: Summary) -> Row:

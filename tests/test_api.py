@@ -14,6 +14,7 @@ from masklet.api import checked_prompt, checked_prompts, checked_settings, load_
 from masklet.core.instances import Box
 from masklet.io.video import open_video
 from masklet.models.encoder import Encoder
+from masklet.systems import deva, sam2bmp
 
 VIDEO = np.zeros((2, 16, 24, 3), np.uint8)
 FULL = np.ones((16, 24), bool)
@@ -22,8 +23,38 @@ FULL = np.ones((16, 24), bool)
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), -0.1, True, "high", None, 10**400])
 def test_a_setting_is_a_number_that_json_can_say(value: object) -> None:
     with pytest.raises(masklet.InputError, match="setting conf"):
-        checked_settings({"conf": value})
-    assert checked_settings({"conf": 1, "max_lost": None, "feature_disk": 2**40}) is not None
+        checked_settings({"conf": value}, sam2bmp.Settings)
+    assert checked_settings({"conf": 1, "max_lost": None, "feature_disk": 2**40}, sam2bmp.Settings) is not None
+
+
+@pytest.mark.parametrize(
+    ("setting", "right", "wrong"),
+    [
+        ("stuff", ["sky"], "sky"),
+        ("stuff", ["sky"], [1]),
+        ("max_objects", None, 1.5),
+        ("empty_born", True, 1),
+        ("clip", 1, True),
+        ("delete", "at", "late"),
+    ],
+)
+def test_settings_of_other_kinds(setting: str, right: object, wrong: object) -> None:
+    with pytest.raises(masklet.InputError, match=f"setting {setting}"):
+        checked_settings({setting: wrong}, deva.Settings)
+    assert deva.Settings(**checked_settings({setting: right}, deva.Settings))
+
+
+def test_each_system_has_its_own_settings() -> None:
+    made = masklet.load("deva", clip=1)
+    assert made.settings == deva.Settings(clip=1, conf=made.segmenter.conf)
+    with pytest.raises(masklet.InputError, match="no setting 'clip'"):
+        masklet.load("sam2bmp", clip=1)
+
+
+@pytest.mark.parametrize(("setting", "value"), [("clip", 0), ("every", 0), ("stuff", ["sky"])])
+def test_settings_of_deva_that_mean_nothing_are_refused(setting: str, value: object) -> None:
+    with pytest.raises(masklet.InputError, match=setting):
+        masklet.load("deva", **{setting: value})
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from numbers import Integral
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
@@ -17,19 +17,42 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.instances import Box, Clicks, FrameMasks, Point, Prompt
-from masklet.core.protocols import Watch
+from masklet.core.protocols import Propagator, Segmenter, Watch
 from masklet.core.result import VideoResult
 from masklet.io.video import frames_of, open_video
 from masklet.models.encoder import Encoder
 from masklet.parts import chosen, load_propagator, load_segmenter
-from masklet.systems.sam2bmp import Sam2Bmp, Settings
+from masklet.systems import deva, deva_offline, sam2bmp
+from masklet.systems.deva import Deva
+from masklet.systems.deva_offline import Detected, DevaOffline
+from masklet.systems.sam2bmp import Sam2Bmp
 from masklet.systems.track import Prompts, Track
 from masklet.version import __version__
 
 LARGEST = 2**53  # of a setting: what JSON keeps exactly
 
-# A live source has no end: what is lost for ten seconds stays lost, and the memory has a size.
-LIVE: Mapping[str, Any] = {"max_lost": 300, "max_objects": 32}
+System = Sam2Bmp[Any, Any, Any] | Deva[Any, Any, Any] | DevaOffline[Any, Any]
+
+
+class Kind(NamedTuple):
+    """A system by name."""
+
+    system: Callable[..., System]
+    settings: type[Any]
+    live: Mapping[str, Any]  # settings for a live source, which has no end: the memory must have a size
+
+
+def offline(finder: Segmenter[Any], carrier: Propagator[Any, Any], settings: deva_offline.Settings) -> System:
+    """DEVA's offline protocol over a segmenter's best detections."""
+    return DevaOffline(Detected(finder), carrier, finder.categories, settings)
+
+
+SYSTEMS: Mapping[str, Kind] = {
+    # what is lost for ten seconds stays lost
+    "sam2bmp": Kind(Sam2Bmp, sam2bmp.Settings, {"max_lost": 300, "max_objects": 32}),
+    "deva": Kind(Deva, deva.Settings, {"max_objects": 32}),
+    "deva-offline": Kind(offline, deva_offline.Settings, {}),
+}
 
 
 def silent(phase: str, done: int, total: int | None, objects: int) -> None:
@@ -43,43 +66,45 @@ def load(
     propagator: str = "affinity",
     device: str = "auto",
     **settings: Any,
-) -> Sam2Bmp[Any, Any, Any]:
+) -> System:
     """A system made of parts, by their names.
 
     Args:
-        system: "sam2bmp".
+        system: "sam2bmp"; "deva"; or "deva-offline", which follows one object of each of the segmenter's categories.
         segmenter: "motion", or the path of detections made elsewhere (see `models.precomputed`).
         propagator: "affinity"; "sam2.1-tiny" and others of `masklet weights list`; "sam2long:sam2.1-large"; see
             `parts.load_propagator`.
         device: for SAM 2: "auto", "cpu", "cuda" or "mps".
-        settings: any field of `Settings`, such as conf=0.8; the others keep the paper's value, or the one that
-            the segmenter asks for.
+        settings: any field of the system's `Settings`, such as conf=0.8; the others keep the paper's value, or the
+            one that the segmenter asks for.
 
     Raises:
         InputError: a name or a setting does not exist, or a value is not of its kind.
     """
-    chosen("system", system, ("sam2bmp",))
+    kind = SYSTEMS[chosen("system", system, SYSTEMS)]
+    checked = checked_settings(settings, kind.settings)
     encoder = Encoder()
     finder, carrier = load_segmenter(segmenter, encoder), load_propagator(propagator, encoder, device)
-    own = {name: getattr(finder, name) for name in ("conf", "low_conf") if hasattr(finder, name)}
-    return Sam2Bmp(finder, carrier, Settings(**{**own, **checked_settings(settings)}))
+    own = {f.name: getattr(finder, f.name) for f in fields(kind.settings) if hasattr(finder, f.name)}
+    return kind.system(finder, carrier, kind.settings(**{**own, **checked}))
 
 
 def segment(
     source: Any,
     *,
+    system: str = "sam2bmp",
     segmenter: str = "motion",
     propagator: str = "affinity",
     device: str = "auto",
     watch: Watch = silent,
     **settings: Any,
 ) -> VideoResult:
-    """Finds, segments, tracks and completes every object of a video (SAM2BMP).
+    """Finds, segments and tracks every object of a video.
 
     Args:
         source: a video file, a folder or glob of frames, an array uint8 [t h w 3] or an iterable of RGB
             frames, uint8 [h w 3].
-        segmenter, propagator, device, settings: as in `load`.
+        system, segmenter, propagator, device, settings: as in `load`.
         watch: called after every frame with the phase, frames done, frames in all, objects.
 
     Returns:
@@ -88,9 +113,9 @@ def segment(
     Raises:
         InputError: the source cannot be read, or a name or setting does not exist.
     """
-    system = load(segmenter=segmenter, propagator=propagator, device=device, **settings)
+    made = load(system, segmenter=segmenter, propagator=propagator, device=device, **settings)
     with opened(source) as video:
-        return run(system, video, source, watch)
+        return run(made, video, source, watch)
 
 
 def track(
@@ -123,34 +148,40 @@ def track(
 def stream(
     frames: Iterable[Any],
     *,
+    system: str = "sam2bmp",
     segmenter: str = "motion",
     propagator: str = "affinity",
     device: str = "auto",
     **settings: Any,
 ) -> Iterator[FrameMasks]:
-    """Masks while the frames arrive: SAM2BMP's forward phase, live, in bounded memory.
+    """Masks while the frames arrive, live, in bounded memory: SAM2BMP's forward phase, or DEVA.
 
     Args:
         frames: RGB frames, uint8 [h w 3], all of one size; they are read one by one, as they are needed.
-        segmenter, propagator, device, settings: as in `load`. Unless set otherwise, at most 32 objects are followed,
-            and one that has not been seen for 300 frames is forgotten.
+        system, segmenter, propagator, device, settings: as in `load`. Unless set otherwise, at most 32 objects are
+            followed, and SAM2BMP forgets one that has not been seen for 300 frames.
 
     Yields:
-        The masks of each frame, one frame late where the segmenter looks ahead ("motion" does).
+        The masks of each frame, one frame late where the segmenter looks ahead ("motion" does), and with DEVA at most
+        `clip` - 1 frames late.
 
     Raises:
         InputError: a frame is not an RGB picture or differs in size from the first.
     """
     if isinstance(frames, str | bytes | Path) or not isinstance(frames, Iterable):
         raise InputError(f"stream: {frames!r} are no frames; give RGB pictures one by one, or a file to `segment`")
-    system = load(segmenter=segmenter, propagator=propagator, device=device, **{**LIVE, **settings})
-    return system.stream(frames_of(frames))
+    live = SYSTEMS[chosen("system", system, SYSTEMS)].live
+    made = load(system, segmenter=segmenter, propagator=propagator, device=device, **{**live, **settings})
+    if isinstance(made, DevaOffline):
+        raise InputError(f"stream: {system} needs the whole video before it answers; take deva, or `segment`")
+    return made.stream(frames_of(frames))
 
 
-def run(system: Sam2Bmp[Any, Any, Any] | Track[Any, Any], video: Video, source: Any, watch: Watch) -> VideoResult:
+def run(system: System | Track[Any, Any], video: Video, source: Any, watch: Watch) -> VideoResult:
     """Runs a system, and notes in the result what it was made from and with."""
     result = system.run(video, watch)
     parts = {k: getattr(system, k) for k in ("segmenter", "propagator") if hasattr(system, k)}
+    parts = {k: getattr(part, "segmenter", part) for k, part in parts.items()}  # that of `Detected`
     provenance = replace(
         result.provenance,
         settings={**{k: described(p) for k, p in parts.items()}, **result.provenance.settings},
@@ -177,14 +208,14 @@ def opened(source: Any) -> AbstractContextManager[Video]:
     return nullcontext(source) if isinstance(source, Video) else open_video(source)
 
 
-def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that exist, with values of their kind."""
-    kinds = get_type_hints(Settings)
+def checked_settings(settings: Mapping[str, Any], of: type[Any]) -> dict[str, Any]:
+    """Settings that exist in a system's `Settings`, with values of their kind."""
+    kinds = get_type_hints(of)
     for name, value in settings.items():
         kind = kinds[chosen("setting", name, tuple(kinds))]
         if not fits(value, kind):
             raise InputError(f"setting {name} = {value!r} must be {in_words(kind)}")
-    return dict(settings)
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
 def fits(value: Any, kind: Any) -> bool:
@@ -193,8 +224,10 @@ def fits(value: Any, kind: Any) -> bool:
         return value in get_args(kind)
     if get_origin(kind) is UnionType:
         return any(fits(value, k) for k in get_args(kind))
-    if isinstance(value, bool):
-        return False
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
     return isinstance(value, int | float if kind is float else kind) and (value is None or 0 <= value <= LARGEST)
 
 
@@ -204,7 +237,9 @@ def in_words(kind: Any) -> str:
         return "one of " + ", ".join(get_args(kind))
     if get_origin(kind) is UnionType:
         return " or ".join(in_words(k) for k in get_args(kind))
-    return {float: "a number from 0 on", int: "a whole number from 0 on", NoneType: "none"}[kind]
+    if get_origin(kind) is tuple:
+        return 'a list of names, such as ["sky", "road"]'
+    return {float: "a number from 0 on", bool: "true or false", int: "a whole number from 0 on", NoneType: "none"}[kind]
 
 
 def checked_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> Prompts:

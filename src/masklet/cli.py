@@ -58,7 +58,7 @@ def run_command(
         typer.Argument(help="Video files, folders of frames, globs, or - for an image stream."),
     ],
     out: Out,
-    system: Annotated[str, typer.Option(help="sam2bmp")] = "sam2bmp",
+    system: Annotated[str, typer.Option(help="sam2bmp, deva or deva-offline.")] = "sam2bmp",
     segmenter: Annotated[
         str, typer.Option(help="motion; or a COCO results json, or a folder of label PNGs.")
     ] = "motion",

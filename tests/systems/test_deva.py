@@ -7,15 +7,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from toys import H, ToyPropagator, ToySegmenter, W, World, moving, square, still
 
 from masklet.core import memory
 from masklet.core.features import nbytes
+from masklet.core.masks import Rle
 from masklet.core.protocols import LiveSystem, VideoSystem
 from masklet.core.result import VideoResult
+from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
-from masklet.systems.deva import Deva, Settings, absent
+from masklet.systems.deva import Deva, Settings, absent, give_way
 from masklet.systems.sam2long import MemoryTree
 
 
@@ -24,7 +27,8 @@ def silent(phase: str, done: int, total: int | None, objects: int) -> None:
 
 
 def deva(segmenter: ToySegmenter | None = None, **chosen: object) -> Deva:
-    return Deva(segmenter or ToySegmenter(), ToyPropagator(), Settings(**chosen))
+    """As in the paper, which has no way back."""
+    return Deva(segmenter or ToySegmenter(), ToyPropagator(), Settings(**{"backward": False, **chosen}))
 
 
 def run(world: World, segmenter: ToySegmenter | None = None, **chosen: object) -> VideoResult:
@@ -203,3 +207,29 @@ def test_memory_is_bounded() -> None:
 def test_every_frame_has_an_answer_without_any_detection() -> None:
     outs = list(deva(ToySegmenter(blind=lambda t, o: True)).stream(World(TWO)))
     assert [o.index for o in outs] == list(range(16)) and all(o.masks.shape == (0, H, W) for o in outs)
+
+
+def test_objects_are_carried_back_from_their_first_mask() -> None:
+    world = World([still(4, 4), still(20, 20)], length=16)
+    late = ToySegmenter(blind=lambda t, o: o == 1 and t < 8)
+    assert [m.first for m in run(world, late).masklets] == [0, 10]  # the first clip after frame 8
+    assert exact(run(world, late, backward=True), world)
+
+
+def test_what_is_carried_back_gives_way() -> None:
+    def seen(source: Source, *masks: Tensor) -> dict[int, Sighting]:
+        return {t: Sighting(Rle.encode(mask), source) for t, mask in enumerate(masks)}
+
+    old = Masklet(1, seen(Source.FORWARD, square(4, 4)))
+    apart, touching, same = square(20, 20), square(8, 4), square(5, 4)
+    backs = [Masklet(n, seen(Source.BACKWARD, mask)) for n, mask in enumerate((apart, touching, same), start=2)]
+    kept = give_way([*backs, old])
+    assert [m.id for m in kept] == [1, 2, 3]  # most of the third was there, under another id
+    assert [m.sightings[0].mask.area for m in kept] == [36, 36, 24]
+    assert torch.equal(kept[2].sightings[0].mask.decode(), touching & ~square(4, 4))
+
+
+def test_of_two_that_are_carried_back_the_older_has_the_pixels() -> None:
+    back = {0: Sighting(Rle.encode(square(4, 4)), Source.BACKWARD)}
+    ahead = {1: Sighting(Rle.encode(square(20, 20)), Source.DETECTED)}
+    assert [set(m.sightings) for m in give_way([Masklet(2, back | ahead), Masklet(1, back)])] == [{0}, {1}]

@@ -7,6 +7,7 @@ propagated. With a clip of one frame this is the paper's online schedule. Readin
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Generic, Literal, TypeVar
@@ -15,6 +16,8 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from masklet.core.errors import InputError
+from masklet.core.features import FeatureStore
 from masklet.core.frames import Frame, Video, with_future
 from masklet.core.instances import Detections, FrameMasks, Prediction
 from masklet.core.masks import Rle, mask_nms, paint, resize, stack
@@ -22,6 +25,7 @@ from masklet.core.protocols import Propagator, Segmenter, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
 from masklet.systems.consensus import Agreement, MergeRules, Segment, Thing, Track, consensus, merge
+from masklet.systems.sam2bmp import complete
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -44,6 +48,11 @@ class Settings:
     overflow: Literal["new", "all"] = "new"  # beyond it no new object begins; "all" (as released): the frame is ignored
     count: Literal["unmatched", "invisible"] = "unmatched"  # what misses: all unmatched objects, or only unseen ones
     empty_born: bool = False  # whether a segment without a pixel begins an object (as released)
+    backward: bool = True  # whether `run` carries objects from their first mask to earlier frames (paper: no)
+
+    def __post_init__(self) -> None:
+        if not (self.clip and self.every):
+            raise InputError(f"clip = {self.clip} and every = {self.every}: both count frames, from 1 on")
 
     @property
     def rules(self) -> MergeRules:
@@ -83,10 +92,11 @@ class Waiting(Generic[S]):
 
 
 @dataclass(frozen=True)
-class Look(Generic[M, S]):
+class Look(Generic[F, M, S]):
     """One frame's answer."""
 
     frame: Frame
+    features: F
     masks: Mapping[int, Bool[Tensor, "h w"]]  # no pixel twice
     detected: frozenset[int]  # objects that a detection vouches for in this frame
     deleted: Mapping[int, Track]
@@ -125,17 +135,27 @@ class Deva(Generic[F, M, S]):
     propagator: Propagator[F, M]
     settings: Settings = Settings()
 
+    def __post_init__(self) -> None:
+        unknown = set(self.settings.stuff) - set(self.segmenter.categories)
+        if unknown:
+            raise InputError(f"stuff: no category {', '.join(sorted(unknown))}; it has {self.segmenter.categories}")
+
     def run(self, video: Video, watch: Watch) -> VideoResult:
         """All masklets of a video."""
         book, tracks, refused = TrackBook(), dict[int, Track](), 0
-        for look in self.forward(video):
-            tracks |= {**look.state.tracks, **look.deleted}
-            for id, mask in look.masks.items():
-                source = Source.DETECTED if id in look.detected else Source.FORWARD
-                book.note(id, look.frame.index, Sighting(Rle.encode(mask), source, tracks[id].score, tracks[id].label))
-            refused = look.state.refused
-            watch("forward", look.state.clock, len(video) or None, len(look.state.tracks))
-        masklets = tuple(summed_up(m, tracks[m.id]) for m in book.masklets())
+        with FeatureStore[F]() as store:
+            for look in self.forward(video):
+                tracks |= {**look.state.tracks, **look.deleted}
+                for id, mask in look.masks.items():
+                    source = Source.DETECTED if id in look.detected else Source.FORWARD
+                    seen = Sighting(Rle.encode(mask), source, tracks[id].score, tracks[id].label)
+                    book.note(id, look.frame.index, seen)
+                if self.settings.backward:
+                    store.keep(look.frame.index, look.features)
+                refused = look.state.refused
+                watch("forward", look.state.clock, len(video) or None, len(look.state.tracks))
+            complete(self.propagator, video, book, store, None if self.settings.backward else 0, watch)
+        masklets = tuple(summed_up(m, tracks[m.id]) for m in give_way(book.masklets()))
         return self._result(video, masklets, refused)
 
     def stream(self, frames: Iterable[Frame], state: State[M, S] | None = None) -> Stream[F, M, S]:
@@ -146,7 +166,7 @@ class Deva(Generic[F, M, S]):
         """
         return Stream(self, frames, state)
 
-    def forward(self, frames: Iterable[Frame], state: State[M, S] | None = None) -> Iterator[Look[M, S]]:
+    def forward(self, frames: Iterable[Frame], state: State[M, S] | None = None) -> Iterator[Look[F, M, S]]:
         """Frame by frame: propagate, or wait for the clip and vote."""
         state = state or State(self.propagator.empty(), self.segmenter.empty())
         sight, clip = state.sight, list[Waiting[S]]()
@@ -174,7 +194,7 @@ class Deva(Generic[F, M, S]):
 
     def propagated(
         self, state: State[M, S], clip: Sequence[Waiting[S]], features: Sequence[F] | None = None
-    ) -> Iterator[Look[M, S]]:
+    ) -> Iterator[Look[F, M, S]]:
         """Frames without a merge."""
         for n, waiting in enumerate(clip):
             size = waiting.frame.size
@@ -183,9 +203,9 @@ class Deva(Generic[F, M, S]):
             memory = self.propagator.commit(state.memory, feature, belief)
             clock = state.clock + 1
             state = replace(state, memory=memory, sight=waiting.sight, clock=clock, voted=max(state.voted, clock))
-            yield Look(waiting.frame, self.own(state.tracks, belief, size), frozenset(), {}, state)
+            yield Look(waiting.frame, feature, self.own(state.tracks, belief, size), frozenset(), {}, state)
 
-    def voted(self, state: State[M, S], clip: Sequence[Waiting[S]]) -> Iterator[Look[M, S]]:
+    def voted(self, state: State[M, S], clip: Sequence[Waiting[S]]) -> Iterator[Look[F, M, S]]:
         """A complete clip: what it agrees on is merged into its first frame, the others follow by propagation."""
         features = self.propagator.encode([w.frame for w in clip])
         state = replace(state, voted=state.clock + len(clip), sight=clip[0].sight)
@@ -193,7 +213,7 @@ class Deva(Generic[F, M, S]):
         yield look
         yield from self.propagated(look.state, clip[1:], features[1:])
 
-    def merged(self, state: State[M, S], frame: Frame, features: F, found: Sequence[Segment]) -> Look[M, S]:
+    def merged(self, state: State[M, S], frame: Frame, features: F, found: Sequence[Segment]) -> Look[F, M, S]:
         """One frame with a merge. What it has changed is written as a prompt, what it left as a belief."""
         belief = self.propagator.predict(state.memory, features)
         own = self.own(state.tracks, belief, frame.size)
@@ -218,7 +238,7 @@ class Deva(Generic[F, M, S]):
             refused=state.refused + done.refused,
         )
         deleted = {id: state.tracks[id] for id in done.deleted if id in state.tracks}
-        return Look(frame, done.masks, frozenset((*done.matched, *done.new)), deleted, after)
+        return Look(frame, features, done.masks, frozenset((*done.matched, *done.new)), deleted, after)
 
     def own(
         self, tracks: Mapping[int, Track], belief: Prediction, size: tuple[int, int]
@@ -301,6 +321,37 @@ def pooled(segments: Sequence[Segment], agreed: Agreement) -> list[Segment]:
         )
         for mask, members in zip(agreed.masks, agreed.members, strict=True)
     ]
+
+
+def give_way(masklets: Sequence[Masklet]) -> tuple[Masklet, ...]:
+    """What was carried back takes no pixel from what was there, nor from older objects that were carried back; it is
+    dropped from frames in which that leaves less than half of it, being the same thing under another id.
+    """
+    taken: dict[int, list[Rle]] = defaultdict(list)
+    for masklet in masklets:
+        for t, seen in masklet.sightings.items():
+            if seen.source is not Source.BACKWARD:
+                taken[t].append(seen.mask)
+    staying = []
+    for masklet in sorted(masklets, key=lambda m: m.id):
+        back = {t: seen for t, seen in masklet.sightings.items() if seen.source is Source.BACKWARD}
+        left = {t: free(seen.mask, taken[t]) for t, seen in back.items()}
+        gone = {t for t, mask in left.items() if 2 * mask.area < back[t].mask.area}
+        trimmed = {t: replace(seen, mask=left.get(t, seen.mask)) for t, seen in masklet.sightings.items()}
+        for t in left.keys() - gone:
+            taken[t].append(left[t])
+        staying.append(replace(masklet, sightings={t: seen for t, seen in trimmed.items() if t not in gone}))
+    return tuple(m for m in staying if m.sightings)
+
+
+def free(mask: Rle, taken: Sequence[Rle]) -> Rle:
+    """What of a mask nobody has."""
+    if not any(mask.overlap(other) for other in taken):
+        return mask
+    left = mask.decode()
+    for other in taken:
+        left &= ~other.decode()
+    return Rle.encode(left)
 
 
 def summed_up(masklet: Masklet, track: Track) -> Masklet:

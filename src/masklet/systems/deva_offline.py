@@ -1,0 +1,206 @@
+"""DEVA's offline protocol (Cheng et al. 2023, 3.3, 4.3): referring and salient objects, one mask each per video.
+
+A few frames of the whole video are segmented. Their masks are carried to the most certain of them, the key frame, and
+averaged there; the average is propagated to both ends of the video. Which objects there are is known from the start, so
+there is nothing to select and nothing to merge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Generic, Protocol, TypeVar, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Tensor
+
+from masklet.core.errors import InputError
+from masklet.core.frames import Video, backward
+from masklet.core.instances import Detections
+from masklet.core.masks import Rle, resize
+from masklet.core.protocols import Propagator, Segmenter, Watch
+from masklet.core.result import Provenance, VideoResult
+from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
+from masklet.systems.filters import named
+from masklet.systems.sam2bmp import note_all
+
+F = TypeVar("F")
+Looks = TypeVar("Looks", contravariant=True)
+M = TypeVar("M")
+S = TypeVar("S")
+
+CERTAIN = 0.8  # without scores, the key frame is the one with the most pixels above it
+SHARPNESS = 2.0  # of the weights: softmax(SHARPNESS * score)
+WINDOW = 16  # frames that are read at once
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """What an image model says of one frame. Object n is the same in all frames."""
+
+    masks: Float[Tensor, "n h w"]  # 0 to 1
+    score: float | None  # how certain it is of this frame
+    labels: tuple[int, ...] = ()  # of the objects; none: all are of the first category
+
+
+Sketcher = Callable[[Video, Sequence[int]], Mapping[int, Sketch]]
+
+
+@runtime_checkable
+class TakesSoft(Protocol[Looks, M]):
+    """A propagator that can begin with masks that are not sure; others begin with each pixel's likeliest."""
+
+    def prompt_soft(self, memory: M, features: Looks, masks: Mapping[int, Float[Tensor, "h w"]]) -> M:
+        """Remembers probabilities as this frame's masks."""
+        ...
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The paper's number."""
+
+    frames: int = 10  # that are segmented: fewer in a shorter video
+
+    def __post_init__(self) -> None:
+        if not self.frames:
+            raise InputError("frames = 0: at least one frame must be segmented")
+
+
+@dataclass(frozen=True)
+class DevaOffline(Generic[F, M]):
+    """The system. Its answer for any frame depends on the whole video, so there is no `stream`."""
+
+    segmenter: Sketcher
+    propagator: Propagator[F, M]
+    categories: tuple[str, ...] = ("object",)
+    settings: Settings = Settings()
+
+    def run(self, video: Video, watch: Watch) -> VideoResult:
+        """One masklet for each object."""
+        length = sum(1 for _ in video)  # a damaged file has fewer frames than it says
+        at = sampled(length, self.settings.frames)
+        sketches = {t: s for t, s in self.segmenter(video, at).items() if len(s.masks)}
+        watch("segment", len(at), len(at), max((len(s.masks) for s in sketches.values()), default=0))
+        masklets: tuple[Masklet, ...] = ()
+        notes = [video.damage] if video.damage else []
+        if sketches:
+            key = key_frame(sketches)
+            average = self.average(video, key, sketches)
+            masklets = self.propagated(video, key, average, sketches[key].labels, watch)
+        else:
+            notes.append(f"nothing was found in {len(at)} frames ({', '.join(map(str, at))}); more `frames` may help")
+        provenance = Provenance("deva-offline", asdict(self.settings), notes=tuple(notes))
+        return VideoResult(video.name, video.size, len(video), video.rate, masklets, self.categories, provenance)
+
+    def average(self, video: Video, key: int, sketches: Mapping[int, Sketch]) -> Float[Tensor, "n h w"]:
+        """All masks, carried to the key frame and weighted. Its own are not propagated."""
+        [target] = self.propagator.encode(video.read(key, key + 1))
+        share = dict(zip(sketches, weights([s.score for s in sketches.values()]).tolist(), strict=True))
+        total: Tensor = share[key] * sketches[key].masks
+        for t, sketch in sketches.items():
+            if t != key:
+                [source] = self.propagator.encode(video.read(t, t + 1))
+                total = total + share[t] * self.carried(sketch.masks, source, target)
+        return total
+
+    def carried(self, masks: Float[Tensor, "n h w"], source: F, target: F) -> Float[Tensor, "n h w"]:
+        """One frame's masks where they are in another: by a memory of this one frame."""
+        belief = self.propagator.predict(self.remembered(masks, source), target)
+        rows = [id - 1 for id in belief.ids]
+        moved = torch.zeros_like(masks)
+        moved[rows] = resize(belief.best.logits[:, 0].sigmoid(), (masks.shape[1], masks.shape[2])).to(masks)
+        return moved
+
+    def remembered(self, masks: Float[Tensor, "n h w"], features: F) -> M:
+        """The memory of these masks alone; their ids count from 1."""
+        empty = self.propagator.empty()
+        if isinstance(self.propagator, TakesSoft):
+            soft: M = self.propagator.prompt_soft(empty, features, dict(enumerate(masks, start=1)))
+            return soft
+        sure = {id: mask for id, mask in enumerate(settled(masks), start=1) if mask.any()}
+        return self.propagator.prompt(empty, features, sure)[0] if sure else empty
+
+    def propagated(
+        self, video: Video, key: int, masks: Float[Tensor, "n h w"], labels: Sequence[int], watch: Watch
+    ) -> tuple[Masklet, ...]:
+        """Back to the first frame and on to the last, each way with a memory that begins with the average."""
+        book, [first] = TrackBook(), video.read(key, key + 1)
+        for label, mask, soft in zip(labels or [0] * len(masks), settled(masks), masks, strict=True):
+            seen = Sighting(Rle.encode(mask), Source.DETECTED, certainty(mask, soft), label, presence=1.0)
+            book.note(len(book.pages) + 1, key, seen)
+        start, done = self.remembered(masks, self.propagator.encode([first])[0]), 1
+        back = (f for part in backward(0, key, WINDOW) for f in reversed(video.read(part.start, part.stop)))
+        ahead = (f for t in range(key + 1, len(video), WINDOW) for f in video.read(t, min(t + WINDOW, len(video))))
+        for source, frames in ((Source.BACKWARD, back), (Source.FORWARD, ahead)):
+            memory = start
+            for frame in frames:
+                [features] = self.propagator.encode([frame])
+                belief = self.propagator.predict(memory, features)
+                memory = self.propagator.commit(memory, features, belief)
+                note_all(book, frame.index, belief, frame.size, source)
+                done += 1
+                watch(source.value, done, len(video), len(masks))
+            book.settle()
+        return tuple(named(m) for m in book.masklets())
+
+
+def sampled(length: int, most: int) -> tuple[int, ...]:
+    """Frames in the middle of equal parts of a video.
+
+    >>> sampled(100, 4)
+    (12, 37, 62, 87)
+    """
+    m = min(most, length)
+    return tuple(i * length // m + length // (2 * m) for i in range(m))
+
+
+def key_frame(sketches: Mapping[int, Sketch]) -> int:
+    """The most certain frame: of highest score, or without scores the one with the most certain pixels; the first."""
+    if any(s.score is None for s in sketches.values()):
+        return max(sketches, key=lambda t: float((sketches[t].masks > CERTAIN).float().mean()))
+    return max(sketches, key=lambda t: sketches[t].score or 0.0)
+
+
+def weights(scores: Sequence[float | None]) -> Float64[Tensor, " m"]:
+    """What each frame's masks count in the average; all the same where there are no scores."""
+    known = [0.0 if None in scores else SHARPNESS * (score or 0.0) for score in scores]
+    return torch.tensor(known, dtype=torch.float64).softmax(0)
+
+
+def settled(masks: Float[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
+    """Each pixel's likeliest object, or none: nothing is there with the probability that no object is."""
+    nothing = (1 - masks).prod(0, keepdim=True)
+    winner = torch.cat([nothing, masks]).argmax(0)
+    return winner == torch.arange(1, len(masks) + 1)[:, None, None]
+
+
+def certainty(mask: Bool[Tensor, "h w"], soft: Float[Tensor, "h w"]) -> float:
+    """Mean probability within a mask."""
+    return float(soft[mask].mean()) if mask.any() else 0.0
+
+
+@dataclass(frozen=True)
+class Detected(Generic[S]):
+    """Sketches from a segmenter: of every category the best detection, the frame's score being their mean."""
+
+    segmenter: Segmenter[S]
+
+    def __call__(self, video: Video, at: Sequence[int]) -> dict[int, Sketch]:
+        """Every frame by itself. Objects are the categories that are found at all; a frame without any is left out."""
+        found = {t: self.best(video, t) for t in at}
+        labels = tuple(sorted({label for best in found.values() for label in best.labels.tolist()}))
+        return {t: sketch(best, labels) for t, best in found.items() if len(best)}
+
+    def best(self, video: Video, t: int) -> Detections:
+        """One frame's best detection of each category."""
+        frame, *future = video.read(t, min(t + 1 + self.segmenter.look_ahead, len(video)))
+        [found], _ = self.segmenter.segment(self.segmenter.empty(), [frame], future)
+        return found[list({int(found.labels[row]): row for row in found.scores.argsort().tolist()}.values())]
+
+
+def sketch(found: Detections, labels: tuple[int, ...]) -> Sketch:
+    """Detections in the order of the labels; what was not found is empty, and scores 0."""
+    masks = torch.zeros(len(labels), *found.masks.shape[1:])
+    masks[[labels.index(label) for label in found.labels.tolist()]] = found.masks.float()
+    return Sketch(masks, float(found.scores.sum()) / len(labels), labels)
