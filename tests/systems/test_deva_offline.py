@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from toys import H, ToyMemory, ToyPropagator, ToySegmenter, W, World, moving, sq
 
 import masklet
 from masklet.core.frames import Video
-from masklet.core.protocols import VideoSystem
+from masklet.core.instances import Prediction
+from masklet.core.protocols import VideoSystem, Watch
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Source
 from masklet.systems.deva_offline import (
@@ -68,6 +70,26 @@ def test_what_most_frames_deny_is_outvoted(score: float, stays: bool) -> None:
     assert mask.equal(square(4, 4) | square(20, 20) if stays else square(4, 4))
 
 
+def test_a_frame_says_nothing_of_an_object_that_it_does_not_show() -> None:
+    world = World([lambda t: (4, 4) if t < 4 else None, still(20, 20)], length=8)  # frames 1, 3, 5 and 7
+    result = run(world, ToySegmenter())
+    assert exact(result, world) and all(m.score > 0.9 for m in result.masklets)
+
+
+def test_an_object_that_is_lost_on_the_way_to_the_key_frame_has_one_vote_less() -> None:
+    class Forgetful(ToyPropagator):
+        """Finds nothing again."""
+
+        def predict(self, memory: ToyMemory, features: Tensor) -> Prediction:
+            belief = super().predict(memory, features)
+            return replace(belief, presence=-belief.presence)
+
+    world = World([still(4, 4)], length=8)
+    system = DevaOffline(Detected(ToySegmenter()), Forgetful(), settings=Settings(4))
+    sketches = system.segmenter(world, sampled(8, 4), silent)
+    assert system.average(world, 1, sketches).equal(sketches[1].masks)
+
+
 def test_nothing_found_is_said() -> None:
     result = run(World([still(4, 4)], length=8), ToySegmenter(blind=lambda t, o: True))
     assert not result.masklets and "nothing was found in 4 frames (1, 3, 5, 7)" in result.provenance.notes[0]
@@ -113,7 +135,7 @@ class Soft(ToyPropagator):
 
 
 def test_a_propagator_that_takes_soft_masks_gets_them() -> None:
-    def sketches(video: Video, at: Sequence[int]) -> dict[int, Sketch]:
+    def sketches(video: Video, at: Sequence[int], watch: Watch) -> dict[int, Sketch]:
         return {t: Sketch(square(4, 4)[None] * 0.9, None) for t in at[:2]}
 
     carrier = Soft()

@@ -44,7 +44,7 @@ class Sketch:
     labels: tuple[int, ...] = ()  # of the objects; none: all are of the first category
 
 
-Sketcher = Callable[[Video, Sequence[int]], Mapping[int, Sketch]]
+Sketcher = Callable[[Video, Sequence[int], Watch], Mapping[int, Sketch]]
 
 
 @runtime_checkable
@@ -80,8 +80,7 @@ class DevaOffline(Generic[F, M]):
         """One masklet for each object."""
         length = sum(1 for _ in video)  # a damaged file has fewer frames than it says
         at = sampled(length, self.settings.frames)
-        sketches = {t: s for t, s in self.segmenter(video, at).items() if len(s.masks)}
-        watch("segment", len(at), len(at), max((len(s.masks) for s in sketches.values()), default=0))
+        sketches = {t: s for t, s in self.segmenter(video, at, watch).items() if len(s.masks)}
         masklets: tuple[Masklet, ...] = ()
         notes = [video.damage] if video.damage else []
         if sketches:
@@ -94,23 +93,31 @@ class DevaOffline(Generic[F, M]):
         return VideoResult(video.name, video.size, len(video), video.rate, masklets, self.categories, provenance)
 
     def average(self, video: Video, key: int, sketches: Mapping[int, Sketch]) -> Float[Tensor, "n h w"]:
-        """All masks, carried to the key frame and weighted. Its own are not propagated."""
+        """All masks, carried to the key frame and weighted. Its own are not propagated.
+
+        A frame says nothing of an object that it does not show, or that is not found again in the key frame.
+        """
         [target] = self.propagator.encode(video.read(key, key + 1))
         share = dict(zip(sketches, weights([s.score for s in sketches.values()]).tolist(), strict=True))
-        total: Tensor = share[key] * sketches[key].masks
+        total, votes = share[key] * sketches[key].masks, torch.full((len(sketches[key].masks),), share[key])
         for t, sketch in sketches.items():
             if t != key:
                 [source] = self.propagator.encode(video.read(t, t + 1))
-                total = total + share[t] * self.carried(sketch.masks, source, target)
-        return total
+                masks, found = self.carried(sketch.masks, source, target)
+                total, votes = total + share[t] * masks, votes + share[t] * found
+        average: Tensor = total / votes[:, None, None]
+        return average
 
-    def carried(self, masks: Float[Tensor, "n h w"], source: F, target: F) -> Float[Tensor, "n h w"]:
-        """One frame's masks where they are in another: by a memory of this one frame."""
+    def carried(
+        self, masks: Float[Tensor, "n h w"], source: F, target: F
+    ) -> tuple[Float[Tensor, "n h w"], Bool[Tensor, " n"]]:
+        """One frame's masks where they are in another, by a memory of this one frame, and which are found there."""
         belief = self.propagator.predict(self.remembered(masks, source), target)
         rows = [id - 1 for id in belief.ids]
-        moved = torch.zeros_like(masks)
+        moved, found = torch.zeros_like(masks), torch.zeros(len(masks), dtype=torch.bool)
+        found[rows] = (belief.best.presence[:, 0] > 0).to(found.device)
         moved[rows] = resize(belief.best.logits[:, 0].sigmoid(), (masks.shape[1], masks.shape[2])).to(masks)
-        return moved
+        return moved * found[:, None, None], found
 
     def remembered(self, masks: Float[Tensor, "n h w"], features: F) -> M:
         """The memory of these masks alone; their ids count from 1."""
@@ -186,9 +193,12 @@ class Detected(Generic[S]):
 
     segmenter: Segmenter[S]
 
-    def __call__(self, video: Video, at: Sequence[int]) -> dict[int, Sketch]:
+    def __call__(self, video: Video, at: Sequence[int], watch: Watch) -> dict[int, Sketch]:
         """Every frame by itself. Objects are the categories that are found at all; a frame without any is left out."""
-        found = {t: self.best(video, t) for t in at}
+        found: dict[int, Detections] = {}
+        for n, t in enumerate(at, start=1):
+            found[t] = self.best(video, t)
+            watch("segment", n, len(at), len(found[t]))
         labels = tuple(sorted({label for best in found.values() for label in best.labels.tolist()}))
         return {t: sketch(best, labels) for t, best in found.items() if len(best)}
 
