@@ -17,6 +17,7 @@ check: $(READY)
 bench: $(READY)
 	@$(BIN)/python benchmarks/cost.py
 	@$(BIN)/python benchmarks/sam2.py
+	@$(BIN)/python benchmarks/deva.py
 
 bench-davis: $(READY)
 	@$(BIN)/python benchmarks/davis.py --out out/davis.json

@@ -1,4 +1,4 @@
-"""J&F of `track`, J of `run` and of `run --system deva` over a folder in DAVIS layout: a table, and the same figures as json.
+"""J&F of `track`, and J of `run` and of DEVA, over a folder in DAVIS layout: a table, and the same figures as json.
 
 python benchmarks/davis.py --davis /data/DAVIS --out davis.json
 """

@@ -21,7 +21,7 @@ from masklet.core.protocols import Propagator, Segmenter, Watch
 from masklet.core.result import VideoResult
 from masklet.io.video import frames_of, open_video
 from masklet.models.encoder import Encoder
-from masklet.parts import chosen, load_propagator, load_segmenter
+from masklet.parts import chosen, load_propagator, load_segmenter, load_text_segmenter
 from masklet.systems import deva, deva_offline, sam2bmp
 from masklet.systems.deva import Deva
 from masklet.systems.deva_offline import Detected, DevaOffline
@@ -62,7 +62,8 @@ def silent(phase: str, done: int, total: int | None, objects: int) -> None:
 def load(
     system: str = "sam2bmp",
     *,
-    segmenter: str = "motion",
+    segmenter: str | None = None,
+    text: str = "",
     propagator: str = "affinity",
     device: str = "auto",
     **settings: Any,
@@ -71,7 +72,10 @@ def load(
 
     Args:
         system: "sam2bmp"; "deva"; or "deva-offline", which follows one object of each of the segmenter's categories.
-        segmenter: "motion", or the path of detections made elsewhere (see `models.precomputed`).
+        segmenter: "motion", which is what is taken for None; "everything"; a text detector; or the path of detections
+            made elsewhere (see `parts.load_segmenter` and `models.precomputed`).
+        text: what to find, such as "dog. red car."; with it None is "grounding-dino-tiny" (see
+            `parts.load_text_segmenter`).
         propagator: "affinity"; "sam2.1-tiny" and others of `masklet weights list`; "sam2long:sam2.1-large"; see
             `parts.load_propagator`.
         device: for SAM 2: "auto", "cpu", "cuda" or "mps".
@@ -84,7 +88,12 @@ def load(
     kind = SYSTEMS[chosen("system", system, SYSTEMS)]
     checked = checked_settings(settings, kind.settings)
     encoder = Encoder()
-    finder, carrier = load_segmenter(segmenter, encoder), load_propagator(propagator, encoder, device)
+    finder: Segmenter[Any]
+    if text:
+        finder = load_text_segmenter(segmenter or "grounding-dino-tiny", text, device)
+    else:
+        finder = load_segmenter(segmenter or "motion", encoder, device)
+    carrier = load_propagator(propagator, encoder, device)
     own = {f.name: getattr(finder, f.name) for f in fields(kind.settings) if hasattr(finder, f.name)}
     return kind.system(finder, carrier, kind.settings(**{**own, **checked}))
 
@@ -93,7 +102,8 @@ def segment(
     source: Any,
     *,
     system: str = "sam2bmp",
-    segmenter: str = "motion",
+    segmenter: str | None = None,
+    text: str = "",
     propagator: str = "affinity",
     device: str = "auto",
     watch: Watch = silent,
@@ -104,7 +114,7 @@ def segment(
     Args:
         source: a video file, a folder or glob of frames, an array uint8 [t h w 3] or an iterable of RGB
             frames, uint8 [h w 3].
-        system, segmenter, propagator, device, settings: as in `load`.
+        system, segmenter, text, propagator, device, settings: as in `load`.
         watch: called after every frame with the phase, frames done, frames in all, objects.
 
     Returns:
@@ -113,7 +123,7 @@ def segment(
     Raises:
         InputError: the source cannot be read, or a name or setting does not exist.
     """
-    made = load(system, segmenter=segmenter, propagator=propagator, device=device, **settings)
+    made = load(system, segmenter=segmenter, text=text, propagator=propagator, device=device, **settings)
     with opened(source) as video:
         return run(made, video, source, watch)
 
@@ -149,7 +159,8 @@ def stream(
     frames: Iterable[Any],
     *,
     system: str = "sam2bmp",
-    segmenter: str = "motion",
+    segmenter: str | None = None,
+    text: str = "",
     propagator: str = "affinity",
     device: str = "auto",
     **settings: Any,
@@ -158,8 +169,8 @@ def stream(
 
     Args:
         frames: RGB frames, uint8 [h w 3], all of one size; they are read one by one, as they are needed.
-        system, segmenter, propagator, device, settings: as in `load`. Unless set otherwise, at most 32 objects are
-            followed, and SAM2BMP forgets one that has not been seen for 300 frames.
+        system, segmenter, text, propagator, device, settings: as in `load`. Unless set otherwise, at most 32 objects
+            are followed, and SAM2BMP forgets one that has not been seen for 300 frames.
 
     Yields:
         The masks of each frame, one frame late where the segmenter looks ahead ("motion" does), and with DEVA at most
@@ -171,7 +182,7 @@ def stream(
     if isinstance(frames, str | bytes | Path) or not isinstance(frames, Iterable):
         raise InputError(f"stream: {frames!r} are no frames; give RGB pictures one by one, or a file to `segment`")
     live = SYSTEMS[chosen("system", system, SYSTEMS)].live
-    made = load(system, segmenter=segmenter, propagator=propagator, device=device, **{**live, **settings})
+    made = load(system, segmenter=segmenter, text=text, propagator=propagator, device=device, **{**live, **settings})
     if isinstance(made, DevaOffline):
         raise InputError(f"stream: {system} needs the whole video before it answers; take deva, or `segment`")
     return made.stream(frames_of(frames))

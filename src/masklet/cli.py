@@ -14,8 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from masklet import cli_weights
+from masklet import cli_export, cli_weights
 from masklet.api import checked_prompts, load, run
+from masklet.cli_eval import eval_command
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.io.files import OutputFolder
@@ -23,7 +24,7 @@ from masklet.io.prompts import read_prompts
 from masklet.io.video import open_video, sources, unique_names
 from masklet.models.encoder import Encoder
 from masklet.outputs import FORMATS, write_outputs
-from masklet.parts import DEVICES, SEGMENTERS, load_propagator
+from masklet.parts import DEVICES, load_propagator
 from masklet.systems.track import Track
 from masklet.view.progress import Bars, JsonLog, Quiet, Reporter
 
@@ -35,6 +36,8 @@ app = typer.Typer(
     help="Turns videos into masklets: one mask per object per frame, with an identity and a name.",
 )
 app.add_typer(cli_weights.app, name="weights")
+app.command("eval")(eval_command)
+app.add_typer(cli_export.app, name="export")
 
 Format = Enum("Format", {name: name for name in FORMATS}, type=str)  # type: ignore[misc]
 
@@ -45,7 +48,11 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results th
 Silent = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Log = Annotated[bool, typer.Option("--json-log", help="Report on standard output, one JSON object a line.")]
 PropagatorName = Annotated[
-    str, typer.Option("--propagator", help="affinity, sam2.1-tiny (see masklet weights list), or sam2long:sam2.1-tiny.")
+    str,
+    typer.Option(
+        "--propagator",
+        help="affinity; sam2.1-tiny (see masklet weights list); sam2long:sam2.1-tiny; deva or deva:FILE.",
+    ),
 ]
 Device = Enum("Device", {name: name for name in DEVICES}, type=str)  # type: ignore[misc]
 DeviceName = Annotated[Device, typer.Option("--device", help="Where SAM 2 runs.")]
@@ -60,8 +67,11 @@ def run_command(
     out: Out,
     system: Annotated[str, typer.Option(help="sam2bmp, deva or deva-offline.")] = "sam2bmp",
     segmenter: Annotated[
-        str, typer.Option(help="motion; or a COCO results json, or a folder of label PNGs.")
-    ] = "motion",
+        str | None, typer.Option(help="motion; everything; a COCO results json, or a folder of label PNGs.")
+    ] = None,
+    text: Annotated[
+        str, typer.Option(metavar="WORDS", help="What to find: 'dog. red car.' (grounding-dino-tiny).")
+    ] = "",
     propagator: PropagatorName = "affinity",
     device: DeviceName = Device("auto"),  # noqa: B008
     set_: Annotated[
@@ -76,11 +86,10 @@ def run_command(
     """Find, segment, track and complete every object of each video."""
     reporter = reporter_for(quiet, json_log)
     with told(reporter):
-        made = load(
-            system, segmenter=segmenter, propagator=propagator, device=device.value, **parsed_settings(set_ or [])
-        )
+        chosen = parsed_settings(set_ or [])
+        made = load(system, segmenter=segmenter, text=text, propagator=propagator, device=device.value, **chosen)
         paths = [path for given in source for path in sources(given)]
-        there = folders(paths, out, overwrite, [] if segmenter in SEGMENTERS else [segmenter])
+        there = folders(paths, out, overwrite, [segmenter] if segmenter else [])
     failures = 0
     for path, folder in zip(paths, there, strict=True):
         try:
@@ -134,8 +143,10 @@ def one(
     started = monotonic()
     with open_video(source) as video, reporter.video(folder.name, len(video)) as watch, folder as there:
         result = run(made(video), video, source, watch)
-        write_outputs(result, video, there, formats, overlay, watch)
+        failed = write_outputs(result, video, there, formats, overlay, watch)
     reporter.done(folder.path, result, monotonic() - started)
+    if failed:
+        raise InputError(f"{folder.path}: masklets.json is there, but not all formats: {'; '.join(failed)}")
 
 
 @contextmanager

@@ -5,29 +5,63 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.protocols import Watch
 from masklet.core.result import VideoResult
-from masklet.io.davis import write_davis
+from masklet.io.burst import write_burst
+from masklet.io.cocovid import write_cocovid
+from masklet.io.davis import write_davis, write_davis16, write_referring
 from masklet.io.encode import VideoWriter
+from masklet.io.mots import write_mots
+from masklet.io.panoptic import write_panoptic
+from masklet.io.postprocess import limit_objects
 from masklet.io.ytvis import write_ytvis
 from masklet.view.drawing import draw
 
-FORMATS: Mapping[str, Callable[[VideoResult, Video, Path], None]] = {
-    "davis": lambda result, video, folder: write_davis(result, folder / "davis", getattr(video, "frame_names", None)),
-    "ytvis": lambda result, video, folder: write_ytvis([result], folder / "ytvis.json"),
+Names = Sequence[str] | None  # of the frames, where the source has them
+
+
+def names_in(video: Video, length: int) -> Names:
+    """The frames' names in a folder of frames; None where they have none, or two have the same."""
+    found: Names = getattr(video, "frame_names", None)
+    return found[:length] if found and len(set(found)) == len(found) else None
+
+
+def named(result: VideoResult, names: Names) -> Mapping[str, Sequence[str]] | None:
+    """The frames' names by video."""
+    return None if names is None else {result.name: names}
+
+
+FORMATS: Mapping[str, Callable[[VideoResult, Names, Path], None]] = {
+    "davis": lambda result, names, folder: write_davis(result, folder / "davis", names),
+    "davis16": lambda result, names, folder: write_davis16(result, folder / "davis16", names),
+    "davis-unsupervised": lambda result, names, folder: write_davis(
+        limit_objects(result), folder / "davis-unsupervised", names
+    ),
+    "ref": lambda result, names, folder: write_referring(result, folder / "ref", names),
+    "ytvis": lambda result, names, folder: write_ytvis([result], folder / "ytvis.json"),
+    "burst": lambda result, names, folder: write_burst([result], folder / "burst.json", named(result, names)),
+    "vipseg": lambda result, names, folder: write_panoptic([result], folder / "vipseg", named(result, names)),
+    "mots": lambda result, names, folder: write_mots(result, folder / "mots.txt"),
+    "cocovid": lambda result, names, folder: write_cocovid([result], folder / "cocovid.json", named(result, names)),
 }
 
 
 def write_outputs(
     result: VideoResult, video: Video, folder: Path, formats: Sequence[str], overlay: bool, watch: Watch
-) -> None:
-    """masklets.json, the formats asked for, and overlay.mp4."""
+) -> list[str]:
+    """masklets.json, the formats asked for, and overlay.mp4; returns what a format cannot say of this result."""
     result.save(folder / "masklets.json")
+    failed = []
     for name in formats:
-        FORMATS[name](result, video, folder)
+        try:
+            FORMATS[name](result, names_in(video, result.length), folder)
+        except InputError as error:  # the result itself is not lost by that
+            failed.append(f"{name}: {error}")
     if overlay:
         write_overlay(result, video, folder / "overlay.mp4", watch)
+    return failed
 
 
 def write_overlay(result: VideoResult, video: Video, path: Path, watch: Watch) -> None:

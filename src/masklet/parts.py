@@ -11,15 +11,21 @@ import torch
 
 from masklet.core.errors import InputError
 from masklet.core.protocols import Propagator, Segmenter
+from masklet.models import xmem
 from masklet.models.affinity import Affinity
 from masklet.models.edgetam import EdgeTam
 from masklet.models.encoder import Encoder
+from masklet.models.mask2former import load_mask2former
+from masklet.models.mask2former_weights import is_mask2former
+from masklet.models.masker import EverythingSegmenter, Masker, TextSegmenter
 from masklet.models.motion import Motion
 from masklet.models.precomputed import Precomputed
 from masklet.models.sam2 import Sam2, resized
 from masklet.models.sam2_memory import Policy, RecentFrames, ReliableFrames
 from masklet.models.sam2_weights import EDGETAM, build
-from masklet.models.zoo import CHECKPOINTS
+from masklet.models.text import Detector, load_detector, split
+from masklet.models.xmem import Xmem
+from masklet.models.zoo import CHECKPOINTS, DETECTORS, where
 from masklet.systems.sam2long import MemoryTree
 
 PROPAGATORS: Mapping[str, Callable[[Encoder], Propagator[Any, Any]]] = {"affinity": Affinity}
@@ -32,18 +38,64 @@ TREES: Mapping[str, tuple[float, float]] = {
     "sam2long-paper": (0.3, 2.0),
     "sam2long-cli": (0.3, 1.0),
 }
+EVERYTHING = "everything"
+DEVA, DEVA_FILE = "deva", "DEVA-propagation.pth"
+DEVA_URL = "https://github.com/hkchengrex/Tracking-Anything-with-DEVA/releases/download/v1.0/" + DEVA_FILE
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-def load_segmenter(name: str, encoder: Encoder) -> Segmenter[Any]:
-    """A segmenter by its name, or made of the detections in a file or folder of that name."""
+def load_segmenter(name: str, encoder: Encoder, device: str = "auto") -> Segmenter[Any]:
+    """A segmenter by its name, or made of the detections in a file or folder of that name.
+
+    Args:
+        name: "motion"; "everything", with another SAM 2 than sam2.1-tiny "everything:sam2.1-large"; a Mask2Former by
+            hub id, folder or official checkpoint, at another size of the short side "NAME@480"; or detections' path.
+        encoder: of "motion".
+        device: of SAM 2 and Mask2Former.
+
+    Raises:
+        InputError: there is no such segmenter, or its weights are not on this machine.
+    """
+    kind, _, below = name.partition(":")
     if name in SEGMENTERS:
         return SEGMENTERS[name](encoder)
-    if not there(Path(name)):
-        raise InputError(
-            f"--segmenter {name}: neither a segmenter ({', '.join(SEGMENTERS)}) nor a file or folder of detections"
-        )
-    return Precomputed(Path(name))
+    if kind == EVERYTHING:
+        return EverythingSegmenter(load_masker(below, device))
+    base, at, side = name.rpartition("@")
+    base = base if at else name
+    if is_mask2former(base):
+        return load_mask2former(base, found_device(device), shortest=checked_short(name, side) if at else None)
+    if there(Path(name)):
+        return Precomputed(Path(name))
+    if kind in DETECTORS:
+        raise InputError(f"--segmenter {name}: say what to find, such as --text 'dog. red car.'")
+    known = ", ".join((*SEGMENTERS, EVERYTHING, "mask2former by hub id or file"))
+    raise InputError(f"--segmenter {name}: neither a segmenter ({known}) nor a file or folder of detections")
+
+
+def load_text_segmenter(name: str, text: str, device: str = "auto") -> TextSegmenter[Any]:
+    """A segmenter of what is named in words.
+
+    Args:
+        name: the detector, one of `zoo.DETECTORS` or a folder that transformers saved with its tokenizer; with
+            another SAM 2 than sam2.1-tiny "grounding-dino-tiny:sam2.1-large".
+        text: what to find, separated by full stops.
+        device: of both networks.
+
+    Raises:
+        InputError: the text names nothing or one thing twice, a part is not on this machine (nothing is fetched), or
+            the detector cannot read the text.
+    """
+    prompts = split(text)
+    kind, _, below = name.partition(":")
+    masker = load_masker(below, device)
+    detector: Detector[Any] = load_detector(kind, found_device(device))
+    return TextSegmenter(detector, masker, prompts)
+
+
+def load_masker(name: str, device: str) -> Masker:
+    """SAM 2 as an image model; the smallest where none is named."""
+    return Masker(load_sam2(name or "sam2.1-tiny", RecentFrames(), device))
 
 
 def load_propagator(name: str, encoder: Encoder, device: str = "auto") -> Propagator[Any, Any]:
@@ -52,9 +104,11 @@ def load_propagator(name: str, encoder: Encoder, device: str = "auto") -> Propag
     Args:
         name: "affinity"; SAM 2 by a name of `masklet weights list`, a hub id, a folder or an official checkpoint, at
             another image size with "@", such as "sam2.1-tiny@512"; or SAM2Long over one of them, such as
-            "sam2long:sam2.1-large".
+            "sam2long:sam2.1-large"; or DEVA's network, "deva" where its file is in the weights folder, else
+            "deva:FILE".
         encoder: of "affinity".
-        device: of SAM 2: "auto", "cpu", "cuda" or "mps"; "auto" is CUDA where there is one, else the CPU.
+        device: of SAM 2 and of DEVA's network: "auto", "cpu", "cuda" or "mps"; "auto" is CUDA where there is one, else
+            the CPU.
 
     Raises:
         InputError: there is no such propagator, or its weights are not on this machine.
@@ -65,7 +119,20 @@ def load_propagator(name: str, encoder: Encoder, device: str = "auto") -> Propag
         plain = below in PROPAGATORS
         under = PROPAGATORS[below](encoder) if plain else load_sam2(below, ReliableFrames(quality), device)
         return MemoryTree(under, uncertainty=uncertainty)
+    if tree == DEVA:
+        return load_deva(below, device)
     return PROPAGATORS[name](encoder) if name in PROPAGATORS else load_sam2(name, RecentFrames(), device)
+
+
+def load_deva(file: str, device: str) -> Xmem:
+    """DEVA's propagation network, from a file or from where the weights folder has it."""
+    path = Path(file) if file else where(DEVA) / DEVA_FILE
+    if not file and not path.is_file():
+        raise InputError(
+            f"propagator deva: its weights are not on this machine; download {DEVA_URL} (its licence is its authors', "
+            f"for research) to {path}, or name a file: deva:FILE"
+        )
+    return xmem.load(path, found_device(device))
 
 
 def load_sam2(name: str, policy: Policy, device: str) -> Sam2:
@@ -73,11 +140,19 @@ def load_sam2(name: str, policy: Policy, device: str) -> Sam2:
     base, at, side = name.rpartition("@")
     base = base if at else name
     if not base or ("/" not in base and not there(Path(base))):
-        chosen("propagator", base, (*PROPAGATORS, *CHECKPOINTS, *(f"{tree}:NAME" for tree in TREES)))
+        carriers = (name for name in CHECKPOINTS if name not in DETECTORS)
+        chosen("propagator", base, (*PROPAGATORS, *carriers, DEVA, *(f"{tree}:NAME" for tree in TREES)))
     made, weights = build(base)
     net: Any = resized(made, checked_side(name, side)) if at else made
     kind = EdgeTam if net.config.model_type == EDGETAM else Sam2
     return kind(net.to(found_device(device)), policy, weights=weights)
+
+
+def checked_short(name: str, side: str) -> int:
+    """Pixels of the short side of what Mask2Former sees."""
+    if not side.isdecimal() or not 64 <= int(side) <= 2048:
+        raise InputError(f"segmenter {name}: the short side after @ must be 64 to 2048 pixels")
+    return int(side)
 
 
 def checked_side(name: str, side: str) -> int:

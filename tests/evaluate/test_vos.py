@@ -11,7 +11,8 @@ from reference import vos as plain
 from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.evaluate import vos
+from masklet.evaluate import contours, vos
+from masklet.evaluate.label_maps import LabelFrame
 
 masks = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(
     lambda size: st.tuples(arrays(bool, size), arrays(bool, size))
@@ -164,3 +165,116 @@ def test_discovery():
     assert found.best[1] == (4, 1.0)
     assert found.best[2] == (9, pytest.approx(200 / 300 / 2))
     assert found.union == pytest.approx((1 + 100 / 300) / 2)
+
+
+maps = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(
+    lambda size: st.tuples(*[arrays(np.uint8, size, elements=st.sampled_from([0, 0, 1, 1, 2]))] * 2)
+)
+
+
+@settings(max_examples=200)
+@given(maps)
+def test_a_frames_objects_are_scored_as_their_masks_are(pair):
+    found, truth = pair
+    got = vos.object_scores(LabelFrame(found), LabelFrame(truth), (1, 2, 3))
+    for i, (j, f) in got.items():
+        assert j == plain.jaccard(found == i, truth == i)
+        assert f == pytest.approx(plain.boundary_f(found == i, truth == i), abs=1e-12)
+
+
+CORNERS = [
+    square(0, 1, 0, 1),
+    square(39, 40, 59, 60),
+    square(0, 40, 0, 1),
+    square(39, 40, 0, 60),
+    square(0, 40, 0, 60),
+    square(0, 0, 0, 0),
+    square(12, 13, 30, 31),
+    square(14, 15, 30, 31),
+    square(0, 40, 30, 60),
+    square(0, 40, 0, 60) & ~square(20, 21, 20, 21),
+]
+
+
+@pytest.mark.parametrize("found", CORNERS)
+@pytest.mark.parametrize("truth", CORNERS)
+def test_borders_and_single_pixels_and_empty_and_full(found, truth):
+    scores = vos.pair_scores(LabelFrame(found.view(np.uint8)), 1, LabelFrame(truth.view(np.uint8)), 1)
+    assert scores == (vos.jaccard(found, truth), vos.boundary_f(found, truth))
+    assert scores == pytest.approx((plain.jaccard(found, truth), plain.boundary_f(found, truth)), abs=1e-12)
+
+
+@settings(max_examples=200)
+@given(masks, st.sampled_from([0.4, 0.5, 0.6, 0.8, 1.0, 1.2, 1.6, 2.0, 2.3, 2.56, 3.0]))
+def test_every_disk_is_the_definition(pair, radius):
+    got = contours.agreement(*(contours.contour(m) for m in pair), [contours.disk(radius)])
+    if any(any(row) for row in plain.disk(radius)):
+        assert got == [pytest.approx(plain.boundary_f_of(*pair, radius), abs=1e-12)]
+
+
+def test_a_fraction_makes_a_disk_lopsided():
+    assert contours.disk(0.8) == contours.Disk(1, (((0,), (0,)),))  # a pixel
+    assert contours.disk(1.0).runs == (((0,), (-1, 1)), ((-1, 1), (0,)))
+    assert contours.disk(1.2).runs == (((-1, 0), (-1, 0)),)  # of three rows and columns, the middle is not the centre
+    assert contours.disk(0.4).runs == (((-1,), (-1,)),)  # an empty element: OpenCV takes its first pixel
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=9))
+def test_decay_lies_between_the_quarters(values):
+    score = vos.ObjectScore.of(values)
+    assert score.j == vos.Summary.of([j for j, _ in values]) and score.f == vos.Summary.of([f for _, f in values])
+    assert -1 <= score.j.decay <= 1
+
+
+def test_perfect_is_one_and_nothing_is_zero():
+    truth = LabelFrame(labels((1, square(0, 10, 0, 10)), (2, square(20, 30, 30, 50))))
+    empty = LabelFrame(labels())
+    assert set(vos.object_scores(truth, truth, (1, 2, 3)).values()) == {(1.0, 1.0)}
+    assert vos.object_scores(empty, truth, (1, 2, 3)) == {1: (0, 0), 2: (0, 0), 3: (1, 1)}
+
+
+def frames(*pages):
+    return [LabelFrame(p) for p in pages]
+
+
+def test_proposals_are_assigned_by_mean_j_and_f():
+    one, two = square(0, 10, 0, 10), square(20, 30, 30, 50)
+    truth, found = labels((1, one), (2, two)), labels((4, one), (2, two & square(0, 40, 0, 45)))
+    got = vos.assigned([vos.Proposals.of(*frames(found, truth), 2)] * 2)
+    assert list(got) == [(2, 2), (4, 1)]  # in the order of the proposals
+    assert got[4, 1] == [(1, 1)] * 2
+    assert got[2, 2][0][0] == 0.75
+
+
+def test_assignment_weighs_j_and_f_alike():
+    truth, holes, small = square(5, 35, 5, 35), square(5, 35, 5, 35), square(6, 34, 6, 34)
+    holes[8:34:5, 8:34:5] = False  # J 0.96 and a contour too many; the other one has J 0.87 and F 1
+    found = [labels((1, holes)), labels((2, small))]
+    scores = [vos.pair_scores(LabelFrame(p), n, LabelFrame(labels((1, truth))), 1) for n, p in enumerate(found, 1)]
+    assert scores[0][0] > scores[1][0] and sum(scores[0]) < sum(scores[1])
+    seen = [vos.Proposals.of(*frames(p, labels((1, truth))), 1) for p in found]
+    both = vos.Proposals(2, {**seen[0].scores, **seen[1].scores}, seen[0].absent)
+    assert list(vos.assigned([both])) == [(2, 1)]
+
+
+def test_an_id_that_never_occurs_is_an_empty_proposal():
+    one, void = square(0, 10, 0, 10), square(30, 40, 0, 60)
+    there, away = labels((1, one), (255, void)), labels((255, void))
+    wrong = labels((3, square(15, 25, 30, 50)))
+    got = vos.assigned([vos.Proposals.of(*frames(wrong, t), 1) for t in (there, away, away)])
+    assert got == {(1, 1): [(0, 0), (1, 1), (1, 1)]}
+    filled = vos.assigned([vos.Proposals.of(*frames(labels(), np.ones((40, 60), np.uint8)), 1)])
+    assert filled == {(1, 1): [(0, 1)]}  # what fills the frame has no contour
+
+
+def test_void_counts_for_nobody():
+    one, void = square(0, 10, 0, 10), square(0, 10, 10, 60)
+    truth = labels((1, one), (255, void))
+    assert vos.assigned([vos.Proposals.of(*frames(labels((1, one | void)), truth), 1)]) == {(1, 1): [(1, 1)]}
+
+
+def test_assigned_scores():
+    one, two = square(0, 10, 0, 10), square(20, 30, 30, 50)
+    truth = {t: labels((1, one), (2, two)) for t in (0, 2)}
+    got = vos.assigned_scores(result(masklet(7, {0: two, 2: two}), masklet(9, {0: one})), truth)
+    assert [(i, score.j.mean, score.f.mean) for i, score in got.items()] == [(1, 0.5, 0.5), (2, 1.0, 1.0)]

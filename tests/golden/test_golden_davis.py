@@ -1,77 +1,73 @@
-"""J and F against the numbers of the program davis2017-evaluation (semi-supervised)."""
+"""J and F of DAVIS against the program davis2017-evaluation: every frame, every object, the means."""
 
 from __future__ import annotations
 
-import json
-import os
-import tarfile
-from pathlib import Path
-
-import numpy as np
 import pytest
-from PIL import Image
+from vos_sets import same, sets, unpacked
 
-from masklet.evaluate.vos import VOID, Summary, boundary_f, jaccard, semi_supervised
+from masklet.evaluate.davis import davis_semi, davis_unsupervised
+from masklet.evaluate.label_maps import read_labels
+from masklet.evaluate.vos import Proposals, assigned, object_scores, semi_supervised
 
-REPOSITORY = Path(__file__).parents[2]
-GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden"))
-SETS = sorted(GOLDEN.glob("metrics/davis/set*"))
-LONG = 257  # from here on the official program's decay is an overflow
-
-
-def label_maps(archive, folder):
-    names = sorted(n for n in archive.getnames() if n.startswith(f"{folder}/") and n.endswith(".png"))
-    return [np.array(Image.open(archive.extractfile(n))) for n in names]
+TASKS = {
+    "semi-supervised": (davis_semi, "pred_semisupervised"),
+    "unsupervised": (davis_unsupervised, "pred_unsupervised"),
+}
 
 
-@pytest.fixture(scope="module", params=SETS or [None], ids=lambda p: p.name if p else "none")
-def golden(request):
-    if request.param is None:
-        pytest.skip(f"no fixtures under {GOLDEN}/metrics/davis: set MASKLET_GOLDEN")
-    expected = json.loads((request.param / "expected.json").read_text())["semi-supervised"]
-    with tarfile.open(request.param / "data.tar.gz") as archive:
-        truth = {s: label_maps(archive, f"Annotations/480p/{s}") for s in expected["per_frame"]}
-        found = {s: label_maps(archive, f"pred_semisupervised/{s}") for s in expected["per_frame"]}
-    return expected, {s: scored(found[s], truth[s]) for s in truth}
+@pytest.fixture(scope="module", params=sets("davis"), ids=lambda p: p.name if p else "none")
+def golden(request, tmp_path_factory):
+    return unpacked(request.param, tmp_path_factory)
 
 
-def scored(found, truth):
-    """J and F by object and frame: every id up to the highest in the first frame."""
-    frames = semi_supervised(range(len(truth)))
-    ids = range(1, int(truth[0][truth[0] != VOID].max()) + 1)
-    pairs = {i: [(found[t] == i, truth[t] == i) for t in frames] for i in ids}
-    return {i: {"J": [jaccard(*p) for p in ps], "F": [boundary_f(*p) for p in ps]} for i, ps in pairs.items()}
+def pairs(data, task, name):
+    """Predictions and truths of a sequence, frame by frame; and the number of objects."""
+    names = sorted(p.name for p in (data / "Annotations/480p" / name).glob("*.png"))
+    frames = [[read_labels(data / part / name / n) for n in names] for part in (TASKS[task][1], "Annotations/480p")]
+    return list(zip(*frames, strict=True)), frames[1][0].highest
 
 
-def test_every_object_and_frame(golden):
-    expected, ours = golden
-    for name, wanted in expected["per_frame"].items():
-        for measure in ("J", "F"):
-            got = [scores[measure] for scores in ours[name].values()]
-            np.testing.assert_allclose(got, wanted[measure], rtol=0, atol=1e-11, err_msg=f"{name} {measure}")
+def close(curves, wanted, where):
+    assert len(curves) == len(wanted["J"]), where
+    for n, curve in enumerate(curves):
+        for side, measure in enumerate(("J", "F")):
+            assert len(curve) == len(wanted[measure][n])
+            for t, (got, value) in enumerate(zip(curve, wanted[measure][n], strict=True)):
+                same(got[side], value, f"{where} row {n} frame {t} {measure}")
 
 
-def test_statistics_of_every_object(golden):
-    expected, ours = golden
-    summaries = {
-        f"{s}_{i}": {m: Summary.of(v) for m, v in scores.items()} | {"frames": len(scores["J"])}
-        for s, objects in ours.items()
-        for i, scores in objects.items()
-    }
-    assert summaries.keys() == expected["per_object"].keys()
-    for name, wanted in expected["per_object"].items():
-        for measure in ("J", "F"):
-            got = summaries[name][measure]
-            assert got.mean == pytest.approx(wanted[f"{measure}-Mean"], abs=1e-9)
-            assert got.recall == pytest.approx(wanted[f"{measure}-Recall"], abs=1e-9)
-            if summaries[name]["frames"] < LONG:
-                assert got.decay == pytest.approx(wanted[f"{measure}-Decay"], abs=1e-9)
+def test_every_frame_of_given_objects(golden):
+    data, expected = golden
+    for name, wanted in expected["semi-supervised"]["per_frame"].items():
+        frames, objects = pairs(data, "semi-supervised", name)
+        scores = [object_scores(p, t, range(1, objects + 1)) for p, t in semi_supervised(frames)]
+        close([[s[i] for s in scores] for i in range(1, objects + 1)], wanted, name)
 
 
-def test_means_over_objects(golden):
-    expected, ours = golden
-    objects = [scores for sequence in ours.values() for scores in sequence.values()]
-    means = {m: np.mean([Summary.of(o[m]).mean for o in objects]) for m in ("J", "F")}
-    assert means["J"] == pytest.approx(expected["global"]["J-Mean"], abs=1e-9)
-    assert means["F"] == pytest.approx(expected["global"]["F-Mean"], abs=1e-9)
-    assert (means["J"] + means["F"]) / 2 == pytest.approx(expected["global"]["J&F-Mean"], abs=1e-9)
+def test_every_frame_of_assigned_proposals(golden):
+    data, expected = golden
+    for name, wanted in expected["unsupervised"]["per_frame"].items():
+        frames, objects = pairs(data, "unsupervised", name)
+        close(list(assigned([Proposals.of(p, t, objects) for p, t in frames]).values()), wanted, name)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_object_and_the_means(golden, task):
+    data, expected = golden
+    evaluate, part = TASKS[task]
+    report, wanted = evaluate(data, data / part), expected[task]
+    for key, value in wanted["global"].items():
+        same(report.scores[key], value, key)
+    assert {name.replace("/", "_") for name in report.objects} == wanted["per_object"].keys()
+    for name, row in report.objects.items():
+        for key, value in wanted["per_object"][name.replace("/", "_")].items():
+            same(row[key], value, f"{name} {key}")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_long_sequences_are_warned_of(golden, task):
+    data, expected = golden
+    evaluate, part = TASKS[task]
+    lengths = {name: len(rows["J"][0]) for name, rows in expected[task]["per_frame"].items()}
+    told = [w for w in evaluate(data, data / part).warnings if "eight bits" in w]
+    assert bool(told) == (max(lengths.values()) >= 256)

@@ -25,6 +25,7 @@ from masklet.systems.deva_offline import (
     key_frame,
     sampled,
     settled,
+    shared_out,
     weights,
 )
 
@@ -82,12 +83,14 @@ def test_an_object_that_is_lost_on_the_way_to_the_key_frame_has_one_vote_less() 
 
         def predict(self, memory: ToyMemory, features: Tensor) -> Prediction:
             belief = super().predict(memory, features)
-            return replace(belief, presence=-belief.presence)
+            return replace(belief, presence=-belief.presence, logits=-belief.logits.abs())
 
     world = World([still(4, 4)], length=8)
     system = DevaOffline(Detected(ToySegmenter()), Forgetful(), settings=Settings(4))
     sketches = system.segmenter(world, sampled(8, 4), silent)
     assert system.average(world, 1, sketches).equal(sketches[1].masks)
+    denying = replace(system, settings=Settings(4, lost="denies"))
+    assert not denying.average(world, 1, sketches).equal(sketches[1].masks)
 
 
 def test_nothing_found_is_said() -> None:
@@ -124,6 +127,14 @@ def test_each_pixel_has_its_likeliest_object_or_none() -> None:
     soft = torch.tensor([[0.6, 0.4, 0.45, 0.4], [0.7, 0.0, 0.4, 0.55]])[:, None]
     # nothing: 0.12, 0.6, 0.33, 0.27
     assert settled(soft)[:, 0].tolist() == [[False, False, True, False], [True, False, False, True]]
+
+
+def test_what_is_shared_out_goes_by_odds() -> None:
+    alone = shared_out(torch.tensor([[[0.0, 0.3, 0.5, 1.0]]]))
+    torch.testing.assert_close(alone[0, 0], torch.tensor([0.0, 0.09 / 0.58, 0.5, 1.0]), rtol=0, atol=1e-5)
+    a, b = shared_out(torch.tensor([0.6, 0.2]).view(2, 1, 1)).flatten().tolist()
+    odds = [0.32 / 0.68, 0.6 / 0.4, 0.2 / 0.8]
+    assert (a, b) == pytest.approx((odds[1] / sum(odds), odds[2] / sum(odds)))
 
 
 class Soft(ToyPropagator):

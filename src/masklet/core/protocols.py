@@ -9,9 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
+from jaxtyping import Float
+from torch import Tensor
+
+from masklet.core.alignment import TrackedSlots
 from masklet.core.frames import Frame, Video
 from masklet.core.instances import Detections, FrameMasks, Prediction, Prompt
 from masklet.core.result import VideoResult
+from masklet.core.slots import FrameSlots
 
 F = TypeVar("F")  # one frame's features
 M = TypeVar("M")  # a memory
@@ -68,6 +73,36 @@ class Propagator(Protocol[F, M]):
 
     def branch(self, memory: M, origins: Mapping[int, int]) -> M:
         """The memory of the objects {new id: old id} alone; one old id may live on under several new ones."""
+        ...
+
+
+@runtime_checkable
+class SlotSegmenter(Protocol):
+    """Looks at frames with learnt queries (Mask2Former): one slot for each, in an order that means nothing."""
+
+    categories: tuple[str, ...]
+
+    def slots(self, frames: Sequence[Frame]) -> FrameSlots:
+        """The slots of frames of one size, which need not follow each other. How they are cut into calls changes
+        the answer by rounding at most.
+        """
+        ...
+
+
+@runtime_checkable
+class SlotTracker(Protocol[M]):
+    """Says who the slots of a frame are (MinVIS's matching, DVIS's referring tracker)."""
+
+    def follow(self, memory: M | None, slots: FrameSlots) -> tuple[TrackedSlots, M]:
+        """The tracks in the next frame (slots of t = 1); a memory of None begins a video."""
+        ...
+
+    def dense(self, slots: FrameSlots) -> Float[Tensor, "t d h w"]:
+        """The large part of frames that `masks` needs, and nothing else does."""
+        ...
+
+    def masks(self, tracked: TrackedSlots, dense: Float[Tensor, "d h w"]) -> Float[Tensor, "n h w"]:
+        """Mask logits of tracks in one frame, of which `dense` is the large part; > 0: inside."""
         ...
 
 

@@ -1,9 +1,13 @@
-"""Data in DAVIS layout: JPEGImages and Annotations, each <resolution>/<sequence>/<frame>."""
+"""DAVIS: its metrics over folders in its layout, and the layout with images for those who make predictions.
+
+Pont-Tuset et al., The 2017 DAVIS Challenge, and Caelles et al., The 2019 DAVIS Challenge. Numbers are those of the
+program davis2017-evaluation, with what it does unexpectedly; the golden test compares with it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +15,190 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.evaluate.vos import VOID, LabelMap, object_ids
+from masklet.core.protocols import Watch
+from masklet.evaluate.label_maps import VOID, LabelFrame, LabelMap, read_labels
+from masklet.evaluate.report import Report
+from masklet.evaluate.vos import JF, ObjectScore, Proposals, assigned, object_ids, object_scores, semi_supervised
+from masklet.evaluate.vos_files import (
+    Clip,
+    Notes,
+    Row,
+    averages,
+    by_video,
+    clip_of,
+    pngs,
+    report,
+    scored,
+    truth_folder,
+    video_names,
+)
+from masklet.evaluate.workers import silent
 
 RESOLUTION = "480p"  # the one that is evaluated, where a folder has several
+PARTS = (f"Annotations/{RESOLUTION}", "Annotations")  # where annotations are in a folder in DAVIS layout
+UNSUPERVISED_PARTS = (f"Annotations_unsupervised/{RESOLUTION}", *PARTS)
+COLUMNS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
+SEMI = (
+    "davis2017-evaluation, semi-supervised: mean over objects, 0 to 1; the first and last frame do not count; the "
+    "objects are ids 1 to the highest in the first annotation; void (255) is background"
+)
+UNSUPERVISED = (
+    "davis2017-evaluation, unsupervised: mean over objects, 0 to 1; all frames count; proposals (at most 20) are "
+    "assigned to the objects of the first annotation; void (255) is left out; as in the program's own table, the "
+    "rows of a video are numbered in the order of the proposals, 'object' and 'proposal' say whose they are"
+)
+SINGLE = (
+    "DAVIS 2016: one object a video, all that is not black; J and F as davis2017-evaluation has them, 0 to 1; the "
+    "first and last frame do not count"
+)
+PROPOSALS = 20  # the most that the unsupervised track allows
+LONG = "decay is wrong or undefined: the official program counts frames in eight bits"
+EIGHT_BITS = 256  # from this many frames on, decay is an overflow
+Rows = dict[str, Row]  # of "video/object"
+
+
+def davis_semi(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = silent) -> Report:
+    """J and F of DAVIS 2017, semi-supervised, as the program davis2017-evaluation computes them.
+
+    Args:
+        gt: DAVIS's folder (Annotations/480p/<video>/<frame>.png, ImageSets/2017/val.txt), or the folder with the
+            videos' folders.
+        pred: <video>/<frame>.png, palette PNGs; nobody looks at a video's first and last frame.
+        videos: those to evaluate; None: the list of ImageSets, else all that have annotations.
+        watch: told of progress, in frames.
+
+    Raises:
+        InputError: a file is missing, cannot be read or does not fit; an id is above the number of objects.
+    """
+    return semi_report("davis-semi", SEMI, truth_folder(gt, *PARTS), pred, videos, _listed(gt, "2017"), watch)
+
+
+def semi_report(
+    metric: str,
+    protocol: str,
+    truth: Path,
+    pred: Path,
+    videos: Collection[str] | None,
+    listed: Collection[str] | None,
+    watch: Watch,
+) -> Report:
+    """The semi-supervised report of DAVIS and of those who score as it does."""
+    notes = Notes()
+    names = video_names(truth, pred, videos, notes, listed)
+    clips = [_clip(name, truth, pred, notes, given=True) for name in names]
+    objects: Rows = {}
+    for clip, frames in scored(clips, _semi_frame, metric, watch):
+        objects |= {f"{clip.name}/{i}": _row([scores[i] for scores, _ in frames]) for i in clip.objects}
+        ids = set[int]().union(*(there for _, there in frames))
+        if ids - {VOID, *clip.objects}:
+            notes.add("objects that are not in the first annotation are not evaluated", clip.name)
+        if VOID in ids:
+            notes.add("void pixels (255) count as background", clip.name)
+    return _report(metric, protocol, objects, notes, (truth, pred))
+
+
+def _clip(name: str, truth: Path, pred: Path, notes: Notes, given: bool) -> Clip:
+    """A video, its objects those of the first annotation; where that is `given`, the first and last frame are left out.
+
+    Ids are counted, not looked up: one that is missing below the highest is an object that is never there.
+    """
+    files = pngs(truth / name)
+    clip = clip_of(name, truth / name, pred / name, semi_supervised(files) if given else files)
+    first = read_labels(truth / name / files[0])
+    if not first.highest:
+        notes.add("no object in the first annotation, so the video adds nothing", name)
+    if first.highest > len(set(first.boxes) - {VOID}):
+        notes.add("ids are missing in the first annotation and count as objects without a pixel", name)
+    if first.highest and len(clip.frames) >= EIGHT_BITS:
+        notes.add(LONG, name)
+    return replace(clip, objects=tuple(range(1, first.highest + 1)))
+
+
+def _semi_frame(clip: Clip, frame: str) -> tuple[dict[int, JF], Collection[int]]:
+    """J and F of the objects, and the ids that the truth has."""
+    found, truth = clip.read(frame)
+    most = len(clip.objects)
+    _check(clip, frame, found, most, f"the first annotation of {clip.name} has {most} objects")
+    return object_scores(found, truth, clip.objects), truth.boxes.keys()
+
+
+def _check(clip: Clip, frame: str, found: LabelFrame, most: int, why: str) -> None:
+    if (highest := max(found.boxes, default=0)) > most:
+        raise InputError(f"{clip.found / frame}: id {highest}, but {why}; number the objects from 1 on without gaps")
+
+
+def davis_unsupervised(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = silent) -> Report:
+    """J and F of DAVIS 2017/2019, unsupervised (multi-object): proposals are assigned to objects.
+
+    Args and errors as of `davis_semi`, but that all frames count; annotations are those of
+    Annotations_unsupervised where they are there, the list that of ImageSets/2019 before 2017.
+    """
+    truth = truth_folder(gt, *UNSUPERVISED_PARTS)
+    notes = Notes()
+    names = video_names(truth, pred, videos, notes, _listed(gt, "2019", "2017"))
+    clips = [_clip(name, truth, pred, notes, given=False) for name in names]
+    objects: Rows = {}
+    for clip, frames in scored(clips, _proposals, "davis-unsupervised", watch):
+        for row, ((proposal, object), values) in enumerate(assigned(frames).items(), start=1):
+            objects[f"{clip.name}/{row}"] = {**_row(values), "object": object, "proposal": proposal}
+    return _report("davis-unsupervised", UNSUPERVISED, objects, notes, (truth, pred))
+
+
+def _proposals(clip: Clip, frame: str) -> Proposals:
+    found, truth = clip.read(frame)
+    _check(clip, frame, found, PROPOSALS, f"the most that may be proposed is {PROPOSALS}")
+    return Proposals.of(found, truth, len(clip.objects))
+
+
+def davis16(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = silent) -> Report:
+    """J and F of DAVIS 2016: one object a video, in black and white images.
+
+    Args and errors as of `davis_semi`; the list is that of ImageSets/2016. What is not black is the object, in any
+    mode of image.
+    """
+    truth = truth_folder(gt, *PARTS)
+    notes = Notes()
+    names = video_names(truth, pred, videos, notes, _listed(gt, "2016"))
+    clips = [clip_of(name, truth / name, pred / name, semi_supervised(pngs(truth / name)), (1,)) for name in names]
+    notes.add(LONG, *(clip.name for clip in clips if len(clip.frames) >= EIGHT_BITS))
+    objects: Rows = {}
+    for clip, frames in scored(clips, _single_frame, "davis16", watch):
+        objects[f"{clip.name}/1"] = _row([scores for scores, _ in frames])
+        if any(mixed for _, mixed in frames):
+            notes.add("masks with several values besides 0; each of them counts as inside", clip.name)
+    return _report("davis16", SINGLE, objects, notes, (truth, pred))
+
+
+def _single_frame(clip: Clip, frame: str) -> tuple[JF, bool]:
+    found, truth = clip.read_masks(frame)
+    return object_scores(found, truth, (1,))[1], found.mixed or truth.mixed
+
+
+def _listed(gt: Path, *years: str) -> list[str] | None:
+    """The validation videos that DAVIS's own list names; None where there is no list."""
+    for path in (gt / "ImageSets" / year / "val.txt" for year in years):
+        if path.is_file():
+            return path.read_text().split()
+    return None
+
+
+def _report(metric: str, protocol: str, objects: Rows, notes: Notes, inputs: tuple[Path, ...]) -> Report:
+    videos = {name: averages(rows, COLUMNS) for name, rows in by_video(objects).items()}
+    return report(metric, protocol, averages(objects.values(), COLUMNS), objects, videos, notes, inputs)
+
+
+def _row(values: Sequence[JF]) -> Row:
+    """One object's statistics under the program's names."""
+    score = ObjectScore.of(values, eight_bit_quarters)
+    row = (score.jf, score.j.mean, score.j.recall, score.j.decay, score.f.mean, score.f.recall, score.f.decay)
+    return dict(zip(COLUMNS, row, strict=True))
+
+
+def eight_bit_quarters(frames: int) -> tuple[slice, slice]:
+    """DAVIS's quarters as its program finds them: their end frames are counted in eight bits."""
+    starts = (np.round(np.linspace(1, frames, 5) + 1e-10) - 1).astype(int).astype(np.uint8)
+    ends = starts + np.uint8(1)
+    return slice(int(starts[0]), int(ends[1])), slice(int(starts[3]), int(ends[4]))
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,25 @@ the rules at the edges are those of the program davis2017-evaluation, which the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
 
 from masklet.core.masks import Rle, rle_iou
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Masklet
+from masklet.evaluate.contours import agreement, boundary_f, contour, tolerance
+from masklet.evaluate.label_maps import VOID, LabelFrame, LabelMap, Mask, apart, around
+from masklet.io.davis import labels as labels_of
 
-Mask = Bool[np.ndarray, "h w"]
-LabelMap = UInt8[np.ndarray, "h w"]  # a pixel holds its object's id; 0: background, 255: void
-BOUND = 0.008  # tolerance of F, as a share of the image's diagonal
 RECALL = 0.5  # a frame counts as found above this
-VOID = 255  # a label map's pixels about which nothing is said
+JF = tuple[float, float]  # J and F
+T = TypeVar("T")
 
 
 def jaccard(prediction: Mask, truth: Mask) -> float:
@@ -32,51 +34,31 @@ def jaccard(prediction: Mask, truth: Mask) -> float:
     return np.count_nonzero(prediction & truth) / union if union else 1.0
 
 
-def boundary_f(prediction: Mask, truth: Mask, bound: float = BOUND) -> float:
-    """F of one frame: harmonic mean of the contours' precision and recall, 0 to 1.
-
-    A contour pixel is right when the other contour has one within `bound` of the image's diagonal, rounded
-    up to pixels. Two masks without a contour (empty, or the whole frame) have 1, one alone has 0.
-    """
-    radius = math.ceil(bound * math.hypot(*truth.shape))
-    found, wanted = (contour(mask) for mask in _crop(prediction, truth))
-    if not found.any() or not wanted.any():
-        return float(found.any() == wanted.any())
-    precision = _near(wanted, radius)[found].mean()
-    recall = _near(found, radius)[wanted].mean()
-    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
+def pair_scores(found: LabelFrame, proposal: int, truth: LabelFrame, object: int) -> JF:
+    """J and F of one id in a predicted label map against one in the true one."""
+    disk = tolerance(truth.size)
+    ours, theirs = found.boxes.get(proposal), truth.boxes.get(object)
+    if ours is None and theirs is None:
+        return 1.0, 1.0
+    if ours is not None and theirs is not None and apart(ours, theirs) > disk.reach:
+        return 0.0, 0.0
+    window = around(ours, theirs, truth.size)
+    here, there = found.labels[window] == proposal, truth.labels[window] == object
+    return jaccard(here, there), agreement(contour(here), contour(there), [disk])[0]
 
 
-def contour(mask: Mask) -> Mask:
-    """Pixels that differ from their right, lower or lower-right neighbour; outside the frame there is none.
-
-    >>> contour(np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)).astype(int)
-    array([[1, 1, 0],
-           [1, 1, 0],
-           [0, 0, 0]])
-    """
-    edge = np.zeros_like(mask)
-    edge[:, :-1] |= mask[:, :-1] ^ mask[:, 1:]
-    edge[:-1] |= mask[:-1] ^ mask[1:]
-    edge[:-1, :-1] |= mask[:-1, :-1] ^ mask[1:, 1:]
-    return edge
+def object_scores(found: LabelFrame, truth: LabelFrame, ids: Iterable[int]) -> dict[int, JF]:
+    """J and F of one frame's objects, each from the prediction of the same id."""
+    return {i: pair_scores(found, i, truth, i) for i in ids}
 
 
-def _crop(*masks: Mask) -> list[Bool[np.ndarray, "y x"]]:
-    """The part of the frame that holds every contour: the masks' common box and one pixel more."""
-    some = np.logical_or.reduce(masks)
-    rows, cols = np.flatnonzero(some.any(1)), np.flatnonzero(some.any(0))
-    if len(rows) == 0:
-        return [mask[:0, :0] for mask in masks]
-    window = np.s_[max(rows[0] - 1, 0) : rows[-1] + 2, max(cols[0] - 1, 0) : cols[-1] + 2]
-    return [mask[window] for mask in masks]
+Quarters = Callable[[int], tuple[slice, slice]]  # of a number of frames: those of the first and the last quarter
 
 
-def _near(edge: Mask, radius: int) -> Mask:
-    """Pixels within `radius` of a contour: its dilation with a disk."""
-    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
-    disk = (x * x + y * y <= radius * radius).astype(np.uint8)
-    return np.asarray(cv2.dilate(edge.view(np.uint8), disk)).view(bool)
+def quarters(frames: int) -> tuple[slice, slice]:
+    """DAVIS's first and last quarter; they share their end frames, and a half is rounded up."""
+    ends = np.round(np.linspace(1, frames, 5) + 1e-10).astype(int)
+    return slice(0, int(ends[1])), slice(int(ends[3]) - 1, int(ends[4]))
 
 
 @dataclass(frozen=True)
@@ -88,14 +70,12 @@ class Summary:
     decay: float  # mean of the first quarter minus mean of the last
 
     @staticmethod
-    def of(values: Sequence[float] | Float[np.ndarray, " t"]) -> Summary:
-        """The statistics of at least one frame's values, in order of time."""
+    def of(values: Sequence[float] | Float[np.ndarray, " t"], quarters: Quarters = quarters) -> Summary:
+        """The statistics of at least one frame's values, in order of time. An empty quarter makes decay NaN."""
         scores = np.asarray(values, dtype=float)
-        # The quarters share their end frames, and a half is rounded up, as in DAVIS. Its program counts
-        # frames in eight bits and goes wrong from the 257th on; here that is mended.
-        ends = np.round(np.linspace(1, len(scores), 5) + 1e-10).astype(int) - 1
-        first, last = scores[: ends[1] + 1], scores[ends[3] : ends[4] + 1]
-        return Summary(float(scores.mean()), float((scores > RECALL).mean()), float(first.mean() - last.mean()))
+        first, last = (scores[part] for part in quarters(len(scores)))
+        decay = float(first.mean() - last.mean()) if len(first) and len(last) else math.nan
+        return Summary(float(scores.mean()), float((scores > RECALL).mean()), decay)
 
 
 @dataclass(frozen=True)
@@ -110,14 +90,19 @@ class ObjectScore:
         """J&F: the mean of the two means."""
         return (self.j.mean + self.f.mean) / 2
 
+    @staticmethod
+    def of(values: Sequence[JF], quarters: Quarters = quarters) -> ObjectScore:
+        """The statistics of J and F in the frames that count, in order of time."""
+        j, f = zip(*values, strict=True)
+        return ObjectScore(Summary.of(j, quarters), Summary.of(f, quarters))
 
-def object_score(predictions: Sequence[Mask], truths: Sequence[Mask]) -> ObjectScore:
+
+def object_score(predictions: Iterable[Mask], truths: Iterable[Mask]) -> ObjectScore:
     """J and F of one object over the frames that count, in order of time; an absent one has an empty mask."""
-    pairs = list(zip(predictions, truths, strict=True))
-    return ObjectScore(Summary.of([jaccard(p, t) for p, t in pairs]), Summary.of([boundary_f(p, t) for p, t in pairs]))
+    return ObjectScore.of([(jaccard(p, t), boundary_f(p, t)) for p, t in zip(predictions, truths, strict=True)])
 
 
-def semi_supervised(frames: Sequence[int]) -> Sequence[int]:
+def semi_supervised(frames: Sequence[T]) -> Sequence[T]:
     """The frames that count when the first one's masks were given: all but the first and the last.
 
     >>> semi_supervised([0, 1, 2, 3])
@@ -145,9 +130,59 @@ def track_scores(result: VideoResult, truth: Mapping[int, LabelMap]) -> dict[int
     masklets = {m.id: m for m in result.masklets}
     frames = semi_supervised([t for t in sorted(truth) if t >= start])
     return {
-        i: object_score([pixels(masklets.get(i), t, result.size) for t in frames], [truth[t] == i for t in frames])
+        i: object_score((pixels(masklets.get(i), t, result.size) for t in frames), (truth[t] == i for t in frames))
         for i in ids
     }
+
+
+@dataclass(frozen=True)
+class Proposals:
+    """J and F of every proposal with every object in one frame."""
+
+    highest: int  # id of a proposal
+    scores: Mapping[int, Sequence[JF]]  # by proposal with a pixel: with object 1, 2, ...
+    absent: Sequence[JF]  # of a proposal without a pixel
+
+    @staticmethod
+    def of(found: LabelFrame, truth: LabelFrame, objects: int) -> Proposals:
+        """A frame with objects 1 to `objects`; pixels that are void in the truth count for nobody."""
+        kept = found.without(truth.labels == VOID) if VOID in truth.boxes else found
+        ids = range(1, objects + 1)
+        rows = {p: [pair_scores(kept, p, truth, i) for i in ids] for p in kept.boxes}
+        return Proposals(max(found.boxes, default=0), rows, [_absence(truth, i) for i in ids])
+
+
+def _absence(truth: LabelFrame, object: int) -> JF:
+    """J and F of an empty mask; an object that fills the frame has no contour either."""
+    if object not in truth.boxes:
+        return 1.0, 1.0
+    return 0.0, float((truth.labels == object).all())
+
+
+def assigned(frames: Sequence[Proposals]) -> dict[tuple[int, int], list[JF]]:
+    """Unsupervised DAVIS: each object's one proposal, such that the mean of J and F is greatest in total.
+
+    Returns J and F by frame for each (proposal, object), in the order of the proposals. Ids below the highest
+    that never occur are empty proposals, as many more as the objects need.
+    """
+    objects = len(frames[0].absent)
+    proposals = max(objects, *(frame.highest for frame in frames))
+    rows = [[frame.scores.get(p + 1, frame.absent) for frame in frames] for p in range(proposals)]
+    table = np.array(rows, dtype=float).reshape(proposals, len(frames), objects, 2).transpose(3, 0, 2, 1)
+    means = np.ascontiguousarray(table).mean(axis=3)  # in this order in memory: ties hang on the last bit
+    pairs = zip(*linear_sum_assignment(-(means[0] + means[1]) / 2), strict=True)
+    return {(int(p) + 1, int(i) + 1): [(j, f) for j, f in table[:, p, i].T.tolist()] for p, i in pairs}
+
+
+def assigned_scores(result: VideoResult, truth: Mapping[int, LabelMap]) -> dict[int, ObjectScore]:
+    """J and F of every object of the first annotated frame, from the masklet that was assigned to it.
+
+    Unsupervised DAVIS: all annotated frames count. Where masklets overlap, the smallest is on top.
+    """
+    times = sorted(truth)
+    objects = LabelFrame(truth[times[0]]).highest
+    frames = [Proposals.of(LabelFrame(labels_of(result, t)), LabelFrame(truth[t]), objects) for t in times]
+    return {i: ObjectScore.of(values) for (_, i), values in sorted(assigned(frames).items(), key=lambda p: p[0][1])}
 
 
 @dataclass(frozen=True)

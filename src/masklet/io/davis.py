@@ -1,18 +1,29 @@
-"""DAVIS's form: a palette PNG per frame, the pixel's value the object's id."""
+"""DAVIS's forms and their kin (YouTube-VOS, MOSE, LVOS, Ref-DAVIS, Ref-YouTube-VOS): a folder of PNGs per video.
+
+What they cannot say: names of categories, scores, things and stuff, frames per second, how a mask came about, and, but
+between expressions, overlaps; where masks overlap, the smallest is on top.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.masks import paint, stack
 from masklet.core.result import VideoResult
+from masklet.core.tracks import Sighting
+from masklet.io.pages import mask_of, masks_of, page_files, png, read_pages
+from masklet.io.split import Objects, frame_names, video_result
+from masklet.io.video import natural
+
+VOID = 255  # in a palette image: not annotated
+BINARY = ("1", "L", "P", "RGB")  # some of DAVIS's masks are grey in RGB
 
 
 def palette() -> list[int]:
@@ -28,15 +39,27 @@ def write_davis(result: VideoResult, folder: Path, names: Sequence[str] | None =
 
     Raises InputError where an id is beyond what a palette holds.
     """
-    most = max((m.id for m in result.masklets), default=0)
-    if most > 255:
-        raise InputError(f"{result.name}: object {most} does not fit into a palette PNG, which holds ids up to 255")
     own = names is not None and len(set(names)) == len(names)
+    pages = davis_pages(result)
+    check_ids(result)
     folder.mkdir()
+    for frame, page in enumerate(pages):
+        (folder / f"{names[frame] if names and own else f'{frame:05d}'}.png").write_bytes(page)
+
+
+def check_ids(result: VideoResult) -> None:
+    """Raises InputError where an id is beyond what a palette holds."""
+    wrong = next((m.id for m in result.masklets if not 1 <= m.id <= 255), None)
+    if wrong is not None:
+        raise InputError(f"{result.name}: object {wrong} does not fit into a palette PNG, which holds ids 1 to 255")
+
+
+def davis_pages(result: VideoResult) -> Iterator[bytes]:
+    """The PNG file of each frame."""
     for frame in range(result.length):
         image = Image.fromarray(labels(result, frame))
         image.putpalette(palette())
-        image.save(folder / f"{names[frame] if names and own else f'{frame:05d}'}.png")
+        yield png(image)
 
 
 def labels(result: VideoResult, frame: int) -> UInt8[np.ndarray, "h w"]:
@@ -45,3 +68,85 @@ def labels(result: VideoResult, frame: int) -> UInt8[np.ndarray, "h w"]:
     masks = paint(stack([s.mask.decode() for _, s in seen], result.size))
     ids = torch.tensor([m.id for m, _ in seen], dtype=torch.uint8)
     return (masks * ids[:, None, None]).sum(0, dtype=torch.uint8).numpy()
+
+
+def read_davis(folder: Path) -> VideoResult:
+    """The objects of a folder of palette (or grey) images, a pixel's value the object's id; 255 is void, no object.
+
+    The n-th image in the order of names is frame n. Raises InputError naming the image that cannot be used.
+    """
+    objects, length, size = Objects(), 0, (0, 0)
+    for frame, page in enumerate(read_pages(folder, ("P", "L"), "palette images of object ids")):
+        length, size = frame + 1, page.shape
+        for id, mask in masks_of(page, (0, VOID)):
+            objects.add(id, frame, mask)
+    return video_result(folder.resolve().name, size, length, objects, (), folder)
+
+
+def write_davis16(result: VideoResult, folder: Path, names: Sequence[str] | None = None) -> None:
+    """DAVIS 2016: one object, white on black; all masklets are joined to it.
+
+    Raises InputError where `names` are not one for each frame.
+    """
+    _write_binary(
+        folder, frame_names(result, names), ((s for _, s in result.at(t)) for t in range(result.length)), result
+    )
+
+
+def read_davis16(folder: Path) -> VideoResult:
+    """One object, id 1: all that is not black. Raises InputError naming the image that cannot be used."""
+    objects = Objects()
+    length, size = _read_binary(folder, objects, 1, -1)
+    return video_result(folder.resolve().name, size, length, objects, (), folder)
+
+
+def write_referring(
+    result: VideoResult, folder: Path, names: Sequence[str] | None = None, expressions: Sequence[str] | None = None
+) -> None:
+    """Referring segmentation: <expression>/<frame>.png, white on black, an expression being a category.
+
+    `expressions` are the folders' names in the order of the categories; 0, 1, ... where none are given. Each has all
+    frames, also where nothing is found; the masklets of one expression are joined, those without are left out.
+    Raises InputError where `names` or `expressions` are not one for each frame or category.
+    """
+    frames, chosen = frame_names(result, names), expressions or [str(n) for n in range(len(result.categories))]
+    if len(chosen) != len(result.categories) or len(set(chosen)) < len(chosen):
+        raise InputError(f"{result.name}: {len(set(chosen))} expressions for {len(result.categories)} categories")
+    folder.mkdir()
+    for label, expression in enumerate(chosen):
+        pages = ([s for m, s in result.at(t) if m.label == label] for t in range(result.length))
+        _write_binary(folder / expression, frames, pages, result)
+
+
+def read_referring(folder: Path) -> VideoResult:
+    """One masklet per expression in which anything is found, id from 1 in the order of the folders' names, which
+    are the categories. Raises InputError naming the folder or image that cannot be used.
+    """
+    found = sorted((p for p in folder.glob("*") if p.is_dir()), key=natural)
+    if not found:
+        raise InputError(f"{folder}: no such folder, or none in it; give a video's folder with one per expression")
+    objects, length, size = Objects(), 0, (0, 0)
+    for label, expression in enumerate(found):
+        there = _read_binary(expression, objects, label + 1, label)
+        if label and there != (length, size):
+            raise InputError(f"{expression}: {there[0]} frames of {there[1]} (height, width), not {length} of {size}")
+        length, size = there
+    return video_result(folder.resolve().name, size, length, objects, [p.name for p in found], folder)
+
+
+def _write_binary(
+    folder: Path, names: Sequence[str], frames: Iterator[Iterator[Sighting] | list[Sighting]], result: VideoResult
+) -> None:
+    folder.mkdir()
+    for name, sightings in zip(names, frames, strict=True):
+        inside: Bool[np.ndarray, "h w"] = stack([s.mask.decode() for s in sightings], result.size).any(0).numpy()
+        (folder / f"{name}.png").write_bytes(png(Image.fromarray(inside.astype(np.uint8) * 255)))
+
+
+def _read_binary(folder: Path, objects: Objects, id: int, label: int) -> tuple[int, tuple[int, int]]:
+    """Notes an object's masks; the number of frames, and their size."""
+    size = (0, 0)
+    for frame, page in enumerate(read_pages(folder, BINARY, "black and white masks")):
+        size = page.shape[:2]
+        objects.add(id, frame, mask_of(page.reshape(*size, -1).any(-1)), label=label)
+    return len(page_files(folder)), size

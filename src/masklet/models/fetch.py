@@ -13,7 +13,7 @@ from typing import Any
 
 from masklet.core.errors import InputError
 from masklet.core.files import unwritable
-from masklet.models.zoo import CONFIG, TENSORS, Checkpoint, find, hashed, mismatch, note, verify, where
+from masklet.models.zoo import TENSORS, Checkpoint, find, hashed, mismatch, note, verify, where
 
 Watch = Callable[[str, int, int | None], None]  # file, bytes done, bytes in all
 
@@ -43,7 +43,7 @@ def present(model: Checkpoint) -> Path | None:
 def plan(model: Checkpoint) -> Mapping[str, Remote]:
     """The files of a model, as the hub describes them now. Raises InputError where it cannot be asked."""
     with told(model):
-        return {file: describe(model, file) for file in (CONFIG, TENSORS)}
+        return {file: describe(model, file) for file in model.files}
 
 
 def fetch(model: Checkpoint, files: Mapping[str, Remote], watch: Watch) -> Path:
@@ -132,7 +132,7 @@ def accept(model: Checkpoint, file: str, remote: Remote, partial: Path) -> None:
     if expected and found.sha256 != expected:
         partial.unlink()
         raise InputError(mismatch(model.name, final, found, expected, remote.size))
-    if file == CONFIG and not is_json(partial):
+    if file.endswith(".json") and not is_json(partial):
         partial.unlink()
         raise InputError(f"weights {model.name}: {remote.url} is not a config but another page; is HF_ENDPOINT right?")
     try:
@@ -162,7 +162,7 @@ def told(model: Checkpoint) -> Iterator[None]:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in UNKNOWN:
             raise InputError(
-                f"the hub has no {model.repo} with {CONFIG} and {TENSORS} for you ({status}): "
+                f"the hub has no {model.repo} with {', '.join(model.files[:-1])} and {TENSORS} for you ({status}): "
                 "check the name, or log in with `hf auth login`"
             ) from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -172,7 +172,7 @@ def told(model: Checkpoint) -> Iterator[None]:
 def elsewhere(model: Checkpoint) -> str:
     """How to get a model by way of another machine."""
     revision = "" if model.revision == "main" else f" --revision {model.revision}"
-    command = f"hf download {model.repo} {CONFIG} {TENSORS}{revision} --local-dir {model.name}"
+    command = f"hf download {model.repo} {' '.join(model.files)}{revision} --local-dir {model.name}"
     return (
         f"try again (what is here is kept), or on a machine with network run `{command}` and bring the folder "
         f"{model.name} to {where(model.name)}, or to any folder DIR and set MASKLET_WEIGHTS=DIR"

@@ -292,17 +292,23 @@ def config_of(path: Path) -> Any:
     """The config in a folder that transformers saved. Raises InputError where it is damaged or of another network."""
     import transformers
 
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: damaged ({error}); fetch or copy it again") from None
-    kind = content.get("model_type") if isinstance(content, dict) else None
+    told = content(path)
+    kind = told.get("model_type")
     if kind not in KINDS:
         raise InputError(f"{path}: of a network {kind!r}; this needs {' or '.join(KINDS)}")
-    theta = content.pop("memory_attention_rope_theta", None)  # where the hub's files, of transformers 4, have it
+    theta = told.pop("memory_attention_rope_theta", None)  # where the hub's files, of transformers 4, have it
     if theta is not None:
-        content["rope_parameters"] = {"rope_theta": theta, **(content.get("rope_parameters") or {})}
-    return getattr(transformers, f"{KINDS[kind]}Config").from_dict(content)
+        told["rope_parameters"] = {"rope_theta": theta, **(told.get("rope_parameters") or {})}
+    return getattr(transformers, f"{KINDS[kind]}Config").from_dict(told)
+
+
+def content(path: Path) -> dict[str, Any]:
+    """What a config says, whatever network it is of. Raises InputError where it is damaged."""
+    try:
+        told = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged ({error}); fetch or copy it again") from None
+    return told if isinstance(told, dict) else {}
 
 
 def assembled(config: Any, state: Mapping[str, Tensor], path: Path) -> Network:

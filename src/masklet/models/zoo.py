@@ -18,7 +18,7 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
 
-CONFIG, TENSORS = "config.json", "model.safetensors"  # the two files of a model, as transformers saves them
+CONFIG, TENSORS = "config.json", "model.safetensors"  # the two files of every model, as transformers saves them
 RECORD = "record.json"  # beside them: what they were when they were last hashed
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MEGABYTE = 10**6
@@ -57,6 +57,12 @@ class Checkpoint:
     revision: str = "main"
     licence: str = ""
     original: Original | None = None
+    besides: tuple[str, ...] = ()  # files without which it cannot be used: a tokenizer's
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """All that is fetched, the largest last."""
+        return (CONFIG, *self.besides, TENSORS)
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,40 @@ ZOO = {
 }
 
 _META = "https://dl.fbaipublicfiles.com/segment_anything_2"
+
+# What finds boxes by text. Where each number was seen: docs/text.md.
+DETECTORS = {
+    c.name: c
+    for c in (
+        Checkpoint(
+            "grounding-dino-tiny",
+            "IDEA-Research/grounding-dino-tiny",
+            689_359_096,
+            "1a2412ef99bd74bcd3c2a246fa1e48581f8889a1300c9051974741314fc042f3",
+            "a2bb814dd30d776dcf7e30523b00659f4f141c71",
+            "Apache-2.0",
+            besides=("tokenizer.json", "tokenizer_config.json"),
+        ),
+        Checkpoint(
+            "grounding-dino-base",
+            "IDEA-Research/grounding-dino-base",
+            933_400_872,
+            "5548f844c928c4b6f411fa8cbcc2bfa8dbbba437cb1d513975519f93c2a9ed21",
+            "12bdfa3120f3e7ec7b434d90674b3396eccf88eb",
+            "Apache-2.0",
+            besides=("tokenizer.json", "tokenizer_config.json"),
+        ),
+        Checkpoint(
+            "owlv2-base",
+            "google/owlv2-base-patch16-ensemble",
+            619_918_824,
+            "e1e130b9e404cf91a75ad45644c1da9d7fa5284085eecc864266a6923efb99e7",
+            "cfd3195ba4ea9592eec887ded089f4c08eff231d",
+            "Apache-2.0",
+            besides=("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"),
+        ),
+    )
+}
 
 # Where each number was seen: cards/sam2.md.
 CHECKPOINTS = {
@@ -193,6 +233,7 @@ CHECKPOINTS = {
             ),
         ),
         Checkpoint("edgetam", "yonigozlan/EdgeTAM-hf", licence="Apache-2.0"),
+        *DETECTORS.values(),
     )
 }
 
@@ -252,7 +293,7 @@ def find(model: Checkpoint) -> Located | None:
     Nothing is read, hashed or fetched.
     """
     here = where(model.name)
-    if (here / TENSORS).is_file() and (here / CONFIG).is_file():
+    if all((here / file).is_file() for file in model.files):
         return Located(here / TENSORS, model.sha256)
     if model.original and (here / model.original.file).is_file():
         return Located(here / model.original.file, model.original.sha256)
@@ -260,13 +301,13 @@ def find(model: Checkpoint) -> Located | None:
 
 
 def _cached(model: Checkpoint) -> Located | None:
-    """The model in huggingface_hub's own cache: both files of one revision."""
+    """The model in huggingface_hub's own cache: all files of one revision."""
     from huggingface_hub import try_to_load_from_cache
 
     for revision in dict.fromkeys((model.revision, "main")):
-        tensors, config = (try_to_load_from_cache(model.repo, file, revision=revision) for file in (TENSORS, CONFIG))
-        if isinstance(tensors, str) and isinstance(config, str):
-            return Located(Path(tensors), model.sha256, cached=True)
+        files = [try_to_load_from_cache(model.repo, file, revision=revision) for file in model.files]
+        if all(isinstance(file, str) for file in files):
+            return Located(Path(str(files[-1])), model.sha256, cached=True)
     return None
 
 
@@ -274,6 +315,13 @@ def located(model: Checkpoint) -> Located:
     """A model's weight file. Raises InputError where it is not on this machine: nothing is ever fetched here."""
     found = find(model)
     if found is None:
+        here = where(model.name)
+        missing = [file for file in model.files if not (here / file).is_file()]
+        if TENSORS not in missing:
+            raise InputError(
+                f"weights {model.name}: {here} has no {', '.join(missing)}; bring that of {model.repo} there, "
+                f"or run `masklet weights fetch {model.name}`"
+            )
         raise InputError(
             f"weights {model.name} are not on this machine: run `masklet weights fetch {model.name}` "
             f"({in_words(model.size)}), or set MASKLET_WEIGHTS to the folder that holds {model.name}/"

@@ -48,6 +48,7 @@ class Settings:
     overflow: Literal["new", "all"] = "new"  # beyond it no new object begins; "all" (as released): the frame is ignored
     count: Literal["unmatched", "invisible"] = "unmatched"  # what misses: all unmatched objects, or only unseen ones
     empty_born: bool = False  # whether a segment without a pixel begins an object (as released)
+    prompted: Literal["changed", "all"] = "changed"  # what a merge prompts: what it changed, or (as released) all
     backward: bool = True  # whether `run` carries objects from their first mask to earlier frames (paper: no)
 
     def __post_init__(self) -> None:
@@ -218,20 +219,22 @@ class Deva(Generic[F, M, S]):
         belief = self.propagator.predict(state.memory, features)
         own = self.own(state.tracks, belief, frame.size)
         done = merge(state.tracks, own, found, frame.size, state.born, self.settings.rules)
-        told = {
+        changed = {
             id: mask
             for id, mask in done.masks.items()
             if mask.any() and not (id in belief.ids and torch.equal(mask, own[id]))
         }
+        told = changed if self.settings.prompted == "changed" else done.masks
         covered = [r for r, id in enumerate(belief.ids) if id in done.masks and not done.masks[id].any()]
-        left = absent(belief, covered).only([r for r, id in enumerate(belief.ids) if id not in told])
-        memory = self.propagator.commit(state.memory, features, left)
+        gone = [id for id in done.deleted if id in belief.ids]
+        left = absent(belief, covered).only([r for r, id in enumerate(belief.ids) if id not in (*told, *gone)])
+        memory = self.propagator.forget(state.memory, gone) if gone else state.memory
+        memory = self.propagator.commit(memory, features, left)
         if told:
             memory, _ = self.propagator.prompt(memory, features, told)
-        gone = [id for id in done.deleted if id in belief.ids]
         after = replace(
             state,
-            memory=self.propagator.forget(memory, gone) if gone else memory,
+            memory=memory,
             tracks=done.tracks,
             born=state.born + len(done.new),
             clock=state.clock + 1,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -58,9 +58,11 @@ class TakesSoft(Protocol[Looks, M]):
 
 @dataclass(frozen=True)
 class Settings:
-    """The paper's number."""
+    """The paper's number, and one open point."""
 
     frames: int = 10  # that are segmented: fewer in a shorter video
+    lost: Literal["abstains", "denies"] = "abstains"  # what a frame says of an object that is not found in the key
+    # frame, or that it does not show: nothing, or (as released) that it is not there
 
     def __post_init__(self) -> None:
         if not self.frames:
@@ -93,10 +95,7 @@ class DevaOffline(Generic[F, M]):
         return VideoResult(video.name, video.size, len(video), video.rate, masklets, self.categories, provenance)
 
     def average(self, video: Video, key: int, sketches: Mapping[int, Sketch]) -> Float[Tensor, "n h w"]:
-        """All masks, carried to the key frame and weighted. Its own are not propagated.
-
-        A frame says nothing of an object that it does not show, or that is not found again in the key frame.
-        """
+        """All masks, carried to the key frame and weighted. Its own are not propagated."""
         [target] = self.propagator.encode(video.read(key, key + 1))
         share = dict(zip(sketches, weights([s.score for s in sketches.values()]).tolist(), strict=True))
         total, votes = share[key] * sketches[key].masks, torch.full((len(sketches[key].masks),), share[key])
@@ -104,7 +103,8 @@ class DevaOffline(Generic[F, M]):
             if t != key:
                 [source] = self.propagator.encode(video.read(t, t + 1))
                 masks, found = self.carried(sketch.masks, source, target)
-                total, votes = total + share[t] * masks, votes + share[t] * found
+                says = share[t] * (found | (self.settings.lost == "denies"))
+                total, votes = total + says[:, None, None] * masks, votes + says
         average: Tensor = total / votes[:, None, None]
         return average
 
@@ -117,7 +117,7 @@ class DevaOffline(Generic[F, M]):
         moved, found = torch.zeros_like(masks), torch.zeros(len(masks), dtype=torch.bool)
         found[rows] = (belief.best.presence[:, 0] > 0).to(found.device)
         moved[rows] = resize(belief.best.logits[:, 0].sigmoid(), (masks.shape[1], masks.shape[2])).to(masks)
-        return moved * found[:, None, None], found
+        return moved, found
 
     def remembered(self, masks: Float[Tensor, "n h w"], features: F) -> M:
         """The memory of these masks alone; their ids count from 1."""
@@ -136,7 +136,7 @@ class DevaOffline(Generic[F, M]):
         for label, mask, soft in zip(labels or [0] * len(masks), settled(masks), masks, strict=True):
             seen = Sighting(Rle.encode(mask), Source.DETECTED, certainty(mask, soft), label, presence=1.0)
             book.note(len(book.pages) + 1, key, seen)
-        start, done = self.remembered(masks, self.propagator.encode([first])[0]), 1
+        start, done = self.remembered(shared_out(masks), self.propagator.encode([first])[0]), 1
         back = (f for part in backward(0, key, WINDOW) for f in reversed(video.read(part.start, part.stop)))
         ahead = (f for t in range(key + 1, len(video), WINDOW) for f in video.read(t, min(t + WINDOW, len(video))))
         for source, frames in ((Source.BACKWARD, back), (Source.FORWARD, ahead)):
@@ -173,6 +173,14 @@ def weights(scores: Sequence[float | None]) -> Float64[Tensor, " m"]:
     """What each frame's masks count in the average; all the same where there are no scores."""
     known = [0.0 if None in scores else SHARPNESS * (score or 0.0) for score in scores]
     return torch.tensor(known, dtype=torch.float64).softmax(0)
+
+
+def shared_out(masks: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    """Probabilities that sum to at most 1: each object's odds out of all, and of those that nothing is there."""
+    p = torch.cat([(1 - masks).prod(0, keepdim=True), masks]).clamp(1e-7, 1 - 1e-7)
+    odds = p / (1 - p)
+    shares: Tensor = odds[1:] / odds.sum(0)
+    return shares
 
 
 def settled(masks: Float[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:

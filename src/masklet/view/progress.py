@@ -50,24 +50,7 @@ class Bars(Quiet):
     @contextmanager
     def video(self, name: str, frames: int) -> Iterator[Watch]:
         """Bars for one video."""
-        columns = (
-            TextColumn("{task.fields[video]} {task.description}", markup=False),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]:.1f} frames/s, {task.fields[objects]} objects,"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-        )
-        tasks: dict[str, tuple[TaskID, float]] = {}
-        with Progress(*columns, console=self.console) as progress:
-
-            def watch(phase: str, done: int, total: int | None, objects: int) -> None:
-                if phase not in tasks:
-                    tasks[phase] = progress.add_task(phase, video=name, rate=0.0, objects=0), monotonic()
-                task, since = tasks[phase]
-                rate = done / max(monotonic() - since, 1e-9) if done > 1 else 0.0
-                progress.update(task, completed=done, total=total, rate=rate, objects=objects)
-
+        with bars(self.console, name, "{task.fields[rate]:.1f} frames/s, {task.fields[objects]} objects,") as watch:
             yield watch
 
     def done(self, folder: Path, result: VideoResult, seconds: float) -> None:
@@ -76,6 +59,30 @@ class Bars(Quiet):
         self.console.print(f"  {folder}", highlight=False, soft_wrap=True)
         for note in result.provenance.notes:
             self.console.print(f"  note: {note}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def bars(console: Console, name: str, figures: str) -> Iterator[Watch]:
+    """One bar per phase; `figures` is a format of `rate` and `objects`."""
+    columns = (
+        TextColumn("{task.fields[name]} {task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(figures),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
+    tasks: dict[str, tuple[TaskID, float]] = {}
+    with Progress(*columns, console=console, disable=console.quiet) as progress:
+
+        def watch(phase: str, done: int, total: int | None, objects: int) -> None:
+            if phase not in tasks:
+                tasks[phase] = progress.add_task(phase, name=name, rate=0.0, objects=0), monotonic()
+            task, since = tasks[phase]
+            rate = done / max(monotonic() - since, 1e-9) if done > 1 else 0.0
+            progress.update(task, completed=done, total=total, rate=rate, objects=objects)
+
+        yield watch
 
 
 def summary(result: VideoResult, seconds: float) -> str:

@@ -1,0 +1,200 @@
+"""`make bench`, third part: DEVA and its propagation network, as ratios in one run.
+
+python benchmarks/deva.py [--device cuda] [--only consensus,schedule,memory] [--out out/deva.json]
+
+Weights do not matter for time and memory, so the network is made at random; what it propagates is worth nothing, so
+the detections say at every vote where the objects are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import torch
+from cost import SIDE, H, Scene, W
+from sam2 import high_water
+
+from masklet.core.frames import Frame
+from masklet.core.instances import Detections
+from masklet.models.xmem import Xmem
+from masklet.nn.xmem import XmemNet
+from masklet.systems.consensus import consensus
+from masklet.systems.deva import Deva, Settings
+
+OBJECTS = 5
+
+
+def network(device: torch.device) -> XmemNet:
+    """The network of DEVA with random weights."""
+    torch.manual_seed(0)
+    return XmemNet().requires_grad_(False).eval().to(device)
+
+
+class Told:
+    """A segmenter that costs nothing: where the squares of a `Scene` are."""
+
+    categories = ("square",)
+    look_ahead = 0
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+
+    def empty(self) -> None:
+        """Nothing to remember."""
+
+    def segment(self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], None]:
+        """All squares of every frame."""
+        scores, labels = torch.full((OBJECTS,), 0.9), torch.zeros(OBJECTS, dtype=torch.int64)
+        masks = [torch.stack(list(squares(self.scene, f.index).values())) for f in frames]
+        return [Detections(mask, scores, labels) for mask in masks], None
+
+
+def squares(scene: Scene, t: int) -> dict[int, torch.Tensor]:
+    """Every square's mask in a frame, under ids from 1."""
+    masks = {}
+    for n in range(OBJECTS):
+        (y, x), mask = scene.corner(n, t), torch.zeros(H, W, dtype=torch.bool)
+        mask[y : y + SIDE, x : x + SIDE] = True
+        masks[n + 1] = mask
+    return masks
+
+
+def seconds(work: Callable[[], object], rounds: int) -> float:
+    """The median time of a piece of work."""
+    times = []
+    for _ in range(rounds):
+        started = perf_counter()
+        work()
+        times.append(perf_counter() - started)
+    return median(times)
+
+
+def proposals(n: int = 60, frames: int = 3) -> tuple[torch.Tensor, list[int]]:
+    """Discs at 480p, 20 in each frame, in each frame a little elsewhere, as after alignment."""
+    rng, (y, x) = np.random.default_rng(0), np.mgrid[:H, :W]
+    places = rng.uniform((40, 40, 15), (H - 40, W - 40, 60), (n // frames, 3))
+    masks = []
+    for frame in range(frames):
+        for cy, cx, r in places + rng.normal(0, 3, places.shape) * (frame > 0):
+            masks.append((y - cy) ** 2 + (x - cx) ** 2 < r**2)
+    return torch.from_numpy(np.array(masks)), [i // (n // frames) for i in range(n)]
+
+
+def against_a_step(device: torch.device, rounds: int) -> dict[str, float]:
+    """The consensus of 60 proposals at 480p against one step of the network with one object."""
+    scene, xmem = Scene(8), Xmem(network(device))
+    [first] = xmem.encode([scene.frame(0)])
+    memory, _ = xmem.prompt(xmem.empty(), first, {1: squares(scene, 0)[1]})
+
+    def step() -> None:
+        [features] = xmem.encode([scene.frame(3)])
+        xmem.commit(memory, features, xmem.predict(memory, features))
+
+    masks, frames = proposals()
+    step()
+    told = seconds(lambda: consensus(masks, frames, [None] * len(frames)), rounds)
+    taken = seconds(step, rounds)
+    return {"consensus, s": told, "step, s": taken, "consensus / step (at most 0.05)": told / taken}
+
+
+def against_propagation(device: torch.device, frames: int) -> dict[str, float]:
+    """DEVA (clips of 3, every 5) against the same objects propagated alone; the segmenter costs nothing."""
+    scene, xmem = Scene(frames), Xmem(network(device))
+    system = Deva(Told(scene), xmem, Settings(max_missed=10**6, max_objects=OBJECTS))
+    times = {"deva": [], "alone": []}
+    for _ in range(2):
+        started = perf_counter()
+        shown = [len(answer.ids) for answer in system.stream(scene)]
+        times["deva"].append(perf_counter() - started)
+        started = perf_counter()
+        alone(xmem, scene)
+        times["alone"].append(perf_counter() - started)
+    return {
+        "objects": max(shown),
+        "propagation alone, s a frame": min(times["alone"]) / frames,
+        "DEVA / propagation alone (at most 1.45)": min(times["deva"]) / min(times["alone"]),
+    }
+
+
+def alone(xmem: Xmem, frames: Iterator[Frame] | Scene) -> None:
+    """Objects given in the first frame, propagated to the end."""
+    memory = xmem.empty()
+    for n, frame in enumerate(frames):
+        [features] = xmem.encode([frame])
+        memory = xmem.commit(memory, features, xmem.predict(memory, features))
+        if n == 0:
+            memory, _ = xmem.prompt(memory, features, squares(Scene(1), 0))
+
+
+def memory(frames: int) -> dict[str, float]:
+    """Peak memory of a stream of 96x160 frames with long-term memory, far on against early."""
+    early, late = peak(frames // 10), peak(frames)
+    return {
+        f"frame {frames // 10}, MB": early,
+        f"frame {frames} / frame {frames // 10}": late / early,
+    }
+
+
+def peak(frames: int) -> float:
+    """Of a fresh process, in MB."""
+    command = [sys.executable, __file__, "--child", str(frames)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def child(frames: int) -> float:
+    """What `peak` measures: two objects, every frame remembered."""
+    xmem, rng = Xmem(network(torch.device("cpu")), size=None, every=1), np.random.default_rng(0)
+    held = xmem.empty()
+    for t in range(frames):
+        [features] = xmem.encode([Frame(t, rng.integers(0, 256, (96, 160, 3), np.uint8))])
+        held = xmem.commit(held, features, xmem.predict(held, features))
+        if t == 0:
+            mask = torch.zeros(96, 160, dtype=torch.bool)
+            mask[20:60, 20:60] = True
+            held, _ = xmem.prompt(held, features, {1: mask, 2: mask.flip(1)})
+    return high_water()
+
+
+def main() -> int:
+    """Runs the parts that the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=20, help="of the schedule's clip")
+    parser.add_argument("--long", type=int, default=2000, help="frames of the memory's stream")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="consensus,schedule,memory", help="parts, with commas")
+    parser.add_argument("--out", type=Path, default=Path("out/deva.json"))
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1 if options.child else options.threads)
+    if options.child:
+        print(child(options.child))
+        return 0
+    device = torch.device(options.device)
+    parts: dict[str, Callable[[], dict[str, float]]] = {
+        "consensus": lambda: against_a_step(device, options.rounds),
+        "schedule": lambda: against_propagation(device, options.frames),
+        "memory": lambda: memory(options.long),
+    }
+    report = {}
+    for name in options.only.split(","):
+        report[name] = parts[name]()
+        print(name)
+        for what, value in report[name].items():
+            print(f"  {what:60} {value:10.3f}", flush=True)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,308 @@
+"""What BURST's scores are made of: class-guided, exemplar-guided and open-world, counted as its program does."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64
+from pycocotools import mask as coco
+from scipy.optimize import linear_sum_assignment
+
+from masklet.core.errors import InputError
+from masklet.core.protocols import Watch
+from masklet.evaluate.burst_files import (
+    DISTRACTORS,
+    GT_FORM,
+    PRED_FORM,
+    Listing,
+    Page,
+    Truth,
+    lone_zero,
+    read_found,
+    read_listing,
+    read_truth,
+)
+from masklet.evaluate.report import Scores
+from masklet.evaluate.tracking import EPSILON, HotaCounts, TrackFrame, TrackMatches, hota_counts, match_tracks, track_ap
+from masklet.evaluate.workers import silent
+
+SPLITS = ("all", "common", "uncommon")
+OBJECT = 1  # the id of the open world's only class; also that of TAO's "acorn"
+SURE = 0.5  # similarity from which on a prediction is about some true object
+
+Similarity = Callable[[Page, Page], Float[np.ndarray, "g p"]]
+
+
+def box_similarity(truth: Page, found: Page) -> Float[np.ndarray, "g p"]:
+    """IoU of the masks' boxes, in whole pixels: what BURST's program does."""
+    return _iou(truth.boxes, found.boxes)
+
+
+def mask_similarity(truth: Page, found: Page) -> Float[np.ndarray, "g p"]:
+    """IoU of the masks: what BURST's paper says."""
+    return _iou(truth.masks, found.masks)
+
+
+def _iou(truth: Any, found: Any) -> Float[np.ndarray, "g p"]:
+    if not len(truth) or not len(found):
+        return np.zeros((len(truth), len(found)))
+    return np.asarray(coco.iou(truth, found, [0] * len(found)))
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One frame with something in it to find."""
+
+    truth: Page
+    found: Page
+    similarity: Float[np.ndarray, "g p"]
+
+
+NOTHING = Page.of([])
+
+
+def scenes(truth: Truth, found: Mapping[str, Page], similarity: Similarity) -> list[Scene]:
+    """The frames that count: those in which the ground truth shows something."""
+    pages = [(page, found.get(image, NOTHING)) for image, page in truth.frames.items() if len(page.tracks)]
+    return [Scene(*both, similarity(*both)) for both in pages]
+
+
+def guided(seen: Sequence[Scene], category: int) -> list[TrackFrame]:
+    """The frames of one class as the exemplar-guided task counts them: all that was predicted."""
+    return [_of_class(scene, category) for scene in seen]
+
+
+def class_guided(seen: Sequence[Scene], category: int, truth: Truth) -> list[TrackFrame]:
+    """The frames of one class without the predictions of which the labels say nothing: any in a frame without the
+    class (unless it is known to be absent), unmatched ones of a class that is not labelled exhaustively."""
+    return [_labelled(frame, category, truth) for frame in guided(seen, category)]
+
+
+def open_world(seen: Sequence[Scene], truth: Truth) -> list[TrackFrame]:
+    """The frames with all classes as one, whose id decides on the same rules."""
+    frames = [TrackFrame(scene.truth.tracks, scene.found.tracks, scene.similarity) for scene in seen]
+    return [_labelled(frame, OBJECT, truth) for frame in frames]
+
+
+def _of_class(scene: Scene, category: int) -> TrackFrame:
+    rows, cols = scene.truth.categories == category, scene.found.categories == category
+    return TrackFrame(scene.truth.tracks[rows], scene.found.tracks[cols], scene.similarity[np.ix_(rows, cols)])
+
+
+def _labelled(frame: TrackFrame, category: int, truth: Truth) -> TrackFrame:
+    if category not in truth.sketchy and (len(frame.truth) or category in truth.absent):
+        return frame
+    sure = np.where(frame.similarity < SURE - EPSILON, 0, frame.similarity)
+    rows, cols = linear_sum_assignment(-sure)
+    kept = np.zeros(len(frame.found), bool)
+    kept[cols[sure[rows, cols] > EPSILON]] = True
+    return TrackFrame(frame.truth, frame.found[kept], frame.similarity[:, kept])
+
+
+def numbered(frames: Sequence[TrackFrame]) -> list[TrackFrame]:
+    """The same with the tracks numbered from 0 on, in the order of their ids."""
+    sides = [np.unique(np.concatenate([[], *ids])) for ids in ([f.truth for f in frames], [f.found for f in frames])]
+    return [
+        TrackFrame(np.searchsorted(sides[0], f.truth), np.searchsorted(sides[1], f.found), f.similarity) for f in frames
+    ]
+
+
+@dataclass(frozen=True)
+class TrackTable:
+    """The tracks of both sides of one sequence, in the order in which they appear, by their masks."""
+
+    truth: Int64[np.ndarray, "g 2"]  # id, category where it is first seen
+    found: Int64[np.ndarray, "d 2"]
+    scores: Float[np.ndarray, " d"]  # mean over the frames
+    iou: Float[np.ndarray, "d g"]  # over space and time
+
+
+def track_table(truth: Mapping[str, Page], found: Mapping[str, Page]) -> TrackTable:
+    """Overlaps of all tracks in all annotated frames, those where the ground truth shows nothing too."""
+    tracks, others = _tracks(truth.values()), _tracks(found.values())
+    shared, area, other_area = np.zeros((len(others), len(tracks))), np.zeros(len(tracks)), np.zeros(len(others))
+    for image, page in truth.items():
+        other = found.get(image, NOTHING)
+        cols, rows, size, other_size = _places(tracks, page), _places(others, other), _areas(page), _areas(other)
+        iou = _iou(other.masks, page.masks)
+        shared[np.ix_(rows, cols)] += np.round(iou / (1 + iou) * np.add.outer(other_size, size))  # whole pixels
+        area[cols] += size
+        other_area[rows] += other_size
+    union = np.add.outer(other_area, area) - shared
+    return TrackTable(
+        tracks, others, _scores(others, found), np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    )
+
+
+def _tracks(pages: Iterable[Page]) -> Int64[np.ndarray, "n 2"]:
+    rows = [np.zeros((0, 2), np.int64), *(np.stack([page.tracks, page.categories], 1) for page in pages)]
+    seen = np.concatenate(rows)
+    return seen[np.sort(np.unique(seen[:, 0], return_index=True)[1])]
+
+
+def _places(tracks: Int64[np.ndarray, "n 2"], page: Page) -> Int64[np.ndarray, " m"]:
+    order = np.argsort(tracks[:, 0])
+    return np.asarray(order[np.searchsorted(tracks[:, 0], page.tracks, sorter=order)])
+
+
+def _areas(page: Page) -> Float[np.ndarray, " m"]:
+    return np.array([coco.area(mask) for mask in page.masks], float)  # pycocotools 2.0.11 counts 255 at once
+
+
+def _scores(tracks: Int64[np.ndarray, "n 2"], pages: Mapping[str, Page]) -> Float[np.ndarray, " n"]:
+    ids = np.concatenate([np.zeros(0, np.int64), *(page.tracks for page in pages.values())])
+    scores = np.concatenate([np.zeros(0), *(page.scores for page in pages.values())])
+    return np.array([scores[ids == id].mean() for id in tracks[:, 0]], float)
+
+
+def class_tracks(table: TrackTable, category: int, truth: Truth, zero_is_free: bool) -> TrackMatches:
+    """The tracks of one class; the predicted ones count where the class is known to be there or to be absent."""
+    rows, cols = table.found[:, 1] == category, table.truth[:, 1] == category
+    if not cols.any() and category not in truth.absent:
+        rows[:] = False
+    fleeting = np.flatnonzero(table.found[rows, 0] == 0).tolist() if zero_is_free else []
+    exhaustive = category not in truth.sketchy
+    return match_tracks(table.iou[np.ix_(rows, cols)], table.scores[rows], exhaustive, fleeting)
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """One class: what was counted for the class-guided and for the exemplar-guided task, and its tracks."""
+
+    guided: HotaCounts
+    exemplar: HotaCounts
+    tracks: tuple[TrackMatches, ...]
+
+    def __add__(self, other: ClassCounts) -> ClassCounts:
+        return ClassCounts(self.guided + other.guided, self.exemplar + other.exemplar, self.tracks + other.tracks)
+
+    @property
+    def ap(self) -> float:
+        """TrackMAP of the class, 0 to 1; 0 without a true track."""
+        found = track_ap(self.tracks)
+        return 0.0 if found is None else float(found.mean())
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was counted of a sequence or a split; counts of parts add up to those of the whole."""
+
+    classes: Mapping[int, ClassCounts]  # of all that occurs or is predicted; those to report: `reported`
+    reported: frozenset[int]
+    open_world: Mapping[str, HotaCounts]  # all, common, uncommon
+
+    def __add__(self, other: Counts) -> Counts:
+        both = [c for c in self.classes if c in other.classes]
+        classes = {**self.classes, **other.classes, **{c: self.classes[c] + other.classes[c] for c in both}}
+        joined = {name: self.open_world[name] + other.open_world[name] for name in SPLITS}
+        return Counts(classes, self.reported | other.reported, joined)
+
+    @staticmethod
+    def none() -> Counts:
+        """Those of no sequence."""
+        return Counts({}, frozenset(), dict.fromkeys(SPLITS, HotaCounts.none()))
+
+
+def count_sequence(
+    truths: Mapping[str, Truth], found: Mapping[str, Page], similarity: Similarity, zero_is_free: bool = False
+) -> tuple[Counts, dict[int, Scores]]:
+    """Counts one sequence; `truths` are those of the files for all, common and uncommon classes.
+
+    Also, of every true track: its class, its frames, in how many nothing reaches half a similarity, and the IoU over
+    space and time of the best predicted track.
+    """
+    views = {name: scenes(truth, found, similarity) for name, truth in truths.items()}
+    worlds = {name: hota_counts(numbered(open_world(views[name], truth))) for name, truth in truths.items()}
+    truth, seen, table = truths["all"], views["all"], track_table(truths["all"].frames, found)
+    there = frozenset(int(c) for scene in seen for c in scene.truth.categories)
+    classes = {}
+    for category in sorted(there | {int(c) for c in table.found[:, 1]} | _categories(seen)):
+        classes[category] = ClassCounts(
+            hota_counts(numbered(class_guided(seen, category, truth))),
+            hota_counts(numbered(guided(seen, category))),
+            (class_tracks(table, category, truth, zero_is_free),),
+        )
+    return Counts(classes, there - DISTRACTORS, worlds), _objects(table, seen)
+
+
+def _categories(seen: Sequence[Scene]) -> set[int]:
+    return {int(c) for scene in seen for c in scene.found.categories}
+
+
+def _objects(table: TrackTable, seen: Sequence[Scene]) -> dict[int, Scores]:
+    frames, missed = Counter[int](), Counter[int]()
+    for scene in seen:
+        frames.update(scene.truth.tracks.tolist())
+        missed.update(scene.truth.tracks[~(scene.similarity >= SURE).any(1)].tolist())
+    best = table.iou.max(0, initial=0)
+    return {
+        id: {"category": category, "frames": frames[id], "missed frames": missed[id], "IoU": float(iou)}
+        for (id, category), iou in zip(table.truth.tolist(), best, strict=True)
+    }
+
+
+@dataclass(frozen=True)
+class Result:
+    """A split's counts, those of its sequences, and its objects as a report shows them."""
+
+    total: Counts
+    videos: Mapping[str, Counts]
+    objects: Mapping[str, Scores]
+    warnings: tuple[str, ...]
+    inputs: tuple[Path, ...]
+
+
+def count(
+    gt: Path, pred: Path, similarity: Similarity, videos: Collection[str] | None = None, watch: Watch = silent
+) -> Result:
+    """Counts a split, one sequence at a time. Raises InputError where a file or an entry cannot be used."""
+    truths = {name: read_listing(gt / f"{name}_classes.json", GT_FORM) for name in SPLITS}
+    found = read_listing(pred, PRED_FORM)
+    names = chosen(truths["all"], found, videos)
+    images = {name: frozenset(truths["all"].sequences[name].texts("annotated_image_paths")) for name in names}
+    zero, done = lone_zero(found, images), 0
+    counts: dict[str, Counts] = {}
+    objects: dict[str, Scores] = {}
+    for name in names:
+        entries = {split: truths[split].sequences.get(name) for split in SPLITS}
+        read = {split: read_truth(entry) if entry else EMPTY for split, entry in entries.items()}
+        pages = read_found(found.sequences.get(name), truths["all"].sequences[name].size(), images[name])
+        counts[name], rows = count_sequence(read, pages, similarity, name == zero)
+        objects |= {f"{name}/{id}": row for id, row in rows.items()}
+        done += len(images[name])
+        watch("burst", done, sum(map(len, images.values())), len(objects))
+    warnings = tuple(said(found, truths["all"], names, images, zero))
+    inputs = (*(listing.path for listing in truths.values()), pred)
+    return Result(sum(counts.values(), start=Counts.none()), counts, objects, warnings, inputs)
+
+
+EMPTY = Truth({}, frozenset(), frozenset())
+
+
+def chosen(truth: Listing, found: Listing, videos: Collection[str] | None) -> list[str]:
+    """The sequences to score, in the order of the official program, which decides between equal scores."""
+    if found.split is not None and found.split != truth.split:
+        raise InputError(f"{found.path}: of the split {found.split!r}, the ground truth is of {truth.split!r}")
+    if unknown := set(videos or ()) - truth.sequences.keys():
+        raise InputError(f"{truth.path}: no sequence {sorted(unknown)[0]}; name them as dataset/sequence")
+    names = [name for name in truth.sequences if videos is None or name in videos]
+    if not names:
+        raise InputError(f"{truth.path}: no sequence at all; nothing can be scored")
+    return sorted(names, key=lambda name: name.replace("/", "-"))
+
+
+def said(
+    found: Listing, truth: Listing, names: Sequence[str], images: Mapping[str, Collection[str]], zero: str | None
+) -> Iterable[str]:
+    """What the official program accepts in silence."""
+    if missing := [name for name in names if name not in found.sequences]:
+        yield f"{len(missing)} of {len(names)} sequences have no prediction ({missing[0]}): all in them is missed"
+    if extra := found.sequences.keys() - truth.sequences.keys():
+        yield f"{len(extra)} predicted sequences without ground truth ({min(extra)}): ignored"
+    if zero is not None:
+        yield f"{zero}: a predicted track 0, which BURST's program matches without taking the true track"

@@ -1,0 +1,185 @@
+"""Files in BURST's form, read as its evaluation reads them.
+
+A file holds 'sequences', each with annotated_image_paths, one object {track: {"rle", "score"}} for every frame in
+'segmentations', and track_category_ids. The ground truth also says which categories are known to be absent and which
+are not labelled exhaustively.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64
+from pycocotools import mask as coco
+
+from masklet.core.errors import InputError
+from masklet.core.masks import Rle
+from masklet.evaluate.tubes import tubes
+from masklet.io.entry import Entry, read_object
+
+GT_FORM = "BURST's ground truth with 'sequences' and 'split'"
+PRED_FORM = "predictions in BURST's form, with 'sequences'"
+MOST = 300  # predictions that count in a frame, the surest ones
+
+# Facts of TAO's categories: those that are no class of their own, those that COCO has too, and parts of others.
+# fmt: off
+DISTRACTORS = frozenset({
+    20, 63, 108, 180, 188, 204, 212, 247, 303, 403, 407, 415, 490, 504, 507, 513, 529, 567, 569, 588, 672, 691, 702,
+    708, 711, 720, 736, 737, 798, 813, 815, 827, 831, 851, 877, 883, 912, 971, 976, 1130, 1133, 1134, 1169, 1184, 1220,
+})
+COMMON = frozenset({
+    4, 13, 34, 35, 36, 41, 45, 58, 60, 78, 79, 81, 91, 95, 99, 118, 126, 133, 139, 154, 174, 185, 211, 221, 229, 235,
+    237, 276, 299, 347, 371, 382, 392, 428, 429, 452, 475, 480, 502, 544, 579, 621, 625, 642, 699, 714, 717, 729, 747,
+    779, 805, 829, 852, 896, 926, 937, 961, 979, 980, 982, 993, 1001, 1018, 1038, 1057, 1091, 1097, 1099, 1115, 1117,
+    1122, 1132, 1135, 1144, 1155, 1162, 1215, 1229,
+})
+# fmt: on
+PART_OF = {504: 347, 720: 347, 912: 529, 967: 529, 207: 554, 153: 943, 201: 1175}
+
+Row = tuple[int, int, float, Mapping[str, Any]]  # track, category, score, mask as pycocotools has it
+
+
+@dataclass(frozen=True)
+class Page:
+    """What one side says of one frame."""
+
+    tracks: Int64[np.ndarray, " n"]
+    categories: Int64[np.ndarray, " n"]
+    scores: Float[np.ndarray, " n"]
+    masks: list[Mapping[str, Any]]
+    boxes: Float[np.ndarray, "n 4"]  # x, y, w, h
+
+    @staticmethod
+    def of(rows: Sequence[Row]) -> Page:
+        """The shapes of a frame, in their order."""
+        tracks, categories, scores, masks = zip(*rows, strict=True) if rows else ((), (), (), ())
+        boxes = np.trunc(coco.toBbox(list(masks))) if masks else np.zeros((0, 4))
+        return Page(
+            np.array(tracks, np.int64), np.array(categories, np.int64), np.array(scores, float), list(masks), boxes
+        )
+
+
+@dataclass(frozen=True)
+class Listing:
+    """One file's sequences by name, dataset/sequence."""
+
+    path: Path
+    split: str | None
+    sequences: Mapping[str, Entry]
+
+
+def read_listing(path: Path, form: str) -> Listing:
+    """Raises InputError where the file is not of its form or lists a sequence twice."""
+    file = read_object(path, form, "sequences")
+    sequences: dict[str, Entry] = {}
+    for entry in file.entries("sequences"):
+        name = f"{entry.text('dataset')}/{entry.text('seq_name')}"
+        if name in sequences:
+            raise entry.wrong(f"the sequence {name} is listed twice; keep one of them")
+        sequences[name] = entry
+    return Listing(path, file.text("split") if "split" in file else None, sequences)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The ground truth of one sequence, distractors left out."""
+
+    frames: Mapping[str, Page]
+    absent: frozenset[int]  # categories known not to be there
+    sketchy: frozenset[int]  # categories that are not labelled exhaustively
+
+
+def read_truth(sequence: Entry) -> Truth:
+    """Raises InputError, naming the entry, where one is missing or damaged."""
+    frames = {
+        image: Page.of([_merged(row) for row in rows if row[1] not in DISTRACTORS])
+        for image, rows in _frames(sequence, sequence.size())
+    }
+    absent, sketchy = (frozenset(sequence.items(f"{kind}_category_ids")) for kind in ("neg", "not_exhaustive"))
+    return Truth(frames, absent, sketchy)
+
+
+def read_found(sequence: Entry | None, size: tuple[int, int], images: Collection[str]) -> dict[str, Page]:
+    """The predictions in some frames of a sequence of `size` (h, w); where a file has more frames, they are skipped.
+
+    Raises InputError, naming the entry, where one is missing or damaged.
+    """
+    if sequence is None:
+        return {}
+    frames = {}
+    for image, rows in _frames(sequence, size, images):
+        kept = rows if len(rows) <= MOST else sorted(rows, key=lambda row: -row[2])[:MOST]
+        frames[image] = Page.of([_merged(row) for row in kept])
+    return frames
+
+
+def _merged(row: Row) -> Row:
+    return row[0], PART_OF.get(row[1], row[1]), *row[2:]
+
+
+def _frames(
+    sequence: Entry, size: tuple[int, int], images: Collection[str] | None = None
+) -> Iterable[tuple[str, list[Row]]]:
+    """The frames' names and shapes, all or of some images; masks are checked, all at once."""
+    names = sequence.entry("track_category_ids")
+    read = [(i, e, _rows(e, names, size)) for i, e in _listed(sequence) if images is None or i in images]
+    try:
+        tubes([[row[3]["counts"] for _, _, rows in read for row in rows]], size[0] * size[1])
+    except ValueError as error:
+        raise _damaged(((entry, row) for _, entry, rows in read for row in rows), sequence.wrong(str(error))) from None
+    return [(image, rows) for image, _, rows in read]
+
+
+def _damaged(rows: Iterable[tuple[Entry, Row]], unknown: InputError) -> InputError:
+    """Which of the masks is damaged."""
+    for entry, (track, _, _, mask) in rows:
+        try:
+            Rle.checked(tuple(mask["size"]), mask["counts"])
+        except ValueError as error:
+            return entry.wrong(f"track {track}: {error}")
+    return unknown
+
+
+def _listed(sequence: Entry) -> Iterable[tuple[str, Entry]]:
+    images, shapes = sequence.texts("annotated_image_paths"), list(sequence.entries("segmentations"))
+    if len(images) != len(shapes) or len(set(images)) < len(images):
+        raise sequence.wrong(
+            f"{len(set(images))} different annotated_image_paths, {len(shapes)} segmentations; give one for each frame"
+        )
+    return zip(images, shapes, strict=True)
+
+
+def _rows(shapes: Entry, names: Entry, size: tuple[int, int]) -> list[Row]:
+    rows = [_row(shapes, key, names, size) for key in shapes.content]
+    if len({track for track, *_ in rows}) < len(rows):
+        raise shapes.wrong("a track is named twice (07 and 7 are one); keep one of them")
+    return rows
+
+
+def _row(shapes: Entry, key: str, names: Entry, size: tuple[int, int]) -> Row:
+    shape = Entry(f"{shapes.where}: track {key}", shapes.content[key])
+    if not key.isdecimal():
+        raise shape.wrong("a track's name must be a whole number from 0 on")
+    category = shape.whole("category_id") if "category_id" in shape else names.whole(key)
+    mask = {"size": list(size), "counts": shape.text("rle").encode()}
+    return int(key), category, shape.number("score", 1.0), mask
+
+
+def lone_zero(found: Listing, truth: Mapping[str, Collection[str]]) -> str | None:
+    """The only sequence whose annotated frames have a track 0, if there is exactly one.
+
+    BURST's program numbers tracks anew where an id occurs in several sequences, and takes 0 for "free".
+    """
+    named = Counter(
+        name
+        for name, images in truth.items()
+        if name in found.sequences
+        for image, shapes in _listed(found.sequences[name])
+        if image in images and any(key.isdecimal() and int(key) == 0 for key in shapes.content)
+    )
+    return next(iter(named)) if len(named) == 1 else None

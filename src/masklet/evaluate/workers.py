@@ -1,0 +1,32 @@
+"""Work that is shared out among the cores, and the watcher that says nothing."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
+from typing import TypeVar
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def silent(phase: str, done: int, total: int | None, objects: int) -> None:
+    """A watcher that says nothing."""
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_order(pool: Executor, work: Callable[[A], B], items: Iterable[A], ahead: int) -> Iterator[B]:
+    """What the work makes of every item, in their order; never more than `ahead` items are under way."""
+    waiting: deque[Future[B]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) >= ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()

@@ -1,0 +1,77 @@
+"""Label images: one PNG a frame, in a folder a video."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Integer
+from PIL import Image
+
+from masklet.core.errors import InputError
+from masklet.core.masks import Rle
+from masklet.io.entry import Size
+from masklet.io.source import by
+from masklet.io.video import natural
+
+Page = Integer[np.ndarray, "h w"]
+
+
+def page_files(folder: Path) -> list[Path]:
+    """The PNGs of a folder in the order of their names, numbers counted. Raises InputError where there is none."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give the folder of one video's label images")
+    found = sorted((p for p in folder.glob("*.png") if not p.name.startswith(".")), key=natural)
+    if not found:
+        raise InputError(f"{folder}: no png in this folder; give the folder of one video's label images")
+    return found
+
+
+def read_page(path: Path, modes: Collection[str], what: str, size: Size | None) -> Any:
+    """An image's pixels [h w] or [h w c].
+
+    Raises InputError where it cannot be read, is not of the modes (Pillow's names) that `what` comes in, or, if a
+    size (h, w) is given, not of that.
+    """
+    try:
+        with Image.open(path) as image:
+            pixels, mode = np.array(image), image.mode
+    except (OSError, SyntaxError, ValueError) as error:
+        raise InputError(f"{path}: not an image that can be read ({error}); give {what}") from None
+    if mode not in modes:
+        raise InputError(f"{path}: an image of mode {mode}; give {what}, which is of mode {' or '.join(modes)}")
+    if size is not None and pixels.shape[:2] != size:
+        raise InputError(f"{path}: {by(pixels.shape[:2])} pixels, the video has {by(size)}; give frames of one size")
+    return pixels
+
+
+def read_pages(folder: Path, modes: Collection[str], what: str) -> Iterator[Any]:
+    """All pages of a video, of one size."""
+    size = None
+    for path in page_files(folder):
+        page = read_page(path, modes, what, size)
+        size = page.shape[:2]
+        yield page
+
+
+def masks_of(page: Page, nothing: Collection[int]) -> Iterator[tuple[int, Rle]]:
+    """Each value of a page with its pixels; those in `nothing` mean no object."""
+    for value in np.unique(page).tolist():
+        if value not in nothing:
+            yield value, mask_of(page == value)
+
+
+def mask_of(pixels: Bool[np.ndarray, "h w"]) -> Rle:
+    """Run lengths of numpy's pixels."""
+    return Rle.encode(torch.from_numpy(np.ascontiguousarray(pixels)))
+
+
+def png(image: Image.Image) -> bytes:
+    """An image as a PNG file's content."""
+    buffer = BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,251 @@
+"""Mask2Former with its weights, by name, folder or file; official Mask2Former, MinVIS and DVIS files are converted."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from masklet.core.errors import InputError
+from masklet.models.mask2former_names import (
+    HEAD,
+    MASK2FORMER,
+    NEWER,
+    PIXELS,
+    UNREAD,
+    VIPSEG,
+    converted,
+    kind_of,
+    renamed,
+    renewed,
+    split,
+)
+from masklet.models.sam2_weights import content, first, source, tensors
+from masklet.models.text import silently
+from masklet.models.zoo import CONFIG, HUB_ID, TENSORS, hashed
+
+if TYPE_CHECKING:
+    from transformers import Mask2FormerForUniversalSegmentation
+
+MODEL_TYPE = "mask2former"
+CHECKPOINTS = (".pth", ".pt", ".pkl")  # official ones
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A Mask2Former (float32, eval, no gradients, CPU), and what else its file held."""
+
+    net: Mask2FormerForUniversalSegmentation
+    kind: str  # as `kind_of` tells it
+    weights: Mapping[str, str]  # {file: sha256}
+    tracker: Mapping[str, Tensor] = field(default_factory=dict)  # of DVIS, by its own names within the module
+    refiner: Mapping[str, Tensor] = field(default_factory=dict)  # of DVIS offline, likewise
+
+    @property
+    def shortest(self) -> int:
+        """Pixels of the short side at which the official code looks at frames with such weights."""
+        if self.kind == MASK2FORMER:
+            return 800
+        if self.net.config.num_labels == VIPSEG:
+            return 720
+        backbone: Any = self.net.config.backbone_config
+        return 360 if backbone.model_type == "resnet" else 480
+
+
+def build(name: str | Path) -> Built:
+    """Mask2Former with its weights, and the parts of DVIS that come with them. Nothing is fetched.
+
+    Args:
+        name: a name of `masklet weights list`, a hub id ("facebook/mask2former-swin-tiny-coco-instance"), a folder as
+            transformers saves it, or an official checkpoint (.pth; .pkl of numpy arrays; .safetensors with its keys).
+
+    Raises InputError where the weights are not on this machine, damaged, of another network or not what they must be.
+    """
+    path, files = located(name)
+    if path.name == TENSORS and path.with_name(CONFIG).is_file():
+        return Built(filled(config_of(path.with_name(CONFIG)), renewed(tensors(path)), path), MASK2FORMER, files)
+    state = arrays(path) if path.suffix == ".pkl" else tensors(path)
+    kind = kind_of(state, str(path))
+    own, tracker, refiner = split(state)
+    net = filled(inferred(own, path), converted(own), path)
+    return Built(net, kind, files, tracker, refiner)
+
+
+def located(name: str | Path) -> tuple[Path, Mapping[str, str]]:
+    """The weight file that a name stands for, and {name: sha256} of it."""
+    path = Path(name).expanduser()
+    if path.suffix != ".pkl":
+        return source(name)
+    return path, {path.name: hashed(path).sha256}
+
+
+def is_mask2former(name: str) -> bool:
+    """Whether a name means weights for `build`: a name with "mask2former" in it, a folder with a config, or a file."""
+    path = Path(name).expanduser()
+    if path.suffix in CHECKPOINTS or (path / CONFIG).is_file():
+        return True
+    return MODEL_TYPE in name and not path.exists() and (bool(HUB_ID.fullmatch(name)) or "/" not in name)
+
+
+# -- numpy arrays in a pickle
+
+ADMITTED: Mapping[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+    ("numpy.core.multiarray", "scalar"): np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    ("numpy.core.numeric", "_frombuffer"): np._core.numeric._frombuffer,  # type: ignore[attr-defined]
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): str.encode,  # how old protocols spell bytes; knows encodings of text only
+    ("collections", "OrderedDict"): OrderedDict,
+}
+
+
+class _Arrays(pickle.Unpickler):
+    """Reads tables of numpy arrays, and refuses anything else that a pickle can make or call."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="latin1")
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = module.replace("numpy._core", "numpy.core"), name
+        if known not in ADMITTED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return ADMITTED[known]
+
+
+def arrays(path: Path) -> dict[str, Tensor]:
+    """The tensors of a detectron2 .pkl, without running anything that it holds. Raises InputError on damage."""
+    try:
+        with path.open("rb") as file:
+            told = _Arrays(file).load()
+    except Exception as error:  # a damaged pickle can fail in any way
+        reason = str(error).splitlines()[0][:120] if str(error) else "it ends too early"
+        raise InputError(f"{path}: damaged, or holds more than numpy arrays, which is not read ({reason})") from None
+    table = told.get("model", told) if isinstance(told, dict) else None
+    if not isinstance(table, dict) or not all(
+        isinstance(v, np.ndarray) and v.dtype.kind in "fiub" for v in table.values()
+    ):
+        raise InputError(f'{path}: holds no table of arrays, neither as it is nor under "model"')
+    return {key: torch.from_numpy(np.require(value, requirements=["C", "W"])) for key, value in table.items()}
+
+
+# -- networks
+
+
+def config_of(path: Path) -> Any:
+    """The config in a folder that transformers saved. Raises InputError where it is damaged or of another network."""
+    from transformers import Mask2FormerConfig
+
+    told = content(path)
+    if told.get("model_type") != MODEL_TYPE:
+        raise InputError(f"{path}: of a network {told.get('model_type')!r}; this needs {MODEL_TYPE!r}")
+    backbone = told.get("backbone_config") or {}
+    if told.get("use_timm_backbone") or backbone.get("model_type", "swin") not in ("swin", "resnet"):
+        raise InputError(f"{path}: a backbone that transformers does not have itself; this needs swin or resnet")
+    try:
+        with silently():  # of ResNet, it doubts
+            return Mask2FormerConfig.from_dict(told)
+    except Exception as error:  # of many kinds, from what the file holds
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: damaged ({reason}); fetch or copy it again") from None
+
+
+def inferred(state: Mapping[str, Tensor], path: Path) -> Any:
+    """The config of an official checkpoint, from its keys and shapes; its classes are numbered from 1.
+
+    Raises InputError where it is of another network.
+    """
+    from transformers import Mask2FormerConfig
+
+    try:
+        queries, hidden = state[f"{HEAD}query_feat.weight"].shape
+        mask, feature = state[f"{PIXELS}mask_features.weight"].shape[:2]
+        offsets = f"{PIXELS}transformer.encoder.layers.0.self_attn.sampling_offsets.bias"
+        with silently():
+            return Mask2FormerConfig(
+                backbone_config=swin(state) if "backbone.patch_embed.proj.weight" in state else resnet(state),
+                feature_size=feature,
+                mask_feature_size=mask,
+                hidden_dim=hidden,
+                num_queries=queries,
+                num_attention_heads=len(state[offsets]) // 24,  # three levels, four points, x and y
+                encoder_layers=count(state, rf"{re.escape(PIXELS)}transformer\.encoder\.layers\."),
+                encoder_feedforward_dim=len(state[f"{PIXELS}transformer.encoder.layers.0.linear1.bias"]),
+                decoder_layers=count(state, rf"{re.escape(HEAD)}transformer_ffn_layers\.") + 1,
+                dim_feedforward=len(state[f"{HEAD}transformer_ffn_layers.0.linear1.bias"]),
+                enforce_input_projection=f"{HEAD}input_proj.0.weight" in state,
+                id2label={n: str(n + 1) for n in range(len(state[f"{HEAD}class_embed.bias"]) - 1)},
+            )
+    except KeyError as error:
+        raise InputError(f"{path}: not weights of a Mask2Former: it lacks {error.args[0]}") from None
+
+
+def swin(state: Mapping[str, Tensor]) -> Any:
+    """The Swin transformer of an official checkpoint."""
+    import transformers
+
+    stages = count(state, r"backbone\.layers\.")
+    tables = [state[f"backbone.layers.{s}.blocks.0.attn.relative_position_bias_table"] for s in range(stages)]
+    config: Any = transformers.SwinConfig
+    return config(
+        embed_dim=len(state["backbone.patch_embed.proj.weight"]),
+        depths=[count(state, rf"backbone\.layers\.{s}\.blocks\.") for s in range(stages)],
+        num_heads=[table.shape[1] for table in tables],
+        window_size=(isqrt(len(tables[0])) + 1) // 2,
+        out_features=STAGES,
+    )
+
+
+def resnet(state: Mapping[str, Tensor]) -> Any:
+    """The ResNet of bottlenecks (50, 101) of an official checkpoint."""
+    import transformers
+
+    stages = range(2, 6)
+    config: Any = transformers.ResNetConfig
+    return config(
+        embedding_size=len(state["backbone.stem.conv1.weight"]),
+        hidden_sizes=[len(state[f"backbone.res{s}.0.conv3.weight"]) for s in stages],
+        depths=[count(state, rf"backbone\.res{s}\.") for s in stages],
+        out_features=STAGES,
+    )
+
+
+def count(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many numbers follow a prefix."""
+    return len({found[1] for key in state if (found := re.match(rf"{prefix}(\d+)\.", key))})
+
+
+def filled(config: Any, state: Mapping[str, Tensor], path: Path) -> Mask2FormerForUniversalSegmentation:
+    """A network of this config with exactly these tensors. Raises InputError where they are not its own."""
+    import transformers
+    from transformers.initialization import no_init_weights
+
+    classes = len(state.get("class_predictor.bias", ())) - 1
+    if classes not in (-1, config.num_labels):
+        raise InputError(f"{path}: weights for {classes} classes, but its {CONFIG} names {config.num_labels}")
+    with no_init_weights():
+        net = transformers.Mask2FormerForUniversalSegmentation(config)
+    # Some versions of transformers have the older names themselves.
+    own = {renamed(key, NEWER): (key, value) for key, value in net.state_dict().items()}
+    given = {key: torch.zeros_like(value) for key, (_, value) in own.items() if UNREAD.search(key)} | dict(state)
+    strange = {
+        "lacks": own.keys() - given.keys(),
+        "has besides": given.keys() - own.keys(),
+        "has in another shape": {k for k in own.keys() & given.keys() if own[k][1].shape != given[k].shape},
+    }
+    said = [f"{what} {first(keys)}" for what, keys in strange.items() if keys]
+    if said:
+        raise InputError(f"{path}: not the weights of this Mask2Former: it {', it '.join(said)}")
+    net.load_state_dict({own[k][0]: value.to(own[k][1].dtype) for k, value in given.items()}, assign=True)
+    net.requires_grad_(False).eval()  # type: ignore[no-untyped-call]
+    return net

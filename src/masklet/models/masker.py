@@ -1,0 +1,237 @@
+"""SAM 2 as an image model, and two segmenters made of it: what is named in words, and everything.
+
+Nothing is remembered from frame to frame, and masks of one frame may overlap: a system that wants every pixel once
+lets the smaller masks win (`core.masks.paint`; `systems.deva` does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from masklet.core.frames import Frame
+from masklet.core.instances import Detections
+from masklet.core.masks import Rle, resize, stack
+from masklet.models.boxes import box_nms
+from masklet.models.sam2 import Sam2, Sam2Features
+from masklet.models.text import Detector
+
+Q = TypeVar("Q")
+
+INSIDE, LOW, HIGH = 1, 2, 3  # SAM 2's marks: a point on the object, a box's first and second corner
+
+
+class Masker:
+    """SAM 2 (or EdgeTAM) without its memory: the masks of prompts in one frame.
+
+    As in the official image predictor an answer does not depend on the object score: who asks knows that it is there.
+    """
+
+    def __init__(self, sam2: Sam2, at_once: int | None = None) -> None:
+        """`at_once`: prompts that go through the decoder together; None: 64 on a GPU; a CPU's caches hold one."""
+        self.sam2, self.weights = sam2, sam2.weights
+        self.at_once = at_once or (1 if sam2.device.type == "cpu" else 64)
+        self.description = f"{type(sam2).__name__.lower()}, {sam2.side} px"
+
+    def look(self, frame: Frame) -> Sam2Features:
+        """The image encoder: once for all prompts of a frame."""
+        return self.sam2.encode([frame])[0]
+
+    def boxed(self, features: Sam2Features, boxes: Float[Tensor, "n 4"]) -> Bool[Tensor, "n h w"]:
+        """What fills each box (x0, y0, x1, y1 in the frame's pixels): the answer of best predicted IoU of three."""
+        found = [
+            (resize(logits[torch.arange(len(logits)), quality.argmax(1)], features.size) > 0).cpu()
+            for logits, quality in self.answers(features, boxes.view(-1, 2, 2), (LOW, HIGH))
+        ]
+        return torch.cat(found) if found else stack([], features.size)
+
+    def answers(
+        self, features: Sam2Features, points: Float[Tensor, "n k 2"], marks: Sequence[int]
+    ) -> Iterator[tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b 3"]]]:
+        """Three answers to each prompt: logits at a quarter of the network's resolution, and predicted IoU.
+
+        Args:
+            features: of the frame.
+            points: those of each prompt, x and y in the frame's pixels.
+            marks: what the points of every prompt are.
+
+        Yields:
+            The answers to `at_once` prompts at a time, so that memory is bounded.
+        """
+        h, w = features.size
+        scaled = points * (self.sam2.side / torch.tensor([w, h], dtype=torch.float32))
+        for group in torch.split(scaled, self.at_once) if len(scaled) else ():
+            yield self._decoded(features, group, marks)
+
+    def _decoded(
+        self, features: Sam2Features, points: Float[Tensor, "b k 2"], marks: Sequence[int]
+    ) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b 3"]]:
+        sam2, net = self.sam2, self.sam2.net
+        with torch.no_grad(), torch.autocast(sam2.device.type, torch.bfloat16, enabled=sam2.half):
+            at = points.to(sam2.device, sam2.dtype)[:, None]
+            labels = torch.tensor(marks, device=sam2.device, dtype=torch.int32).expand(len(points), 1, -1)
+            sparse, dense = net.prompt_encoder(at, labels, None, None)
+            coarse = features.coarse[None] + net.no_memory_embedding.view(1, -1, 1, 1)
+            logits, quality, *_ = net.mask_decoder(
+                image_embeddings=coarse.expand(len(points), -1, -1, -1),
+                image_positional_embeddings=net.get_image_wide_positional_embeddings().to(sam2.dtype),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=True,
+                high_resolution_features=[features.fine[None], features.medium[None]],
+            )
+        return logits[:, 0].float(), quality[:, 0].float().cpu()
+
+
+class TextSegmenter(Generic[Q]):
+    """What is named in words: a detector's boxes, and SAM 2's masks of them. Detections score as their boxes do."""
+
+    look_ahead = 0
+
+    def __init__(self, detector: Detector[Q], masker: Masker, prompts: Sequence[str], *, nms: float = 0.8) -> None:
+        """
+        Args:
+            detector: finds the boxes.
+            masker: makes masks of them.
+            prompts: what to find, one thing each; they are the categories, in this order.
+            nms: of two boxes that overlap by more (IoU), whatever they are, the one of higher score stays.
+
+        Raises:
+            InputError: the detector cannot read the prompts.
+        """
+        self.detector, self.masker, self.nms = detector, masker, nms
+        self.conf = self.low_conf = detector.threshold  # systems take what it gives
+        self.categories = tuple(prompts)
+        self.weights = {**detector.weights, **masker.weights}
+        self.description = f"text: {detector.description}, nms {nms:g}; {masker.description}"
+        self._query = detector.query(self.categories)
+
+    def empty(self) -> None:
+        """It remembers nothing."""
+
+    def segment(self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], None]:
+        """The detections of each frame, each for itself."""
+        return [self._found(frame) for frame in frames], None
+
+    def _found(self, frame: Frame) -> Detections:
+        boxes = self.detector.find(frame, self._query).within(frame.size)
+        boxes = boxes[box_nms(boxes.corners, boxes.scores, self.nms)]
+        if not len(boxes):
+            return Detections.none(frame.size)
+        found = Detections(self.masker.boxed(self.masker.look(frame), boxes.corners), boxes.scores, boxes.labels)
+        return found[found.masks.flatten(1).any(1)]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One of the masks that a grid of points gives, with its predicted IoU."""
+
+    mask: Rle
+    quality: float
+
+
+class EverythingSegmenter:
+    """SAM's automatic masks (Kirillov et al. 2023, appendix B) with SAM 2: a grid of points, three masks for each,
+    of which those stay that are good, stable and no twins. All are of one category; they score their predicted IoU.
+    """
+
+    categories: tuple[str, ...] = ("object",)
+    look_ahead = 0
+
+    def __init__(
+        self,
+        masker: Masker,
+        points_per_side: int = 32,
+        *,
+        quality: float = 0.88,
+        stability: float = 0.95,
+        offset: float = 1.0,
+        nms: float = 0.7,
+        smallest: int = 0,
+    ) -> None:
+        """
+        Args:
+            masker: makes the masks.
+            points_per_side: of the grid.
+            quality: masks stay whose predicted IoU is above this.
+            stability: and whose stability score is at least this.
+            offset: of the logits, in the stability score.
+            nms: of two masks whose boxes overlap by more (IoU), the one of higher predicted IoU stays.
+            smallest: pixels; smaller holes are filled and smaller islands removed. 0: masks stay as they are.
+        """
+        self.masker, self.points_per_side = masker, points_per_side
+        self.quality, self.stability, self.offset, self.nms, self.smallest = quality, stability, offset, nms, smallest
+        self.weights = masker.weights
+        self.description = f"everything: {points_per_side} points a side; {masker.description}"
+
+    def empty(self) -> None:
+        """It remembers nothing."""
+
+    def segment(self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], None]:
+        """The detections of each frame, each for itself."""
+        return [self._found(frame) for frame in frames], None
+
+    def _found(self, frame: Frame) -> Detections:
+        features, points = self.masker.look(frame), grid(self.points_per_side, frame.size)
+        answers = self.masker.answers(features, points[:, None], (INSIDE,))
+        found = [c for logits, quality in answers for c in self._candidates(logits, quality, frame.size)]
+        boxes = torch.tensor([c.mask.box for c in found], dtype=torch.float32).view(-1, 4)
+        scores = torch.tensor([c.quality for c in found])
+        kept = box_nms(boxes, scores, self.nms)
+        masks = stack([found[row].mask.decode() for row in kept.tolist()], frame.size)
+        return Detections(masks, scores[kept], torch.zeros(len(kept), dtype=torch.int64))
+
+    def _candidates(
+        self, logits: Float[Tensor, "b 3 s s"], quality: Float[Tensor, "b 3"], size: tuple[int, int]
+    ) -> Iterator[Candidate]:
+        """The good and stable ones, one by one at the frame's size and run lengths from then on."""
+        for row, k in (quality > self.quality).nonzero().tolist():
+            large = resize(logits[row, k][None], size)[0]
+            if stability_score(large, self.offset) >= self.stability:
+                mask = (large > 0).cpu()
+                yield Candidate(
+                    Rle.encode(tidied(mask, self.smallest) if self.smallest else mask), float(quality[row, k])
+                )
+
+
+def grid(side: int, size: tuple[int, int]) -> Float[Tensor, "n 2"]:
+    """`side` x `side` points (x, y) in a frame of `size` (h, w), in the middle of equal cells, row by row."""
+    at = (torch.arange(side) + 0.5) / side
+    y, x = torch.meshgrid(at * size[0], at * size[1], indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()], dim=1)
+
+
+def stability_score(logits: Float[Tensor, "h w"], offset: float) -> float:
+    """Mask IoU of the masks at the thresholds `offset` and `-offset` (SAM); 0 where both are empty."""
+    return float((logits > offset).sum() / (logits > -offset).sum().clamp(min=1))
+
+
+def tidied(mask: Bool[Tensor, "h w"], smallest: int) -> Bool[Tensor, "h w"]:
+    """A mask without holes of fewer than `smallest` pixels, then without such islands; the largest island stays."""
+    full = ~without_specks(~mask, smallest)
+    left = without_specks(full, smallest)
+    return left if left.any() else without_specks(full, largest_island(full))
+
+
+def without_specks(mask: Bool[Tensor, "h w"], smallest: int) -> Bool[Tensor, "h w"]:
+    """The connected parts (by sides and corners) of at least `smallest` pixels."""
+    parts, areas = islands(mask)
+    return torch.from_numpy((np.append(0, areas) >= smallest)[parts]) & mask
+
+
+def largest_island(mask: Bool[Tensor, "h w"]) -> int:
+    """Pixels in the largest connected part."""
+    return int(islands(mask)[1].max(initial=1))
+
+
+def islands(mask: Bool[Tensor, "h w"]) -> tuple[np.ndarray, np.ndarray]:
+    """The number of the connected part that each pixel is in (0: none), and the parts' areas from number 1 on."""
+    _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.numpy().astype(np.uint8), connectivity=8)
+    return parts, stats[1:, cv2.CC_STAT_AREA]

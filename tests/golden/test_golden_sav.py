@@ -1,0 +1,35 @@
+"""J and F of SA-V and of vos-benchmark against sav_benchmark.py: every object, the means, with and without the ends."""
+
+from __future__ import annotations
+
+import pytest
+from vos_sets import same, sets, unpacked
+
+from masklet.evaluate.sav import every, sav, vos_benchmark
+from masklet.evaluate.vos import semi_supervised
+
+RUNS = {
+    "sav": (sav, "gt", "pred", semi_supervised),
+    "sav_no_skip": (sav, "gt", "pred", every),
+    "multi": (vos_benchmark, "multi_gt", "multi_pred", semi_supervised),
+    "multi_no_skip": (vos_benchmark, "multi_gt", "multi_pred", every),
+}
+
+
+@pytest.fixture(scope="module", params=sets("sav"), ids=lambda p: p.name if p else "none")
+def golden(request, tmp_path_factory):
+    return unpacked(request.param, tmp_path_factory)
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_every_object_and_the_means(golden, run):
+    data, expected = golden
+    evaluate, truth, found, counted = RUNS[run]
+    report, wanted = evaluate(data / truth, data / found, counted=counted), expected[run]
+    for key in ("J&F", "J", "F"):
+        same(report.scores[key], wanted[key], key)
+    objects = {f"{video}/{i}": row for video, rows in wanted["per_object"].items() for i, row in rows.items()}
+    assert report.objects.keys() == objects.keys()
+    for name, (j, f) in objects.items():
+        same(report.objects[name]["J"], j, f"{name} J")
+        same(report.objects[name]["F"], f, f"{name} F")

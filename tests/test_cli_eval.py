@@ -1,0 +1,135 @@
+"""`masklet eval`: what it prints, what it writes, what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from masklet.cli import app
+from masklet.cli_eval import listed, written
+from masklet.core.errors import InputError
+from masklet.evaluate.report import Report, digest
+from masklet.evaluate.run import METRICS, tables
+from masklet.io.davis import palette
+
+SEQUENCES = {"boat": 2, "kite": 1}  # objects
+FRAMES = 6
+
+
+def page(sequence: str, t: int, shift: int = 0) -> np.ndarray:
+    labels = np.zeros((40, 60), np.uint8)
+    for o in range(SEQUENCES[sequence]):
+        labels[5 + 16 * o : 15 + 16 * o, 4 + 3 * t + shift : 20 + 3 * t + shift] = o + 1
+    return labels
+
+
+def written_to(folder: Path, shift: int = 0) -> Path:
+    for sequence in SEQUENCES:
+        (folder / sequence).mkdir(parents=True)
+        for t in range(FRAMES):
+            image = Image.fromarray(page(sequence, t, shift if sequence == "kite" else 0), mode="P")
+            image.putpalette(palette())
+            image.save(folder / sequence / f"{t:05d}.png")
+    return folder
+
+
+@pytest.fixture
+def davis(tmp_path: Path) -> Path:
+    root = tmp_path / "DAVIS"
+    written_to(root / "Annotations/480p")
+    (root / "ImageSets/2017").mkdir(parents=True)
+    (root / "ImageSets/2017/val.txt").write_text("\n".join(SEQUENCES))
+    return root
+
+
+def evaluated(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(app, ["eval", *map(str, arguments)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.output
+
+
+def test_a_perfect_answer_scores_one_and_the_file_says_how(davis: Path, tmp_path: Path) -> None:
+    code, text = evaluated("davis", "--gt", davis, "--pred", written_to(tmp_path / "pred"), "-o", tmp_path / "s.json")
+    assert code == 0 and "J&F" in text
+    saved = json.loads((tmp_path / "s.json").read_text())
+    assert saved["scores"]["J&F-Mean"] == pytest.approx(1.0)
+    assert saved["metric"] == "davis" and saved["version"] and saved["protocol"]
+    assert set(saved["videos"]) == set(SEQUENCES) and len(saved["objects"]) == 3
+    assert str(tmp_path / "pred") in saved["inputs"] and all(len(d) == 64 for d in saved["inputs"].values())
+
+
+def test_the_worst_come_first(davis: Path, tmp_path: Path) -> None:
+    pred = written_to(tmp_path / "pred", shift=9)
+    _, text = evaluated("davis", "--gt", davis, "--pred", pred, "--per-video")
+    table = text[text.index("videos, worst first") :]
+    assert table.index("kite") < table.index("boat")
+    assert "worst" not in evaluated("davis", "--gt", davis, "--pred", pred)[1]
+
+
+def test_only_the_named_videos(davis: Path, tmp_path: Path) -> None:
+    pred = written_to(tmp_path / "pred", shift=9)
+    (tmp_path / "list.txt").write_text("boat\n\n")
+    for names in ("boat", tmp_path / "list.txt"):
+        out = tmp_path / "s.json"
+        assert evaluated("davis", "--gt", davis, "--pred", pred, "--videos", names, "-o", out)[0] == 0
+        assert set(json.loads(out.read_text())["videos"]) == {"boat"}
+
+
+def test_quiet_says_nothing(davis: Path, tmp_path: Path) -> None:
+    assert evaluated("davis", "--gt", davis, "--pred", written_to(tmp_path / "pred"), "-q") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--gt", "GT", "--pred", "nowhere"), "--pred nowhere: there is no such"),
+        (("--gt", "nowhere", "--pred", "PRED"), "--gt nowhere: there is no such"),
+        (("--gt", "GT", "--pred", "PRED", "--unseen", "boat"), "no other metric takes it"),
+        (("--gt", "GT", "--pred", "PRED", "--videos", " ,"), "holds no name"),
+        (("--gt", "GT", "--pred", "PRED", "--videos", "train"), "train"),
+    ],
+)
+def test_bad_input_is_one_sentence(davis: Path, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
+    places = {"GT": str(davis), "PRED": str(written_to(tmp_path / "pred"))}
+    code, text = evaluated("davis", *(places.get(a, a) for a in arguments))
+    assert code == 2 and words in text and "Traceback" not in text
+
+
+def test_lvos_needs_the_list_of_unseen_videos(davis: Path) -> None:
+    assert "needs --unseen" in evaluated("lvos", "--gt", davis, "--pred", davis)[1]
+
+
+def test_an_unknown_metric_names_the_others() -> None:
+    code, text = evaluated("mota", "--gt", ".", "--pred", ".")
+    assert code == 2 and "tube-boundary" in text.replace("\n", "") and len(METRICS) == 19
+
+
+def test_names_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="cannot be read"):
+        listed("--videos", str(tmp_path / "x"))
+    assert listed("--videos", "") is None and listed("--videos", "a, b") == ["a", "b"]
+
+
+def test_numbers_as_a_reader_wants_them() -> None:
+    assert [written(v) for v in (None, 0.5, 1.0, 12.0, 55.123456, 0.0)] == ["-", "0.5", "1", "12", "55.123", "0"]
+
+
+def test_worst_rows_first_and_undefined_ones_last() -> None:
+    rows = {"a": {"AP": 0.5}, "b": {"AP": None}, "c": {"AP": 0.1}, "d": {}}
+    [table] = tables(Report("m", "p", {}, videos=rows), worst=3)
+    assert list(table.rows) == ["c", "a", "b"] and table.columns == ["AP"]
+
+
+def test_the_digest_of_a_folder_knows_names_and_contents(tmp_path: Path) -> None:
+    for name, files in {"a": {"x": "1", "y/z": "2"}, "b": {"x": "1", "y/z": "2"}, "c": {"x": "2", "y/z": "1"}}.items():
+        for file, text in files.items():
+            (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name / file).write_text(text)
+    a, b, c = (digest(tmp_path / name) for name in "abc")
+    assert a == b != c
