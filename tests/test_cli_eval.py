@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from masklet.cli import app
 from masklet.cli_eval import listed, written
 from masklet.core.errors import InputError
+from masklet.core.masks import Rle
+from masklet.core.result import Provenance, VideoResult
+from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.evaluate.report import Report, digest
 from masklet.evaluate.run import METRICS, tables
 from masklet.io.davis import palette
+from masklet.io.ytvis import write_ytvis_truth
 
 SEQUENCES = {"boat": 2, "kite": 1}  # objects
 FRAMES = 6
@@ -78,6 +84,36 @@ def test_only_the_named_videos(davis: Path, tmp_path: Path) -> None:
         out = tmp_path / "s.json"
         assert evaluated("davis", "--gt", davis, "--pred", pred, "--videos", names, "-o", out)[0] == 0
         assert set(json.loads(out.read_text())["videos"]) == {"boat"}
+
+
+def result_of(sequence: str) -> VideoResult:
+    masklets = []
+    for o in range(SEQUENCES[sequence]):
+        masks = {t: torch.from_numpy(page(sequence, t) == o + 1) for t in range(FRAMES)}
+        seen = {t: Sighting(Rle.encode(mask), Source.PROMPTED) for t, mask in masks.items()}
+        masklets.append(Masklet(o + 1, seen, label=0, score=0.5))
+    return VideoResult(sequence, (40, 60), FRAMES, 24.0, tuple(masklets), ("thing",), Provenance("track"))
+
+
+def test_what_run_wrote_is_put_into_the_form(davis: Path, tmp_path: Path) -> None:
+    for sequence in SEQUENCES:
+        (tmp_path / "out" / sequence).mkdir(parents=True)
+        result_of(sequence).save(tmp_path / "out" / sequence / "masklets.json")
+    code, _ = evaluated("davis", "--gt", davis, "--pred", tmp_path / "out", "-o", tmp_path / "s.json")
+    assert code == 0
+    assert json.loads((tmp_path / "s.json").read_text())["scores"]["J&F-Mean"] == pytest.approx(1.0)
+    write_ytvis_truth([result_of(s) for s in SEQUENCES], tmp_path / "gt.json")
+    code, _ = evaluated("ytvis", "--gt", tmp_path / "gt.json", "--pred", tmp_path / "out", "-o", tmp_path / "a.json")
+    assert code == 0
+    assert json.loads((tmp_path / "a.json").read_text())["scores"]["AP"] == pytest.approx(1.0)
+    code, text = evaluated("sav", "--gt", davis, "--pred", tmp_path / "out")
+    assert code == 2 and "sav: reads no masklets.json" in text
+
+
+def test_a_result_of_another_size_is_refused(davis: Path, tmp_path: Path) -> None:
+    replace(result_of("boat"), size=(20, 30), masklets=()).save(tmp_path / "masklets.json")
+    code, text = evaluated("davis", "--gt", davis, "--pred", tmp_path)
+    assert code == 2 and "30x20, not the 60x40" in text
 
 
 def test_quiet_says_nothing(davis: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from masklet.core.errors import InputError
+from masklet.evaluate.handed_in import handed_in
 from masklet.evaluate.report import Report
 from masklet.evaluate.run import METRICS, Table, tables
 from masklet.version import __version__
@@ -27,7 +28,7 @@ Metric = Enum("Metric", {name: name for name in METRICS}, type=str)  # type: ign
 def eval_command(
     metric: Annotated[Metric, typer.Argument(help="Whose definition.", show_choices=True)],
     gt: Annotated[Path, typer.Option(help="Ground truth, in the benchmark's own form.")],
-    pred: Annotated[Path, typer.Option(help="Predictions, in the form that is handed in.")],
+    pred: Annotated[Path, typer.Option(help="Predictions, as they are handed in or as masklet run wrote them.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write everything as JSON.")] = None,
     videos: Annotated[
         str, typer.Option(metavar="LIST", help="Only these: names with commas, or a file with one a line.")
@@ -43,10 +44,13 @@ def eval_command(
         for path, what in ((gt, "--gt"), (pred, "--pred")):
             if not path.exists():
                 raise InputError(f"{what} {path}: there is no such file or folder")
-        with bars(told, metric.value, "{task.fields[objects]} objects,") as watch:
-            report = replace(METRICS[metric.value](gt, pred, watch=watch, **options), metric=metric.value)
-        if out is not None:
-            report.save(out, __version__)
+        with (
+            handed_in(metric.value, gt, pred) as read,
+            bars(told, metric.value, "{task.fields[objects]} objects,") as watch,
+        ):
+            report = replace(METRICS[metric.value](gt, read, watch=watch, **options), metric=metric.value)
+            if out is not None:
+                report.save(out, __version__)
     except InputError as error:
         typer.echo(f"masklet: {error}", err=True)
         raise typer.Exit(2) from None
