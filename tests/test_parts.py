@@ -95,3 +95,51 @@ def test_devices() -> None:
         assert parts.found_device("auto") == torch.device("cpu")
         with pytest.raises(InputError, match="device cuda: not on this machine"):
             parts.found_device("cuda")
+
+
+@pytest.fixture
+def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine without weights."""
+    monkeypatch.setenv("MASKLET_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path
+
+
+def test_devas_network_by_name(nothing_here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"propagator deva: .* download https://github.com/.*DEVA-propagation.pth"):
+        parts.load_propagator("deva", Encoder())
+    with pytest.raises(InputError, match="no weight file"):
+        parts.load_propagator("deva:elsewhere.pth", Encoder())
+    asked: list[Any] = []
+    monkeypatch.setattr(parts.xmem, "load", lambda path, device: asked.append((path, str(device))))
+    (nothing_here / "deva").mkdir()
+    (nothing_here / "deva" / "DEVA-propagation.pth").touch()
+    parts.load_propagator("deva", Encoder(), "cpu")
+    parts.load_propagator("deva:other.pth", Encoder(), "cpu")
+    assert asked == [(nothing_here / "deva" / "DEVA-propagation.pth", "cpu"), (Path("other.pth"), "cpu")]
+
+
+@pytest.mark.parametrize(("name", "base"), [("everything", "sam2.1-tiny"), ("everything:sam2.1-large", "sam2.1-large")])
+def test_everything_by_name(name: str, base: str, nothing_here: Path) -> None:
+    with pytest.raises(InputError, match=rf"weights {base} are not on this machine"):
+        parts.load_segmenter(name, Encoder())
+
+
+def test_text_comes_first_then_sam2_then_the_detector(nothing_here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="names nothing"):
+        parts.load_text_segmenter("grounding-dino-tiny", " . ")
+    with pytest.raises(InputError, match="weights sam2.1-large are not on this machine"):
+        parts.load_text_segmenter("grounding-dino-tiny:sam2.1-large@512", "dog.", "cpu")
+    monkeypatch.setattr(parts, "load_masker", lambda name, device: name)
+    with pytest.raises(InputError, match="weights grounding-dino-tiny are not on this machine"):
+        parts.load_text_segmenter("grounding-dino-tiny", "dog.", "cpu")
+    with pytest.raises(InputError, match="say what to find"):
+        parts.load_segmenter("owlv2-base", Encoder())
+
+
+def test_mask2former_by_name(nothing_here: Path) -> None:
+    with pytest.raises(InputError, match="weights facebook/mask2former-x are not on this machine"):
+        parts.load_segmenter("facebook/mask2former-x", Encoder())
+    for side in ("x", "0", "9999"):
+        with pytest.raises(InputError, match="the short side after @ must be"):
+            parts.load_segmenter(f"facebook/mask2former-x@{side}", Encoder())
