@@ -18,6 +18,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/cost.py
 	@$(BIN)/python benchmarks/sam2.py
 	@$(BIN)/python benchmarks/deva.py
+	@$(BIN)/python benchmarks/dvis.py
 
 bench-davis: $(READY)
 	@$(BIN)/python benchmarks/davis.py --out out/davis.json

@@ -109,3 +109,15 @@ def test_a_stream_is_of_frames(frames: Any) -> None:
 def test_a_segmenters_name_longer_than_a_file_can_have() -> None:
     with pytest.raises(masklet.InputError, match="neither a segmenter"):
         load_segmenter("a" * 5000, Encoder())
+
+
+@pytest.mark.parametrize("system", ["minvis", "dvis", "dvis-offline"])
+def test_systems_of_queries_need_a_mask2former(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKLET_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(masklet.InputError, match=f"{system} needs the weights of a Mask2Former: --segmenter"):
+        masklet.load(system, window=2)
+    with pytest.raises(masklet.InputError, match="weights facebook/mask2former-x are not on this machine"):
+        masklet.load(system, segmenter="facebook/mask2former-x")
+    with pytest.raises(masklet.InputError, match="window = 0"):
+        masklet.load(system, window=0)

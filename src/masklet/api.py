@@ -22,16 +22,19 @@ from masklet.core.result import VideoResult
 from masklet.io.video import frames_of, open_video
 from masklet.models.encoder import Encoder
 from masklet.parts import chosen, load_propagator, load_segmenter, load_text_segmenter
+from masklet.queries import QUERY_SYSTEMS, load_queries
 from masklet.systems import deva, deva_offline, sam2bmp
 from masklet.systems.deva import Deva
 from masklet.systems.deva_offline import Detected, DevaOffline
+from masklet.systems.dvis import DvisRefined
 from masklet.systems.sam2bmp import Sam2Bmp
+from masklet.systems.slot_loop import Online
 from masklet.systems.track import Prompts, Track
 from masklet.version import __version__
 
 LARGEST = 2**53  # of a setting: what JSON keeps exactly
 
-System = Sam2Bmp[Any, Any, Any] | Deva[Any, Any, Any] | DevaOffline[Any, Any]
+System = Sam2Bmp[Any, Any, Any] | Deva[Any, Any, Any] | DevaOffline[Any, Any] | Online[Any] | DvisRefined[Any]
 
 
 class Kind(NamedTuple):
@@ -71,7 +74,8 @@ def load(
     """A system made of parts, by their names.
 
     Args:
-        system: "sam2bmp"; "deva"; or "deva-offline", which follows one object of each of the segmenter's categories.
+        system: "sam2bmp"; "deva"; or "deva-offline", which follows one object of each of the segmenter's categories;
+            "minvis", "dvis" and "dvis-offline", which need no propagator (see `queries.load_queries`).
         segmenter: "motion", which is what is taken for None; "everything"; a text detector; or the path of detections
             made elsewhere (see `parts.load_segmenter` and `models.precomputed`).
         text: what to find, such as "dog. red car."; with it None is "grounding-dino-tiny" (see
@@ -85,7 +89,11 @@ def load(
     Raises:
         InputError: a name or a setting does not exist, or a value is not of its kind.
     """
-    kind = SYSTEMS[chosen("system", system, SYSTEMS)]
+    chosen("system", system, (*SYSTEMS, *QUERY_SYSTEMS))
+    if system in QUERY_SYSTEMS:
+        own = QUERY_SYSTEMS[system]
+        return load_queries(system, segmenter, device, own(**checked_settings(settings, own)))
+    kind = SYSTEMS[system]
     checked = checked_settings(settings, kind.settings)
     encoder = Encoder()
     finder: Segmenter[Any]
@@ -94,8 +102,8 @@ def load(
     else:
         finder = load_segmenter(segmenter or "motion", encoder, device)
     carrier = load_propagator(propagator, encoder, device)
-    own = {f.name: getattr(finder, f.name) for f in fields(kind.settings) if hasattr(finder, f.name)}
-    return kind.system(finder, carrier, kind.settings(**{**own, **checked}))
+    asked = {f.name: getattr(finder, f.name) for f in fields(kind.settings) if hasattr(finder, f.name)}
+    return kind.system(finder, carrier, kind.settings(**{**asked, **checked}))
 
 
 def segment(
@@ -181,7 +189,7 @@ def stream(
     """
     if isinstance(frames, str | bytes | Path) or not isinstance(frames, Iterable):
         raise InputError(f"stream: {frames!r} are no frames; give RGB pictures one by one, or a file to `segment`")
-    live = SYSTEMS[chosen("system", system, SYSTEMS)].live
+    live = SYSTEMS[system].live if system in SYSTEMS else {}
     made = load(system, segmenter=segmenter, text=text, propagator=propagator, device=device, **{**live, **settings})
     if isinstance(made, DevaOffline):
         raise InputError(f"stream: {system} needs the whole video before it answers; take deva, or `segment`")

@@ -65,7 +65,7 @@ def run_command(
         typer.Argument(help="Video files, folders of frames, globs, or - for an image stream."),
     ],
     out: Out,
-    system: Annotated[str, typer.Option(help="sam2bmp, deva or deva-offline.")] = "sam2bmp",
+    system: Annotated[str, typer.Option(help="sam2bmp, deva, deva-offline, minvis, dvis or dvis-offline.")] = "sam2bmp",
     segmenter: Annotated[
         str | None, typer.Option(help="motion; everything; a COCO results json, or a folder of label PNGs.")
     ] = None,
@@ -74,6 +74,7 @@ def run_command(
     ] = "",
     propagator: PropagatorName = "affinity",
     device: DeviceName = Device("auto"),  # noqa: B008
+    window: Annotated[int | None, typer.Option(help="Frames at once (minvis, dvis, dvis-offline).")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the system.")
     ] = None,
@@ -86,7 +87,7 @@ def run_command(
     """Find, segment, track and complete every object of each video."""
     reporter = reporter_for(quiet, json_log)
     with told(reporter):
-        chosen = parsed_settings(set_ or [])
+        chosen = parsed_settings(set_ or []) | ({"window": window} if window else {})
         made = load(system, segmenter=segmenter, text=text, propagator=propagator, device=device.value, **chosen)
         paths = [path for given in source for path in sources(given)]
         there = folders(paths, out, overwrite, [segmenter] if segmenter else [])

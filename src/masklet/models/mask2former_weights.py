@@ -92,8 +92,11 @@ def located(name: str | Path) -> tuple[Path, Mapping[str, str]]:
 def is_mask2former(name: str) -> bool:
     """Whether a name means weights for `build`: a name with "mask2former" in it, a folder with a config, or a file."""
     path = Path(name).expanduser()
-    if path.suffix in CHECKPOINTS or (path / CONFIG).is_file():
-        return True
+    try:
+        if path.suffix in CHECKPOINTS or (path / CONFIG).is_file():
+            return True
+    except OSError:  # no file can have such a name
+        return False
     return MODEL_TYPE in name and not path.exists() and (bool(HUB_ID.fullmatch(name)) or "/" not in name)
 
 

@@ -1,0 +1,184 @@
+"""DVIS's referring tracker (Zhang et al. 2023, 3.2): takes the queries of each frame to where the tracks were.
+
+Layer by layer, referring cross-attention looks at the frame's queries with the tracks' last outputs, but adds what it
+finds to the frame's own, matched queries: association is treated as taking the noise out of a matching. Parameters
+have the released weights' names and shapes. Where paper and program differ: docs/dvis.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from masklet.core.alignment import Aligner, TrackedSlots, aligned, aligned_as_released
+from masklet.core.slots import FrameSlots
+from masklet.nn.query_layers import CrossAttention, FeedForward, Mlp, SelfAttention, initialised, loaded, sizes
+
+
+@dataclass(frozen=True)
+class TrackerSettings:
+    """What a tracker is built of. The kind of weights decides `matching`: official ones need "released"."""
+
+    classes: int
+    width: int = 256
+    heads: int = 8
+    hidden: int = 2048  # of the feed-forward layers
+    layers: int = 6
+    mask_width: int = 256  # channels of the segmenter's pixel features
+    matching: Literal["paper", "released"] = "paper"  # released: the inverse permutation
+    initial: Literal["matched", "previous", "zero"] = "matched"  # what is denoised (Table 6)
+    attention: Literal["referring", "standard"] = "referring"  # Table 7
+
+
+@dataclass(frozen=True)
+class TrackerMemory:
+    """All that the next frame needs of the frames before it."""
+
+    matched: Float[Tensor, "n c"]  # the segmenter's queries of the last frame, in the tracks' order
+    output: Float[Tensor, "n c"]  # the tracker's of the last frame, before the last norm
+
+
+class ReferringCrossAttention(CrossAttention):
+    """DVIS eq. 2: looks with one set of vectors, and adds what it finds to another."""
+
+    def forward(  # type: ignore[override]  # three roles where attention has two
+        self, identity: Float[Tensor, "*b n c"], reference: Float[Tensor, "*b n c"], frame: Float[Tensor, "*b m c"]
+    ) -> Float[Tensor, "*b n c"]:
+        """`identity` is kept, `reference` looks, at `frame`."""
+        normed: Tensor = self.norm(identity + self.multihead_attn(reference, frame, frame, need_weights=False)[0])
+        return normed
+
+
+class StandardCrossAttention(ReferringCrossAttention):
+    """The ablation of Table 7: what is kept is what looks. The tracks' last outputs come in as initial value only."""
+
+    def forward(  # type: ignore[override]
+        self, identity: Float[Tensor, "*b n c"], reference: Float[Tensor, "*b n c"], frame: Float[Tensor, "*b m c"]
+    ) -> Float[Tensor, "*b n c"]:
+        """`identity` is kept and looks, at `frame`."""
+        return super().forward(identity, identity, frame)
+
+
+ALIGNERS: Mapping[str, Aligner] = {"paper": aligned, "released": aligned_as_released}
+ATTENTIONS = {"referring": ReferringCrossAttention, "standard": StandardCrossAttention}
+INITIALS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "matched": lambda matched, output: matched,
+    "previous": lambda matched, output: output,
+    "zero": lambda matched, output: torch.zeros_like(matched),
+}
+
+
+class ReferringTracker(nn.Module):
+    """The network; with `follow`, `dense` and `masks` it is a SlotTracker, its memory a TrackerMemory."""
+
+    def __init__(self, settings: TrackerSettings) -> None:
+        super().__init__()
+        at = self.settings = settings
+        self._align, self._initial = ALIGNERS[at.matching], INITIALS[at.initial]
+        times, cross = range(at.layers), ATTENTIONS[at.attention]
+        self.transformer_self_attention_layers = nn.ModuleList(SelfAttention(at.width, at.heads) for _ in times)
+        self.transformer_cross_attention_layers = nn.ModuleList(cross(at.width, at.heads) for _ in times)
+        self.transformer_ffn_layers = nn.ModuleList(FeedForward(at.width, at.hidden) for _ in times)
+        initialised(self)
+        self.decoder_norm = nn.LayerNorm(at.width)
+        self.class_embed = nn.Linear(at.width, at.classes + 1)
+        self.mask_embed = Mlp(at.width, at.mask_width)
+
+    def forward(
+        self, queries: Float[Tensor, "t n c"], memory: TrackerMemory | None = None
+    ) -> tuple[Float[Tensor, "l t n c"], Int64[Tensor, "t n"], TrackerMemory]:
+        """The tracks through a clip: each layer's normed output, the slots that they continue, and the memory."""
+        outputs, orders = [], []
+        for frame in queries:
+            output, order, memory = self.step(memory, frame)
+            outputs.append(output)
+            orders.append(order)
+        assert memory is not None  # a clip has a frame
+        normed: Tensor = self.decoder_norm(torch.stack(outputs, 1))
+        return normed, torch.stack(orders), memory
+
+    def step(
+        self, memory: TrackerMemory | None, queries: Float[Tensor, "n c"]
+    ) -> tuple[Float[Tensor, "l n c"], Int64[Tensor, " n"], TrackerMemory]:
+        """One frame: each layer's output before the norm, the slots that the tracks continue, and the memory."""
+        if memory is None:
+            order, outputs = torch.arange(len(queries), device=queries.device), self._denoised(queries, None, queries)
+        else:
+            order = self._align(memory.matched, queries)
+            start = self._initial(queries[order], memory.output)
+            outputs = self._denoised(start, memory.output, queries)
+        return torch.stack(outputs), order, TrackerMemory(queries[order], outputs[-1])
+
+    def alone(self, queries: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
+        """Every frame as if it were a video's first, in the segmenter's order: what the refiner looks at."""
+        normed: Tensor = self.decoder_norm(self._denoised(queries, None, queries)[-1])
+        return normed
+
+    def _denoised(
+        self,
+        x: Float[Tensor, "*b n c"],
+        reference: Float[Tensor, "*b n c"] | None,
+        frame: Float[Tensor, "*b m c"],
+    ) -> list[Float[Tensor, "*b n c"]]:
+        """Each layer's output. Where there is no frame before, the tracks are their own reference."""
+        outputs = []
+        layers = (
+            self.transformer_cross_attention_layers,
+            self.transformer_self_attention_layers,
+            self.transformer_ffn_layers,
+        )
+        for cross, own, feed in zip(*layers, strict=True):
+            x = feed(own(cross(x, x if reference is None else reference, frame)))
+            outputs.append(x)
+        return outputs
+
+    def classify(self, normed: Float[Tensor, "*b n c"]) -> Float[Tensor, "*b n k1"]:
+        """Class logits of normed outputs, the last class being no object."""
+        logits: Tensor = self.class_embed(normed)
+        return logits
+
+    def predict_masks(
+        self, normed: Float[Tensor, "n c"], pixel_features: Float[Tensor, "d h w"]
+    ) -> Float[Tensor, "n h w"]:
+        """Mask logits of one frame's normed outputs."""
+        return torch.einsum("nd,dhw->nhw", self.mask_embed(normed), pixel_features)
+
+    @torch.no_grad()
+    def follow(self, memory: TrackerMemory | None, slots: FrameSlots) -> tuple[TrackedSlots, TrackerMemory]:
+        """One frame of a video (t = 1)."""
+        outputs, order, memory = self.step(memory, slots.queries[0])
+        normed = self.decoder_norm(outputs[-1])
+        return TrackedSlots(normed, self.classify(normed), order), memory
+
+    @torch.no_grad()
+    def context(self, slots: FrameSlots) -> Float[Tensor, "t n c"]:
+        """What the refiner looks at in each frame."""
+        return self.alone(slots.queries)
+
+    def dense(self, slots: FrameSlots) -> Float[Tensor, "t d h w"]:
+        """The pixel features."""
+        return slots.pixel_features
+
+    @torch.no_grad()
+    def masks(self, tracked: TrackedSlots, dense: Float[Tensor, "d h w"]) -> Float[Tensor, "n h w"]:
+        """Mask logits of tracks in one frame."""
+        on = self.class_embed.weight.device
+        return self.predict_masks(tracked.queries.to(on), dense.to(on))
+
+
+def released_tracker(state: Mapping[str, Tensor], heads: int = 8) -> ReferringTracker:
+    """The tracker of an official checkpoint, with the matching that its weights were trained with.
+
+    Args:
+        state: its weights, by their names within the tracker.
+        heads: of attention, which weights do not tell.
+
+    Raises InputError where they are not a tracker's.
+    """
+    settings = TrackerSettings(heads=heads, matching="released", **sizes(state, "tracker"))
+    return loaded(ReferringTracker(settings), state, "tracker")

@@ -1,0 +1,222 @@
+"""From slots to masklets: the post-processing of MinVIS and DVIS for instances, panoptic and semantic segmentation.
+
+What a slot is called is decided over the whole video and comes first; then mask logits arrive frame by frame and leave
+as run lengths.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as nnf
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from masklet.core.errors import InputError
+from masklet.core.features import MIB
+from masklet.core.masks import Rle, resize
+from masklet.core.tracks import Masklet, Sighting, Source
+
+AT_ONCE = 8  # maps at the video's size that exist at once
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is asked for, with the released programs' numbers."""
+
+    task: Literal["instance", "panoptic", "semantic"] = "instance"
+    top: int = 20  # instance: pairs of slot and category that are answered (10 for YouTube-VIS, 20 for OVIS)
+    min_score: float = 0.0  # instance: pairs below it are not
+    repeats: bool = True  # instance: a slot may be answered under several categories (as released)
+    conf: float = 0.8  # panoptic: slots above it take part
+    overlap: float = 0.8  # panoptic: share of its own pixels that a segment must win over the video
+    stuff: tuple[str, ...] = ()  # panoptic: categories that are stuff, all others being things
+    window: int = 1  # frames that the segmenter sees at once, and by which a live answer may be late
+    feature_memory: int = 64 * MIB  # bytes of features kept in memory until the masks are made
+    feature_disk: int = 4096 * MIB  # bytes more on disk; beyond both, features are computed again
+
+    def __post_init__(self) -> None:
+        if self.window < 1 or self.top < 1:
+            raise InputError(f"window = {self.window} and top = {self.top}: both count, from 1 on")
+
+    def check(self, categories: Sequence[str]) -> None:
+        """Raises InputError where `stuff` names what the segmenter does not know."""
+        unknown = set(self.stuff) - set(categories)
+        if unknown:
+            raise InputError(f"stuff: no category {', '.join(sorted(unknown))}; it has {', '.join(categories)}")
+
+
+@dataclass(frozen=True)
+class View:
+    """From mask logits to the video's pixels."""
+
+    inside: tuple[int, int]  # h, w of the image in the padded input of 4 h x 4 w pixels
+    size: tuple[int, int]  # h, w of the video
+
+    def cut(self, maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h2 w2"]:
+        """At the size of the segmenter's input, the padding cut off."""
+        padded = resize(maps, (4 * maps.shape[1], 4 * maps.shape[2]))
+        return padded[:, : self.inside[0], : self.inside[1]]
+
+    def masks(self, logits: Float[Tensor, "n h w"]) -> Bool[Tensor, "n H W"]:
+        """Pixels of positive logit at the video's size."""
+        parts = [resize(self.cut(part), self.size) > 0 for part in torch.split(logits, AT_ONCE)]
+        return torch.cat(parts) if parts else torch.zeros(0, *self.size, dtype=torch.bool)
+
+    def soft(self, logits: Float[Tensor, "n h w"]) -> Float[Tensor, "n H W"]:
+        """Probabilities at the video's size; the last resizing comes after the sigmoid, as released."""
+        parts = [resize(self.cut(part).sigmoid(), self.size) for part in torch.split(logits, AT_ONCE)]
+        return torch.cat(parts) if parts else torch.zeros(0, *self.size)
+
+
+class Answer(Protocol):
+    """One task's masklets, in the making."""
+
+    slots: tuple[int, ...]  # whose masks are wanted
+
+    def add(self, frame: int, logits: Float[Tensor, "n h w"], view: View) -> None:
+        """One frame's mask logits of these slots."""
+        ...
+
+    def masklets(self) -> tuple[Masklet, ...]:
+        """Of all frames so far. A thing's id is its slot's number, counted from 1."""
+        ...
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A slot under one category."""
+
+    slot: int
+    label: int
+    score: float
+    id: int
+
+
+class Instances:
+    """The best pairs of slot and category; masks may overlap."""
+
+    def __init__(self, probabilities: Float[Tensor, "n k1"], settings: Settings) -> None:
+        self.pairs = best_pairs(probabilities, settings)
+        self.slots = tuple(dict.fromkeys(p.slot for p in self.pairs))
+        self._seen: dict[int, dict[int, Rle]] = defaultdict(dict)
+
+    def add(self, frame: int, logits: Float[Tensor, "n h w"], view: View) -> None:
+        """What lies above 0 is inside."""
+        for slot, mask in zip(self.slots, view.masks(logits), strict=True):
+            self._seen[slot][frame] = Rle.encode(mask)
+
+    def masklets(self) -> tuple[Masklet, ...]:
+        """In the order of their scores; without those that have no pixel in any frame."""
+        made = [masklet(p.id, self._seen[p.slot], p.label, p.score, True) for p in self.pairs]
+        return tuple(m for m in made if m.sightings)
+
+
+def best_pairs(probabilities: Float[Tensor, "n k1"], at: Settings) -> list[Pair]:
+    """The `top` pairs of slot and category, best first; a slot's second pair has an id of its own."""
+    scores = probabilities[:, :-1]
+    if not at.repeats:
+        first = nnf.one_hot(scores.argmax(1), scores.shape[1]).bool()
+        scores = torch.where(first, scores, -1.0)
+    best = scores.flatten().sort(descending=True, stable=True)
+    n, k = scores.shape
+    pairs, times = [], defaultdict[int, int](int)
+    for score, where in zip(best.values[: at.top].tolist(), best.indices[: at.top].tolist(), strict=True):
+        slot, label = divmod(where, k)
+        if score >= max(at.min_score, 0.0):
+            pairs.append(Pair(slot, label, score, times[slot] * n + slot + 1))
+            times[slot] += 1
+    return pairs
+
+
+def masklet(id: int, seen: dict[int, Rle], label: int, score: float, thing: bool) -> Masklet:
+    """A masklet of what is seen; empty masks are none."""
+    sightings = {t: Sighting(m, Source.DETECTED, score, label, 1.0) for t, m in sorted(seen.items()) if m.area}
+    return Masklet(id, sightings, label, score, thing)
+
+
+class Panoptic:
+    """Every pixel to at most one segment; segments of one stuff category are one."""
+
+    def __init__(self, probabilities: Float[Tensor, "n k1"], stuff: frozenset[int], settings: Settings) -> None:
+        scores, labels = probabilities.max(1)
+        kept = (labels != probabilities.shape[1] - 1) & (scores > settings.conf)
+        self.slots = tuple(int(n) for n in kept.nonzero()[:, 0])
+        self._labels, self._scores = labels[kept].tolist(), scores[kept].cpu()
+        self._stuff, self._overlap, self._all = stuff, settings.overlap, len(probabilities)
+        self._won, self._own = torch.zeros(2, len(self.slots), dtype=torch.float64)
+        self._seen: list[dict[int, Rle]] = [{} for _ in self.slots]
+
+    def add(self, frame: int, logits: Float[Tensor, "n h w"], view: View) -> None:
+        """A pixel goes where score x probability is greatest, and is seen if the probability is half or more."""
+        if not self.slots:
+            return
+        soft = view.soft(logits).cpu()
+        winner, own = (soft * self._scores[:, None, None]).argmax(0), soft >= 0.5
+        won = winner == torch.arange(len(soft))[:, None, None]
+        self._won += won.flatten(1).sum(1)
+        self._own += own.flatten(1).sum(1)
+        for seen, mask in zip(self._seen, won & own, strict=True):
+            seen[frame] = Rle.encode(mask)
+
+    def masklets(self) -> tuple[Masklet, ...]:
+        """Without segments that others have covered; decided over the whole video."""
+        made: dict[int, Masklet] = {}
+        for row in (self._won / self._own.clamp(min=1) >= self._overlap).nonzero()[:, 0].tolist():
+            label, score = self._labels[row], float(self._scores[row])
+            thing = label not in self._stuff
+            id = self.slots[row] + 1 if thing else self._all + label + 1
+            new = masklet(id, self._seen[row], label, score, thing)
+            made[id] = united(made[id], new) if id in made else new
+        return tuple(m for m in made.values() if m.sightings)
+
+
+def united(one: Masklet, other: Masklet) -> Masklet:
+    """Two segments of one stuff category, in whose frames no pixel is in both."""
+    seen = {t: s.mask for t, s in one.sightings.items()}
+    for t, s in other.sightings.items():
+        seen[t] = Rle.encode(seen[t].decode() | s.mask.decode()) if t in seen else s.mask
+    return masklet(one.id, seen, one.label, max(one.score, other.score), one.is_thing)
+
+
+class Semantic:
+    """Every pixel to the category for which score x probability, summed over all slots, is greatest."""
+
+    def __init__(self, probabilities: Float[Tensor, "n k1"]) -> None:
+        self.slots = tuple(range(len(probabilities)))
+        self._scores = probabilities[:, :-1].cpu()
+        self._seen: dict[int, dict[int, Rle]] = defaultdict(dict)
+
+    def add(self, frame: int, logits: Float[Tensor, "n h w"], view: View) -> None:
+        """One masklet for each category that has a pixel."""
+        labels = self._map(view.soft(logits).cpu())
+        for label in torch.unique(labels).tolist():
+            self._seen[label][frame] = Rle.encode(labels == label)
+
+    def _map(self, soft: Float[Tensor, "n h w"]) -> Int64[Tensor, "h w"]:
+        """The category of every pixel, a few rows at a time: all categories of all pixels would be too much."""
+        rows = torch.split(soft, 64, 1)
+        return torch.cat([torch.einsum("nk,nhw->khw", self._scores, part).argmax(0) for part in rows])
+
+    def masklets(self) -> tuple[Masklet, ...]:
+        """One for each category, its id being the category's number, counted from 1; none is a thing."""
+        best = self._scores.amax(0)
+        return tuple(masklet(k + 1, seen, k, float(best[k]), False) for k, seen in sorted(self._seen.items()))
+
+
+def answer(probabilities: Float[Tensor, "n k1"], categories: Sequence[str], settings: Settings) -> Answer:
+    """What the settings ask for, from each slot's probability of each category and, last, of no object."""
+    if settings.task == "instance":
+        return Instances(probabilities, settings)
+    if settings.task == "semantic":
+        return Semantic(probabilities)
+    return Panoptic(probabilities, frozenset(categories.index(c) for c in settings.stuff), settings)
+
+
+def mean_probabilities(logits: Float[Tensor, "t n k1"]) -> Float[Tensor, "n k1"]:
+    """Class logits are averaged over time before they become probabilities (MinVIS and DVIS)."""
+    return logits.mean(0).softmax(-1)
