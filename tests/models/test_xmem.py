@@ -21,7 +21,7 @@ from masklet.core.errors import InputError
 from masklet.core.features import nbytes
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Clicks, Point, Prediction
-from masklet.core.protocols import Propagator
+from masklet.core.protocols import Carrier, Propagator
 from masklet.models.xmem import MEAN, STD, SURE, Xmem, XmemFeatures, load, network
 from masklet.models.xmem_memory import Decoded, Limits, XmemMemory
 from masklet.nn.xmem import VALUE, XmemNet, aggregated
@@ -307,6 +307,14 @@ def test_others_stay_soft_without_what_is_claimed() -> None:
     together = aggregated(torch.stack([believed * (told == 0), told])).softmax(0)
     torch.testing.assert_close(memory.traces[1].mask, together[1])
     torch.testing.assert_close(memory.traces[2].mask, told, rtol=0, atol=1e-6)
+
+
+def test_carrying_is_prompting_and_predicting() -> None:
+    model = xmem()
+    memory, _ = model.prompt(model.empty(), seen(0), {1: A, 4: C})
+    long, short = model.predict(memory, seen(2)), model.carry({1: A, 4: C}, seen(0), seen(2))
+    assert isinstance(model, Carrier) and short.ids == long.ids == (1, 4) and short.tokens is None
+    assert torch.equal(short.logits, long.logits) and torch.equal(short.presence, long.presence)
 
 
 def test_soft_masks_are_fitted_to_the_network() -> None:

@@ -20,6 +20,7 @@ from masklet.core.slots import FrameSlots
 
 F = TypeVar("F")  # one frame's features
 M = TypeVar("M")  # a memory
+Seen = TypeVar("Seen", contravariant=True)  # one frame's features, where they are only taken
 
 
 @runtime_checkable
@@ -73,6 +74,15 @@ class Propagator(Protocol[F, M]):
 
     def branch(self, memory: M, origins: Mapping[int, int]) -> M:
         """The memory of the objects {new id: old id} alone; one old id may live on under several new ones."""
+        ...
+
+
+@runtime_checkable
+class Carrier(Protocol[Seen]):
+    """A propagator that has a cheaper way to see where one frame's masks are in another (DEVA 3.2.1)."""
+
+    def carry(self, masks: Mapping[int, Tensor], source: Seen, target: Seen) -> Prediction:
+        """As `prompt` on an empty memory in `source`, and `predict` in `target`."""
         ...
 
 

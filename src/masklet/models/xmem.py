@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as nnf
@@ -128,6 +128,15 @@ class Xmem:
         belief = Prediction(ids, ahead.cpu()[:, None], quality.cpu()[:, None], presence.cpu()[:, None], left.tokens())
         self._last = memory, features, belief
         return belief
+
+    @_inferred
+    def carry(self, masks: Mapping[int, Bool[Tensor, "h w"]], source: XmemFeatures, target: XmemFeatures) -> Prediction:
+        """One frame's masks in another, by a memory of that frame alone: as `prompt` and `predict`, without tokens."""
+        memory, _ = self.prompt(self.empty(), source, masks)
+        logits = self._glimpsed(target, memory, self._read(memory, target)[0])
+        ahead = target.canvas.crop(margins(enlarged(aggregated(logits.sigmoid())[None], 4)[0])[1:]).cpu()
+        presence = ahead.amax((1, 2))[:, None]
+        return Prediction(tuple(memory.traces), ahead[:, None], torch.ones_like(presence), presence)
 
     @_inferred
     def commit(self, memory: XmemMemory, features: XmemFeatures, belief: Prediction) -> XmemMemory:
@@ -290,18 +299,38 @@ class Xmem:
         self, features: XmemFeatures, memory: XmemMemory, readouts: Mapping[int, Float[Tensor, "p v"]]
     ) -> tuple[Float[Tensor, "n h4 w4"], Float[Tensor, "n v h w"]]:
         """Logits of every object by itself, at stride 4, and the sensory states after."""
-        grid = features.coarse.shape[2:]
 
         def decoded(ids: Sequence[int]) -> tuple[Tensor, Tensor]:
-            readout = torch.stack([readouts[id].T.reshape(-1, *grid) for id in ids])
-            traces = [memory.traces[id] for id in ids]
-            state = torch.stack([t.sensory for t in traces]), torch.stack([t.mask for t in traces])
             with self._half():
-                logits, sensory = self.net.mask_decoder(features.coarse, features.skips, readout, *state)
+                logits, sensory = self.net.mask_decoder(*self._decodable(features, memory, readouts, ids))
             return logits, sensory
 
         answers = self._each(decoded, tuple(memory.traces))
         return torch.cat([a[0] for a in answers]), torch.cat([a[1] for a in answers])
+
+    def _glimpsed(
+        self, features: XmemFeatures, memory: XmemMemory, readouts: Mapping[int, Float[Tensor, "p v"]]
+    ) -> Float[Tensor, "n h4 w4"]:
+        """The logits of `_decode` alone."""
+
+        def looked(ids: Sequence[int]) -> Tensor:
+            with self._half():
+                return self.net.mask_decoder.look(*self._decodable(features, memory, readouts, ids))[0]
+
+        return torch.cat(self._each(looked, tuple(memory.traces)))
+
+    def _decodable(
+        self,
+        features: XmemFeatures,
+        memory: XmemMemory,
+        readouts: Mapping[int, Float[Tensor, "p v"]],
+        ids: Sequence[int],
+    ) -> tuple[Any, ...]:
+        """What the decoder is given of some objects."""
+        readout = torch.stack([readouts[id].T.reshape(-1, *features.coarse.shape[2:]) for id in ids])
+        traces = [memory.traces[id] for id in ids]
+        state = torch.stack([t.sensory for t in traces]), torch.stack([t.mask for t in traces])
+        return features.coarse, features.skips, readout, *state
 
     def _memorised(
         self, features: XmemFeatures, traces: Mapping[int, Trace]

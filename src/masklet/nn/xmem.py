@@ -347,13 +347,24 @@ class MaskDecoder(nn.Module):
         last: Float[Tensor, "b y x"],
     ) -> tuple[Float[Tensor, "b h4 w4"], Float[Tensor, "b v h w"]]:
         """Logits at stride 4, each object by itself, and the sensory states after their update."""
+        logits, scales = self.look(f16, skips, readout, sensory, last)
+        return logits, self.sensory_update(*scales, sensory)
+
+    def look(
+        self,
+        f16: Float[Tensor, "1 c h w"],
+        skips: tuple[Tensor, Tensor],
+        readout: Float[Tensor, "b v h w"],
+        sensory: Float[Tensor, "b v h w"],
+        last: Float[Tensor, "b y x"],
+    ) -> tuple[Float[Tensor, "b h4 w4"], tuple[Tensor, Tensor, Tensor]]:
+        """Logits alone, and what the sensory states are updated from: a quarter of the time is spared."""
         before = nnf.avg_pool2d(last[:, None], STRIDE)
         g16 = self.fuser(f16, readout + self.sensory_compress(torch.cat([sensory, before], 1)))
         g8 = self.up_16_8(skips[0], g16)
         g4 = self.up_8_4(skips[1], g8)
         logits = self.pred(nnf.relu(g4))
-        sensory = self.sensory_update(g16, g8, torch.cat([g4, logits], 1), sensory)
-        return logits[:, 0].float(), sensory
+        return logits[:, 0].float(), (g16, g8, torch.cat([g4, logits], 1))
 
 
 class XmemNet(nn.Module):

@@ -21,7 +21,7 @@ from masklet.core.features import FeatureStore
 from masklet.core.frames import Frame, Video, with_future
 from masklet.core.instances import Detections, FrameMasks, Prediction
 from masklet.core.masks import Rle, mask_nms, paint, resize, stack
-from masklet.core.protocols import Propagator, Segmenter, Watch
+from masklet.core.protocols import Carrier, Propagator, Segmenter, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
 from masklet.systems.consensus import Agreement, MergeRules, Segment, Thing, Track, consensus, merge
@@ -265,8 +265,7 @@ class Deva(Generic[F, M, S]):
         if not segments or not distance:
             return list(segments)
         masks = {n: s.mask for n, s in enumerate(segments, start=1)}
-        memory, _ = self.propagator.prompt(self.propagator.empty(), source, masks)
-        belief = self.propagator.predict(memory, target)
+        belief = carried(self.propagator, masks, source, target)
         size = (segments[0].mask.shape[0], segments[0].mask.shape[1])
         moved = dict(zip(belief.ids, exclusive(belief, size), strict=True))
         return [replace(s, mask=moved.get(n, torch.zeros_like(s.mask))) for n, s in enumerate(segments, start=1)]
@@ -293,6 +292,15 @@ class Deva(Generic[F, M, S]):
         provenance = Provenance("deva", asdict(at), notes=tuple(notes))
         categories = self.segmenter.categories
         return VideoResult(video.name, video.size, len(video), video.rate, masklets, categories, provenance)
+
+
+def carried(propagator: Propagator[F, M], masks: Mapping[int, Bool[Tensor, "h w"]], source: F, target: F) -> Prediction:
+    """One frame's masks in another, by a memory of that frame that is thrown away after."""
+    if isinstance(propagator, Carrier):
+        found: Prediction = propagator.carry(masks, source, target)
+        return found
+    memory, _ = propagator.prompt(propagator.empty(), source, masks)
+    return propagator.predict(memory, target)
 
 
 def exclusive(belief: Prediction, size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
