@@ -166,6 +166,12 @@ def test_a_truncated_file_gives_the_frames_before_the_damage_and_says_so(clip: P
     assert "note: " in got.stderr
 
 
+def interruptible() -> None:
+    """As in a terminal: tests that run in the background would hand on that they ignore interrupts."""
+    for stop in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(stop, signal.SIG_DFL)
+
+
 def test_an_interrupted_run_leaves_nothing_half_written(frames: Path, tmp_path: Path) -> None:
     many = tmp_path / "many"
     many.mkdir()
@@ -174,7 +180,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(frames: Path, tmp_path: 
     out = tmp_path / "out"
     command = [sys.executable, "-m", "masklet", "run", str(many), "-o", str(out), "--json-log"]
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=interruptible)
         assert process.stdout is not None
         while b"progress" not in process.stdout.readline():
             assert process.poll() is None

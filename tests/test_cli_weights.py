@@ -14,7 +14,8 @@ from typer.testing import CliRunner, Result
 
 from masklet.cli import app
 from masklet.models import fetch as fetching
-from masklet.models.zoo import CHECKPOINTS, TENSORS, ZOO
+from masklet.models.checkpoints import CHECKPOINTS, TENSORS
+from masklet.models.zoo import ZOO
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,9 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from masklet.core.errors import InputError
 from masklet.models import zoo
+from masklet.models.checkpoints import CHECKPOINTS, QUERIES, TENSORS, Checkpoint
 from masklet.models.fetch import Watch, fetch, plan, present
+from masklet.models.mask2former_weights import check_kind
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,7 +47,7 @@ def list_command(quiet: Silent = False) -> None:
     if quiet:
         return
     for row in [Row("NAME", "SIZE", "LICENCE", "STATE", "PATH"), *rows]:
-        typer.echo(f"{row.name:18} {row.size:>12}  {row.licence:11} {row.state:15} {row.path}".rstrip())
+        typer.echo(f"{row.name:27} {row.size:>12}  {row.licence:11} {row.state:15} {row.path}".rstrip())
 
 
 @app.command("fetch")
@@ -81,7 +83,7 @@ def where_command(name: Name = "", quiet: Silent = False) -> None:
         typer.echo(str(path))
 
 
-def fetch_one(model: zoo.Checkpoint, say: Console) -> None:
+def fetch_one(model: Checkpoint, say: Console) -> None:
     """One model: nothing where it is here, else announced, fetched and checked."""
     path = present(model)
     if path is None:
@@ -123,7 +125,10 @@ def verified(name: str) -> str:
     file = zoo.located(model)
     known = file.sha256 or zoo.recorded(name).get(file.path.name)
     sha256 = zoo.verify(model, file)
-    return f"{'right' if known else 'no sha256 to compare with, noted for later'}, sha256 {sha256}"
+    if name in QUERIES:
+        check_kind(name, file.path)
+    compared = "right" if known else "no sha256 to compare with, noted for later"
+    return f"{compared}, sha256 {sha256}"
 
 
 def path_of(name: str) -> Path:
@@ -138,8 +143,8 @@ def path_of(name: str) -> Path:
 
 def names() -> Sequence[str]:
     """The models with names of ours, and those of hub ids that were fetched."""
-    others = (p.parent for p in zoo.folder().glob(f"*/*/{zoo.TENSORS}"))
-    return [*zoo.CHECKPOINTS, *sorted(f"{p.parent.name}/{p.name}" for p in others)]
+    others = (p.parent for p in zoo.folder().glob(f"*/*/{TENSORS}"))
+    return [*CHECKPOINTS, *sorted(f"{p.parent.name}/{p.name}" for p in others)]
 
 
 def here() -> Iterable[str]:
@@ -152,12 +157,15 @@ def packaged(weights: zoo.Weights) -> Row:
     return Row(weights.name, zoo.in_words(weights.path.stat().st_size), "MIT", "packaged", weights.path)
 
 
-def fetched(model: zoo.Checkpoint) -> Row:
+def fetched(model: Checkpoint) -> Row:
     """A model that is fetched."""
     located = zoo.find(model)
     size = located.path.stat().st_size if located else model.size
-    state = "not here" if located is None else "here (hub cache)" if located.cached else "here"
-    return Row(model.name, zoo.in_words(size), model.licence or "see the hub", state, located.path if located else "")
+    absent = "by hand" if model.page else "not here"
+    state = absent if located is None else "here (hub cache)" if located.cached else "here"
+    return Row(
+        model.name, zoo.in_words(size), model.licence or "see the hub", state, located.path if located else model.page
+    )
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from masklet.core.errors import InputError
 from masklet.core.protocols import Propagator, Segmenter
 from masklet.models import xmem
 from masklet.models.affinity import Affinity
+from masklet.models.checkpoints import CARRIERS, DETECTORS
 from masklet.models.edgetam import EdgeTam
 from masklet.models.encoder import Encoder
 from masklet.models.mask2former import load_mask2former
@@ -25,7 +26,7 @@ from masklet.models.sam2_memory import Policy, RecentFrames, ReliableFrames
 from masklet.models.sam2_weights import EDGETAM, build
 from masklet.models.text import Detector, load_detector, split
 from masklet.models.xmem import Xmem
-from masklet.models.zoo import CHECKPOINTS, DETECTORS, where
+from masklet.models.zoo import where
 from masklet.systems.sam2long import MemoryTree
 
 PROPAGATORS: Mapping[str, Callable[[Encoder], Propagator[Any, Any]]] = {"affinity": Affinity}
@@ -140,8 +141,7 @@ def load_sam2(name: str, policy: Policy, device: str) -> Sam2:
     base, at, side = name.rpartition("@")
     base = base if at else name
     if not base or ("/" not in base and not there(Path(base))):
-        carriers = (name for name in CHECKPOINTS if name not in DETECTORS)
-        chosen("propagator", base, (*PROPAGATORS, *carriers, DEVA, *(f"{tree}:NAME" for tree in TREES)))
+        chosen("propagator", base, (*PROPAGATORS, *CARRIERS, DEVA, *(f"{tree}:NAME" for tree in TREES)))
     made, weights = build(base)
     net: Any = resized(made, checked_side(name, side)) if at else made
     kind = EdgeTam if net.config.model_type == EDGETAM else Sam2

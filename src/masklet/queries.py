@@ -7,6 +7,7 @@ from typing import Any
 
 from masklet.core.errors import InputError
 from masklet.models.mask2former import Mask2Former
+from masklet.models.mask2former_names import OFFLINE, ONLINE, demand
 from masklet.models.mask2former_weights import build
 from masklet.nn.referring_tracker import released_tracker
 from masklet.nn.temporal_refiner import released_refiner
@@ -20,6 +21,9 @@ QUERY_SYSTEMS: Mapping[str, type[Any]] = {
     "dvis": dvis.Settings,
     "dvis-offline": dvis.Settings,
 }
+
+
+WEIGHTS = {"dvis": ONLINE, "dvis-offline": OFFLINE}  # by their tensors' names
 
 
 def load_queries(system: str, name: str | None, device: str, settings: Any) -> Online[Any] | DvisRefined[Any]:
@@ -47,10 +51,7 @@ def load_queries(system: str, name: str | None, device: str, settings: Any) -> O
     segmenter = Mask2Former(net.to(to), shortest=shortest, weights=built.weights)
     if system == "minvis":
         return minvis.minvis(segmenter, settings)
-    if not built.tracker:
-        raise InputError(
-            f"{name}: weights of {built.kind}, without a tracker; {system} needs an official DVIS checkpoint"
-        )
+    demand(built.kind, WEIGHTS[system], name)
     heads = net.config.num_attention_heads
     tracker = released_tracker(built.tracker, heads).to(to)
     if system == "dvis":

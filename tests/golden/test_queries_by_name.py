@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 from mask2former_fixtures import FOLDER, found, official, table
+from typer.testing import CliRunner
 
 import masklet
+from masklet.cli_weights import app as weights
 
 CLIP = np.random.default_rng(0).integers(0, 256, (3, 60, 84, 3), np.uint8)
 NAME = next(iter(found("e2e_*")), None)
@@ -40,6 +42,31 @@ def test_a_checkpoint_runs(system: str, file: str, folder: Path) -> None:
 def test_a_checkpoint_of_less_is_refused(system: str, file: str, folder: Path) -> None:
     with pytest.raises(masklet.InputError):
         masklet.load(system, segmenter=f"{folder / file}.pth")
+
+
+@pytest.mark.parametrize(("system", "file"), [("dvis", "offline"), ("dvis-offline", "online")])
+def test_online_and_offline_weights_are_not_mixed_up(system: str, file: str, folder: Path) -> None:
+    with pytest.raises(masklet.InputError, match=f"weights of dvis-{file}"):
+        masklet.load(system, segmenter=f"{folder / file}.pth")
+
+
+def test_names_of_ours_are_files_in_the_weights_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASKLET_WEIGHTS", str(tmp_path))
+    name = "dvis-online-r50-ovis"
+    with pytest.raises(masklet.InputError, match="by hand only"):
+        masklet.load("dvis", segmenter=name)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / f"{name}.pth").symlink_to(folder / "online.pth")
+    assert masklet.load("dvis", segmenter=f"{name}@64")
+    (tmp_path / name / f"{name}.pth").unlink()
+    (tmp_path / name / f"{name}.pth").symlink_to(folder / "offline.pth")
+    (tmp_path / name / "record.json").unlink()
+    with pytest.raises(masklet.InputError, match=f"weights of dvis-offline, but {name} is meant"):
+        masklet.load("dvis", segmenter=f"{name}@64")
+    told = CliRunner().invoke(weights, ["verify", name])
+    assert told.exit_code == 2 and "weights of dvis-offline" in told.stderr
 
 
 def test_a_stream_of_queries(folder: Path) -> None:

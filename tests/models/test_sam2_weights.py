@@ -17,6 +17,7 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.models import sam2_weights
+from masklet.models.checkpoints import CHECKPOINTS
 from masklet.models.edgetam import EdgeTam, edgetam_network
 from masklet.models.sam2 import Sam2
 from masklet.models.sam2_weights import (
@@ -33,7 +34,6 @@ from masklet.models.sam2_weights import (
     stages,
     tensors,
 )
-from masklet.models.zoo import CHECKPOINTS
 
 needs("key_map.json", "model.json", "recipe.py")
 

@@ -25,9 +25,10 @@ from masklet.core.frames import Frame
 from masklet.core.protocols import Segmenter
 from masklet.models import fetch as fetching
 from masklet.models.boxes import Boxes
+from masklet.models.checkpoints import CHECKPOINTS, DETECTORS, Checkpoint
 from masklet.models.masker import HIGH, LOW, Masker, TextSegmenter
 from masklet.models.text import Detector, GroundingDino, Owlv2, load_detector, seen_size, split
-from masklet.models.zoo import CHECKPOINTS, DETECTORS, Checkpoint, find, ready, recorded
+from masklet.models.zoo import find, ready, recorded
 from masklet.parts import load_text_segmenter
 
 SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029}

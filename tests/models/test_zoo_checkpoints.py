@@ -13,7 +13,8 @@ import pytest
 
 from masklet.core.errors import InputError
 from masklet.models import zoo
-from masklet.models.zoo import CHECKPOINTS, Checkpoint, Original, checkpoint, find, folder, ready, recorded, verify
+from masklet.models.checkpoints import CHECKPOINTS, Checkpoint, Original
+from masklet.models.zoo import checkpoint, find, folder, ready, recorded, verify
 
 CONTENT = b"the right tensors"
 SHA = hashlib.sha256(CONTENT).hexdigest()
@@ -50,13 +51,13 @@ def forbid_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_entries_are_well_formed(model: Checkpoint) -> None:
     hashes = [model.sha256, model.original and model.original.sha256]
     assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in hashes if sha256)
-    assert model.licence == "Apache-2.0" and zoo.HUB_ID.fullmatch(model.repo)
+    assert model.licence and bool(zoo.HUB_ID.fullmatch(model.repo)) != bool(model.page), "fetched, or by hand"
     assert model.sha256 is None or re.fullmatch("[0-9a-f]{40}", model.revision), "a known sha256 is of one revision"
 
 
 def test_no_two_files_share_a_hash() -> None:
     hashes = [h for m in CHECKPOINTS.values() for h in (m.sha256, m.original and m.original.sha256) if h]
-    assert len(hashes) == len(set(hashes)) == 15
+    assert len(hashes) == len(set(hashes)) == 20
 
 
 def test_original_files_go_by_the_last_part_of_their_address() -> None:
@@ -97,6 +98,26 @@ def test_a_model_is_found_in_the_weights_folder(weights: Path) -> None:
     assert found and (found.path, found.sha256, found.config) == (path, SHA, path.with_name("config.json"))
     path.with_name("config.json").unlink()
     assert find(KNOWN) is None
+
+
+def test_a_model_may_be_one_file_without_a_config(weights: Path) -> None:
+    model = Checkpoint("toy", "owner/toy", len(CONTENT), SHA, alone="toy.pth")
+    put(weights / "toy")
+    assert model.files == ("toy.pth",) and find(model) is None, "another form of it is not it"
+    path = put(weights / "toy", file="toy.pth")
+    assert ready(model)[0].path == path and ready(model)[1] == SHA
+    path.write_bytes(CONTENT[:-1])
+    with pytest.raises(InputError, match=r"toy\.pth has sha256 .* expected .* in 17 bytes"):
+        ready(model)
+
+
+def test_a_model_that_no_program_can_fetch_is_told_of_and_found(weights: Path) -> None:
+    model = CHECKPOINTS["dvis-online-r50-ovis"]
+    file = weights / model.name / "dvis-online-r50-ovis.pth"
+    with pytest.raises(InputError, match=f"by hand only: see https://.*MODEL_ZOO.md, save as {file}$"):
+        ready(model)
+    put(file.parent, file=file.name)
+    assert ready(model)[0].path == file and recorded(model.name)[file.name].sha256 == SHA
 
 
 def test_the_authors_own_file_will_do(weights: Path) -> None:

@@ -16,8 +16,9 @@ import pytest
 
 from masklet.core.errors import InputError
 from masklet.models import fetch as fetching
+from masklet.models.checkpoints import CHECKPOINTS, Checkpoint
 from masklet.models.fetch import Remote, elsewhere, fetch, plan, present
-from masklet.models.zoo import CHECKPOINTS, Checkpoint, ready, recorded
+from masklet.models.zoo import ready, recorded
 
 TENSORS = bytes(range(256)) * 10_000  # three reports
 SHA = hashlib.sha256(TENSORS).hexdigest()
@@ -59,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.send_header("X-Repo-Commit", "c" * 40)
-        large = self.path.endswith(".safetensors")
+        large = self.path.endswith((".safetensors", ".pth"))
         self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest() if large else "1" * 40}"')
         self.end_headers()
         self.wfile.write(content[start:][: hub.cut] if body is None else body)
@@ -98,6 +99,18 @@ def partial(tmp_path: Path, content: bytes, sha256: str = SHA) -> Path:
     path.parent.mkdir(parents=True)
     path.write_bytes(content)
     return path
+
+
+def test_a_model_of_one_file_is_fetched_alone(hub: FakeHub, tmp_path: Path) -> None:
+    hub.files = {PATH + "toy.pth": TENSORS}
+    path = quietly(Checkpoint("toy", "owner/toy", len(TENSORS), SHA, alone="toy.pth"))
+    assert path.read_bytes() == TENSORS and names(tmp_path / "weights" / "toy") == ["record.json", "toy.pth"]
+    path.unlink()
+    with pytest.raises(InputError, match="expected " + "0" * 64):
+        quietly(Checkpoint("toy", "owner/toy", len(TENSORS), "0" * 64, alone="toy.pth"))
+    with pytest.raises(InputError, match="by hand only"):
+        plan(CHECKPOINTS["dvis-offline-r50-ovis"])
+    assert all(asked[1].endswith("toy.pth") for asked in hub.asked)
 
 
 def test_a_model_is_announced_fetched_and_noted(hub: FakeHub, tmp_path: Path) -> None:

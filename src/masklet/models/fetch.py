@@ -13,7 +13,8 @@ from typing import Any
 
 from masklet.core.errors import InputError
 from masklet.core.files import unwritable
-from masklet.models.zoo import TENSORS, Checkpoint, find, hashed, mismatch, note, verify, where
+from masklet.models.checkpoints import Checkpoint
+from masklet.models.zoo import by_hand, find, hashed, mismatch, note, verify, where
 
 Watch = Callable[[str, int, int | None], None]  # file, bytes done, bytes in all
 
@@ -42,6 +43,8 @@ def present(model: Checkpoint) -> Path | None:
 
 def plan(model: Checkpoint) -> Mapping[str, Remote]:
     """The files of a model, as the hub describes them now. Raises InputError where it cannot be asked."""
+    if model.page:
+        raise InputError(by_hand(model))
     with told(model):
         return {file: describe(model, file) for file in model.files}
 
@@ -61,7 +64,7 @@ def fetch(model: Checkpoint, files: Mapping[str, Remote], watch: Watch) -> Path:
         with told(model):
             download(remote, partial, lambda done, f=file, all=remote.size: watch(f, done, all))  # type: ignore[misc]
         accept(model, file, remote, partial)
-    return there / TENSORS
+    return there / model.weight
 
 
 def describe(model: Checkpoint, file: str) -> Remote:
@@ -128,7 +131,7 @@ def accept(model: Checkpoint, file: str, remote: Remote, partial: Path) -> None:
     Raises InputError where it is not.
     """
     found, final = hashed(partial), where(model.name) / file
-    expected = (model.sha256 if file == TENSORS else None) or remote.sha256
+    expected = (model.sha256 if file == model.weight else None) or remote.sha256
     if expected and found.sha256 != expected:
         partial.unlink()
         raise InputError(mismatch(model.name, final, found, expected, remote.size))
@@ -162,7 +165,7 @@ def told(model: Checkpoint) -> Iterator[None]:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in UNKNOWN:
             raise InputError(
-                f"the hub has no {model.repo} with {', '.join(model.files[:-1])} and {TENSORS} for you ({status}): "
+                f"the hub has no {model.repo} with {' and '.join(model.files)} for you ({status}): "
                 "check the name, or log in with `hf auth login`"
             ) from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__

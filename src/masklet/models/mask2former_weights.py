@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from masklet.core.errors import InputError
+from masklet.models.checkpoints import CONFIG, QUERIES, TENSORS
 from masklet.models.mask2former_names import (
     HEAD,
     MASK2FORMER,
@@ -30,14 +31,16 @@ from masklet.models.mask2former_names import (
     split,
 )
 from masklet.models.sam2_weights import content, first, source, tensors
+from masklet.models.small_mask2former import KIND as SMALL
+from masklet.models.small_mask2former import is_small, load_small
 from masklet.models.text import silently
-from masklet.models.zoo import CONFIG, HUB_ID, TENSORS, hashed
+from masklet.models.zoo import HUB_ID, hashed
 
 if TYPE_CHECKING:
     from transformers import Mask2FormerForUniversalSegmentation
 
 MODEL_TYPE = "mask2former"
-CHECKPOINTS = (".pth", ".pt", ".pkl")  # official ones
+CHECKPOINTS = (".pth", ".pt", ".pkl", ".safetensors")  # official ones; the last, our small ones too
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
@@ -50,10 +53,13 @@ class Built:
     weights: Mapping[str, str]  # {file: sha256}
     tracker: Mapping[str, Tensor] = field(default_factory=dict)  # of DVIS, by its own names within the module
     refiner: Mapping[str, Tensor] = field(default_factory=dict)  # of DVIS offline, likewise
+    trained_at: int | None = None  # pixels of the short side, where the file tells
 
     @property
     def shortest(self) -> int:
-        """Pixels of the short side at which the official code looks at frames with such weights."""
+        """Pixels of the short side of training, else at which the official code looks at frames with such weights."""
+        if self.trained_at is not None:
+            return self.trained_at
         if self.kind == MASK2FORMER:
             return 800
         if self.net.config.num_labels == VIPSEG:
@@ -67,18 +73,36 @@ def build(name: str | Path) -> Built:
 
     Args:
         name: a name of `masklet weights list`, a hub id ("facebook/mask2former-swin-tiny-coco-instance"), a folder as
-            transformers saves it, or an official checkpoint (.pth; .pkl of numpy arrays; .safetensors with its keys).
+            transformers saves it, an official checkpoint (.pth; .pkl of numpy arrays; .safetensors with its keys), or
+            a small Mask2Former that was trained here (.safetensors).
 
     Raises InputError where the weights are not on this machine, damaged, of another network or not what they must be.
     """
     path, files = located(name)
     if path.name == TENSORS and path.with_name(CONFIG).is_file():
         return Built(filled(config_of(path.with_name(CONFIG)), renewed(tensors(path)), path), MASK2FORMER, files)
+    if is_small(path):
+        small = load_small(path)
+        return Built(small.net, SMALL, files, trained_at=min(small.size))
     state = arrays(path) if path.suffix == ".pkl" else tensors(path)
-    kind = kind_of(state, str(path))
+    kind = checked_kind(str(name), state, path)
     own, tracker, refiner = split(state)
     net = filled(inferred(own, path), converted(own), path)
     return Built(net, kind, files, tracker, refiner)
+
+
+def checked_kind(name: str, state: Mapping[str, Tensor], path: Path) -> str:
+    """Of what a file is (`kind_of`). Raises InputError where a name of ours says something else."""
+    kind = kind_of(state, str(path))
+    if name in QUERIES and not name.startswith(kind):
+        raise InputError(f"{path}: weights of {kind}, but {name} is meant to be another model: bring the right file")
+    return kind
+
+
+def check_kind(name: str, path: Path) -> None:
+    """Raises InputError where the file of a name of ours is of another kind of model."""
+    if QUERIES[name].alone:
+        checked_kind(name, tensors(path), path)
 
 
 def located(name: str | Path) -> tuple[Path, Mapping[str, str]]:
@@ -91,6 +115,8 @@ def located(name: str | Path) -> tuple[Path, Mapping[str, str]]:
 
 def is_mask2former(name: str) -> bool:
     """Whether a name means weights for `build`: a name with "mask2former" in it, a folder with a config, or a file."""
+    if name in QUERIES:
+        return True
     path = Path(name).expanduser()
     try:
         if path.suffix in CHECKPOINTS or (path / CONFIG).is_file():

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from masklet.core.errors import InputError
-from masklet.models.zoo import CHECKPOINTS, CONFIG, TENSORS, checkpoint, hashed, ready
+from masklet.models.checkpoints import CHECKPOINTS, CONFIG, TENSORS
+from masklet.models.zoo import checkpoint, hashed, ready
 
 if TYPE_CHECKING:
     from transformers import EdgeTamVideoConfig, EdgeTamVideoModel, Sam2VideoConfig, Sam2VideoModel

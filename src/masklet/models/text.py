@@ -22,8 +22,8 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.models.boxes import Boxes, corners
+from masklet.models.checkpoints import CONFIG, DETECTORS, TENSORS
 from masklet.models.sam2_weights import content, first, is_path, source
-from masklet.models.zoo import CONFIG, DETECTORS, TENSORS
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation, RGB in 0 to 1
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
+from masklet.models.checkpoints import CHECKPOINTS, CONFIG, TENSORS, Checkpoint
 
-CONFIG, TENSORS = "config.json", "model.safetensors"  # the two files of every model, as transformers saves them
-RECORD = "record.json"  # beside them: what they were when they were last hashed
+RECORD = "record.json"  # beside a model's files: what they were when they were last hashed
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MEGABYTE = 10**6
 
@@ -31,38 +31,6 @@ class Weights:
     name: str
     path: Path
     sha256: str
-
-
-@dataclass(frozen=True)
-class Original:
-    """The file in which the authors published a model."""
-
-    url: str
-    sha256: str
-
-    @property
-    def file(self) -> str:
-        """Its name."""
-        return self.url.rsplit("/", 1)[1]
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A model that is fetched once. Where no sha256 is known, the hub's own counts, and is recorded at the fetch."""
-
-    name: str
-    repo: str
-    size: int | None = None  # bytes of model.safetensors
-    sha256: str | None = None  # of model.safetensors
-    revision: str = "main"
-    licence: str = ""
-    original: Original | None = None
-    besides: tuple[str, ...] = ()  # files without which it cannot be used: a tokenizer's
-
-    @property
-    def files(self) -> tuple[str, ...]:
-        """All that is fetched, the largest last."""
-        return (CONFIG, *self.besides, TENSORS)
 
 
 @dataclass(frozen=True)
@@ -102,141 +70,6 @@ ZOO = {
         ),
     )
 }
-
-_META = "https://dl.fbaipublicfiles.com/segment_anything_2"
-
-# What finds boxes by text. Where each number was seen: docs/text.md.
-DETECTORS = {
-    c.name: c
-    for c in (
-        Checkpoint(
-            "grounding-dino-tiny",
-            "IDEA-Research/grounding-dino-tiny",
-            689_359_096,
-            "1a2412ef99bd74bcd3c2a246fa1e48581f8889a1300c9051974741314fc042f3",
-            "a2bb814dd30d776dcf7e30523b00659f4f141c71",
-            "Apache-2.0",
-            besides=("tokenizer.json", "tokenizer_config.json"),
-        ),
-        Checkpoint(
-            "grounding-dino-base",
-            "IDEA-Research/grounding-dino-base",
-            933_400_872,
-            "5548f844c928c4b6f411fa8cbcc2bfa8dbbba437cb1d513975519f93c2a9ed21",
-            "12bdfa3120f3e7ec7b434d90674b3396eccf88eb",
-            "Apache-2.0",
-            besides=("tokenizer.json", "tokenizer_config.json"),
-        ),
-        Checkpoint(
-            "owlv2-base",
-            "google/owlv2-base-patch16-ensemble",
-            619_918_824,
-            "e1e130b9e404cf91a75ad45644c1da9d7fa5284085eecc864266a6923efb99e7",
-            "cfd3195ba4ea9592eec887ded089f4c08eff231d",
-            "Apache-2.0",
-            besides=("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json"),
-        ),
-    )
-}
-
-# Where each number was seen: cards/sam2.md.
-CHECKPOINTS = {
-    c.name: c
-    for c in (
-        Checkpoint(
-            "sam2.1-tiny",
-            "facebook/sam2.1-hiera-tiny",
-            155_908_064,
-            "48c14467e5cf9e51870511feb72c89688e82dd74523142c0538b663e193ac2a7",
-            "de431c4043854a71d8101e17995dfe596bf101a5",
-            "Apache-2.0",
-            Original(
-                f"{_META}/092824/sam2.1_hiera_tiny.pt",
-                "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
-            ),
-        ),
-        Checkpoint(
-            "sam2.1-small",
-            "facebook/sam2.1-hiera-small",
-            184_305_280,
-            "0a4067b11ce1e23d5229203f11c718a823060d15a4b23fa2372a7d4b77cbbc60",
-            "ee5bba1d82bb8749febdf90f45e84b687142ba03",
-            "Apache-2.0",
-            Original(
-                f"{_META}/092824/sam2.1_hiera_small.pt",
-                "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
-            ),
-        ),
-        Checkpoint(
-            "sam2.1-base-plus",
-            "facebook/sam2.1-hiera-base-plus",
-            323_476_296,
-            "2012733a0de5d03efd1bba550a2847c4551be9ef2e0d497c83074df66189f780",
-            "b7320756a13354e7530a63935656d35b2f91a290",
-            "Apache-2.0",
-            Original(
-                f"{_META}/092824/sam2.1_hiera_base_plus.pt",
-                "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
-            ),
-        ),
-        Checkpoint(
-            "sam2.1-large",
-            "facebook/sam2.1-hiera-large",
-            897_897_416,
-            "dc407dce21301fd94abb395c5099b4f2c455fdc8a8f261ac3d0ea6d4cd197230",
-            "665f8e2ad61cf5f53d65644ff27c8ee525124610",
-            "Apache-2.0",
-            Original(
-                f"{_META}/092824/sam2.1_hiera_large.pt",
-                "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
-            ),
-        ),
-        Checkpoint(
-            "sam2-tiny",
-            "facebook/sam2-hiera-tiny",
-            155_841_672,
-            licence="Apache-2.0",
-            original=Original(
-                f"{_META}/072824/sam2_hiera_tiny.pt",
-                "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
-            ),
-        ),
-        Checkpoint(
-            "sam2-small",
-            "facebook/sam2-hiera-small",
-            184_238_888,
-            licence="Apache-2.0",
-            original=Original(
-                f"{_META}/072824/sam2_hiera_small.pt",
-                "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
-            ),
-        ),
-        Checkpoint(
-            "sam2-base-plus",
-            "facebook/sam2-hiera-base-plus",
-            323_409_896,
-            licence="Apache-2.0",
-            original=Original(
-                f"{_META}/072824/sam2_hiera_base_plus.pt",
-                "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
-            ),
-        ),
-        Checkpoint(
-            "sam2-large",
-            "facebook/sam2-hiera-large",
-            897_831_024,
-            revision="e6a8e8809b8f1bfa2238b6d080f3d05cc76bd251",
-            licence="Apache-2.0",
-            original=Original(
-                f"{_META}/072824/sam2_hiera_large.pt",
-                "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
-            ),
-        ),
-        Checkpoint("edgetam", "yonigozlan/EdgeTAM-hf", licence="Apache-2.0"),
-        *DETECTORS.values(),
-    )
-}
-
 
 # -- what comes with the package
 
@@ -294,7 +127,7 @@ def find(model: Checkpoint) -> Located | None:
     """
     here = where(model.name)
     if all((here / file).is_file() for file in model.files):
-        return Located(here / TENSORS, model.sha256)
+        return Located(here / model.weight, model.sha256)
     if model.original and (here / model.original.file).is_file():
         return Located(here / model.original.file, model.original.sha256)
     return _cached(model)
@@ -304,6 +137,8 @@ def _cached(model: Checkpoint) -> Located | None:
     """The model in huggingface_hub's own cache: all files of one revision."""
     from huggingface_hub import try_to_load_from_cache
 
+    if model.page:
+        return None
     for revision in dict.fromkeys((model.revision, "main")):
         files = [try_to_load_from_cache(model.repo, file, revision=revision) for file in model.files]
         if all(isinstance(file, str) for file in files):
@@ -316,8 +151,10 @@ def located(model: Checkpoint) -> Located:
     found = find(model)
     if found is None:
         here = where(model.name)
+        if model.page:
+            raise InputError(by_hand(model))
         missing = [file for file in model.files if not (here / file).is_file()]
-        if TENSORS not in missing:
+        if model.weight not in missing:
             raise InputError(
                 f"weights {model.name}: {here} has no {', '.join(missing)}; bring that of {model.repo} there, "
                 f"or run `masklet weights fetch {model.name}`"
@@ -357,7 +194,7 @@ def verify(model: Checkpoint, file: Located) -> str:
 
 def _size(model: Checkpoint, file: Located, last: Hashed | None) -> int | None:
     """Bytes that the file should have, where that is known."""
-    return model.size if file.sha256 and file.config else last.size if last else None
+    return model.size if file.sha256 and file.path.name == model.weight else last.size if last else None
 
 
 def mismatch(name: str, path: Path, found: Hashed, expected: str, size: int | None) -> str:
@@ -404,6 +241,12 @@ def note(name: str, file: str, found: Hashed) -> None:
             out.write(text.encode())
     except (OSError, InputError):
         return
+
+
+def by_hand(model: Checkpoint) -> str:
+    """What to tell the user of a model that no program can fetch."""
+    path = where(model.name) / model.weight
+    return f"weights {model.name} are not on this machine, and fetched by hand only: see {model.page}, save as {path}"
 
 
 def in_words(size: int | None) -> str:

@@ -1,0 +1,36 @@
+"""What every training step takes: a few frames with exact masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Frames of one size and the objects in them. Masks of one frame do not overlap: what is hidden is not in them."""
+
+    images: UInt8[Tensor, "t 3 h w"]  # RGB
+    masks: Bool[Tensor, "g t h w"]
+    present: Bool[Tensor, "g t"]  # annotated in this frame, with an empty mask if it was cropped away
+    labels: Int64[Tensor, " g"]  # 0 to k - 1
+
+
+@runtime_checkable
+class ClipSource(Protocol):
+    """Where clips come from: generated, stills made to move, annotated videos."""
+
+    categories: tuple[str, ...]
+
+    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+        """One more clip. The same state of `random` gives the same clip: nothing else decides."""
+        ...
+
+
+def draws(seed: int, step: int, item: int = 0) -> np.random.Generator:
+    """The random numbers of one item of one step, whatever was drawn before: a run that resumes sees the same data."""
+    return np.random.default_rng((seed, step, item))
