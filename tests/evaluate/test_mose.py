@@ -66,7 +66,7 @@ def test_the_wider_tolerance_reaches_farther():
 
 
 def frame(visible, j=1.0, f=1.0):
-    return FrameScore(j, f, 0.0, visible)
+    return FrameScore(j, f, 0.0, bool(visible))
 
 
 def test_runs_begin_after_the_first_frame():
