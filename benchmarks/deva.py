@@ -137,32 +137,27 @@ def propagated(xmem: Xmem, memory: XmemMemory, frames: Sequence[Frame]) -> XmemM
 
 
 def memory(frames: int) -> dict[str, float]:
-    """Peak memory of a stream of 96x160 frames with long-term memory, far on against early."""
-    early, late = peak(frames // 10), peak(frames)
-    return {
-        f"frame {frames // 10}, MB": early,
-        f"frame {frames} / frame {frames // 10}": late / early,
-    }
+    """Peak memory of one stream of 96x160 frames, far on against when its long-term memory has filled up."""
+    marks = [frames // 10, frames * 3 // 10, frames * 6 // 10, frames]
+    command = [sys.executable, __file__, "--child", *map(str, marks)]
+    peaks = [float(line) for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()]
+    at = {f"peak up to frame {mark}, MB": peak for mark, peak in zip(marks, peaks, strict=True)}
+    return {**at, f"frame {frames} / frame {marks[1]}": peaks[-1] / peaks[1]}
 
 
-def peak(frames: int) -> float:
-    """Of a fresh process, in MB."""
-    command = [sys.executable, __file__, "--child", str(frames)]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[-1])
-
-
-def child(frames: int) -> float:
-    """What `peak` measures: two objects, every frame remembered."""
+def child(marks: Sequence[int]) -> None:
+    """What `memory` measures: two objects, every frame remembered."""
     xmem, rng = Xmem(network(torch.device("cpu")), size=None, every=1), np.random.default_rng(0)
     held = xmem.empty()
-    for t in range(frames):
+    for t in range(max(marks)):
         [features] = xmem.encode([Frame(t, rng.integers(0, 256, (96, 160, 3), np.uint8))])
         held = xmem.commit(held, features, xmem.predict(held, features))
         if t == 0:
             mask = torch.zeros(96, 160, dtype=torch.bool)
             mask[20:60, 20:60] = True
             held, _ = xmem.prompt(held, features, {1: mask, 2: mask.flip(1)})
-    return high_water()
+        if t + 1 in marks:
+            print(high_water(), flush=True)
 
 
 def main() -> int:
@@ -174,11 +169,11 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", default="consensus,schedule,memory", help="parts, with commas")
     parser.add_argument("--out", type=Path, default=Path("out/deva.json"))
-    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--child", type=int, nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1 if options.child else options.threads)
     if options.child:
-        print(child(options.child))
+        child(options.child)
         return 0
     device = torch.device(options.device)
     parts: dict[str, Callable[[], dict[str, float]]] = {

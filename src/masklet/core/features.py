@@ -57,6 +57,10 @@ class FeatureStore(Generic[F]):
             self._disk_room -= size
             self._spill(index, features)
 
+    def __contains__(self, index: int) -> bool:
+        """Whether a frame's features were kept."""
+        return index in self._held or index in self._spilled
+
     def get(self, index: int) -> F | None:
         """The features of a frame, or None where they were not kept."""
         if index in self._spilled:

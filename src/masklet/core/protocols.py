@@ -116,6 +116,41 @@ class SlotTracker(Protocol[M]):
         ...
 
 
+@runtime_checkable
+class SlotModel(Protocol[F, M]):
+    """Finds and follows objects with one set of queries that lives through the video (RoCoVIS, GenVIS): slot n is the
+    same object in every frame.
+    """
+
+    categories: tuple[str, ...]
+
+    def encode(self, frames: Sequence[Frame]) -> list[F]:
+        """The features of each of some frames of one size, for which no memory is needed."""
+        ...
+
+    def empty(self) -> M:
+        """The memory before the first frame."""
+        ...
+
+    def predict(self, memory: M, features: F) -> FrameSlots:
+        """The slots in this frame (t = 1)."""
+        ...
+
+    def trust(self, slots: FrameSlots) -> Float[Tensor, "t n"]:
+        """How far each query may speak for an object where nobody knows the truth; in training it is 1 for the queries
+        that are an object, 0 for others.
+        """
+        ...
+
+    def commit(self, memory: M, features: F, slots: FrameSlots, trust: Float[Tensor, "t n"]) -> M:
+        """Ends a frame: remembers what was predicted. Called once a frame."""
+        ...
+
+    def decode(self, queries: Float[Tensor, "n c"], pixels: Float[Tensor, "d h w"]) -> Float[Tensor, "n h w"]:
+        """Mask logits of some queries of a frame in its `pixel_features`; > 0: inside."""
+        ...
+
+
 Watch = Callable[[str, int, int | None, int], None]  # phase, frames done, frames in all if known, objects
 
 

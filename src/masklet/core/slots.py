@@ -10,9 +10,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class FrameSlots:
-    """The slots of t frames of one size. Slot n of one frame need not be slot n of the next: trackers align them."""
+    """The slots of t frames of one size. Slot n of one frame need not be slot n of the next: trackers align them;
+    of a slot model it is.
+    """
 
-    queries: Float[Tensor, "t n c"]  # embeddings after the decoder's last norm
+    queries: Float[Tensor, "t n c"]  # embeddings after the decoder's last norm; of a slot model, what `decode` takes
     class_logits: Float[Tensor, "t n k1"]  # of k classes, then of no object
     pixel_features: Float[Tensor, "t c h w"]  # an embedding dotted with them gives mask logits; stride 4
     mask_logits: Float[Tensor, "t n h w"]  # the segmenter's own; > 0: inside

@@ -72,6 +72,46 @@ class View:
         parts = [resize(self.cut(part).sigmoid(), self.size) for part in torch.split(logits, AT_ONCE)]
         return torch.cat(parts) if parts else torch.zeros(0, *self.size)
 
+    def certain(self, logits: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """The sum of each mask's probabilities over its own pixels, and how many they are, before the last resizing."""
+        return self._certain(logits, logits.new_ones(len(logits)))
+
+    def _certain(self, logits: Float[Tensor, "n h w"], share: Float[Tensor, " n"]) -> tuple[Tensor, Tensor]:
+        rows = zip(torch.split(logits, 1), share, strict=True)
+        parts = [within(self.cut(row).sigmoid() * f) for row, f in rows] or [(torch.zeros(0), torch.zeros(0))]
+        sums, counts = zip(*parts, strict=True)
+        return torch.cat(sums), torch.cat(counts)
+
+
+def within(soft: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """The sum of the probabilities above a half, and how many there are."""
+    inside = soft > 0.5
+    return (soft * inside).flatten(1).sum(1), inside.flatten(1).sum(1).float()
+
+
+@dataclass(frozen=True)
+class ForegroundView(View):
+    """A view in which a pixel's probability is multiplied by that of its slot being an object (RoCoVIS)."""
+
+    foreground: Float[Tensor, " n"]  # of the slots that are viewed
+
+    def masks(self, logits: Float[Tensor, "n h w"]) -> Bool[Tensor, "n H W"]:
+        """Pixels where probability x foreground is above a half at the video's size: where the logit is above
+        -log(2 foreground - 1), and nowhere if the slot is rather no object.
+        """
+        likely = 2 * self.foreground.to(logits) - 1
+        shift = likely.clamp(min=1e-12).log()
+        return super().masks(logits + shift[:, None, None]) & (likely > 0)[:, None, None]
+
+    def soft(self, logits: Float[Tensor, "n h w"]) -> Float[Tensor, "n H W"]:
+        """Probability x foreground."""
+        soft = super().soft(logits)
+        return soft * self.foreground.to(soft)[:, None, None]
+
+    def certain(self, logits: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+        """Of probability x foreground."""
+        return self._certain(logits, self.foreground.to(logits))
+
 
 class Answer(Protocol):
     """One task's masklets, in the making."""

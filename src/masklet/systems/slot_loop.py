@@ -28,6 +28,7 @@ from masklet.core.tracks import Masklet
 from masklet.systems.slot_answers import Answer, Settings, View, answer
 
 M = TypeVar("M")
+S = TypeVar("S", covariant=True)  # a state
 T = TypeVar("T")
 
 
@@ -139,21 +140,30 @@ def shown(index: int, masklets: Sequence[Masklet], size: tuple[int, int]) -> Fra
     )
 
 
-class Stream(Generic[M]):
+class Stated(Protocol[S]):
+    """One frame of a loop, and what it leaves."""
+
+    @property
+    def state(self) -> S: ...
+
+
+L = TypeVar("L", bound=Stated[Any])
+
+
+class Stream(Generic[L, T]):
     """Every frame's objects while frames arrive, and after each frame the state of all that is remembered."""
 
-    def __init__(self, system: Online[M], frames: Iterable[Frame], state: State[M] | None) -> None:
+    def __init__(self, looks: Iterator[L], shown: Callable[[L], FrameMasks], state: T | None) -> None:
         self.state = state
-        self._system = system
-        self._looks = follow(system.segmenter, system.tracker, frames, system.settings.window, state)
+        self._looks, self._shown = looks, shown
 
-    def __iter__(self) -> Stream[M]:
+    def __iter__(self) -> Stream[L, T]:
         return self
 
     def __next__(self) -> FrameMasks:
         look = next(self._looks)
         self.state = look.state
-        return self._system.shown(look)
+        return self._shown(look)
 
 
 @dataclass(frozen=True)
@@ -168,12 +178,13 @@ class Online(Generic[M]):
     def __post_init__(self) -> None:
         self.settings.check(self.segmenter.categories)
 
-    def stream(self, frames: Iterable[Frame], state: State[M] | None = None) -> Stream[M]:
+    def stream(self, frames: Iterable[Frame], state: State[M] | None = None) -> Stream[Look[M], State[M]]:
         """Every frame's objects, named by the scores so far; at most `window` - 1 frames late.
 
         Its `state` after any frame can be saved (core.memory), and a stream of the frames that follow goes on from it.
         """
-        return Stream(self, frames, state)
+        looks = follow(self.segmenter, self.tracker, frames, self.settings.window, state)
+        return Stream(looks, self.shown, state)
 
     @torch.no_grad()
     def shown(self, look: Look[M]) -> FrameMasks:
@@ -261,7 +272,25 @@ def dense_again(system: System, video: Video, store: DenseStore, length: int) ->
         yield from found.items()
 
 
-def result(system: System, video: Video, masklets: tuple[Masklet, ...]) -> VideoResult:
+class Categorised(Protocol):
+    """What knows the names of its classes."""
+
+    @property
+    def categories(self) -> tuple[str, ...]: ...
+
+
+class Described(Protocol):
+    """What an answer says of the system that gave it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def segmenter(self) -> Categorised: ...
+    @property
+    def settings(self) -> Settings: ...
+
+
+def result(system: Described, video: Video, masklets: tuple[Masklet, ...]) -> VideoResult:
     """The answer, with what the reader must know."""
     notes = [video.damage] if video.damage else []
     if not masklets:

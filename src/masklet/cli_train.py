@@ -1,0 +1,144 @@
+"""The command line: `masklet train`."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from masklet.core.errors import InputError
+from masklet.view.training import summary, training_bar
+
+NAMES = ("segmenter", "tracker", "refiner", "rocovis")  # of `training.TRAININGS`, which takes long to import
+SMALLEST, LARGEST = 32, 2048  # pixels of a side
+STOPPED = 1  # exit code of a run that was asked to stop
+
+What = Enum("What", {name: name for name in NAMES}, type=str)  # type: ignore[misc]
+
+
+def train_command(
+    what: Annotated[What, typer.Argument(help="What to train.", show_choices=True)],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            metavar="DATA",
+            help="synthetic; synthetic:light, :moderate or :heavy (occlusion); a folder of COCO stills "
+            "(annotations.json, images/) or of YouTube-VIS videos (a json, JPEGImages/). Repeatable.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run. One that was stopped goes on.")],
+    val: Annotated[list[str] | None, typer.Option(metavar="DATA", help="Validate on this; else on --data.")] = None,
+    size: Annotated[str, typer.Option(metavar="HxW", help="Pixels of the clips.")] = "96x160",
+    frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the optimiser.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Clips of a step.")] = None,
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed is the same run.")] = 0,
+    start: Annotated[
+        str,
+        typer.Option(
+            "--from", metavar="WEIGHTS", help="Weights to begin with; of a refiner, the tracker that it refines."
+        ),
+    ] = "",
+    segmenter: Annotated[
+        str,
+        typer.Option(
+            metavar="WEIGHTS", help="The Mask2Former below a tracker and a refiner, or that rocovis starts from."
+        ),
+    ] = "",
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="rocovis: row; tracker and refiner: given, labels."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+) -> None:
+    """Train a part on clips with masks: generated ones, annotated stills or annotated videos.
+
+    The folder gets the weights (weights.safetensors), log.jsonl, curve.png, and what is needed to go on after any
+    interruption with the same result: give the same command again.
+    """
+    told = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True, quiet=quiet)
+    try:
+        done, wanted = trained(
+            what.value,
+            out,
+            told,
+            data=tuple(data),
+            val=tuple(val or ()),
+            size=checked_size(size),
+            seed=seed,
+            start=start,
+            segmenter=segmenter,
+            settings=checked_settings(set_ or []),
+            device=device,
+            frames=frames,
+            steps=steps,
+            batch=batch,
+            lr=checked_rate(lr),
+        )
+    except InputError as error:
+        typer.echo(f"masklet: {error}", err=True)
+        raise typer.Exit(2) from None
+    if done < wanted:
+        typer.echo(f"masklet: stopped after step {done} of {wanted}; the same command goes on from there", err=True)
+        raise typer.Exit(STOPPED)
+    told.print(f"{done} steps are done; the weights and curve.png are in {out}")
+
+
+def trained(what: str, out: Path, told: Console, *, device: str, **wishes: object) -> tuple[int, int]:
+    """Runs a training; the steps that are done, and those that were wanted."""
+    from masklet.parts import found_device
+    from masklet.train.folder import scores_of
+    from masklet.train.loop import train
+    from masklet.training import TRAININGS, Wish, prepared
+
+    kind = TRAININGS[what]
+    for name, value in wishes.items():
+        if value is None:
+            wishes[name] = getattr(kind, name)
+    wish = Wish(device=found_device(device), **wishes)  # type: ignore[arg-type]
+    task, plan, about = prepared(what, wish)
+    with training_bar(told, what) as bar:
+        done = train(task, out, plan, about, bar)
+    if done == plan.steps:
+        told.print(f"last validation: {summary(scores_of(out))}")
+    return done, plan.steps
+
+
+def checked_size(text: str) -> tuple[int, int]:
+    """Height and width.
+
+    >>> checked_size("96x160")
+    (96, 160)
+    """
+    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    h, w = (int(side) for side in found.groups()) if found else (0, 0)
+    if not all(SMALLEST <= side <= LARGEST for side in (h, w)):
+        raise InputError(f"--size {text}: give height x width, {SMALLEST} to {LARGEST} pixels each, such as 96x160")
+    return h, w
+
+
+def checked_settings(pairs: Sequence[str]) -> dict[str, str]:
+    """Settings by name.
+
+    >>> checked_settings(["row=queries"])
+    {'row': 'queries'}
+    """
+    wrong = next((pair for pair in pairs if "=" not in pair), None)
+    if wrong is not None:
+        raise InputError(f"--set {wrong}: write it as NAME=VALUE, such as --set row=queries")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def checked_rate(lr: float | None) -> float | None:
+    """A learning rate that can be one."""
+    if lr is not None and not 0 < lr < math.inf:
+        raise InputError(f"--lr {lr:g}: give a learning rate above 0, such as 0.0001")
+    return lr

@@ -1,0 +1,233 @@
+"""RoCoVIS (Heo et al.), and any other model whose slots live through the video: one pass, one frame after the other.
+
+The model predicts and remembers (core.protocols.SlotModel); here is what its slots are called, and which pixels are
+theirs: a slot's scores over the frames, how sure its masks are, and pixel probabilities times that of being an object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from masklet.core.alignment import TrackedSlots
+from masklet.core.frames import Frame, Video
+from masklet.core.instances import FrameMasks
+from masklet.core.protocols import SlotModel, Watch
+from masklet.core.result import VideoResult
+from masklet.core.slots import FrameSlots
+from masklet.core.tracks import Masklet
+from masklet.systems import slot_answers
+from masklet.systems.slot_answers import Answer, ForegroundView, Instances, View, answer
+from masklet.systems.slot_loop import Dense, DenseStore, Stream, Tracks, result, shown, windows
+
+M = TypeVar("M")
+
+
+@dataclass(frozen=True)
+class Settings(slot_answers.Settings):
+    """Ten pairs of slot and category a video, scored as GenVIS does."""
+
+    top: int = 10
+    scores: Literal["max", "mean"] = "max"  # over the frames: greatest probability, or the probability of mean logits
+    quality: bool = True  # instance: scores are multiplied by how sure the mask is inside (GenVIS)
+    foreground: bool = True  # pixel probabilities are multiplied by the slot's probability of being an object
+
+
+@dataclass(frozen=True)
+class State(Generic[M]):
+    """What is carried from frame to frame: a value of one size, so an endless stream can be saved and resumed."""
+
+    memory: M  # the model's
+    tally: Float64[Tensor, "n k1"]  # of the scores
+    frames: int
+
+
+# -- scores
+
+
+def greatest(tally: Float64[Tensor, "n k1"] | None, logits: Float64[Tensor, "n k1"]) -> Float64[Tensor, "n k1"]:
+    """Each class's greatest probability so far, and the smallest of no object."""
+    now = logits.softmax(-1)
+    if tally is None:
+        return now
+    return torch.cat([tally[:, :-1].maximum(now[:, :-1]), tally[:, -1:].minimum(now[:, -1:])], 1)
+
+
+def summed(tally: Float64[Tensor, "n k1"] | None, logits: Float64[Tensor, "n k1"]) -> Float64[Tensor, "n k1"]:
+    """Class logits, added up."""
+    return logits if tally is None else tally + logits
+
+
+SCORES: Mapping[str, tuple[Callable[[Tensor | None, Tensor], Tensor], Callable[[Tensor, int], Tensor]]] = {
+    "max": (greatest, lambda tally, frames: tally),
+    "mean": (summed, lambda tally, frames: (tally / frames).softmax(-1)),
+}
+
+
+class Graded(Instances):
+    """Instances whose scores are multiplied by the mean probability of the pixels in their masks, over all frames."""
+
+    def __init__(self, probabilities: Float[Tensor, "n k1"], settings: slot_answers.Settings) -> None:
+        super().__init__(probabilities, settings)
+        self._least = settings.min_score
+        self._certain = torch.zeros(2, len(self.slots), dtype=torch.float64)
+
+    def add(self, frame: int, logits: Float[Tensor, "n h w"], view: View) -> None:
+        """One frame."""
+        super().add(frame, logits, view)
+        self._certain += torch.stack(view.certain(logits)).cpu()
+
+    def masklets(self) -> tuple[Masklet, ...]:
+        """In the order of their scores; without those below `min_score`."""
+        sums, counts = self._certain
+        quality = dict(zip(self.slots, (sums / (counts + 1e-6)).tolist(), strict=True))
+        slots = {p.id: p.slot for p in self.pairs}
+        made = (replace(m, score=m.score * quality[slots[m.id]]) for m in super().masklets())
+        return tuple(sorted((m for m in made if m.score >= self._least), key=lambda m: -m.score))
+
+
+# -- the system
+
+
+@dataclass(frozen=True)
+class Look(Generic[M]):
+    """One frame of the loop."""
+
+    frame: Frame
+    slots: FrameSlots  # t = 1
+    state: State[M]
+
+    @property
+    def tracked(self) -> TrackedSlots:
+        """The slots: they are the tracks."""
+        n = self.slots.queries.shape[1]
+        return TrackedSlots(self.slots.queries[0], self.slots.class_logits[0], torch.arange(n))
+
+
+@dataclass(frozen=True)
+class SlotSystem(Generic[M]):
+    """`stream` answers live, in constant memory; `run` when it has seen the whole video."""
+
+    name: str
+    segmenter: SlotModel[Any, M]
+    settings: Settings = Settings()
+
+    def __post_init__(self) -> None:
+        self.settings.check(self.segmenter.categories)
+
+    def stream(self, frames: Iterable[Frame], state: State[M] | None = None) -> Stream[Look[M], State[M]]:
+        """Every frame's objects, named by the scores so far; at most `window` - 1 frames late. The quality of masks is
+        that of the frame.
+
+        Its `state` after any frame can be saved (core.memory), and a stream of the frames that follow goes on from it.
+        """
+        return Stream(self.follow(frames, state), self.shown, state)
+
+    @torch.no_grad()
+    def follow(self, frames: Iterable[Frame], state: State[M] | None) -> Iterator[Look[M]]:
+        """Frame by frame, from a given state on; None begins a video."""
+        model, add = self.segmenter, SCORES[self.settings.scores][0]
+        memory = state.memory if state else model.empty()
+        for chunk in windows(frames, self.settings.window):
+            for frame, features in zip(chunk, model.encode(chunk), strict=True):
+                slots = model.predict(memory, features)
+                memory = model.commit(memory, features, slots, model.trust(slots))
+                tally = add(state.tally if state else None, slots.class_logits[0].double())
+                state = State(memory, tally, state.frames + 1 if state else 1)
+                yield Look(frame, slots, state)
+
+    @torch.no_grad()
+    def shown(self, look: Look[M]) -> FrameMasks:
+        """One frame's answer."""
+        now = self._answer(look.state)
+        dense = Dense(look.slots.pixel_features[0], look.slots.inside)
+        self._add(now, look.frame.index, look.tracked[now.slots], dense, look.frame.size)
+        return shown(look.frame.index, now.masklets(), look.frame.size)
+
+    @torch.no_grad()
+    def run(self, video: Video, watch: Watch) -> VideoResult:
+        """All masklets of a video, named by the scores of all its frames."""
+        at, tracks, state, lost = self.settings, Tracks(), None, Lost[M]()
+        with DenseStore(at.feature_memory, at.feature_disk) as store:
+            for look in self.follow(video, None):
+                tracks.add(look.tracked)
+                keep(store, len(tracks) - 1, look)
+                lost.note(store, len(tracks) - 1, state)
+                state = look.state
+                watch("forward", state.frames, len(video) or None, len(state.tally))
+            if state is None:
+                return result(self, video, ())
+            made = self._answer(state)
+            for t, dense in self._dense_again(video, store, len(tracks), lost) if made.slots else ():
+                self._add(made, t, tracks[t][made.slots], dense, video.size)
+                watch("masks", t + 1, len(tracks), len(made.slots))
+        return result(self, video, made.masklets())
+
+    def _answer(self, state: State[M]) -> Answer:
+        at = self.settings
+        probabilities = SCORES[at.scores][1](state.tally, state.frames).float()
+        if at.task == "instance" and at.quality:
+            return Graded(probabilities, at)
+        return answer(probabilities, self.segmenter.categories, at)
+
+    def _add(self, to: Answer, frame: int, tracked: TrackedSlots, dense: Dense, size: tuple[int, int]) -> None:
+        """One frame's masks, of the slots that the answer asks for."""
+        view = View(dense.inside, size)
+        if self.settings.foreground:
+            view = ForegroundView(dense.inside, size, 1 - tracked.class_logits.softmax(-1)[:, -1])
+        to.add(frame, self.segmenter.decode(tracked.queries, dense.maps), view)
+
+    def _dense_again(self, video: Video, store: DenseStore, length: int, lost: Lost[M]) -> Iterator[tuple[int, Dense]]:
+        """The large part of every frame: as kept, or from the first that was not on, predicted again."""
+        first = length if lost.first is None else lost.first
+        for t in range(first):
+            kept = store.get(t)
+            assert kept is not None  # `lost` knows better otherwise
+            yield t, kept
+        if first < length:
+            frames = (
+                frame for chunk in windows(range(first, length), self.settings.window) for frame in read(video, chunk)
+            )
+            for t, look in enumerate(self.follow(frames, lost.state), first):
+                yield t, Dense(look.slots.pixel_features[0], look.slots.inside)
+
+
+class Lost(Generic[M]):
+    """The first frame whose large part was not kept, and the state before it: memory being a value, it can be seen
+    again from there.
+    """
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self.state: State[M] | None = None
+
+    def note(self, store: DenseStore, t: int, before: State[M] | None) -> None:
+        """After a frame was to be kept."""
+        if self.first is None and t not in store:
+            self.first, self.state = t, before
+
+
+def keep(store: DenseStore, t: int, look: Look[M]) -> None:
+    """What the masks will need of a frame, copied from its window."""
+    maps = look.slots.pixel_features[0]
+    store.keep(t, Dense(maps.detach().to("cpu", copy=True), look.slots.inside))
+
+
+def read(video: Video, span: list[int]) -> list[Frame]:
+    """Some frames in a row."""
+    return video.read(span[0], span[-1] + 1)
+
+
+def rocovis(model: SlotModel[Any, M], settings: Settings = Settings()) -> SlotSystem[M]:
+    """The system of the paper."""
+    return SlotSystem("rocovis", model, settings)
+
+
+def genvis(model: SlotModel[Any, M], settings: Settings = Settings(foreground=False)) -> SlotSystem[M]:
+    """The system that it builds on."""
+    return SlotSystem("genvis", model, settings)

@@ -1,0 +1,168 @@
+"""Which part of a picture a clip shows, at which size: drawn once, the same for all frames of the clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8, UInt16
+
+from masklet.core.masks import Rle
+from masklet.train.clips import Clip
+
+Size = tuple[int, int]  # h, w
+Affine = Float[np.ndarray, "2 3"]  # from the picture's pixels to the clip's, both from the corner of the first pixel on
+Picture = UInt8[np.ndarray, "_ _ 3"]
+Ids = UInt16[np.ndarray, "_ _"]  # 0: no object, then n + 1
+
+TRIES = 20  # clips without an object, after which one is given all the same
+GREY = (124, 116, 104)  # the mean of ImageNet's pictures, where there is no picture
+
+
+@dataclass(frozen=True)
+class View:
+    """What a clip shows."""
+
+    size: Size
+    affine: Affine
+
+
+@runtime_checkable
+class Framing(Protocol):
+    """Draws a view of pictures of some size."""
+
+    def view(self, random: np.random.Generator, size: Size) -> View:
+        """A view of pictures of `size`."""
+        ...
+
+
+@dataclass(frozen=True)
+class FixedFraming:
+    """Views of one size: the picture fills it, then is scaled and moved at random, half of them mirrored."""
+
+    size: Size
+    scale: tuple[float, float] = (1.0, 1.5)  # beside the size at which the picture just covers the view
+    flip: float = 0.5  # probability
+
+    def view(self, random: np.random.Generator, size: Size) -> View:
+        """A crop where the picture is larger than the view; where it is smaller, it lies in the view."""
+        (h, w), (h0, w0) = self.size, size
+        scale = max(h / h0, w / w0) * float(np.exp(random.uniform(*np.log(self.scale))))
+        x, y = (random.uniform(0, 1) * (side - scale * side0) for side, side0 in ((w, w0), (h, h0)))
+        return View(self.size, mirrored(np.array([[scale, 0, x], [0, scale, y]]), w, random.random() < self.flip))
+
+
+@dataclass(frozen=True)
+class ShortSideFraming:
+    """DVIS's: the short side from a list, a crop now and then, half of them mirrored."""
+
+    short: tuple[int, ...] = (240, 360, 480)  # pixels
+    longest: int = 1333  # of the long side
+    crop: float = 0.5  # probability
+    crop_short: tuple[int, ...] = (400, 500, 600)  # of the picture that is cropped
+    crop_side: tuple[int, int] = (384, 600)  # smallest and largest side of a crop
+    flip: float = 0.5  # probability
+
+    def view(self, random: np.random.Generator, size: Size) -> View:
+        """The whole picture, or a crop of it brought to one of the short sides."""
+        origin, part = (0, 0), size
+        if random.random() < self.crop:
+            scale = fitting(size, int(random.choice(self.crop_short)), self.longest)
+            sides = random.integers(self.crop_side[0], self.crop_side[1] + 1, 2)
+            part = (min(size[0], round(sides[0] / scale)), min(size[1], round(sides[1] / scale)))
+            origin = (int(random.integers(size[0] - part[0] + 1)), int(random.integers(size[1] - part[1] + 1)))
+        scale = fitting(part, int(random.choice(self.short)), self.longest)
+        h, w = (max(1, round(side * scale)) for side in part)
+        sy, sx = h / part[0], w / part[1]
+        affine = np.array([[sx, 0, -origin[1] * sx], [0, sy, -origin[0] * sy]])
+        return View((h, w), mirrored(affine, w, random.random() < self.flip))
+
+
+def fitting(size: Size, short: int, longest: int) -> float:
+    """The scale that brings the short side to `short`, or the long side to `longest` where that is less.
+
+    >>> fitting((100, 400), 200, 1333), fitting((100, 400), 200, 400)
+    (2.0, 1.0)
+    """
+    return min(short / min(size), longest / max(size))
+
+
+def mirrored(affine: Affine, width: int, flip: bool) -> Affine:
+    """The affine with left and right exchanged afterwards."""
+    return chained(affine, np.array([[-1.0, 0, width], [0, 1, 0]])) if flip else affine
+
+
+def chained(first: Affine, then: Affine) -> Affine:
+    """One affine after the other."""
+    return np.asarray(then[:, :2] @ first + np.array([[0, 0, 1.0]]) * then[:, 2:])
+
+
+def turned(angle: float, centre: tuple[float, float]) -> Affine:
+    """A turn by an angle in degrees about x, y."""
+    cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
+    turn, about = np.array([[cos, -sin], [sin, cos]]), np.array(centre)
+    return np.hstack([turn, (about - turn @ about)[:, None]])
+
+
+def seen_picture(picture: Picture, view: View) -> Picture:
+    """The picture in a view; smooth also where it is made much smaller."""
+    scale = float(np.sqrt(abs(np.linalg.det(view.affine[:, :2]))))
+    affine = view.affine
+    if scale < 0.7:  # the warp looks at four pixels only
+        h, w = (max(1, round(side * scale)) for side in picture.shape[:2])
+        affine = affine * np.array([picture.shape[1] / w, picture.shape[0] / h, 1])
+        picture = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)
+    return np.asarray(
+        cv2.warpAffine(
+            picture, _from_centres(affine), view.size[::-1], borderMode=cv2.BORDER_CONSTANT, borderValue=GREY
+        )
+    )
+
+
+def seen_ids(ids: Ids, view: View) -> Ids:
+    """Objects in a view."""
+    return np.asarray(cv2.warpAffine(ids, _from_centres(view.affine), view.size[::-1], flags=cv2.INTER_NEAREST))
+
+
+def _from_centres(affine: Affine) -> Affine:
+    """OpenCV counts from the first pixel's centre."""
+    return np.hstack([affine[:, :2], (affine[:, 2] + affine[:, :2].sum(1) / 2 - 0.5)[:, None]])
+
+
+def with_objects(made: Callable[[], Clip]) -> Clip:
+    """The first clip that has an object; the last one of twenty all the same."""
+    clip = made()
+    for _ in range(TRIES - 1):
+        if len(clip.labels):
+            break
+        clip = made()
+    return clip
+
+
+def painted(masks: Sequence[Rle], places: Sequence[int], size: Size) -> Ids:
+    """One map of masks that may overlap, as in `core.masks.paint`: the smallest wins, on a tie the first."""
+    ids = np.zeros(size, np.uint16)
+    for n in sorted(range(len(masks)), key=lambda n: (-masks[n].area, -n)):
+        ids[masks[n].decode().numpy()] = places[n]
+    return ids
+
+
+def as_clip(pictures: list[Picture], ids: list[Ids], labels: list[int], annotated: np.ndarray | None = None) -> Clip:
+    """A clip of pictures and objects n + 1 with labels[n]; those without a pixel in the clip are left out.
+
+    `annotated` bool [g t] says where an object is known, also where the view does not show it; all frames by default.
+    """
+    every = np.stack(ids)
+    there = [n for n in range(len(labels)) if (every == n + 1).any()]
+    masks = every[None] == (np.array(there, np.uint16) + 1).reshape(-1, 1, 1, 1)
+    known = np.ones((len(labels), len(ids)), bool) if annotated is None else annotated
+    return Clip(
+        torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(masks),
+        torch.from_numpy(known[there]),
+        torch.tensor([labels[n] for n in there], dtype=torch.int64),
+    )

@@ -1,0 +1,259 @@
+"""Annotated pictures (COCO's instance form) as clips: for the segmenter, and as DVIS makes videos of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from masklet.core.errors import InputError
+from masklet.core.masks import Rle
+from masklet.io.entry import Entry, read_mask, read_object
+from masklet.io.pictures import read_picture
+from masklet.io.split import read_categories
+from masklet.train.clips import Clip
+from masklet.train.framing import (
+    FixedFraming,
+    Framing,
+    Ids,
+    Picture,
+    View,
+    as_clip,
+    chained,
+    painted,
+    seen_ids,
+    seen_picture,
+    turned,
+    with_objects,
+)
+
+FORM = "an instance json of COCO"
+ANGLE = 15.0  # degrees, largest turn of DVIS's pseudo videos
+CENTRE = (0.4, 0.6)  # of the sides, where they turn about
+
+
+@dataclass(frozen=True)
+class Still:
+    """One picture and its objects."""
+
+    picture: Picture
+    ids: Ids  # object n is n + 1
+    labels: list[int]
+
+
+@dataclass(frozen=True)
+class _Listed:
+    path: Path
+    size: tuple[int, int]
+    masks: tuple[Rle, ...]
+    labels: tuple[int, ...]
+
+
+def same(name: str) -> str:
+    """Categories as the file calls them."""
+    return name
+
+
+def as_object(name: str) -> str:
+    """For training without categories."""
+    return "object"
+
+
+def every(image: Mapping[str, Any]) -> bool:
+    """All pictures."""
+    return True
+
+
+class Stills:
+    """The annotated pictures of a folder: annotations.json and images/<file_name>. Crowds are left out.
+
+    What a set does not label counts as background: give it to a training that asks for nothing else.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        rename: Callable[[str], str] = same,
+        categories: Sequence[str] | None = None,
+        wanted: Callable[[Mapping[str, Any]], bool] = every,
+    ) -> None:
+        """Reads the list; pictures are read when they are needed.
+
+        Args:
+            folder: of the set.
+            rename: what a category of the file is called here; `as_object` for training without categories.
+            categories: all there are, in the order of the labels; those of the file by default.
+            wanted: by its entry in the file, whether a picture with objects is used.
+
+        Raises:
+            InputError: files are missing or malformed, name what does not exist, or there is no picture with objects.
+        """
+        path = folder / "annotations.json"
+        content = read_object(path, FORM, "categories", "images", "annotations")
+        names = {id: rename(name) for id, name in read_categories(content).items()}
+        self.categories = tuple(categories or dict.fromkeys(names[id] for id in sorted(names)))
+        strange = sorted(set(names.values()) - set(self.categories))
+        if strange:
+            raise InputError(
+                f"{path}: {strange[0]!r} is none of the categories {', '.join(self.categories)}; rename it"
+            )
+        labels = {id: self.categories.index(name) for id, name in names.items()}
+        self._listed = _read(path, content, folder / "images", labels, wanted)
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+    def still(self, n: int) -> Still:
+        """One picture. Raises InputError where it cannot be read or is not of the size that the json says."""
+        listed = self._listed[n]
+        try:
+            picture = read_picture(listed.path)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise InputError(f"{listed.path}: cannot be read as a picture ({error}); give an intact copy") from None
+        if picture.shape[:2] != listed.size:
+            (h, w), (h0, w0) = picture.shape[:2], listed.size
+            raise InputError(f"{listed.path}: is {w}x{h}, but its annotations are for {w0}x{h0}; give the same picture")
+        ids = painted(listed.masks, range(1, len(listed.masks) + 1), listed.size)
+        return Still(picture, ids, list(listed.labels))
+
+    def draw(self, random: np.random.Generator) -> Still:
+        """Any picture."""
+        return self.still(int(random.integers(len(self))))
+
+
+def _read(
+    path: Path,
+    content: Entry,
+    images: Path,
+    labels: Mapping[int, int],
+    wanted: Callable[[Mapping[str, Any]], bool],
+) -> list[_Listed]:
+    entries: dict[int, Entry] = {}
+    for image in content.entries("images"):
+        if entries.setdefault(image.whole("id"), image) is not image:
+            raise image.wrong(f"the image id {image.whole('id')} is given twice; keep one of them")
+    found: dict[int, list[tuple[Rle, int]]] = {id: [] for id, image in entries.items() if wanted(image.content)}
+    for annotation in content.entries("annotations"):
+        id, category = annotation.whole("image_id"), annotation.whole("category_id")
+        if id not in entries or category not in labels:
+            kind, missing = ("category", category) if id in entries else ("image", id)
+            raise annotation.wrong(f"there is no {kind} {missing} in the file")
+        if id in found and not annotation.content.get("iscrowd"):
+            mask = read_mask(annotation.where, annotation.get("segmentation"), entries[id].size())
+            found[id] += [(mask, labels[category])] if mask.area else []
+    listed = [_listed(images, entries[id], objects) for id, objects in found.items() if objects]
+    if not listed:
+        raise InputError(f"{path}: no picture with objects is wanted of it; give another set, or want others")
+    return listed
+
+
+def _listed(images: Path, image: Entry, objects: Sequence[tuple[Rle, int]]) -> _Listed:
+    path = images / image.text("file_name")
+    if not path.is_file():
+        raise image.wrong(f"{path} is not there; give the pictures that belong to the json")
+    return _Listed(path, image.size(), tuple(m for m, _ in objects), tuple(n for _, n in objects))
+
+
+class PseudoVideos:
+    """A `ClipSource`: one picture, turned a little more from frame to frame, as DVIS makes videos of COCO's."""
+
+    def __init__(self, stills: Stills, framing: Framing) -> None:
+        self.stills, self.framing = stills, framing
+        self.categories = stills.categories
+
+    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+        """One more clip."""
+        return with_objects(lambda: self._clip(random, frames))
+
+    def _clip(self, random: np.random.Generator, frames: int) -> Clip:
+        still = self.stills.draw(random)
+        view = self.framing.view(random, still.ids.shape)
+        angles = np.sort(random.uniform(-ANGLE, ANGLE, frames))[:: 1 if random.random() < 0.5 else -1]
+        h, w = view.size
+        x, y = random.uniform(*CENTRE, 2) * [w, h]
+        views = [View(view.size, chained(view.affine, turned(float(angle), (x, y)))) for angle in angles]
+        return as_clip(
+            [seen_picture(still.picture, v) for v in views], [seen_ids(still.ids, v) for v in views], still.labels
+        )
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """Probabilities and ranges of what is done to a picture."""
+
+    mosaic: float = 0.15  # four pictures in one
+    paste: float = 0.3  # objects of another picture are pasted over this one
+    light: float = 0.3  # largest change of brightness, contrast and saturation
+
+
+class StillCrops:
+    """A `ClipSource` for the segmenter: scale jitter, flip, colours, mosaics, copy-paste; all frames are alike."""
+
+    def __init__(self, stills: Stills, framing: Framing, settings: CropSettings | None = None) -> None:
+        self.stills, self.framing, self.settings = stills, framing, settings or CropSettings()
+        self.categories = stills.categories
+
+    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+        """One more clip of `frames` equal pictures."""
+        return with_objects(lambda: self._clip(random, frames))
+
+    def _clip(self, random: np.random.Generator, frames: int) -> Clip:
+        still = self._mosaic(random) if random.random() < self.settings.mosaic else self._shown(random)
+        if random.random() < self.settings.paste:
+            still = pasted(random, still, self._shown(random))
+        picture = relit(random, still.picture, self.settings.light)
+        return as_clip([picture] * frames, [still.ids] * frames, still.labels)
+
+    def _shown(self, random: np.random.Generator) -> Still:
+        still = self.stills.draw(random)
+        view = self.framing.view(random, still.ids.shape)
+        return Still(seen_picture(still.picture, view), seen_ids(still.ids, view), still.labels)
+
+    def _mosaic(self, random: np.random.Generator) -> Still:
+        """Four pictures around a point."""
+        whole = self._shown(random)
+        h, w = whole.ids.shape
+        y, x = int(h * random.uniform(0.3, 0.7)), int(w * random.uniform(0.3, 0.7))
+        for rows, cols in ((slice(y), slice(x, w)), (slice(y, h), slice(x)), (slice(y, h), slice(x, w))):
+            size = (rows.stop - (rows.start or 0), cols.stop - (cols.start or 0))
+            part = self.stills.draw(random)
+            view = FixedFraming(size).view(random, part.ids.shape)
+            whole.picture[rows, cols] = seen_picture(part.picture, view)
+            ids = seen_ids(part.ids, view)
+            whole.ids[rows, cols] = np.where(ids > 0, ids + np.uint16(len(whole.labels)), 0)
+            whole.labels.extend(part.labels)
+        return whole
+
+
+def pasted(random: np.random.Generator, below: Still, above: Still) -> Still:
+    """Some of the objects of one picture over the other (Ghiasi et al., Simple Copy-Paste)."""
+    h, w = (min(a, b) for a, b in zip(below.ids.shape, above.ids.shape, strict=True))
+    chosen = np.append(False, random.random(len(above.labels)) < 0.5)
+    over = chosen[above.ids[:h, :w]]
+    picture, ids = below.picture.copy(), below.ids.copy()
+    picture[:h, :w][over] = above.picture[:h, :w][over]
+    ids[:h, :w][over] = above.ids[:h, :w][over] + np.uint16(len(below.labels))
+    return Still(picture, ids, below.labels + above.labels)
+
+
+def relit(random: np.random.Generator, picture: Picture, most: float) -> Picture:
+    """The picture with other brightness, contrast, saturation and tint, each changed by a share of at most `most`."""
+    return with_light(picture, light(random, most))
+
+
+def light(random: np.random.Generator, most: float) -> np.ndarray:
+    """What `with_light` multiplies by: brightness, contrast, saturation, and one for each colour; about 1."""
+    return 1 + np.append(random.uniform(-most, most, 3), random.uniform(-most, most, 3) / 3)
+
+
+def with_light(picture: Picture, factors: np.ndarray) -> Picture:
+    """The picture times factors of brightness, contrast, saturation and red, green, blue."""
+    brightness, contrast, saturation, *tint = factors.astype(np.float32)
+    grey = picture.mean(2, keepdims=True, dtype=np.float32)
+    middle = grey.mean()
+    coloured = (grey + (picture - grey) * saturation - middle) * contrast + middle
+    return np.asarray(np.clip(coloured * (brightness * np.array(tint, np.float32)), 0, 255).astype(np.uint8))
