@@ -137,7 +137,7 @@ def test_it_goes_on_and_says_when_it_was_stopped(tmp_path: Path, monkeypatch: py
         real = loop.advance
 
         def one_step(*arguments: object) -> object:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
             return real(*arguments)  # type: ignore[arg-type]
 
         patched.setattr(loop, "advance", one_step)
@@ -204,4 +204,6 @@ def test_another_run_in_the_folder_is_kept(segmenter: Path) -> None:
     before = segmenter.read_bytes()
     code, output = called("segmenter", "--data", "synthetic:heavy", "--out", segmenter.parent, *TINY)
     assert code == 2 and "holds a run with data ['synthetic'], not ['synthetic:heavy']" in output
+    code, output = called("segmenter", "--data", "synthetic", "--out", segmenter.parent, *TINY, "--batch", "3")
+    assert code == 2 and "holds a run with clips 2, not 3" in output
     assert segmenter.read_bytes() == before

@@ -22,19 +22,17 @@ from masklet.core.result import VideoResult
 from masklet.io.video import frames_of, open_video
 from masklet.models.encoder import Encoder
 from masklet.parts import chosen, load_propagator, load_segmenter, load_text_segmenter
-from masklet.queries import QUERY_SYSTEMS, load_queries
+from masklet.queries import QUERY_SYSTEMS, QuerySystem, load_queries
 from masklet.systems import deva, deva_offline, sam2bmp
 from masklet.systems.deva import Deva
 from masklet.systems.deva_offline import Detected, DevaOffline
-from masklet.systems.dvis import DvisRefined
 from masklet.systems.sam2bmp import Sam2Bmp
-from masklet.systems.slot_loop import Online
 from masklet.systems.track import Prompts, Track
 from masklet.version import __version__
 
 LARGEST = 2**53  # of a setting: what JSON keeps exactly
 
-System = Sam2Bmp[Any, Any, Any] | Deva[Any, Any, Any] | DevaOffline[Any, Any] | Online[Any] | DvisRefined[Any]
+System = Sam2Bmp[Any, Any, Any] | Deva[Any, Any, Any] | DevaOffline[Any, Any] | QuerySystem
 
 
 class Kind(NamedTuple):
@@ -75,7 +73,7 @@ def load(
 
     Args:
         system: "sam2bmp"; "deva"; or "deva-offline", which follows one object of each of the segmenter's categories;
-            "minvis", "dvis" and "dvis-offline", which need no propagator (see `queries.load_queries`).
+            "minvis", "dvis", "dvis-offline" and "rocovis", which need no propagator (see `queries.load_queries`).
         segmenter: "motion", which is what is taken for None; "everything"; a text detector; or the path of detections
             made elsewhere (see `parts.load_segmenter` and `models.precomputed`).
         text: what to find, such as "dog. red car."; with it None is "grounding-dino-tiny" (see

@@ -17,6 +17,7 @@ import typer
 from masklet import cli_export, cli_weights
 from masklet.api import checked_prompts, load, run
 from masklet.cli_eval import eval_command
+from masklet.cli_train import train_command
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.io.files import OutputFolder
@@ -38,6 +39,7 @@ app = typer.Typer(
 app.add_typer(cli_weights.app, name="weights")
 app.command("eval")(eval_command)
 app.add_typer(cli_export.app, name="export")
+app.command("train")(train_command)
 
 Format = Enum("Format", {name: name for name in FORMATS}, type=str)  # type: ignore[misc]
 
@@ -65,7 +67,9 @@ def run_command(
         typer.Argument(help="Video files, folders of frames, globs, or - for an image stream."),
     ],
     out: Out,
-    system: Annotated[str, typer.Option(help="sam2bmp, deva, deva-offline, minvis, dvis or dvis-offline.")] = "sam2bmp",
+    system: Annotated[
+        str, typer.Option(help="sam2bmp, deva, deva-offline, minvis, dvis, dvis-offline or rocovis.")
+    ] = "sam2bmp",
     segmenter: Annotated[
         str | None, typer.Option(help="motion; everything; a COCO results json, or a folder of label PNGs.")
     ] = None,
@@ -74,7 +78,7 @@ def run_command(
     ] = "",
     propagator: PropagatorName = "affinity",
     device: DeviceName = Device("auto"),  # noqa: B008
-    window: Annotated[int | None, typer.Option(help="Frames at once (minvis, dvis, dvis-offline).")] = None,
+    window: Annotated[int | None, typer.Option(help="Frames at once (minvis, dvis, dvis-offline, rocovis).")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the system.")
     ] = None,

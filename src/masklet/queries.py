@@ -1,59 +1,159 @@
-"""Systems of a Mask2Former's queries by name: MinVIS and DVIS, from one file of weights."""
+"""Systems of a Mask2Former's queries by name: MinVIS, DVIS, RoCoVIS and GenVIS, from files of weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from masklet.core.errors import InputError
 from masklet.models.mask2former import Mask2Former
 from masklet.models.mask2former_names import OFFLINE, ONLINE, demand
-from masklet.models.mask2former_weights import build
-from masklet.nn.referring_tracker import released_tracker
-from masklet.nn.temporal_refiner import released_refiner
+from masklet.models.mask2former_weights import Built, build
+from masklet.models.query_heads import load_refiner, load_tracker
+from masklet.models.slot_weights import load_slot_model
+from masklet.models.zoo import hashed
+from masklet.nn.referring_tracker import ReferringTracker, released_tracker
+from masklet.nn.temporal_refiner import TemporalRefiner, released_refiner
 from masklet.parts import checked_short, found_device
-from masklet.systems import dvis, minvis
+from masklet.systems import dvis, minvis, rocovis
 from masklet.systems.dvis import DvisRefined
+from masklet.systems.rocovis import SlotSystem
 from masklet.systems.slot_loop import Online
 
-QUERY_SYSTEMS: Mapping[str, type[Any]] = {
-    "minvis": minvis.Settings,
-    "dvis": dvis.Settings,
-    "dvis-offline": dvis.Settings,
+QuerySystem = Online[Any] | DvisRefined[Any] | SlotSystem[Any]
+
+
+@dataclass(frozen=True)
+class Named:
+    """Weights as the user names them: NAME, NAME@480, and of DVIS also NAME+HEADS or NAME@480+HEADS."""
+
+    text: str
+    base: str
+    shortest: int | None
+    heads: Path | None
+    device: str
+
+    @property
+    def built(self) -> Built:
+        """The Mask2Former, and what else its file holds."""
+        return build(self.base)
+
+    def segmenter(self, built: Built) -> Mask2Former:
+        """It on the device; its weights are said to include those of the heads."""
+        net: Any = built.net
+        heads = {self.heads.name: hashed(self.heads).sha256} if self.heads else {}
+        weights, shortest = {**built.weights, **heads}, self.shortest or built.shortest
+        return Mask2Former(net.to(found_device(self.device)), shortest=shortest, weights=weights)
+
+
+def named(text: str, with_heads: bool, device: str) -> Named:
+    """The parts of a name."""
+    base, plus, heads = text.rpartition("+") if with_heads else ("", "", "")
+    base = base if plus else text
+    name, at, side = base.rpartition("@")
+    shortest = checked_short(base, side) if at else None
+    return Named(text, name if at else base, shortest, Path(heads).expanduser() if plus else None, device)
+
+
+def load_minvis(at: Named, settings: Any) -> QuerySystem:
+    """Any Mask2Former, and matching."""
+    return minvis.minvis(at.segmenter(at.built), settings)
+
+
+def load_dvis(at: Named, settings: Any) -> QuerySystem:
+    """The online system."""
+    built = at.built
+    return dvis.dvis(at.segmenter(built), tracker_of(at, built, ONLINE), settings)
+
+
+def load_dvis_offline(at: Named, settings: Any) -> QuerySystem:
+    """The offline and semi-online system."""
+    built = at.built
+    return DvisRefined(at.segmenter(built), tracker_of(at, built, OFFLINE), refiner_of(at, built), settings)
+
+
+def tracker_of(at: Named, built: Built, kind: str) -> ReferringTracker:
+    """The tracker of a file of heads, or of an official checkpoint of this kind."""
+    if at.heads is None:
+        demand(built.kind, kind, at.text)
+        tracker = released_tracker(built.tracker, built.net.config.num_attention_heads)
+    else:
+        tracker, categories = load_tracker(at.heads)
+        check_heads(tracker, categories, at, built)
+    return tracker.to(found_device(at.device))
+
+
+def refiner_of(at: Named, built: Built) -> TemporalRefiner:
+    """The refiner of the same file."""
+    if at.heads is None:
+        refiner = released_refiner(built.refiner, built.net.config.num_attention_heads)
+    else:
+        refiner, _ = load_refiner(at.heads)
+    return refiner.to(found_device(at.device))
+
+
+def check_heads(tracker: ReferringTracker, categories: tuple[str, ...], at: Named, built: Built) -> None:
+    """Raises InputError where heads were trained over another segmenter."""
+    config: Any = built.net.config
+    names = tuple(config.id2label[n] for n in range(config.num_labels))
+    widths = (tracker.settings.width, tracker.settings.mask_width), (config.hidden_dim, config.mask_feature_size)
+    if names != categories or widths[0] != widths[1]:
+        raise InputError(
+            f"{at.heads}: trained over a segmenter of {len(categories)} categories and width {widths[0][0]}, but "
+            f"{at.base} has {len(names)} and {widths[1][0]}; name the segmenter that it was trained over"
+        )
+
+
+def load_rocovis(at: Named, settings: Any) -> QuerySystem:
+    """What `masklet train rocovis` has trained."""
+    return rocovis.rocovis(load_slot_model(at.base, "rocovis", found_device(at.device), shortest=at.shortest), settings)
+
+
+def load_genvis(at: Named, settings: Any) -> QuerySystem:
+    """The baseline of RoCoVIS's ablation, trained with `--set row=queries`."""
+    return rocovis.genvis(load_slot_model(at.base, "genvis", found_device(at.device), shortest=at.shortest), settings)
+
+
+@dataclass(frozen=True)
+class Query:
+    """A system: its settings, how it is made, and which weights it takes."""
+
+    settings: type[Any]
+    load: Callable[[Named, Any], QuerySystem]
+    weights: str
+    heads: bool = False  # whether heads may be named after a plus
+
+
+TRAINED = "SEGMENTER+HEADS, where `masklet train` wrote both"
+QUERIES: Mapping[str, Query] = {
+    "minvis": Query(minvis.Settings, load_minvis, "minvis-r50-ytvis21, mask2former-swin-tiny or another Mask2Former"),
+    "dvis": Query(dvis.Settings, load_dvis, f"dvis-online-r50-ytvis21 or another checkpoint; or {TRAINED}", True),
+    "dvis-offline": Query(
+        dvis.Settings, load_dvis_offline, f"dvis-offline-r50-ytvis21 or another checkpoint; or {TRAINED}", True
+    ),
+    "rocovis": Query(rocovis.Settings, load_rocovis, "a file that `masklet train rocovis` wrote"),
+    "genvis": Query(rocovis.GenvisSettings, load_genvis, "a file that `masklet train rocovis --set row=queries` wrote"),
 }
+QUERY_SYSTEMS: Mapping[str, type[Any]] = {name: query.settings for name, query in QUERIES.items()}
 
 
-WEIGHTS = {"dvis": ONLINE, "dvis-offline": OFFLINE}  # by their tensors' names
-
-
-def load_queries(system: str, name: str | None, device: str, settings: Any) -> Online[Any] | DvisRefined[Any]:
+def load_queries(system: str, name: str | None, device: str, settings: Any) -> QuerySystem:
     """A system of `QUERY_SYSTEMS`.
 
     Args:
         system: its name.
-        name: weights: of "minvis" any Mask2Former (hub id, folder, official checkpoint); of DVIS an official checkpoint
-            with its tracker and, offline, its refiner. "NAME@480": at another size of the short side.
+        name: weights: a name of `masklet weights list`, a hub id, folder or file (of "minvis" any Mask2Former; of DVIS
+            an official checkpoint, or "SEGMENTER+HEADS" with a file of trained heads; of RoCoVIS a file that was
+            trained here). "NAME@480": at another size of the short side.
         device: as in `parts.load_propagator`.
         settings: of the system's own class.
 
     Raises:
         InputError: no name, or its weights are not on this machine or not of this system.
     """
+    query = QUERIES[system]
     if not name:
-        raise InputError(
-            f"{system} needs the weights of a Mask2Former: --segmenter facebook/mask2former-swin-tiny-coco-instance "
-            "(fetched before), or an official checkpoint of MinVIS or DVIS"
-        )
-    base, at, side = name.rpartition("@")
-    built, to = build(base if at else name), found_device(device)
-    net: Any = built.net
-    shortest = checked_short(name, side) if at else built.shortest
-    segmenter = Mask2Former(net.to(to), shortest=shortest, weights=built.weights)
-    if system == "minvis":
-        return minvis.minvis(segmenter, settings)
-    demand(built.kind, WEIGHTS[system], name)
-    heads = net.config.num_attention_heads
-    tracker = released_tracker(built.tracker, heads).to(to)
-    if system == "dvis":
-        return dvis.dvis(segmenter, tracker, settings)
-    return DvisRefined(segmenter, tracker, released_refiner(built.refiner, heads).to(to), settings)
+        raise InputError(f"{system} needs weights: --segmenter with {query.weights}")
+    return query.load(named(name, query.heads, device), settings)

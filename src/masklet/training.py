@@ -238,10 +238,8 @@ def prepared(name: str, wish: Wish) -> tuple[Task, Plan, dict[str, object]]:
     if unseen.categories != source.categories:
         raise InputError(f"--val has other categories than --data ({', '.join(source.categories[:3])}, ...)")
     task = kind.task(wish, source, held_out(unseen, kind.held_out, wish.frames))
-    told = {
-        name: getattr(wish, name)
-        for name in ("data", "val", "size", "frames", "batch", "start", "segmenter", "settings")
-    }
+    facts = ("data", "val", "size", "frames", "start", "segmenter", "settings")
+    told = {"clips": wish.batch, **{fact: getattr(wish, fact) for fact in facts}}
     return task, kind.plan(wish), {"task": name, **told}
 
 

@@ -32,8 +32,13 @@ def test_what_is_saved_is_loaded(path):
         assert all(torch.equal(held, made.state_dict()[name]) for name, held in loaded.state_dict().items())
 
 
+def test_the_other_part(path):
+    save_heads(path, ("a",), tracker=ReferringTracker(TrackerSettings(1, **SMALL)))
+    with pytest.raises(InputError, match="holds no refiner of DVIS; train one"):
+        load_refiner(path)
+
+
 def refused(path, words):
-    assert not is_heads(path) or "query heads" not in words
     with pytest.raises(InputError, match=words) as error:
         load_tracker(path)
     assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
@@ -46,11 +51,13 @@ def test_no_file(path):
 
 def test_other_weights(path):
     save_file({"tracker.class_embed.weight": torch.zeros(2)}, path)
+    assert not is_heads(path)
     refused(path, "no query heads of masklet")
 
 
 def test_no_safetensors(path):
     path.write_bytes(b"PK what torch saves")
+    assert not is_heads(path)
     refused(path, "damaged, or no safetensors file")
 
 

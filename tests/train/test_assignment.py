@@ -203,8 +203,8 @@ def test_unused():
 
 
 def clip():
-    """Object 0 is never seen, 1 only in frame 0, 2 is annotated in both but has pixels in frame 1 alone."""
-    present = torch.tensor([[False, False], [True, False], [True, True]])
+    """Object 0 is annotated and never seen, 1 only in frame 0, 2 is annotated in both but has pixels in frame 1 alone."""
+    present = torch.tensor([[True, True], [True, False], [True, True]])
     masks = torch.zeros(3, 2, 2, 2, dtype=torch.bool)
     masks[1, 0, 0] = masks[2, 1, 1] = True
     return Clip(torch.zeros(2, 3, 2, 2, dtype=torch.uint8), masks, present, torch.tensor([4, 5, 6]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -69,6 +70,14 @@ def run(out: Path, task: Toy | None = None, plan: Plan = PLAN) -> tuple[int, Toy
     return train(task, out, plan, ABOUT), task
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """SIGINT does what it does in a terminal, also where the tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Toy]:
     out = tmp_path_factory.mktemp("whole") / "run"
@@ -107,6 +116,12 @@ def test_a_signal_lets_the_step_end_and_leaves_a_checkpoint(
     done, again = run(tmp_path)
     assert done == 8 and again.seen[0][0] == 5 and same(again.module, whole[1].module)
     assert log(tmp_path) == log(whole[0])
+
+
+def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background
+    done, _ = run(tmp_path, Toy({4: lambda: signal.raise_signal(signal.SIGINT)}))
+    assert done == 8 and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
@@ -176,7 +191,9 @@ def test_the_items_of_a_step_are_a_mean(tmp_path: Path) -> None:
     items = [other.loss(0, np.random.default_rng((0, 0, item))) for item in range(2)]
     loss = torch.stack([value for parts in items for value in parts.values()]).sum() / 2
     loss.backward()
+    norm = torch.stack([p.grad.norm() for p in twin.parameters()]).norm()
     optimiser.step()
+    assert log(tmp_path)[0]["norm"] == pytest.approx(norm.item(), rel=1e-5)
     assert torch.allclose(task.module.weight, twin.weight, atol=1e-6)
     assert log(tmp_path)[0]["loss"] == pytest.approx(loss.item())
 

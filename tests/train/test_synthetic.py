@@ -366,8 +366,11 @@ def test_a_written_set_is_what_was_generated(written):
 
 
 def test_a_set_says_its_occlusion_as_ovis_does(written):
-    _, _, truth = written
+    source, _, truth = written
     content = json.loads(truth.read_text())
+    words_ = [row for n in range(3) for row in source.annotated(draws(9, n), 6).words]
+    assert [a["occlusion"] for a in content["annotations"]] == words_
+    assert any(row != row[::-1] for row in words_)
     for video in content["videos"]:
         own = [a for a in content["annotations"] if a["video_id"] == video["id"]]
         assert all([w is None for w in a["occlusion"]] == [s is None for s in a["segmentations"]] for a in own)

@@ -59,6 +59,7 @@ def test_other_clips_lie_around_a_reference():
         assert any(all(abs(c - reference) <= 3 for c in chosen) for reference in chosen)
     assert {c for clip in drawn(Sampling(3), 20, 4) for c in clip} == set(range(20))
     assert any(len(set(c)) < 4 for c in drawn(Sampling(3), 20, 4))  # with replacement
+    assert max(c[-1] - c[0] for c in drawn(Sampling(3), 20, 4)) == 6  # both ways alike
     assert drawn(Sampling(3), 1, 4, 1) == [(0, 0, 0, 0)]
     assert {c for (c,) in drawn(Sampling(3), 6, 1)} == set(range(6))
 

@@ -39,6 +39,13 @@ class Settings(slot_answers.Settings):
 
 
 @dataclass(frozen=True)
+class GenvisSettings(Settings):
+    """The same, but that GenVIS takes pixel probabilities as they are."""
+
+    foreground: bool = False
+
+
+@dataclass(frozen=True)
 class State(Generic[M]):
     """What is carried from frame to frame: a value of one size, so an endless stream can be saved and resumed."""
 
@@ -228,6 +235,6 @@ def rocovis(model: SlotModel[Any, M], settings: Settings = Settings()) -> SlotSy
     return SlotSystem("rocovis", model, settings)
 
 
-def genvis(model: SlotModel[Any, M], settings: Settings = Settings(foreground=False)) -> SlotSystem[M]:
+def genvis(model: SlotModel[Any, M], settings: Settings = GenvisSettings()) -> SlotSystem[M]:
     """The system that it builds on."""
     return SlotSystem("genvis", model, settings)

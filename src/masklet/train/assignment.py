@@ -50,7 +50,7 @@ def last_frame_labels(clip: Clip, classes: int) -> Int64[Tensor, " g"]:
 
 def targets_of(clip: Clip, classes: int, labels: Labels = own_labels) -> Targets:
     """The objects of a clip with a pixel in any frame; one without a pixel is not visible."""
-    visible = clip.masks.flatten(2).any(2) & clip.present
+    visible = clip.masks.flatten(2).any(2)
     seen = visible.any(1)
     return Targets(clip.masks[seen].float(), visible[seen], labels(clip, classes)[seen])
 

@@ -61,7 +61,8 @@ def panel(picture: Image.Image, top: int, found: Mapping[str, Series], pale: Ser
     left, above, right, below = MARGIN
     x0, y0, x1, y1 = left, top + above, SIZE[0] - right, top + SIZE[1] - below
     spots = np.array([point for points in found.values() for point in points])
-    last, low, high = spots[:, 0].max(), min(spots[:, 1].min(), 0.0), spots[:, 1].max()
+    last = max([spots[:, 0].max(), *(x for x, _ in pale)])
+    low, high = min(spots[:, 1].min(), 0.0), spots[:, 1].max()
     high = high if high > low else low + 1.0
 
     def at(point: tuple[float, float]) -> tuple[float, float]:
