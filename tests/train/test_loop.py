@@ -124,6 +124,11 @@ def test_a_signal_that_is_ignored_stays_so(tmp_path: Path) -> None:
     assert done == 8 and signal.getsignal(signal.SIGINT) == signal.SIG_IGN
 
 
+def test_signals_mean_after_a_run_what_they_meant_before(tmp_path: Path) -> None:
+    run(tmp_path)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     def twice() -> None:
         signal.raise_signal(signal.SIGINT)
@@ -300,6 +305,8 @@ def test_norms_and_embeddings_do_not_decay_and_parts_have_their_own_rate() -> No
         (1.0, 0.0, ["norm.weight", "norm.bias", "words.weight"]),
         (1.0, 0.1, ["head.weight"]),
     ]
+    with pytest.raises(InputError, match="'neck' has a rate of its own, but no parameter is called so"):
+        groups(net, Plan(1, factors=(("neck", 0.5),)))
 
 
 def test_a_part_with_a_rate_of_zero_stays(tmp_path: Path) -> None:
@@ -307,6 +314,15 @@ def test_a_part_with_a_rate_of_zero_stays(tmp_path: Path) -> None:
     run(tmp_path, task, replace(PLAN, factors=(("0.", 0.0),)))
     after = task.module.state_dict()
     assert torch.equal(after["0.weight"], before["0.weight"]) and not torch.equal(after["3.weight"], before["3.weight"])
+
+
+def test_a_part_with_half_the_rate_goes_half_as_far(tmp_path: Path) -> None:
+    """The first step of Adam is as long as the rate, whatever the gradient."""
+    task = Toy()
+    before = {k: v.clone() for k, v in task.module.state_dict().items()}
+    run(tmp_path, task, Plan(1, lr=0.01, weight_decay=0.0, factors=(("3.", 0.5),)))
+    gone = {k: float((v - before[k]).abs().max()) for k, v in task.module.state_dict().items()}
+    assert gone["0.weight"] == pytest.approx(0.01, rel=0.01) and gone["3.weight"] == pytest.approx(0.005, rel=0.01)
 
 
 def test_the_rate_warms_up_under_both_schedules() -> None:

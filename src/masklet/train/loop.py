@@ -199,7 +199,14 @@ def schedule(plan: Plan, number: int) -> float:
 
 
 def groups(module: nn.Module, plan: Plan) -> list[dict[str, Any]]:
-    """The parameters that are trained, by factor of the rate and by whether they decay; always in the same order."""
+    """The parameters that are trained, by factor of the rate and by whether they decay; always in the same order.
+
+    Raises InputError where a factor is of no parameter.
+    """
+    names = [name for name, _ in module.named_parameters()]
+    for start, _ in plan.factors:
+        if not any(name.startswith(start) for name in names):
+            raise InputError(f"{start!r} has a rate of its own, but no parameter is called so; one is {names[0]}")
     still = {
         id(parameter)
         for part in module.modules()

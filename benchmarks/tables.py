@@ -1,0 +1,336 @@
+"""The papers' tables in small: trains and measures every row on generated clips, over three seeds.
+
+    python benchmarks/tables.py segmenter          # once: a small Mask2Former that all rows start from
+    python benchmarks/tables.py rocovis            # RoCoVIS, Table 2
+    python benchmarks/tables.py dvis               # DVIS, Tables 5 to 7
+    python benchmarks/tables.py page               # docs/tables.md from what was measured
+
+Every run resumes where it was left. The world: three kinds of shapes, two to four a clip, half of them look-alikes of
+another one, that cross, vanish behind things, leave and come back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import numpy as np
+import torch
+
+from masklet.api import opened
+from masklet.core.result import VideoResult
+from masklet.evaluate.vis_metrics import ap_pool_video, tube_boundary, youtube_vis
+from masklet.io.ytvis import write_ytvis, write_ytvis_truth
+from masklet.models.mask2former import load_mask2former
+from masklet.models.query_heads import load_refiner, load_tracker
+from masklet.models.slot_weights import load_slot_model
+from masklet.models.small_mask2former import SmallSettings, load_small, save_small, small_mask2former
+from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
+from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
+from masklet.systems import dvis, minvis, rocovis
+from masklet.train.clips import draws
+from masklet.train.dvis import DvisTraining, RefinerTask, TrackerTask
+from masklet.train.loop import Plan, Task, train
+from masklet.train.losses import LossSettings
+from masklet.train.rocovis import RocovisTask, RocovisTraining
+from masklet.train.scenes import SyntheticSettings
+from masklet.train.segmenter import SegmenterTask, held_out, points_for
+from masklet.train.sets import as_result
+from masklet.train.synthetic import Synthetic
+
+SIZE, KINDS, SEEDS = (64, 96), ("star", "ring", "square"), (0, 1, 2)
+STILL = SyntheticSettings(size=SIZE, categories=KINDS, objects=(2, 4), radius=(0.18, 0.32), blur=0.0, noise=2.0)
+WORLD = SyntheticSettings(
+    size=SIZE,
+    categories=KINDS,
+    objects=(2, 4),
+    radius=(0.18, 0.32),
+    blur=0.0,
+    noise=2.0,
+    lookalikes=0.5,
+    exits=0.3,
+    hides=0.3,
+)
+SMALL = SmallSettings(queries=12)
+RATE = 2e-4
+HELD_OUT = 7_000  # seed of the clips that are measured on
+SLOW = "model.pixel_level_module.encoder."
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How long things are trained, and on how much they are measured."""
+
+    segmenter: int = 3000  # steps of 8 pictures
+    steps: int = 400  # of a row, of one clip of 5 frames
+    videos: int = 40
+    frames: int = 20
+
+
+def segmenter(out: Path, extent: Extent) -> None:
+    """What all rows start from."""
+    source = Synthetic(STILL)
+    net = small_mask2former(SMALL, KINDS)
+    task = SegmenterTask(net, source, held_out(source, 100), lambda p: save_small(p, net, SMALL, SIZE), clips=8)
+    rates = (("net." + SLOW + "net.", 0.1),)
+    plan = Plan(extent.segmenter, lr=1e-3, warm_up=100, factors=rates, validate_every=250, save_every=100)
+    train(task, out, plan, {"task": "segmenter", "world": "table"})
+
+
+Truth = tuple[np.ndarray, VideoResult]  # pictures, and what is in them
+
+# -- rows
+
+
+def longer(start: Path, seed: int) -> Task:
+    """The segmenter, trained on as many more pictures as the other rows see."""
+    net: Any = load_small(start).net.requires_grad_(True)
+    return SegmenterTask(net, Synthetic(WORLD), [], lambda p: save_small(p, net, SMALL, SIZE), clips=1, frames=5)
+
+
+def slots(row: str) -> Callable[[Path, int], Task]:
+    """A row of RoCoVIS's Table 2."""
+
+    def task(start: Path, seed: int) -> Task:
+        return RocovisTask(
+            load_small(start).net, Synthetic(WORLD), RocovisTraining(row=row), seed=seed, shortest=SIZE[0]
+        )
+
+    return task
+
+
+def tracker(start: Path, seed: int, **settings: Any) -> Task:
+    """DVIS's tracker over the frozen segmenter."""
+    torch.manual_seed(seed)
+    net = ReferringTracker(TrackerSettings(**widths(), layers=3, **settings))
+    below = load_mask2former(start, torch.device("cpu"), shortest=SIZE[0])
+    losses = LossSettings(points=points_for(SIZE))
+    return TrackerTask(below, net, Synthetic(WORLD), DvisTraining(EXTENT.steps, 5, losses=losses))
+
+
+def refiner(start: Path, seed: int) -> Task:
+    """DVIS's refiner over the tracker of the same seed."""
+    torch.manual_seed(seed)
+    net = TemporalRefiner(RefinerSettings(**widths(), layers=3))
+    below = load_mask2former(start, torch.device("cpu"), shortest=SIZE[0])
+    own, _ = load_tracker(OUT / "dvis" / f"tracker-{seed}" / "weights.safetensors")
+    at = DvisTraining(EXTENT.steps, 10, 0.5, losses=LossSettings(points=points_for(SIZE)))
+    return RefinerTask(below, own, net, Synthetic(WORLD), at)
+
+
+def widths() -> dict[str, int]:
+    """Of heads over the small segmenter."""
+    hidden = SMALL.hidden
+    return {
+        "classes": len(KINDS),
+        "width": hidden,
+        "heads": SMALL.heads,
+        "hidden": SMALL.decoder_width,
+        "mask_width": hidden,
+    }
+
+
+# -- systems
+
+
+def as_minvis(start: Path, weights: Path) -> Any:
+    """MinVIS over a segmenter."""
+    return minvis.minvis(load_mask2former(weights, torch.device("cpu"), shortest=SIZE[0]))
+
+
+def as_slots(kind: str) -> Callable[[Path, Path], Any]:
+    """RoCoVIS or GenVIS."""
+    make = {"rocovis": rocovis.rocovis, "genvis": rocovis.genvis}[kind]
+    return lambda start, weights: make(load_slot_model(weights, kind, torch.device("cpu")))
+
+
+def as_dvis(start: Path, weights: Path) -> Any:
+    """DVIS online."""
+    below = load_mask2former(start, torch.device("cpu"), shortest=SIZE[0])
+    return dvis.dvis(below, load_tracker(weights)[0].requires_grad_(False), dvis.Settings(top=10))
+
+
+def as_dvis_offline(start: Path, weights: Path) -> Any:
+    """DVIS offline."""
+    below = load_mask2former(start, torch.device("cpu"), shortest=SIZE[0])
+    heads = [load(weights)[0].requires_grad_(False) for load in (load_tracker, load_refiner)]
+    return dvis.DvisRefined(below, *heads, dvis.Settings(top=10))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: what is trained, and how it is run."""
+
+    told: str
+    task: Callable[[Path, int], Task]
+    system: Callable[[Path, Path], Any]
+    slow: str = ""  # how the names of parameters begin that learn at a tenth of the rate
+
+
+TABLES: Mapping[str, Mapping[str, Row]] = {
+    "rocovis": {
+        "minvis": Row("MinVIS", longer, as_minvis, "net." + SLOW),
+        "queries": Row("queries propagated (GenVIS)", slots("queries"), as_slots("genvis")),
+        "direct": Row("+ direct query decoding", slots("direct"), as_slots("rocovis"), "segmenter." + SLOW),
+        "masks": Row("+ instance mask propagation", slots("masks"), as_slots("rocovis"), "segmenter." + SLOW),
+        "uvla++": Row("+ UVLA++", slots("uvla++"), as_slots("rocovis"), "segmenter." + SLOW),
+    },
+    "dvis": {
+        "tracker": Row("referring tracker", tracker, as_dvis),
+        "refiner": Row("+ temporal refiner", refiner, as_dvis_offline),
+        "previous": Row("initial value: last outputs", lambda s, n: tracker(s, n, initial="previous"), as_dvis),
+        "zero": Row("initial value: zero", lambda s, n: tracker(s, n, initial="zero"), as_dvis),
+        "standard": Row("standard cross-attention", lambda s, n: tracker(s, n, attention="standard"), as_dvis),
+    },
+}
+
+
+def measured(table: str, row: str, seed: int, start: Path, truths: Sequence[Truth]) -> dict[str, float]:
+    """Trains a row and measures it."""
+    at, out = TABLES[table][row], OUT / table / f"{row}-{seed}"
+    torch.manual_seed(seed)
+    slow = ((at.slow, 0.1),) if at.slow else ()
+    plan = Plan(EXTENT.steps, lr=RATE, warm_up=20, factors=slow, seed=seed, save_every=50)
+    if train(at.task(start, seed), out, plan, {"task": row, "table": table}) < EXTENT.steps:
+        sys.exit(f"{out}: stopped; the same command goes on")
+    return scores(at.system(start, out / "weights.safetensors"), truths, out)
+
+
+# -- measuring
+
+
+def clips(extent: Extent) -> list[Truth]:
+    """Videos and their truths."""
+    source, found = Synthetic(WORLD), []
+    for n in range(extent.videos):
+        clip = source.clip(draws(HELD_OUT, n), extent.frames)
+        found.append((clip.images.permute(0, 2, 3, 1).numpy(), as_result(clip, f"{n:04d}", KINDS)))
+    return found
+
+
+def scores(system: Any, videos: Sequence[Truth], out: Path) -> dict[str, float]:
+    """AP, AP^B and AP^Pool in percent, and how often an object changes its id, for 100 objects."""
+    truths = [truth for _, truth in videos]
+    results = [seen(system, images, truth.name) for images, truth in videos]
+    write_ytvis_truth(truths, out / "truth.json")
+    write_ytvis(results, out / "found.json")
+    ap = {
+        name: 100 * float(metric(out / "truth.json", out / "found.json").scores["AP"] or 0)
+        for name, metric in (("AP", youtube_vis), ("AP^B", tube_boundary), ("AP^Pool", ap_pool_video))
+    }
+    counted = [switches(t, r) for t, r in zip(truths, results, strict=True)]
+    return {**ap, "switches": 100 * sum(s for s, _ in counted) / sum(n for _, n in counted)}
+
+
+def seen(system: Any, images: np.ndarray, name: str) -> VideoResult:
+    """What a system finds."""
+    with opened(images) as video:
+        return replace(system.run(video, lambda *_: None), name=name)
+
+
+def switches(truth: VideoResult, found: VideoResult, least: float = 0.5) -> tuple[int, int]:
+    """How often the masklet that covers an object best (mask IoU of `least`) is another than the last time; objects."""
+    changed = 0
+    for masklet in truth.masklets:
+        last = None
+        for t, sighting in sorted(masklet.sightings.items()):
+            there = [m for m in found.masklets if t in m.sightings]
+            overlaps = [iou(sighting.mask.decode(), m.sightings[t].mask.decode()) for m in there]
+            if overlaps and max(overlaps) >= least:
+                best = there[int(np.argmax(overlaps))].id  # of equal ones the one with the higher score
+                changed += last not in (None, best)
+                last = best
+    return changed, len(truth.masklets)
+
+
+def iou(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Of two masks."""
+    return float((a & b).sum() / (a | b).sum().clamp(min=1))
+
+
+# -- the page
+
+PAPER = {  # signs of the paper's changes from row to row, and its figures
+    "rocovis": {
+        "minvis": "34.1 / 49.6 / 49.3",
+        "queries": "35.6 / 51.4 / 50.1",
+        "direct": "37.0 / 53.5 / 54.3",
+        "masks": "37.5 / 52.3 / 52.7",
+        "uvla++": "39.0 / 54.1 / 54.8",
+    }
+}
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over the seeds."""
+    return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def lines(table: str, done: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
+    """A table in Markdown."""
+    names = ("AP^B", "AP", "AP^Pool", "switches")
+    paper = PAPER.get(table, {})
+    rows = [f"| | paper | {' | '.join(names)} | seeds |", "|---|---|" + "---|" * (len(names) + 1)]
+    for key, row in TABLES[table].items():
+        if found := done.get(key):
+            cells = [spread([one[n] for one in found.values()]) for n in names]
+            rows.append(f"| {row.told} | {paper.get(key, '')} | {' | '.join(cells)} | {len(found)} |")
+    return rows
+
+
+def page(path: Path) -> None:
+    """Prints what was measured so far, as Markdown."""
+    done = json.loads(path.read_text())
+    for table in TABLES:
+        if table in done:
+            print("\n".join([f"## {table}", "", *lines(table, done[table]), ""]))
+
+
+def add(path: Path, table: str, row: str, seed: int, found: Mapping[str, float]) -> None:
+    """Notes one run."""
+    done = json.loads(path.read_text()) if path.exists() else {}
+    done.setdefault(table, {}).setdefault(row, {})[str(seed)] = dict(found)
+    path.write_text(json.dumps(done, indent=1) + "\n")
+
+
+OUT, EXTENT = Path("out/tables"), Extent()
+
+
+def main() -> int:
+    """Runs what the command line names."""
+    global OUT, EXTENT  # where runs are, and how long they are: the same for all of this process
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("segmenter", *TABLES, "page"))
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--start", type=Path, help="weights of the segmenter; else those of `segmenter`")
+    parser.add_argument("--rows", default="", help="with commas; else all")
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+    parser.add_argument("--steps", type=int, default=EXTENT.steps)
+    parser.add_argument("--videos", type=int, default=EXTENT.videos)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    OUT, EXTENT = options.out, Extent(steps=options.steps, videos=options.videos)
+    torch.set_num_threads(options.threads)
+    if options.what == "segmenter":
+        segmenter(OUT / "segmenter", EXTENT)
+    elif options.what == "page":
+        page(OUT / "tables.json")
+    else:
+        start = options.start or OUT / "segmenter" / "weights.safetensors"
+        truths = clips(EXTENT)
+        for seed in map(int, options.seeds.split(",")):
+            for row in options.rows.split(",") if options.rows else TABLES[options.what]:
+                found = measured(options.what, row, seed, start, truths)
+                print(options.what, row, seed, {k: round(v, 2) for k, v in found.items()}, flush=True)
+                add(OUT / "tables.json", options.what, row, seed, found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
