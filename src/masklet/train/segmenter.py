@@ -51,8 +51,8 @@ class WithPixelClasses(nn.Module):
         super().__init__()
         self.net = net
         self.head = nn.Conv2d(net.config.mask_feature_size, net.config.num_labels + 1, 1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        for parameter in self.head.parameters():
+            nn.init.zeros_(parameter)
 
 
 class SegmenterTask:
