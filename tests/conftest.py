@@ -12,7 +12,9 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 sys.path.insert(0, str(Path(__file__).parent))  # the toys
-install_import_hook(["masklet.core", "masklet.nn", "masklet.models", "masklet.train", "masklet.evaluate"], "typecheck.beartype")
+install_import_hook(
+    ["masklet.core", "masklet.nn", "masklet.models", "masklet.train", "masklet.evaluate"], "typecheck.beartype"
+)
 
 ROOT = Path(__file__).parent.parent
 settings.register_profile("masklet", deadline=None, max_examples=50, derandomize=True)

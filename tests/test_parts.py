@@ -13,6 +13,8 @@ import torch
 from masklet import InputError, parts
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
+from masklet.models.nano import NanoSettings, nano_network, save_nano
+from masklet.models.nano_propagator import Nano
 from masklet.models.sam2_memory import RecentFrames, ReliableFrames
 from masklet.systems.sam2long import MemoryTree
 
@@ -143,3 +145,14 @@ def test_mask2former_by_name(nothing_here: Path) -> None:
     for side in ("x", "0", "9999"):
         with pytest.raises(InputError, match="the short side after @ must be"):
             parts.load_segmenter(f"facebook/mask2former-x@{side}", Encoder())
+
+
+def test_the_nano_propagator_is_a_file(tmp_path: Path) -> None:
+    settings = NanoSettings(side=64, layers=1, width=32)
+    save_nano(tmp_path / "nano.safetensors", nano_network(settings), settings)
+    for name in (f"nano:{tmp_path}/nano.safetensors", f"sam2long:nano:{tmp_path}/nano.safetensors"):
+        loaded = parts.load_propagator(name, Encoder())
+        assert isinstance(getattr(loaded, "propagator", loaded), Nano)
+    for name, words in (("nano", "name its file"), (f"nano:{tmp_path}/none.safetensors", "no such file; train one")):
+        with pytest.raises(InputError, match=words):
+            parts.load_propagator(name, Encoder())

@@ -15,7 +15,13 @@ from rich.console import Console
 from masklet.core.errors import InputError
 from masklet.view.training import summary, training_bar
 
-NAMES = ("segmenter", "tracker", "refiner", "rocovis")  # of `training.TRAININGS`, which takes long to import
+NAMES = (
+    "segmenter",
+    "propagator",
+    "tracker",
+    "refiner",
+    "rocovis",
+)  # `training.TRAININGS` takes long to import
 SMALLEST, LARGEST = 32, 2048  # pixels of a side
 STOPPED = 1  # exit code of a run that was asked to stop
 

@@ -11,7 +11,7 @@ import torch
 
 from masklet.core.errors import InputError
 from masklet.core.protocols import Propagator, Segmenter
-from masklet.models import xmem
+from masklet.models import nano_propagator, xmem
 from masklet.models.affinity import Affinity
 from masklet.models.checkpoints import CARRIERS, DETECTORS
 from masklet.models.edgetam import EdgeTam
@@ -20,6 +20,7 @@ from masklet.models.mask2former import load_mask2former
 from masklet.models.mask2former_weights import is_mask2former
 from masklet.models.masker import EverythingSegmenter, Masker, TextSegmenter
 from masklet.models.motion import Motion
+from masklet.models.nano_propagator import Nano
 from masklet.models.precomputed import Precomputed
 from masklet.models.sam2 import Sam2, resized
 from masklet.models.sam2_memory import Policy, RecentFrames, ReliableFrames
@@ -40,6 +41,7 @@ TREES: Mapping[str, tuple[float, float]] = {
     "sam2long-cli": (0.3, 1.0),
 }
 EVERYTHING = "everything"
+NANO = "nano"
 DEVA, DEVA_FILE = "deva", "DEVA-propagation.pth"
 DEVA_URL = "https://github.com/hkchengrex/Tracking-Anything-with-DEVA/releases/download/v1.0/" + DEVA_FILE
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -106,8 +108,8 @@ def load_propagator(name: str, encoder: Encoder, device: str = "auto") -> Propag
         name: "affinity"; SAM 2 by a name of `masklet weights list`, a hub id, a folder or an official checkpoint, at
             another image size with "@", such as "sam2.1-tiny@512"; or SAM2Long over one of them, such as
             "sam2long:sam2.1-large"; or DEVA's network, "deva" where its file is in the weights folder, else
-            "deva:FILE".
-        encoder: of "affinity".
+            "deva:FILE"; or "nano:FILE", which `masklet train propagator` writes.
+        encoder: of "affinity" and of "nano".
         device: of SAM 2 and of DEVA's network: "auto", "cpu", "cuda" or "mps"; "auto" is CUDA where there is one, else
             the CPU.
 
@@ -117,12 +119,24 @@ def load_propagator(name: str, encoder: Encoder, device: str = "auto") -> Propag
     tree, _, below = name.partition(":")
     if tree in TREES:
         quality, uncertainty = TREES[tree]
-        plain = below in PROPAGATORS
-        under = PROPAGATORS[below](encoder) if plain else load_sam2(below, ReliableFrames(quality), device)
+        policy = ReliableFrames(quality)
+        if below in PROPAGATORS:
+            return MemoryTree(PROPAGATORS[below](encoder), uncertainty=uncertainty)
+        nano, _, file = below.partition(":")
+        under = load_nano(file, encoder, policy) if nano == NANO else load_sam2(below, policy, device)
         return MemoryTree(under, uncertainty=uncertainty)
+    if tree == NANO:
+        return load_nano(below, encoder, RecentFrames())
     if tree == DEVA:
         return load_deva(below, device)
     return PROPAGATORS[name](encoder) if name in PROPAGATORS else load_sam2(name, RecentFrames(), device)
+
+
+def load_nano(file: str, encoder: Encoder, policy: Policy) -> Nano:
+    """The nano propagator of a file that was trained here."""
+    if not file:
+        raise InputError("propagator nano: name its file, nano:FILE, as `masklet train propagator` writes it")
+    return nano_propagator.load_nano(Path(file).expanduser(), encoder, policy)
 
 
 def load_deva(file: str, device: str) -> Xmem:

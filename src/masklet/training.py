@@ -12,6 +12,7 @@ import torch
 from masklet.core.errors import InputError
 from masklet.models.mask2former import Mask2Former, load_mask2former
 from masklet.models.mask2former_weights import build
+from masklet.models.nano import NanoSettings, nano_network, read_nano
 from masklet.models.query_heads import load_tracker
 from masklet.models.small_mask2former import SmallSettings, is_small, load_small, save_small, small_mask2former
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
@@ -19,14 +20,17 @@ from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 from masklet.parts import there
 from masklet.train.clips import Clip, ClipSource
 from masklet.train.dvis import REFINER_REVERSE, DvisTraining, RefinerTask, TrackerTask
-from masklet.train.framing import FixedFraming, Framing
+from masklet.train.framing import FixedFraming
 from masklet.train.loop import Plan, Task
 from masklet.train.losses import LossSettings
 from masklet.train.mixed import Mixed
+from masklet.train.nano import LIVELY, nano_task
+from masklet.train.pasting import MovingStills
+from masklet.train.propagator import PropagatorTask
 from masklet.train.rocovis import ROWS, RocovisTask, RocovisTraining
 from masklet.train.scenes import RANGES, SyntheticSettings
 from masklet.train.segmenter import SegmenterTask, held_out, points_for, with_categories
-from masklet.train.stills import CropSettings, PseudoVideos, StillCrops, Stills
+from masklet.train.stills import CropSettings, PseudoVideos, StillCrops, Stills, as_object
 from masklet.train.synthetic import Synthetic
 from masklet.train.videos import Videos, ytvis_footage
 
@@ -62,13 +66,14 @@ class Training:
 
     task: Callable[[Wish, ClipSource, Sequence[Clip]], Task]
     plan: Callable[[Wish], Plan]
-    stills: Callable[[Stills, Framing, bool], ClipSource]  # the last: whether they are varied
+    stills: Callable[[Stills, FixedFraming, bool], ClipSource]  # the last: whether they are varied
     frames: int
     steps: int
     batch: int
     lr: float
     held_out: int  # clips
     settings: Mapping[str, Sequence[str]]  # its own ones, and what each can be; the first where nothing is said
+    read: Callable[[Path], Stills] = Stills  # a folder of stills
 
 
 # -- the segmenter
@@ -147,6 +152,33 @@ def rocovis_plan(wish: Wish) -> Plan:
     return replace(heads_plan(wish), factors=(("segmenter.model.pixel_level_module.encoder.", 0.1),))
 
 
+# -- the propagator
+
+
+def propagator_task(wish: Wish, source: ClipSource, unseen: Sequence[Clip]) -> PropagatorTask:
+    """The nano propagator, new or from a file of one."""
+    if wish.device.type != "cpu":
+        raise InputError("the nano propagator is trained on the CPU: its guesses are made there; give --device cpu")
+    with torch.random.fork_rng([]):
+        torch.manual_seed(wish.seed)
+        settings = NanoSettings()
+        net, settings = read_nano(Path(wish.start)) if wish.start else (nano_network(settings), settings)
+    return nano_task(net, settings, source, unseen)
+
+
+def propagator_plan(wish: Wish) -> Plan:
+    """The rate rises for fifty steps and falls by half a cosine."""
+    return Plan(
+        wish.steps,
+        wish.batch,
+        wish.lr,
+        weight_decay=0.01,
+        warm_up=min(50, wish.steps // 10),
+        seed=wish.seed,
+        **often(wish),
+    )
+
+
 # -- what they share
 
 
@@ -206,19 +238,30 @@ def often(wish: Wish) -> dict[str, Any]:
 # -- what there is
 
 
-def crops(stills: Stills, framing: Framing, varied: bool) -> ClipSource:
+def crops(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
     """Single pictures."""
     return StillCrops(stills, framing, None if varied else CropSettings(mosaic=0, paste=0, light=0))
 
 
-def turning(stills: Stills, framing: Framing, varied: bool) -> ClipSource:
+def turning(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
     """Pictures that turn, as DVIS makes videos of them."""
     return PseudoVideos(stills, framing)
+
+
+def moving(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
+    """Cut-outs that move, bend, hide and return over a picture, filmed by a camera that moves, too."""
+    return MovingStills(stills, replace(LIVELY, size=framing.size))
+
+
+def objects_of(path: Path) -> Stills:
+    """A set of stills whose categories do not matter."""
+    return Stills(path, as_object)
 
 
 DVIS = {"given": ("once", "released"), "labels": ("own", "released")}  # `DvisTraining` says what they mean
 TRAININGS: Mapping[str, Training] = {
     "segmenter": Training(segmenter_task, segmenter_plan, crops, 1, 5000, 4, 1e-3, 100, {}),
+    "propagator": Training(propagator_task, propagator_plan, moving, 4, 4000, 1, 7e-4, 8, {}, objects_of),
     "tracker": Training(tracker_task, heads_plan, turning, 5, 4000, 1, 1e-4, 40, DVIS),
     "refiner": Training(refiner_task, heads_plan, turning, 10, 4000, 1, 1e-4, 20, DVIS),
     "rocovis": Training(rocovis_task, rocovis_plan, turning, 5, 4000, 1, 1e-4, 20, {"row": tuple(ROWS)[::-1]}),
@@ -271,7 +314,7 @@ def one_source(name: str, framing: FixedFraming, kind: Training, varied: bool) -
     if (path / FRAMES).is_dir():
         return Videos(*ytvis_footage(truth_in(path), path / FRAMES), framing)
     if (path / PICTURES).is_dir():
-        return kind.stills(Stills(path), framing, varied)
+        return kind.stills(kind.read(path), framing, varied)
     raise InputError(
         f"--data {name}: neither a set of stills (annotations.json and {PICTURES}/, COCO's instance form) nor one of "
         f"videos (a json and {FRAMES}/, YouTube-VIS's form)"

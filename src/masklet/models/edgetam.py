@@ -97,9 +97,8 @@ class EdgeTam(Sam2):
         fold(net.vision_encoder.backbone)
         self._spatial = self._tokens(net.memory_encoder.position_encoding((1, net.mem_dim, *grid), *self._at()))
         around = perceiver.positional_encoding((1, net.mem_dim, self._windows, self._windows), *self._at())
-        places = torch.cat([torch.zeros_like(perceiver.latents_1d), self._tokens(around)[0]])
-        temporal = net.memory_temporal_positional_encoding.view(-1, 1, net.mem_dim).roll(1, 0)
-        self._memory_positions = places + temporal
+        self._spatial_positions = torch.cat([torch.zeros_like(perceiver.latents_1d), self._tokens(around)[0]])
+        self.renew()
 
     def _at(self) -> tuple[torch.device, torch.dtype]:
         return self.device, self.dtype

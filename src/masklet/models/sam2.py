@@ -32,16 +32,19 @@ SURE = 10.0  # logit of a pixel in a given mask; also the object score of a give
 STEEPEST = 32.0  # logits of an earlier answer are held within this when clicks refine it
 BATCHES = (16, 8, 4, 2, 1)  # objects that go through the networks together on a GPU
 
+G = TypeVar("G")
 R = TypeVar("R")
+S = TypeVar("S", bound="Sam2")
 P = ParamSpec("P")
 
 
-def _inferred(method: Callable[Concatenate[Sam2, P], R]) -> Callable[Concatenate[Sam2, P], R]:
-    """Without gradients; in bfloat16 where the official code is: on a GPU, under autocast."""
+def inferred(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+    """Without gradients but in training; in bfloat16 where the official code is: on a GPU, under autocast."""
 
     @wraps(method)
-    def run(self: Sam2, /, *args: P.args, **more: P.kwargs) -> R:
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+    def run(self: S, /, *args: P.args, **more: P.kwargs) -> R:
+        half = torch.autocast(self.device.type, torch.bfloat16, enabled=self.half)
+        with torch.set_grad_enabled(self.gradients and torch.is_grad_enabled()), half:
             return method(self, *args, **more)
 
     return run
@@ -68,6 +71,7 @@ class Sam2:
         postprocess: bool = True,
         prompts: int = 8,
         weights: Mapping[str, str] | None = None,
+        gradients: bool = False,
     ) -> None:
         """
         Args:
@@ -77,8 +81,9 @@ class Sam2:
                 mask that is not stable gives way to the best of three. The official evaluation tools go without.
             prompts: conditioning frames that are held for each object: the first and the latest.
             weights: sha256 of the weight files, by name.
+            gradients: for training: they flow through beliefs and memories. After each step of it call `renew`.
         """
-        self.net, self.policy = net, policy or RecentFrames()
+        self.net, self.policy, self.gradients = net, policy or RecentFrames(), gradients
         self.half = net.no_memory_embedding.is_cuda
         self.postprocess, self.prompts, self.weights = postprocess, prompts, weights or {}
         self.side = int(net.image_size)
@@ -94,6 +99,17 @@ class Sam2:
     def _attention(self) -> MemoryAttention:
         return MemoryAttention(self.net.memory_attention)
 
+    def renew(self) -> None:
+        """Computes anew what depends on the weights alone, after they have changed."""
+        self._memory_positions = self._where()
+        self._unasked = self._asked([], [])
+
+    def _where(self) -> Float[Tensor, "n p d"]:
+        """Encodings of the tokens of a remembered frame. Row 0: a conditioning frame; row n: n frames ago."""
+        temporal = self.net.memory_temporal_positional_encoding.view(-1, 1, self.net.mem_dim).roll(1, 0)
+        positions: Tensor = self._spatial_positions + temporal
+        return positions
+
     def _constants(self) -> None:
         """What does not depend on the video."""
         net, grid = self.net, self.net.backbone_feature_sizes[-1]
@@ -106,17 +122,17 @@ class Sam2:
         how = net.hidden_dim // 2, True, encoding.scale
         around = encoding.build_sine_position_embedding(shape, self.device, self.dtype, *how)
         self._position = around[0].flatten(1).T
-        settle(net.vision_encoder, grid[0] * 4)
-        spatial = encoding((1, net.mem_dim, *grid), self.device, self.dtype)
-        # Row 0: of conditioning frames; row n: of n frames ago.
-        temporal = net.memory_temporal_positional_encoding.view(-1, 1, net.mem_dim).roll(1, 0)
-        self._memory_positions = spatial[0].flatten(1).T + temporal
+        self._settle(grid[0] * 4)
+        self._spatial_positions = encoding((1, net.mem_dim, *grid), self.device, self.dtype)[0].flatten(1).T
         self._image_positions = net.get_image_wide_positional_embeddings().to(self.dtype)
-        self._unasked = self._asked([], [])
+        self.renew()
+
+    def _settle(self, cells: int) -> None:
+        settle(self.net.vision_encoder, cells)
 
     # -- the propagator
 
-    @_inferred
+    @inferred
     def encode(self, frames: Sequence[Frame]) -> list[Sam2Features]:
         """The image encoder, one frame at a time."""
         return [self._encode(frame) for frame in frames]
@@ -125,7 +141,7 @@ class Sam2:
         """The memory of no object."""
         return Sam2Memory()
 
-    @_inferred
+    @inferred
     def predict(self, memory: Sam2Memory, features: Sam2Features) -> Prediction:
         """Three hypotheses of every remembered object; tokens are the object pointers they would leave."""
         readings = {id: self.policy.read(bank) for id, bank in memory.banks.items()}
@@ -143,7 +159,7 @@ class Sam2:
             rows |= dict(zip(ids, zip(*answer, strict=True), strict=True))
         return self._prediction(tuple(memory.banks), [rows[id] for id in memory.banks])
 
-    @_inferred
+    @inferred
     def commit(self, memory: Sam2Memory, features: Sam2Features, belief: Prediction) -> Sam2Memory:
         """Remembers each object's best hypothesis; time goes on for all objects."""
         best = belief.best
@@ -155,7 +171,7 @@ class Sam2:
             banks[id] = self.policy.keep(replace(banks[id], recent=recent, logits=best.logits[row, 0]))
         return Sam2Memory(banks)
 
-    @_inferred
+    @inferred
     def prompt(
         self, memory: Sam2Memory, features: Sam2Features, prompts: Mapping[int, Prompt]
     ) -> tuple[Sam2Memory, Prediction]:
@@ -316,8 +332,9 @@ class Sam2:
 
         spatial = [m for part in self._each(remembered, self._split(range(len(answer.ids)))) for m in part]
         assert answer.tokens is not None
-        found = zip(answer.ids, answer.tokens[:, 0], answer.quality[:, 0], answer.presence[:, 0], spatial, strict=True)
-        return [Entry(times[id], pointer, float(q), float(p), m) for id, pointer, q, p, m in found]
+        quality, presence = (scores[:, 0].tolist() for scores in (answer.quality, answer.presence))
+        found = zip(answer.ids, answer.tokens[:, 0], quality, presence, spatial, strict=True)
+        return [Entry(times[id], pointer, q, p, m) for id, pointer, q, p, m in found]
 
     def _groups(self, readings: Mapping[int, Reading]) -> Iterator[list[int]]:
         """Ids whose readings have one shape, as many as go through the networks together."""
@@ -336,9 +353,10 @@ class Sam2:
             rest = rest[size:]
         return groups
 
-    def _each(self, work: Callable[[list[int]], R], groups: Sequence[list[int]]) -> list[R]:
+    def _each(self, work: Callable[[G], R], groups: Sequence[G]) -> list[R]:
         """The work of every group, on a CPU side by side."""
-        return side_by_side(work, groups) if self.device.type == "cpu" else [work(group) for group in groups]
+        alone = self.device.type != "cpu" or self.gradients
+        return [work(group) for group in groups] if alone else side_by_side(work, groups)
 
     def _remembered(self, features: Sam2Features, answer: Prediction, binary: bool) -> BFloat16[Tensor, "b p d"]:
         """What is remembered of the best masks."""

@@ -77,7 +77,7 @@ class MemoryAttention:
         frames = k.shape[1] - pointers
         k = torch.cat([rotated(k[:, :frames], self.memory_rotations), k[:, frames:]], dim=1)
         q = q.expand(len(k), -1, -1)
-        if k.is_cuda:
+        if k.is_cuda or k.requires_grad:
             v = part.v_proj(values)
             mixed = nnf.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
         else:

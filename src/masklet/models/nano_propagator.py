@@ -1,0 +1,226 @@
+"""Propagator `nano`: SAM 2 at nano size, which corrects what the training-free propagation expects.
+
+Memory attention, memory encoder, three hypotheses with predicted IoU, object score and object pointers are SAM 2's,
+all of it runs in `Sam2`. What is added is the guess: in every frame `Affinity` says where each object is, by
+appearance, colour and optical flow; that goes to the mask decoder as a mask prompt, and the decoder's answer is added
+to it. What was believed in the end is what both remember.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as nnf
+from jaxtyping import Float
+from torch import Tensor
+
+from masklet.core.errors import InputError
+from masklet.core.frames import Frame
+from masklet.core.instances import Box, Clicks, Point, Prediction, Prompt
+from masklet.core.masks import resize
+from masklet.models.affinity import Affinity, AffinityMemory, as_mask
+from masklet.models.encoder import Encoder, Features
+from masklet.models.nano import HIDDEN, SURE, read_nano
+from masklet.models.sam2 import Sam2, Sam2Features, inferred, marks
+from masklet.models.sam2_memory import Bank, Policy, Sam2Memory
+from masklet.models.zoo import hashed
+
+PACKAGED = Path(str(resources.files("masklet"))) / "weights" / "nano-propagator.safetensors"
+HYPOTHESES = 3
+NO_RIVALS = -1.0  # for `Affinity.nested`: SAM 2's objects may overlap, and pathways of one object must
+
+
+@dataclass(frozen=True, eq=False)
+class NanoFeatures(Sam2Features):
+    """One frame as SAM 2 at nano size sees it."""
+
+    seen: Features  # as the encoder gave them to whoever looks at the frame
+
+
+@dataclass(frozen=True)
+class NanoMemory(Sam2Memory):
+    """The memory of all objects: SAM 2's, and that of the guesses, which has no object that a cut has ended."""
+
+    guessed: AffinityMemory = field(kw_only=True)
+
+
+class Nano(Sam2):
+    """A propagator with three hypotheses for each object. Logits are at the resolution of the encoder's image."""
+
+    def __init__(
+        self,
+        net: Any,
+        encoder: Encoder,
+        policy: Policy | None = None,
+        *,
+        weights: Mapping[str, str] | None = None,
+        gradients: bool = False,
+    ) -> None:
+        """
+        Args:
+            net: of `nano_network` or `read_nano`; it is not changed.
+            encoder: whose features are used, the same as the segmenter's so that a frame is encoded once.
+            policy: what is read of the memory; None: `RecentFrames`.
+            weights: sha256 of the network's file, by name.
+            gradients: for training: they flow through beliefs and memories. After each step of it call `renew`.
+        """
+        super().__init__(net, policy, weights={**encoder.weights, **(weights or {})}, gradients=gradients)
+        self.encoder = encoder
+        self.guess = Affinity(encoder, nested=NO_RIVALS)
+
+    @property
+    def description(self) -> str:
+        """For a result's provenance."""
+        return f"nano, {self.encoder.short} px, {self.policy}"
+
+    def _settle(self, cells: int) -> None:
+        """There is nothing in the neck that would be computed anew."""
+
+    # -- the propagator
+
+    @inferred
+    def encode(self, frames: Sequence[Frame]) -> list[Sam2Features]:
+        """The neck, over features that are shared with whoever has the same encoder."""
+        return [self._necked(frame) for frame in frames]
+
+    def empty(self) -> NanoMemory:
+        """The memory of no object."""
+        return NanoMemory(guessed=self.guess.empty())
+
+    @inferred
+    def predict(  # type: ignore[override]  # of its own memories and features alone
+        self, memory: NanoMemory, features: NanoFeatures
+    ) -> Prediction:
+        """Three hypotheses of every remembered object; tokens are the object pointers they would leave."""
+        if not memory.banks:
+            return nobody(features.seen)
+        guesses, look = self._guesses(memory, features), self._look(features)
+
+        def answer(id: int) -> tuple[Tensor, ...]:
+            conditioned = self._conditioned(features, look, [self.policy.read(memory.banks[id])])
+            return self._corrected(features, guesses[id], conditioned, self._unasked[0], several=True)
+
+        ids = tuple(memory.banks)
+        return self._prediction(ids, self._each(answer, ids))
+
+    @inferred
+    def commit(  # type: ignore[override]  # of its own memories and features alone
+        self, memory: NanoMemory, features: NanoFeatures, belief: Prediction
+    ) -> NanoMemory:
+        """Remembers each object's best hypothesis, and lets the guesses start from it; time goes on for all."""
+        best = belief.best
+        known = [row for row, id in enumerate(best.ids) if id in memory.guessed.ids]
+        believed = replace(best, logits=best.logits.detach(), presence=best.presence.detach()).only(known)
+        with torch.no_grad():
+            guessed = self.guess.commit(memory.guessed, features.seen, believed)
+        return NanoMemory(super().commit(memory, features, belief).banks, guessed=guessed)
+
+    @inferred
+    def prompt(  # type: ignore[override]
+        self, memory: NanoMemory, features: NanoFeatures, prompts: Mapping[int, Prompt]
+    ) -> tuple[NanoMemory, Prediction]:
+        """Each prompt makes this frame a conditioning frame of its object. The answer is at the frame's own size."""
+        made, answer = super().prompt(memory, features, prompts)
+        masks = dict(zip(answer.ids, answer.masks(features.size), strict=True))
+        told = {id: p if isinstance(p, Tensor) else masks[id] for id, p in prompts.items()}
+        with torch.no_grad():
+            guessed, _ = self.guess.prompt(memory.guessed, features.seen, told)
+        return NanoMemory(made.banks, guessed=guessed), answer
+
+    def forget(self, memory: NanoMemory, ids: Iterable[int]) -> NanoMemory:  # type: ignore[override]
+        """The memory without these objects."""
+        gone = set(ids)
+        return self.branch(memory, {id: id for id in memory.banks if id not in gone})
+
+    def branch(self, memory: NanoMemory, origins: Mapping[int, int]) -> NanoMemory:  # type: ignore[override]
+        """The memory of the objects {new id: old id} alone."""
+        known = {new: old for new, old in origins.items() if old in memory.guessed.ids}
+        banks = super().branch(memory, origins).banks
+        return NanoMemory(banks, guessed=self.guess.branch(memory.guessed, known))
+
+    def misled(self, memory: NanoMemory, features: NanoFeatures, masks: Mapping[int, Prompt]) -> NanoMemory:
+        """The memory whose guesses, and nothing else, take these masks for what was in the frame; for training."""
+        with torch.no_grad():
+            guessed, _ = self.guess.prompt(memory.guessed, features.seen, masks)
+        return NanoMemory(memory.banks, guessed=guessed)
+
+    # -- the networks
+
+    def _necked(self, frame: Frame) -> NanoFeatures:
+        seen = self.encoder(frame)
+        fine, medium, coarse = self.net.vision_encoder(seen, self.side)
+        return NanoFeatures(fine[0], medium[0], coarse[0], frame.size, seen)
+
+    def _guesses(self, memory: NanoMemory, features: NanoFeatures) -> dict[int, Float[Tensor, "h w"]]:
+        """Where the training-free propagation expects each object; nowhere those that it knows nothing of."""
+        with torch.no_grad():
+            expected = self.guess.predict(memory.guessed, features.seen)
+        nowhere = torch.full(features.seen.guide.shape[:2], -SURE)
+        found = dict(zip(expected.ids, expected.logits[:, 0], strict=True))
+        return {id: found.get(id, nowhere).to(self.device, self.dtype) for id in memory.banks}
+
+    def _corrected(
+        self,
+        features: NanoFeatures,
+        guess: Float[Tensor, "h w"],
+        conditioned: Float[Tensor, "1 c y x"],
+        sparse: Float[Tensor, "1 1 s c"],
+        *,
+        several: bool,
+    ) -> tuple[Tensor, ...]:
+        """The decoder's answer to one object's guess, added to the guess: its rows for `_prediction`."""
+        square = (self.side // 4,) * 2
+        small = nnf.interpolate(guess[None, None], square, mode="bilinear", antialias=True)
+        fine, medium = self.net.hints(small)
+        hinted = replace(features, fine=features.fine + fine[0], medium=features.medium + medium[0])
+        dense = self.net.prompt_encoder.mask_embed(small)
+        logits, *rest = self._decoded(hinted, conditioned, sparse, dense, several=several)
+        large = nnf.interpolate(logits, guess.shape, mode="bilinear")
+        return (large + self.net.hints.gain * guess)[0], *(x[0] for x in rest)
+
+    def _clicked(  # type: ignore[override]
+        self, features: NanoFeatures, id: int, prompt: Box | Point | Clicks, bank: Bank
+    ) -> Prediction:
+        """The decoder's answer to clicks and boxes, given what colours make of them and what was answered before."""
+        points, labels = marks(prompt, features.size, self.side)
+        reading = self.policy.read(bank.before(bank.now - 1))
+        conditioned = features.coarse[None] + self.net.no_memory_embedding.view(1, -1, 1, 1)
+        if reading.frames:
+            conditioned = self._conditioned(features, self._look(features), [reading])
+        guess = clicked_guess(Clicks.of(prompt), bank.logits, features.seen).to(self.device, self.dtype)
+        answer = self._corrected(features, guess, conditioned, self._asked(points, labels)[0], several=len(labels) < 2)
+        return self._prediction((id,), [answer]).best
+
+
+def clicked_guess(clicks: Clicks, before: Float[Tensor, "y x"] | None, features: Features) -> Float[Tensor, "h w"]:
+    """What clicks and boxes stand for by colour alone, over what was answered before; logits of the encoder's image."""
+    size = features.guide.shape[0], features.guide.shape[1]
+    inside = as_mask(Clicks(tuple(p for p in clicks.points if p.inside), clicks.box), features)
+    outside = as_mask(Clicks(tuple(replace(p, inside=True) for p in clicks.points if not p.inside)), features)
+    there, away = (resize(m[None].float(), size)[0] for m in (inside, outside))
+    guess = torch.full(size, -SURE) if before is None else resize(before.detach().cpu()[None], size)[0]
+    guess = guess.clamp(-SURE, SURE)
+    return torch.where(away > 0.5, -SURE, torch.where(there > 0.5, SURE, guess))
+
+
+def nobody(features: Features) -> Prediction:
+    """The belief about no object."""
+    none, size = torch.zeros(0, HYPOTHESES), features.guide.shape[:2]
+    return Prediction((), torch.zeros(0, HYPOTHESES, *size), none, none, torch.zeros(0, HYPOTHESES, HIDDEN))
+
+
+def load_nano(path: Path | None, encoder: Encoder, policy: Policy | None = None) -> Nano:
+    """The propagator with the weights of a file that `masklet train propagator` wrote; None: the packaged ones.
+
+    Raises InputError where the file is of something else, damaged or not there.
+    """
+    path = path or PACKAGED
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; train one with `masklet train propagator`")
+    net, _ = read_nano(path)
+    return Nano(net, encoder, policy, weights={path.name: hashed(path).sha256})

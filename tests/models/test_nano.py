@@ -1,0 +1,357 @@
+"""The nano propagator: the seams, what guesses do, files, and every system that runs on it. Its weights are random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from masklet.core import memory as store
+from masklet.core.errors import InputError
+from masklet.core.frames import Frame
+from masklet.core.instances import Box, Clicks, Detections, Point, Prediction, Prompt
+from masklet.core.protocols import Propagator
+from masklet.models.encoder import Encoder
+from masklet.models.nano import NanoSettings, nano_network, read_nano, save_nano
+from masklet.models.nano_propagator import Nano, NanoMemory, clicked_guess, load_nano
+from masklet.models.sam2_memory import Policy, ReliableFrames
+from masklet.systems.deva import Deva
+from masklet.systems.deva import Settings as DevaSettings
+from masklet.systems.sam2bmp import Sam2Bmp
+from masklet.systems.sam2bmp import Settings as BmpSettings
+from masklet.systems.sam2long import MemoryTree
+from masklet.systems.track import Track
+
+SIZE = (96, 160)
+SETTINGS = NanoSettings(side=64, layers=1, width=32)
+
+
+@cache
+def network() -> Any:
+    return nano_network(SETTINGS, seed=1).eval().requires_grad_(False)
+
+
+@cache
+def encoder() -> Encoder:
+    return Encoder(SIZE[0])
+
+
+def nano(policy: Policy | None = None) -> Nano:
+    return Nano(network(), encoder(), policy)
+
+
+@cache
+def clip(length: int = 6) -> tuple[Frame, ...]:
+    """A red disc that moves over a ground of coloured squares."""
+    draw = np.random.default_rng(2)
+    ground = draw.integers(0, 140, (12, 20, 3)).repeat(8, 0).repeat(8, 1)
+    frames = []
+    for t in range(length):
+        image = ground.copy()
+        image[disc(t).numpy()] = 230, 40, 40
+        frames.append(Frame(t, image.astype(np.uint8)))
+    return tuple(frames)
+
+
+def disc(t: int, x: int = 50) -> Tensor:
+    ys, xs = np.mgrid[: SIZE[0], : SIZE[1]]
+    return torch.from_numpy((ys - 48) ** 2 + (xs - x - 6 * t) ** 2 < 20**2)
+
+
+def iou(a: Tensor, b: Tensor) -> float:
+    return float((a & b).sum() / (a | b).sum())
+
+
+def tracked(propagator: Any, prompts: dict[int, Prompt], frames: int = 4) -> tuple[Any, list[Prediction]]:
+    """The memory after some frames, and what was believed of those after the first."""
+    first, *others = propagator.encode(clip()[:frames])
+    memory, _ = propagator.prompt(propagator.empty(), first, prompts)
+    beliefs = []
+    for features in others:
+        beliefs.append(propagator.predict(memory, features))
+        memory = propagator.commit(memory, features, beliefs[-1])
+    return memory, beliefs
+
+
+# -- the propagator
+
+
+def test_is_a_propagator_with_three_hypotheses_at_the_encoders_resolution() -> None:
+    assert isinstance(nano(), Propagator)
+    memory, (belief, *_) = tracked(nano(), {7: disc(0), 3: disc(0, 120)})
+    assert belief.ids == tuple(memory.banks) == (7, 3)
+    assert belief.logits.shape == (2, 3, *SIZE)
+    assert belief.quality.shape == belief.presence.shape == (2, 3)
+    assert belief.tokens is not None and belief.tokens.shape == (2, 3, 128)
+    assert ((belief.quality > 0) & (belief.quality < 1)).all()
+
+
+def test_untrained_it_leaves_the_guess_alone() -> None:
+    _, beliefs = tracked(nano(), {1: disc(0)})
+    for t, belief in enumerate(beliefs, start=1):
+        assert iou(belief.masks(SIZE)[0], disc(t)) > 0.8
+
+
+def test_the_answer_is_the_correction_added_to_the_guess() -> None:
+    propagator = nano()
+    first, second = propagator.encode(clip()[:2])
+    memory, _ = propagator.prompt(propagator.empty(), first, {1: disc(0)})
+    plain = propagator.predict(memory, second).logits
+    guess = propagator._guesses(memory, second)[1]
+    correction = plain[0] - guess
+    assert correction.abs().max() < 2  # small, as training begins
+    assert correction.abs().max() > 1e-4
+
+
+def test_three_hypotheses_differ() -> None:
+    _, (belief, *_) = tracked(nano(), {1: disc(0)})
+    assert not torch.equal(belief.logits[0, 0], belief.logits[0, 1])
+    assert len(set(belief.quality[0].tolist())) == 3
+
+
+def test_what_was_remembered_changes_the_answer_beyond_the_guess() -> None:
+    propagator = nano()
+    memory, _ = tracked(propagator, {1: disc(0)}, frames=3)
+    features = propagator.encode([clip()[3]])[0]
+    bank = memory.banks[1]
+    other = replace(bank, prompted=tuple(replace(e, spatial=e.spatial.flip(0)) for e in bank.prompted))
+    changed = NanoMemory({1: other}, guessed=memory.guessed)
+    a, b = (propagator.predict(m, features).logits for m in (memory, changed))
+    assert not torch.equal(a, b)
+
+
+def test_object_pointers_are_read() -> None:
+    propagator = nano()
+    memory, _ = tracked(propagator, {1: disc(0)}, frames=3)
+    features = propagator.encode([clip()[3]])[0]
+    bank = memory.banks[1]
+    other = replace(bank, recent=tuple(replace(e, pointer=e.pointer + 1) for e in bank.recent))
+    changed = NanoMemory({1: other}, guessed=memory.guessed)
+    a, b = (propagator.predict(m, features).logits for m in (memory, changed))
+    assert not torch.equal(a, b)
+
+
+def test_predict_reads_and_does_not_write() -> None:
+    propagator = nano()
+    memory, _ = tracked(propagator, {1: disc(0)})
+    features = propagator.encode([clip()[4]])[0]
+    a, b = (propagator.predict(memory, features).logits for _ in range(2))
+    assert torch.equal(a, b)
+
+
+def test_rows_do_not_depend_on_other_objects() -> None:
+    _, alone = tracked(nano(), {1: disc(0)})
+    _, both = tracked(nano(), {2: disc(0, 120), 1: disc(0)})
+    assert torch.allclose(alone[-1].logits[0], both[-1].logits[1], atol=1e-4)
+
+
+def test_a_branch_goes_on_like_its_origin() -> None:
+    propagator = nano()
+    memory, _ = tracked(propagator, {1: disc(0), 2: disc(0, 120)})
+    features = propagator.encode([clip()[4]])[0]
+    branched = propagator.branch(memory, {5: 1, 6: 1})
+    whole, twins = propagator.predict(memory, features), propagator.predict(branched, features)
+    assert twins.ids == (5, 6)
+    assert torch.equal(twins.logits[0], whole.logits[0]) and torch.equal(twins.logits[1], whole.logits[0])
+
+
+def test_forgetting_leaves_the_others() -> None:
+    propagator = nano()
+    memory, _ = tracked(propagator, {1: disc(0), 2: disc(0, 120)})
+    memory = propagator.forget(memory, [1])
+    assert tuple(memory.banks) == memory.guessed.ids == (2,)
+    assert propagator.predict(memory, propagator.encode([clip()[4]])[0]).ids == (2,)
+    assert propagator.predict(propagator.empty(), propagator.encode([clip()[4]])[0]).ids == ()
+
+
+def test_after_a_cut_objects_are_remembered_but_not_guessed() -> None:
+    propagator = nano()
+    memory, _ = tracked(propagator, {1: disc(0)})
+    other = np.random.default_rng(9).integers(0, 255, (12, 20, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
+    features = propagator.encode([Frame(4, other)])[0]
+    belief = propagator.predict(memory, features)
+    gone = replace(belief, presence=torch.full_like(belief.presence, -1))
+    memory = propagator.commit(memory, features, gone)
+    assert memory.guessed.ids == () and tuple(memory.banks) == (1,)
+    again = propagator.predict(memory, features)
+    memory = propagator.commit(memory, features, again)
+    memory, answer = propagator.prompt(memory, features, {1: disc(4)})
+    assert memory.guessed.ids == (1,) and bool((answer.logits[0, 0] > 0).eq(disc(4)).all())
+
+
+def test_a_memory_is_a_value_that_can_be_saved(tmp_path: Path) -> None:
+    propagator = nano()
+    memory, _ = tracked(propagator, {1: disc(0)})
+    store.save(memory, tmp_path / "m.safetensors")
+    features = propagator.encode([clip()[4]])[0]
+    a, b = (propagator.predict(m, features).logits for m in (memory, store.load(tmp_path / "m.safetensors")))
+    assert torch.equal(a, b)
+
+
+def test_the_encoder_is_shared() -> None:
+    looked = encoder()(clip()[0])
+    assert nano().encode([clip()[0]])[0].seen is looked  # type: ignore[attr-defined]
+
+
+# -- prompts
+
+
+def test_a_given_mask_is_answered_as_it_is() -> None:
+    propagator = nano()
+    _, answer = propagator.prompt(propagator.empty(), propagator.encode(clip()[:1])[0], {1: disc(0)})
+    assert torch.equal(answer.logits[0, 0] > 0, disc(0))
+
+
+@pytest.mark.parametrize("prompt", [Box(30, 28, 71, 69), Point(50, 48), Clicks((Point(50, 48), Point(100, 20, False)))])
+def test_boxes_and_clicks_are_answered_and_tracked(prompt: Prompt) -> None:
+    propagator = nano()
+    first, second = propagator.encode(clip()[:2])
+    memory, answer = propagator.prompt(propagator.empty(), first, {1: prompt})
+    assert answer.logits.shape == (1, 1, *SIZE)
+    assert iou(answer.logits[0, 0] > 0, disc(0)) > 0.6
+    assert iou(propagator.predict(memory, second).masks(SIZE)[0], disc(1)) > 0.6
+
+
+def test_a_click_is_put_over_what_was_answered_before() -> None:
+    seen = encoder()(clip()[0])
+    before = torch.where(disc(0, 120), 3.0, -3.0)
+    more = clicked_guess(Clicks((Point(50, 48),)), before, seen)
+    assert more[48, 50] == 4 and more[48, 120] == 3 and more[5, 5] == -3
+    less = clicked_guess(Clicks((Point(50, 48, False),)), torch.full(SIZE, 3.0), seen)
+    assert less[48, 50] == -4 and less[5, 5] == 3
+
+
+def test_correcting_clicks_after_tracking_change_the_answer() -> None:
+    propagator = nano()
+    memory, _ = tracked(propagator, {1: disc(0)})
+    features = propagator.encode([clip()[3]])[0]
+    _, answer = propagator.prompt(memory, features, {1: Clicks((Point(20, 12, True),))})
+    assert bool(answer.logits[0, 0, 12, 20] > 0) and bool(answer.logits[0, 0, 48, 68] > 0)
+
+
+# -- the systems
+
+
+class Finder:
+    """Finds the disc in every frame from the second on."""
+
+    categories = ("disc",)
+    look_ahead = 0
+    conf = low_conf = 0.5
+
+    def empty(self) -> None:
+        return None
+
+    def segment(self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], None]:
+        return [self.found(f.index) for f in frames], None
+
+    @staticmethod
+    def found(t: int) -> Detections:
+        if t < 1:
+            return Detections.none(SIZE)
+        return Detections(disc(t)[None], torch.tensor([0.99]), torch.tensor([0]))
+
+
+class Video:
+    name, size, rate, damage = "disc", SIZE, 25.0, None
+
+    def __len__(self) -> int:
+        return len(clip())
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(clip())
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        return list(clip()[start:stop])
+
+
+def silent(phase: str, done: int, total: int | None, objects: int) -> None:
+    pass
+
+
+SYSTEMS = {
+    "sam2bmp": lambda p: Sam2Bmp(Finder(), p, BmpSettings(feature_memory=0)),
+    "sam2bmp over sam2long": lambda p: Sam2Bmp(Finder(), MemoryTree(p, uncertainty=100.0)),
+    "deva": lambda p: Deva(Finder(), p, DevaSettings(backward=True)),
+    "track": lambda p: Track(p, {2: {1: disc(2)}}),
+}
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_systems_run_on_it_in_both_directions(system: str) -> None:
+    result = SYSTEMS[system](nano(ReliableFrames())).run(Video(), silent)
+    [masklet] = result.masklets
+    assert masklet.sightings.keys() == set(range(6))
+    for t, sighting in masklet.sightings.items():
+        assert iou(sighting.mask.decode(), disc(t)) > 0.7
+
+
+def test_sam2long_grows_its_tree() -> None:
+    tree = MemoryTree(nano(ReliableFrames()), paths=3, uncertainty=100.0)
+    memory, beliefs = tracked(tree, {1: disc(0)}, frames=5)
+    assert len(set(memory.trees[1].paths)) > 1
+    for t, belief in enumerate(beliefs, start=1):
+        assert iou(belief.masks(SIZE)[0], disc(t)) > 0.7
+
+
+# -- files
+
+
+def test_a_file_gives_the_same_network(tmp_path: Path) -> None:
+    path = tmp_path / "nano.safetensors"
+    half = nano_network(SETTINGS, seed=4).half().float()
+    save_nano(path, half, SETTINGS)
+    net, settings = read_nano(path)
+    assert settings == SETTINGS
+    assert all(torch.equal(a, b) for a, b in zip(half.state_dict().values(), net.state_dict().values(), strict=True))
+    assert not net.training and not any(p.requires_grad for p in net.parameters())
+    propagator = load_nano(path, encoder())
+    assert set(propagator.weights) == {"mobilenetv2", "nano.safetensors"}
+    assert propagator.description.startswith("nano, 96 px")
+
+
+def test_the_network_runs_at_another_side(tmp_path: Path) -> None:
+    save_nano(tmp_path / "a.safetensors", network(), replace(SETTINGS, side=96))
+    propagator = load_nano(tmp_path / "a.safetensors", encoder())
+    assert propagator.encode(clip()[:1])[0].coarse.shape == (128, 6, 6)
+
+
+def test_files_that_are_no_nano_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "nano.safetensors"
+    with pytest.raises(InputError, match="no such file"):
+        load_nano(path, encoder())
+    path.write_bytes(b"no tensors")
+    with pytest.raises(InputError, match="damaged or cut off"):
+        read_nano(path)
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(InputError, match="not weights of a nano propagator"):
+        read_nano(path)
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "nano.safetensors"
+    save_nano(path, network(), SETTINGS)
+    state = load_file(path)
+    told = {"kind": "nano-propagator", "settings": '{"side": 64, "layers": 1, "width": 32}'}
+    for metadata in ({**told, "settings": "{"}, {**told, "settings": '{"side": 64}'}, {"kind": told["kind"]}):
+        save_file(state, path, metadata)
+        with pytest.raises(InputError, match="damaged"):
+            read_nano(path)
+    state.popitem()
+    save_file(state, path, told)
+    with pytest.raises(InputError, match="damaged"):
+        read_nano(path)
+
+
+def test_the_same_seed_gives_the_same_network() -> None:
+    a, b, c = (nano_network(SETTINGS, seed=s).state_dict() for s in (1, 1, 2))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    assert any(not torch.equal(a[k], c[k]) for k in a)
