@@ -19,6 +19,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/sam2.py
 	@$(BIN)/python benchmarks/deva.py
 	@$(BIN)/python benchmarks/dvis.py
+	@$(BIN)/python benchmarks/rocovis.py
 	@$(BIN)/python benchmarks/vis.py
 	@$(BIN)/python benchmarks/vos.py
 	@$(BIN)/python benchmarks/panoptic.py

@@ -16,13 +16,15 @@ from typer.testing import CliRunner
 
 from masklet.cli_train import NAMES, train_command
 from masklet.core.frames import Frame
+from masklet.io.panoptic import write_panoptic
 from masklet.models.mask2former import load_mask2former
 from masklet.models.query_heads import load_refiner, load_tracker
 from masklet.models.slot_weights import load_slot_model
 from masklet.train import loop
+from masklet.train.clips import draws
 from masklet.train.scenes import SyntheticSettings
 from masklet.train.segmenter import held_out
-from masklet.train.sets import write_set
+from masklet.train.sets import as_result, write_frames, write_set
 from masklet.train.synthetic import Synthetic
 from masklet.training import TRAININGS
 
@@ -100,7 +102,19 @@ def test_a_segmenter_is_one_that_run_loads(segmenter: Path) -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("form", ["stills", "videos"])
+@pytest.fixture(scope="module")
+def vipseg(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One generated video in VIPSeg's form."""
+    folder = tmp_path_factory.mktemp("vipseg")
+    clip = Synthetic(SyntheticSettings(size=(32, 64))).clip(draws(0, 0), 3)
+    write_panoptic([as_result(clip, "v", Synthetic().categories)], folder / "written")
+    write_frames(clip, folder / "images" / "v")
+    (folder / "written" / "pred.json").rename(folder / "panoptic_gt_VIPSeg_train.json")
+    (folder / "written" / "pan_pred").rename(folder / "panomasksRGB")
+    return folder
+
+
+@pytest.mark.parametrize("form", ["stills", "videos", "vipseg"])
 def test_a_segmenter_of_a_folder(form: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     code, said = called("segmenter", "--data", request.getfixturevalue(form), "--out", tmp_path / "run", *TINY)
     assert code == 0, said
@@ -187,7 +201,7 @@ def test_bad_input_is_one_sentence(arguments: tuple[str, ...], said: str, tmp_pa
 def test_a_folder_of_neither_form(tmp_path: Path) -> None:
     (tmp_path / "JPEGImages").mkdir()
     code, output = called("segmenter", "--data", tmp_path, "--out", tmp_path / "run")
-    assert code == 2 and "has JPEGImages, but none of annotations.json" in output
+    assert code == 2 and "has videos, but none of annotations.json" in output
     (tmp_path / "JPEGImages").rmdir()
     code, output = called("segmenter", "--data", tmp_path, "--out", tmp_path / "run")
     assert code == 2 and "neither a set of stills" in output

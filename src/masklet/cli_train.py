@@ -35,7 +35,8 @@ def train_command(
         typer.Option(
             metavar="DATA",
             help="synthetic; synthetic:light, :moderate or :heavy (occlusion); a folder of COCO stills "
-            "(annotations.json, images/) or of YouTube-VIS videos (a json, JPEGImages/). Repeatable.",
+            "(annotations.json, images/) or of videos in YouTube-VIS's form (a json, JPEGImages/) or VIPSeg's. "
+            "Repeatable.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run. One that was stopped goes on.")],

@@ -32,11 +32,12 @@ from masklet.train.scenes import RANGES, SyntheticSettings
 from masklet.train.segmenter import SegmenterTask, held_out, points_for, with_categories
 from masklet.train.stills import CropSettings, PseudoVideos, StillCrops, Stills, as_object
 from masklet.train.synthetic import Synthetic
-from masklet.train.videos import Videos, ytvis_footage
+from masklet.train.videos import Videos, vipseg_footage, ytvis_footage
 
 SYNTHETIC = "synthetic"
 PICTURES, FRAMES = "images", "JPEGImages"  # folders by which a set of stills and a set of videos are known
 TRUTHS = ("annotations.json", "instances.json", "train.json")  # of a set of videos
+PANOPTIC, PANOPTIC_TRUTHS = "panomasksRGB", ("panoptic_gt_VIPSeg_train.json", "panoptic_gt.json")  # of VIPSeg
 MOST_LAYERS = 6  # of DVIS's tracker and refiner, as published
 
 Size = tuple[int, int]  # h, w
@@ -141,8 +142,8 @@ def refiner_task(wish: Wish, source: ClipSource, unseen: Sequence[Clip]) -> Refi
 
 
 def rocovis_task(wish: Wish, source: ClipSource, unseen: Sequence[Clip]) -> RocovisTask:
-    """The whole network, beginning with a segmenter that was trained on images."""
-    net = build(named_segmenter(wish)).net
+    """The whole network, beginning with a segmenter that was trained on images, maybe of other categories."""
+    net = with_categories(build(named_segmenter(wish)).net, source.categories, wish.seed)
     settings = RocovisTraining(wish.frames, **own(wish))
     return RocovisTask(net, source, settings, unseen, device=wish.device, seed=wish.seed, shortest=min(wish.size))
 
@@ -312,18 +313,20 @@ def one_source(name: str, framing: FixedFraming, kind: Training, varied: bool) -
         levels = ", ".join(f"{SYNTHETIC}:{known}" for known in RANGES)
         raise InputError(f"--data {name}: no such folder; give one, or {SYNTHETIC}, or {levels}")
     if (path / FRAMES).is_dir():
-        return Videos(*ytvis_footage(truth_in(path), path / FRAMES), framing)
+        return Videos(*ytvis_footage(truth_in(path, TRUTHS), path / FRAMES), framing)
+    if (path / PANOPTIC).is_dir():
+        return Videos(*vipseg_footage(truth_in(path, PANOPTIC_TRUTHS), path / PANOPTIC, path / PICTURES), framing)
     if (path / PICTURES).is_dir():
         return kind.stills(kind.read(path), framing, varied)
     raise InputError(
         f"--data {name}: neither a set of stills (annotations.json and {PICTURES}/, COCO's instance form) nor one of "
-        f"videos (a json and {FRAMES}/, YouTube-VIS's form)"
+        f"videos (a json and {FRAMES}/, YouTube-VIS's form; {PICTURES}/ and {PANOPTIC}/, VIPSeg's)"
     )
 
 
-def truth_in(folder: Path) -> Path:
-    """The annotations of a set of videos."""
-    found = [folder / name for name in TRUTHS if (folder / name).is_file()]
+def truth_in(folder: Path, names: Sequence[str]) -> Path:
+    """The annotations of a set of videos, by the names that they may have."""
+    found = [folder / name for name in names if (folder / name).is_file()]
     if not found:
-        raise InputError(f"--data {folder}: has {FRAMES}, but none of {', '.join(TRUTHS)} with the annotations")
+        raise InputError(f"--data {folder}: has videos, but none of {', '.join(names)} with the annotations")
     return found[0]
