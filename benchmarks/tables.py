@@ -35,7 +35,7 @@ from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 from masklet.systems import dvis, minvis, rocovis
 from masklet.train.clips import draws
-from masklet.train.dvis import DvisTraining, RefinerTask, TrackerTask
+from masklet.train.dvis import DvisTraining, RefinerTask, TrackerTask, begin_as_minvis
 from masklet.train.loop import Plan, Task, train
 from masklet.train.losses import LossSettings
 from masklet.train.rocovis import RocovisTask, RocovisTraining
@@ -110,6 +110,7 @@ def tracker(start: Path, seed: int, **settings: Any) -> Task:
     torch.manual_seed(seed)
     net = ReferringTracker(TrackerSettings(**widths(), layers=3, **settings))
     below = load_mask2former(start, torch.device("cpu"), shortest=SIZE[0])
+    begin_as_minvis(net, below.net)
     losses = LossSettings(points=points_for(SIZE))
     return TrackerTask(below, net, Synthetic(WORLD), DvisTraining(EXTENT.steps, 5, losses=losses))
 

@@ -19,7 +19,7 @@ from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 from masklet.parts import there
 from masklet.train.clips import Clip, ClipSource
-from masklet.train.dvis import REFINER_REVERSE, DvisTraining, RefinerTask, TrackerTask
+from masklet.train.dvis import REFINER_REVERSE, DvisTraining, RefinerTask, TrackerTask, begin_as_minvis
 from masklet.train.framing import FixedFraming
 from masklet.train.loop import Plan, Task
 from masklet.train.losses import LossSettings
@@ -122,7 +122,10 @@ def tracker_task(wish: Wish, source: ClipSource, unseen: Sequence[Clip]) -> Trac
     with torch.random.fork_rng([]):
         torch.manual_seed(wish.seed)
         tracker = load_tracker(wish.start)[0] if wish.start else ReferringTracker(TrackerSettings(**sizes(segmenter)))
-    settings = DvisTraining(wish.steps, wish.frames, losses=losses_for(wish), **own(wish))
+    told = own(wish)
+    if told.pop("begin", "minvis") == "minvis" and not wish.start:
+        begin_as_minvis(tracker, segmenter.net)
+    settings = DvisTraining(wish.steps, wish.frames, losses=losses_for(wish), **told)
     return TrackerTask(segmenter, trained(tracker, wish), source, settings, unseen)
 
 
@@ -260,10 +263,11 @@ def objects_of(path: Path) -> Stills:
 
 
 DVIS = {"given": ("once", "released"), "labels": ("own", "released")}  # `DvisTraining` says what they mean
+TRACKER = {**DVIS, "begin": ("minvis", "random")}  # `begin_as_minvis`
 TRAININGS: Mapping[str, Training] = {
     "segmenter": Training(segmenter_task, segmenter_plan, crops, 1, 5000, 4, 1e-3, 100, {}),
     "propagator": Training(propagator_task, propagator_plan, moving, 4, 4000, 1, 7e-4, 8, {}, objects_of),
-    "tracker": Training(tracker_task, heads_plan, turning, 5, 4000, 1, 1e-4, 40, DVIS),
+    "tracker": Training(tracker_task, heads_plan, turning, 5, 4000, 1, 1e-4, 40, TRACKER),
     "refiner": Training(refiner_task, heads_plan, turning, 10, 4000, 1, 1e-4, 20, DVIS),
     "rocovis": Training(rocovis_task, rocovis_plan, turning, 5, 4000, 1, 1e-4, 20, {"row": tuple(ROWS)[::-1]}),
 }

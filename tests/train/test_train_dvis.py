@@ -12,12 +12,21 @@ from masklet.core.alignment import aligned
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.models.query_heads import is_heads, load_refiner, load_tracker
+from masklet.models.small_mask2former import SmallSettings, small_mask2former
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 from masklet.train import dvis
 from masklet.train.assignment import Targets, as_seen, first_appearance, targets_of, whole_clip
 from masklet.train.clips import draws
-from masklet.train.dvis import DvisTraining, RefinerTask, TrackerTask, faithfulness, masks_of, refiner_training
+from masklet.train.dvis import (
+    DvisTraining,
+    RefinerTask,
+    TrackerTask,
+    begin_as_minvis,
+    faithfulness,
+    masks_of,
+    refiner_training,
+)
 from masklet.train.loop import Plan, train
 from masklet.train.losses import LossSettings, Pairs, clip_losses, frame_losses, uniform
 
@@ -381,3 +390,17 @@ def test_categories_must_be_the_segmenters():
 def test_settings_are_checked(settings):
     with pytest.raises(InputError, match="both count from 1 on"):
         DvisTraining(**settings)
+
+
+def test_a_tracker_may_begin_with_its_segmenters_heads() -> None:
+    net = small_mask2former(SmallSettings(hidden=32, encoder_layers=1, decoder_layers=1, queries=4), ("a", "b"))
+    made = ReferringTracker(TrackerSettings(classes=2, width=32, heads=4, hidden=32, layers=2, mask_width=32))
+    begin_as_minvis(made, net)
+    queries, features = torch.randn(1, 4, 32), torch.randn(32, 5, 6)
+    normed = torch.nn.functional.layer_norm(queries, (32,))
+    decoder = net.model.transformer_module.decoder
+    masks = torch.einsum("nd,dhw->nhw", decoder.mask_predictor.mask_embedder(normed[0]), features)
+    found = made(normed)[0][-1]
+    assert torch.nn.functional.cosine_similarity(found, normed, dim=-1).min() > 0.95, "the layers add little"
+    assert torch.equal(made.predict_masks(normed[0], features), masks)
+    assert torch.equal(made.classify(normed), net.class_predictor(normed))

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as nnf
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
@@ -79,6 +79,26 @@ REFINER_FRAMES, REFINER_REVERSE = 21, 0.5  # DVIS 4.1, and the released configur
 def refiner_training(steps: int, frames: int = REFINER_FRAMES) -> DvisTraining:
     """The paper's settings for the refiner."""
     return DvisTraining(steps, frames, REFINER_REVERSE)
+
+
+@torch.no_grad()
+def begin_as_minvis(tracker: ReferringTracker, segmenter: Any) -> None:
+    """Gives a new tracker the segmenter's own heads, and layers that add little: it begins about as MinVIS, and has to
+    learn only what MinVIS gets wrong. Ours; the paper begins with random heads.
+
+    Args:
+        tracker: as wide as the segmenter's queries.
+        segmenter: a Mask2Former of transformers.
+    """
+    for name, weight in tracker.named_parameters():
+        if name.endswith(("out_proj.weight", "out_proj.bias", "linear2.weight", "linear2.bias")):
+            weight.mul_(0.1)
+    decoder = segmenter.model.transformer_module.decoder
+    embedder = [part for part in decoder.mask_predictor.mask_embedder.modules() if isinstance(part, nn.Linear)]
+    own: list[Any] = [tracker.class_embed, *tracker.mask_embed.layers]
+    for mine, theirs in zip(own, [segmenter.class_predictor, *embedder], strict=True):
+        mine.weight.copy_(theirs.weight)
+        mine.bias.copy_(theirs.bias)
 
 
 def masks_of(
