@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test bench bench-davis check clean
+.PHONY: demo test bench bench-davis tables check clean
 demo: $(READY)
 	@$(BIN)/python tools/demo.py
 
@@ -26,6 +26,9 @@ bench: $(READY)
 
 bench-davis: $(READY)
 	@$(BIN)/python benchmarks/davis.py --out out/davis.json
+
+tables: $(READY)
+	@for part in segmenter rocovis dvis page; do $(BIN)/python benchmarks/tables.py $$part || exit 1; done
 
 clean:
 	rm -rf .venv .cache out

@@ -99,4 +99,5 @@ def ticks(low: float, high: float) -> list[float]:
     rough = (high - low) / 5
     power = 10.0 ** np.floor(np.log10(rough))
     every = power * next(f for f in (1, 2, 5, 10) if f * power >= rough * 0.7)
-    return [round(float(k * every), 10) for k in range(int(np.ceil(low / every)), int(np.floor(high / every)) + 1)]
+    first, last = int(np.ceil(low / every - 1e-9)), int(np.floor(high / every + 1e-9))
+    return [round(float(k * every), 10) for k in range(first, last + 1)]
