@@ -215,7 +215,7 @@ def test_a_video_without_a_frame_and_one_without_an_object():
 
 def test_where_it_comes_from():
     told = run().provenance
-    assert told.system == "rocovis" and told.settings["scores"] == "max"
+    assert told.system == "rocovis" and told.settings["scores"] == "mean"
 
 
 def test_stuff_must_be_known():

@@ -30,18 +30,19 @@ M = TypeVar("M")
 
 @dataclass(frozen=True)
 class Settings(slot_answers.Settings):
-    """Ten pairs of slot and category a video, scored as GenVIS does."""
+    """Ten pairs of slot and category a video."""
 
     top: int = 10
-    scores: Literal["max", "mean"] = "max"  # over the frames: greatest probability, or the probability of mean logits
+    scores: Literal["max", "mean"] = "mean"  # over the frames: greatest probability, or the probability of mean logits
     quality: bool = True  # instance: scores are multiplied by how sure the mask is inside (GenVIS)
     foreground: bool = True  # pixel probabilities are multiplied by the slot's probability of being an object
 
 
 @dataclass(frozen=True)
 class GenvisSettings(Settings):
-    """The same, but that GenVIS takes pixel probabilities as they are."""
+    """The same as GenVIS scores, and takes pixel probabilities as they are."""
 
+    scores: Literal["max", "mean"] = "max"
     foreground: bool = False
 
 
