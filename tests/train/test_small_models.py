@@ -1,0 +1,45 @@
+"""The small trained models that are kept with the benchmarks: they are those of their card, and do what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from masklet.models.mask2former import load_mask2former
+from masklet.models.slot_weights import load_slot_model
+from masklet.models.zoo import hashed
+from masklet.train.clips import draws
+from masklet.train.propagator import frames_of
+from masklet.train.scenes import SyntheticSettings
+from masklet.train.scoring import image_scores
+from masklet.train.synthetic import Synthetic
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "benchmarks" / "weights"
+CPU = torch.device("cpu")
+
+
+def test_the_files_are_those_of_the_card() -> None:
+    [line] = re.findall(r"^\| sha256 .*$", (ROOT / "cards" / "small-rocovis.md").read_text(), re.M)
+    files = ("small-segmenter", "small-rocovis")
+    assert re.findall(r"[0-9a-f]{64}", line) == [hashed(FOLDER / f"{name}.safetensors").sha256 for name in files]
+
+
+def test_the_segmenter_finds_what_it_was_trained_on() -> None:
+    segmenter = load_mask2former(FOLDER / "small-segmenter.safetensors", CPU, threshold=0.05)
+    settings = SyntheticSettings(
+        size=(64, 96), categories=segmenter.categories, objects=(2, 4), radius=(0.18, 0.32), blur=0.0, noise=2.0
+    )
+    clips = [Synthetic(settings).clip(draws(99, n), 1) for n in range(20)]
+    found = [segmenter.segment(None, frames_of(clip), [])[0] for clip in clips]
+    assert image_scores(clips, found, segmenter.categories)["AP50"] > 40  # 54.8 on a hundred pictures
+
+
+def test_rocovis_is_one_that_run_loads() -> None:
+    assert load_slot_model(FOLDER / "small-rocovis.safetensors", "rocovis", CPU).categories == (
+        "star",
+        "ring",
+        "square",
+    )
