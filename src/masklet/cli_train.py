@@ -50,7 +50,11 @@ def train_command(
     start: Annotated[
         str,
         typer.Option(
-            "--from", metavar="WEIGHTS", help="Weights to begin with; of a refiner, the tracker that it refines."
+            "--from",
+            metavar="WEIGHTS",
+            help="Weights to begin with: nano is the packaged segmenter or propagator; of a refiner, the tracker that "
+            "it refines; of a propagator, SAM 2 by name (sam2.1-tiny@512), hub id, folder or file; of a segmenter, any "
+            "Mask2Former.",
         ),
     ] = "",
     segmenter: Annotated[
@@ -61,7 +65,11 @@ def train_command(
     ] = "",
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="rocovis: row; tracker and refiner: given, labels."),
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="rocovis: row; tracker and refiner: given, labels; SAM 2: encoder=trained.",
+        ),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
@@ -104,14 +112,16 @@ def trained(what: str, out: Path, told: Console, *, device: str, **wishes: objec
     from masklet.parts import found_device
     from masklet.train.folder import scores_of
     from masklet.train.loop import train
-    from masklet.training import TRAININGS, Wish, prepared
+    from masklet.training import Wish, prepared, seen_in_training, training_of
 
-    kind = TRAININGS[what]
+    kind = training_of(what, str(wishes["start"]))
     for name, value in wishes.items():
         if value is None:
             wishes[name] = getattr(kind, name)
     wish = Wish(device=found_device(device), **wishes)  # type: ignore[arg-type]
     task, plan, about = prepared(what, wish)
+    if both := seen_in_training(wish):
+        told.print(f"validation: on {', '.join(both)}, which is trained on, too; --val names data to judge it by")
     with training_bar(told, what) as bar:
         done = train(task, out, plan, about, bar)
     if done == plan.steps:

@@ -14,6 +14,7 @@ from masklet.core.protocols import Propagator, Segmenter
 from masklet.models import nano_propagator, xmem
 from masklet.models.affinity import Affinity
 from masklet.models.checkpoints import CARRIERS, DETECTORS
+from masklet.models.dense import load_dense
 from masklet.models.edgetam import EdgeTam
 from masklet.models.encoder import Encoder
 from masklet.models.mask2former import load_mask2former
@@ -51,9 +52,10 @@ def load_segmenter(name: str, encoder: Encoder, device: str = "auto") -> Segment
     """A segmenter by its name, or made of the detections in a file or folder of that name.
 
     Args:
-        name: "motion"; "everything", with another SAM 2 than sam2.1-tiny "everything:sam2.1-large"; a Mask2Former by
-            hub id, folder or official checkpoint, at another size of the short side "NAME@480"; or detections' path.
-        encoder: of "motion".
+        name: "nano", or "nano:FILE" as `masklet train segmenter --from nano` writes it; "motion"; "everything", with
+            another SAM 2 than sam2.1-tiny "everything:sam2.1-large"; a Mask2Former by hub id, folder or official
+            checkpoint, at another size of the short side "NAME@480"; or detections' path.
+        encoder: of "nano" and "motion".
         device: of SAM 2 and Mask2Former.
 
     Raises:
@@ -62,6 +64,8 @@ def load_segmenter(name: str, encoder: Encoder, device: str = "auto") -> Segment
     kind, _, below = name.partition(":")
     if name in SEGMENTERS:
         return SEGMENTERS[name](encoder)
+    if kind == NANO:
+        return load_dense(file_of(below), encoder)
     if kind == EVERYTHING:
         return EverythingSegmenter(load_masker(below, device))
     base, at, side = name.rpartition("@")
@@ -72,7 +76,7 @@ def load_segmenter(name: str, encoder: Encoder, device: str = "auto") -> Segment
         return Precomputed(Path(name))
     if kind in DETECTORS:
         raise InputError(f"--segmenter {name}: say what to find, such as --text 'dog. red car.'")
-    known = ", ".join((*SEGMENTERS, EVERYTHING, "mask2former by hub id or file"))
+    known = ", ".join((NANO, *SEGMENTERS, EVERYTHING, "mask2former by hub id or file"))
     raise InputError(f"--segmenter {name}: neither a segmenter ({known}) nor a file or folder of detections")
 
 
@@ -105,11 +109,11 @@ def load_propagator(name: str, encoder: Encoder, device: str = "auto") -> Propag
     """A propagator by its name.
 
     Args:
-        name: "affinity"; SAM 2 by a name of `masklet weights list`, a hub id, a folder or an official checkpoint, at
-            another image size with "@", such as "sam2.1-tiny@512"; or SAM2Long over one of them, such as
-            "sam2long:sam2.1-large"; or DEVA's network, "deva" where its file is in the weights folder, else
-            "deva:FILE"; or "nano:FILE", which `masklet train propagator` writes.
-        encoder: of "affinity" and of "nano".
+        name: "nano", or "nano:FILE" as `masklet train propagator` writes it; "affinity"; SAM 2 by a name of
+            `masklet weights list`, a hub id, a folder or an official checkpoint, at another image size with "@", such
+            as "sam2.1-tiny@512"; or SAM2Long over one of them, such as "sam2long:sam2.1-large"; or DEVA's network,
+            "deva" where its file is in the weights folder, else "deva:FILE".
+        encoder: of "nano" and "affinity".
         device: of SAM 2 and of DEVA's network: "auto", "cpu", "cuda" or "mps"; "auto" is CUDA where there is one, else
             the CPU.
 
@@ -133,10 +137,13 @@ def load_propagator(name: str, encoder: Encoder, device: str = "auto") -> Propag
 
 
 def load_nano(file: str, encoder: Encoder, policy: Policy) -> Nano:
-    """The nano propagator of a file that was trained here."""
-    if not file:
-        raise InputError("propagator nano: name its file, nano:FILE, as `masklet train propagator` writes it")
-    return nano_propagator.load_nano(Path(file).expanduser(), encoder, policy)
+    """The packaged nano propagator, or that of a file that was trained."""
+    return nano_propagator.load_nano(file_of(file), encoder, policy)
+
+
+def file_of(name: str) -> Path | None:
+    """What is named after a colon, if anything is."""
+    return Path(name).expanduser() if name else None
 
 
 def load_deva(file: str, device: str) -> Xmem:
@@ -155,7 +162,7 @@ def load_sam2(name: str, policy: Policy, device: str) -> Sam2:
     base, at, side = name.rpartition("@")
     base = base if at else name
     if not base or ("/" not in base and not there(Path(base))):
-        chosen("propagator", base, (*PROPAGATORS, *CARRIERS, DEVA, *(f"{tree}:NAME" for tree in TREES)))
+        chosen("propagator", base, (NANO, *PROPAGATORS, *CARRIERS, DEVA, *(f"{tree}:NAME" for tree in TREES)))
     made, weights = build(base)
     net: Any = resized(made, checked_side(name, side)) if at else made
     kind = EdgeTam if net.config.model_type == EDGETAM else Sam2

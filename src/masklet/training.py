@@ -10,34 +10,39 @@ from typing import Any
 import torch
 
 from masklet.core.errors import InputError
+from masklet.models.dense import KIND as NANO_SEGMENTER
+from masklet.models.dense import PACKAGED as SEGMENTER
+from masklet.models.dense import read_dense, save_dense
+from masklet.models.edgetam import EdgeTam
+from masklet.models.encoder import STRIDE as CELL
 from masklet.models.mask2former import Mask2Former, load_mask2former
 from masklet.models.mask2former_weights import build
+from masklet.models.nano import KIND as NANO
 from masklet.models.nano import NanoSettings, nano_network, read_nano
+from masklet.models.nano_propagator import PACKAGED as PROPAGATOR
 from masklet.models.query_heads import load_tracker
-from masklet.models.small_mask2former import SmallSettings, is_small, load_small, save_small, small_mask2former
+from masklet.models.sam2 import Sam2
+from masklet.models.sam2_memory import RecentFrames
+from masklet.models.sam2_weights import is_path
+from masklet.models.small_mask2former import KIND as SMALL
+from masklet.models.small_mask2former import SmallSettings, load_small, metadata_of, save_small, small_mask2former
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
-from masklet.parts import there
+from masklet.parts import load_sam2, there
 from masklet.train.clips import Clip, ClipSource
+from masklet.train.dense import DenseTask, Part, renamed
 from masklet.train.dvis import REFINER_REVERSE, DvisTraining, RefinerTask, TrackerTask, begin_as_minvis
+from masklet.train.folder import save_network
 from masklet.train.framing import FixedFraming
 from masklet.train.loop import Plan, Task
 from masklet.train.losses import LossSettings
-from masklet.train.mixed import Mixed
-from masklet.train.nano import LIVELY, nano_task
-from masklet.train.pasting import MovingStills
-from masklet.train.propagator import PropagatorTask
+from masklet.train.nano import ASKING, nano_task
+from masklet.train.propagator import Asking, PropagatorTask
+from masklet.train.reading import FromStills, crops, is_generated, moving, objects_of, source_of, turning
 from masklet.train.rocovis import ROWS, RocovisTask, RocovisTraining
-from masklet.train.scenes import RANGES, SyntheticSettings
 from masklet.train.segmenter import SegmenterTask, held_out, points_for, with_categories
-from masklet.train.stills import CropSettings, PseudoVideos, StillCrops, Stills, as_object
-from masklet.train.synthetic import Synthetic
-from masklet.train.videos import Videos, vipseg_footage, ytvis_footage
 
-SYNTHETIC = "synthetic"
-PICTURES, FRAMES = "images", "JPEGImages"  # folders by which a set of stills and a set of videos are known
-TRUTHS = ("annotations.json", "instances.json", "train.json")  # of a set of videos
-PANOPTIC, PANOPTIC_TRUTHS = "panomasksRGB", ("panoptic_gt_VIPSeg_train.json", "panoptic_gt.json")  # of VIPSeg
+PACKAGED = "nano"  # what `--from` calls the packaged models
 MOST_LAYERS = 6  # of DVIS's tracker and refiner, as published
 
 Size = tuple[int, int]  # h, w
@@ -67,14 +72,14 @@ class Training:
 
     task: Callable[[Wish, ClipSource, Sequence[Clip]], Task]
     plan: Callable[[Wish], Plan]
-    stills: Callable[[Stills, FixedFraming, bool], ClipSource]  # the last: whether they are varied
+    stills: FromStills
     frames: int
     steps: int
     batch: int
     lr: float
     held_out: int  # clips
     settings: Mapping[str, Sequence[str]]  # its own ones, and what each can be; the first where nothing is said
-    read: Callable[[Path], Stills] = Stills  # a folder of stills
+    read: Callable[[Sequence[str], FixedFraming, FromStills, bool], ClipSource] = source_of
 
 
 # -- the segmenter
@@ -83,7 +88,7 @@ class Training:
 def segmenter_task(wish: Wish, source: ClipSource, unseen: Sequence[Clip]) -> SegmenterTask:
     """The small Mask2Former from the packaged backbone, or any one from its weights."""
     path = Path(wish.start)
-    if not wish.start or is_small_file(path):
+    if not wish.start or is_file_of(SMALL, path):
         held = load_small(path) if wish.start else None
         settings = held.settings if held else SmallSettings()
         net: Any = held.net if held else small_mask2former(settings, source.categories, wish.seed)
@@ -94,15 +99,48 @@ def segmenter_task(wish: Wish, source: ClipSource, unseen: Sequence[Clip]) -> Se
         net = build(wish.start).net
 
         def save(to: Path) -> None:
-            net.save_pretrained(to.with_suffix(""))  # a folder, as transformers loads it
+            save_network(net, to.with_suffix(""))
 
     net = with_categories(net, source.categories, wish.seed).to(wish.device)
     return SegmenterTask(net, source, unseen, save, clips=wish.batch, frames=wish.frames)
 
 
-def is_small_file(path: Path) -> bool:
-    """Whether it is the file of a small Mask2Former."""
-    return there(path) and path.is_file() and is_small(path)
+def is_file_of(kind: str, path: Path) -> bool:
+    """Whether it is a file that a training here wrote, of this kind."""
+    return there(path) and path.is_file() and path.suffix == ".safetensors" and metadata_of(path).get("kind") == kind
+
+
+def dense_task(wish: Wish, source: ClipSource, unseen: Sequence[Clip]) -> DenseTask:
+    """The nano segmenter, for the categories of the data."""
+    if any(side % CELL for side in wish.size):
+        h, w = wish.size
+        raise InputError(f"--size {h}x{w}: for the nano segmenter both must be multiples of {CELL}, such as 256x320")
+    held = read_dense(nano_file(wish.start, SEGMENTER))
+    with torch.random.fork_rng([]):
+        torch.manual_seed(wish.seed)
+        head = renamed(held.head, held.categories, source.categories)
+    head = trained(head, wish)
+
+    def save(to: Path) -> None:
+        save_dense(to, head, held.settings, source.categories)
+
+    short = min(wish.size)
+    return DenseTask(head, source.categories, [Part(source, 1.0)], unseen, save, pictures=wish.batch, short=short)
+
+
+def dense_plan(wish: Wish) -> Plan:
+    """Pictures go through the network together, so that a step is one item."""
+    return Plan(wish.steps, 1, wish.lr, warm_up=min(100, wish.steps // 10), seed=wish.seed, **often(wish))
+
+
+def nano_file(name: str, packaged: Path) -> Path:
+    """The packaged file, where it is called nano."""
+    return packaged if name == PACKAGED else Path(name)
+
+
+def begins_with_nano(kind: str, name: str) -> bool:
+    """Whether a training begins with a nano model, packaged or of a file."""
+    return name == PACKAGED or is_file_of(kind, Path(name))
 
 
 def segmenter_plan(wish: Wish) -> Plan:
@@ -166,8 +204,17 @@ def propagator_task(wish: Wish, source: ClipSource, unseen: Sequence[Clip]) -> P
     with torch.random.fork_rng([]):
         torch.manual_seed(wish.seed)
         settings = NanoSettings()
-        net, settings = read_nano(Path(wish.start)) if wish.start else (nano_network(settings), settings)
-    return nano_task(net, settings, source, unseen)
+        net: Any = nano_network(settings)
+    if wish.start:
+        net, settings = read_nano(nano_file(wish.start, PROPAGATOR))
+    return nano_task(net, settings, source, unseen, asked(wish, ASKING))
+
+
+def asked(wish: Wish, of: Asking) -> Asking:
+    """What is asked, of clips as long as the user says."""
+    if wish.frames < 2:
+        raise InputError(f"--frames {wish.frames}: a propagator learns from one frame to the next; give 2 or more")
+    return replace(of, frames=wish.frames)
 
 
 def propagator_plan(wish: Wish) -> Plan:
@@ -181,6 +228,32 @@ def propagator_plan(wish: Wish) -> Plan:
         seed=wish.seed,
         **often(wish),
     )
+
+
+def sam2_task(wish: Wish, source: ClipSource, unseen: Sequence[Clip]) -> PropagatorTask:
+    """SAM 2 by a name of `parts.load_sam2`: all of it but the image encoder, or that, too.
+
+    The encoder's position encodings are never trained: they are computed once (`sam2.settle`).
+    """
+    asking, file = asked(wish, SAM2_ASKING), wish.start.rpartition("@")[0] or wish.start
+    if is_path(file) and not there(Path(file).expanduser()):
+        raise InputError(f"--from {wish.start}: no such file or folder")
+    loaded = load_sam2(wish.start, RecentFrames(), wish.device.type)
+    if isinstance(loaded, EdgeTam):
+        raise InputError(f"--from {wish.start}: EdgeTAM cannot be trained here; give a SAM 2, such as sam2.1-tiny")
+    net = loaded.net.requires_grad_(True)
+    net.vision_encoder.requires_grad_(own(wish).get("encoder") == "trained")
+    sam2 = Sam2(net, gradients=True)
+
+    def save(to: Path) -> None:
+        save_network(net, to.with_suffix(""))
+
+    return PropagatorTask(net, lambda short: sam2, source, unseen, save, asking=asking)
+
+
+def sam2_plan(wish: Wish) -> Plan:
+    """Gently: the weights are good already, those of an encoder that is trained most of all."""
+    return replace(propagator_plan(wish), weight_decay=0.1, clip_norm=0.1, factors=(("vision_encoder.", 0.1),))
 
 
 # -- what they share
@@ -242,26 +315,6 @@ def often(wish: Wish) -> dict[str, Any]:
 # -- what there is
 
 
-def crops(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
-    """Single pictures."""
-    return StillCrops(stills, framing, None if varied else CropSettings(mosaic=0, paste=0, light=0))
-
-
-def turning(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
-    """Pictures that turn, as DVIS makes videos of them."""
-    return PseudoVideos(stills, framing)
-
-
-def moving(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
-    """Cut-outs that move, bend, hide and return over a picture, filmed by a camera that moves, too."""
-    return MovingStills(stills, replace(LIVELY, size=framing.size))
-
-
-def objects_of(path: Path) -> Stills:
-    """A set of stills whose categories do not matter."""
-    return Stills(path, as_object)
-
-
 DVIS = {"given": ("once", "released"), "labels": ("own", "released")}  # `DvisTraining` says what they mean
 TRACKER = {**DVIS, "begin": ("minvis", "random")}  # `begin_as_minvis`
 TRAININGS: Mapping[str, Training] = {
@@ -273,22 +326,43 @@ TRAININGS: Mapping[str, Training] = {
 }
 
 
+DENSE = Training(dense_task, dense_plan, crops, 1, 2000, 8, 3e-4, 40, {})  # where a segmenter begins with nano
+SAM2_ASKING = Asking(frames=8, objects=3, boxes=0.25, clicks=0.25)  # SAM 2, appendix D
+SAM2 = Training(
+    sam2_task, sam2_plan, moving, 8, 2000, 1, 1e-5, 8, {"encoder": ("frozen", "trained")}, objects_of
+)  # where a propagator begins with weights of it
+
+
+def training_of(name: str, start: str) -> Training:
+    """What is trained under a name: a propagator is the nano one, or SAM 2 where it begins with weights of that; a
+    segmenter is a Mask2Former, or the nano one where it begins with that.
+    """
+    if name == "propagator" and start and not begins_with_nano(NANO, start):
+        return SAM2
+    return DENSE if name == "segmenter" and start and begins_with_nano(NANO_SEGMENTER, start) else TRAININGS[name]
+
+
 def prepared(name: str, wish: Wish) -> tuple[Task, Plan, dict[str, object]]:
     """A training of `TRAININGS` that is ready to start; and what tells it from others.
 
     Raises InputError where data or weights are missing, damaged or do not go together.
     """
-    kind = TRAININGS[name]
+    kind = training_of(name, wish.start)
     check_settings(name, kind, wish.settings)
-    source = source_of(wish.data, FixedFraming(wish.size), kind, True)
+    source = kind.read(wish.data, FixedFraming(wish.size), kind.stills, True)
     plain = FixedFraming(wish.size, scale=(1.0, 1.0), flip=0.0)
-    unseen = source_of(wish.val or wish.data, plain, kind, False)
+    unseen = kind.read(wish.val or wish.data, plain, kind.stills, False)
     if unseen.categories != source.categories:
         raise InputError(f"--val has other categories than --data ({', '.join(source.categories[:3])}, ...)")
     task = kind.task(wish, source, held_out(unseen, kind.held_out, wish.frames))
     facts = ("data", "val", "size", "frames", "start", "segmenter", "settings")
     told = {"clips": wish.batch, **{fact: getattr(wish, fact) for fact in facts}}
     return task, kind.plan(wish), {"task": name, **told}
+
+
+def seen_in_training(wish: Wish) -> list[str]:
+    """Data whose clips are trained on and validated on: folders, where no others are named to validate on."""
+    return [] if wish.val else [name for name in wish.data if not is_generated(name)]
 
 
 def check_settings(name: str, kind: Training, settings: Mapping[str, str]) -> None:
@@ -299,38 +373,3 @@ def check_settings(name: str, kind: Training, settings: Mapping[str, str]) -> No
             raise InputError(f"{name} has no setting {setting!r}; there are: {', '.join(kind.settings) or 'none'}")
         if value not in known:
             raise InputError(f"{setting} = {value}: there are {', '.join(known)}")
-
-
-def source_of(data: Sequence[str], framing: FixedFraming, kind: Training, varied: bool) -> ClipSource:
-    """One source of all that is named, each as often as any other."""
-    sources = [one_source(name, framing, kind, varied) for name in data]
-    return sources[0] if len(sources) == 1 else Mixed(sources, [1.0] * len(sources))
-
-
-def one_source(name: str, framing: FixedFraming, kind: Training, varied: bool) -> ClipSource:
-    """Clips that are generated, or of a set in a folder. Raises InputError where it is neither."""
-    word, _, level = name.partition(":")
-    path = Path(name)
-    if word == SYNTHETIC and (not level or level in RANGES):
-        return Synthetic(SyntheticSettings(size=framing.size, level=level or None))
-    if not there(path) or not path.is_dir():
-        levels = ", ".join(f"{SYNTHETIC}:{known}" for known in RANGES)
-        raise InputError(f"--data {name}: no such folder; give one, or {SYNTHETIC}, or {levels}")
-    if (path / FRAMES).is_dir():
-        return Videos(*ytvis_footage(truth_in(path, TRUTHS), path / FRAMES), framing)
-    if (path / PANOPTIC).is_dir():
-        return Videos(*vipseg_footage(truth_in(path, PANOPTIC_TRUTHS), path / PANOPTIC, path / PICTURES), framing)
-    if (path / PICTURES).is_dir():
-        return kind.stills(kind.read(path), framing, varied)
-    raise InputError(
-        f"--data {name}: neither a set of stills (annotations.json and {PICTURES}/, COCO's instance form) nor one of "
-        f"videos (a json and {FRAMES}/, YouTube-VIS's form; {PICTURES}/ and {PANOPTIC}/, VIPSeg's)"
-    )
-
-
-def truth_in(folder: Path, names: Sequence[str]) -> Path:
-    """The annotations of a set of videos, by the names that they may have."""
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found:
-        raise InputError(f"--data {folder}: has videos, but none of {', '.join(names)} with the annotations")
-    return found[0]

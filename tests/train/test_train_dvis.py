@@ -318,8 +318,8 @@ def test_labels_as_released():
     own, released = tracker_task(), tracker_task(labels="released")
     for task in (own, released):
         task._frozen._source = Leaving()
-    assert own._frozen.drawn(draws(0, 0)).targets.labels.tolist() == [0] * 2 * LANES
-    assert released._frozen.drawn(draws(0, 0)).targets.labels.tolist() == [1] + [0] * (2 * LANES - 1)
+    assert own._frozen.seen(own.draw(draws(0, 0))).targets.labels.tolist() == [0] * 2 * LANES
+    assert released._frozen.seen(released.draw(draws(0, 0))).targets.labels.tolist() == [1] + [0] * (2 * LANES - 1)
 
 
 def test_queries_given_as_released():

@@ -17,6 +17,7 @@ from masklet.core.frames import Frame
 from masklet.models.zoo import ZOO, read
 from masklet.nn.mobilenet import MobileNetV2
 
+MOBILENET = "mobilenetv2"  # in the zoo
 STRIDE = 8  # pixels of the working image per feature cell
 LEAST = 2  # cells across: optical flow needs 16 pixels
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB in 0 to 1
@@ -51,6 +52,28 @@ def unit(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     return nn.functional.normalize(x, dim=1)
 
 
+class Seen(nn.Module):
+    """ImageNet's MobileNetV2 as a dense feature extractor for batches of pictures of one size, frozen."""
+
+    def __init__(self) -> None:
+        """Raises InputError on damaged weights."""
+        super().__init__()
+        self.net = MobileNetV2().requires_grad_(False).eval()
+        self.net.load_state_dict({name: value.float() for name, value in read(ZOO[MOBILENET]).items()})
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # two thirds of the time
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
+        self.mean, self.std = nn.Buffer(mean, persistent=False), nn.Buffer(std, persistent=False)
+
+    @torch.no_grad()
+    def forward(
+        self, pictures: UInt8[Tensor, "b 3 h w"]
+    ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 128 h8 w8"], Float[Tensor, "b 24 h8 w8"]]:
+        """The pictures in ImageNet's normalisation, and what `Features` calls their keys and detail."""
+        images = (pictures.float() - self.mean) / self.std
+        three, six, thirteen = self.net(images.contiguous(memory_format=torch.channels_last))
+        return images, torch.cat([unit(six), unit(thirteen)], dim=1), nn.functional.avg_pool2d(unit(three), 2)
+
+
 class Encoder:
     """ImageNet's MobileNetV2 as a dense feature extractor.
 
@@ -60,13 +83,10 @@ class Encoder:
 
     def __init__(self, short: int = 320) -> None:
         """`short`: short side of the working image, pixels. Raises InputError on damaged weights."""
-        file = ZOO["mobilenetv2"]
+        file = ZOO[MOBILENET]
         self.short = short
         self.weights: Mapping[str, str] = {file.name: file.sha256}
-        self._net = MobileNetV2().requires_grad_(False).eval()
-        self._net.load_state_dict({name: value.float() for name, value in read(file).items()})
-        self._net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # two thirds of the time
-        self._mean, self._std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
+        self._look = Seen()
         self._seen: WeakKeyDictionary[Frame, Features] = WeakKeyDictionary()
 
     def __call__(self, frame: Frame) -> Features:
@@ -75,14 +95,10 @@ class Encoder:
             self._seen[frame] = self._encode(frame)
         return self._seen[frame]
 
-    @torch.no_grad()
     def _encode(self, frame: Frame) -> Features:
         h, w = working_size(frame.size, self.short)
         shrinks = h * w < frame.size[0] * frame.size[1]
         small = cv2.resize(frame.image, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         guide = torch.from_numpy(np.ascontiguousarray(small))
-        image = (guide.permute(2, 0, 1)[None].float() - self._mean) / self._std
-        three, six, thirteen = self._net(image.contiguous(memory_format=torch.channels_last))
-        keys = torch.cat([unit(six), unit(thirteen)], dim=1)[0].half().contiguous()
-        detail = nn.functional.avg_pool2d(unit(three), 2)[0].half()
-        return Features(keys, detail, guide, frame.size)
+        _, keys, detail = self._look(guide.permute(2, 0, 1)[None])
+        return Features(keys[0].half().contiguous(), detail[0].half(), guide, frame.size)

@@ -32,7 +32,6 @@ from masklet.models.zoo import hashed
 
 PACKAGED = Path(str(resources.files("masklet"))) / "weights" / "nano-propagator.safetensors"
 HYPOTHESES = 3
-NO_RIVALS = -1.0  # for `Affinity.nested`: SAM 2's objects may overlap, and pathways of one object must
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +70,7 @@ class Nano(Sam2):
         """
         super().__init__(net, policy, weights={**encoder.weights, **(weights or {})}, gradients=gradients)
         self.encoder = encoder
-        self.guess = Affinity(encoder, nested=NO_RIVALS)
+        self.guess = Affinity(encoder)
 
     @property
     def description(self) -> str:

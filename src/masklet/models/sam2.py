@@ -437,6 +437,7 @@ def resized(net: Any, side: int) -> Any:
     net.image_size = net.config.image_size = side
     net.backbone_feature_sizes = net.config.vision_config.backbone_feature_sizes = [list(grid) for grid in grids]
     prompts = net.prompt_encoder
+    net.config.prompt_encoder_config.image_size = side
     prompts.image_embedding_size, prompts.mask_input_size, prompts.input_image_size = grids[2], grids[0], side
     net.config.memory_attention_rope_feat_sizes = list(grids[2])
     net.memory_attention.position_ids = net.memory_attention.precompute_positions(net.config)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
 
@@ -29,6 +30,20 @@ class ClipSource(Protocol):
     def clip(self, random: np.random.Generator, frames: int) -> Clip:
         """One more clip. The same state of `random` gives the same clip: nothing else decides."""
         ...
+
+
+class AsObjects:
+    """A `ClipSource` of another one's clips, for training that asks for no categories."""
+
+    categories: tuple[str, ...] = ("object",)
+
+    def __init__(self, source: ClipSource) -> None:
+        self.source = source
+
+    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+        """One more clip."""
+        made = self.source.clip(random, frames)
+        return replace(made, labels=torch.zeros_like(made.labels))
 
 
 def draws(seed: int, step: int, item: int = 0) -> np.random.Generator:

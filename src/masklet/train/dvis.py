@@ -29,6 +29,7 @@ from masklet.core.slots import FrameSlots
 from masklet.models.query_heads import save_heads
 from masklet.nn.referring_tracker import ReferringTracker
 from masklet.nn.temporal_refiner import TemporalRefiner
+from masklet.train.ahead import DrawsAhead
 from masklet.train.assignment import (
     Free,
     Labels,
@@ -129,10 +130,10 @@ class FrozenSegmenter:
         self._segmenter, self._source, self._settings = segmenter, source, settings
         self.categories = theirs
 
-    def drawn(self, random: np.random.Generator) -> Seen:
-        """One more clip."""
+    def draw(self, random: np.random.Generator) -> Clip:
+        """One more clip, not yet seen."""
         clip = self._source.clip(random, self._settings.frames)
-        return self.seen(backward(clip) if random.random() < self._settings.reverse else clip)
+        return backward(clip) if random.random() < self._settings.reverse else clip
 
     @torch.no_grad()
     def seen(self, clip: Clip) -> Seen:
@@ -159,7 +160,7 @@ def summed(layers: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return total
 
 
-class TrackerTask:
+class TrackerTask(DrawsAhead[Clip]):
     """A `Task`: the tracker is trained, its segmenter is not."""
 
     def __init__(
@@ -182,10 +183,14 @@ class TrackerTask:
         self._frozen = FrozenSegmenter(segmenter, source, settings)
         self._device = tracker.class_embed.weight.device
 
-    def loss(self, step: int, random: np.random.Generator) -> dict[str, Tensor]:
+    def draw(self, random: np.random.Generator) -> Clip:
+        """One more clip."""
+        return self._frozen.draw(random)
+
+    def loss_of(self, step: int, drawn: Clip, random: np.random.Generator) -> dict[str, Tensor]:
         """Of one clip: class, mask and dice, each the sum over the layers."""
         with torch.autocast(self._device.type, enabled=False):
-            seen, rand = self._frozen.drawn(random), uniform(random, self._device)
+            seen, rand = self._frozen.seen(drawn), uniform(random, self._device)
             layers, order, _ = self.module(seen.slots.queries)
             pairs = self._guide(seen, order, rand) if self.settings.guided(step) else None
             return summed(self._layer(normed, seen, pairs, rand) for normed in layers)
@@ -235,7 +240,7 @@ class TrackerTask:
         save_heads(path, self._frozen.categories, tracker=self.module)
 
 
-class RefinerTask:
+class RefinerTask(DrawsAhead[Clip]):
     """A `Task`: the refiner is trained, its segmenter and tracker are not."""
 
     def __init__(
@@ -261,10 +266,14 @@ class RefinerTask:
         self._frozen = FrozenSegmenter(segmenter, source, settings)
         self._device = refiner.class_embed.weight.device
 
-    def loss(self, step: int, random: np.random.Generator) -> dict[str, Tensor]:
+    def draw(self, random: np.random.Generator) -> Clip:
+        """One more clip."""
+        return self._frozen.draw(random)
+
+    def loss_of(self, step: int, drawn: Clip, random: np.random.Generator) -> dict[str, Tensor]:
         """Of one clip: class, mask and dice, each the sum over the layers."""
         with torch.autocast(self._device.type, enabled=False):
-            seen, rand = self._frozen.drawn(random), uniform(random, self._device)
+            seen, rand = self._frozen.seen(drawn), uniform(random, self._device)
             tracks, context = self._tracked(seen)
             pairs = self._guide(tracks, seen, rand) if self.settings.guided(step) else None
             return summed(self._layer(normed, seen, pairs, rand) for normed in self.module(tracks, context))

@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import nn
 
 from masklet.core.errors import InputError
 from masklet.core.files import unwritable, write_atomically
+from masklet.models.text import silently
 
 if TYPE_CHECKING:
     from masklet.train.loop import Plan
@@ -103,6 +105,18 @@ class RunFolder:
         """The log so far; without the last line where it was cut off."""
         path = self.path / LOG
         return list(whole(path.read_text(errors="replace"))) if path.exists() else []
+
+
+def save_network(net: Any, path: Path) -> None:
+    """Writes a network of transformers as the folder that `from_pretrained` reads, each file whole or not at all."""
+    try:
+        path.mkdir(exist_ok=True)
+        with silently(), TemporaryDirectory(prefix=".", suffix=".partial", dir=path) as made:
+            net.save_pretrained(made)
+            for file in sorted(Path(made).iterdir()):
+                file.replace(path / file.name)
+    except OSError as error:
+        raise unwritable(path, error) from None
 
 
 def scores_of(path: Path) -> dict[str, float]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol, runtime_checkable
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from masklet.core.errors import InputError
+from masklet.train.ahead import DrawsAhead, ahead
 from masklet.train.clips import draws
 from masklet.train.curve import draw_curve
 from masklet.train.folder import Progress, RunFolder
@@ -23,10 +25,15 @@ from masklet.train.stopping import asked_to_stop
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
 PATIENCE = 20  # steps in a row whose loss or gradient is not finite
 
+Losses = Callable[[], dict[str, Tensor]]  # of one item, its clips drawn
+
 
 @runtime_checkable
 class Task(Protocol):
-    """What is trained, and towards what. Between steps it keeps nothing but the module's weights and buffers."""
+    """What is trained, and towards what. Between steps it keeps nothing but the module's weights and buffers.
+
+    One that is `DrawsAhead`, too, has its clips drawn while the step before is computed.
+    """
 
     @property
     def module(self) -> nn.Module:
@@ -104,18 +111,37 @@ def train(task: Task, out: Path, plan: Plan, about: Mapping[str, object], watch:
     optimiser = torch.optim.AdamW(groups(task.module, plan), lr=plan.lr, fused=fusible(task.module))
     at = folder.restored(task.module, optimiser)
     if at.step < plan.steps:
-        with asked_to_stop() as asked, torch.random.fork_rng(gpus(task.module)):
+        steps = ahead(partial(begun, task, plan), range(at.step, plan.steps))
+        with asked_to_stop() as asked, torch.random.fork_rng(gpus(task.module)), closing(steps) as coming:
             while at.step < plan.steps and not asked():
-                at = advance(task, plan, optimiser, at, folder, watch)
+                at = advance(task, plan, optimiser, at, coming, folder, watch)
                 if at.step % plan.save_every == 0 or at.step == plan.steps or asked():
+                    task.save(folder.weights)  # before the checkpoint: a run that counts as done has its weights
                     folder.keep(task.module, optimiser, at)
-                    task.save(folder.weights)
     draw_curve(folder.lines(), folder.path / "curve.png")
     return at.step
 
 
+def begun(task: Task, plan: Plan, number: int) -> list[Losses]:
+    """The items of a step, with what can be done of them before the weights are known: no matter in which thread."""
+    return [drawn(task, number, draws(plan.seed, number, item)) for item in range(plan.batch)]
+
+
+def drawn(task: Task, number: int, random: np.random.Generator) -> Losses:
+    """An item's losses, still to be computed on the clips that are drawn here."""
+    if isinstance(task, DrawsAhead):
+        return partial(task.loss_of, number, task.draw(random), random)
+    return partial(task.loss, number, random)
+
+
 def advance(
-    task: Task, plan: Plan, optimiser: torch.optim.Optimizer, at: Progress, folder: RunFolder, watch: Watch
+    task: Task,
+    plan: Plan,
+    optimiser: torch.optim.Optimizer,
+    at: Progress,
+    coming: Iterator[list[Losses]],
+    folder: RunFolder,
+    watch: Watch,
 ) -> Progress:
     """One step, told and logged; then a validation, where it is due."""
     started = monotonic()
@@ -123,7 +149,7 @@ def advance(
     rate = plan.lr * schedule(plan, at.step)
     for group in optimiser.param_groups:
         group["lr"] = rate * group["factor"]
-    losses, norm = step(task, plan, optimiser, at.step)
+    losses, norm = step(task, plan, optimiser, at.step, next(coming))
     done = at.step + 1
     finite = math.isfinite(norm)
     line = {"lr": rate, "norm": norm, "seconds": round(monotonic() - started, 4)}
@@ -144,7 +170,9 @@ def advance(
     return at
 
 
-def step(task: Task, plan: Plan, optimiser: torch.optim.Optimizer, number: int) -> tuple[dict[str, float], float]:
+def step(
+    task: Task, plan: Plan, optimiser: torch.optim.Optimizer, number: int, items: list[Losses]
+) -> tuple[dict[str, float], float]:
     """One step of the optimiser; the losses (means over the items) and the norm of their gradient.
 
     Where that is not finite, the weights stay as they are.
@@ -152,9 +180,9 @@ def step(task: Task, plan: Plan, optimiser: torch.optim.Optimizer, number: int) 
     torch.manual_seed(int(draws(plan.seed, number, plan.batch).integers(2**62)))  # dropout's, if there is any
     optimiser.zero_grad()
     losses: dict[str, float] = {}
-    for item in range(plan.batch):
+    for item in items:
         with mixed(task.module):
-            parts = task.loss(number, draws(plan.seed, number, item))
+            parts = item()
             total = torch.stack([*parts.values()]).sum()
         (total / plan.batch).backward()  # type: ignore[no-untyped-call]
         for name, value in {"loss": total, **parts}.items():

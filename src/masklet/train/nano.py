@@ -26,6 +26,7 @@ from masklet.train.stills import Stills
 
 WIDE = 16 / 9  # long by short side of most videos
 LIVELY = PastingSettings(light=0.3, speed=0.1, camera=0.05, bend=0.08)
+CROWDED = replace(LIVELY, objects=(2, 5), lookalikes=0.5, crowding=0.85)
 ASKING = Asking(boxes=0.1, clicks=0.05, others=0.3)  # with no share for the others the best is not told from the rest
 
 
@@ -75,17 +76,20 @@ class Drift:
         return torch.from_numpy(canvas > 0)
 
 
-def moving_clips(stills: Sequence[Stills], ratios: Sequence[float], short: int = 224) -> Mixed:
+def moving_clips(
+    stills: Sequence[Stills], ratios: Sequence[float], short: int = 224, like: PastingSettings = LIVELY
+) -> Mixed:
     """Clips of pictures of several sets, as often as the ratios say: most of them wide, some square, some tall.
 
-    `short`: side of the frames in pixels. Raises InputError where the sets' categories differ: rename them all.
+    `short`: side of the frames in pixels; `like`: what happens in them. Raises InputError where the sets' categories
+    differ: rename them all.
     """
     long = round(short * WIDE / 8) * 8
     shapes = {(short, long): 0.65, (short, short): 0.2, (long, short): 0.15}
     parts = [
         (one, size, ratio * often) for one, ratio in zip(stills, ratios, strict=True) for size, often in shapes.items()
     ]
-    sources = [MovingStills(one, replace(LIVELY, size=size)) for one, size, _ in parts]
+    sources = [MovingStills(one, replace(like, size=size)) for one, size, _ in parts]
     return Mixed(sources, [often for *_, often in parts])
 
 

@@ -20,6 +20,7 @@ from masklet.core.frames import Frame
 from masklet.core.instances import Box, Point, Prediction, Prompt
 from masklet.core.masks import mask_iou
 from masklet.models.sam2 import Sam2
+from masklet.train.ahead import DrawsAhead
 from masklet.train.clips import Clip, ClipSource
 from masklet.train.losses import dice_loss
 
@@ -54,7 +55,15 @@ def honestly(
     return memory
 
 
-class PropagatorTask:
+@dataclass(frozen=True)
+class Asked:
+    """A clip, and the objects that are asked for in its first frame."""
+
+    clip: Clip
+    rows: list[int]
+
+
+class PropagatorTask(DrawsAhead[Asked]):
     """A `Task`: SAM 2, EdgeTAM excepted, or `Nano`, on clips. Its image encoder should hold still."""
 
     def __init__(
@@ -81,9 +90,20 @@ class PropagatorTask:
         self.module, self.propagator, self.source, self.held_out, self.writes = net, propagator, source, held_out, save
         self.asking, self.mislead = asking or Asking(), mislead
 
-    def loss(self, step: int, random: np.random.Generator) -> dict[str, Tensor]:
+    def draw(self, random: np.random.Generator) -> Asked:
+        """A clip with objects that can be asked for."""
+        for _ in range(TRIES):
+            clip = self.source.clip(random, self.asking.frames)
+            clip = backward(clip) if random.random() < 0.5 else clip
+            rows = visible(clip, self.asking.smallest)
+            if rows:
+                chosen = random.permutation(rows)[: int(random.integers(1, self.asking.objects + 1))]
+                return Asked(clip, chosen.tolist())
+        return self.draw(random)
+
+    def loss_of(self, step: int, drawn: Asked, random: np.random.Generator) -> dict[str, Tensor]:
         """Means over objects, and over the frames after the first and what was answered there to boxes and clicks."""
-        clip, rows = self._asked(random)
+        clip, rows = drawn.clip, drawn.rows
         propagator = self.propagator(min(clip.images.shape[2:]))
         propagator.renew()
         features = propagator.encode(frames_of(clip))
@@ -116,17 +136,6 @@ class PropagatorTask:
     def save(self, path: Path) -> None:
         """The weights so far."""
         self.writes(path)
-
-    def _asked(self, random: np.random.Generator) -> tuple[Clip, list[int]]:
-        """A clip and the objects that are asked for."""
-        for _ in range(TRIES):
-            clip = self.source.clip(random, self.asking.frames)
-            clip = backward(clip) if random.random() < 0.5 else clip
-            rows = visible(clip, self.asking.smallest)
-            if rows:
-                chosen = random.permutation(rows)[: int(random.integers(1, self.asking.objects + 1))]
-                return clip, chosen.tolist()
-        return self._asked(random)
 
     @torch.no_grad()
     def _scores(self, clip: Clip) -> list[tuple[float, float]]:

@@ -23,6 +23,7 @@ from masklet.models.genvis import GenvisNet, GenvisSettings
 from masklet.models.rocovis import RocovisNet, RocovisSettings
 from masklet.models.slot_model import Decoded, last_layer
 from masklet.models.slot_weights import save_slot_model
+from masklet.train.ahead import DrawsAhead
 from masklet.train.assignment import (
     Occupied,
     Targets,
@@ -102,7 +103,7 @@ class Known:
         return Known((torch.full_like(targets.labels, -1),) * layers)
 
 
-class RocovisTask:
+class RocovisTask(DrawsAhead[Clip]):
     """A `Task`: all weights of a slot model are trained, or of GenVIS's those that are not its Mask2Former's."""
 
     def __init__(
@@ -141,11 +142,13 @@ class RocovisTask:
             self.module: Any = self.row.build(segmenter.requires_grad_(True)).to(self.device)
         self.source, self.held_out, self.shortest = source, held_out, shortest
 
-    def loss(self, step: int, random: np.random.Generator) -> dict[str, Tensor]:
+    def draw(self, random: np.random.Generator) -> Clip:
+        """One more clip."""
+        return self.source.clip(random, self.settings.frames)
+
+    def loss_of(self, step: int, drawn: Clip, random: np.random.Generator) -> dict[str, Tensor]:
         """Of one clip: class, mask and dice, each summed over the layers, the mean over the frames."""
-        clip = self.source.clip(random, self.settings.frames)
-        rand = uniform(random, self.device)
-        return self.clip_losses(clip, rand)
+        return self.clip_losses(drawn, uniform(random, self.device))
 
     def clip_losses(self, clip: Clip, rand: Rand) -> dict[str, Tensor]:
         """Of a given clip."""

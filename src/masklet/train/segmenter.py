@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from masklet.core.frames import Frame
 from masklet.models.mask2former import MEAN, MULTIPLE, STD, Mask2Former
+from masklet.train.ahead import DrawsAhead
 from masklet.train.assignment import cheapest, costs, unused
 from masklet.train.clips import Clip, ClipSource, draws
 from masklet.train.losses import LossSettings, Pairs, Rand, class_loss, class_targets, mask_losses, uniform
@@ -55,7 +56,7 @@ class WithPixelClasses(nn.Module):
             nn.init.zeros_(parameter)
 
 
-class SegmenterTask:
+class SegmenterTask(DrawsAhead[list[Clip]]):
     """A `Task`: any Mask2Former of transformers' form, on frames of clips."""
 
     def __init__(
@@ -87,12 +88,15 @@ class SegmenterTask:
         self.clips, self.frames, self.at = clips, frames, at
         self.device = net.class_predictor.weight.device
 
-    def loss(self, step: int, random: np.random.Generator) -> dict[str, Tensor]:
+    def draw(self, random: np.random.Generator) -> list[Clip]:
+        """As many clips as go through the network together."""
+        return [self.source.clip(random, self.frames) for _ in range(self.clips)]
+
+    def loss_of(self, step: int, drawn: list[Clip], random: np.random.Generator) -> dict[str, Tensor]:
         """Class, mask and dice losses, each the sum over the decoder's layers; and that of the pixels' classes."""
         keep_statistics(self.net)
-        clips = [self.source.clip(random, self.frames) for _ in range(self.clips)]
-        images = torch.cat([clip.images for clip in clips]).to(self.device)
-        truths = [truth for clip in clips for truth in truths_of(clip, self.device)]
+        images = torch.cat([clip.images for clip in drawn]).to(self.device)
+        truths = [truth for clip in drawn for truth in truths_of(clip, self.device)]
         found = predictions(self.net, pictures(images))
         at = self.at or LossSettings(points=points_for(images.shape[2:]))
         losses = set_losses(found, truths, uniform(random, self.device), at)

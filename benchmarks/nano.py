@@ -1,0 +1,257 @@
+"""Trains the nano models that are in the package, and measures them.
+
+    python benchmarks/nano.py segmenter            # 4,000 steps of 8 pictures
+    python benchmarks/nano.py propagator           # a stage at 256 pixels, then one at 320 with many look-alikes
+    python benchmarks/nano.py coco                 # of the segmenter, on the validation part of coco80
+
+Data: ../shared/data/stills, or MASKLET_DATA. Runs are in out/nano and resume where they were left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from masklet.core.frames import Frame
+from masklet.core.instances import Detections
+from masklet.models.dense import load_dense, save_dense
+from masklet.models.encoder import Encoder
+from masklet.models.nano import NanoSettings, nano_network, read_nano, save_nano
+from masklet.nn.dense_head import DenseHead, DenseSettings
+from masklet.train.clips import Clip
+from masklet.train.dense import DenseTask, Part
+from masklet.train.framing import FixedFraming, as_clip
+from masklet.train.loop import Plan, train
+from masklet.train.nano import ASKING, CROWDED, LIVELY, Drift, moving_clips, nano_task
+from masklet.train.pasting import PastingSettings
+from masklet.train.propagator import Asking
+from masklet.train.scenes import SyntheticSettings
+from masklet.train.scoring import encoded
+from masklet.train.segmenter import held_out
+from masklet.train.stills import StillCrops, Stills, as_object
+from masklet.train.synthetic import Synthetic
+
+DATA = Path(os.environ.get("MASKLET_DATA", "../shared/data")) / "stills"
+OUT = Path("out/nano")
+SIZE = (256, 320)
+VOC = {
+    "aeroplane": "airplane",
+    "diningtable": "dining table",
+    "motorbike": "motorcycle",
+    "pottedplant": "potted plant",
+    "sofa": "couch",
+    "tvmonitor": "tv",
+}
+FRAMING = FixedFraming(SIZE, scale=(0.7, 1.9))
+
+
+def validation() -> set[int]:
+    """The pictures that nothing is trained on: they are in other sets, too."""
+    images = json.loads((DATA / "coco80/annotations.json").read_bytes())["images"]
+    return {image["coco_id"] for image in images if image["coco_split"] == "val2017"}
+
+
+def trained_on(image: Mapping[str, Any], unseen: set[int]) -> bool:
+    """Whether a picture may be trained on."""
+    return image.get("coco_id") not in unseen
+
+
+def parts() -> list[Part]:
+    """What the segmenter is trained on, each set by what it labels."""
+    unseen = validation()
+
+    def stills(name: str, **settings: Any) -> StillCrops:
+        return StillCrops(Stills(DATA / name, wanted=lambda image: trained_on(image, unseen), **settings), FRAMING)
+
+    generated = SyntheticSettings(size=SIZE, objects=(2, 6))
+    return [
+        Part(stills("coco80"), 0.62),
+        Part(stills("coco_person1"), 0.12, background=0.2),
+        Part(stills("coco_road4"), 0.06, background=0.5),
+        Part(stills("pennfudan"), 0.03, background=0.3),
+        Part(stills("voc2007", rename=lambda name: VOC.get(name, name)), 0.04, background=0.3),
+        Part(stills("ecssd", rename=as_object), 0.08, background=0.3),
+        Part(Synthetic(generated), 0.05),
+    ]
+
+
+def whole(stills: Stills, most: int) -> list[Clip]:
+    """Pictures as they are."""
+    held = (stills.still(n) for n in range(min(most, len(stills))))
+    return [as_clip([still.picture], [still.ids], still.labels) for still in held]
+
+
+def segmenter(out: Path, steps: int, pictures: int) -> None:
+    """The dense head."""
+    settings = DenseSettings()
+    unseen = Stills(DATA / "coco80", wanted=lambda image: image["coco_split"] == "val2017")
+    torch.manual_seed(0)
+    head = DenseHead(len(unseen.categories), settings)
+    task = DenseTask(
+        head,
+        unseen.categories,
+        parts(),
+        whole(unseen, 100),
+        lambda path: save_dense(path, head, settings, unseen.categories),
+        pictures=pictures,
+    )
+    plan = Plan(steps, lr=1e-3, weight_decay=0.05, warm_up=100, validate_every=500, save_every=100)
+    train(task, out, plan, {"task": "nano segmenter"})
+
+
+def propagator(out: Path, stages: Sequence[Stage]) -> None:
+    """SAM 2 at nano size, stage after stage."""
+    unseen = validation()
+    sets = [
+        Stills(DATA / name, as_object, wanted=lambda image: trained_on(image, unseen))
+        for name in ("ecssd", "coco80", "coco_person1", "voc2007", "pennfudan")
+    ]
+    other = Stills(DATA / "coco80", as_object, wanted=lambda image: image["coco_split"] == "val2017")
+    net: Any = nano_network(NanoSettings(side=stages[0].side))
+    for stage in stages:
+        folder = out / stage.name
+        settings = NanoSettings(side=stage.side)
+        if stage.start:
+            save_nano(folder.with_suffix(".safetensors"), read_nano(out / stage.start)[0], settings)
+            net = read_nano(folder.with_suffix(".safetensors"))[0]
+        held = held_out(moving_clips([other], (1,), like=stage.like), stage.held_out, 6)
+        task = nano_task(net, settings, moving_clips(sets, stage.ratios, like=stage.like), held, stage.asking)
+        task.mislead = stage.drift
+        plan = Plan(stage.steps, lr=stage.lr, weight_decay=0.01, warm_up=50, validate_every=250, save_every=50)
+        train(task, folder, plan, {"task": "nano propagator", "stage": stage.name})
+
+
+DRIFT = Drift()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the propagator's training."""
+
+    name: str
+    steps: int
+    lr: float
+    side: int
+    ratios: tuple[float, ...]
+    like: PastingSettings = LIVELY
+    asking: Asking = ASKING
+    drift: Drift = DRIFT
+    held_out: int = 8
+    start: str = ""  # weights, in the folder of the stages
+
+
+STAGES = (
+    Stage("p256", 3000, 7e-4, 256, (3, 3, 1.5, 0.6, 0.5)),
+    Stage(
+        "p320",
+        1800,
+        4e-4,
+        320,
+        (2, 4, 1.5, 0.8, 0.7),
+        like=CROWDED,
+        asking=replace(ASKING, frames=5, objects=3),
+        drift=Drift(elsewhere=0.7),
+        held_out=12,
+        start="p256/weights.safetensors",
+    ),
+)
+
+
+# -- measuring
+
+
+def coco(weights: Path | None, most: int) -> dict[str, float]:
+    """Of the segmenter on coco80's validation part, as COCO's own code says it, in percent."""
+    truth, categories = coco_truth(most)
+    segmenter = load_dense(weights, Encoder())
+    named, unnamed = [], []
+    for image in truth["images"]:
+        with Image.open(DATA / "coco80/images" / image["file_name"]) as opened:
+            frame = Frame(0, np.array(opened.convert("RGB")))
+        [found], _ = segmenter.segment(None, [frame], ())
+        objects = segmenter.objects(frame)
+        named += claims(image["id"], found, categories)
+        unnamed += claims(image["id"], objects, categories)
+    person = categories[segmenter.categories.index("person")]
+    by_name, any_object = coco_scores(truth, named, True), coco_scores(truth, unnamed, False)
+    per = by_name.eval["precision"][0, :, :, 0, -1].mean(0)
+    at = [k for k, id in enumerate(by_name.params.catIds) if id == person]
+    return {
+        "any object AP50": 100 * float(any_object.stats[1]),
+        "any object AP": 100 * float(any_object.stats[0]),
+        "any object AR@100": 100 * float(any_object.stats[8]),
+        "person AP50": 100 * float(per[at[0]]),
+        "80 categories AP50": 100 * float(by_name.stats[1]),
+        "80 categories AP": 100 * float(by_name.stats[0]),
+    }
+
+
+def coco_truth(most: int) -> tuple[dict[str, Any], list[int]]:
+    """The validation part in COCO's form, and the ids of its categories in their order."""
+    truth = json.loads((DATA / "coco80/annotations.json").read_bytes())
+    truth["images"] = [image for image in truth["images"] if image["coco_split"] == "val2017"][:most]
+    ids = {image["id"] for image in truth["images"]}
+    truth["annotations"] = [one for one in truth["annotations"] if one["image_id"] in ids]
+    return truth, sorted(category["id"] for category in truth["categories"])
+
+
+def claims(image: int, found: Detections, categories: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Detections in COCO's form."""
+    for mask, score, label in zip(found.masks, found.scores.tolist(), found.labels.tolist(), strict=True):
+        yield {"image_id": image, "category_id": categories[label], "segmentation": encoded(mask), "score": score}
+
+
+def coco_scores(truth: dict[str, Any], claimed: list[dict[str, Any]], by_name: bool) -> COCOeval:
+    """COCO's evaluation of masks."""
+    with redirect_stdout(io.StringIO()):  # it prints
+        known = COCO()
+        known.dataset = truth
+        known.createIndex()
+        scored = COCOeval(known, known.loadRes(claimed), "segm")
+        scored.params.useCats = int(by_name)
+        scored.evaluate()
+        scored.accumulate()
+        scored.summarize()
+    return scored
+
+
+def main() -> int:
+    """Runs what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("segmenter", "propagator", "coco"))
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--pictures", type=int, default=8)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--stages", default=",".join(stage.name for stage in STAGES), help="of the propagator")
+    parser.add_argument("--weights", type=Path, help="of a nano model; else the packaged ones")
+    parser.add_argument("--most", type=int, default=10**6, help="pictures")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    if options.what == "segmenter":
+        segmenter(options.out or OUT / "segmenter", options.steps, options.pictures)
+    elif options.what == "propagator":
+        propagator(options.out or OUT, [stage for stage in STAGES if stage.name in options.stages.split(",")])
+    else:
+        for name, value in coco(options.weights, options.most).items():
+            print(f"{name:<20}{value:6.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

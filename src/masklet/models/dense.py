@@ -1,0 +1,169 @@
+"""Segmenter `nano`: a dense head (CondInst) over the packaged encoder's features, which the propagators share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib import resources
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from masklet.core.errors import InputError
+from masklet.core.files import write_atomically
+from masklet.core.frames import Frame
+from masklet.core.instances import Detections
+from masklet.core.masks import mask_nms, resize
+from masklet.models.encoder import MEAN, STD, Encoder, Features
+from masklet.models.small_mask2former import metadata_of
+from masklet.models.zoo import hashed
+from masklet.nn.dense_head import DenseHead, DenseSettings
+
+KIND = "nano-segmenter"  # in the metadata of its files
+PACKAGED = Path(str(resources.files("masklet"))) / "weights" / "nano-segmenter.safetensors"
+
+
+@dataclass(frozen=True)
+class DenseChoice:
+    """What is chosen of the cells' masks."""
+
+    least: float = 0.05  # score of a cell that is looked at
+    looked_at: int = 200  # cells of highest score
+    nms: float = 0.5  # of two masks that overlap by more (IoU), the one of higher score stays
+    most: int = 100  # detections
+
+
+class DenseSegmenter:
+    """Masks, names and scores of each frame by itself. A score is the mask IoU that the head expects, times the
+    probability of the name (for a name) or by itself (for any object).
+    """
+
+    look_ahead = 0
+
+    def __init__(
+        self,
+        head: DenseHead,
+        categories: Sequence[str],
+        encoder: Encoder,
+        *,
+        choice: DenseChoice | None = None,
+        weights: Mapping[str, str] | None = None,
+    ) -> None:
+        """
+        Args:
+            head: of `read_dense`.
+            categories: that it names.
+            encoder: whose features are used, the same as the propagator's so that a frame is encoded once.
+            choice: what is chosen of its masks.
+            weights: sha256 of the head's file, by name.
+        """
+        self.head, self.encoder, self.choice = head, encoder, choice or DenseChoice()
+        self.categories = tuple(categories)
+        self.weights = {**encoder.weights, **(weights or {})}
+        self.description = f"nano, {encoder.short} px"
+
+    def empty(self) -> None:
+        """It remembers nothing."""
+
+    def segment(self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], None]:
+        """The detections of each frame, each for itself."""
+        return [self._found(self.encoder(frame)) for frame in frames], None
+
+    def objects(self, frame: Frame) -> Detections:
+        """What is there, whatever it is called: scores are expected mask IoU, labels the likeliest names."""
+        return self._offered(self.encoder(frame))[0]
+
+    def _found(self, features: Features) -> Detections:
+        objects, likely = self._offered(features)
+        return Detections(objects.masks, objects.scores * likely, objects.labels)
+
+    @torch.no_grad()
+    def _offered(self, features: Features) -> tuple[Detections, Float[Tensor, " n"]]:
+        """Objects, and how likely their names are."""
+        logits, scores, names = offers(self.head, features, self.choice)
+        likely, labels = names.softmax(1).max(1)
+        masks = resize(logits, features.size) > 0
+        there = masks.flatten(1).any(1)
+        return Detections(masks[there], scores[there], labels[there]), likely[there]
+
+
+def offers(
+    head: DenseHead, features: Features, choice: DenseChoice
+) -> tuple[Float[Tensor, "n h w"], Float[Tensor, " n"], Float[Tensor, "n k"]]:
+    """Mask logits at stride 4, scores as objects, and logits of names, the best first; no two of them overlap much."""
+    cells = head(features.keys[None].float(), features.detail[None].float(), as_image(features))
+    scores = cells.scores[0].sigmoid()
+    chosen = scores.topk(min(choice.looked_at, len(scores))).indices
+    chosen = chosen[scores[chosen] > choice.least]
+    logits = head.masks(cells, 0, chosen)
+    seen = (logits > 0).flatten(1).any(1)
+    logits, chosen = logits[seen], chosen[seen]
+    kept = mask_nms(logits > 0, scores[chosen], choice.nms)[: choice.most]
+    logits, chosen = logits[kept], chosen[kept]
+    return logits, scores[chosen], head.names(cells, 0, chosen, logits)
+
+
+def as_image(features: Features) -> Float[Tensor, "1 3 h w"]:
+    """The encoder's picture in ImageNet's normalisation."""
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
+    return (features.guide.permute(2, 0, 1)[None].float() - mean) / std
+
+
+# -- files
+
+
+def save_dense(path: Path, head: DenseHead, settings: DenseSettings, categories: Sequence[str]) -> None:
+    """One safetensors file in float16, with all that `read_dense` needs."""
+    from safetensors.torch import save
+
+    metadata = {
+        "kind": KIND,
+        "settings": json.dumps(asdict(settings)),
+        "categories": json.dumps(list(categories)),
+    }
+    state = {name: value.detach().cpu().half().contiguous() for name, value in head.state_dict().items()}
+    with write_atomically(path) as file:
+        file.write(save(state, metadata))
+
+
+@dataclass(frozen=True)
+class Dense:
+    """What a file holds."""
+
+    head: DenseHead  # float32, eval, no gradients, CPU
+    settings: DenseSettings
+    categories: tuple[str, ...]
+
+
+def read_dense(path: Path) -> Dense:
+    """A file that `save_dense` wrote. Raises InputError where it is of something else or damaged."""
+    from safetensors.torch import load_file
+
+    metadata = metadata_of(path)
+    if metadata.get("kind") != KIND:
+        raise InputError(f"{path}: not weights of a nano segmenter, as masklet train nano writes them")
+    try:
+        told = json.loads(metadata["settings"])
+        settings = DenseSettings(**{f.name: int(told[f.name]) for f in fields(DenseSettings)})
+        categories = tuple(str(name) for name in json.loads(metadata["categories"]))
+        head = DenseHead(len(categories), settings)
+        head.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise InputError(f"{path}: damaged ({reason}); train or copy it again") from None
+    return Dense(head.requires_grad_(False).eval(), settings, categories)
+
+
+def load_dense(path: Path | None, encoder: Encoder) -> DenseSegmenter:
+    """The segmenter with the weights of a file that `save_dense` wrote; None: the packaged ones.
+
+    Raises InputError where the file is of something else, damaged or not there.
+    """
+    path = path or PACKAGED
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; train one with `masklet train segmenter --from nano`")
+    held = read_dense(path)
+    return DenseSegmenter(held.head, held.categories, encoder, weights={path.name: hashed(path).sha256})

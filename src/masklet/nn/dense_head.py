@@ -1,0 +1,209 @@
+"""A dense head for instance masks (CondInst, Tian et al. 2020, arXiv:2003.05664), over frozen features.
+
+Every cell of a pyramid says how good a mask it has to offer, and gives the weights of a small network that makes this
+mask of features which all of them share. What the object is called is told afterwards, from what lies under its mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as nnf
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+STRIDES = (8, 16, 32, 64)  # pixels per cell, level by level
+DEEP = 8  # channels of the mask features, and of the small networks
+WEIGHTS = (DEEP + 2) * DEEP + DEEP, DEEP * DEEP + DEEP, DEEP + 1  # of their three layers
+REACH = 8.0  # coordinates are told in these many cells of the level
+PRIOR = -4.0  # logit of a cell's score as training begins
+SEEN, DETAIL, COLOURS = 128, 24, 24  # channels of the features at stride 8, and of colours at stride 4
+GROUP = 16  # channels that are normalised together
+
+
+@dataclass(frozen=True)
+class DenseSettings:
+    """Sizes of the head."""
+
+    width: int = 96  # channels of the pyramid
+    wide: int = 160  # channels of the coarser levels before it
+    hidden: int = 256  # of what names objects
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What all cells of a batch say, level by level and row by row."""
+
+    scores: Float[Tensor, "b n"]  # logits
+    kernels: Float[Tensor, "b n k"]
+    told: Float[Tensor, "b n c"]  # what they know
+    at: Float[Tensor, "n 2"]  # their middles, x and y in pixels
+    stride: Float[Tensor, " n"]  # pixels
+    masks: Float[Tensor, "b d h4 w4"]  # the shared mask features
+    deep: Float[Tensor, "b e h16 w16"]  # what names are told from
+    scene: Float[Tensor, "b f"]  # the same of the whole picture
+
+
+def normed(channels: int) -> nn.GroupNorm:
+    """Group norm: batches are small."""
+    return nn.GroupNorm(channels // GROUP, channels)
+
+
+def convolved(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    """A convolution, normalised, nothing below 0."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), normed(outputs), nn.ReLU())
+
+
+class Residual(nn.Module):
+    """A bottleneck of half the channels, added to what comes in."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = channels // 2
+        last = normed(channels)
+        nn.init.zeros_(last.weight)
+        self.steps = nn.Sequential(
+            nn.Conv2d(channels, inner, 1, bias=False),
+            normed(inner),
+            nn.ReLU(),
+            nn.Conv2d(inner, inner, 3, 1, 1, bias=False),
+            normed(inner),
+            nn.ReLU(),
+            nn.Conv2d(inner, channels, 1, bias=False),
+            last,
+        )
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return nnf.relu(x + self.steps(x))
+
+
+class DenseHead(nn.Module):
+    """Scores, masks and names of what is in pictures."""
+
+    def __init__(self, classes: int, settings: DenseSettings | None = None) -> None:
+        super().__init__()
+        at = settings or DenseSettings()
+        width, wide = at.width, at.wide
+        self.colours = nn.Sequential(
+            nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, COLOURS, 3, 2, 1, bias=False), nn.ReLU()
+        )
+        self.levels = nn.ModuleList(
+            [
+                nn.Sequential(convolved(SEEN + DETAIL, wide, 2), Residual(wide), Residual(wide)),
+                nn.Sequential(convolved(wide, wide, 2), Residual(wide), Residual(wide)),
+                nn.Sequential(convolved(wide, wide, 2), Residual(wide)),
+            ]
+        )
+        self.laterals = nn.ModuleList(
+            [nn.Conv2d(SEEN + DETAIL + COLOURS, width, 1), *(nn.Conv2d(wide, width, 1) for _ in self.levels)]
+        )
+        self.tower = nn.Sequential(*(convolved(width, width) for _ in range(3)))
+        self.score = nn.Conv2d(width, 1, 3, 1, 1)
+        self.kernel = nn.Conv2d(width, sum(WEIGHTS), 3, 1, 1)
+        self.mask = convolved(width, 64)
+        self.fine = nn.Sequential(convolved(64 + COLOURS, 32), nn.Conv2d(32, DEEP, 1))
+        self.name = nn.Sequential(
+            nn.Linear(width + SEEN + 2 * wide, at.hidden), nn.ReLU(), nn.Linear(at.hidden, classes)
+        )
+        nn.init.constant_(self.score.get_parameter("bias"), PRIOR)
+        nn.init.normal_(self.score.weight, std=0.01)
+        nn.init.normal_(self.kernel.weight, std=0.01)
+
+    def forward(
+        self,
+        keys: Float[Tensor, "b 128 h w"],
+        detail: Float[Tensor, "b 24 h w"],
+        images: Float[Tensor, "b 3 h8 w8"],
+    ) -> Cells:
+        """What the cells say.
+
+        Args:
+            keys, detail: the encoder's, as they are.
+            images: RGB in ImageNet's normalisation at the working resolution.
+        """
+        keys, detail = keys * (SEEN / 2) ** 0.5, detail * DETAIL**0.5  # from unit length to about 1 in each channel
+        colours = self.colours(images)
+        seen = torch.cat([keys, detail], 1)
+        maps = [seen]
+        for level in self.levels:
+            maps.append(level(maps[-1]))
+        pyramid = self._pyramid([torch.cat([seen, nnf.avg_pool2d(colours, 2)], 1), *maps[1:]])
+        towers = [self.tower(p) for p in pyramid]
+        fine = nnf.interpolate(self.mask(pyramid[0]), colours.shape[2:], mode="bilinear")
+        deep = torch.cat([nnf.adaptive_avg_pool2d(keys, size_of(maps[1])), maps[1]], 1)
+        at, stride = places([t.shape[2:] for t in towers])
+        return Cells(
+            in_rows([self.score(t) for t in towers])[..., 0],
+            in_rows([self.kernel(t) for t in towers]),
+            in_rows(towers),
+            at.to(keys.device),
+            stride.to(keys.device),
+            self.fine(torch.cat([fine, colours], 1)),
+            deep,
+            maps[2].mean((2, 3)),
+        )
+
+    def _pyramid(self, maps: Sequence[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b c _ _"]]:
+        """Feature pyramid: what the coarse levels know is added to the fine ones."""
+        found = [lateral(x) for lateral, x in zip(self.laterals, maps, strict=True)]
+        for n in range(len(found) - 2, -1, -1):
+            found[n] = found[n] + nnf.interpolate(found[n + 1], found[n].shape[2:], mode="bilinear")
+        return found
+
+    def masks(self, cells: Cells, b: int, chosen: Int64[Tensor, " n"]) -> Float[Tensor, "n h4 w4"]:
+        """Mask logits of some cells of one picture, at stride 4 (CondInst 3.1)."""
+        h, w = cells.masks.shape[2:]
+        first, second, third = torch.split(cells.kernels[b, chosen], WEIGHTS, 1)
+        n, reach = len(chosen), cells.stride[chosen] * REACH
+        kernel, bias = first.split([(DEEP + 2) * DEEP, DEEP], 1)
+        by_feature, by_place = kernel.view(n, DEEP, DEEP + 2).split([DEEP, 2], 2)
+        by_place = by_place / reach[:, None, None]
+        bias = bias - (by_place @ cells.at[chosen, :, None])[..., 0]
+        shared = torch.cat([cells.masks[b].flatten(1), corners(h, w, cells.masks.device)])
+        x = (torch.cat([by_feature, by_place], 2).flatten(0, 1) @ shared).view(n, DEEP, h * w)
+        x = nnf.relu(x + bias[..., None])
+        kernel, bias = second.split([DEEP * DEEP, DEEP], 1)
+        x = nnf.relu(torch.baddbmm(bias[..., None], kernel.view(n, DEEP, DEEP), x))
+        kernel, bias = third.split([DEEP, 1], 1)
+        return torch.baddbmm(bias[..., None], kernel.view(n, 1, DEEP), x).view(n, h, w)
+
+    def names(
+        self, cells: Cells, b: int, chosen: Int64[Tensor, " n"], masks: Float[Tensor, "n h4 w4"]
+    ) -> Float[Tensor, "n k"]:
+        """Logits of what the masks of some cells show: from the cells, from what lies under the masks, and from the
+        whole picture.
+        """
+        under = nnf.adaptive_avg_pool2d(masks.sigmoid()[:, None], size_of(cells.deep))[:, 0].flatten(1)
+        share = under / under.sum(1, keepdim=True).clamp(min=1e-3)
+        pooled = share @ cells.deep[b].flatten(1).T
+        scene = cells.scene[b].expand(len(chosen), -1)
+        found: Float[Tensor, "n k"] = self.name(torch.cat([cells.told[b, chosen], pooled, scene], 1))
+        return found
+
+
+def size_of(maps: Float[Tensor, "b c h w"]) -> tuple[int, int]:
+    """h and w."""
+    return maps.shape[2], maps.shape[3]
+
+
+def in_rows(maps: Sequence[Float[Tensor, "b c _ _"]]) -> Float[Tensor, "b n c"]:
+    """Cells of all levels, one after the other."""
+    return torch.cat([x.flatten(2) for x in maps], 2).transpose(1, 2)
+
+
+def places(sizes: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
+    """Middles of all cells, x and y in pixels, and their sides."""
+    at, sides = [], []
+    for (h, w), stride in zip(sizes, STRIDES, strict=True):
+        y, x = torch.meshgrid((torch.arange(h) + 0.5) * stride, (torch.arange(w) + 0.5) * stride, indexing="ij")
+        at.append(torch.stack([x.flatten(), y.flatten()], 1))
+        sides.append(torch.full((h * w,), float(stride)))
+    return torch.cat(at), torch.cat(sides)
+
+
+def corners(h: int, w: int, device: torch.device) -> Float[Tensor, "2 p"]:
+    """Middles of cells at stride 4, x and y in pixels."""
+    y, x = torch.meshgrid((torch.arange(h) + 0.5) * 4, (torch.arange(w) + 0.5) * 4, indexing="ij")
+    return torch.stack([x.flatten(), y.flatten()]).to(device)

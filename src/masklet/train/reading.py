@@ -1,0 +1,90 @@
+"""Data by name: what `--data` means, and how stills of a folder become clips."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from masklet.core.errors import InputError
+from masklet.train.clips import AsObjects, ClipSource
+from masklet.train.framing import FixedFraming
+from masklet.train.mixed import Mixed
+from masklet.train.nano import LIVELY
+from masklet.train.pasting import MovingStills
+from masklet.train.scenes import RANGES, SyntheticSettings
+from masklet.train.stills import CropSettings, PseudoVideos, StillCrops, Stills
+from masklet.train.synthetic import Synthetic
+from masklet.train.videos import Videos, vipseg_footage, ytvis_footage
+
+SYNTHETIC = "synthetic"
+PICTURES, FRAMES = "images", "JPEGImages"  # folders by which a set of stills and a set of videos are known
+TRUTHS = ("annotations.json", "instances.json", "train.json")  # of a set of videos
+PANOPTIC, PANOPTIC_TRUTHS = "panomasksRGB", ("panoptic_gt_VIPSeg_train.json", "panoptic_gt.json")  # of VIPSeg
+
+FromStills = Callable[[Stills, FixedFraming, bool], ClipSource]  # the last: whether they are varied
+
+
+def crops(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
+    """Single pictures."""
+    return StillCrops(stills, framing, None if varied else CropSettings(mosaic=0, paste=0, light=0))
+
+
+def turning(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
+    """Pictures that turn, as DVIS makes videos of them."""
+    return PseudoVideos(stills, framing)
+
+
+def moving(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
+    """Cut-outs that move, bend, hide and return over a picture, filmed by a camera that moves, too."""
+    return MovingStills(stills, replace(LIVELY, size=framing.size))
+
+
+def is_generated(name: str) -> bool:
+    """Whether clips of this name are generated: never twice the same ones."""
+    word, _, level = name.partition(":")
+    return word == SYNTHETIC and (not level or level in RANGES)
+
+
+def source_of(data: Sequence[str], framing: FixedFraming, stills: FromStills, varied: bool) -> ClipSource:
+    """One source of all that is named, each as often as any other."""
+    return together([one_source(name, framing, stills, varied) for name in data])
+
+
+def objects_of(data: Sequence[str], framing: FixedFraming, stills: FromStills, varied: bool) -> ClipSource:
+    """The same, without categories: theirs need not be alike."""
+    return together([AsObjects(one_source(name, framing, stills, varied)) for name in data])
+
+
+def together(sources: Sequence[ClipSource]) -> ClipSource:
+    """One source of several, each as often as any other. Raises InputError where their categories differ."""
+    return sources[0] if len(sources) == 1 else Mixed(sources, [1.0] * len(sources))
+
+
+def one_source(name: str, framing: FixedFraming, stills: FromStills, varied: bool) -> ClipSource:
+    """Clips that are generated, or of a set in a folder. Raises InputError where it is neither."""
+    if is_generated(name):
+        return Synthetic(SyntheticSettings(size=framing.size, level=name.partition(":")[2] or None))
+    path = Path(name)
+    if not os.path.isdir(name):  # which no name is too long for
+        levels = ", ".join(f"{SYNTHETIC}:{known}" for known in RANGES)
+        raise InputError(f"--data {name}: no such folder; give one, or {SYNTHETIC}, or {levels}")
+    if (path / FRAMES).is_dir():
+        return Videos(*ytvis_footage(truth_in(path, TRUTHS), path / FRAMES), framing)
+    if (path / PANOPTIC).is_dir():
+        return Videos(*vipseg_footage(truth_in(path, PANOPTIC_TRUTHS), path / PANOPTIC, path / PICTURES), framing)
+    if (path / PICTURES).is_dir():
+        return stills(Stills(path), framing, varied)
+    raise InputError(
+        f"--data {name}: neither a set of stills (annotations.json and {PICTURES}/, COCO's instance form) nor one of "
+        f"videos (a json and {FRAMES}/, YouTube-VIS's form; {PICTURES}/ and {PANOPTIC}/, VIPSeg's)"
+    )
+
+
+def truth_in(folder: Path, names: Sequence[str]) -> Path:
+    """The annotations of a set of videos, by the names that they may have."""
+    found = [folder / name for name in names if (folder / name).is_file()]
+    if not found:
+        raise InputError(f"--data {folder}: has videos, but none of {', '.join(names)} with the annotations")
+    return found[0]
