@@ -72,6 +72,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="json file for the figures")
     parser.add_argument("--threads", type=int, default=1, help="threads for torch and OpenCV")
     parser.add_argument("--only", choices=list(COLUMNS), help="one of the measurements")
+    parser.add_argument("--propagator", help="in place of the default")
+    parser.add_argument("--segmenter", help="in place of the default, for run and deva")
     parser.add_argument("--sequences", default="", help="names, with commas between them; default: all")
     return parser.parse_args()
 
@@ -85,7 +87,7 @@ def measure(options: argparse.Namespace) -> Row:
     rows, settings = {}, {}
     for sequence in sequences:
         truth = sequence.truth()
-        results = {name: run(sequence, truth) for name, run in measures.items()}
+        results = {name: run(sequence, truth, parts_of(name, options)) for name, run in measures.items()}
         rows[sequence.name] = {"frames": sequence.length} | {name: row for name, (row, _) in results.items()}
         settings = {name: settings_of(result) for name, (_, result) in results.items()}
         print(line(sequence.name, rows[sequence.name]), flush=True)
@@ -93,20 +95,26 @@ def measure(options: argparse.Namespace) -> Row:
     return about | {"settings": settings, "sequences": rows, "mean": means(list(rows.values()))}
 
 
-def track(sequence: DavisSequence, truth: Truth) -> tuple[Row, VideoResult]:
+def parts_of(name: str, options: argparse.Namespace) -> dict[str, str]:
+    """What is to be used in place of the defaults; `track` finds nothing."""
+    asked = {"propagator": options.propagator, "segmenter": None if name == "track" else options.segmenter}
+    return {part: value for part, value in asked.items() if value}
+
+
+def track(sequence: DavisSequence, truth: Truth, parts: Mapping[str, str]) -> tuple[Row, VideoResult]:
     """From the first frame's masks to the end: J and F of every object, first and last frame left out."""
     start, ids = given_objects(truth)
     prompts = {start: {i: torch.from_numpy(truth[start] == i) for i in ids}}
-    result, seconds = timed(partial(masklet.track, str(sequence.images), prompts))
+    result, seconds = timed(partial(masklet.track, str(sequence.images), prompts, **parts))
     scores = track_scores(result, truth)
     objects = {i: {"J&F": s.jf} | statistics("J", s.j) | statistics("F", s.f) for i, s in scores.items()}
     row = averages(objects, ("J&F", "J", "F")) | {"seconds_per_frame": seconds / sequence.length}
     return row | {"objects": objects}, result
 
 
-def automatic(system: str, sequence: DavisSequence, truth: Truth) -> tuple[Row, VideoResult]:
+def automatic(system: str, sequence: DavisSequence, truth: Truth, parts: Mapping[str, str]) -> tuple[Row, VideoResult]:
     """Nothing given: the best single masklet of every object, and all masklets against the foreground."""
-    result, seconds = timed(partial(masklet.segment, str(sequence.images), system=system))
+    result, seconds = timed(partial(masklet.segment, str(sequence.images), system=system, **parts))
     found = discovery(result, truth)
     objects = {i: {"best_J": j, "masklet": id} for i, (id, j) in found.best.items()}
     row = averages(objects, ("best_J",)) | {"union_J": found.union, "masklets": len(result.masklets)}

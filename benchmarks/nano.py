@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,18 @@ import torch
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from tables_masks_clips import Answer, automatic
+from tables_masks_clips import generated as clips_of
 
+from masklet.api import opened
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
-from masklet.models.dense import load_dense, save_dense
+from masklet.models.dense import ObjectSegmenter, load_dense, read_dense, save_dense
 from masklet.models.encoder import Encoder
 from masklet.models.nano import NanoSettings, nano_network, read_nano, save_nano
 from masklet.nn.dense_head import DenseHead, DenseSettings
+from masklet.parts import load_propagator
+from masklet.systems.sam2bmp import Sam2Bmp, Settings
 from masklet.train.clips import Clip
 from masklet.train.dense import DenseTask, Part
 from masklet.train.framing import FixedFraming, as_clip
@@ -71,8 +76,8 @@ def trained_on(image: Mapping[str, Any], unseen: set[int]) -> bool:
     return image.get("coco_id") not in unseen
 
 
-def parts() -> list[Part]:
-    """What the segmenter is trained on, each set by what it labels."""
+def parts(made_up: float) -> list[Part]:
+    """What the segmenter is trained on, each set by what it labels; `made_up`: how often a picture is generated."""
     unseen = validation()
 
     def stills(name: str, **settings: Any) -> StillCrops:
@@ -86,7 +91,7 @@ def parts() -> list[Part]:
         Part(stills("pennfudan"), 0.03, background=0.3),
         Part(stills("voc2007", rename=lambda name: VOC.get(name, name)), 0.04, background=0.3),
         Part(stills("ecssd", rename=as_object), 0.08, background=0.3),
-        Part(Synthetic(generated), 0.05),
+        Part(Synthetic(generated), made_up),
     ]
 
 
@@ -96,22 +101,22 @@ def whole(stills: Stills, most: int) -> list[Clip]:
     return [as_clip([still.picture], [still.ids], still.labels) for still in held]
 
 
-def segmenter(out: Path, steps: int, pictures: int) -> None:
-    """The dense head."""
+def segmenter(out: Path, steps: int, pictures: int, lr: float, start: Path | None, made_up: float) -> None:
+    """The dense head, new or from a file of one."""
     settings = DenseSettings()
     unseen = Stills(DATA / "coco80", wanted=lambda image: image["coco_split"] == "val2017")
     torch.manual_seed(0)
-    head = DenseHead(len(unseen.categories), settings)
+    head = read_dense(start).head.requires_grad_(True) if start else DenseHead(len(unseen.categories), settings)
     task = DenseTask(
         head,
         unseen.categories,
-        parts(),
+        parts(made_up),
         whole(unseen, 100),
         lambda path: save_dense(path, head, settings, unseen.categories),
         pictures=pictures,
     )
-    plan = Plan(steps, lr=1e-3, weight_decay=0.05, warm_up=100, validate_every=500, save_every=100)
-    train(task, out, plan, {"task": "nano segmenter"})
+    plan = Plan(steps, lr=lr, weight_decay=0.05, warm_up=100, validate_every=500, save_every=100)
+    train(task, out, plan, {"task": "nano segmenter", "start": str(start or "")})
 
 
 def propagator(out: Path, stages: Sequence[Stage]) -> None:
@@ -175,16 +180,16 @@ STAGES = (
 # -- measuring
 
 
-def coco(weights: Path | None, most: int) -> dict[str, float]:
+def coco(weights: Path | None, most: int, short: int) -> dict[str, float]:
     """Of the segmenter on coco80's validation part, as COCO's own code says it, in percent."""
     truth, categories = coco_truth(most)
-    segmenter = load_dense(weights, Encoder())
+    segmenter = load_dense(weights, Encoder(short))
     named, unnamed = [], []
     for image in truth["images"]:
         with Image.open(DATA / "coco80/images" / image["file_name"]) as opened:
             frame = Frame(0, np.array(opened.convert("RGB")))
         [found], _ = segmenter.segment(None, [frame], ())
-        objects = segmenter.objects(frame)
+        [objects], _ = ObjectSegmenter(segmenter).segment(None, [frame], ())
         named += claims(image["id"], found, categories)
         unnamed += claims(image["id"], objects, categories)
     person = categories[segmenter.categories.index("person")]
@@ -199,6 +204,18 @@ def coco(weights: Path | None, most: int) -> dict[str, float]:
         "80 categories AP50": 100 * float(by_name.stats[1]),
         "80 categories AP": 100 * float(by_name.stats[0]),
     }
+
+
+def generated(weights: Path | None, carrier: str, videos: int, level: str) -> dict[str, float]:
+    """Of sam2bmp over the nano models on generated clips of 192 x 320 pixels: video AP without categories."""
+    encoder, answers = Encoder(), []
+    finder = ObjectSegmenter(load_dense(weights, encoder))
+    asked = {f.name: getattr(finder, f.name) for f in fields(Settings) if hasattr(finder, f.name)}
+    for scene in clips_of(0, level, videos, 20, (192, 320)):
+        system = Sam2Bmp(finder, load_propagator(carrier, encoder), Settings(**asked))
+        with opened(scene.images) as video:
+            answers.append(Answer.of(scene, system.run(video, lambda *_: None), {}))
+    return automatic(answers, OUT / f"generated-{level}")
 
 
 def coco_truth(most: int) -> tuple[dict[str, Any], list[int]]:
@@ -233,22 +250,38 @@ def coco_scores(truth: dict[str, Any], claimed: list[dict[str, Any]], by_name: b
 def main() -> int:
     """Runs what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("segmenter", "propagator", "coco"))
+    parser.add_argument("what", choices=("segmenter", "propagator", "coco", "generated"))
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--pictures", type=int, default=8)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--stages", default=",".join(stage.name for stage in STAGES), help="of the propagator")
-    parser.add_argument("--weights", type=Path, help="of a nano model; else the packaged ones")
-    parser.add_argument("--most", type=int, default=10**6, help="pictures")
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate of the segmenter")
+    parser.add_argument("--short", type=int, default=320, help="short side of the picture that the segmenter sees")
+    parser.add_argument("--made-up", type=float, default=0.05, help="generated pictures beside 0.95 others")
+    parser.add_argument("--weights", type=Path, help="to begin with, or to measure; else the packaged ones")
+    parser.add_argument("--propagator", default="nano", help="of generated clips")
+    parser.add_argument("--level", default="light", help="of occlusion in generated clips")
+    parser.add_argument("--most", type=int, default=10**6, help="pictures or clips")
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     if options.what == "segmenter":
-        segmenter(options.out or OUT / "segmenter", options.steps, options.pictures)
+        segmenter(
+            options.out or OUT / "segmenter",
+            options.steps,
+            options.pictures,
+            options.lr,
+            options.weights,
+            options.made_up,
+        )
     elif options.what == "propagator":
         propagator(options.out or OUT, [stage for stage in STAGES if stage.name in options.stages.split(",")])
     else:
-        for name, value in coco(options.weights, options.most).items():
+        if options.what == "coco":
+            found = coco(options.weights, options.most, options.short)
+        else:
+            found = generated(options.weights, options.propagator, min(options.most, 20), options.level)
+        for name, value in found.items():
             print(f"{name:<20}{value:6.1f}")
     return 0
 

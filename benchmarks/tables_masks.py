@@ -34,7 +34,7 @@ from masklet.core.protocols import Segmenter
 from masklet.models.encoder import Encoder
 from masklet.models.nano import read_nano
 from masklet.models.nano_propagator import PACKAGED
-from masklet.models.zoo import hashed
+from masklet.models.zoo import ZOO, hashed, intact
 from masklet.parts import chosen, load_segmenter
 from masklet.train.clips import draws
 
@@ -99,7 +99,7 @@ def fresh(path: Path, key: str, made_with: Mapping[str, Any]) -> dict[str, Any]:
 def run(name: str, options: argparse.Namespace) -> None:
     """All rows of a system's tables that are not there yet."""
     table, path, encoder = TABLES[name], options.out / "masks.json", Encoder(options.short)
-    net, made_with = propagator(options.nano or PACKAGED)
+    net, made_with = propagator(options.nano or intact(ZOO[PACKAGED]))
     made_with |= {"clips": extent(table, options), "short": options.short}
     one = None if options.segmenter == NOISY else load_segmenter(options.segmenter, encoder)
     if one and name != "sam2long":

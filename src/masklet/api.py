@@ -74,11 +74,11 @@ def load(
     Args:
         system: "sam2bmp"; "deva"; or "deva-offline", which follows one object of each of the segmenter's categories;
             "minvis", "dvis", "dvis-offline" and "rocovis", which need no propagator (see `queries.load_queries`).
-        segmenter: "motion", which is what is taken for None; "everything"; a text detector; or the path of detections
-            made elsewhere (see `parts.load_segmenter` and `models.precomputed`).
+        segmenter: "motion", which is what is taken for None; "nano"; "nano-objects"; "everything"; a text detector; or
+            the path of detections made elsewhere (see `parts.load_segmenter` and `models.precomputed`).
         text: what to find, such as "dog. red car."; with it None is "grounding-dino-tiny" (see
             `parts.load_text_segmenter`).
-        propagator: "affinity"; "sam2.1-tiny" and others of `masklet weights list`; "sam2long:sam2.1-large"; see
+        propagator: "affinity"; "nano"; "sam2.1-tiny" and others of `masklet weights list`; "sam2long:sam2.1-large"; see
             `parts.load_propagator`.
         device: for SAM 2: "auto", "cpu", "cuda" or "mps".
         settings: any field of the system's `Settings`, such as conf=0.8; the others keep the paper's value, or the

@@ -53,7 +53,7 @@ PropagatorName = Annotated[
     str,
     typer.Option(
         "--propagator",
-        help="affinity; sam2.1-tiny (see masklet weights list); sam2long:sam2.1-tiny; deva or deva:FILE.",
+        help="affinity; nano; sam2.1-tiny (see masklet weights list); sam2long:sam2.1-tiny; deva or deva:FILE.",
     ),
 ]
 Device = Enum("Device", {name: name for name in DEVICES}, type=str)  # type: ignore[misc]
@@ -71,7 +71,10 @@ def run_command(
         str, typer.Option(help="sam2bmp, deva, deva-offline, minvis, dvis, dvis-offline or rocovis.")
     ] = "sam2bmp",
     segmenter: Annotated[
-        str | None, typer.Option(help="motion; everything; a COCO results json, or a folder of label PNGs.")
+        str | None,
+        typer.Option(
+            help="motion; nano (80 kinds of things); nano-objects; everything; detections of yours (json, PNGs)."
+        ),
     ] = None,
     text: Annotated[
         str, typer.Option(metavar="WORDS", help="What to find: 'dog. red car.' (grounding-dino-tiny).")

@@ -14,7 +14,7 @@ from masklet.core.protocols import Propagator, Segmenter
 from masklet.models import nano_propagator, xmem
 from masklet.models.affinity import Affinity
 from masklet.models.checkpoints import CARRIERS, DETECTORS
-from masklet.models.dense import load_dense
+from masklet.models.dense import DenseSegmenter, ObjectSegmenter, load_dense
 from masklet.models.edgetam import EdgeTam
 from masklet.models.encoder import Encoder
 from masklet.models.mask2former import load_mask2former
@@ -42,7 +42,7 @@ TREES: Mapping[str, tuple[float, float]] = {
     "sam2long-cli": (0.3, 1.0),
 }
 EVERYTHING = "everything"
-NANO = "nano"
+NANO, NANO_OBJECTS = "nano", "nano-objects"
 DEVA, DEVA_FILE = "deva", "DEVA-propagation.pth"
 DEVA_URL = "https://github.com/hkchengrex/Tracking-Anything-with-DEVA/releases/download/v1.0/" + DEVA_FILE
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -52,9 +52,10 @@ def load_segmenter(name: str, encoder: Encoder, device: str = "auto") -> Segment
     """A segmenter by its name, or made of the detections in a file or folder of that name.
 
     Args:
-        name: "nano", or "nano:FILE" as `masklet train segmenter --from nano` writes it; "motion"; "everything", with
-            another SAM 2 than sam2.1-tiny "everything:sam2.1-large"; a Mask2Former by hub id, folder or official
-            checkpoint, at another size of the short side "NAME@480"; or detections' path.
+        name: "nano", which names 80 kinds of things, and "nano-objects", which finds things of any kind; "nano:FILE",
+            as `masklet train segmenter --from nano` writes it; "motion"; "everything", with another SAM 2 than
+            sam2.1-tiny "everything:sam2.1-large"; a Mask2Former by hub id, folder or official checkpoint; or
+            detections' path. nano and Mask2Former at another size of the short side: "NAME@480".
         encoder: of "nano" and "motion".
         device: of SAM 2 and Mask2Former.
 
@@ -64,8 +65,8 @@ def load_segmenter(name: str, encoder: Encoder, device: str = "auto") -> Segment
     kind, _, below = name.partition(":")
     if name in SEGMENTERS:
         return SEGMENTERS[name](encoder)
-    if kind == NANO:
-        return load_dense(file_of(below), encoder)
+    if kind.partition("@")[0] in (NANO, NANO_OBJECTS):
+        return load_nano_segmenter(name, encoder)
     if kind == EVERYTHING:
         return EverythingSegmenter(load_masker(below, device))
     base, at, side = name.rpartition("@")
@@ -76,8 +77,16 @@ def load_segmenter(name: str, encoder: Encoder, device: str = "auto") -> Segment
         return Precomputed(Path(name))
     if kind in DETECTORS:
         raise InputError(f"--segmenter {name}: say what to find, such as --text 'dog. red car.'")
-    known = ", ".join((NANO, *SEGMENTERS, EVERYTHING, "mask2former by hub id or file"))
+    known = ", ".join((NANO, NANO_OBJECTS, *SEGMENTERS, EVERYTHING, "mask2former by hub id or file"))
     raise InputError(f"--segmenter {name}: neither a segmenter ({known}) nor a file or folder of detections")
+
+
+def load_nano_segmenter(name: str, encoder: Encoder) -> DenseSegmenter:
+    """The nano segmenter with or without names, packaged or of a file, at the encoder's size or one of its own."""
+    base, at, side = name.rpartition("@")
+    kind, _, file = (base if at else name).partition(":")
+    named = load_dense(file_of(file), Encoder(checked_short(name, side)) if at else encoder)
+    return ObjectSegmenter(named) if kind == NANO_OBJECTS else named
 
 
 def load_text_segmenter(name: str, text: str, device: str = "auto") -> TextSegmenter[Any]:

@@ -26,6 +26,7 @@ from masklet.models.sam2_memory import RecentFrames
 from masklet.models.sam2_weights import is_path
 from masklet.models.small_mask2former import KIND as SMALL
 from masklet.models.small_mask2former import SmallSettings, load_small, metadata_of, save_small, small_mask2former
+from masklet.models.zoo import ZOO, intact
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 from masklet.parts import load_sam2, there
@@ -133,9 +134,9 @@ def dense_plan(wish: Wish) -> Plan:
     return Plan(wish.steps, 1, wish.lr, warm_up=min(100, wish.steps // 10), seed=wish.seed, **often(wish))
 
 
-def nano_file(name: str, packaged: Path) -> Path:
-    """The packaged file, where it is called nano."""
-    return packaged if name == PACKAGED else Path(name)
+def nano_file(name: str, packaged: str) -> Path:
+    """The packaged file of a name in the zoo, where it is called nano."""
+    return intact(ZOO[packaged]) if name == PACKAGED else Path(name)
 
 
 def begins_with_nano(kind: str, name: str) -> bool:

@@ -14,7 +14,15 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.masks import mask_iou
 from masklet.core.protocols import Segmenter
-from masklet.models.dense import DenseChoice, DenseSegmenter, load_dense, offers, read_dense, save_dense
+from masklet.models.dense import (
+    DenseChoice,
+    DenseSegmenter,
+    ObjectSegmenter,
+    load_dense,
+    offers,
+    read_dense,
+    save_dense,
+)
 from masklet.models.encoder import Encoder
 from masklet.nn.dense_head import DenseHead, DenseSettings
 
@@ -52,13 +60,15 @@ def test_is_a_segmenter_whose_masks_are_the_frames_size() -> None:
     assert set(found.labels.tolist()) <= {0, 1, 2}
 
 
-def test_a_name_costs_score_and_nothing_else() -> None:
+def test_without_names_masks_are_the_same_and_scores_higher() -> None:
     segmenter = DenseSegmenter(head(), NAMES, encoder(), choice=DenseChoice(least=0.0))
-    shown = frame()
-    [named], _ = segmenter.segment(None, [shown], ())
-    objects = segmenter.objects(shown)
-    assert torch.equal(named.masks, objects.masks) and torch.equal(named.labels, objects.labels)
-    assert (named.scores < objects.scores).all()
+    objects = ObjectSegmenter(segmenter)
+    assert isinstance(objects, Segmenter) and objects.categories == ("object",)
+    [named], _ = segmenter.segment(None, [frame()], ())
+    [found], _ = objects.segment(None, [frame()], ())
+    assert torch.equal(named.masks, found.masks) and not found.labels.any()
+    assert (named.scores < found.scores).all()
+    assert objects.weights == segmenter.weights and objects.description != segmenter.description
 
 
 def test_frames_are_seen_one_by_one() -> None:

@@ -1,9 +1,12 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from masklet.core.errors import InputError
 from masklet.models.zoo import ZOO, read
+
+CARDS = Path(__file__).parents[2] / "cards"
 
 
 @pytest.mark.parametrize("name", list(ZOO))
@@ -11,10 +14,20 @@ def test_packaged_weights_are_those_on_record(name):
     assert read(ZOO[name])
 
 
-@pytest.mark.parametrize("name", list(ZOO))
-def test_packaged_weights_come_with_their_licence(name):
-    path = ZOO[name].path
+def test_weights_of_others_come_with_their_licence():
+    path = ZOO["mobilenetv2"].path
     assert "Permission is hereby granted" in path.with_suffix(".LICENSE").read_text()
+
+
+@pytest.mark.parametrize("name", list(ZOO))
+def test_packaged_weights_have_a_card(name):
+    card = (CARDS / f"{name}.md").read_text()
+    assert ZOO[name].sha256 in card
+    assert "licence" in card.lower()
+
+
+def test_packaged_weights_are_small():
+    assert sum(weights.path.stat().st_size for weights in ZOO.values()) < 25e6
 
 
 def test_other_content_is_refused_by_name(tmp_path):

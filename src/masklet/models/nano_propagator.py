@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +27,9 @@ from masklet.models.encoder import Encoder, Features
 from masklet.models.nano import HIDDEN, SURE, read_nano
 from masklet.models.sam2 import Sam2, Sam2Features, inferred, marks
 from masklet.models.sam2_memory import Bank, Policy, Sam2Memory
-from masklet.models.zoo import hashed
+from masklet.models.zoo import ZOO, hashed, intact
 
-PACKAGED = Path(str(resources.files("masklet"))) / "weights" / "nano-propagator.safetensors"
+PACKAGED = "nano-propagator"  # in the zoo
 HYPOTHESES = 3
 
 
@@ -218,8 +217,8 @@ def load_nano(path: Path | None, encoder: Encoder, policy: Policy | None = None)
 
     Raises InputError where the file is of something else, damaged or not there.
     """
-    path = path or PACKAGED
-    if not path.is_file():
+    if path and not path.is_file():
         raise InputError(f"{path}: no such file; train one with `masklet train propagator`")
+    path = path or intact(ZOO[PACKAGED])
     net, _ = read_nano(path)
     return Nano(net, encoder, policy, weights={path.name: hashed(path).sha256})

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
 
-from safetensors.torch import load
+from safetensors.torch import load_file
 from torch import Tensor
 
 from masklet.core.errors import InputError
@@ -61,13 +61,11 @@ def _packaged(file: str) -> Path:
 
 
 ZOO = {
-    w.name: w
-    for w in (
-        Weights(
-            "mobilenetv2",
-            _packaged("mobilenetv2.safetensors"),
-            "9793fd2eebf993a47ec125a23d29228a527c0955b60663a04b2b306b99944e25",
-        ),
+    name: Weights(name, _packaged(f"{name}.safetensors"), sha256)
+    for name, sha256 in (
+        ("mobilenetv2", "9793fd2eebf993a47ec125a23d29228a527c0955b60663a04b2b306b99944e25"),
+        ("nano-propagator", "c5ecfaee3e65651361f366c01edf638a7a06ff68f371ecd288e2a23ca7abeb58"),
+        ("nano-segmenter", "3243ea7f18838689735480f5c068dc99774ae26cb8a01d3603a8cf53fb9660e1"),
     )
 }
 
@@ -75,7 +73,12 @@ ZOO = {
 
 
 def read(weights: Weights) -> dict[str, Tensor]:
-    """The tensors of a weight file, by name.
+    """The tensors of a weight file, by name. Raises InputError as `intact`."""
+    return load_file(intact(weights))
+
+
+def intact(weights: Weights) -> Path:
+    """The path of a weight file.
 
     Raises InputError where the file is not there or is not the one whose sha256 is on record.
     """
@@ -91,7 +94,7 @@ def read(weights: Weights) -> dict[str, Tensor]:
             f"weights {weights.name}: {weights.path} has sha256 {found}, expected {weights.sha256}; "
             "the file is damaged or was replaced: install masklet again"
         )
-    return load(content)
+    return weights.path
 
 
 # -- what is fetched

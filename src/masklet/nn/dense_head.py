@@ -155,18 +155,18 @@ class DenseHead(nn.Module):
     def masks(self, cells: Cells, b: int, chosen: Int64[Tensor, " n"]) -> Float[Tensor, "n h4 w4"]:
         """Mask logits of some cells of one picture, at stride 4 (CondInst 3.1)."""
         h, w = cells.masks.shape[2:]
-        first, second, third = torch.split(cells.kernels[b, chosen], WEIGHTS, 1)
+        first, second, third = torch.split(cells.kernels[b, chosen], list(WEIGHTS), 1)
         n, reach = len(chosen), cells.stride[chosen] * REACH
-        kernel, bias = first.split([(DEEP + 2) * DEEP, DEEP], 1)
-        by_feature, by_place = kernel.view(n, DEEP, DEEP + 2).split([DEEP, 2], 2)
+        kernel, bias = torch.split(first, [(DEEP + 2) * DEEP, DEEP], 1)
+        by_feature, by_place = torch.split(kernel.view(n, DEEP, DEEP + 2), [DEEP, 2], 2)
         by_place = by_place / reach[:, None, None]
         bias = bias - (by_place @ cells.at[chosen, :, None])[..., 0]
         shared = torch.cat([cells.masks[b].flatten(1), corners(h, w, cells.masks.device)])
         x = (torch.cat([by_feature, by_place], 2).flatten(0, 1) @ shared).view(n, DEEP, h * w)
         x = nnf.relu(x + bias[..., None])
-        kernel, bias = second.split([DEEP * DEEP, DEEP], 1)
+        kernel, bias = torch.split(second, [DEEP * DEEP, DEEP], 1)
         x = nnf.relu(torch.baddbmm(bias[..., None], kernel.view(n, DEEP, DEEP), x))
-        kernel, bias = third.split([DEEP, 1], 1)
+        kernel, bias = torch.split(third, [DEEP, 1], 1)
         return torch.baddbmm(bias[..., None], kernel.view(n, 1, DEEP), x).view(n, h, w)
 
     def names(
