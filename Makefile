@@ -29,6 +29,7 @@ bench-davis: $(READY)
 
 tables: $(READY)
 	@for part in segmenter rocovis dvis page; do $(BIN)/python benchmarks/tables.py $$part || exit 1; done
+	@for part in sam2bmp sam2long deva page; do $(BIN)/python benchmarks/tables_masks.py $$part || exit 1; done
 
 clean:
 	rm -rf .venv .cache out

@@ -147,19 +147,22 @@ def test_predict_reads_and_does_not_write() -> None:
     assert torch.equal(a, b)
 
 
-def test_rows_do_not_depend_on_other_objects() -> None:
-    _, alone = tracked(nano(), {1: disc(0)})
-    _, both = tracked(nano(), {2: disc(0, 120), 1: disc(0)})
-    assert torch.allclose(alone[-1].logits[0], both[-1].logits[1], atol=1e-4)
+def test_guesses_contend_for_pixels() -> None:
+    """Two of a kind side by side: affinity gives each pixel to one, alone either would take some of the other's."""
+    propagator = nano()
+    memory, _ = tracked(propagator, {1: disc(0), 2: disc(0, 75)})
+    guesses = propagator._guesses(memory, propagator.encode([clip()[4]])[0])
+    assert (guesses[1] > 0).any() and (guesses[2] > 0).any()
+    assert not ((guesses[1] > 0) & (guesses[2] > 0)).any()
 
 
 def test_a_branch_goes_on_like_its_origin() -> None:
     propagator = nano()
     memory, _ = tracked(propagator, {1: disc(0), 2: disc(0, 120)})
     features = propagator.encode([clip()[4]])[0]
-    branched = propagator.branch(memory, {5: 1, 6: 1})
+    branched = propagator.branch(memory, {5: 1, 6: 1, 7: 2})  # pathways of one object do not contend with each other
     whole, twins = propagator.predict(memory, features), propagator.predict(branched, features)
-    assert twins.ids == (5, 6)
+    assert twins.ids == (5, 6, 7)
     assert torch.equal(twins.logits[0], whole.logits[0]) and torch.equal(twins.logits[1], whole.logits[0])
 
 
