@@ -157,13 +157,14 @@ def test_guesses_contend_for_pixels() -> None:
 
 
 def test_a_branch_goes_on_like_its_origin() -> None:
+    """Pathways of one object do not contend with each other."""
     propagator = nano()
-    memory, _ = tracked(propagator, {1: disc(0), 2: disc(0, 120)})
+    memory, _ = tracked(propagator, {1: disc(0)})
     features = propagator.encode([clip()[4]])[0]
-    branched = propagator.branch(memory, {5: 1, 6: 1, 7: 2})  # pathways of one object do not contend with each other
-    whole, twins = propagator.predict(memory, features), propagator.predict(branched, features)
-    assert twins.ids == (5, 6, 7)
-    assert torch.equal(twins.logits[0], whole.logits[0]) and torch.equal(twins.logits[1], whole.logits[0])
+    whole = propagator.predict(memory, features)
+    twins = propagator.predict(propagator.branch(memory, {5: 1, 6: 1}), features)
+    assert twins.ids == (5, 6)
+    assert torch.allclose(twins.logits, whole.logits[[0, 0]], atol=1e-4)
 
 
 def test_forgetting_leaves_the_others() -> None:
