@@ -33,11 +33,11 @@ def disc(at: tuple[int, int], radius: int = RADIUS) -> Tensor:
     return (y - at[0]) ** 2 + (x - at[1]) ** 2 <= radius**2
 
 
-def picture(*centres: tuple[int, int] | None) -> Frame:
+def picture(*centres: tuple[int, int] | None, colours: tuple[tuple[int, int, int], ...] = COLOURS) -> Frame:
     draw = np.random.default_rng(0)
     grass = draw.integers(60, 110, (SIZE[0] // 4, SIZE[1] // 4, 1)).repeat(4, 0).repeat(4, 1)
     image = np.concatenate([grass, grass + 40, grass], axis=2).astype(np.uint8)
-    for colour, centre in zip(COLOURS, centres, strict=False):
+    for colour, centre in zip(colours, centres, strict=False):
         if centre is not None:
             mask = disc(centre).numpy()
             rows = np.arange(SIZE[0])[:, None] - centre[0]
@@ -169,6 +169,28 @@ def test_two_objects_share_no_pixel(model):
     for belief in beliefs:
         assert not belief.masks(SIZE).all(0).any()
     assert iou(beliefs[-1].masks(SIZE)[1], disc(b[-1])) > 0.8
+
+
+def twins(model: Affinity, *places: Places) -> list[Features]:
+    """Two discs of one colour."""
+    return model.encode([picture(*centres, colours=COLOURS[:1] * 2) for centres in zip(*places, strict=True)])
+
+
+def test_a_look_alike_that_turns_up_elsewhere_is_not_the_object(model):
+    left: Places = [(32, 20)] * 4
+    frames = twins(model, left, [None, (32, 76), (32, 76), (32, 76)])
+    beliefs, _ = follow(model, started(model, frames[0], {1: disc((32, 20))}), frames[1:])
+    for belief in beliefs:
+        assert iou(belief.masks(SIZE)[0], disc((32, 20))) > 0.85
+
+
+def test_an_object_that_was_given_in_two_parts_keeps_both(model):
+    places: tuple[Places, Places] = [(32, 20)] * 3, [(32, 76)] * 3
+    frames = twins(model, *places)
+    whole = disc((32, 20)) | disc((32, 76))
+    beliefs, _ = follow(model, started(model, frames[0], {1: whole}), frames[1:])
+    for belief in beliefs:
+        assert iou(belief.masks(SIZE)[0], whole) > 0.85
 
 
 def test_nested_objects_both_survive(model):

@@ -22,6 +22,7 @@ from masklet.core.instances import Box, Clicks, Point, Prediction, Prompt
 from masklet.core.masks import resize, stack
 from masklet.models.encoder import STRIDE, Encoder, Features
 from masklet.nn.outline import colour_bins, guided_lines
+from masklet.nn.parts import scatter, strangers
 from masklet.nn.propagation import (
     WAVES,
     Moments,
@@ -52,6 +53,7 @@ class AffinityMemory:
     recent: Moments  # of the frames since, older ones fading
     soft: Float16[Tensor, "n h w"]  # the masks in the frame committed last, at the working resolution
     grey: UInt8[Tensor, "h w"]  # that frame; 0 x 0 before the first
+    scattered: Float[Tensor, " n"]  # how far apart each object's parts were where it was given (`nn.parts`)
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ class Affinity:
 
     def empty(self) -> AffinityMemory:
         """The memory of no object."""
-        none = Moments.none(0, CHANNELS)
-        return AffinityMemory((), none, none, torch.zeros(0, 0, 0).half(), torch.zeros(0, 0, dtype=torch.uint8))
+        none, unseen = Moments.none(0, CHANNELS), torch.zeros(0, 0, dtype=torch.uint8)
+        return AffinityMemory((), none, none, torch.zeros(0, 0, 0).half(), unseen, torch.zeros(0))
 
     def predict(self, memory: AffinityMemory, features: Features) -> Prediction:
         """Where every remembered object is in this frame, logits at the working resolution."""
@@ -115,7 +117,8 @@ class Affinity:
         asked = torch.where(lost, self.again, self.present)
         rows = (~lost | (looks.amax((1, 2)) > asked)).nonzero()[:, 0]  # the others cannot be found
         if len(rows):
-            logits[rows] = self._outlines(view, known[rows], looks[rows], there[rows], memory.soft[rows])
+            found = self._outlines(view, known[rows], looks[rows], there[rows], memory.soft[rows])
+            logits[rows] = together(found, there[rows], memory.scattered[rows])
         alike = _alikeness(logits, looks)
         quality = (_crispness(logits) * alike.clamp(0, 1)).sqrt()
         return _belief(memory.ids, logits, quality, alike - asked)
@@ -156,6 +159,8 @@ class Affinity:
         masks = stack([as_mask(prompt, features) for prompt in prompts.values()], features.size)
         rows = [memory.ids.index(id) for id in prompts]
         soft = _shrunk(masks, (features.guide.shape[0], features.guide.shape[1]))
+        apart = torch.tensor([scatter((one > 0.5).numpy()) for one in soft])
+        memory = replace(memory, scattered=memory.scattered.index_copy(0, torch.tensor(rows, dtype=torch.int64), apart))
         memory = self._learn(memory, rows, soft, features, torch.full((len(rows),), self.trust))
         sure = log_odds(masks.float(), SURE)
         seen = masks.flatten(1).any(1).float()
@@ -169,7 +174,8 @@ class Affinity:
     def branch(self, memory: AffinityMemory, origins: Mapping[int, int]) -> AffinityMemory:
         """The memory of the objects {new id: old id} alone."""
         rows = torch.tensor([memory.ids.index(old) for old in origins.values()], dtype=torch.int64)
-        return AffinityMemory(tuple(origins), memory.anchor[rows], memory.recent[rows], memory.soft[rows], memory.grey)
+        of = memory.anchor[rows], memory.recent[rows], memory.soft[rows], memory.grey, memory.scattered[rows]
+        return AffinityMemory(tuple(origins), *of)
 
     def _cut(self, memory: AffinityMemory, features: Features) -> bool:
         """Whether a new scene begins: what is known of the old one's objects would only mislead."""
@@ -229,6 +235,15 @@ class Affinity:
         return replace(
             memory, anchor=anchor, recent=memory.recent.put(at, old.mix(new, torch.where(begins, 1.0, share)))
         )
+
+
+def together(
+    logits: Float[Tensor, "n h w"], before: Float[Tensor, "n h w"], scattered: Float[Tensor, " n"]
+) -> Float[Tensor, "n h w"]:
+    """Log odds without the parts of masks that belong to something else (`nn.parts.strangers`)."""
+    told = zip(logits.detach().cpu().sigmoid(), before, scattered.tolist(), strict=True)
+    away = torch.stack([torch.from_numpy(strangers(soft.numpy(), there.numpy(), far)) for soft, there, far in told])
+    return logits.masked_fill(away.to(logits.device), math.log(SURE / (1 - SURE)))
 
 
 def grey(features: Features) -> UInt8[Tensor, "h w"]:
@@ -314,6 +329,7 @@ def _admit(memory: AffinityMemory, ids: Iterable[int]) -> AffinityMemory:
         anchor=memory.anchor.join(none),
         recent=memory.recent.join(none),
         soft=torch.cat([memory.soft, soft]),
+        scattered=torch.cat([memory.scattered, torch.zeros(len(new))]),
     )
 
 

@@ -22,7 +22,7 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Clicks, Point, Prediction, Prompt
 from masklet.core.masks import resize
-from masklet.models.affinity import Affinity, AffinityMemory, as_mask
+from masklet.models.affinity import Affinity, AffinityMemory, as_mask, together
 from masklet.models.encoder import Encoder, Features
 from masklet.models.nano import HIDDEN, SURE, read_nano
 from masklet.models.sam2 import Sam2, Sam2Features, inferred, marks
@@ -104,7 +104,12 @@ class Nano(Sam2):
             return self._corrected(features, guesses[id], conditioned, self._unasked[0], several=True)
 
         ids = tuple(memory.banks)
-        return self._prediction(ids, self._each(answer, ids))
+        belief = self._prediction(ids, self._each(answer, ids))
+        apart = dict(zip(memory.guessed.ids, memory.guessed.scattered.tolist(), strict=True))
+        scattered = torch.tensor([apart.get(id, 0.0) for id in ids])
+        before = torch.stack([guesses[id].sigmoid().cpu() for id in ids])
+        parted = [together(of, before, scattered) for of in belief.logits.unbind(1)]
+        return replace(belief, logits=torch.stack(parted, 1))
 
     @inferred
     def commit(  # type: ignore[override]  # of its own memories and features alone

@@ -20,6 +20,7 @@ WEIGHTS = (DEEP + 2) * DEEP + DEEP, DEEP * DEEP + DEEP, DEEP + 1  # of their thr
 REACH = 8.0  # coordinates are told in these many cells of the level
 PRIOR = -4.0  # logit of a cell's score as training begins
 SEEN, DETAIL, COLOURS = 128, 24, 24  # channels of the features at stride 8, and of colours at stride 4
+DROPPED = 0.3  # share of what names are told from, in training: few pictures have each name
 GROUP = 16  # channels that are normalised together
 
 
@@ -179,7 +180,8 @@ class DenseHead(nn.Module):
         share = under / under.sum(1, keepdim=True).clamp(min=1e-3)
         pooled = share @ cells.deep[b].flatten(1).T
         scene = cells.scene[b].expand(len(chosen), -1)
-        found: Float[Tensor, "n k"] = self.name(torch.cat([cells.told[b, chosen], pooled, scene], 1))
+        known = torch.cat([cells.told[b, chosen], pooled, scene], 1)
+        found: Float[Tensor, "n k"] = self.name(nnf.dropout(known, DROPPED, self.training))
         return found
 
 

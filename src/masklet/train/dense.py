@@ -25,6 +25,7 @@ from masklet.train.segmenter import shown
 
 UNNAMED = -1  # the label of an object of a category that is none of the head's
 RANGES = ((0.0, 56.0), (40.0, 112.0), (80.0, 224.0), (160.0, float("inf")))  # pixels across, of each level's objects
+SMOOTH = 0.1  # of the names' probabilities, shared out among all names
 CENTRE = 1.5  # strides from an object's middle: cells within are its own
 
 
@@ -166,7 +167,7 @@ def picture_losses(
     return (
         counts * quality_focal_loss(cells.scores[b], quality),
         dice_loss(logits.flatten(1), wanted),
-        nnf.cross_entropy(names[named], label[named], reduction="none"),
+        nnf.cross_entropy(names[named], label[named], reduction="none", label_smoothing=SMOOTH),
     )
 
 
