@@ -138,7 +138,7 @@ def track(
     source: Any,
     prompts: Mapping[int, Mapping[int, Any]],
     *,
-    propagator: str = "affinity",
+    propagator: str = "nano",
     device: str = "auto",
     watch: Watch = silent,
 ) -> VideoResult:

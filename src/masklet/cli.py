@@ -119,7 +119,7 @@ def track_command(
             help="FRAME from 0, ID from 1, WHAT: mask.png, box=x0,y0,x1,y1, point=x,y or outside=x,y; repeatable.",
         ),
     ],
-    propagator: PropagatorName = "affinity",
+    propagator: PropagatorName = "nano",
     device: DeviceName = Device("auto"),  # noqa: B008
     format: Formats = [],  # noqa: B006
     overlay: Overlay = True,

@@ -65,7 +65,7 @@ ZOO = {
     for name, sha256 in (
         ("mobilenetv2", "9793fd2eebf993a47ec125a23d29228a527c0955b60663a04b2b306b99944e25"),
         ("nano-propagator", "c5ecfaee3e65651361f366c01edf638a7a06ff68f371ecd288e2a23ca7abeb58"),
-        ("nano-segmenter", "3243ea7f18838689735480f5c068dc99774ae26cb8a01d3603a8cf53fb9660e1"),
+        ("nano-segmenter", "1c8cbe80cf98bbbba2cd0835a612c8888a83ad71088c7b9bde99da505a3f3006"),
     )
 }
 
