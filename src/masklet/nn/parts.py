@@ -24,7 +24,7 @@ def scatter(mask: Mask) -> float:
     >>> mask = np.zeros((9, 40), bool)
     >>> mask[:9, :9] = mask[:3, 27:30] = True
     >>> round(scatter(mask), 1)
-    2.1
+    2.0
     """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
     if count <= 2:
