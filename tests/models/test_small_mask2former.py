@@ -19,7 +19,6 @@ from masklet.models.mask2former import Mask2Former, load_mask2former
 from masklet.models.mask2former_weights import build, is_mask2former
 from masklet.models.small_mask2former import (
     SmallSettings,
-    StridedMobileNet,
     is_small,
     load_small,
     metadata_of,
@@ -66,18 +65,6 @@ def test_strides_and_channels() -> None:
     with torch.no_grad():
         maps = network().model.pixel_level_module.encoder(picture(128, 160)).feature_maps
     assert [tuple(m.shape[1:]) for m in maps] == [(24, 32, 40), (32, 16, 20), (96, 8, 10), (96, 4, 5)]
-
-
-def test_stride_sixteen_sees_what_the_dilated_filters_see() -> None:
-    """Every second cell of the packaged encoder's block 7, which is dilated instead of strided."""
-    strided, packaged = StridedMobileNet().eval(), MobileNetV2().eval()
-    for net in (strided.net, packaged):
-        net.load_state_dict(read(ZOO["mobilenetv2"]))
-    with torch.no_grad():
-        eight = packaged(picture())[1]
-        dilated = packaged.blocks[6]
-        dilated.depth.dilation = dilated.depth.padding = (1, 1)
-        torch.testing.assert_close(strided.net.blocks[6](eight), dilated(eight)[:, :, ::2, ::2], atol=1e-5, rtol=1e-5)
 
 
 def test_every_weight_learns_and_training_is_no_other_mode() -> None:

@@ -21,7 +21,7 @@ def test_weights_of_others_come_with_their_licence():
 
 @pytest.mark.parametrize("name", list(ZOO))
 def test_packaged_weights_have_a_card(name):
-    card = (CARDS / f"{name}.md").read_text()
+    card = (CARDS / f"{name.removesuffix('-deep')}.md").read_text()  # both files of the encoder have one
     assert ZOO[name].sha256 in card
     assert "licence" in card.lower()
 

@@ -27,7 +27,15 @@ def answered(pictures: int = 2, size: tuple[int, int] = SIZE) -> Cells:
     torch.manual_seed(1)
     h, w = size
     keys, detail = torch.randn(pictures, 128, h // 8, w // 8), torch.randn(pictures, 24, h // 8, w // 8)
-    return head()(keys / 8, detail / 5, torch.randn(pictures, 3, h, w))
+    return head()(keys / 8, detail / 5, deeper(pictures, size), torch.randn(pictures, 3, h, w))
+
+
+def deeper(pictures: int = 2, size: tuple[int, int] = SIZE) -> tuple[Tensor, Tensor]:
+    """Maps of strides 16 and 32; the encoder rounds sides up."""
+    random = torch.Generator().manual_seed(2)
+    sides = [[-(-side // stride) for side in size] for stride in (16, 32)]
+    first, last = (torch.randn(pictures, n, *s, generator=random) for n, s in zip((96, 320), sides, strict=True))
+    return first / 2, last / 5
 
 
 def test_every_cell_of_four_levels_speaks() -> None:
@@ -77,7 +85,8 @@ def test_pictures_of_a_batch_do_not_see_each_other() -> None:
     both, chosen = answered(), torch.tensor([5, 50])
     torch.manual_seed(1)
     keys, detail, images = torch.randn(2, 128, 8, 12), torch.randn(2, 24, 8, 12), torch.randn(2, 3, *SIZE)
-    alone = head()(keys[1:] / 8, detail[1:] / 5, images[1:])
+    middle, last = deeper()
+    alone = head()(keys[1:] / 8, detail[1:] / 5, (middle[1:], last[1:]), images[1:])
     assert torch.allclose(both.scores[1], alone.scores[0], atol=1e-4)
     masks = head().masks(both, 1, chosen)
     assert torch.allclose(masks, head().masks(alone, 0, chosen), atol=1e-3)
@@ -89,6 +98,18 @@ def test_names_are_told_from_what_lies_under_the_mask() -> None:
     left, right = torch.full((1, 16, 24), -9.0), torch.full((1, 16, 24), -9.0)
     left[:, :, :12], right[:, :, 12:] = 9.0, 9.0
     assert (head().names(cells, 0, chosen, left) - head().names(cells, 0, chosen, right)).abs().max() > 1e-3
+
+
+def test_what_the_encoder_knows_at_coarse_strides_counts() -> None:
+    torch.manual_seed(1)
+    keys, detail, images = torch.randn(1, 128, 8, 12) / 8, torch.randn(1, 24, 8, 12) / 5, torch.randn(1, 3, *SIZE)
+    middle, last = deeper(1)
+    cells = head()(keys, detail, (middle, last), images)
+    masks, chosen = torch.full((1, 16, 24), 9.0), torch.tensor([5])
+    for other in ((2 * middle, last), (middle, 2 * last)):
+        changed = head()(keys, detail, other, images)
+        assert (changed.scores - cells.scores).abs().max() > 1e-4
+        assert (head().names(changed, 0, chosen, masks) - head().names(cells, 0, chosen, masks)).abs().max() > 1e-4
 
 
 @pytest.mark.parametrize("size", [(64, 96), (72, 88), (64, 8 * 13)])

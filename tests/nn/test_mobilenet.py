@@ -1,11 +1,15 @@
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
+from masklet.core.frames import Frame
+from masklet.models.encoder import Deeper, Encoder
+from masklet.models.small_mask2former import StridedMobileNet
 from masklet.models.zoo import ZOO, read
-from masklet.nn.mobilenet import MobileNetV2
+from masklet.nn.mobilenet import DeepMobileNet, MobileNetV2
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,3 +52,38 @@ def test_a_folded_batch_norm_does_the_same():
         torch.testing.assert_close(
             nn.functional.conv2d(image, weight, bias), norm.eval()(conv(image)), atol=1e-5, rtol=1e-4
         )
+
+
+def strided(image: torch.Tensor) -> torch.Tensor:
+    """Block 13 of the packaged network as the paper has it: of stride 16."""
+    net = StridedMobileNet().eval()
+    net.net.load_state_dict(read(ZOO["mobilenetv2"]))
+    with torch.no_grad():
+        return net(image).feature_maps[2]
+
+
+def test_every_second_dense_feature_is_what_the_strided_network_gives():
+    net = MobileNetV2().eval()
+    net.load_state_dict(read(ZOO["mobilenetv2"]))
+    image = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        torch.testing.assert_close(net(image)[2][..., ::2, ::2], strided(image))
+
+
+def test_the_deeper_blocks_see_what_the_strided_network_does():
+    picture = np.random.default_rng(3).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    encoder, deeper = Encoder(96), Deeper()
+    features = encoder(Frame(0, picture))
+    thirteen, last = deeper(features.keys[None].float(), features.strength[None].float())
+    image, *_ = encoder._look(torch.from_numpy(picture).permute(2, 0, 1)[None])
+    wanted = strided(image)
+    assert thirteen.shape == (1, 96, 6, 8) and last.shape == (1, 320, 3, 4)
+    assert torch.cosine_similarity(thirteen, wanted).min() > 0.999  # features are kept in half precision
+    torch.testing.assert_close(thirteen.norm(dim=1), wanted.norm(dim=1), rtol=0.02, atol=0.02)
+
+
+def test_the_deep_weights_fill_the_network():
+    held = read(ZOO["mobilenetv2-deep"])
+    assert sum(v.numel() for v in held.values()) == 1_261_472
+    assert {n.split(".")[1] for n in held} == {"13", "14", "15", "16"}
+    assert sum(p.numel() for p in DeepMobileNet().parameters()) == 1_742_208

@@ -111,6 +111,20 @@ def mask_nms(masks: Bool[Tensor, "n h w"], scores: Float[Tensor, " n"], iou: flo
     return torch.tensor(sorted(kept), dtype=torch.int64)
 
 
+def matrix_nms(masks: Bool[Tensor, "n h w"], scores: Float[Tensor, " n"], sharpness: float) -> Float[Tensor, " n"]:
+    """Scores that are less where a mask of higher score overlaps theirs, unless that one is itself overlapped as much.
+
+    SOLOv2 3.3 (Wang et al. 2020, arXiv:2003.10152), Gaussian: by exp(-sharpness * (IoU^2 - most^2)) at the worst.
+    """
+    order = scores.argsort(descending=True, stable=True)
+    iou = mask_iou(masks[order], masks[order]).triu(1)  # row: the better one
+    most = iou.amax(0) if len(masks) else iou.new_zeros(0)
+    lessened = torch.exp(-sharpness * (iou**2 - most[:, None] ** 2)).clamp(max=1)
+    out = scores.clone()
+    out[order] = scores[order] * (lessened.amin(0) if len(masks) else most)
+    return out
+
+
 def paint(masks: Bool[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
     """Removes overlaps: a pixel goes to the smallest of the masks that claim it, on a tie to the first."""
     if len(masks) == 0:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from masklet.core.frames import Frame
 from masklet.models.zoo import ZOO, read
-from masklet.nn.mobilenet import MobileNetV2
+from masklet.nn.mobilenet import DeepMobileNet, MobileNetV2
 
-MOBILENET = "mobilenetv2"  # in the zoo
+MOBILENET, DEEP = "mobilenetv2", "mobilenetv2-deep"  # in the zoo
 STRIDE = 8  # pixels of the working image per feature cell
 LEAST = 2  # cells across: optical flow needs 16 pixels
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB in 0 to 1
@@ -29,6 +29,7 @@ class Features:
 
     keys: Float16[Tensor, "128 h w"]  # blocks 6 and 13, each of unit length at every cell
     detail: Float16[Tensor, "24 h w"]  # block 3 averaged over the cell, of unit length before
+    strength: Float16[Tensor, "1 h w"]  # the length of block 6's vector, before
     guide: UInt8[Tensor, "h8 w8 3"]  # RGB at the working resolution, STRIDE pixels a cell
     size: tuple[int, int]  # of the frame: h, w
 
@@ -67,11 +68,38 @@ class Seen(nn.Module):
     @torch.no_grad()
     def forward(
         self, pictures: UInt8[Tensor, "b 3 h w"]
-    ) -> tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 128 h8 w8"], Float[Tensor, "b 24 h8 w8"]]:
-        """The pictures in ImageNet's normalisation, and what `Features` calls their keys and detail."""
+    ) -> tuple[
+        Float[Tensor, "b 3 h w"], Float[Tensor, "b 128 h8 w8"], Float[Tensor, "b 24 h8 w8"], Float[Tensor, "b 1 h8 w8"]
+    ]:
+        """The pictures in ImageNet's normalisation, and what `Features` calls their keys, detail and strength."""
         images = (pictures.float() - self.mean) / self.std
         three, six, thirteen = self.net(images.contiguous(memory_format=torch.channels_last))
-        return images, torch.cat([unit(six), unit(thirteen)], dim=1), nn.functional.avg_pool2d(unit(three), 2)
+        keys, detail = torch.cat([unit(six), unit(thirteen)], dim=1), nn.functional.avg_pool2d(unit(three), 2)
+        return images, keys, detail, six.norm(dim=1, keepdim=True)
+
+
+class Deeper(nn.Module):
+    """The rest of ImageNet's MobileNetV2, of what is kept of frames, frozen: only a segmenter needs it."""
+
+    def __init__(self) -> None:
+        """Raises InputError on damaged weights."""
+        super().__init__()
+        self.net = DeepMobileNet().requires_grad_(False).eval()
+        first = DeepMobileNet.FIRST - 1  # files count blocks from 0
+        held = {**read(ZOO[MOBILENET]), **read(ZOO[DEEP])}
+        named = {tuple(name.split(".", 2)): value.float() for name, value in held.items() if name.startswith("blocks.")}
+        state = {f"blocks.{int(n) - first}.{rest}": v for (_, n, rest), v in named.items() if int(n) >= first}
+        self.net.load_state_dict(state)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # two thirds of the time
+
+    @torch.no_grad()
+    def forward(
+        self, keys: Float[Tensor, "b 128 h w"], strength: Float[Tensor, "b 1 h w"]
+    ) -> tuple[Float[Tensor, "b 96 h2 w2"], Float[Tensor, "b 320 h4 w4"]]:
+        """The outputs of blocks 13 (stride 16) and 17 (stride 32) as ImageNet's classifier sees them."""
+        six = (keys[:, :32] * strength).contiguous(memory_format=torch.channels_last)
+        thirteen, last = self.net(six)
+        return thirteen, last
 
 
 class Encoder:
@@ -100,5 +128,5 @@ class Encoder:
         shrinks = h * w < frame.size[0] * frame.size[1]
         small = cv2.resize(frame.image, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         guide = torch.from_numpy(np.ascontiguousarray(small))
-        _, keys, detail = self._look(guide.permute(2, 0, 1)[None])
-        return Features(keys[0].half().contiguous(), detail[0].half(), guide, frame.size)
+        _, keys, detail, strength = self._look(guide.permute(2, 0, 1)[None])
+        return Features(keys[0].half().contiguous(), detail[0].half(), strength[0].half(), guide, frame.size)

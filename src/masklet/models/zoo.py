@@ -64,8 +64,9 @@ ZOO = {
     name: Weights(name, _packaged(f"{name}.safetensors"), sha256)
     for name, sha256 in (
         ("mobilenetv2", "9793fd2eebf993a47ec125a23d29228a527c0955b60663a04b2b306b99944e25"),
-        ("nano-propagator", "c5ecfaee3e65651361f366c01edf638a7a06ff68f371ecd288e2a23ca7abeb58"),
-        ("nano-segmenter", "1c8cbe80cf98bbbba2cd0835a612c8888a83ad71088c7b9bde99da505a3f3006"),
+        ("mobilenetv2-deep", "b370be0858920e16c73fff4aea9aa3c74040f89a4906fa62ffe48894f8d3c05a"),
+        ("nano-propagator", "c46f020fb75e46cba06a87902bed51ee14e1e677dcc15034f07d245febd0e3b9"),
+        ("nano-segmenter", "eee58e21ca9a71234d8fec45ff6697f4565273f2102ce800271525075e0a84a5"),
     )
 }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as nnf
@@ -20,6 +21,8 @@ WEIGHTS = (DEEP + 2) * DEEP + DEEP, DEEP * DEEP + DEEP, DEEP + 1  # of their thr
 REACH = 8.0  # coordinates are told in these many cells of the level
 PRIOR = -4.0  # logit of a cell's score as training begins
 SEEN, DETAIL, COLOURS = 128, 24, 24  # channels of the features at stride 8, and of colours at stride 4
+DEEPER = 96, 320  # channels of the encoder's deeper maps, at strides 16 and 32
+SPREAD = 0.5, 0.2  # deviations of their values
 DROPPED = 0.3  # share of what names are told from, in training: few pictures have each name
 GROUP = 16  # channels that are normalised together
 
@@ -43,7 +46,7 @@ class Cells:
     at: Float[Tensor, "n 2"]  # their middles, x and y in pixels
     stride: Float[Tensor, " n"]  # pixels
     masks: Float[Tensor, "b d h4 w4"]  # the shared mask features
-    deep: Float[Tensor, "b e h16 w16"]  # what names are told from
+    under: Float[Tensor, "b e h16 w16"]  # what names are told from
     scene: Float[Tensor, "b f"]  # the same of the whole picture
 
 
@@ -97,6 +100,7 @@ class DenseHead(nn.Module):
                 nn.Sequential(convolved(wide, wide, 2), Residual(wide)),
             ]
         )
+        self.deeper = nn.ModuleList(nn.Conv2d(inputs, wide, 1, bias=False) for inputs in DEEPER)
         self.laterals = nn.ModuleList(
             [nn.Conv2d(SEEN + DETAIL + COLOURS, width, 1), *(nn.Conv2d(wide, width, 1) for _ in self.levels)]
         )
@@ -106,7 +110,7 @@ class DenseHead(nn.Module):
         self.mask = convolved(width, 64)
         self.fine = nn.Sequential(convolved(64 + COLOURS, 32), nn.Conv2d(32, DEEP, 1))
         self.name = nn.Sequential(
-            nn.Linear(width + SEEN + 2 * wide, at.hidden), nn.ReLU(), nn.Linear(at.hidden, classes)
+            nn.Linear(width + SEEN + 2 * wide + DEEPER[1], at.hidden), nn.ReLU(), nn.Linear(at.hidden, classes)
         )
         nn.init.constant_(self.score.get_parameter("bias"), PRIOR)
         nn.init.normal_(self.score.weight, std=0.01)
@@ -116,24 +120,26 @@ class DenseHead(nn.Module):
         self,
         keys: Float[Tensor, "b 128 h w"],
         detail: Float[Tensor, "b 24 h w"],
+        deeper: tuple[Float[Tensor, "b 96 h2 w2"], Float[Tensor, "b 320 h4 w4"]],
         images: Float[Tensor, "b 3 h8 w8"],
     ) -> Cells:
         """What the cells say.
 
         Args:
-            keys, detail: the encoder's, as they are.
+            keys, detail, deeper: the encoder's, as they are.
             images: RGB in ImageNet's normalisation at the working resolution.
         """
         keys, detail = keys * (SEEN / 2) ** 0.5, detail * DETAIL**0.5  # from unit length to about 1 in each channel
         colours = self.colours(images)
         seen = torch.cat([keys, detail], 1)
-        maps = [seen]
-        for level in self.levels:
-            maps.append(level(maps[-1]))
+        deeper = deeper[0] / SPREAD[0], deeper[1] / SPREAD[1]
+        maps = self._maps(seen, deeper)
         pyramid = self._pyramid([torch.cat([seen, nnf.avg_pool2d(colours, 2)], 1), *maps[1:]])
         towers = [self.tower(p) for p in pyramid]
         fine = nnf.interpolate(self.mask(pyramid[0]), colours.shape[2:], mode="bilinear")
-        deep = torch.cat([nnf.adaptive_avg_pool2d(keys, size_of(maps[1])), maps[1]], 1)
+        fitted = nnf.adaptive_avg_pool2d(keys, size_of(maps[1]))
+        known = nnf.interpolate(deeper[1], size_of(maps[1]), mode="bilinear")
+        under = torch.cat([fitted, maps[1], known], 1)
         at, stride = places([t.shape[2:] for t in towers])
         return Cells(
             in_rows([self.score(t) for t in towers])[..., 0],
@@ -142,9 +148,20 @@ class DenseHead(nn.Module):
             at.to(keys.device),
             stride.to(keys.device),
             self.fine(torch.cat([fine, colours], 1)),
-            deep,
+            under,
             maps[2].mean((2, 3)),
         )
+
+    def _maps(
+        self, seen: Float[Tensor, "b 152 h w"], deeper: Sequence[Float[Tensor, "b _ _ _"]]
+    ) -> list[Float[Tensor, "b _ _ _"]]:
+        """Features of all strides, the coarser ones of the finer ones and of what the encoder knows at their stride."""
+        known: list[Any] = [project(x) for project, x in zip(self.deeper, deeper, strict=True)]
+        levels: list[Any] = list(self.levels)
+        maps = [seen]
+        for level, more in zip(levels, [*known, 0.0], strict=True):
+            maps.append(level[1:](level[0](maps[-1]) + more))
+        return maps
 
     def _pyramid(self, maps: Sequence[Float[Tensor, "b _ _ _"]]) -> list[Float[Tensor, "b c _ _"]]:
         """Feature pyramid: what the coarse levels know is added to the fine ones."""
@@ -176,9 +193,9 @@ class DenseHead(nn.Module):
         """Logits of what the masks of some cells show: from the cells, from what lies under the masks, and from the
         whole picture.
         """
-        under = nnf.adaptive_avg_pool2d(masks.sigmoid()[:, None], size_of(cells.deep))[:, 0].flatten(1)
-        share = under / under.sum(1, keepdim=True).clamp(min=1e-3)
-        pooled = share @ cells.deep[b].flatten(1).T
+        inside = nnf.adaptive_avg_pool2d(masks.sigmoid()[:, None], size_of(cells.under))[:, 0].flatten(1)
+        share = inside / inside.sum(1, keepdim=True).clamp(min=1e-3)
+        pooled = share @ cells.under[b].flatten(1).T
         scene = cells.scene[b].expand(len(chosen), -1)
         known = torch.cat([cells.told[b, chosen], pooled, scene], 1)
         found: Float[Tensor, "n k"] = self.name(nnf.dropout(known, DROPPED, self.training))

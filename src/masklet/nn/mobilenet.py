@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Float
@@ -21,7 +22,7 @@ class Stage:
 
 STEM = 32
 # Sandler et al. 2018, table 2, up to the end of the sixth row (block 13). The fourth row's stride is left out
-# and its filters dilated instead, so that everything from block 4 on has stride 8.
+# and the filters after it dilated instead, so that everything from block 4 on has stride 8.
 STAGES = (
     Stage(1, 16, 1, 1),
     Stage(6, 24, 2, 2),
@@ -29,6 +30,8 @@ STAGES = (
     Stage(6, 64, 4, 1, 2),
     Stage(6, 96, 3, 1, 2),
 )
+# The fourth to the seventh row (blocks 7 to 17) with the strides of the paper.
+DEEP_STAGES = (Stage(6, 64, 4, 2), Stage(6, 96, 3, 1), Stage(6, 160, 3, 2), Stage(6, 320, 1, 1))
 
 
 class Block(nn.Module):
@@ -48,13 +51,16 @@ class Block(nn.Module):
         return out.add_(x) if self.residual else out
 
 
-def _blocks() -> list[Block]:
-    blocks, inputs = [], STEM
-    for stage in STAGES:
+def blocks_of(stages: Sequence[Stage], inputs: int) -> list[Block]:
+    """The blocks of some stages, one after the other. A block that leaves its stride out filters as densely as the
+    blocks before it: every second cell of what it and the next ones give is what they give with the stride.
+    """
+    blocks, dilation = [], 1
+    for stage in stages:
         for n in range(stage.blocks):
             stride = stage.stride if n == 0 else 1
-            blocks.append(Block(inputs, stage.channels, stage.expansion, stride, stage.dilation))
-            inputs = stage.channels
+            blocks.append(Block(inputs, stage.channels, stage.expansion, stride, dilation))
+            inputs, dilation = stage.channels, stage.dilation
     return blocks
 
 
@@ -70,7 +76,7 @@ class MobileNetV2(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, STEM, 3, 2, 1)
-        self.blocks = nn.ModuleList(_blocks())
+        self.blocks = nn.ModuleList(blocks_of(STAGES, STEM))
 
     def forward(
         self, image: Float[Tensor, "b 3 h w"]
@@ -82,3 +88,25 @@ class MobileNetV2(nn.Module):
             if number in self.TAPS:
                 taps.append(x)
         return taps[0], taps[1], taps[2]
+
+
+class DeepMobileNet(nn.Module):
+    """Blocks 7 to 17 of MobileNetV2 as the paper has them, for inference. Takes the output of block 6 (32 channels,
+    stride 8); gives those of blocks 13 (96, stride 16) and 17 (320, stride 32).
+    """
+
+    FIRST, TAP = 7, 13
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks_of(DEEP_STAGES, 32))
+
+    def forward(
+        self, six: Float[Tensor, "b 32 h w"]
+    ) -> tuple[Float[Tensor, "b 96 h2 w2"], Float[Tensor, "b 320 h4 w4"]]:
+        x = six
+        for number, block in enumerate(self.blocks, start=self.FIRST):
+            x = block(x)
+            if number == self.TAP:
+                thirteen = x.clone()  # what comes next may write into it
+        return thirteen, x

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.models.dense import DenseChoice, DenseSegmenter
-from masklet.models.encoder import Encoder, Seen
+from masklet.models.encoder import Deeper, Encoder, Seen
 from masklet.nn.dense_head import STRIDES, Cells, DenseHead
 from masklet.train.ahead import DrawsAhead
 from masklet.train.clips import Clip, ClipSource
@@ -88,7 +88,7 @@ class DenseTask(DrawsAhead[list[tuple[int, Clip]]]):
             save,
         )
         self.pictures, self.short, self.at = pictures, short, at or DenseLosses()
-        self.seen = Seen()
+        self.seen, self.deeper = Seen(), Deeper()
         self._shares = np.array([part.ratio for part in parts]) / sum(part.ratio for part in parts)
         places = {name: n for n, name in enumerate(categories)}
         self._labels = [torch.tensor([places.get(name, UNNAMED) for name in part.source.categories]) for part in parts]
@@ -101,8 +101,9 @@ class DenseTask(DrawsAhead[list[tuple[int, Clip]]]):
     def loss_of(self, step: int, drawn: list[tuple[int, Clip]], random: np.random.Generator) -> dict[str, Tensor]:
         """Quality focal loss of the scores, dice loss of the masks, cross-entropy of the names."""
         device = next(self.module.parameters()).device
-        images, keys, detail = self.seen.to(device)(torch.cat([clip.images for _, clip in drawn]).to(device))
-        cells = self.module(keys, detail, images)
+        pictures = torch.cat([clip.images for _, clip in drawn]).to(device)
+        images, keys, detail, strength = self.seen.to(device)(pictures)
+        cells = self.module(keys, detail, self.deeper.to(device)(keys, strength), images)
         told = [
             picture_losses(self.module, cells, b, clip, self._labels[n], self.parts[n].background, self.at, random)
             for b, (n, clip) in enumerate(drawn)
