@@ -142,7 +142,8 @@ def propagator(out: Path, stages: Sequence[Stage]) -> None:
         held = held_out(moving_clips([other], (1,), like=stage.like), stage.held_out, 6)
         clips: ClipSource = moving_clips(sets, stage.ratios, like=stage.like)
         if stage.made_up:
-            clips = Mixed([clips, Nameless(GENERATED)], (1 - stage.made_up, stage.made_up))
+            made_up = Nameless(Synthetic(replace(GENERATED, level=stage.level)))
+            clips = Mixed([clips, made_up], (1 - stage.made_up, stage.made_up))
         task = nano_task(net, settings, clips, held, stage.asking)
         task.mislead = stage.drift
         plan = Plan(
@@ -158,7 +159,7 @@ def propagator(out: Path, stages: Sequence[Stage]) -> None:
 
 
 DRIFT = Drift()
-GENERATED = Synthetic(SyntheticSettings(size=(224, 368), objects=(2, 5), lookalikes=0.4))
+GENERATED = SyntheticSettings(size=(224, 368), objects=(2, 5), lookalikes=0.4)
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,7 @@ class Stage:
     start: str = ""  # weights, in the folder of the stages
     clips: int = 1  # of a step
     made_up: float = 0.0  # share of clips that are generated
+    level: str | None = None  # of occlusion in these
 
 
 STAGES = (
@@ -215,6 +217,18 @@ STAGES = (
         start="p256/weights.safetensors",
         clips=3,
         made_up=0.25,
+    ),
+    Stage(
+        "judged",
+        1000,
+        4e-4,
+        256,
+        (3, 3, 1.5, 0.6, 0.5),
+        asking=replace(ASKING, frames=6),
+        start="exact/weights.safetensors",
+        clips=2,
+        made_up=0.3,
+        level="heavy",
     ),
 )
 

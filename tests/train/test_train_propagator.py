@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from masklet.train.nano import Drift, moving_clips, nano_task
 from masklet.train.propagator import (
     Asking,
     PropagatorTask,
+    as_used,
     backward,
     belief_losses,
     drawn_prompt,
@@ -140,7 +142,7 @@ def test_only_the_best_hypothesis_is_told_of_its_mask_and_all_of_their_quality()
     right, wrong = square(20, 30), square(20, 60)
     logits = torch.stack([shown(wrong, 3.0)[0], shown(right, 3.0)[0], shown(wrong, 3.0)[0]])[None].requires_grad_()
     quality = torch.tensor([[0.5, 0.5, 0.5]], requires_grad=True)
-    said = Prediction((1,), logits, quality, torch.zeros(1, 3))
+    said = Prediction((1,), logits, quality, torch.ones(1, 3))
     losses = belief_losses(said, right[None], Asking())
     torch.stack([*losses.values()]).sum().backward()
     assert logits.grad is not None and quality.grad is not None
@@ -159,6 +161,39 @@ def test_a_hidden_object_costs_its_score_alone() -> None:
 def test_overlap_is_mask_iou() -> None:
     a, b = shown(square(20, 30)).flatten(1)[None], square(20, 42).float().flatten()[None, None]
     assert float(overlap(a, b)) == pytest.approx(1 / 3)
+    nothing = shown(torch.zeros(*SIZE, dtype=torch.bool)).flatten(1)[None]
+    assert float(overlap(nothing, torch.zeros_like(nothing))) == 1
+    assert float(overlap(nothing, b)) == float(overlap(a, torch.zeros_like(b))) == 0
+
+
+@pytest.mark.parametrize(("presence", "worth"), [(-2.0, 1.0), (2.0, 0.0)])
+def test_of_a_hidden_object_predicted_iou_says_whether_it_is_judged_absent(presence: float, worth: float) -> None:
+    hidden, said = torch.zeros(1, *SIZE, dtype=torch.bool), belief(shown(square(20, 30))[None], [[0.4]], presence)
+    assert float(belief_losses(said, hidden, Asking(absent=0.5))["quality"]) == pytest.approx(abs(worth - 0.4) / 2)
+    assert float(belief_losses(said, hidden, Asking())["quality"]) == 0
+
+
+def test_a_seen_object_that_is_judged_absent_learns_its_mask_and_that_its_answer_is_worth_nothing() -> None:
+    mask = square(20, 30)
+    logits, quality = shown(mask, 3.0)[None].requires_grad_(), torch.tensor([[0.4]])
+    losses = belief_losses(replace(belief(logits, [[0.4]], -2.0), quality=quality), mask[None], Asking())
+    assert float(losses["quality"]) == pytest.approx(0.4)
+    (losses["focal"] + losses["dice"]).backward()
+    assert float(losses["focal"].detach()) < 1 and logits.grad is not None and bool(logits.grad.any())
+
+
+def test_in_training_masks_are_told_whatever_the_object_score_and_remembered_as_they_are_used() -> None:
+    net = nano_network(SETTINGS, seed=2)
+    torch.nn.init.constant_(net.mask_decoder.pred_obj_score_head.proj_out.bias, -30.0)
+    frames, said = frames_of(Squares().clip(draws(1, 0), 2)), []
+    for gradients in (True, False):
+        propagator = Nano(net, Encoder(SIZE[0]), gradients=gradients)
+        first, second = propagator.encode(frames)
+        memory, _ = propagator.prompt(propagator.empty(), first, {1: square(20, 10)})
+        said.append(propagator.predict(memory, second))
+    told, used = said
+    assert bool((told.presence < 0).all()) and bool((told.logits > 0).any()) and not bool((used.logits > 0).any())
+    assert torch.equal(as_used(told).logits > 0, used.logits > 0)
 
 
 # -- the task

@@ -65,7 +65,7 @@ class Nano(Sam2):
             encoder: whose features are used, the same as the segmenter's so that a frame is encoded once.
             policy: what is read of the memory; None: `RecentFrames`.
             weights: sha256 of the network's file, by name.
-            gradients: for training: they flow through beliefs and memories. After each step of it call `renew`.
+            gradients: for training, as `Sam2` has it.
         """
         super().__init__(net, policy, weights={**encoder.weights, **(weights or {})}, gradients=gradients)
         self.encoder = encoder

@@ -81,7 +81,8 @@ class Sam2:
                 mask that is not stable gives way to the best of three. The official evaluation tools go without.
             prompts: conditioning frames that are held for each object: the first and the latest.
             weights: sha256 of the weight files, by name.
-            gradients: for training: they flow through beliefs and memories. After each step of it call `renew`.
+            gradients: for training: they flow through beliefs and memories, and `predict` answers masks whatever the
+                object score, so that a wrong score does not keep them from learning. After each step call `renew`.
         """
         self.net, self.policy, self.gradients = net, policy or RecentFrames(), gradients
         self.half = net.no_memory_embedding.is_cuda
@@ -282,7 +283,8 @@ class Sam2:
         pointers = torch.where(
             there[:, :, None], self.net.object_pointer_proj(tokens[:, 0]), self.net.no_object_pointer
         )
-        logits = torch.where(there[:, :, None, None], logits[:, 0], ABSENT)
+        shown = there | self.gradients
+        logits = torch.where(shown[:, :, None, None], logits[:, 0], ABSENT)
         return logits, quality[:, 0], presence[:, 0].expand(-1, quality.shape[2]), pointers
 
     def _prediction(self, ids: tuple[int, ...], rows: Sequence[tuple[Tensor, ...]]) -> Prediction:

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32
 
+from masklet.nn.propagation import window
+
 NEAR = 0.25  # distance from the main part within which a part is the object's, in sides of the square of its area
 KNOWN = 0.5  # the same for a part that was the object's in the last frame
 CLOSE = 8.0  # pixels within which it always is
@@ -42,10 +44,16 @@ def strangers(soft: Map, before: Map, scattered: float) -> Mask:
         before: where the object was, carried here, 0 to 1; the main part is the one that is likeliest and was there.
         scattered: as far apart as the object's parts were where it was given (`scatter`).
     """
-    inside = soft > 0.5
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(inside.view(np.uint8), connectivity=8)
+    away = np.zeros(soft.shape, bool)
+    near = window(soft > 0.5, 0)
+    away[near] = _strangers(soft[near], before[near], scattered)
+    return away
+
+
+def _strangers(soft: Map, before: Map, scattered: float) -> Mask:
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((soft > 0.5).view(np.uint8), connectivity=8)
     if count <= 2:
-        return np.zeros_like(inside)
+        return np.zeros(soft.shape, bool)
     areas = stats[:, cv2.CC_STAT_AREA]
     main = 1 + int(sums(labels, count, soft * (before + np.float32(0.02)))[1:].argmax())
     known = sums(labels, count, before) > 0.5 * areas
@@ -60,9 +68,10 @@ def sums(labels: Int32[np.ndarray, "h w"], count: int, weights: Map) -> Float64[
     return np.bincount(labels.ravel(), weights.ravel(), count)
 
 
-def distances(labels: Int32[np.ndarray, "h w"], count: int, main: int) -> Float64[np.ndarray, " n"]:
-    """From the main part to the nearest pixel of each, in pixels."""
+def distances(labels: Int32[np.ndarray, "h w"], count: int, main: int) -> Float32[np.ndarray, " n"]:
+    """From the main part to the nearest pixel of each, in pixels; of what is no part: infinite."""
     away = cv2.distanceTransform((labels != main).view(np.uint8), cv2.DIST_L2, 3)
-    nearest = np.full(count, np.inf)
-    np.minimum.at(nearest, labels.ravel(), away.ravel())
+    parts = np.flatnonzero(labels)
+    nearest = np.full(count, np.inf, np.float32)
+    np.minimum.at(nearest, labels.ravel()[parts], away.ravel()[parts])  # slow but for equal types
     return nearest

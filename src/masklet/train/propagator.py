@@ -5,7 +5,7 @@ through the same functions as in use (Ravi et al. 2024, appendix D).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Point, Prediction, Prompt
 from masklet.core.masks import mask_iou
-from masklet.models.sam2 import Sam2
+from masklet.models.sam2 import ABSENT, Sam2
 from masklet.train.ahead import DrawsAhead
 from masklet.train.clips import Clip, ClipSource
 from masklet.train.losses import dice_loss
@@ -43,6 +43,7 @@ class Asking:
     quality: float = 1.0
     presence: float = 1.0
     others: float = 0.0  # share of its mask losses that a hypothesis other than the best has; SAM 2: none
+    absent: float = 0.0  # share of its loss that predicted IoU has where the object is not seen; SAM 2: none
 
 
 Mislead = Callable[[Any, Any, Any, Prediction, Clip, np.random.Generator], Any]
@@ -113,6 +114,7 @@ class PropagatorTask(DrawsAhead[Asked]):
         for t in range(1, len(features)):
             belief = propagator.predict(memory, features[t])
             losses.append(belief_losses(belief, clip.masks[rows, t], self.asking))
+            belief = as_used(belief)
             memory = propagator.commit(memory, features[t], belief)
             memory = self.mislead(propagator, memory, features[t], belief, clip, random)
         return {name: torch.stack([part[name] for part in losses]).mean() for name in losses[0]}
@@ -146,7 +148,7 @@ class PropagatorTask(DrawsAhead[Asked]):
         memory, _ = propagator.prompt(propagator.empty(), first, {row: clip.masks[row, 0] for row in rows})
         scores = []
         for t, features in enumerate(others, start=1):
-            belief = propagator.predict(memory, features)
+            belief = as_used(propagator.predict(memory, features))
             memory = propagator.commit(memory, features, belief)
             masks, quality = belief.masks(features.size), belief.best.quality[:, 0]
             for row, mask, said in zip(rows, masks, quality.tolist(), strict=True):
@@ -205,10 +207,17 @@ def inner_point(mask: Bool[Tensor, "h w"], random: np.random.Generator) -> Point
 # -- losses
 
 
+def as_used(belief: Prediction) -> Prediction:
+    """What is judged absent has no mask."""
+    there = belief.presence[:, :, None, None] > 0
+    return replace(belief, logits=torch.where(there.to(belief.logits.device), belief.logits, ABSENT))
+
+
 def belief_losses(belief: Prediction, truth: Bool[Tensor, "n h w"], at: Asking) -> dict[str, Float[Tensor, ""]]:
     """SAM 2's, of one frame: masks cost what the best hypothesis does, and count only where the object is seen.
 
-    The best is that of the least loss. Predicted IoU is told of all hypotheses.
+    The best is that of the least loss. Predicted IoU is told of all hypotheses as they are used: 1 where an object
+    that is not seen is judged absent, so that it says what a pathway of SAM2Long is worth there, too.
     """
     n, k = belief.quality.shape
     seen = truth.flatten(1).any(1).float()
@@ -217,12 +226,14 @@ def belief_losses(belief: Prediction, truth: Bool[Tensor, "n h w"], at: Asking) 
     focal = at.focal * focal_loss(logits, inside)
     dice = at.dice * dice_loss(logits.flatten(0, 1), inside.flatten(0, 1)).view(n, k)
     share = torch.full_like(focal, at.others).scatter(1, (focal + dice).detach().argmin(1, keepdim=True), 1.0)
-    wrong = (belief.quality - overlap(logits, inside)).abs().mean(1)
-    there = seen.clamp(max=1).sum().clamp(min=1)
+    used = torch.where(belief.presence[:, :, None] > 0, logits, ABSENT)
+    wrong = (belief.quality - overlap(used, inside)).abs().mean(1)
+    told = seen + at.absent * (1 - seen)
+    there = seen.sum().clamp(min=1)
     return {
         "focal": ((focal * share).sum(1) * seen).sum() / there,
         "dice": ((dice * share).sum(1) * seen).sum() / there,
-        "quality": at.quality * (wrong * seen).sum() / there,
+        "quality": at.quality * (wrong * told).sum() / told.sum().clamp(min=1),
         "presence": at.presence * nnf.binary_cross_entropy_with_logits(belief.presence[:, 0], seen),
     }
 
@@ -238,6 +249,7 @@ def focal_loss(logits: Float[Tensor, "n k p"], inside: Float[Tensor, "n k p"]) -
 
 @torch.no_grad()
 def overlap(logits: Float[Tensor, "n k p"], inside: Float[Tensor, "n k p"]) -> Float[Tensor, "n k"]:
-    """Mask IoU; 0 where both are empty."""
+    """Mask IoU; 1 where both are empty, as DAVIS has it."""
     found, wanted = logits > 0, inside > 0.5
-    return (found & wanted).sum(2) / (found | wanted).sum(2).clamp(min=1)
+    both, either = (found & wanted).sum(2), (found | wanted).sum(2)
+    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
