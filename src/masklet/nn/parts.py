@@ -44,13 +44,16 @@ def strangers(soft: Map, before: Map, scattered: float) -> Mask:
         before: where the object was, carried here, 0 to 1; the main part is the one that is likeliest and was there.
         scattered: as far apart as the object's parts were where it was given (`scatter`).
     """
-    away = np.zeros(soft.shape, bool)
-    near = window(soft > 0.5, 0)
-    away[near] = _strangers(soft[near], before[near], scattered)
+    inside = soft > 0.5
+    away = np.zeros_like(inside)
+    if inside.any():
+        box = window(inside, 0)
+        away[box] = _strangers(soft[box], before[box], scattered)
     return away
 
 
 def _strangers(soft: Map, before: Map, scattered: float) -> Mask:
+    """The same in the box of a mask."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats((soft > 0.5).view(np.uint8), connectivity=8)
     if count <= 2:
         return np.zeros(soft.shape, bool)
