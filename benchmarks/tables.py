@@ -2,7 +2,7 @@
 
     python benchmarks/tables.py segmenter          # once: a small Mask2Former that all rows start from
     python benchmarks/tables.py rocovis            # RoCoVIS, Table 2
-    python benchmarks/tables.py dvis               # DVIS, Tables 5 to 7
+    python benchmarks/tables.py dvis               # DVIS, Tables 5 to 8 and II
     python benchmarks/tables.py page               # docs/tables.md from what was measured
 
 Every run resumes where it was left. The world: three kinds of shapes, two to four a clip, half of them look-alikes of
@@ -105,10 +105,15 @@ def slots(row: str) -> Callable[[Path, int], Task]:
     return task
 
 
-def tracker(start: Path, seed: int, **settings: Any) -> Task:
-    """DVIS's tracker over the frozen segmenter."""
+def tracker(**settings: Any) -> Callable[[Path, int], Task]:
+    """DVIS's tracker over the frozen segmenter; unless said otherwise of three blocks."""
+    return lambda start, seed: tracking(start, seed, TrackerSettings(**({**widths(), "layers": 3} | settings)))
+
+
+def tracking(start: Path, seed: int, settings: TrackerSettings) -> Task:
+    """The training of a tracker."""
     torch.manual_seed(seed)
-    net = ReferringTracker(TrackerSettings(**widths(), layers=3, **settings))
+    net = ReferringTracker(settings)
     below = load_mask2former(start, torch.device("cpu"), shortest=SIZE[0])
     begin_as_minvis(net, below.net)
     losses = LossSettings(points=points_for(SIZE))
@@ -160,11 +165,15 @@ def as_dvis(start: Path, weights: Path) -> Any:
     return dvis.dvis(below, load_tracker(weights)[0].requires_grad_(False), dvis.Settings(top=10))
 
 
-def as_dvis_offline(start: Path, weights: Path) -> Any:
-    """DVIS offline."""
-    below = load_mask2former(start, torch.device("cpu"), shortest=SIZE[0])
-    heads = [load(weights)[0].requires_grad_(False) for load in (load_tracker, load_refiner)]
-    return dvis.DvisRefined(below, *heads, dvis.Settings(top=10))
+def as_refined(clip: int | None = None) -> Callable[[Path, Path], Any]:
+    """DVIS offline, or semi-online in clips."""
+
+    def made(start: Path, weights: Path) -> Any:
+        below = load_mask2former(start, torch.device("cpu"), shortest=SIZE[0])
+        heads = [load(weights)[0].requires_grad_(False) for load in (load_tracker, load_refiner)]
+        return dvis.DvisRefined(below, *heads, dvis.Settings(top=10, clip=clip))
+
+    return made
 
 
 @dataclass(frozen=True)
@@ -175,6 +184,7 @@ class Row:
     task: Callable[[Path, int], Task] | None  # None: nothing, it is the segmenter that all rows start from
     system: Callable[[Path, Path], Any]
     slow: str = ""  # how the names of parameters begin that learn at a tenth of the rate
+    trained: str = ""  # the row whose training it shares
 
 
 TABLES: Mapping[str, Mapping[str, Row]] = {
@@ -187,18 +197,25 @@ TABLES: Mapping[str, Mapping[str, Row]] = {
     },
     "dvis": {
         "minvis": Row("MinVIS", None, as_minvis),
-        "tracker": Row("referring tracker", tracker, as_dvis),
-        "refiner": Row("+ temporal refiner", refiner, as_dvis_offline),
-        "previous": Row("initial value: last outputs", lambda s, n: tracker(s, n, initial="previous"), as_dvis),
-        "zero": Row("initial value: zero", lambda s, n: tracker(s, n, initial="zero"), as_dvis),
-        "standard": Row("standard cross-attention", lambda s, n: tracker(s, n, attention="standard"), as_dvis),
+        "tracker": Row("referring tracker", tracker(), as_dvis),
+        "refiner": Row("+ temporal refiner", refiner, as_refined()),
+        "previous": Row("initial value: last outputs", tracker(initial="previous"), as_dvis),
+        "zero": Row("initial value: zero", tracker(initial="zero"), as_dvis),
+        "standard": Row("standard cross-attention", tracker(attention="standard"), as_dvis),
+        "1 block": Row("tracker of one block", tracker(layers=1), as_dvis),
+        "6 blocks": Row("tracker of six blocks", tracker(layers=6), as_dvis),
+        "clip 1": Row("refined frame by frame", refiner, as_refined(1), trained="refiner"),
+        "clip 5": Row("refined in clips of 5", refiner, as_refined(5), trained="refiner"),
+        "clip 10": Row("refined in clips of 10", refiner, as_refined(10), trained="refiner"),
     },
 }
 
 
 def measured(table: str, row: str, seed: int, start: Path, truths: Sequence[Truth]) -> dict[str, float]:
     """Trains a row and measures it."""
-    at, out = TABLES[table][row], OUT / table / f"{row}-{seed}"
+    at = TABLES[table][row]
+    row = at.trained or row
+    out = OUT / table / f"{row}-{seed}"
     if at.task is None:
         out.mkdir(parents=True, exist_ok=True)
         return scores(at.system(start, start), truths, out)

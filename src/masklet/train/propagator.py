@@ -26,7 +26,18 @@ from masklet.train.losses import dice_loss
 
 TRIES = 20  # clips without an object that could be asked for, after which one is drawn anew
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss (Lin et al. 2017)
+EPSILON = 1e-5  # keeps logarithms of predicted IoU finite
 JITTER = 0.1  # of a box's sides: how far its corners are off (SAM 2, appendix D)
+
+
+def absolute_error(said: Float[Tensor, "n k"], true: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """What a wrong predicted IoU costs in SAM 2. It is least at the median: what is 1 in a third of the cases is 0."""
+    return (said - true).abs()
+
+
+def cross_entropy(said: Float[Tensor, "n k"], true: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+    """The same, least at the mean, whose logarithm is what SAM2Long's pathways add."""
+    return -(true * (said + EPSILON).log() + (1 - true) * (1 - said + EPSILON).log())
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class Asking:
     presence: float = 1.0
     others: float = 0.0  # share of its mask losses that a hypothesis other than the best has; SAM 2: none
     absent: float = 0.0  # share of its loss that predicted IoU has where the object is not seen; SAM 2: none
+    wrong: Callable[[Tensor, Tensor], Tensor] = absolute_error  # of predicted IoU
 
 
 Mislead = Callable[[Any, Any, Any, Prediction, Clip, np.random.Generator], Any]
@@ -227,7 +239,7 @@ def belief_losses(belief: Prediction, truth: Bool[Tensor, "n h w"], at: Asking) 
     dice = at.dice * dice_loss(logits.flatten(0, 1), inside.flatten(0, 1)).view(n, k)
     share = torch.full_like(focal, at.others).scatter(1, (focal + dice).detach().argmin(1, keepdim=True), 1.0)
     used = torch.where(belief.presence[:, :, None] > 0, logits, ABSENT)
-    wrong = (belief.quality - overlap(used, inside)).abs().mean(1)
+    wrong = at.wrong(belief.quality, overlap(used, inside)).mean(1)
     told = seen + at.absent * (1 - seen)
     there = seen.sum().clamp(min=1)
     return {
