@@ -218,18 +218,6 @@ STAGES = (
         clips=3,
         made_up=0.25,
     ),
-    Stage(
-        "judged",
-        1000,
-        4e-4,
-        256,
-        (3, 3, 1.5, 0.6, 0.5),
-        asking=replace(ASKING, frames=6),
-        start="exact/weights.safetensors",
-        clips=2,
-        made_up=0.3,
-        level="heavy",
-    ),
 )
 
 

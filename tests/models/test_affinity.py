@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -169,6 +170,31 @@ def test_two_objects_share_no_pixel(model):
     for belief in beliefs:
         assert not belief.masks(SIZE).all(0).any()
     assert iou(beliefs[-1].masks(SIZE)[1], disc(b[-1])) > 0.8
+
+
+def test_hypotheses_of_an_object_do_not_contend_and_count_as_one(model):
+    a: Places = [(32, 22), (32, 22), None, None, (32, 30)]
+    b: Places = [(32, 74), (32, 72), (32, 70), (32, 66), (32, 62)]
+    frames = encode(model, a, b)
+    memory = started(model, frames[0], {1: disc((32, 22)), 2: disc((32, 74))})
+    thrice = model.branch(memory, {1: 1, 11: 1, 12: 1, 2: 2, 21: 2})
+    for now in frames[1:]:
+        alone, several = model.predict(memory, now), model.predict(thrice, now)
+        for row, origin in enumerate((0, 0, 0, 1, 1)):
+            torch.testing.assert_close(several.logits[row], alone.logits[origin], atol=1e-3, rtol=0)
+        memory, thrice = model.commit(memory, now, alone), model.commit(thrice, now, several)
+    assert iou(several.masks(SIZE)[2], disc((32, 30))) > 0.7
+
+
+def test_a_wrong_hypothesis_of_an_object_does_not_keep_another_from_it(model):
+    frames = encode(model, [(32, 22), (32, 22), (32, 22)])
+    memory = model.branch(started(model, frames[0], {1: disc((32, 22))}), {1: 1, 2: 1})
+    belief = model.predict(memory, frames[1])
+    away = belief.logits.clone()
+    away[1] = torch.where(belief.logits[1].roll(40, dims=1) > 0, 4.0, -4.0)
+    memory = model.commit(memory, frames[1], replace(belief, logits=away))
+    alone = model.predict(model.branch(memory, {1: 1}), frames[2])
+    torch.testing.assert_close(model.predict(memory, frames[2]).logits[0], alone.logits[0], atol=1e-3, rtol=0)
 
 
 def twins(model: Affinity, *places: Places) -> list[Features]:

@@ -21,7 +21,7 @@ from masklet.core.instances import Box, Clicks, Detections, Point, Prediction, P
 from masklet.core.protocols import Propagator
 from masklet.models.encoder import Encoder
 from masklet.models.nano import NanoSettings, nano_network, read_nano, save_nano
-from masklet.models.nano_propagator import Nano, NanoMemory, clicked_guess, load_nano
+from masklet.models.nano_propagator import Nano, NanoMemory, clicked_guess, load_nano, weighed
 from masklet.models.sam2_memory import Policy, ReliableFrames
 from masklet.systems.deva import Deva
 from masklet.systems.deva import Settings as DevaSettings
@@ -115,6 +115,32 @@ def test_three_hypotheses_differ() -> None:
     _, (belief, *_) = tracked(nano(), {1: disc(0)})
     assert not torch.equal(belief.logits[0, 0], belief.logits[0, 1])
     assert len(set(belief.quality[0].tolist())) == 3
+
+
+def test_an_answer_without_a_pixel_is_worth_what_absence_is_likely() -> None:
+    logits = torch.full((3, 2, 4, 4), -2.0)
+    logits[0, 0, 1, 1] = logits[1, :, 2, 2] = 2.0
+    score = torch.tensor([1.0, 1.0, 3.0])[:, None].expand(-1, 2)
+    said = weighed(Prediction((1, 2, 3), logits, torch.full((3, 2), 0.6), score))
+    gone = 1 / (1 + np.exp([1.0, 3.0]))
+    assert said.quality.flatten().tolist() == pytest.approx([0.6, gone[0], 0.6, 0.6, gone[1], gone[1]])
+    assert said.presence[:, 0].tolist() == [1, 1, -3]
+    assert said.logits is logits
+
+
+class Blind(Nano):
+    """A decoder that sees nothing and is sure of it."""
+
+    def _decoded(self, *asked: Any, several: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        logits, quality, presence, pointers = super()._decoded(*asked, several=several)
+        return torch.full_like(logits, -99.0), quality, presence.abs() + 0.5, pointers
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_an_object_without_a_pixel_is_absent_in_use_and_not_in_training(gradients: bool) -> None:
+    _, (belief, *_) = tracked(Blind(network(), encoder(), gradients=gradients), {1: disc(0)}, frames=2)
+    assert not bool((belief.logits > 0).any())
+    assert bool((belief.presence > 0).all()) == gradients
 
 
 def test_what_was_remembered_changes_the_answer_beyond_the_guess() -> None:

@@ -118,14 +118,14 @@ def test_a_mask_follows_the_picture():
 def test_of_two_rivals_one_at_most_wins_a_pixel(seed):
     draw = torch.Generator().manual_seed(seed)
     logits, claims = torch.randn(2, 3, 4, 4, generator=draw) * 3
-    rivals = ~torch.eye(3, dtype=torch.bool)
+    rivals = 1 - torch.eye(3)
     assert ((exclusive(logits, claims, rivals) > 0).sum(0) <= 1).all()
-    nobody = torch.zeros(3, 3, dtype=torch.bool)
+    nobody = torch.zeros(3, 3)
     assert exclusive(logits, claims, nobody).equal(logits)
 
 
 def test_a_claim_decides_between_rivals():
-    logits, rivals = torch.full((2, 1, 1), 3.0), ~torch.eye(2, dtype=torch.bool)
+    logits, rivals = torch.full((2, 1, 1), 3.0), 1 - torch.eye(2)
     claims = torch.tensor([0.0, -2.0])[:, None, None]
     won = exclusive(logits, claims, rivals).flatten()
     assert won[0] > 0 > won[1]

@@ -117,7 +117,8 @@ class Affinity:
         asked = torch.where(lost, self.again, self.present)
         rows = (~lost | (looks.amax((1, 2)) > asked)).nonzero()[:, 0]  # the others cannot be found
         if len(rows):
-            found = self._outlines(view, known[rows], looks[rows], there[rows], memory.soft[rows])
+            rivals = _rivals(memory.soft[rows] > 0.5, memory.anchor.moment[rows], self.nested)
+            found = self._outlines(view, known[rows], looks[rows], there[rows], rivals)
             logits[rows] = together(found, there[rows], memory.scattered[rows])
         alike = _alikeness(logits, looks)
         quality = (_crispness(logits) * alike.clamp(0, 1)).sqrt()
@@ -129,14 +130,13 @@ class Affinity:
         known: Moments,
         looks: Float[Tensor, "n y x"],
         there: Float[Tensor, "n h w"],
-        before: Float16[Tensor, "n h w"],
+        rivals: Float[Tensor, "n n"],
     ) -> Float[Tensor, "n h w"]:
         """Log odds from appearance, carried masks and colour, contended between rivals, outlined."""
         moved = [_blurred(p) for p in there]
         evidence = self.appearance * resize(looks, (there.shape[1], there.shape[2]))
         evidence += torch.stack([self._motion(p, odds) for p, odds in zip(there, moved, strict=True)])
         evidence += colour_odds(view.bins, known, self.colour)
-        rivals = ~_nested(before > 0.5, self.nested)
         claims = self.claim * torch.stack([_claim(p, odds) for p, odds in zip(there, moved, strict=True)])
         evidence = exclusive(evidence, claims, rivals)
         logits = log_odds(self._outlined(view.features, evidence.sigmoid()), SURE)
@@ -378,6 +378,14 @@ def _alikeness(logits: Float[Tensor, "n h w"], looks: Float[Tensor, "n y x"]) ->
     inside = _cells((logits > 0).float())
     area = inside.sum((1, 2))
     return torch.where(area > 0, (inside * looks).sum((1, 2)) / area.clamp(min=1e-3), -1.0)
+
+
+def _rivals(masks: Bool[Tensor, "n h w"], anchors: Float[Tensor, "n d"], nested: float) -> Float[Tensor, "n n"]:
+    """How much each object's pixels are contended by each other. What shares an anchor are hypotheses of one object:
+    they do not contend with each other, and with others no more than one.
+    """
+    same = (anchors[:, None] == anchors).all(2)
+    return (~_nested(masks, nested) & ~same) / same.sum(0)
 
 
 def _nested(masks: Bool[Tensor, "n h w"], share: float) -> Bool[Tensor, "n n"]:

@@ -109,7 +109,8 @@ class Nano(Sam2):
         scattered = torch.tensor([apart.get(id, 0.0) for id in ids])
         before = torch.stack([guesses[id].sigmoid().cpu() for id in ids])
         parted = [together(of, before, scattered) for of in belief.logits.unbind(1)]
-        return replace(belief, logits=torch.stack(parted, 1))
+        belief = replace(belief, logits=torch.stack(parted, 1))
+        return belief if self.gradients else weighed(belief)
 
     @inferred
     def commit(  # type: ignore[override]  # of its own memories and features alone
@@ -198,6 +199,16 @@ class Nano(Sam2):
         guess = clicked_guess(Clicks.of(prompt), bank.logits, features.seen).to(self.device, self.dtype)
         answer = self._corrected(features, guess, conditioned, self._asked(points, labels)[0], several=len(labels) < 2)
         return self._prediction((id,), [answer]).best
+
+
+def weighed(belief: Prediction) -> Prediction:
+    """The belief in which a hypothesis without a pixel says that its object is not there: predicted IoU, which is
+    trained on masks alone, is then how likely that is by the object score, and an object of nothing else is absent.
+    """
+    none = ~(belief.logits > 0).flatten(2).any(2)
+    quality = torch.where(none, (-belief.presence).sigmoid(), belief.quality)
+    absent = none.all(1, keepdim=True)
+    return replace(belief, quality=quality, presence=torch.where(absent, -belief.presence.abs(), belief.presence))
 
 
 def clicked_guess(clicks: Clicks, before: Float[Tensor, "y x"] | None, features: Features) -> Float[Tensor, "h w"]:

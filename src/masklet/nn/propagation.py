@@ -159,11 +159,11 @@ def log_odds(p: Float[Tensor, "..."], sure: float) -> Float[Tensor, "..."]:
 
 
 def exclusive(
-    logits: Float[Tensor, "n h w"], claims: Float[Tensor, "n h w"], rivals: Bool[Tensor, "n n"]
+    logits: Float[Tensor, "n h w"], claims: Float[Tensor, "n h w"], rivals: Float[Tensor, "n n"]
 ) -> Float[Tensor, "n h w"]:
-    """Log odds of each object against the background and its rivals together; claims (log odds too) count between
-    rivals alone. Of two rivals at most one is above 0 at any pixel.
+    """Log odds of each object against the background and its rivals together, each as often as `rivals` says; claims
+    (log odds too) count between rivals alone. Of two rivals that count once at most one is above 0 at any pixel.
     """
     odds = (logits + claims).exp().flatten(1)
-    against = (rivals.float() @ odds).log().view_as(logits) - claims  # -inf where an object has no rival
+    against = (rivals @ odds).log().view_as(logits) - claims  # -inf where an object has no rival
     return logits - nnf.softplus(against)

@@ -21,15 +21,13 @@ from masklet.models.nano_propagator import Nano, NanoFeatures, NanoMemory
 from masklet.train.clips import Clip, ClipSource
 from masklet.train.mixed import Mixed
 from masklet.train.pasting import MovingStills, PastingSettings
-from masklet.train.propagator import Asking, PropagatorTask, cross_entropy
+from masklet.train.propagator import Asking, PropagatorTask
 from masklet.train.stills import Stills
 
 WIDE = 16 / 9  # long by short side of most videos
 LIVELY = PastingSettings(light=0.3, speed=0.1, camera=0.05, bend=0.08)
 CROWDED = replace(LIVELY, objects=(2, 5), lookalikes=0.5, crowding=0.85)
-# With no share for the others the best is not told from the rest; with none for what is absent, a pathway that rightly
-# says so loses to one that takes another object.
-ASKING = Asking(boxes=0.1, clicks=0.05, others=0.3, absent=1.0, wrong=cross_entropy)
+ASKING = Asking(boxes=0.1, clicks=0.05, others=0.3)  # with no share for the others the best is not told from the rest
 
 
 @dataclass(frozen=True)

@@ -26,18 +26,7 @@ from masklet.train.losses import dice_loss
 
 TRIES = 20  # clips without an object that could be asked for, after which one is drawn anew
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss (Lin et al. 2017)
-EPSILON = 1e-5  # keeps logarithms of predicted IoU finite
 JITTER = 0.1  # of a box's sides: how far its corners are off (SAM 2, appendix D)
-
-
-def absolute_error(said: Float[Tensor, "n k"], true: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-    """What a wrong predicted IoU costs in SAM 2. It is least at the median: what is 1 in a third of the cases is 0."""
-    return (said - true).abs()
-
-
-def cross_entropy(said: Float[Tensor, "n k"], true: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-    """The same, least at the mean, whose logarithm is what SAM2Long's pathways add."""
-    return -(true * (said + EPSILON).log() + (1 - true) * (1 - said + EPSILON).log())
 
 
 @dataclass(frozen=True)
@@ -54,8 +43,6 @@ class Asking:
     quality: float = 1.0
     presence: float = 1.0
     others: float = 0.0  # share of its mask losses that a hypothesis other than the best has; SAM 2: none
-    absent: float = 0.0  # share of its loss that predicted IoU has where the object is not seen; SAM 2: none
-    wrong: Callable[[Tensor, Tensor], Tensor] = absolute_error  # of predicted IoU
 
 
 Mislead = Callable[[Any, Any, Any, Prediction, Clip, np.random.Generator], Any]
@@ -228,8 +215,7 @@ def as_used(belief: Prediction) -> Prediction:
 def belief_losses(belief: Prediction, truth: Bool[Tensor, "n h w"], at: Asking) -> dict[str, Float[Tensor, ""]]:
     """SAM 2's, of one frame: masks cost what the best hypothesis does, and count only where the object is seen.
 
-    The best is that of the least loss. Predicted IoU is told of all hypotheses as they are used: 1 where an object
-    that is not seen is judged absent, so that it says what a pathway of SAM2Long is worth there, too.
+    The best is that of the least loss. Predicted IoU is told of all hypotheses as they are used.
     """
     n, k = belief.quality.shape
     seen = truth.flatten(1).any(1).float()
@@ -239,13 +225,12 @@ def belief_losses(belief: Prediction, truth: Bool[Tensor, "n h w"], at: Asking) 
     dice = at.dice * dice_loss(logits.flatten(0, 1), inside.flatten(0, 1)).view(n, k)
     share = torch.full_like(focal, at.others).scatter(1, (focal + dice).detach().argmin(1, keepdim=True), 1.0)
     used = torch.where(belief.presence[:, :, None] > 0, logits, ABSENT)
-    wrong = at.wrong(belief.quality, overlap(used, inside)).mean(1)
-    told = seen + at.absent * (1 - seen)
+    wrong = (belief.quality - overlap(used, inside)).abs().mean(1)
     there = seen.sum().clamp(min=1)
     return {
         "focal": ((focal * share).sum(1) * seen).sum() / there,
         "dice": ((dice * share).sum(1) * seen).sum() / there,
-        "quality": at.quality * (wrong * told).sum() / told.sum().clamp(min=1),
+        "quality": at.quality * (wrong * seen).sum() / there,
         "presence": at.presence * nnf.binary_cross_entropy_with_logits(belief.presence[:, 0], seen),
     }
 
@@ -261,7 +246,6 @@ def focal_loss(logits: Float[Tensor, "n k p"], inside: Float[Tensor, "n k p"]) -
 
 @torch.no_grad()
 def overlap(logits: Float[Tensor, "n k p"], inside: Float[Tensor, "n k p"]) -> Float[Tensor, "n k"]:
-    """Mask IoU; 1 where both are empty, as DAVIS has it."""
+    """Mask IoU; 0 where both are empty."""
     found, wanted = logits > 0, inside > 0.5
-    both, either = (found & wanted).sum(2), (found | wanted).sum(2)
-    return torch.where(either > 0, both / either.clamp(min=1), 1.0)
+    return (found & wanted).sum(2) / (found | wanted).sum(2).clamp(min=1)
