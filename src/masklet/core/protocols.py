@@ -73,7 +73,9 @@ class Propagator(Protocol[F, M]):
         ...
 
     def branch(self, memory: M, origins: Mapping[int, int]) -> M:
-        """The memory of the objects {new id: old id} alone; one old id may live on under several new ones."""
+        """The memory of the objects {new id: old id} alone. One old id may live on under several new ones: hypotheses
+        of one object, which do not contend with each other.
+        """
         ...
 
 
