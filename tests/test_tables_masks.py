@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import tables_masks as bench  # noqa: E402
+from tables import TABLES as TRAINED  # noqa: E402
 from tables_masks_clips import (  # noqa: E402
     OBJECT,
     Answer,
@@ -120,6 +121,12 @@ def test_rows_are_shown_and_compared_with_rows() -> None:
         assert {row.against for row in table.rows.values()} - {""} <= set(table.rows)
         for row in table.rows.values():
             assert row.run or row.figures.startswith("not run")
+
+
+def test_rows_that_share_a_training_name_the_row_that_trains() -> None:
+    for rows in TRAINED.values():
+        for row in rows.values():
+            assert not row.trained or rows[row.trained].task is row.task
 
 
 def test_a_threshold_keeps_its_distance_from_the_default() -> None:
