@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from elsewhere import GPU, Elsewhere, WithGpu
+from elsewhere import GPU, Elsewhere, WithGpu, attention
 from torch import Tensor
 
 from masklet.models.nano import NanoSettings, nano_config
@@ -72,10 +72,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", attention)
     with WithGpu(), torch.no_grad():
         yield
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, *_: object, **__: object) -> Tensor:
-    return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v
 
 
 @pytest.mark.parametrize("kind", KINDS)

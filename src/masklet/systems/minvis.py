@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -38,7 +39,7 @@ class QueryMatching:
         """One frame (t = 1). The first frame's slots are the tracks."""
         queries = slots.queries[0]
         order = aligned(memory.queries if memory else queries, queries)
-        tracked = TrackedSlots(queries, slots.class_logits[0], order.new_tensor(range(len(queries))))
+        tracked = TrackedSlots(queries, slots.class_logits[0], torch.arange(len(queries), device=order.device))
         tracked = TrackedSlots(queries[order], slots.class_logits[0, order], order) if memory else tracked
         return tracked, LastFrame(tracked.queries)
 

@@ -1,0 +1,154 @@
+"""Inference where the weights are on a GPU, from frames to masklets, as far as that can be told here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from elsewhere import GPU, WithGpu, attention
+from models.test_edgetam import network as edgetam_network
+from models.test_everything import saved_sam2, small_sam2
+from models.test_mask2former import network as mask2former_network
+from models.test_text import bert_words, clip_letters, small_dino, small_owl
+from models.test_xmem import weights as xmem_weights
+from safetensors.torch import save_file
+from test_queries import folder  # noqa: F401
+
+import masklet
+from masklet.api import silent
+from masklet.core.frames import Frame
+from masklet.models.edgetam import EdgeTam
+from masklet.models.mask2former import Mask2Former
+from masklet.models.masker import EverythingSegmenter, Masker, TextSegmenter
+from masklet.models.sam2 import Sam2
+from masklet.models.text import Detector, GroundingDino, Owlv2
+from masklet.systems.track import Track
+
+CPU = torch.device("cpu")
+CLIP = np.random.default_rng(0).integers(0, 256, (3, 40, 64, 3), np.uint8)
+FRAMES = [Frame(t, image, t / 10) for t, image in enumerate(CLIP)]
+MASKS = {1: np.eye(40, 64) > 0, 2: np.ones((40, 64), bool)}
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
+    """A GPU that is not there."""
+    for name in ("tensor", "as_tensor"):
+        monkeypatch.setattr(torch, name, moved(getattr(torch, name)))
+    monkeypatch.setattr(torch, "autocast", lambda *how, **more: nullcontext())
+    for module in ("parts", "queries"):
+        monkeypatch.setattr(f"masklet.{module}.found_device", lambda name: GPU)
+    monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", attention)
+    with WithGpu():
+        yield GPU
+
+
+def moved(made: Any) -> Any:
+    """A function that makes tensors without being told of the device."""
+    return lambda *of, device="cpu", **how: made(*of, **how).to(device)
+
+
+@pytest.fixture
+def half(monkeypatch: pytest.MonkeyPatch) -> torch.device:
+    """Autocast where it is on a GPU, as a CPU has it: its list of what stays in float32 is nearly that of a GPU."""
+    monkeypatch.setattr("masklet.models.slot_model.OnFrames._mixed", bfloat16)
+    monkeypatch.setattr("masklet.models.xmem.Xmem._half", bfloat16)
+    monkeypatch.setattr("masklet.nn.memory_attention.averages", lambda q, k, v: (q @ k.mT).softmax(-1) @ v)  # CPUs only
+    for kind in (Sam2, Mask2Former):
+        monkeypatch.setattr(kind, "half", property(lambda self: True, lambda self, value: None), raising=False)
+    return CPU
+
+
+def bfloat16(self: Any) -> Any:
+    return torch.autocast("cpu", torch.bfloat16)
+
+
+@pytest.fixture(params=["gpu", "half"])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """What a GPU changes: the device, and the precision."""
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+
+
+def on(device: torch.device, net: Any) -> Any:
+    """A copy of a network."""
+    return deepcopy(net).to(device)
+
+
+# -- systems
+
+
+@pytest.mark.parametrize(
+    ("system", "files"),
+    [("minvis", "small"), ("dvis", "small+heads"), ("dvis-offline", "small+heads"), ("rocovis", "rocovis")],
+)
+@pytest.mark.usefixtures("device")
+def test_systems_of_queries(system: str, files: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.chdir(folder)
+    segmenter = "+".join(f"{name}.safetensors" for name in files.split("+"))
+    assert masklet.segment(CLIP, system=system, segmenter=segmenter, window=2).masklets
+
+
+@pytest.mark.parametrize("tree", ["", "sam2long:"])
+@pytest.mark.usefixtures("device")
+def test_sam2_from_masks_and_boxes(tree: str, tmp_path: Path) -> None:
+    name = str(saved_sam2(tmp_path / "net"))
+    found = masklet.track(CLIP, {0: MASKS, 1: {3: masklet.Box(4, 4, 20, 20)}}, propagator=f"{tree}{name}")
+    assert [m.id for m in found.masklets] == [1, 2, 3]
+
+
+def test_edgetam_from_masks(device: torch.device) -> None:
+    prompts = {0: {id: torch.from_numpy(mask) for id, mask in MASKS.items()}}
+    with masklet.api.opened(CLIP) as video:
+        found = Track(EdgeTam(on(device, edgetam_network())), prompts).run(video, silent)
+    assert [m.id for m in found.masklets] == [1, 2]
+
+
+@pytest.mark.usefixtures("device")
+def test_devas_network(tmp_path: Path) -> None:
+    save_file(xmem_weights(), file := tmp_path / "deva.safetensors")
+    found = masklet.track(CLIP, {0: MASKS}, propagator=f"deva:{file}")
+    assert [m.id for m in found.masklets] == [1, 2]
+
+
+# -- segmenters
+
+
+def test_detections_of_a_mask2former(device: torch.device) -> None:
+    plain, found = (
+        Mask2Former(net, shortest=48, threshold=0.0).segment(None, FRAMES, [])[0]
+        for net in (mask2former_network(), on(device, mask2former_network()))
+    )
+    for one, other in zip(found, plain, strict=True):
+        assert one.masks.device == one.scores.device == CPU
+        assert torch.allclose(one.scores.sort().values, other.scores.sort().values, atol=0.01)
+
+
+def test_everything(device: torch.device) -> None:
+    finder = EverythingSegmenter(Masker(Sam2(on(device, small_sam2()))), 3, quality=-9.0, stability=0.0)
+    found, _ = finder.segment(None, FRAMES[:1], [])
+    assert len(found[0])
+
+
+def dino(device: torch.device) -> Detector[Any]:
+    return GroundingDino(on(device, small_dino()), bert_words(), box_threshold=0.0, text_threshold=0.0)
+
+
+def owl(device: torch.device) -> Detector[Any]:
+    from transformers import AutoTokenizer
+
+    words = AutoTokenizer.from_pretrained(clip_letters.__wrapped__(Path("letters")))
+    return Owlv2(on(device, small_owl()), words, threshold=0.0)
+
+
+@pytest.mark.parametrize("detector", [dino, owl])
+def test_what_is_named(detector: Any, device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    finder = TextSegmenter(detector(device), Masker(Sam2(on(device, small_sam2()))), ("dog", "red car"))
+    found, _ = finder.segment(None, FRAMES[:1], [])
+    assert len(found[0])
