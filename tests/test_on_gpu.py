@@ -31,6 +31,7 @@ from masklet.models.text import Detector, GroundingDino, Owlv2
 from masklet.systems.track import Track
 
 CPU = torch.device("cpu")
+CPU = torch.device("cpu")
 CLIP = np.random.default_rng(0).integers(0, 256, (3, 40, 64, 3), np.uint8)
 FRAMES = [Frame(t, image, t / 10) for t, image in enumerate(CLIP)]
 MASKS = {1: np.eye(40, 64) > 0, 2: np.ones((40, 64), bool)}
@@ -59,7 +60,6 @@ def half(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """Autocast where it is on a GPU, as a CPU has it: its list of what stays in float32 is nearly that of a GPU."""
     monkeypatch.setattr("masklet.models.slot_model.OnFrames._mixed", bfloat16)
     monkeypatch.setattr("masklet.models.xmem.Xmem._half", bfloat16)
-    monkeypatch.setattr("masklet.nn.memory_attention.averages", lambda q, k, v: (q @ k.mT).softmax(-1) @ v)  # CPUs only
     for kind in (Sam2, Mask2Former):
         monkeypatch.setattr(kind, "half", property(lambda self: True, lambda self, value: None), raising=False)
     return CPU

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from masklet.nn.dense_head import DEEP, REACH, STRIDES, Cells, DenseHead, DenseSettings, places
+from masklet.nn.dense_head import AT_ONCE, DEEP, REACH, STRIDES, Cells, DenseHead, DenseSettings, places
 
 SIZE = (64, 96)
 SETTINGS = DenseSettings(width=32, wide=32, hidden=16)
@@ -79,6 +79,13 @@ def test_a_cells_mask_is_the_small_network_that_it_tells(n: int) -> None:
     made = head().masks(cells, 1, torch.tensor([3, n]))
     assert (made[1] - by_hand(cells, 1, n)).abs().max() < 1e-4
     assert (made[1] - made[0]).abs().max() > 0.01
+
+
+def test_many_masks_are_those_of_their_cells_in_their_order() -> None:
+    cells, chosen = answered(), torch.randperm(128, generator=torch.Generator().manual_seed(0))[: 2 * AT_ONCE + 3]
+    made = head().masks(cells, 1, chosen)
+    for n in (0, AT_ONCE - 1, AT_ONCE, 2 * AT_ONCE + 2):
+        assert (made[n] - by_hand(cells, 1, int(chosen[n]))).abs().max() < 1e-3
 
 
 def test_pictures_of_a_batch_do_not_see_each_other() -> None:

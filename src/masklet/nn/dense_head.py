@@ -25,6 +25,7 @@ DEEPER = 96, 320  # channels of the encoder's deeper maps, at strides 16 and 32
 SPREAD = 0.5, 0.2  # deviations of their values
 DROPPED = 0.3  # share of what names are told from, in training: few pictures have each name
 GROUP = 16  # channels that are normalised together
+AT_ONCE = 8  # masks that are drawn side by side: what lies between two layers stays in the cache
 
 
 @dataclass(frozen=True)
@@ -173,19 +174,9 @@ class DenseHead(nn.Module):
     def masks(self, cells: Cells, b: int, chosen: Int64[Tensor, " n"]) -> Float[Tensor, "n h4 w4"]:
         """Mask logits of some cells of one picture, at stride 4 (CondInst 3.1)."""
         h, w = cells.masks.shape[2:]
-        first, second, third = torch.split(cells.kernels[b, chosen], list(WEIGHTS), 1)
-        n, reach = len(chosen), cells.stride[chosen] * REACH
-        kernel, bias = torch.split(first, [(DEEP + 2) * DEEP, DEEP], 1)
-        by_feature, by_place = torch.split(kernel.view(n, DEEP, DEEP + 2), [DEEP, 2], 2)
-        by_place = by_place / reach[:, None, None]
-        bias = bias - (by_place @ cells.at[chosen, :, None])[..., 0]
         shared = torch.cat([cells.masks[b].flatten(1), corners(h, w, cells.masks.device)])
-        x = (torch.cat([by_feature, by_place], 2).flatten(0, 1) @ shared).view(n, DEEP, h * w)
-        x = nnf.relu(x + bias[..., None])
-        kernel, bias = torch.split(second, [DEEP * DEEP, DEEP], 1)
-        x = nnf.relu(torch.baddbmm(bias[..., None], kernel.view(n, DEEP, DEEP), x))
-        kernel, bias = torch.split(third, [DEEP, 1], 1)
-        return torch.baddbmm(bias[..., None], kernel.view(n, 1, DEEP), x).view(n, h, w)
+        drawn = torch.cat([drawn_of(shared, cells, b, some) for some in chosen.split(AT_ONCE)])
+        return drawn.view(-1, h, w)
 
     def names(
         self, cells: Cells, b: int, chosen: Int64[Tensor, " n"], masks: Float[Tensor, "n h4 w4"]
@@ -200,6 +191,22 @@ class DenseHead(nn.Module):
         known = torch.cat([cells.told[b, chosen], pooled, scene], 1)
         found: Float[Tensor, "n k"] = self.name(nnf.dropout(known, DROPPED, self.training))
         return found
+
+
+def drawn_of(shared: Float[Tensor, "e p"], cells: Cells, b: int, chosen: Int64[Tensor, " n"]) -> Float[Tensor, "n 1 p"]:
+    """Each cell's own network on the mask features and coordinates that all share."""
+    first, second, third = torch.split(cells.kernels[b, chosen], list(WEIGHTS), 1)
+    n, reach = len(chosen), cells.stride[chosen] * REACH
+    kernel, bias = torch.split(first, [(DEEP + 2) * DEEP, DEEP], 1)
+    by_feature, by_place = torch.split(kernel.view(n, DEEP, DEEP + 2), [DEEP, 2], 2)
+    by_place = by_place / reach[:, None, None]
+    bias = bias - (by_place @ cells.at[chosen, :, None])[..., 0]
+    x = (torch.cat([by_feature, by_place], 2).flatten(0, 1) @ shared).view(n, DEEP, shared.shape[1])
+    x = nnf.relu(x + bias[..., None])
+    kernel, bias = torch.split(second, [DEEP * DEEP, DEEP], 1)
+    x = nnf.relu(torch.baddbmm(bias[..., None], kernel.view(n, DEEP, DEEP), x))
+    kernel, bias = torch.split(third, [DEEP, 1], 1)
+    return torch.baddbmm(bias[..., None], kernel.view(n, 1, DEEP), x)
 
 
 def size_of(maps: Float[Tensor, "b c h w"]) -> tuple[int, int]:
