@@ -96,6 +96,13 @@ def test_more_objects_than_queries():
     assert len(cheapest(torch.rand(2, 3), torch.tensor([False, False])).queries) == 0
 
 
+def test_where_no_cost_can_be_told_the_others_are_still_matched():
+    """So that a step whose loss is not finite ends in the loop, which skips it, and not here."""
+    cost = torch.tensor([[0.0, 1.0], [torch.nan, 0.5], [torch.inf, torch.nan]])
+    assert as_dict(cheapest(cost, torch.ones(3, dtype=torch.bool))) == {0: 0, 1: 1}
+    assert len(cheapest(cost * torch.nan, torch.ones(3, dtype=torch.bool)).queries) == 2
+
+
 @given(SEEDS, st.integers(2, 5))
 def test_first_appearance_is_the_twins(seed, queries):
     logits, masks, targets = scene(seed, queries)

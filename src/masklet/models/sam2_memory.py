@@ -104,7 +104,7 @@ class RecentFrames:
     """SAM 2: the conditioning frames, the last 6 spatial memories and the pointers of the last 16 frames."""
 
     conditioning: int | None = None  # conditioning frames that are read; None: all that are held
-    pointers: int = POINTERS  # at most, and at most the frames in the video
+    pointers: int = POINTERS  # at most, and at most the frames in the video; 2 or more
 
     def read(self, bank: Bank) -> Reading:
         """By true distance; a conditioning frame that is not selected counts like any other frame."""
@@ -132,7 +132,7 @@ class ReliableFrames:
     """SAM2Long: frames in which the object was surely seen, and keys that say how surely (SAM2Long 3.3)."""
 
     quality: float = 0.3  # predicted mask IoU above which a frame is reliable; the official code's default: 0.1
-    pointers: int = POINTERS
+    pointers: int = POINTERS  # 2 or more
     weights: tuple[float, float] = (0.95, 1.05)  # factors of the keys, from the lowest to the highest object score
     prompt_score: float = 10.0  # what a conditioning frame's object score counts as
 

@@ -18,6 +18,8 @@ from torch import Tensor
 from masklet.train.clips import Clip
 from masklet.train.losses import LossSettings, Pairs, Rand, as_one_image, sampled
 
+HOPELESS = 1e9  # what counts as the cost where none could be told
+
 
 @dataclass(frozen=True)
 class Targets:
@@ -111,7 +113,8 @@ def cheapest(cost: Float[Tensor, "n g"], free: Bool[Tensor, " n"]) -> Pairs:
     tensor([1, 2])
     """
     rows = free.nonzero()[:, 0]
-    chosen, objects = linear_sum_assignment(cost[rows].double().cpu().numpy())
+    finite = cost[rows].double().nan_to_num(HOPELESS, HOPELESS)  # a loss that is not finite is the loop's to skip
+    chosen, objects = linear_sum_assignment(finite.cpu().numpy())
     on = cost.device
     return Pairs(rows[torch.from_numpy(chosen).to(on)], torch.from_numpy(objects).to(on))
 
