@@ -175,7 +175,7 @@ class DenseHead(nn.Module):
         """Mask logits of some cells of one picture, at stride 4 (CondInst 3.1)."""
         h, w = cells.masks.shape[2:]
         shared = torch.cat([cells.masks[b].flatten(1), corners(h, w, cells.masks.device)])
-        drawn = torch.cat([drawn_of(shared, cells, b, some) for some in chosen.split(AT_ONCE)])
+        drawn = torch.cat([drawn_of(shared, cells, b, some) for some in torch.split(chosen, AT_ONCE)])
         return drawn.view(-1, h, w)
 
     def names(
