@@ -178,35 +178,44 @@ def as_refined(clip: int | None = None) -> Callable[[Path, Path], Any]:
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: what is trained, and how it is run."""
+    """A row of a table: what is trained, how it is run, and what it is compared with."""
 
     told: str
     task: Callable[[Path, int], Task] | None  # None: nothing, it is the segmenter that all rows start from
     system: Callable[[Path, Path], Any]
+    against: str = ""  # the row whose difference the paper speaks of
+    paper: str = ""  # its sign, measure by measure; DVIS's figures could not be read: what it published is better
+    figures: str = ""  # the paper's AP^B, AP and AP^Pool
     slow: str = ""  # how the names of parameters begin that learn at a tenth of the rate
     trained: str = ""  # the row whose training it shares
 
 
+MEASURES = ("AP^B", "AP", "AP^Pool")
+GENVIS, ROCOVIS, BELOW = as_slots("genvis"), as_slots("rocovis"), "segmenter." + SLOW
 TABLES: Mapping[str, Mapping[str, Row]] = {
     "rocovis": {
-        "minvis": Row("MinVIS", longer, as_minvis, "net." + SLOW),
-        "queries": Row("queries propagated (GenVIS)", slots("queries"), as_slots("genvis")),
-        "direct": Row("+ direct query decoding", slots("direct"), as_slots("rocovis"), "segmenter." + SLOW),
-        "masks": Row("+ instance mask propagation", slots("masks"), as_slots("rocovis"), "segmenter." + SLOW),
-        "uvla++": Row("+ UVLA++", slots("uvla++"), as_slots("rocovis"), "segmenter." + SLOW),
+        "minvis": Row("MinVIS", longer, as_minvis, figures="34.1 / 49.6 / 49.3", slow="net." + SLOW),
+        "queries": Row("queries propagated (GenVIS)", slots("queries"), GENVIS, "minvis", "+++", "35.6 / 51.4 / 50.1"),
+        "direct": Row(
+            "+ direct query decoding", slots("direct"), ROCOVIS, "queries", "+++", "37.0 / 53.5 / 54.3", slow=BELOW
+        ),
+        "masks": Row(
+            "+ instance mask propagation", slots("masks"), ROCOVIS, "direct", "+--", "37.5 / 52.3 / 52.7", slow=BELOW
+        ),
+        "uvla++": Row("+ UVLA++", slots("uvla++"), ROCOVIS, "masks", "+++", "39.0 / 54.1 / 54.8", slow=BELOW),
     },
     "dvis": {
         "minvis": Row("MinVIS", None, as_minvis),
-        "tracker": Row("referring tracker", tracker(), as_dvis),
-        "refiner": Row("+ temporal refiner", refiner, as_refined()),
-        "previous": Row("initial value: last outputs", tracker(initial="previous"), as_dvis),
-        "zero": Row("initial value: zero", tracker(initial="zero"), as_dvis),
-        "standard": Row("standard cross-attention", tracker(attention="standard"), as_dvis),
-        "1 block": Row("tracker of one block", tracker(layers=1), as_dvis),
-        "6 blocks": Row("tracker of six blocks", tracker(layers=6), as_dvis),
-        "clip 1": Row("refined frame by frame", refiner, as_refined(1), trained="refiner"),
-        "clip 5": Row("refined in clips of 5", refiner, as_refined(5), trained="refiner"),
-        "clip 10": Row("refined in clips of 10", refiner, as_refined(10), trained="refiner"),
+        "tracker": Row("referring tracker", tracker(), as_dvis, "minvis", "+++"),
+        "refiner": Row("+ temporal refiner", refiner, as_refined(), "tracker", "+++"),
+        "previous": Row("initial value: last outputs", tracker(initial="previous"), as_dvis, "tracker", "---"),
+        "zero": Row("initial value: zero", tracker(initial="zero"), as_dvis, "tracker", "---"),
+        "standard": Row("standard cross-attention", tracker(attention="standard"), as_dvis, "tracker", "---"),
+        "1 block": Row("tracker of one block", tracker(layers=1), as_dvis, "tracker", "---"),
+        "6 blocks": Row("tracker of six blocks", tracker(layers=6), as_dvis, "tracker", "+++"),
+        "clip 1": Row("refined frame by frame", refiner, as_refined(1), "refiner", "---", trained="refiner"),
+        "clip 5": Row("refined in clips of 5", refiner, as_refined(5), "refiner", "---", trained="refiner"),
+        "clip 10": Row("refined in clips of 10", refiner, as_refined(10), "refiner", "---", trained="refiner"),
     },
 }
 
@@ -281,15 +290,31 @@ def iou(a: torch.Tensor, b: torch.Tensor) -> float:
 
 # -- the page
 
-PAPER = {  # signs of the paper's changes from row to row, and its figures
-    "rocovis": {
-        "minvis": "34.1 / 49.6 / 49.3",
-        "queries": "35.6 / 51.4 / 50.1",
-        "direct": "37.0 / 53.5 / 54.3",
-        "masks": "37.5 / 52.3 / 52.7",
-        "uvla++": "39.0 / 54.1 / 54.8",
-    }
-}
+Found = Mapping[str, Mapping[str, Mapping[str, float]]]  # row: seed: measure
+
+
+def sign(change: float) -> str:
+    """Of a change, in steps of a hundredth of a percent."""
+    return "0" if abs(change) < 0.005 else "+" if change > 0 else "-"
+
+
+def changes(found: Found, row: str, against: str, measure: str) -> list[float]:
+    """By seed, of those that both rows have."""
+    both = sorted(found.get(row, {}).keys() & found.get(against, {}).keys())
+    return [found[row][s][measure] - found[against][s][measure] for s in both]
+
+
+def verdict(paper: str, ours: Sequence[float]) -> str:
+    """Whether a change is of the paper's sign: in all seeds, in the mean and some of them, or not."""
+    same = sum(sign(c) == paper for c in ours)
+    if same == len(ours):
+        return "yes"
+    return f"{'in the mean' if sign(mean(ours)) == paper else 'no'}, {same} of {len(ours)}"
+
+
+def by_seed(ours: Sequence[float]) -> str:
+    """The signs, and the mean."""
+    return "/".join(sign(c) for c in ours) + f" ({mean(ours):+.1f})"
 
 
 def spread(values: Sequence[float]) -> str:
@@ -297,24 +322,31 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
 
 
-def lines(table: str, done: Mapping[str, Mapping[str, Mapping[str, float]]]) -> list[str]:
-    """A table in Markdown."""
-    names = ("AP^B", "AP", "AP^Pool", "switches")
-    paper = PAPER.get(table, {})
-    rows = [f"| | paper | {' | '.join(names)} | seeds |", "|---|---|" + "---|" * (len(names) + 1)]
-    for key, row in TABLES[table].items():
-        if found := done.get(key):
-            cells = [spread([one[n] for one in found.values()]) for n in names]
-            rows.append(f"| {row.told} | {paper.get(key, '')} | {' | '.join(cells)} | {len(found)} |")
-    return rows
+def lines(rows: Mapping[str, Row], found: Found) -> list[str]:
+    """A table in Markdown, each row with the one that it is compared with."""
+    names = (*MEASURES, "switches")
+    told = [t for m in MEASURES for t in (f"our change, {m}", "same sign")]
+    titles = ["", f"paper: {' / '.join(MEASURES)}", *names, "against", "paper's change", *told]
+    made = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    for name, row in rows.items():
+        if name in found:
+            cells = [row.told, row.figures, *(spread([one[n] for one in found[name].values()]) for n in names)]
+            cells += [rows[row.against].told if row.against else "", " / ".join(row.paper)]
+            cells += [c for n, m in enumerate(MEASURES) for c in compared(row, n, changes(found, name, row.against, m))]
+            made.append(f"| {' | '.join(cells)} |")
+    return made
+
+
+def compared(row: Row, measure: int, ours: Sequence[float]) -> list[str]:
+    """A row's cells about one measure."""
+    return [by_seed(ours), verdict(row.paper[measure], ours)] if ours else ["", ""]
 
 
 def page(path: Path) -> None:
     """Prints what was measured so far, as Markdown."""
     done = json.loads(path.read_text())
-    for table in TABLES:
-        if table in done:
-            print("\n".join([f"## {table}", "", *lines(table, done[table]), ""]))
+    for table, found in done.items():
+        print("\n".join([f"## {table}", "", *lines(TABLES[table.partition(",")[0]], found), ""]))
 
 
 def add(path: Path, table: str, row: str, seed: int, found: Mapping[str, float]) -> None:

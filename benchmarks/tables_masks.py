@@ -18,13 +18,12 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 from typing import Any
 from zlib import crc32
 
 import cv2
 import torch
-from tables import SEEDS, add, spread
+from tables import SEEDS, Found, add, by_seed, changes, sign, spread, verdict
 from tables_masks_clips import NoisyTruth, Scene, generated, real
 from tables_masks_parts import Bench
 from tables_masks_rows import TABLES, Row, Table, answered
@@ -43,8 +42,6 @@ REAL = "real"
 HERE = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("MASKLET_DATA", HERE.parent / "shared/data"))
 ON_REAL = {"sam2bmp": "best J", "deva": "best J", "sam2long": "J&F"}  # one mask a frame is not all that is there
-
-Found = Mapping[str, Mapping[str, Mapping[str, float]]]  # row: seed: measure
 
 # -- running
 
@@ -129,33 +126,13 @@ def propagator(weights: Path) -> tuple[Any, dict[str, Any]]:
 # -- the page
 
 
-def sign(change: float) -> str:
-    """Of a change, in steps of a hundredth of a percent."""
-    return "0" if abs(change) < 0.005 else "+" if change > 0 else "-"
-
-
-def changes(found: Found, row: str, against: str, measure: str) -> list[float]:
-    """By seed, of those that both rows have."""
-    both = sorted(found.get(row, {}).keys() & found.get(against, {}).keys())
-    return [found[row][s][measure] - found[against][s][measure] for s in both]
-
-
-def verdict(paper: str, ours: Sequence[float]) -> str:
-    """Whether a change is of the paper's sign: in all seeds, in the mean and some of them, or not."""
-    same = sum(sign(c) == paper for c in ours)
-    if same == len(ours):
-        return "yes"
-    return f"{'in the mean' if sign(mean(ours)) == paper else 'no'}, {same} of {len(ours)}"
-
-
 def judged(table: Table, name: str, against: str, found: Found, measure: str) -> list[str]:
     """A row's cells about one measure: our change by seed, its mean, and whether the sign is the paper's."""
     ours = changes(found, name, against, measure)
     if not ours:
         return ["", ""]
-    signs = "/".join(sign(c) for c in ours) + f" ({mean(ours):+.1f})"
     paper = table.change(name, against)
-    return [signs, "" if paper is None else verdict(sign(paper), ours)]
+    return [by_seed(ours), "" if paper is None else verdict(sign(paper), ours)]
 
 
 def lines(table: Table, names: Sequence[str], found: Found, compared: Sequence[str], shown: Sequence[str]) -> list[str]:

@@ -15,8 +15,8 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
+import tables  # noqa: E402
 import tables_masks as bench  # noqa: E402
-from tables import TABLES as TRAINED  # noqa: E402
 from tables_masks_clips import (  # noqa: E402
     OBJECT,
     Answer,
@@ -124,9 +124,37 @@ def test_rows_are_shown_and_compared_with_rows() -> None:
 
 
 def test_rows_that_share_a_training_name_the_row_that_trains() -> None:
-    for rows in TRAINED.values():
+    for rows in tables.TABLES.values():
         for row in rows.values():
             assert not row.trained or rows[row.trained].task is row.task
+
+
+def test_what_a_trained_row_is_compared_with_is_a_row_of_its_table() -> None:
+    for rows in tables.TABLES.values():
+        for row in rows.values():
+            assert (row.against in rows and len(row.paper) == len(tables.MEASURES)) or row.against == row.paper == ""
+
+
+def test_a_trained_rows_cells() -> None:
+    rows = {
+        "a": tables.Row("A", None, tables.as_minvis),
+        "b": tables.Row("B", None, tables.as_minvis, "a", "+-0", "1 / 2 / 3"),
+        "c": tables.Row("C", None, tables.as_minvis, "a", "+++"),
+    }
+    at = dict.fromkeys(tables.MEASURES, 10.0) | {"switches": 7.0}
+    found = {"a": {"0": at, "1": at}, "b": {"1": at | {"AP^B": 9.0}, "0": at | {"AP^B": 12.0, "AP": 8.0}}}
+    made = [line.split(" | ") for line in tables.lines(rows, found)]
+    assert len(made) == 4  # the last row was not run
+    assert made[2][2:8] == ["10.0 ± 0.0"] * 3 + ["7.0 ± 0.0", "", ""]
+    assert made[3][:2] == ["| B", "1 / 2 / 3"] and made[3][6:8] == ["A", "+ / - / 0"]
+    assert made[3][8:] == [
+        "+/- (+0.5)",
+        "in the mean, 1 of 2",
+        "-/0 (-1.0)",
+        "in the mean, 1 of 2",
+        "0/0 (+0.0)",
+        "yes |",
+    ]
 
 
 def test_a_threshold_keeps_its_distance_from_the_default() -> None:
