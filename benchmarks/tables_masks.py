@@ -41,7 +41,12 @@ NOISY = "noisy-truth"
 REAL = "real"
 HERE = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("MASKLET_DATA", HERE.parent / "shared/data"))
-ON_REAL = {"sam2bmp": "best J", "deva": "best J", "sam2long": "J&F"}  # one mask a frame is not all that is there
+# On real clips not all that is there is annotated: what is compared, and what is shown besides.
+ON_REAL: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "sam2bmp": ("best J", ("AP", "switches")),
+    "sam2long": ("J&F", ("apart", "reliable")),
+    "deva": ("best J", ("AP", "switches")),
+}
 
 # -- running
 
@@ -163,8 +168,8 @@ def page(path: Path) -> None:
     done = json.loads(path.read_text())
     for key, made_with in done.pop("made with").items():
         name, found = key.partition(",")[0], done.get(key, {})
-        table, on_real = TABLES[name], key.endswith(REAL)
-        compared, shown = ((ON_REAL[name],), ()) if on_real else (table.compared, table.shown)
+        table, (one, besides) = TABLES[name], ON_REAL[name]
+        compared, shown = ((one,), besides) if key.endswith(REAL) else (table.compared, table.shown)
         if found:
             print(f"## {key}\n\n{made_with}\n\n{table.note}\n")
             for title, names in table.titles.items():
