@@ -153,5 +153,8 @@ def test_the_nano_propagator_of_a_file(tmp_path: Path) -> None:
     for name in (f"nano:{tmp_path}/nano.safetensors", f"sam2long:nano:{tmp_path}/nano.safetensors"):
         loaded = parts.load_propagator(name, Encoder())
         assert isinstance(getattr(loaded, "propagator", loaded), Nano)
+    for tree, uncertainty in (("sam2long", 5.0), ("sam2long-paper", 2.0), ("sam2long-cli", 1.0)):
+        over: Any = parts.load_propagator(f"{tree}:nano:{tmp_path}/nano.safetensors", Encoder())
+        assert over.uncertainty == uncertainty
     with pytest.raises(InputError, match="no such file; train one"):
         parts.load_propagator(f"nano:{tmp_path}/none.safetensors", Encoder())

@@ -41,6 +41,7 @@ TREES: Mapping[str, tuple[float, float]] = {
     "sam2long-paper": (0.3, 2.0),
     "sam2long-cli": (0.3, 1.0),
 }
+NANO_TREE = (0.1, 5.0)  # at the official 2 pathways over nano hardly part (cards/nano-propagator.md)
 EVERYTHING = "everything"
 NANO, NANO_OBJECTS = "nano", "nano-objects"
 DEVA, DEVA_FILE = "deva", "DEVA-propagation.pth"
@@ -131,12 +132,12 @@ def load_propagator(name: str, encoder: Encoder, device: str = "auto") -> Propag
     """
     tree, _, below = name.partition(":")
     if tree in TREES:
-        quality, uncertainty = TREES[tree]
+        kind, _, file = below.partition(":")
+        quality, uncertainty = NANO_TREE if (tree, kind) == ("sam2long", NANO) else TREES[tree]
         policy = ReliableFrames(quality)
         if below in PROPAGATORS:
             return MemoryTree(PROPAGATORS[below](encoder), uncertainty=uncertainty)
-        nano, _, file = below.partition(":")
-        under = load_nano(file, encoder, policy) if nano == NANO else load_sam2(below, policy, device)
+        under = load_nano(file, encoder, policy) if kind == NANO else load_sam2(below, policy, device)
         return MemoryTree(under, uncertainty=uncertainty)
     if tree == NANO:
         return load_nano(below, encoder, RecentFrames())
