@@ -60,6 +60,7 @@ def half(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """Autocast where it is on a GPU, as a CPU has it: its list of what stays in float32 is nearly that of a GPU."""
     monkeypatch.setattr("masklet.models.slot_model.OnFrames._mixed", bfloat16)
     monkeypatch.setattr("masklet.models.xmem.Xmem._half", bfloat16)
+    monkeypatch.setattr("masklet.nn.memory_attention.averages", lambda q, k, v: (q @ k.mT).softmax(-1) @ v)  # CPUs only
     for kind in (Sam2, Mask2Former):
         monkeypatch.setattr(kind, "half", property(lambda self: True, lambda self, value: None), raising=False)
     return CPU
