@@ -31,7 +31,6 @@ from masklet.models.text import Detector, GroundingDino, Owlv2
 from masklet.systems.track import Track
 
 CPU = torch.device("cpu")
-CPU = torch.device("cpu")
 CLIP = np.random.default_rng(0).integers(0, 256, (3, 40, 64, 3), np.uint8)
 FRAMES = [Frame(t, image, t / 10) for t, image in enumerate(CLIP)]
 MASKS = {1: np.eye(40, 64) > 0, 2: np.ones((40, 64), bool)}
