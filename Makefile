@@ -28,7 +28,7 @@ bench-davis: $(READY)
 	@$(BIN)/python benchmarks/davis.py --out out/davis.json
 
 tables: $(READY)
-	@for part in segmenter rocovis dvis page; do $(BIN)/python benchmarks/tables.py $$part || exit 1; done
+	@for part in segmenter rocovis "dvis --steps 1500" page; do $(BIN)/python benchmarks/tables.py $$part || exit 1; done
 	@for part in sam2bmp sam2long deva page; do $(BIN)/python benchmarks/tables_masks.py $$part || exit 1; done
 
 clean:
