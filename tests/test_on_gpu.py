@@ -76,7 +76,7 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 def on(device: torch.device, net: Any) -> Any:
-    """A copy of a network."""
+    """A copy of a network that no model has been made of: `Sam2` leaves encodings in it."""
     return deepcopy(net).to(device)
 
 
@@ -130,7 +130,7 @@ def test_detections_of_a_mask2former(device: torch.device) -> None:
 
 
 def test_everything(device: torch.device) -> None:
-    finder = EverythingSegmenter(Masker(Sam2(on(device, small_sam2()))), 3, quality=-9.0, stability=0.0)
+    finder = EverythingSegmenter(Masker(Sam2(on(device, small_sam2.__wrapped__()))), 3, quality=-9.0, stability=0.0)
     found, _ = finder.segment(None, FRAMES[:1], [])
     assert len(found[0])
 
@@ -149,6 +149,6 @@ def owl(device: torch.device) -> Detector[Any]:
 @pytest.mark.parametrize("detector", [dino, owl])
 def test_what_is_named(detector: Any, device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    finder = TextSegmenter(detector(device), Masker(Sam2(on(device, small_sam2()))), ("dog", "red car"))
+    finder = TextSegmenter(detector(device), Masker(Sam2(on(device, small_sam2.__wrapped__()))), ("dog", "red car"))
     found, _ = finder.segment(None, FRAMES[:1], [])
     assert len(found[0])
