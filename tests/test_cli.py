@@ -166,6 +166,22 @@ def test_a_truncated_file_gives_the_frames_before_the_damage_and_says_so(clip: P
     assert "note: " in got.stderr
 
 
+def test_a_bad_frame_while_tracking_costs_that_frame_and_what_is_lost_is_told(first_mask: Path, tmp_path: Path) -> None:
+    found = {}
+    for name, bad in (("bad", [5]), ("lost", range(5, FRAMES))):
+        (tmp_path / name).mkdir()
+        for t in range(FRAMES):
+            Image.fromarray(picture(t) * np.uint8(t not in bad)).save(tmp_path / name / f"{t:05d}.png")
+        options = ("--propagator", "affinity", "--prompt", f"0:1:{first_mask}", "--no-overlay")
+        got = masklet("track", tmp_path / name, "-o", tmp_path / "out", *options)
+        assert got.returncode == 0, got.stderr
+        found[name] = VideoResult.load(tmp_path / "out" / name / "masklets.json")
+    assert found["bad"].provenance.notes == ()
+    assert set(found["bad"].masklets[0].sightings) == set(range(FRAMES)) - {5}
+    [note] = found["lost"].provenance.notes
+    assert note.startswith("object 1: not found from frame 5 on") and f"note: {note}" in got.stderr
+
+
 def interruptible() -> None:
     """As in a terminal: tests that run in the background would hand on that they ignore interrupts."""
     for stop in (signal.SIGINT, signal.SIGHUP):

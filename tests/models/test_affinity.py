@@ -6,11 +6,13 @@ import pickle
 from collections.abc import Callable
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from masklet.core import memory as store
 from masklet.core.features import nbytes
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Point, Prediction
@@ -243,9 +245,9 @@ def test_a_later_prompt_stands_in_for_the_belief(model):
     _, wrong = follow(model, wrong, frames[1:2])
     memory, _ = model.prompt(wrong, frames[1], {1: disc(PATH[1])})
     assert nbytes(memory) == nbytes(wrong)
-    assert iou(memory.soft[0] > 0.5, wrong.soft[0] > 0.5) < 0.5
+    assert iou(memory.last.soft[0] > 0.5, wrong.last.soft[0] > 0.5) < 0.5
     again, _ = model.prompt(memory, frames[1], {1: disc(PATH[1])})
-    assert again.soft.equal(memory.soft) and again.anchor.gram.equal(memory.anchor.gram)
+    assert again.last.soft.equal(memory.last.soft) and again.anchor.gram.equal(memory.anchor.gram)
 
 
 def test_an_empty_prompt_is_absent_until_seen(model):
@@ -267,7 +269,7 @@ def test_forgetting_leaves_the_others_alone(model):
     assert memory.ids == (2,) and memory.anchor.gram[0].equal(both.anchor.gram[1])
     nobody = model.forget(memory, [2])
     assert model.predict(nobody, frames[1]).ids == ()
-    assert nbytes(nobody) == memory.grey.nbytes
+    assert nbytes(nobody) == memory.last.grey.nbytes
 
 
 def test_objects_nobody_speaks_of_are_kept(model):
@@ -326,11 +328,83 @@ def test_frames_larger_than_the_working_size(model):
     assert iou(beliefs[0].masks(image.shape[:2])[0], mask) > 0.9
 
 
-def test_a_cut_ends_every_object_and_the_next_scene_begins_with_none(model):
-    noise = np.random.default_rng(5).integers(0, 256, (1, *SIZE, 3), np.uint8)
-    frames = [*encode(model, PATH[:4]), *model.encode([Frame(0, image) for image in noise])]
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), np.uint8)
+
+
+def exposed(image: np.ndarray, gain: float, offset: float) -> np.ndarray:
+    return (image * gain + offset).clip(0, 255).astype(np.uint8)
+
+
+WAYS: dict[str, Callable[[int], np.ndarray]] = {
+    "black": lambda t: np.zeros((*SIZE, 3), np.uint8),
+    "white": lambda t: np.full((*SIZE, 3), 255, np.uint8),
+    "noise": noise,
+    "fog": lambda t: exposed(picture(PATH[t]).image, 0.2, 180),
+    "blur": lambda t: cv2.blur(picture(PATH[t]).image, (9, 9)),
+    "dark": lambda t: exposed(picture(PATH[t]).image, 0.4, 0),
+    "bright": lambda t: exposed(picture(PATH[t]).image, 1, 120),
+    "repeat": lambda t: picture(PATH[t - 1]).image,
+    "shift": lambda t: np.roll(picture(PATH[t]).image, SIZE[1] // 2, axis=1),
+}
+
+
+def disturbed(model: Affinity, way: str, at: tuple[int, ...] = (4,)) -> list[Features]:
+    images = [WAYS[way](t) if t in at else picture(place).image for t, place in enumerate(PATH)]
+    return model.encode([Frame(t, image) for t, image in enumerate(images)])
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("step", [1, -1])
+def test_a_disturbed_frame_costs_that_frame_only(model, way: str, step: int):
+    frames, places = disturbed(model, way)[::step], PATH[::step]
+    beliefs, memory = follow(model, started(model, frames[0], {1: disc(places[0])}), frames[1:])
+    assert memory.ids == (1,)
+    found = [iou(b.masks(SIZE)[0], disc(at)) for b, at in zip(beliefs, places[1:], strict=True)]
+    del found[3 if step == 1 else 4]
+    assert min(found) > 0.85
+
+
+def test_of_a_disturbed_frame_nothing_is_learnt(model):
+    frames = disturbed(model, "dark")
+    _, before = follow(model, started(model, frames[0], {1: disc(PATH[0])}), frames[1:4])
+    _, after = follow(model, before, frames[4:5])
+    assert after.recent.gram.equal(before.recent.gram) and after.left is before.last
+    _, later = follow(model, after, frames[5:6])
+    assert not later.recent.gram.equal(before.recent.gram)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_memory_saved_in_the_middle_of_a_disturbance_resumes_exactly(model, tmp_path, way: str):
+    frames = disturbed(model, way, at=(4, 5))
+    _, memory = follow(model, started(model, frames[0], {1: disc(PATH[0])}), frames[1:5])
+    store.save(memory, tmp_path / "memory")
+    rest, _ = follow(model, memory, frames[5:])
+    resumed, _ = follow(model, store.load(tmp_path / "memory"), frames[5:])
+    assert same(rest, resumed)
+
+
+def test_a_scene_that_comes_back_goes_on_where_it_was_left(model):
+    frames = disturbed(model, "black", at=(4, 5, 6))
+    beliefs, _ = follow(model, started(model, frames[0], {1: disc(PATH[0])}), frames[1:])
+    assert [bool(b.masks(SIZE).any()) for b in beliefs] == [True] * 3 + [False] * 3 + [True] * 3
+    assert iou(beliefs[-1].masks(SIZE)[0], disc(PATH[-1])) > 0.85
+
+
+def test_after_a_cut_an_object_is_looked_for_and_the_next_scene_may_have_others(model):
+    upside_down = [np.ascontiguousarray(picture((32, 20)).image[::-1, ::-1])] * 3
+    frames = [*encode(model, PATH[:4]), *model.encode([Frame(0, image) for image in (noise(5), *upside_down)])]
     beliefs, memory = follow(model, started(model, frames[0], {1: disc(PATH[0])}), frames[1:])
-    assert [bool(b.masks(SIZE).any()) for b in beliefs] == [True, True, True, False]
-    assert beliefs[-1].ids == (1,) and memory.ids == ()
-    memory, answer = model.prompt(memory, frames[-1], {2: disc(PATH[0])})
-    assert memory.ids == answer.ids == (2,)
+    assert [bool(b.masks(SIZE).any()) for b in beliefs[:4]] == [True, True, True, False]
+    assert memory.ids == (1,) and iou(beliefs[-1].masks(SIZE)[0], disc((31, 75))) > 0.7
+    memory, answer = model.prompt(memory, frames[-1], {2: disc((10, 10), 6)})
+    assert memory.ids == (1, 2) and answer.ids == (2,)
+
+
+def test_memory_has_one_size_whatever_is_disturbed(model):
+    frames = disturbed(model, "noise")
+    _, memory = follow(model, started(model, frames[0], {1: disc(PATH[0])}), frames[1:6])
+    held = nbytes(memory)
+    for _ in range(3):
+        _, memory = follow(model, memory, frames)
+    assert nbytes(memory) == held

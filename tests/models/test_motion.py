@@ -160,7 +160,7 @@ def test_the_memory_does_not_grow(motion: Motion) -> None:
     _, early = motion.segment(motion.empty(), frames[:2], [])
     _, late = run(motion, frames)
     assert nbytes(early) == nbytes(late)
-    assert [f.name for f in fields(late)] == ["grey", "appearance"]
+    assert [f.name for f in fields(late)] == ["grey", "appearance", "left", "gap"]
 
 
 def test_what_moved_is_known_by_its_looks(motion: Motion) -> None:
@@ -235,6 +235,19 @@ def test_a_cut_ends_what_was_learnt(motion: Motion) -> None:
     assert torch.equal(memory.appearance.gram, fresh.appearance.gram)
     assert same(found[4:], alone)
     assert mask_iou(found[6].masks, truths[2].flip(1)).max() > 0.7
+
+
+@pytest.mark.parametrize("black", [(4,), (4, 5)])
+def test_frames_like_no_other_leave_what_was_learnt(motion: Motion, black: tuple[int, ...]) -> None:
+    frames, truths = one_mover(9)
+    noise = np.random.default_rng(3)
+    bad = [Frame(f.index, noise.integers(0, 256, f.image.shape, np.uint8)) if f.index in black else f for f in frames]
+    found, memory = run(motion, bad)
+    assert all(len(found[t]) == 0 for t in black) and memory.gap == 0
+    after = max(black) + 1
+    assert mask_iou(sure(motion, found[after]).masks, truths[after]).max() > 0.7
+    parts, resumed = run(motion, bad, cuts=tuple(range(1, 9)))
+    assert same(found, parts) and torch.equal(resumed.appearance.gram, memory.appearance.gram)
 
 
 def test_many_small_movers_are_answered(motion: Motion) -> None:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -202,19 +203,44 @@ def test_forgetting_leaves_the_others() -> None:
     assert propagator.predict(propagator.empty(), propagator.encode([clip()[4]])[0]).ids == ()
 
 
-def test_after_a_cut_objects_are_remembered_but_not_guessed() -> None:
+def test_after_a_cut_objects_are_remembered_and_looked_for() -> None:
     propagator = nano()
     memory, _ = tracked(propagator, {1: disc(0)})
+    held = memory.banks[1]
     other = np.random.default_rng(9).integers(0, 255, (12, 20, 3)).repeat(8, 0).repeat(8, 1).astype(np.uint8)
     features = propagator.encode([Frame(4, other)])[0]
     belief = propagator.predict(memory, features)
-    gone = replace(belief, presence=torch.full_like(belief.presence, -1))
-    memory = propagator.commit(memory, features, gone)
-    assert memory.guessed.ids == () and tuple(memory.banks) == (1,)
-    again = propagator.predict(memory, features)
-    memory = propagator.commit(memory, features, again)
+    memory = propagator.commit(memory, features, belief)
+    assert memory.guessed.ids == tuple(memory.banks) == (1,)
+    assert memory.banks[1].recent == held.recent and memory.banks[1].now == held.now + 1
     memory, answer = propagator.prompt(memory, features, {1: disc(4)})
     assert memory.guessed.ids == (1,) and bool((answer.logits[0, 0] > 0).eq(disc(4)).all())
+
+
+DISTURBED = {
+    "black": lambda image: image * 0,
+    "white": lambda image: image * 0 + 255,
+    "noise": lambda image: np.random.default_rng(3).integers(0, 256, image.shape),
+    "fog": lambda image: image * 0.2 + 180,
+    "blur": lambda image: cv2.blur(image, (15, 15)),
+    "dark": lambda image: image * 0.4,
+    "bright": lambda image: np.minimum(image * 1.0 + 120, 255),
+    "shift": lambda image: np.roll(image, SIZE[1] // 2, axis=1),
+}
+
+
+@pytest.mark.parametrize("way", DISTURBED)
+@pytest.mark.parametrize("tree", [False, True])
+def test_a_disturbed_frame_costs_that_frame_only(way: str, tree: bool) -> None:
+    propagator: Any = MemoryTree(nano(ReliableFrames())) if tree else nano()
+    frames = list(clip())
+    frames[3] = Frame(3, DISTURBED[way](frames[3].image).astype(np.uint8))
+    first, *others = propagator.encode(frames)
+    memory, _ = propagator.prompt(propagator.empty(), first, {1: disc(0)})
+    for t, features in enumerate(others, start=1):
+        belief = propagator.predict(memory, features)
+        memory = propagator.commit(memory, features, belief)
+        assert belief.ids == (1,) and (t == 3 or iou(belief.masks(SIZE)[0], disc(t)) > 0.8)
 
 
 def test_a_memory_is_a_value_that_can_be_saved(tmp_path: Path) -> None:

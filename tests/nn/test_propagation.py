@@ -1,3 +1,6 @@
+import cv2
+import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -5,11 +8,13 @@ from hypothesis import strategies as st
 from masklet.nn.outline import BINS, colour_bins
 from masklet.nn.propagation import (
     Moments,
-    carried,
+    carry,
     colour_odds,
     colour_shares,
     descriptors,
     exclusive,
+    expose_alike,
+    link,
     log_odds,
     moments,
     regress,
@@ -109,9 +114,49 @@ def test_a_mask_follows_the_picture():
     now = before.roll(6, dims=1)
     soft = torch.zeros(1, 96, 96)
     soft[0, 30:60, 30:60] = 1
-    moved = carried(soft, before.numpy(), now.numpy())[0] > 0.5
+    moved = carry(soft, link(before.numpy(), now.numpy()).flow)[0] > 0.5
     wanted = soft[0].roll(6, dims=1) > 0.5
     assert (moved & wanted).sum() / (moved | wanted).sum() > 0.95
+
+
+def grey(seed: int = 0) -> np.ndarray:
+    draw = torch.Generator().manual_seed(seed)
+    texture = torch.nn.functional.interpolate(torch.rand(1, 1, 24, 24, generator=draw), size=(96, 96), mode="bicubic")
+    return (texture[0, 0].clamp(0, 1) * 120 + 60).byte().numpy()
+
+
+@pytest.mark.parametrize(
+    ("after", "holds", "sound"),
+    [
+        (lambda grey: np.roll(grey, 3, 1), True, True),
+        (lambda grey: grey * 0.4, True, False),
+        (lambda grey: grey * 0.2 + 180, True, False),
+        (lambda grey: cv2.blur(grey, (9, 9)), True, False),
+        (lambda grey: grey * 0, False, False),
+        (lambda grey: grey * 0 + 255, False, False),
+    ],
+)
+def test_a_frame_goes_on_from_another_with_or_without_doubt(after, holds, sound):
+    before = grey()
+    found = link(before, after(before).astype(np.uint8))
+    assert (found.holds, found.is_sound) == (holds, sound)
+
+
+def test_another_scene_is_no_link_and_ranks_below_one():
+    before, now = grey(), grey(9)
+    assert not link(before, now).holds
+    assert link(before, np.roll(before, 3, 1)).rank < link(before, (before * 0.4).astype(np.uint8)).rank
+    assert link(before, (before * 0.4).astype(np.uint8)).rank < link(before, now).rank
+
+
+@given(st.floats(0.3, 3), st.floats(-40, 60))
+def test_frames_exposed_alike_have_one_brightness_and_contrast(gain, offset):
+    before = grey()
+    other = (before.astype(float) * 0.3 * gain + 40 + offset).clip(0, 255).astype(np.uint8)
+    alike = expose_alike(before, other).astype(float)
+    assert abs(alike.mean() - other.mean()) < 2 and abs(alike.std() - other.std()) < 2
+    flat = expose_alike(np.zeros_like(before), other)
+    assert flat.std() == 0
 
 
 @given(st.integers(0, 99))

@@ -341,6 +341,12 @@ def test_a_segmenter_with_look_ahead_is_given_its_future() -> None:
     assert asked == [(0, [1]), (1, [2]), (2, [])]
 
 
+def test_an_object_that_is_lost_is_noted_with_its_frame() -> None:
+    world = World([still(4, 4), lambda t: (20, 20) if t < 9 else None])
+    [note] = run(world).provenance.notes
+    assert note.startswith("object 2: not found from frame 9 on")
+
+
 def test_the_result_says_how_it_was_made() -> None:
     world = replace(World([still(4, 4)]), damage="toy: damaged after frame 15")
     result = run(world, conf=0.9)

@@ -66,6 +66,13 @@ def test_the_provenance_names_the_prompts() -> None:
     assert result.provenance.settings["prompts"] == ["0:1:mask", "3:2:Point(x=6, y=6, inside=True)"]
 
 
+def test_an_object_that_is_lost_is_noted_with_its_frame() -> None:
+    world = World([still(4, 4), lambda t: (20, 20) if t < 9 else None])
+    result = run(world, {3: {1: world.truth(3)[0], 2: world.truth(3)[1]}})
+    [note] = result.provenance.notes
+    assert note.startswith("object 2: not found from frame 9 on")
+
+
 def test_an_object_of_which_nothing_is_found_is_noted() -> None:
     class Blind(ToyPropagator):
         def mask(self, prompt, features):  # type: ignore[no-untyped-def]

@@ -25,12 +25,14 @@ from masklet.nn.outline import colour_bins, guided_lines
 from masklet.nn.parts import scatter, strangers
 from masklet.nn.propagation import (
     WAVES,
+    Link,
     Moments,
-    carried,
+    carry,
     colour_odds,
     colour_shares,
     descriptors,
     exclusive,
+    link,
     log_odds,
     moments,
     regress,
@@ -38,10 +40,33 @@ from masklet.nn.propagation import (
 )
 
 SURE = 0.02  # a belief is trusted no further than this from 0 and 1
+NOWHERE = math.log(SURE / (1 - SURE))
 LIKELY = 0.25  # below this, the guided filter has nothing to outline
 BLUR = 9  # pixels by which optical flow is wrong
 ALIKE = 0.75  # cosine from which a cell is like the one pointed at
 CHANNELS = 2 * 128 + 24 + 3 + 1 + WAVES  # of a descriptor
+
+
+@dataclass(frozen=True)
+class Shot:
+    """The last frame of a shot. Row n is ids[n] of the memory."""
+
+    grey: UInt8[Tensor, "h w"]  # 0 x 0: no frame yet
+    soft: Float16[Tensor, "n h w"]  # the objects' masks, at the working resolution
+    unseen: Bool[Tensor, " n"]  # objects that have not been seen since the shot began
+
+    def __getitem__(self, rows: Tensor) -> Shot:
+        return Shot(self.grey, self.soft[rows], self.unseen[rows])
+
+    def joined_by(self, more: int) -> Shot:
+        """With more objects, none of them seen so far."""
+        soft = torch.cat([self.soft, self.soft.new_zeros(more, *self.grey.shape)])
+        return Shot(self.grey, soft, torch.cat([self.unseen, self.unseen.new_ones(more)]))
+
+    @property
+    def shows_any(self) -> bool:
+        """Whether an object is in sight."""
+        return bool((self.soft > 0.5).any())
 
 
 @dataclass(frozen=True)
@@ -51,8 +76,8 @@ class AffinityMemory:
     ids: tuple[int, ...]
     anchor: Moments  # of the frame of the first prompt
     recent: Moments  # of the frames since, older ones fading
-    soft: Float16[Tensor, "n h w"]  # the masks in the frame committed last, at the working resolution
-    grey: UInt8[Tensor, "h w"]  # that frame; 0 x 0 before the first
+    last: Shot  # the frame committed last
+    left: Shot  # the frame before the last one that did not go on as it should: the next frame may go on from there
     scattered: Float[Tensor, " n"]  # how far apart each object's parts were where it was given (`nn.parts`)
 
 
@@ -64,6 +89,20 @@ class View:
     cells: Float[Tensor, "m d"]  # a descriptor each
     bins: Int32[np.ndarray, "h w"]  # colours
     grey: UInt8[Tensor, "h w"]
+    _links: dict[int, tuple[Tensor, Link]] = field(default_factory=dict)  # by the id of the other frame, held with it
+
+    def link(self, before: UInt8[Tensor, "h w"]) -> Link:
+        """How this frame goes on from another one."""
+        if id(before) not in self._links:
+            self._links[id(before)] = before, link(before.numpy(), self.grey.numpy())
+        return self._links[id(before)][1]
+
+    def origin(self, memory: AffinityMemory) -> tuple[Shot, Link]:
+        """What this frame goes on from: as a rule the last one, else whichever explains it best."""
+        shots = [memory.last]
+        if memory.left.grey.numel() and not self.link(memory.last.grey).is_sound:
+            shots.append(memory.left)
+        return min(((shot, self.link(shot.grey)) for shot in shots), key=lambda found: found[1].rank)
 
 
 @dataclass(frozen=True)
@@ -96,8 +135,9 @@ class Affinity:
 
     def empty(self) -> AffinityMemory:
         """The memory of no object."""
-        none, unseen = Moments.none(0, CHANNELS), torch.zeros(0, 0, dtype=torch.uint8)
-        return AffinityMemory((), none, none, torch.zeros(0, 0, 0).half(), unseen, torch.zeros(0))
+        none, nobody = Moments.none(0, CHANNELS), torch.zeros(0, dtype=torch.bool)
+        shot = Shot(torch.zeros(0, 0, dtype=torch.uint8), torch.zeros(0, 0, 0).half(), nobody)
+        return AffinityMemory((), none, none, shot, shot, torch.zeros(0))
 
     def predict(self, memory: AffinityMemory, features: Features) -> Prediction:
         """Where every remembered object is in this frame, logits at the working resolution."""
@@ -108,19 +148,19 @@ class Affinity:
         view = self._view(features)
         looks = regress(view.cells, known, self.ridge).clamp(-1.5, 1.5)
         looks = looks.view(-1, *features.keys.shape[1:])
-        logits = torch.full((len(memory.ids), *size), math.log(SURE / (1 - SURE)))
-        there = carried(memory.soft.float(), memory.grey.numpy(), view.grey.numpy())
-        if there is None:  # a cut: another scene has other objects
-            absent = torch.full((len(memory.ids),), -1.0)
-            return _belief(memory.ids, logits, absent.clamp(0), absent)
+        logits = torch.full((len(memory.ids), *size), NOWHERE)
+        origin, found = view.origin(memory)
+        there = _carried(origin, found)
         lost = ~(there > 0.5).flatten(1).any(1)
         asked = torch.where(lost, self.again, self.present)
         rows = (~lost | (looks.amax((1, 2)) > asked)).nonzero()[:, 0]  # the others cannot be found
         if len(rows):
-            rivals = _rivals(memory.soft[rows] > 0.5, memory.anchor.moment[rows], self.nested)
-            found = self._outlines(view, known[rows], looks[rows], there[rows], rivals)
-            logits[rows] = together(found, there[rows], memory.scattered[rows])
+            rivals = _rivals(there[rows] > 0.5, memory.anchor.moment[rows], self.nested)
+            outlined = self._outlines(view, known[rows], looks[rows], there[rows], rivals)
+            logits[rows] = together(outlined, there[rows], memory.scattered[rows])
         alike = _alikeness(logits, looks)
+        unlike = (origin.unseen | ~torch.tensor(found.holds)) & (alike <= asked)
+        logits[unlike] = NOWHERE  # what another scene has of its kind is something else
         quality = (_crispness(logits) * alike.clamp(0, 1)).sqrt()
         return _belief(memory.ids, logits, quality, alike - asked)
 
@@ -143,13 +183,17 @@ class Affinity:
         return exclusive(logits, torch.zeros_like(logits), rivals)  # outlines may have met again
 
     def commit(self, memory: AffinityMemory, features: Features, belief: Prediction) -> AffinityMemory:
-        """Learns each object's look from its believed mask, where there is one; at a cut, forgets them all."""
-        belief = belief.best
-        if belief.ids and (belief.presence <= 0).all() and self._cut(memory, features):
-            return _seen(self.forget(memory, memory.ids), features)
+        """Remembers each object's believed mask; learns its look from it unless something is wrong with the frame."""
+        belief, view = belief.best, self._view(features)
         soft = belief.logits[:, 0].sigmoid() * (belief.presence > 0)[:, :, None]
         rows = [memory.ids.index(id) for id in belief.ids]
-        return self._learn(_seen(memory, features), rows, soft, features, torch.full((len(rows),), self.learning))
+        if not memory.ids:
+            return _seen(memory, features)
+        origin, found = view.origin(memory)
+        after = _followed(memory, origin, found, view.grey)
+        if not found.is_sound:
+            return _placed(after, rows, soft)
+        return self._learn(after, rows, soft, features, torch.full((len(rows),), self.learning))
 
     def prompt(
         self, memory: AffinityMemory, features: Features, prompts: Mapping[int, Prompt]
@@ -174,12 +218,12 @@ class Affinity:
     def branch(self, memory: AffinityMemory, origins: Mapping[int, int]) -> AffinityMemory:
         """The memory of the objects {new id: old id} alone."""
         rows = torch.tensor([memory.ids.index(old) for old in origins.values()], dtype=torch.int64)
-        of = memory.anchor[rows], memory.recent[rows], memory.soft[rows], memory.grey, memory.scattered[rows]
-        return AffinityMemory(tuple(origins), *of)
+        looks, shots = (memory.anchor[rows], memory.recent[rows]), (memory.last[rows], memory.left[rows])
+        return AffinityMemory(tuple(origins), *looks, *shots, memory.scattered[rows])
 
-    def _cut(self, memory: AffinityMemory, features: Features) -> bool:
-        """Whether a new scene begins: what is known of the old one's objects would only mislead."""
-        return carried(memory.soft.float(), memory.grey.numpy(), grey(features).numpy()) is None
+    def is_sound(self, memory: AffinityMemory, features: Features) -> bool:
+        """Whether the frame goes on as it should from those before, so that something can be learnt from it."""
+        return not memory.ids or self._view(features).origin(memory)[1].is_sound
 
     def _view(self, features: Features) -> View:
         if not self._last or self._last[0].features is not features:
@@ -221,7 +265,7 @@ class Affinity:
     ) -> AffinityMemory:
         """Writes some objects' masks: as the anchor where there is none yet, else as `share` of the recent look."""
         at, hard = torch.tensor(rows, dtype=torch.int64), soft > 0.5
-        memory = replace(memory, soft=memory.soft.index_copy(0, at, soft.half()))
+        memory = _placed(memory, rows, soft)
         seen = hard.flatten(1).any(1)
         if not seen.any():
             return memory
@@ -243,7 +287,7 @@ def together(
     """Log odds without the parts of masks that belong to something else (`nn.parts.strangers`)."""
     told = zip(logits.detach().cpu().sigmoid(), before, scattered.tolist(), strict=True)
     away = torch.stack([torch.from_numpy(strangers(soft.numpy(), there.numpy(), far)) for soft, there, far in told])
-    return logits.masked_fill(away.to(logits.device), math.log(SURE / (1 - SURE)))
+    return logits.masked_fill(away.to(logits.device), NOWHERE)
 
 
 def grey(features: Features) -> UInt8[Tensor, "h w"]:
@@ -311,24 +355,49 @@ def _grown(seed: UInt8[np.ndarray, "h w"], features: Features) -> Bool[Tensor, "
     return resize(torch.from_numpy(found)[None].float(), features.size)[0] > 0.5
 
 
+def _carried(origin: Shot, found: Link) -> Float[Tensor, "n h w"]:
+    """Where every object would be in a frame by what it goes on from; nowhere in a new scene."""
+    soft = origin.soft.float()
+    return carry(soft, found.flow) if found.holds else torch.zeros_like(soft)
+
+
+def _followed(memory: AffinityMemory, origin: Shot, found: Link, now: UInt8[Tensor, "h w"]) -> AffinityMemory:
+    """The memory with this frame as the last one; masks of objects nobody speaks of stay where they are.
+
+    Where it does not go on from the last one as it should, that one is kept: one of the two may be disturbed.
+    """
+    begun = origin if found.holds else Shot(now, torch.zeros_like(origin.soft), torch.ones_like(origin.unseen))
+    goes_on = origin is memory.last and found.is_sound
+    left = memory.last if memory.last.shows_any and not goes_on else memory.left
+    return replace(memory, last=replace(begun, grey=now), left=left)
+
+
+def _placed(memory: AffinityMemory, rows: Sequence[int], soft: Float[Tensor, "k h w"]) -> AffinityMemory:
+    """The memory with some objects' masks in the last frame."""
+    at, before = torch.tensor(rows, dtype=torch.int64), memory.last
+    unseen = before.unseen.index_copy(0, at, before.unseen[at] & ~(soft > 0.5).flatten(1).any(1))
+    return replace(memory, last=replace(before, soft=before.soft.index_copy(0, at, soft.half()), unseen=unseen))
+
+
 def _seen(memory: AffinityMemory, features: Features) -> AffinityMemory:
-    """The memory with this frame as the last one; masks of objects nobody speaks of stay where they are."""
+    """The memory with this frame as the last one."""
     size = features.guide.shape[:2]
-    soft = memory.soft if memory.ids else memory.soft.new_zeros(0, *size)
-    return replace(memory, soft=soft, grey=grey(features))
+    soft = memory.last.soft if memory.ids else memory.last.soft.new_zeros(0, *size)
+    return replace(memory, last=Shot(grey(features), soft, memory.last.unseen))
 
 
 def _admit(memory: AffinityMemory, ids: Iterable[int]) -> AffinityMemory:
     """Rows for new objects, of which nothing is known."""
     new = tuple(id for id in ids if id not in memory.ids)
     none = Moments.none(len(new), CHANNELS)
-    soft = memory.soft.new_zeros(len(new), *memory.grey.shape)
+    last, left = (shot.joined_by(len(new)) for shot in (memory.last, memory.left))
     return replace(
         memory,
         ids=memory.ids + new,
         anchor=memory.anchor.join(none),
         recent=memory.recent.join(none),
-        soft=torch.cat([memory.soft, soft]),
+        last=last,
+        left=left,
         scattered=torch.cat([memory.scattered, torch.zeros(len(new))]),
     )
 

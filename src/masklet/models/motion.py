@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import sqrt
 
 import cv2
@@ -70,6 +71,8 @@ class MotionMemory:
 
     grey: UInt8[Tensor, "h w"]  # the previous frame at flow resolution; 0 x 0 before the first
     appearance: Appearance
+    left: UInt8[Tensor, "y x"]  # the last frame before some that are like no other, should it go on from there
+    gap: int  # how many these are
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,11 @@ class View:
     rest: Flow  # the flow that the camera's motion leaves, pixels a frame, forward in time
     scale: float  # of its length in the background, pixels
     unexplained: float  # share of the frame's variance that is not found in the neighbour
+
+    @property
+    def holds(self) -> bool:
+        """Whether the two are of one scene."""
+        return self.unexplained <= CUT
 
 
 @dataclass(frozen=True)
@@ -106,7 +114,8 @@ class Motion:
 
     def empty(self) -> MotionMemory:
         """The memory before the first frame."""
-        return MotionMemory(torch.zeros(0, 0, dtype=torch.uint8), unlearnt())
+        none = torch.zeros(0, 0, dtype=torch.uint8)
+        return MotionMemory(none, unlearnt(), none, 0)
 
     def segment(
         self, memory: MotionMemory, frames: Sequence[Frame], future: Sequence[Frame]
@@ -123,24 +132,36 @@ class Motion:
         keys = self.encoder(frame).keys
         image = shrink(frame.image, (keys.shape[1] * CELL, keys.shape[2] * CELL))
         grey = greyed(image)
-        before = [look(grey, memory.grey.numpy(), -1)] if memory.grey.numel() else []
+        before = look_back(memory, grey)
         ahead = [look(grey, greyed(shrink(after.image, grey.shape)), 1)] if after else []
-        cut = any(view.unexplained > CUT for view in before)  # a new scene: what was learnt misleads
-        known = unlearnt() if cut else memory.appearance
-        views = [view for view in before + ahead if view.unexplained <= CUT]
+        views = before + [view for view in ahead if view.holds]
+        known = memory.appearance if before or not views else unlearnt()  # in a new scene what was learnt misleads
         found = Detections.none(frame.size)
         if views:
             evidence, known = weigh(image, views, keys, known)
             found = gather(frame, list(candidates(frame.image, evidence)))
-        return found, MotionMemory(torch.from_numpy(grey), known)
+        left, gap = kept(memory) if not views else (memory.left[:0, :0], 0)
+        return found, MotionMemory(torch.from_numpy(grey), known, left, gap)
+
+
+def look_back(memory: MotionMemory, grey: Grey) -> list[View]:
+    """A frame against the last one, or if it does not go on from that, against the one before those like no other."""
+    others = [(memory.grey, 1), (memory.left, memory.gap + 1)]
+    views = (look(grey, other.numpy(), -ago) for other, ago in others if other.numel())
+    return list(islice((view for view in views if view.holds), 1))
+
+
+def kept(memory: MotionMemory) -> tuple[Tensor, int]:
+    """The last frame before those like no other, after one more of them, and how many these are."""
+    return (memory.left if memory.gap else memory.grey), memory.gap + 1
 
 
 def look(grey: Grey, other: Grey, step: int) -> View:
-    """What moves between a frame and its neighbour, `step` frames later, besides the camera."""
+    """What moves in a frame beside the camera, by the flow to another one, `step` frames later."""
     flow = dense_flow(grey, other)
     motion, scale = camera_motion(flow[CELL // 2 :: CELL, CELL // 2 :: CELL])
-    rest = step * (flow - planar_flow(motion, *grey.shape))
-    return View(rest, scale, unexplained(grey, other, flow))
+    rest = (flow - planar_flow(motion, *grey.shape)) / np.float32(step)
+    return View(rest, scale / abs(step), unexplained(grey, other, flow))
 
 
 def calmest(views: list[View]) -> Flow:

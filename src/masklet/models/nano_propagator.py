@@ -26,7 +26,7 @@ from masklet.models.affinity import Affinity, AffinityMemory, as_mask, together
 from masklet.models.encoder import Encoder, Features
 from masklet.models.nano import HIDDEN, SURE, read_nano
 from masklet.models.sam2 import Sam2, Sam2Features, inferred, marks
-from masklet.models.sam2_memory import Bank, Policy, Sam2Memory
+from masklet.models.sam2_memory import Bank, Policy, Sam2Memory, passed
 from masklet.models.zoo import ZOO, hashed, intact
 
 PACKAGED = "nano-propagator"  # in the zoo
@@ -42,7 +42,7 @@ class NanoFeatures(Sam2Features):
 
 @dataclass(frozen=True)
 class NanoMemory(Sam2Memory):
-    """The memory of all objects: SAM 2's, and that of the guesses, which has no object that a cut has ended."""
+    """The memory of all objects: SAM 2's, and that of the guesses."""
 
     guessed: AffinityMemory = field(kw_only=True)
 
@@ -106,7 +106,7 @@ class Nano(Sam2):
         ids = tuple(memory.banks)
         belief = self._prediction(ids, self._each(answer, ids))
         apart = dict(zip(memory.guessed.ids, memory.guessed.scattered.tolist(), strict=True))
-        scattered = torch.tensor([apart.get(id, 0.0) for id in ids])
+        scattered = torch.tensor([apart[id] for id in ids])
         before = torch.stack([guesses[id].sigmoid().cpu() for id in ids])
         parted = [together(of, before, scattered) for of in belief.logits.unbind(1)]
         belief = replace(belief, logits=torch.stack(parted, 1))
@@ -116,13 +116,16 @@ class Nano(Sam2):
     def commit(  # type: ignore[override]  # of its own memories and features alone
         self, memory: NanoMemory, features: NanoFeatures, belief: Prediction
     ) -> NanoMemory:
-        """Remembers each object's best hypothesis, and lets the guesses start from it; time goes on for all."""
+        """Remembers each object's best hypothesis, and lets the guesses start from it; time goes on for all. Of a frame
+        that does not go on as it should nothing is learnt.
+        """
         best = belief.best
-        known = [row for row, id in enumerate(best.ids) if id in memory.guessed.ids]
-        believed = replace(best, logits=best.logits.detach(), presence=best.presence.detach()).only(known)
+        believed = replace(best, logits=best.logits.detach(), presence=best.presence.detach())
         with torch.no_grad():
+            sound = self.guess.is_sound(memory.guessed, features.seen)
             guessed = self.guess.commit(memory.guessed, features.seen, believed)
-        return NanoMemory(super().commit(memory, features, belief).banks, guessed=guessed)
+        after = super().commit(memory, features, belief) if sound else passed(memory, 1)
+        return NanoMemory(after.banks, guessed=guessed)
 
     @inferred
     def prompt(  # type: ignore[override]
@@ -143,9 +146,8 @@ class Nano(Sam2):
 
     def branch(self, memory: NanoMemory, origins: Mapping[int, int]) -> NanoMemory:  # type: ignore[override]
         """The memory of the objects {new id: old id} alone."""
-        known = {new: old for new, old in origins.items() if old in memory.guessed.ids}
         banks = super().branch(memory, origins).banks
-        return NanoMemory(banks, guessed=self.guess.branch(memory.guessed, known))
+        return NanoMemory(banks, guessed=self.guess.branch(memory.guessed, origins))
 
     def misled(self, memory: NanoMemory, features: NanoFeatures, masks: Mapping[int, Prompt]) -> NanoMemory:
         """The memory whose guesses, and nothing else, take these masks for what was in the frame; for training."""
@@ -161,12 +163,11 @@ class Nano(Sam2):
         return NanoFeatures(fine[0], medium[0], coarse[0], frame.size, seen)
 
     def _guesses(self, memory: NanoMemory, features: NanoFeatures) -> dict[int, Float[Tensor, "h w"]]:
-        """Where the training-free propagation expects each object; nowhere those that it knows nothing of."""
+        """Where the training-free propagation expects each object."""
         with torch.no_grad():
             expected = self.guess.predict(memory.guessed, features.seen)
-        nowhere = torch.full(features.seen.guide.shape[:2], -SURE)
-        found = dict(zip(expected.ids, expected.logits[:, 0], strict=True))
-        return {id: found.get(id, nowhere).to(self.device, self.dtype) for id in memory.banks}
+        found = zip(expected.ids, expected.logits[:, 0], strict=True)
+        return {id: guess.to(self.device, self.dtype) for id, guess in found}
 
     def _corrected(
         self,

@@ -22,7 +22,11 @@ from masklet.nn.flow import dense_flow, unexplained
 from masklet.nn.outline import BINS, RARE, histogram
 
 WAVES = 256
-CUT = 0.8  # share of the variance that the flow leaves unexplained from which a new scene begins
+CUT = 0.8  # share of the variance that the flow leaves unexplained from which two frames are not of one scene
+DOUBT = 0.25  # the same from which something may be wrong with a frame
+SHARPER = 2.0  # ratio of fine detail from which one of two frames is blurred; 1.7 at most in ordinary video
+FINEST = 0.5  # grey levels of detail that say nothing
+FLATTEST = 4.0  # grey levels of standard deviation below which a frame shows nothing
 Map = Float32[np.ndarray, "h w"]
 Bins = Int32[np.ndarray, "h w"]
 Grey = UInt8[np.ndarray, "h w"]
@@ -139,15 +143,57 @@ def colour_odds(bins: Bins, known: Moments, most: float) -> Float[Tensor, "n h w
     return (inside / outside).log().clamp(-most, most)[:, torch.from_numpy(bins).long()]
 
 
-def carried(soft: Float[Tensor, "n h w"], before: Grey, now: Grey) -> Float[Tensor, "n h w"] | None:
-    """Soft masks of the frame `before`, moved to where optical flow finds their pixels in the frame `now`.
+@dataclass(frozen=True)
+class Link:
+    """How one frame goes on from another."""
 
-    None at a cut: where the two are of different scenes.
-    """
+    flow: Float32[np.ndarray, "h w 2"]  # from its pixels to those of the other
+    unexplained: float  # share of its variance that is not found in the other
+    altered: bool  # whether one is much lighter or more blurred than the other
+
+    @property
+    def holds(self) -> bool:
+        """Whether both frames are of one scene."""
+        return self.unexplained <= CUT
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing seems to be wrong with either frame."""
+        return self.unexplained <= DOUBT and not self.altered
+
+    @property
+    def rank(self) -> tuple[bool, bool, float]:
+        """The less, the likelier it is that the frame follows that one rather than another one."""
+        return not self.holds, self.altered, self.unexplained
+
+
+def link(before: Grey, now: Grey) -> Link:
+    """How the frame `now` goes on from the frame `before`; where that does not explain it, as if exposed alike."""
     flow = dense_flow(now, before)
-    if unexplained(now, before, flow) > CUT:
-        return None
-    h, w = now.shape
+    share = unexplained(now, before, flow)
+    if share <= CUT:
+        return Link(flow, share, altered=not 1 / SHARPER < sharpness(now) / sharpness(before) < SHARPER)
+    alike = expose_alike(now, before)
+    flow = dense_flow(alike, before)
+    return Link(flow, unexplained(alike, before, flow), altered=True)
+
+
+def sharpness(grey: Grey) -> float:
+    """How much fine detail a frame has, in grey levels."""
+    return float(np.abs(cv2.Laplacian(grey, cv2.CV_32F)).mean()) + FINEST
+
+
+def expose_alike(grey: Grey, other: Grey) -> Grey:
+    """A frame as bright and of as much contrast as another one; of a flat one nothing is made."""
+    level = grey.astype(np.float32)
+    gain = other.std() / max(float(level.std()), FLATTEST)
+    alike: Grey = ((level - level.mean()) * gain + other.mean()).clip(0, 255).astype(np.uint8)
+    return alike
+
+
+def carry(soft: Float[Tensor, "n h w"], flow: Float32[np.ndarray, "h w 2"]) -> Float[Tensor, "n h w"]:
+    """Soft masks, moved along a flow that says for every pixel where it was."""
+    h, w = flow.shape[:2]
     x, y = np.arange(w, dtype=np.float32)[None] + flow[..., 0], np.arange(h, dtype=np.float32)[:, None] + flow[..., 1]
     maps = [cv2.remap(m, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for m in soft.numpy()]
     return torch.from_numpy(np.stack(maps))

@@ -25,6 +25,7 @@ from masklet.core.protocols import Carrier, Propagator, Segmenter, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
 from masklet.systems.consensus import Agreement, MergeRules, Segment, Thing, Track, consensus, merge
+from masklet.systems.notes import lost_notes
 from masklet.systems.sam2bmp import complete
 
 F = TypeVar("F")
@@ -284,6 +285,7 @@ class Deva(Generic[F, M, S]):
         notes = [video.damage] if video.damage else []
         if refused:
             notes.append(f"{refused} detections were refused: max_objects = {at.max_objects} were tracked; raise it")
+        notes += lost_notes(masklets, len(video))
         if not masklets:
             notes.append(
                 f"no object: no detection above conf = {at.conf:g} was supported by another frame of its clip; "

@@ -24,6 +24,7 @@ from masklet.core.protocols import Propagator, Segmenter, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Fork, Sighting, Source, TrackBook
 from masklet.systems.filters import drop_twins, keep_supported, named
+from masklet.systems.notes import lost_notes
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -245,6 +246,7 @@ class Sam2Bmp(Generic[F, M, S]):
             notes.append(
                 f"{refused} detections began no object: max_objects = {at.max_objects} were in sight; raise it"
             )
+        notes += lost_notes(masklets, len(video))
         if not masklets:
             notes.append(f"no object: too few detections score above conf = {at.conf:g}; lower it, such as conf=0.3")
         provenance = Provenance("sam2bmp", asdict(at), notes=tuple(notes))

@@ -16,6 +16,7 @@ from masklet.core.protocols import Propagator, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Source, TrackBook
 from masklet.systems.filters import named
+from masklet.systems.notes import lost_notes
 from masklet.systems.sam2bmp import complete, note_all
 
 F = TypeVar("F")
@@ -44,6 +45,7 @@ class Track(Generic[F, M]):
         notes += [f"object {i}: nothing was made of its prompt; mark more of it" for i in self.empty_handed(book)]
         notes += [video.damage] if video.damage else []
         masklets = tuple(sorted((named(m) for m in book.masklets()), key=lambda m: m.id))
+        notes += lost_notes(masklets, len(video))
         provenance = Provenance("track", {"prompts": described(self.prompts)}, notes=tuple(notes))
         return VideoResult(video.name, video.size, len(video), video.rate, masklets, ("object",), provenance)
 
