@@ -252,7 +252,7 @@ def test_anything_more_leaves_no_doubt() -> None:
         Clicks((click, Point(50, 30))),
         Clicks((click, outside(5, 5))),
         Clicks((), Box(20, 10, 60, 50)),
-        Clicks((click,), None, torch.from_numpy(disk(45, 30, 9))),
+        Clicks((outside(45, 30),), None, torch.from_numpy(disk(45, 30, 9))),
     ):
         predictor, _ = scripted()
         answer = predictor.predict(picture, clicks)
@@ -274,6 +274,27 @@ def test_only_what_lies_in_the_view_is_ever_asked() -> None:
     box = net.shown
     predictor.predict(picture_of(), Clicks((Point(88, 58),), Box(0, 0, 20, 20)))
     assert (box[-1][0, 0] > 0).sum() > 20 and (box[-1][0, 2] > 0).sum() > 200
+
+
+def test_what_is_drawn_already_is_not_asked_again_for_a_click_that_it_obeys() -> None:
+    mask = torch.from_numpy(disk(30, 30, 8))
+    for clicks, looks in (
+        ((Point(30, 30), outside(70, 30)), 0),
+        ((outside(70, 30), Point(50, 30)), 1),
+        ((Point(50, 30),), 1),
+    ):
+        predictor, net = scripted()
+        answer = predictor.predict(picture_of(), Clicks(clicks, None, mask))
+        assert len(net.shown) == looks
+        assert bool((mask_of(answer) == mask.numpy()).all()) == (looks == 0)
+    assert net.shown[0][0, 1].sum() == 0
+    predictor, net = scripted()
+    predictor.predict(picture_of(), Clicks((Point(45, 30),), Box(20, 5, 70, 55)))
+    assert len(net.shown) == 1  # of the box
+    predictor, net = scripted()
+    predictor.predict(picture_of(), Clicks((outside(70, 30), outside(30, 30)), None, mask))
+    [shown] = net.shown
+    assert (shown[0, 1] > 0).sum() > 80  # it is shown with the others when there is something to ask
 
 
 def test_clicks_outside_alone_describe_nothing() -> None:

@@ -55,7 +55,7 @@ from masklet.train.prompts import PromptTask, choose, iou_of, mask_loss, prompt_
 from masklet.train.stills import Stills
 
 H, W = 120, 160
-SMALL = PromptSampling(side=96)
+SMALL = PromptSampling(side=96, least=400, boxes=0.45, corrections=0.15, whole=0.4, pasted=0.25)
 DEPTHS = PromptSampling().depths
 
 
