@@ -229,6 +229,34 @@ def test_nested_objects_both_survive(model):
     assert iou(masks[0], disc(PATH[4])) > 0.8 and masks[1].any() and (masks[0] & masks[1]).any()
 
 
+def test_objects_that_overlap_are_followed_as_well_as_alone(model):
+    frames, columns = encode(model, PATH[:6]), torch.arange(SIZE[1])
+    masks = [{1: disc((y, x)) & (columns < x + 5), 2: disc((y, x)) & (columns > x - 5)} for y, x in PATH[:6]]
+    both, memory = follow(model, started(model, frames[0], masks[0]), frames[1:])
+    shared = (masks[0][1] & masks[0][2]).sum() / masks[0][1].sum()
+    assert abs(memory.shared[0, 1] - shared) < 0.05 and memory.shared.equal(memory.shared.T)
+    for id in (1, 2):
+        alone, _ = follow(model, started(model, frames[0], {id: masks[0][id]}), frames[1:])
+        for t in range(5):
+            wanted = masks[t + 1][id]
+            assert iou(both[t].masks(SIZE)[id - 1], wanted) > iou(alone[t].masks(SIZE)[0], wanted) - 0.1
+
+
+def test_how_far_objects_overlap_is_remembered_from_where_they_were_given(model):
+    frames = encode(model, PATH[:3])
+    left, right = disc((32, 20)), disc((32, 34))
+    memory = started(model, frames[0], {1: left, 2: right})
+    share = float((left & right).sum() / left.sum())
+    assert memory.shared[0, 1] == memory.shared[1, 0] and abs(float(memory.shared[0, 1]) - share) < 0.05
+    memory, _ = model.prompt(memory, frames[0], {3: disc((32, 80))})
+    assert memory.shared[2].count_nonzero() == 0 and memory.shared[0, 1] > 0
+    one, _ = model.prompt(memory, frames[0], {1: disc((32, 80))})  # of the other the user said nothing new
+    assert one.shared.equal(memory.shared)
+    two, _ = model.prompt(memory, frames[0], {1: disc((32, 70)), 2: right})
+    assert two.shared[0, 1] == 0
+    assert model.branch(memory, {7: 3, 8: 2, 9: 1}).shared.equal(memory.shared.flip(0, 1))
+
+
 def test_a_newcomer_joins_those_already_tracked(model):
     other: Places = [(20, 84 - 3 * t) for t in range(6)]
     frames = encode(model, PATH[:6], other)

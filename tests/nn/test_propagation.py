@@ -169,6 +169,16 @@ def test_of_two_rivals_one_at_most_wins_a_pixel(seed):
     assert exclusive(logits, claims, nobody).equal(logits)
 
 
+@given(st.integers(0, 99))
+def test_a_common_part_is_not_contended_and_all_else_is_as_before(seed):
+    draw = torch.Generator().manual_seed(seed)
+    logits, claims = torch.randn(2, 2, 4, 4, generator=draw) * 3
+    rivals, where = 1 - torch.eye(2), torch.rand(4, 4, generator=draw) > 0.5
+    got = exclusive(logits, claims, rivals, {(0, 1): where, (1, 0): where})
+    torch.testing.assert_close(got[:, where], logits[:, where], atol=1e-3, rtol=0)
+    assert got[:, ~where].equal(exclusive(logits, claims, rivals)[:, ~where])
+
+
 def test_a_claim_decides_between_rivals():
     logits, rivals = torch.full((2, 1, 1), 3.0), 1 - torch.eye(2)
     claims = torch.tensor([0.0, -2.0])[:, None, None]

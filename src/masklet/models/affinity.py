@@ -78,6 +78,7 @@ class AffinityMemory:
     recent: Moments  # of the frames since, older ones fading
     last: Shot  # the frame committed last
     left: Shot  # the frame before the last one that did not go on as it should: the next frame may go on from there
+    shared: Float[Tensor, "n n"]  # of each two, the share of the smaller that lay in the other where one was given
     scattered: Float[Tensor, " n"]  # how far apart each object's parts were where it was given (`nn.parts`)
 
 
@@ -126,7 +127,7 @@ class Affinity:
     present: float = 0.1  # mean appearance above which an object is in the frame, -1 to 1
     again: float = 0.5  # the same for an object that was lost
     trust: float = 0.3  # weight of a later prompt against all seen since the first
-    nested: float = 0.5  # share of the smaller mask from which two objects may overlap
+    nested: float = 0.5  # share of the smaller from which two objects may overlap anywhere, a thing and its part
     _last: list[View] = field(default_factory=list, repr=False, compare=False)  # at most one: a frame is seen twice
 
     def encode(self, frames: Sequence[Frame]) -> list[Features]:
@@ -137,7 +138,7 @@ class Affinity:
         """The memory of no object."""
         none, nobody = Moments.none(0, CHANNELS), torch.zeros(0, dtype=torch.bool)
         shot = Shot(torch.zeros(0, 0, dtype=torch.uint8), torch.zeros(0, 0, 0).half(), nobody)
-        return AffinityMemory((), none, none, shot, shot, torch.zeros(0))
+        return AffinityMemory((), none, none, shot, shot, torch.zeros(0, 0), torch.zeros(0))
 
     def predict(self, memory: AffinityMemory, features: Features) -> Prediction:
         """Where every remembered object is in this frame, logits at the working resolution."""
@@ -155,8 +156,9 @@ class Affinity:
         asked = torch.where(lost, self.again, self.present)
         rows = (~lost | (looks.amax((1, 2)) > asked)).nonzero()[:, 0]  # the others cannot be found
         if len(rows):
-            rivals = _rivals(there[rows] > 0.5, memory.anchor.moment[rows], self.nested)
-            outlined = self._outlines(view, known[rows], looks[rows], there[rows], rivals)
+            rivals = _rivals(memory.shared[rows][:, rows], memory.anchor.moment[rows], self.nested)
+            common = common_parts(memory.shared[rows][:, rows], there[rows])
+            outlined = self._outlines(view, known[rows], looks[rows], there[rows], rivals, common)
             logits[rows] = together(outlined, there[rows], memory.scattered[rows])
         alike = _alikeness(logits, looks)
         unlike = (origin.unseen | ~torch.tensor(found.holds)) & (alike <= asked)
@@ -171,6 +173,7 @@ class Affinity:
         looks: Float[Tensor, "n y x"],
         there: Float[Tensor, "n h w"],
         rivals: Float[Tensor, "n n"],
+        common: Mapping[tuple[int, int], Bool[Tensor, "h w"]],
     ) -> Float[Tensor, "n h w"]:
         """Log odds from appearance, carried masks and colour, contended between rivals, outlined."""
         moved = [_blurred(p) for p in there]
@@ -178,9 +181,9 @@ class Affinity:
         evidence += torch.stack([self._motion(p, odds) for p, odds in zip(there, moved, strict=True)])
         evidence += colour_odds(view.bins, known, self.colour)
         claims = self.claim * torch.stack([_claim(p, odds) for p, odds in zip(there, moved, strict=True)])
-        evidence = exclusive(evidence, claims, rivals)
+        evidence = exclusive(evidence, claims, rivals, common)
         logits = log_odds(self._outlined(view.features, evidence.sigmoid()), SURE)
-        return exclusive(logits, torch.zeros_like(logits), rivals)  # outlines may have met again
+        return exclusive(logits, torch.zeros_like(logits), rivals, common)  # outlines may have met again
 
     def commit(self, memory: AffinityMemory, features: Features, belief: Prediction) -> AffinityMemory:
         """Remembers each object's believed mask; learns its look from it unless something is wrong with the frame."""
@@ -199,13 +202,15 @@ class Affinity:
         self, memory: AffinityMemory, features: Features, prompts: Mapping[int, Prompt]
     ) -> tuple[AffinityMemory, Prediction]:
         """Remembers masks, or what boxes and points stand for; the answer is at the frame's own size."""
-        memory = _admit(_seen(memory, features), prompts)
+        new = [id for id in prompts if id not in memory.ids]
+        memory = _admit(_seen(memory, features), new)
         masks = stack([as_mask(prompt, features) for prompt in prompts.values()], features.size)
         rows = [memory.ids.index(id) for id in prompts]
         soft = _shrunk(masks, (features.guide.shape[0], features.guide.shape[1]))
         apart = torch.tensor([scatter((one > 0.5).numpy()) for one in soft])
         memory = replace(memory, scattered=memory.scattered.index_copy(0, torch.tensor(rows, dtype=torch.int64), apart))
         memory = self._learn(memory, rows, soft, features, torch.full((len(rows),), self.trust))
+        memory = replace(memory, shared=_shared(memory, rows, len(new)))
         sure = log_odds(masks.float(), SURE)
         seen = masks.flatten(1).any(1).float()
         return memory, _belief(tuple(prompts), sure, torch.ones(len(rows)), 2 * seen - 1)
@@ -219,7 +224,7 @@ class Affinity:
         """The memory of the objects {new id: old id} alone."""
         rows = torch.tensor([memory.ids.index(old) for old in origins.values()], dtype=torch.int64)
         looks, shots = (memory.anchor[rows], memory.recent[rows]), (memory.last[rows], memory.left[rows])
-        return AffinityMemory(tuple(origins), *looks, *shots, memory.scattered[rows])
+        return AffinityMemory(tuple(origins), *looks, *shots, memory.shared[rows][:, rows], memory.scattered[rows])
 
     def is_sound(self, memory: AffinityMemory, features: Features) -> bool:
         """Whether the frame goes on as it should from those before, so that something can be learnt from it."""
@@ -386,18 +391,18 @@ def _seen(memory: AffinityMemory, features: Features) -> AffinityMemory:
     return replace(memory, last=Shot(grey(features), soft, memory.last.unseen))
 
 
-def _admit(memory: AffinityMemory, ids: Iterable[int]) -> AffinityMemory:
+def _admit(memory: AffinityMemory, new: Sequence[int]) -> AffinityMemory:
     """Rows for new objects, of which nothing is known."""
-    new = tuple(id for id in ids if id not in memory.ids)
     none = Moments.none(len(new), CHANNELS)
     last, left = (shot.joined_by(len(new)) for shot in (memory.last, memory.left))
     return replace(
         memory,
-        ids=memory.ids + new,
+        ids=(*memory.ids, *new),
         anchor=memory.anchor.join(none),
         recent=memory.recent.join(none),
         last=last,
         left=left,
+        shared=nnf.pad(memory.shared, (0, len(new), 0, len(new))),
         scattered=torch.cat([memory.scattered, torch.zeros(len(new))]),
     )
 
@@ -449,17 +454,27 @@ def _alikeness(logits: Float[Tensor, "n h w"], looks: Float[Tensor, "n y x"]) ->
     return torch.where(area > 0, (inside * looks).sum((1, 2)) / area.clamp(min=1e-3), -1.0)
 
 
-def _rivals(masks: Bool[Tensor, "n h w"], anchors: Float[Tensor, "n d"], nested: float) -> Float[Tensor, "n n"]:
+def _rivals(shared: Float[Tensor, "n n"], anchors: Float[Tensor, "n d"], nested: float) -> Float[Tensor, "n n"]:
     """How much each object's pixels are contended by each other. What shares an anchor are hypotheses of one object:
-    they do not contend with each other, and with others no more than one.
+    they do not contend with each other, and with others no more than one. A thing does not contend with its part.
     """
-    same = (anchors[:, None] == anchors).all(2)
-    return (~_nested(masks, nested) & ~same) / same.sum(0)
+    same = (anchors[:, None] == anchors).all(2) | torch.eye(len(anchors), dtype=torch.bool)
+    return (~(shared > nested) & ~same) / same.sum(0)
 
 
-def _nested(masks: Bool[Tensor, "n h w"], share: float) -> Bool[Tensor, "n n"]:
-    """Pairs of which the smaller lies in the other by more than `share`, and every mask with itself."""
-    flat = masks.flatten(1).float()
-    area = flat.sum(1)
-    smaller = torch.minimum(area[:, None], area[None]).clamp(min=1)
-    return (flat @ flat.T > share * smaller) | torch.eye(len(masks), dtype=torch.bool)
+def common_parts(
+    shared: Float[Tensor, "n n"], there: Float[Tensor, "n h w"]
+) -> dict[tuple[int, int], Bool[Tensor, "h w"]]:
+    """Where two objects that overlapped when they were given both are, by (row, row)."""
+    inside = there > 0.5
+    return {(a, b): inside[a] & inside[b] for a, b in shared.nonzero().tolist()}
+
+
+def _shared(memory: AffinityMemory, rows: Sequence[int], new: int) -> Float[Tensor, "n n"]:
+    """How far objects overlap: those that were given in the last frame, and new ones, there; others as remembered."""
+    n, inside = len(memory.ids), (memory.last.soft > 0.5).flatten(1).float()
+    area = inside.sum(1).clamp(min=1)
+    now = (inside @ inside.T / torch.minimum(area[:, None], area)).fill_diagonal_(0)
+    told, fresh = torch.zeros(n, dtype=torch.bool), torch.arange(n) >= n - new
+    told[list(rows)] = True
+    return torch.where((told[:, None] & told) | fresh[:, None] | fresh, now, memory.shared)

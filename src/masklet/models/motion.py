@@ -140,7 +140,7 @@ class Motion:
         if views:
             evidence, known = weigh(image, views, keys, known)
             found = gather(frame, list(candidates(frame.image, evidence)))
-        left, gap = kept(memory) if not views else (memory.left[:0, :0], 0)
+        left, gap = kept(memory) if not views else (torch.zeros(0, 0, dtype=torch.uint8), 0)
         return found, MotionMemory(torch.from_numpy(grey), known, left, gap)
 
 

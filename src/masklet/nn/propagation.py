@@ -7,7 +7,7 @@ of all cells ever seen, so the memory has one size for ever, and the answer cost
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -205,11 +205,18 @@ def log_odds(p: Float[Tensor, "..."], sure: float) -> Float[Tensor, "..."]:
 
 
 def exclusive(
-    logits: Float[Tensor, "n h w"], claims: Float[Tensor, "n h w"], rivals: Float[Tensor, "n n"]
+    logits: Float[Tensor, "n h w"],
+    claims: Float[Tensor, "n h w"],
+    rivals: Float[Tensor, "n n"],
+    common: Mapping[tuple[int, int], Bool[Tensor, "h w"]] | None = None,
 ) -> Float[Tensor, "n h w"]:
     """Log odds of each object against the background and its rivals together, each as often as `rivals` says; claims
-    (log odds too) count between rivals alone. Of two rivals that count once at most one is above 0 at any pixel.
+    (log odds too) count between rivals alone. Of two rivals that count once at most one is above 0 at any pixel, but
+    where both belong: `common`, by (row, row), both ways.
     """
-    odds = (logits + claims).exp().flatten(1)
-    against = (rivals @ odds).log().view_as(logits) - claims  # -inf where an object has no rival
+    odds = (logits + claims).exp()
+    against = (rivals @ odds.flatten(1)).view_as(logits)
+    for (own, other), where in (common or {}).items():
+        against[own] -= rivals[own, other] * odds[other] * where
+    against = against.clamp(min=0).log() - claims  # -inf where an object has no rival
     return logits - nnf.softplus(against)
