@@ -1,6 +1,8 @@
-"""J&F of `track`, and J of `run` and of DEVA, over a folder in DAVIS layout: a table, and the same figures as json.
+"""J&F of `track` from a mask and from one click, J of `run` and of DEVA: over a folder in DAVIS layout.
 
-python benchmarks/davis.py --davis /data/DAVIS --out davis.json
+    python benchmarks/davis.py --davis /data/DAVIS --out davis.json
+
+A table, and the same figures as json.
 """
 
 from __future__ import annotations
@@ -19,12 +21,15 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from jaxtyping import Bool
 
 import masklet
+from masklet import Point
 from masklet.core.errors import InputError
 from masklet.core.result import VideoResult
 from masklet.evaluate.davis import DavisSequence, davis_sequences
 from masklet.evaluate.vos import LabelMap, Summary, discovery, given_objects, track_scores
+from masklet.train.prompt_crops import measure_depth
 
 HERE = Path(__file__).resolve().parent.parent
 DEFAULT = Path(os.environ.get("MASKLET_DAVIS", HERE.parent / "shared/data/davis16"))
@@ -32,6 +37,7 @@ Truth = Mapping[int, LabelMap]
 Row = dict[str, Any]
 COLUMNS = {  # by measurement: the figures that the table shows, and their titles
     "track": {"J&F": "track J&F", "J": "J", "F": "F", "seconds_per_frame": "s/frame"},
+    "click": {"J&F": "click J&F", "J": "J", "F": "F"},
     "run": {
         "best_J": "run best J",
         "union_J": "union J",
@@ -97,14 +103,16 @@ def measure(options: argparse.Namespace) -> Row:
 
 def parts_of(name: str, options: argparse.Namespace) -> dict[str, str]:
     """What is to be used in place of the defaults; `track` finds nothing."""
-    asked = {"propagator": options.propagator, "segmenter": None if name == "track" else options.segmenter}
+    asked = {"propagator": options.propagator, "segmenter": None if name in ("track", "click") else options.segmenter}
     return {part: value for part, value in asked.items() if value}
 
 
-def track(sequence: DavisSequence, truth: Truth, parts: Mapping[str, str]) -> tuple[Row, VideoResult]:
-    """From the first frame's masks to the end: J and F of every object, first and last frame left out."""
+def track(
+    mark: Callable[[Bool[np.ndarray, "h w"]], Any], sequence: DavisSequence, truth: Truth, parts: Mapping[str, str]
+) -> tuple[Row, VideoResult]:
+    """From the first frame to the end: J and F of every object, first and last frame left out."""
     start, ids = given_objects(truth)
-    prompts = {start: {i: torch.from_numpy(truth[start] == i) for i in ids}}
+    prompts = {start: {i: mark(truth[start] == i) for i in ids}}
     result, seconds = timed(partial(masklet.track, str(sequence.images), prompts, **parts))
     scores = track_scores(result, truth)
     objects = {i: {"J&F": s.jf} | statistics("J", s.j) | statistics("F", s.f) for i, s in scores.items()}
@@ -121,7 +129,19 @@ def automatic(system: str, sequence: DavisSequence, truth: Truth, parts: Mapping
     return row | {"seconds_per_frame": seconds / sequence.length, "objects": objects}, result
 
 
-MEASURES = {"track": track, "run": partial(automatic, "sam2bmp"), "deva": partial(automatic, "deva")}
+def click(mask: Bool[np.ndarray, "h w"]) -> Point:
+    """The pixel of a mask that is furthest from its border."""
+    depth = measure_depth(mask)
+    y, x = divmod(int(depth.argmax()), mask.shape[1])
+    return Point(x, y)
+
+
+MEASURES = {
+    "track": partial(track, torch.from_numpy),
+    "click": partial(track, click),
+    "run": partial(automatic, "sam2bmp"),
+    "deva": partial(automatic, "deva"),
+}
 
 
 def statistics(measure: str, summary: Summary) -> Row:

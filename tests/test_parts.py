@@ -13,6 +13,7 @@ import torch
 from masklet import InputError, parts
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
+from masklet.models.masker import NanoEverything
 from masklet.models.nano import NanoSettings, nano_network, save_nano
 from masklet.models.nano_propagator import Nano
 from masklet.models.sam2_memory import RecentFrames, ReliableFrames
@@ -121,10 +122,16 @@ def test_devas_network_by_name(nothing_here: Path, monkeypatch: pytest.MonkeyPat
     assert asked == [(nothing_here / "deva" / "DEVA-propagation.pth", "cpu"), (Path("other.pth"), "cpu")]
 
 
-@pytest.mark.parametrize(("name", "base"), [("everything", "sam2.1-tiny"), ("everything:sam2.1-large", "sam2.1-large")])
-def test_everything_by_name(name: str, base: str, nothing_here: Path) -> None:
-    with pytest.raises(InputError, match=rf"weights {base} are not on this machine"):
-        parts.load_segmenter(name, Encoder())
+def test_everything_by_name(nothing_here: Path) -> None:
+    with pytest.raises(InputError, match=r"weights sam2.1-large are not on this machine"):
+        parts.load_segmenter("everything:sam2.1-large", Encoder())
+    for name in ("everything", "everything:nano"):  # where nothing was fetched, what comes with the package
+        assert isinstance(parts.load_segmenter(name, Encoder()), NanoEverything)
+    (nothing_here / "sam2.1-tiny").mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (nothing_here / "sam2.1-tiny" / file).touch()
+    with pytest.raises(InputError, match=r"weights sam2.1-tiny"):  # found, and not the right file
+        parts.load_segmenter("everything", Encoder())
 
 
 def test_text_comes_first_then_sam2_then_the_detector(nothing_here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

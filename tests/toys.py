@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from masklet.core.frames import Frame
-from masklet.core.instances import Box, Detections, Prediction, Prompt
+from masklet.core.instances import Clicks, Detections, Prediction, Prompt
 
 H = W = 32
 SIDE = 6
@@ -142,9 +142,10 @@ class ToyPropagator:
     def mask(self, prompt: Prompt, features: Tensor) -> Tensor:
         if isinstance(prompt, Tensor):
             return prompt
-        at = (prompt.x0 + prompt.x1, prompt.y0 + prompt.y1) if isinstance(prompt, Box) else (2 * prompt.x, 2 * prompt.y)
-        colour = features[int(at[1] / 2), int(at[0] / 2)]
-        return (features == colour).all(-1)
+        clicks = Clicks.of(prompt)
+        box, points = clicks.box, clicks.points
+        x, y = ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2) if box else (points[0].x, points[0].y)
+        return (features == features[int(y), int(x)]).all(-1)
 
     def branch(self, memory: ToyMemory, origins: Mapping[int, int]) -> ToyMemory:
         return ToyMemory(*({n: held[o] for n, o in origins.items()} for held in (memory.anchors, memory.recent)))

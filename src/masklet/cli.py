@@ -26,6 +26,8 @@ from masklet.io.video import open_video, sources, unique_names
 from masklet.models.encoder import Encoder
 from masklet.outputs import FORMATS, write_outputs
 from masklet.parts import DEVICES, load_propagator
+from masklet.presets import GOOD, choose_run_parts, choose_track_parts
+from masklet.queries import QUERY_SYSTEMS
 from masklet.systems.track import Track
 from masklet.view.progress import Bars, JsonLog, Quiet, Reporter
 
@@ -50,11 +52,15 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results th
 Silent = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 Log = Annotated[bool, typer.Option("--json-log", help="Report on standard output, one JSON object a line.")]
 PropagatorName = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--propagator",
         help="affinity; nano; sam2.1-tiny (see masklet weights list); sam2long:sam2.1-tiny; deva or deva:FILE.",
     ),
+]
+PresetName = Annotated[
+    str,
+    typer.Option(help="fast, good or best: the parts that are taken where none are named, by what is on this machine."),
 ]
 Device = Enum("Device", {name: name for name in DEVICES}, type=str)  # type: ignore[misc]
 DeviceName = Annotated[Device, typer.Option("--device", help="Where SAM 2 runs.")]
@@ -73,13 +79,14 @@ def run_command(
     segmenter: Annotated[
         str | None,
         typer.Option(
-            help="motion; nano (80 kinds of things); nano-objects; everything; detections of yours (json, PNGs)."
+            help="auto; nano (80 kinds of things); motion; nano-objects; everything; detections of yours (json, PNGs)."
         ),
     ] = None,
     text: Annotated[
         str, typer.Option(metavar="WORDS", help="What to find: 'dog. red car.' (grounding-dino-tiny).")
     ] = "",
-    propagator: PropagatorName = "affinity",
+    propagator: PropagatorName = None,
+    preset: PresetName = GOOD,
     device: DeviceName = Device("auto"),  # noqa: B008
     window: Annotated[int | None, typer.Option(help="Frames at once (minvis, dvis, dvis-offline, rocovis).")] = None,
     set_: Annotated[
@@ -95,7 +102,10 @@ def run_command(
     reporter = reporter_for(quiet, json_log)
     with told(reporter):
         chosen = parsed_settings(set_ or []) | ({"window": window} if window else {})
-        made = load(system, segmenter=segmenter, text=text, propagator=propagator, device=device.value, **chosen)
+        parts = choose_run_parts(preset)
+        finder = segmenter or (None if text or system in QUERY_SYSTEMS else parts.segmenter)
+        carrier = propagator or parts.propagator
+        made = load(system, segmenter=finder, text=text, propagator=carrier, device=device.value, **chosen)
         paths = [path for given in source for path in sources(given)]
         there = folders(paths, out, overwrite, [segmenter] if segmenter else [])
     failures = 0
@@ -105,6 +115,8 @@ def run_command(
         except InputError as error:  # the other videos go on
             failures += 1
             reporter.error(str(error))
+    if failures < len(paths) and not (segmenter or propagator or text or system in QUERY_SYSTEMS):
+        reporter.hint(parts.hint)
     raise typer.Exit(2 if failures else 0)
 
 
@@ -119,7 +131,8 @@ def track_command(
             help="FRAME from 0, ID from 1, WHAT: mask.png, box=x0,y0,x1,y1, point=x,y or outside=x,y; repeatable.",
         ),
     ],
-    propagator: PropagatorName = "nano",
+    propagator: PropagatorName = None,
+    preset: PresetName = GOOD,
     device: DeviceName = Device("auto"),  # noqa: B008
     format: Formats = [],  # noqa: B006
     overlay: Overlay = True,
@@ -130,13 +143,19 @@ def track_command(
     """Propagate given objects both ways from the frames in which they are given."""
     reporter = reporter_for(quiet, json_log)
     with told(reporter):
-        prompts, carrier = read_prompts(prompt), load_propagator(propagator, Encoder(), device.value)
+        parts = choose_track_parts(preset)
+        prompts, carrier = (
+            read_prompts(prompt),
+            load_propagator(propagator or parts.propagator, Encoder(), device.value),
+        )
         [folder] = folders([source], out, overwrite, [text.split(":", 2)[2] for text in prompt])
 
         def made(video: Video) -> Track[Any, Any]:
             return Track(carrier, checked_prompts(prompts, video))
 
         one(source, folder, made, formats(format), overlay, reporter)
+        if not propagator:
+            reporter.hint(parts.hint)
 
 
 def one(

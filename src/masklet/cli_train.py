@@ -21,6 +21,7 @@ NAMES = (
     "tracker",
     "refiner",
     "rocovis",
+    "image-predictor",
 )  # `training.TRAININGS` takes long to import
 SMALLEST, LARGEST = 32, 2048  # pixels of a side
 STOPPED = 1  # exit code of a run that was asked to stop
@@ -41,7 +42,10 @@ def train_command(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run. One that was stopped goes on.")],
     val: Annotated[list[str] | None, typer.Option(metavar="DATA", help="Validate on this; else on --data.")] = None,
-    size: Annotated[str, typer.Option(metavar="HxW", help="Pixels of the clips.")] = "96x160",
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Pixels of the clips; 96x160 by default. An image predictor has a size."),
+    ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the optimiser.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Clips of a step.")] = None,
@@ -52,9 +56,9 @@ def train_command(
         typer.Option(
             "--from",
             metavar="WEIGHTS",
-            help="Weights to begin with: nano is the packaged segmenter or propagator; of a refiner, the tracker that "
-            "it refines; of a propagator, SAM 2 by name (sam2.1-tiny@512), hub id, folder or file; of a segmenter, any "
-            "Mask2Former.",
+            help="Weights to begin with: nano is the packaged segmenter, propagator or image predictor; of a refiner, "
+            "the tracker that it refines; of a propagator, SAM 2 by name (sam2.1-tiny@512), hub id, folder or file; of "
+            "a segmenter, any Mask2Former.",
         ),
     ] = "",
     segmenter: Annotated[
@@ -129,12 +133,14 @@ def trained(what: str, out: Path, told: Console, *, device: str, **wishes: objec
     return done, plan.steps
 
 
-def checked_size(text: str) -> tuple[int, int]:
-    """Height and width.
+def checked_size(text: str | None) -> tuple[int, int] | None:
+    """Height and width, where they are given.
 
     >>> checked_size("96x160")
     (96, 160)
     """
+    if text is None:
+        return None
     found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
     h, w = (int(side) for side in found.groups()) if found else (0, 0)
     if not all(SMALLEST <= side <= LARGEST for side in (h, w)):

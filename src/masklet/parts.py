@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -13,26 +14,28 @@ from masklet.core.errors import InputError
 from masklet.core.protocols import Propagator, Segmenter
 from masklet.models import nano_propagator, xmem
 from masklet.models.affinity import Affinity
+from masklet.models.auto_segmenter import AutoSegmenter
 from masklet.models.checkpoints import CARRIERS, DETECTORS
-from masklet.models.dense import DenseSegmenter, ObjectSegmenter, load_dense
+from masklet.models.dense import ObjectSegmenter, load_dense
 from masklet.models.edgetam import EdgeTam
 from masklet.models.encoder import Encoder
+from masklet.models.image_predictor import load_image_predictor
 from masklet.models.mask2former import load_mask2former
 from masklet.models.mask2former_weights import is_mask2former
-from masklet.models.masker import EverythingSegmenter, Masker, TextSegmenter
-from masklet.models.motion import Motion
+from masklet.models.masker import BoxMasker, EverythingSegmenter, Masker, NanoEverything, NanoMasker, TextSegmenter
+from masklet.models.motion import Motion, MotionMemory
 from masklet.models.nano_propagator import Nano
+from masklet.models.nano_segmenter import RUN_BOXES, load_nano_segmenter
 from masklet.models.precomputed import Precomputed
 from masklet.models.sam2 import Sam2, resized
 from masklet.models.sam2_memory import Policy, RecentFrames, ReliableFrames
 from masklet.models.sam2_weights import EDGETAM, build
 from masklet.models.text import Detector, load_detector, split
 from masklet.models.xmem import Xmem
-from masklet.models.zoo import where
+from masklet.models.zoo import checkpoint, find, where
 from masklet.systems.sam2long import MemoryTree
 
 PROPAGATORS: Mapping[str, Callable[[Encoder], Propagator[Any, Any]]] = {"affinity": Affinity}
-SEGMENTERS: Mapping[str, Callable[[Encoder], Segmenter[Any]]] = {"motion": Motion}
 
 # SAM2Long's thresholds of predicted mask IoU and of uncertainty: the official repository's documented command, the
 # paper, and what the official command line does when it is told nothing.
@@ -43,6 +46,7 @@ TREES: Mapping[str, tuple[float, float]] = {
 }
 NANO_TREE = (0.1, 5.0)  # at the official 2 pathways over nano hardly part (cards/nano-propagator.md)
 EVERYTHING = "everything"
+SMALLEST_SAM2 = "sam2.1-tiny"
 NANO, NANO_OBJECTS = "nano", "nano-objects"
 DEVA, DEVA_FILE = "deva", "DEVA-propagation.pth"
 DEVA_URL = "https://github.com/hkchengrex/Tracking-Anything-with-DEVA/releases/download/v1.0/" + DEVA_FILE
@@ -53,11 +57,13 @@ def load_segmenter(name: str, encoder: Encoder, device: str = "auto") -> Segment
     """A segmenter by its name, or made of the detections in a file or folder of that name.
 
     Args:
-        name: "nano", which names 80 kinds of things, and "nano-objects", which finds things of any kind; "nano:FILE",
-            as `masklet train segmenter --from nano` writes it; "motion"; "everything", with another SAM 2 than
-            sam2.1-tiny "everything:sam2.1-large"; a Mask2Former by hub id, folder or official checkpoint; or
-            detections' path. nano and Mask2Former at another size of the short side: "NAME@480".
-        encoder: of "nano" and "motion".
+        name: "auto", named things and what moves; "nano", which names 80 kinds of things; "nano-objects", which finds
+            things of any kind; "nano:FILE", as `masklet train segmenter --from nano` writes it; "motion"; "everything",
+            which takes sam2.1-tiny where it was fetched, else nano's image predictor, and another one by name:
+            "everything:nano", "everything:sam2.1-large"; a Mask2Former by hub id, folder or official
+            checkpoint; or detections' path. At another size "NAME@480": of the long side for nano, of the short side
+            for nano-objects, nano:FILE and Mask2Former.
+        encoder: of "auto", "motion", "nano-objects" and "nano:FILE".
         device: of SAM 2 and Mask2Former.
 
     Raises:
@@ -67,9 +73,9 @@ def load_segmenter(name: str, encoder: Encoder, device: str = "auto") -> Segment
     if name in SEGMENTERS:
         return SEGMENTERS[name](encoder)
     if kind.partition("@")[0] in (NANO, NANO_OBJECTS):
-        return load_nano_segmenter(name, encoder)
+        return load_nano(name, encoder)
     if kind == EVERYTHING:
-        return EverythingSegmenter(load_masker(below, device))
+        return load_everything(below, device)
     base, at, side = name.rpartition("@")
     base = base if at else name
     if is_mask2former(base):
@@ -78,16 +84,34 @@ def load_segmenter(name: str, encoder: Encoder, device: str = "auto") -> Segment
         return Precomputed(Path(name))
     if kind in DETECTORS:
         raise InputError(f"--segmenter {name}: say what to find, such as --text 'dog. red car.'")
-    known = ", ".join((NANO, NANO_OBJECTS, *SEGMENTERS, EVERYTHING, "mask2former by hub id or file"))
+    known = ", ".join((*SEGMENTERS, NANO, NANO_OBJECTS, EVERYTHING, "mask2former by hub id or file"))
     raise InputError(f"--segmenter {name}: neither a segmenter ({known}) nor a file or folder of detections")
 
 
-def load_nano_segmenter(name: str, encoder: Encoder) -> DenseSegmenter:
-    """The nano segmenter with or without names, packaged or of a file, at the encoder's size or one of its own."""
+def load_everything(name: str, device: str) -> EverythingSegmenter:
+    """All objects, by SAM 2, or by nano's image predictor, which is what no name means where no SAM 2 was fetched."""
+    if name == NANO or not (name or find(checkpoint(SMALLEST_SAM2))):
+        return NanoEverything(load_image_predictor())
+    return EverythingSegmenter(load_masker(name, device))
+
+
+def load_auto(encoder: Encoder) -> AutoSegmenter[None, MotionMemory]:
+    """Named things by `nano`, and by `motion` what moves and has no name."""
+    return AutoSegmenter(load_nano_segmenter(), Motion(encoder))
+
+
+def load_nano(name: str, encoder: Encoder) -> Segmenter[Any]:
+    """The nano segmenters: by name, or the dense head without names or of a file; at a size of their own."""
     base, at, side = name.rpartition("@")
     kind, _, file = (base if at else name).partition(":")
-    named = load_dense(file_of(file), Encoder(checked_short(name, side)) if at else encoder)
+    size = checked_short(name, side) if at else None
+    if kind == NANO and not file:
+        return load_nano_segmenter(replace(RUN_BOXES, long_side=size) if size else RUN_BOXES)
+    named = load_dense(file_of(file), Encoder(size) if size else encoder)
     return ObjectSegmenter(named) if kind == NANO_OBJECTS else named
+
+
+SEGMENTERS: Mapping[str, Callable[[Encoder], Segmenter[Any]]] = {"auto": load_auto, "motion": Motion}
 
 
 def load_text_segmenter(name: str, text: str, device: str = "auto") -> TextSegmenter[Any]:
@@ -95,7 +119,7 @@ def load_text_segmenter(name: str, text: str, device: str = "auto") -> TextSegme
 
     Args:
         name: the detector, one of `zoo.DETECTORS` or a folder that transformers saved with its tokenizer; with
-            another SAM 2 than sam2.1-tiny "grounding-dino-tiny:sam2.1-large".
+            another SAM 2 than sam2.1-tiny "grounding-dino-tiny:sam2.1-large", with none "grounding-dino-tiny:nano".
         text: what to find, separated by full stops.
         device: of both networks.
 
@@ -110,9 +134,11 @@ def load_text_segmenter(name: str, text: str, device: str = "auto") -> TextSegme
     return TextSegmenter(detector, masker, prompts)
 
 
-def load_masker(name: str, device: str) -> Masker:
-    """SAM 2 as an image model; the smallest where none is named."""
-    return Masker(load_sam2(name or "sam2.1-tiny", RecentFrames(), device))
+def load_masker(name: str, device: str) -> BoxMasker[Any]:
+    """SAM 2 as an image model, the smallest where none is named; or nano's image predictor."""
+    if name == NANO:
+        return NanoMasker(load_image_predictor())
+    return Masker(load_sam2(name or SMALLEST_SAM2, RecentFrames(), device))
 
 
 def load_propagator(name: str, encoder: Encoder, device: str = "auto") -> Propagator[Any, Any]:
@@ -137,16 +163,16 @@ def load_propagator(name: str, encoder: Encoder, device: str = "auto") -> Propag
         policy = ReliableFrames(quality)
         if below in PROPAGATORS:
             return MemoryTree(PROPAGATORS[below](encoder), uncertainty=uncertainty)
-        under = load_nano(file, encoder, policy) if kind == NANO else load_sam2(below, policy, device)
+        under = load_nano_propagator(file, encoder, policy) if kind == NANO else load_sam2(below, policy, device)
         return MemoryTree(under, uncertainty=uncertainty)
     if tree == NANO:
-        return load_nano(below, encoder, RecentFrames())
+        return load_nano_propagator(below, encoder, RecentFrames())
     if tree == DEVA:
         return load_deva(below, device)
     return PROPAGATORS[name](encoder) if name in PROPAGATORS else load_sam2(name, RecentFrames(), device)
 
 
-def load_nano(file: str, encoder: Encoder, policy: Policy) -> Nano:
+def load_nano_propagator(file: str, encoder: Encoder, policy: Policy) -> Nano:
     """The packaged nano propagator, or that of a file that was trained."""
     return nano_propagator.load_nano(file_of(file), encoder, policy)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,14 @@ from masklet.models.dense import PACKAGED as SEGMENTER
 from masklet.models.dense import read_dense, save_dense
 from masklet.models.edgetam import EdgeTam
 from masklet.models.encoder import STRIDE as CELL
+from masklet.models.image_predictor import PACKAGED as IMAGE_PREDICTOR
+from masklet.models.image_predictor import (
+    SIDE,
+    ImagePredictor,
+    create_prompt_network,
+    read_prompt_network,
+    save_prompt_network,
+)
 from masklet.models.mask2former import Mask2Former, load_mask2former
 from masklet.models.mask2former_weights import build
 from masklet.models.nano import KIND as NANO
@@ -27,6 +36,7 @@ from masklet.models.sam2_weights import is_path
 from masklet.models.small_mask2former import KIND as SMALL
 from masklet.models.small_mask2former import SmallSettings, load_small, metadata_of, save_small, small_mask2former
 from masklet.models.zoo import ZOO, intact
+from masklet.nn.prompt_network import PromptNetwork
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 from masklet.parts import load_sam2, there
@@ -38,13 +48,30 @@ from masklet.train.framing import FixedFraming
 from masklet.train.loop import Plan, Task
 from masklet.train.losses import LossSettings
 from masklet.train.nano import ASKING, nano_task
+from masklet.train.prompt_crops import PromptCrops, StillsShare
+from masklet.train.prompt_scores import name_clicks, read_objects, score_prompts, select_objects
+from masklet.train.prompts import PromptTask
 from masklet.train.propagator import Asking, PropagatorTask
-from masklet.train.reading import FromStills, crops, is_generated, moving, objects_of, source_of, turning
+from masklet.train.reading import (
+    FRAMES,
+    PANOPTIC,
+    PICTURES,
+    FromStills,
+    crops,
+    is_generated,
+    moving,
+    objects_of,
+    source_of,
+    turning,
+)
 from masklet.train.rocovis import ROWS, RocovisTask, RocovisTraining
 from masklet.train.segmenter import SegmenterTask, held_out, points_for, with_categories
+from masklet.train.stills import Stills
 
 PACKAGED = "nano"  # what `--from` calls the packaged models
 MOST_LAYERS = 6  # of DVIS's tracker and refiner, as published
+PROMPTED = 100  # objects by which an image predictor is validated
+CLICKS = (1, 3)  # numbers of clicks, likewise
 
 Size = tuple[int, int]  # h, w
 
@@ -71,16 +98,14 @@ class Wish:
 class Training:
     """One thing that can be trained, with what it takes where the user does not say."""
 
-    task: Callable[[Wish, ClipSource, Sequence[Clip]], Task]
+    task: Callable[[Wish], Task]
     plan: Callable[[Wish], Plan]
-    stills: FromStills
     frames: int
     steps: int
     batch: int
     lr: float
-    held_out: int  # clips
     settings: Mapping[str, Sequence[str]]  # its own ones, and what each can be; the first where nothing is said
-    read: Callable[[Sequence[str], FixedFraming, FromStills, bool], ClipSource] = source_of
+    size: Size = (96, 160)
 
 
 # -- the segmenter
@@ -257,7 +282,98 @@ def sam2_plan(wish: Wish) -> Plan:
     return replace(propagator_plan(wish), weight_decay=0.1, clip_norm=0.1, factors=(("vision_encoder.", 0.1),))
 
 
+# -- the image predictor
+
+
+def image_predictor_task(wish: Wish) -> PromptTask:
+    """The promptable network over ImageNet's, or one that was trained before; on stills alone."""
+    check_crops(wish)
+    shares = [StillsShare(read_stills("--data", name), 1.0, name=f"--data {name}") for name in wish.data]
+    source = PromptCrops(shares)
+    unseen = [read_stills("--val", name) for name in wish.val] or [share.stills for share in shares]
+    asked_for = select_objects(unseen, PROMPTED)
+    net = started_prompt_network(wish).enable_training().to(wish.device)
+    predictor = ImagePredictor(net)
+
+    def validate() -> dict[str, float]:
+        scores = score_prompts(predictor, read_objects(asked_for), max(CLICKS))
+        return {name: scores[name] for name in ("box", *map(name_clicks, CLICKS)) if name in scores}
+
+    return PromptTask(net, source, validate, lambda path: save_prompt_network(path, net), wish.batch)
+
+
+def started_prompt_network(wish: Wish) -> PromptNetwork:
+    """The weights to begin with."""
+    if not wish.start:
+        return create_prompt_network(wish.seed)
+    path = nano_file(wish.start, IMAGE_PREDICTOR)
+    if not there(path):
+        raise InputError(f"--from {wish.start}: no such file; give nano, or weights that this training wrote")
+    return read_prompt_network(path)
+
+
+def check_crops(wish: Wish) -> None:
+    """Raises InputError where clips are asked for that are not crops of single pictures."""
+    if wish.size != (SIDE, SIDE):
+        h, w = wish.size
+        raise InputError(f"--size {h}x{w}: the image predictor looks at crops of {SIDE}x{SIDE}; leave --size out")
+    if wish.frames != 1:
+        raise InputError(f"--frames {wish.frames}: the image predictor looks at single pictures; leave --frames out")
+
+
+def read_stills(option: str, name: str) -> Stills:
+    """The stills of a folder. Raises InputError where it holds something else."""
+    path, wrong = Path(name), ""
+    if is_generated(name):
+        wrong = "these are generated clips"
+    elif not os.path.isdir(name):
+        wrong = "no such folder"
+    elif any((path / folder).is_dir() for folder in (FRAMES, PANOPTIC)):
+        wrong = "these are videos"
+    elif not (path / PICTURES).is_dir():
+        wrong = f"no {PICTURES}/ in it"
+    if wrong:
+        raise InputError(
+            f"{option} {name}: {wrong}, and the image predictor learns from stills; give a folder with "
+            f"annotations.json and {PICTURES}/, COCO's instance form"
+        )
+    return Stills(path)
+
+
+def image_predictor_plan(wish: Wish) -> Plan:
+    """Crops go through the network together, so that a step is one item; ImageNet's blocks learn slowly."""
+    return Plan(
+        wish.steps,
+        1,
+        wish.lr,
+        weight_decay=0.01,
+        warm_up=min(200, wish.steps // 10),
+        factors=(("blocks.", 0.25),),
+        seed=wish.seed,
+        **often(wish),
+    )
+
+
 # -- what they share
+
+
+def on_clips(
+    made: Callable[[Wish, ClipSource, Sequence[Clip]], Task],
+    stills: FromStills,
+    unseen_clips: int,
+    read: Callable[[Sequence[str], FixedFraming, FromStills, bool], ClipSource] = source_of,
+) -> Callable[[Wish], Task]:
+    """A task on clips of `--data`, validated on so many clips of `--val`."""
+
+    def task(wish: Wish) -> Task:
+        source = read(wish.data, FixedFraming(wish.size), stills, True)
+        plain = FixedFraming(wish.size, scale=(1.0, 1.0), flip=0.0)
+        unseen = read(wish.val or wish.data, plain, stills, False)
+        if unseen.categories != source.categories:
+            raise InputError(f"--val has other categories than --data ({', '.join(source.categories[:3])}, ...)")
+        return made(wish, source, held_out(unseen, unseen_clips, wish.frames))
+
+    return task
 
 
 def own(wish: Wish) -> dict[str, Any]:
@@ -319,27 +435,34 @@ def often(wish: Wish) -> dict[str, Any]:
 DVIS = {"given": ("once", "released"), "labels": ("own", "released")}  # `DvisTraining` says what they mean
 TRACKER = {**DVIS, "begin": ("minvis", "random")}  # `begin_as_minvis`
 TRAININGS: Mapping[str, Training] = {
-    "segmenter": Training(segmenter_task, segmenter_plan, crops, 1, 5000, 4, 1e-3, 100, {}),
-    "propagator": Training(propagator_task, propagator_plan, moving, 4, 4000, 1, 7e-4, 8, {}, objects_of),
-    "tracker": Training(tracker_task, heads_plan, turning, 5, 4000, 1, 1e-4, 40, TRACKER),
-    "refiner": Training(refiner_task, heads_plan, turning, 10, 4000, 1, 1e-4, 20, DVIS),
-    "rocovis": Training(rocovis_task, rocovis_plan, turning, 5, 4000, 1, 1e-4, 20, {"row": tuple(ROWS)[::-1]}),
+    "segmenter": Training(on_clips(segmenter_task, crops, 100), segmenter_plan, 1, 5000, 4, 1e-3, {}),
+    "propagator": Training(on_clips(propagator_task, moving, 8, objects_of), propagator_plan, 4, 4000, 1, 7e-4, {}),
+    "tracker": Training(on_clips(tracker_task, turning, 40), heads_plan, 5, 4000, 1, 1e-4, TRACKER),
+    "refiner": Training(on_clips(refiner_task, turning, 20), heads_plan, 10, 4000, 1, 1e-4, DVIS),
+    "rocovis": Training(
+        on_clips(rocovis_task, turning, 20), rocovis_plan, 5, 4000, 1, 1e-4, {"row": tuple(ROWS)[::-1]}
+    ),
+    "image-predictor": Training(image_predictor_task, image_predictor_plan, 1, 8000, 8, 1e-3, {}, (SIDE, SIDE)),
 }
 
 
-DENSE = Training(dense_task, dense_plan, crops, 1, 2000, 8, 3e-4, 40, {})  # where a segmenter begins with nano
+# Where a segmenter begins with nano, and where an image predictor begins with one.
+DENSE = Training(on_clips(dense_task, crops, 40), dense_plan, 1, 2000, 8, 3e-4, {})
+TUNED = replace(TRAININGS["image-predictor"], steps=2000, lr=2e-4)
 SAM2_ASKING = Asking(frames=8, objects=3, boxes=0.25, clicks=0.25)  # SAM 2, appendix D
 SAM2 = Training(
-    sam2_task, sam2_plan, moving, 8, 2000, 1, 1e-5, 8, {"encoder": ("frozen", "trained")}, objects_of
+    on_clips(sam2_task, moving, 8, objects_of), sam2_plan, 8, 2000, 1, 1e-5, {"encoder": ("frozen", "trained")}
 )  # where a propagator begins with weights of it
 
 
 def training_of(name: str, start: str) -> Training:
     """What is trained under a name: a propagator is the nano one, or SAM 2 where it begins with weights of that; a
-    segmenter is a Mask2Former, or the nano one where it begins with that.
+    segmenter is a Mask2Former, or the nano one where it begins with that; what was trained before is trained on gently.
     """
     if name == "propagator" and start and not begins_with_nano(NANO, start):
         return SAM2
+    if name == "image-predictor" and start:
+        return TUNED
     return DENSE if name == "segmenter" and start and begins_with_nano(NANO_SEGMENTER, start) else TRAININGS[name]
 
 
@@ -350,12 +473,7 @@ def prepared(name: str, wish: Wish) -> tuple[Task, Plan, dict[str, object]]:
     """
     kind = training_of(name, wish.start)
     check_settings(name, kind, wish.settings)
-    source = kind.read(wish.data, FixedFraming(wish.size), kind.stills, True)
-    plain = FixedFraming(wish.size, scale=(1.0, 1.0), flip=0.0)
-    unseen = kind.read(wish.val or wish.data, plain, kind.stills, False)
-    if unseen.categories != source.categories:
-        raise InputError(f"--val has other categories than --data ({', '.join(source.categories[:3])}, ...)")
-    task = kind.task(wish, source, held_out(unseen, kind.held_out, wish.frames))
+    task = kind.task(wish)
     facts = ("data", "val", "size", "frames", "start", "segmenter", "settings")
     told = {"clips": wish.batch, **{fact: getattr(wish, fact) for fact in facts}}
     return task, kind.plan(wish), {"task": name, **told}

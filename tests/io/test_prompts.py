@@ -63,10 +63,20 @@ def test_what_is_malformed_is_named(text: str, message: str, mask: Path, monkeyp
         read_prompts([text])
 
 
-def test_a_mask_stands_alone(mask: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_correct_a_mask_of_the_same_frame(mask: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(mask)
-    with pytest.raises(InputError, match="object 1 has a prompt in frame 0 already"):
-        read_prompts(["0:1:point=1,1", "0:1:grey.png"])
+    clicks = read_prompts(["0:1:outside=1,1", "0:1:grey.png", "0:1:point=2,3"])[0][1]
+    assert isinstance(clicks, Clicks) and clicks.points == (Point(1, 1, inside=False), Point(2, 3))
+    assert clicks.mask is not None and torch.equal(clicks.mask, read_prompts(["0:1:grey.png"])[0][1])
+
+
+@pytest.mark.parametrize(("first", "second"), [("grey.png", "box=1,2,8,9"), ("box=1,2,8,9", "grey.png")])
+def test_an_object_is_marked_once_in_a_frame(
+    mask: Path, monkeypatch: pytest.MonkeyPatch, first: str, second: str
+) -> None:
+    monkeypatch.chdir(mask)
+    with pytest.raises(InputError, match=f"a {'mask' if first.endswith('png') else 'box'} in this frame already"):
+        read_prompts([f"0:1:{first}", f"0:1:{second}"])
 
 
 def test_points_and_a_box_of_one_object_are_one_prompt() -> None:

@@ -275,7 +275,7 @@ def test_a_later_prompt_stands_in_for_the_belief(model):
     assert nbytes(memory) == nbytes(wrong)
     assert iou(memory.last.soft[0] > 0.5, wrong.last.soft[0] > 0.5) < 0.5
     again, _ = model.prompt(memory, frames[1], {1: disc(PATH[1])})
-    assert again.last.soft.equal(memory.last.soft) and again.anchor.gram.equal(memory.anchor.gram)
+    assert again.last.soft.equal(memory.last.soft) and again.recent.gram.equal(memory.recent.gram)
 
 
 def test_an_empty_prompt_is_absent_until_seen(model):

@@ -22,7 +22,7 @@ from masklet.core.instances import Box, Clicks, Detections, Point, Prediction, P
 from masklet.core.protocols import Propagator
 from masklet.models.encoder import Encoder
 from masklet.models.nano import NanoSettings, nano_network, read_nano, save_nano
-from masklet.models.nano_propagator import Nano, NanoMemory, clicked_guess, load_nano, weighed
+from masklet.models.nano_propagator import Nano, NanoMemory, load_nano, weighed
 from masklet.models.sam2_memory import Policy, ReliableFrames
 from masklet.systems.deva import Deva
 from masklet.systems.deva import Settings as DevaSettings
@@ -274,15 +274,6 @@ def test_boxes_and_clicks_are_answered_and_tracked(prompt: Prompt) -> None:
     assert answer.logits.shape == (1, 1, *SIZE)
     assert iou(answer.logits[0, 0] > 0, disc(0)) > 0.6
     assert iou(propagator.predict(memory, second).masks(SIZE)[0], disc(1)) > 0.6
-
-
-def test_a_click_is_put_over_what_was_answered_before() -> None:
-    seen = encoder()(clip()[0])
-    before = torch.where(disc(0, 120), 3.0, -3.0)
-    more = clicked_guess(Clicks((Point(50, 48),)), before, seen)
-    assert more[48, 50] == 4 and more[48, 120] == 3 and more[5, 5] == -3
-    less = clicked_guess(Clicks((Point(50, 48, False),)), torch.full(SIZE, 3.0), seen)
-    assert less[48, 50] == -4 and less[5, 5] == 3
 
 
 def test_correcting_clicks_after_tracking_change_the_answer() -> None:

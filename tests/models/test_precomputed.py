@@ -38,11 +38,22 @@ def written(tmp_path: Path, content: Any) -> Path:
 def test_every_way_to_write_a_mask(tmp_path: Path) -> None:
     runs = [5 * H + 4, 6, *[H - 6, 6] * 5]
     plain = {"size": [H, W], "counts": [*runs, H * W - sum(runs)]}
-    box = {k: v for k, v in GOOD.items() if k != "segmentation"} | {"bbox": [5, 4, 6, 6]}
     polygon = GOOD | {"segmentation": [[5, 4, 11, 4, 11, 10, 5, 10]]}
-    found = seen(written(tmp_path, [GOOD, GOOD | {"segmentation": plain}, polygon, box]))
-    assert all(torch.equal(m, square(4, 5)) for m in found.masks) and len(found) == 4
-    assert found.scores.tolist() == [0.5] * 4 and found.labels.tolist() == [0] * 4
+    found = seen(written(tmp_path, [GOOD, GOOD | {"segmentation": plain}, polygon]))
+    assert all(torch.equal(m, square(4, 5)) for m in found.masks) and len(found) == 3
+    assert found.scores.tolist() == [0.5] * 3 and found.labels.tolist() == [0] * 3
+
+
+def test_a_box_without_a_mask_is_drawn(tmp_path: Path) -> None:
+    ys, xs = np.mgrid[:96, :128]
+    disk = (ys - 40) ** 2 + (xs - 60) ** 2 < 24**2
+    image = np.where(disk[..., None], [220, 60, 40], [30, 60, 50]).astype(np.uint8)
+    box = {k: v for k, v in GOOD.items() if k != "segmentation"} | {"bbox": [36, 16, 49, 49]}
+    model = Precomputed(written(tmp_path, [box, box | {"frame": 1, "bbox": [500, 500, 4, 4]}]))
+    [found, nowhere], _ = model.segment(None, [Frame(0, image), Frame(1, image)], [])
+    iou = (found.masks[0].numpy() & disk).sum() / (found.masks[0].numpy() | disk).sum()
+    assert iou > 0.85 > 0.79 > disk.sum() / 49**2  # better than the filled box
+    assert len(nowhere) == 1 and not nowhere.masks.any()
 
 
 @pytest.mark.parametrize("key", ["frame", "frame_index", "image_id"])

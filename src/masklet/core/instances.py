@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from masklet.core.masks import resize
+
+NAMELESS = "object"  # what segmenters call what they find without a name
 
 
 @dataclass(frozen=True)
@@ -119,17 +121,41 @@ class Point:
 
 @dataclass(frozen=True)
 class Clicks:
-    """A prompt: all that a user has marked of the object in this frame so far, in that order."""
+    """A prompt: all that a user has marked of the object in this frame so far, in that order; a mask is corrected by
+    the points.
+    """
 
     points: tuple[Point, ...]
     box: Box | None = None
+    mask: Bool[Tensor, "h w"] | None = field(default=None, compare=False)
 
     @staticmethod
-    def of(prompt: Box | Point | Clicks) -> Clicks:
-        """A box or a point as clicks."""
+    def of(prompt: Prompt) -> Clicks:
+        """Any prompt as clicks.
+
+        >>> Clicks.of(Point(3, 4))
+        Clicks(points=(Point(x=3, y=4, inside=True),), box=None, mask=None)
+        """
+        if isinstance(prompt, Clicks):
+            return prompt
         if isinstance(prompt, Box):
             return Clicks((), prompt)
-        return Clicks((prompt,)) if isinstance(prompt, Point) else prompt
+        return Clicks((prompt,)) if isinstance(prompt, Point) else Clicks((), None, prompt)
+
+    def scaled(self, x: float, y: float) -> Clicks:
+        """The same in an image that has x and y times as many pixels across; a point is in the middle of its pixel."""
+        points = tuple(replace(p, x=(p.x + 0.5) * x - 0.5, y=(p.y + 0.5) * y - 0.5) for p in self.points)
+        box = self.box and Box(self.box.x0 * x, self.box.y0 * y, self.box.x1 * x, self.box.y1 * y)
+        mask = self.mask
+        if mask is not None:
+            size = (round(mask.shape[0] * y), round(mask.shape[1] * x))
+            mask = resize(mask[None].float(), size)[0] > 0.5
+        return Clicks(points, box, mask)
+
+    @property
+    def is_marking(self) -> bool:
+        """Whether something says where the object is, and not only where it is not."""
+        return self.box is not None or self.mask is not None or any(p.inside for p in self.points)
 
 
 Prompt = Tensor | Box | Point | Clicks  # a Tensor is a mask, Bool[h w]

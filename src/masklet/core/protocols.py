@@ -43,6 +43,14 @@ class Segmenter(Protocol[M]):
 
 
 @runtime_checkable
+class ScoringSegmenter(Segmenter[M], Protocol[M]):
+    """A segmenter that knows which of its scores a system should take."""
+
+    conf: float  # a detection above this is confident
+    low_conf: float  # one below this is not worth a look
+
+
+@runtime_checkable
 class Propagator(Protocol[F, M]):
     """Carries given masks through time (affinity, SAM 2, XMem, and SAM2Long's tree over any of them)."""
 

@@ -24,22 +24,23 @@ def read_prompts(texts: Sequence[str]) -> dict[int, dict[int, Prompt]]:
     for text in texts:
         frame, id, prompt = read_prompt(text)
         earlier = prompts.setdefault(frame, {}).get(id)
-        if earlier is None:
-            prompts[frame][id] = prompt
-        elif isinstance(earlier, Tensor) or isinstance(prompt, Tensor):
-            raise InputError(f"--prompt {text}: object {id} has a prompt in frame {frame} already; give one of them")
-        else:
-            prompts[frame][id] = together(text, earlier, prompt)
+        prompts[frame][id] = prompt if earlier is None else join_prompts(text, earlier, prompt)
     return prompts
 
 
-def together(text: str, earlier: Box | Point | Clicks, more: Box | Point | Clicks) -> Clicks:
-    """Points and a box of one object in one frame, as one prompt."""
+def join_prompts(text: str, earlier: Prompt, more: Prompt) -> Clicks:
+    """Points, a box and a mask of one object in one frame, as one prompt: the points correct the mask.
+
+    Raises InputError where two boxes, two masks, or a box and a mask say each where the object is.
+    """
     parts = Clicks.of(earlier), Clicks.of(more)
-    boxes = [p.box for p in parts if p.box]
-    if len(boxes) > 1:
-        raise InputError(f"--prompt {text}: the object has a box in this frame already; give one of them")
-    return Clicks(parts[0].points + parts[1].points, boxes[0] if boxes else None)
+    whole = [kind for part in parts for kind in ("box", "mask") if getattr(part, kind) is not None]
+    if len(whole) > 1:
+        raise InputError(
+            f"--prompt {text}: the object has a {whole[0]} in this frame already; give one of them, and points"
+        )
+    boxes, masks = [p.box for p in parts if p.box], [p.mask for p in parts if p.mask is not None]
+    return Clicks(parts[0].points + parts[1].points, boxes[0] if boxes else None, masks[0] if masks else None)
 
 
 def read_prompt(text: str) -> tuple[int, int, Prompt]:

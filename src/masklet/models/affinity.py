@@ -18,9 +18,10 @@ from jaxtyping import Bool, Float, Float16, Int32, UInt8
 from torch import Tensor
 
 from masklet.core.frames import Frame
-from masklet.core.instances import Box, Clicks, Point, Prediction, Prompt
+from masklet.core.instances import Clicks, Prediction, Prompt
 from masklet.core.masks import resize, stack
 from masklet.models.encoder import STRIDE, Encoder, Features
+from masklet.models.image_predictor import Answer, load_image_predictor
 from masklet.nn.outline import colour_bins, guided_lines
 from masklet.nn.parts import scatter, strangers
 from masklet.nn.propagation import (
@@ -43,7 +44,6 @@ SURE = 0.02  # a belief is trusted no further than this from 0 and 1
 NOWHERE = math.log(SURE / (1 - SURE))
 LIKELY = 0.25  # below this, the guided filter has nothing to outline
 BLUR = 9  # pixels by which optical flow is wrong
-ALIKE = 0.75  # cosine from which a cell is like the one pointed at
 CHANNELS = 2 * 128 + 24 + 3 + 1 + WAVES  # of a descriptor
 
 
@@ -126,7 +126,8 @@ class Affinity:
     around: int = 30  # distance from the object at which the colours of its background are counted
     present: float = 0.1  # mean appearance above which an object is in the frame, -1 to 1
     again: float = 0.5  # the same for an object that was lost
-    trust: float = 0.3  # weight of a later prompt against all seen since the first
+    trust: float = 1.0  # weight of a later prompt against all seen since the first: what was wrong is unlearnt
+    revised: float = 0.5  # the same against the prompts before
     nested: float = 0.5  # share of the smaller from which two objects may overlap anywhere, a thing and its part
     _last: list[View] = field(default_factory=list, repr=False, compare=False)  # at most one: a frame is seen twice
 
@@ -202,18 +203,21 @@ class Affinity:
         self, memory: AffinityMemory, features: Features, prompts: Mapping[int, Prompt]
     ) -> tuple[AffinityMemory, Prediction]:
         """Remembers masks, or what boxes and points stand for; the answer is at the frame's own size."""
+        known = {id: log_odds(memory.last.soft[row].float(), SURE) for row, id in enumerate(memory.ids)}
+        answers = as_answers(prompts, features, known).values()
+        masks = stack([answer.logits[0] > 0 for answer in answers], features.size)
+        quality = torch.tensor([float(answer.quality[0]) for answer in answers])
         new = [id for id in prompts if id not in memory.ids]
         memory = _admit(_seen(memory, features), new)
-        masks = stack([as_mask(prompt, features) for prompt in prompts.values()], features.size)
         rows = [memory.ids.index(id) for id in prompts]
         soft = _shrunk(masks, (features.guide.shape[0], features.guide.shape[1]))
         apart = torch.tensor([scatter((one > 0.5).numpy()) for one in soft])
         memory = replace(memory, scattered=memory.scattered.index_copy(0, torch.tensor(rows, dtype=torch.int64), apart))
-        memory = self._learn(memory, rows, soft, features, torch.full((len(rows),), self.trust))
+        memory = self._learn(memory, rows, soft, features, torch.full((len(rows),), self.trust), self.revised)
         memory = replace(memory, shared=_shared(memory, rows, len(new)))
         sure = log_odds(masks.float(), SURE)
         seen = masks.flatten(1).any(1).float()
-        return memory, _belief(tuple(prompts), sure, torch.ones(len(rows)), 2 * seen - 1)
+        return memory, _belief(tuple(prompts), sure, quality, 2 * seen - 1)
 
     def forget(self, memory: AffinityMemory, ids: Iterable[int]) -> AffinityMemory:
         """The memory without these objects."""
@@ -267,8 +271,11 @@ class Affinity:
         soft: Float[Tensor, "k h w"],
         features: Features,
         share: Float[Tensor, " k"],
+        anchored: float = 0.0,
     ) -> AffinityMemory:
-        """Writes some objects' masks: as the anchor where there is none yet, else as `share` of the recent look."""
+        """Writes some objects' masks: as the anchor where there is none yet, else as `share` of the recent look, and as
+        so much of the anchor.
+        """
         at, hard = torch.tensor(rows, dtype=torch.int64), soft > 0.5
         memory = _placed(memory, rows, soft)
         seen = hard.flatten(1).any(1)
@@ -280,7 +287,7 @@ class Affinity:
         new = moments(view.cells, _cells(hard.float()).flatten(1), colours)
         old, first = memory.recent[at], memory.anchor[at]
         begins = (first.moment == 0).all(1)
-        anchor = memory.anchor.put(at, first.mix(new, begins.float()))
+        anchor = memory.anchor.put(at, first.mix(new, torch.where(begins, 1.0, anchored)))
         return replace(
             memory, anchor=anchor, recent=memory.recent.put(at, old.mix(new, torch.where(begins, 1.0, share)))
         )
@@ -300,64 +307,36 @@ def grey(features: Features) -> UInt8[Tensor, "h w"]:
     return torch.from_numpy(cv2.cvtColor(features.guide.numpy(), cv2.COLOR_RGB2GRAY))
 
 
-def as_mask(prompt: Prompt, features: Features) -> Bool[Tensor, "h w"]:
-    """What a prompt stands for, at the frame's size."""
-    if isinstance(prompt, Box):
-        return _grown(_box_seed(prompt, features), features)
-    if isinstance(prompt, Point):
-        return _grown(_point_seed(prompt, features), features)
-    if isinstance(prompt, Clicks):
-        return _clicked(prompt, features)
-    return prompt
+def as_answers(
+    prompts: Mapping[int, Prompt], features: Features, earlier: Mapping[int, Float[Tensor, "h w"]]
+) -> dict[int, Answer]:
+    """What prompts stand for, at the frame's size: masks as they are, clicks and boxes as the image predictor draws
+    them over what was believed before.
+
+    Args:
+        prompts: of objects, by id.
+        features: of the frame.
+        earlier: mask logits at the working resolution, of those objects of which there are any.
+    """
+    return {
+        id: as_given(prompt) if isinstance(prompt, Tensor) else _drawn(Clicks.of(prompt), features, earlier.get(id))
+        for id, prompt in prompts.items()
+    }
 
 
-def _clicked(clicks: Clicks, features: Features) -> Bool[Tensor, "h w"]:
-    """What the box and each point inside stand for, together, without what the points outside stand for."""
-    inside: list[Prompt] = [p for p in clicks.points if p.inside]
-    inside += [clicks.box] if clicks.box else []
-    nothing = torch.zeros(features.size, dtype=torch.bool)
-    found = torch.stack([nothing, *(as_mask(p, features) for p in inside)]).any(0)
-    outside = torch.stack([nothing, *(as_mask(p, features) for p in clicks.points if not p.inside)]).any(0)
-    return found & ~outside
+def as_given(mask: Bool[Tensor, "h w"]) -> Answer:
+    """A mask that is believed as it is."""
+    return Answer(log_odds(mask.float(), SURE)[None], torch.ones(1))
 
 
-def _box_seed(box: Box, features: Features) -> UInt8[np.ndarray, "h w"]:
-    """GrabCut's labels for a box: outside surely not, inside maybe."""
-    h, w = features.guide.shape[:2]
-    y, x = h / features.size[0], w / features.size[1]
-    seed = np.full((h, w), cv2.GC_BGD, np.uint8)
-    top, left = min(max(int(box.y0 * y), 0), h - 1), min(max(int(box.x0 * x), 0), w - 1)
-    seed[top : max(round(box.y1 * y), top + 1), left : max(round(box.x1 * x), left + 1)] = cv2.GC_PR_FGD
-    return seed
-
-
-def _point_seed(point: Point, features: Features) -> UInt8[np.ndarray, "h w"]:
-    """GrabCut's labels for a point: the connected cells whose features are like its own maybe, far cells not."""
-    h, w = features.keys.shape[1:]
-    y = min(max(int(point.y * h / features.size[0]), 0), h - 1)
-    x = min(max(int(point.x * w / features.size[1]), 0), w - 1)
-    keys = features.keys.float()
-    alike = (torch.einsum("chw,c->hw", keys, keys[:, y, x]) / 2 > ALIKE).numpy().astype(np.uint8)
-    parts = cv2.connectedComponents(alike)[1]
-    own = (parts == parts[y, x]).astype(np.uint8)
-    near = cv2.dilate(own, np.ones((5, 5), np.uint8))
-    seed = np.where(own > 0, cv2.GC_PR_FGD, np.where(near > 0, cv2.GC_PR_BGD, cv2.GC_BGD)).astype(np.uint8)
-    seed[y, x] = cv2.GC_FGD
-    return np.kron(seed, np.ones((STRIDE, STRIDE), np.uint8))
-
-
-def _grown(seed: UInt8[np.ndarray, "h w"], features: Features) -> Bool[Tensor, "y x"]:
-    """GrabCut (Rother et al. 2004) at the working resolution; the seed itself where colour does not tell."""
-    maybe = (seed == cv2.GC_PR_FGD) | (seed == cv2.GC_FGD)
-    found = maybe
-    if not maybe.all():
-        cv2.setRNGSeed(0)  # its colour clusters start from random numbers
-        bgr = np.ascontiguousarray(features.guide.numpy()[..., ::-1])
-        back, front = np.zeros((1, 65)), np.zeros((1, 65))
-        label = cv2.grabCut(bgr, seed.copy(), (0, 0, 1, 1), back, front, 4, cv2.GC_INIT_WITH_MASK)[0]
-        cut = (label == cv2.GC_PR_FGD) | (label == cv2.GC_FGD)
-        found = cut if cut.sum() > 0.1 * maybe.sum() else maybe
-    return resize(torch.from_numpy(found)[None].float(), features.size)[0] > 0.5
+def _drawn(clicks: Clicks, features: Features, earlier: Float[Tensor, "h w"] | None) -> Answer:
+    """The image predictor's answer in the working image."""
+    (h, w), guide = features.size, features.guide.numpy()
+    scale = guide.shape[1] / w, guide.shape[0] / h
+    size = (guide.shape[0], guide.shape[1])
+    told = None if earlier is None else resize(earlier.detach().cpu()[None], size)[0].numpy()
+    answer = load_image_predictor().predict(guide, clicks.scaled(*scale), told)
+    return Answer(resize(answer.logits, features.size), answer.quality)
 
 
 def _carried(origin: Shot, found: Link) -> Float[Tensor, "n h w"]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 
@@ -30,6 +33,19 @@ class Boxes:
         cut = self.corners.clamp(min=0).minimum(self.corners.new_tensor([w, h, w, h]))
         there = (cut[:, 2:] > cut[:, :2]).all(1)
         return Boxes(cut, self.scores, self.labels)[there]
+
+
+@runtime_checkable
+class BoxDetector(Protocol):
+    """Finds boxes of its own categories."""
+
+    categories: tuple[str, ...]
+    weights: Mapping[str, str]
+    description: str
+
+    def detect(self, image: UInt8[np.ndarray, "h w 3"]) -> Boxes:
+        """The boxes of one image (RGB), in its pixels; labels are indices of `categories`."""
+        ...
 
 
 def corners(centred: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:

@@ -6,9 +6,9 @@ lets the smaller masks win (`core.masks.paint`; `systems.deva` does).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import cv2
 import numpy as np
@@ -17,15 +17,39 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from masklet.core.frames import Frame
-from masklet.core.instances import Detections
+from masklet.core.instances import Detections, Point
 from masklet.core.masks import Rle, resize, stack
 from masklet.models.boxes import box_nms
+from masklet.models.image_predictor import ImagePredictor
 from masklet.models.sam2 import Sam2, Sam2Features
 from masklet.models.text import Detector
 
 Q = TypeVar("Q")
+Fe = TypeVar("Fe")  # one frame's features
 
 INSIDE, LOW, HIGH = 1, 2, 3  # SAM 2's marks: a point on the object, a box's first and second corner
+
+
+@runtime_checkable
+class BoxMasker(Protocol[Fe]):
+    """Makes masks of prompts in one frame."""
+
+    weights: Mapping[str, str]
+    description: str
+
+    def look(self, frame: Frame) -> Fe:
+        """What is computed once for all prompts of a frame."""
+        ...
+
+    def boxed(self, features: Fe, boxes: Float[Tensor, "n 4"]) -> Bool[Tensor, "n h w"]:
+        """What fills each box (x0, y0, x1, y1 in the frame's pixels)."""
+        ...
+
+    def answers(
+        self, features: Fe, points: Float[Tensor, "n k 2"], marks: Sequence[int]
+    ) -> Iterator[tuple[Float[Tensor, "b 3 y x"], Float[Tensor, "b 3"]]]:
+        """Three answers to each prompt, logits and predicted IoU, some prompts at a time."""
+        ...
 
 
 class Masker:
@@ -36,7 +60,8 @@ class Masker:
 
     def __init__(self, sam2: Sam2, at_once: int | None = None) -> None:
         """`at_once`: prompts that go through the decoder together; None: 64 on a GPU; a CPU's caches hold one."""
-        self.sam2, self.weights = sam2, sam2.weights
+        self.sam2 = sam2
+        self.weights: Mapping[str, str] = sam2.weights
         self.at_once = at_once or (1 if sam2.device.type == "cpu" else 64)
         self.description = f"{type(sam2).__name__.lower()}, {sam2.side} px"
 
@@ -90,12 +115,37 @@ class Masker:
         return logits[:, 0].float(), quality[:, 0].float().cpu()
 
 
+class NanoMasker:
+    """nano's image predictor in the same place: it needs no download."""
+
+    def __init__(self, predictor: ImagePredictor) -> None:
+        self.predictor = predictor
+        self.weights: Mapping[str, str] = predictor.weights
+        self.description = "nano's image predictor"
+
+    def look(self, frame: Frame) -> Frame:
+        """Every prompt is looked at in a crop of its own."""
+        return frame
+
+    def boxed(self, features: Frame, boxes: Float[Tensor, "n 4"]) -> Bool[Tensor, "n h w"]:
+        """What fills each box (x0, y0, x1, y1 in the frame's pixels)."""
+        return self.predictor.predict_boxes(features.image, boxes)[0]
+
+    def answers(
+        self, features: Frame, points: Float[Tensor, "n 1 2"], marks: Sequence[int]
+    ) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3"]]]:
+        """Three answers to each point inside an object, at the frame's size, and predicted IoU."""
+        return self.predictor.predict_points(features.image, [Point(x, y) for [[x, y]] in points.tolist()])
+
+
 class TextSegmenter(Generic[Q]):
     """What is named in words: a detector's boxes, and SAM 2's masks of them. Detections score as their boxes do."""
 
     look_ahead = 0
 
-    def __init__(self, detector: Detector[Q], masker: Masker, prompts: Sequence[str], *, nms: float = 0.8) -> None:
+    def __init__(
+        self, detector: Detector[Q], masker: BoxMasker[Any], prompts: Sequence[str], *, nms: float = 0.8
+    ) -> None:
         """
         Args:
             detector: finds the boxes.
@@ -147,7 +197,7 @@ class EverythingSegmenter:
 
     def __init__(
         self,
-        masker: Masker,
+        masker: BoxMasker[Any],
         points_per_side: int = 32,
         *,
         quality: float = 0.88,
@@ -189,7 +239,7 @@ class EverythingSegmenter:
         return Detections(masks, scores[kept], torch.zeros(len(kept), dtype=torch.int64))
 
     def _candidates(
-        self, logits: Float[Tensor, "b 3 s s"], quality: Float[Tensor, "b 3"], size: tuple[int, int]
+        self, logits: Float[Tensor, "b 3 y x"], quality: Float[Tensor, "b 3"], size: tuple[int, int]
     ) -> Iterator[Candidate]:
         """The good and stable ones, one by one at the frame's size and run lengths from then on."""
         for row, k in (quality > self.quality).nonzero().tolist():
@@ -199,6 +249,15 @@ class EverythingSegmenter:
                 yield Candidate(
                     Rle.encode(tidied(mask, self.smallest) if self.smallest else mask), float(quality[row, k])
                 )
+
+
+class NanoEverything(EverythingSegmenter):
+    """The same with nano's image predictor: fewer points, and thresholds for its less certain masks."""
+
+    conf, low_conf = 0.75, 0.7  # SAM2BMP's thresholds for these scores
+
+    def __init__(self, predictor: ImagePredictor) -> None:
+        super().__init__(NanoMasker(predictor), 12, quality=0.7, stability=0.8)
 
 
 def grid(side: int, size: tuple[int, int]) -> Float[Tensor, "n 2"]:

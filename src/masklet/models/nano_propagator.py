@@ -20,13 +20,12 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
-from masklet.core.instances import Box, Clicks, Point, Prediction, Prompt
-from masklet.core.masks import resize
-from masklet.models.affinity import Affinity, AffinityMemory, as_mask, together
+from masklet.core.instances import Prediction, Prompt
+from masklet.models.affinity import Affinity, AffinityMemory, as_answers, together
 from masklet.models.encoder import Encoder, Features
-from masklet.models.nano import HIDDEN, SURE, read_nano
-from masklet.models.sam2 import Sam2, Sam2Features, inferred, marks
-from masklet.models.sam2_memory import Bank, Policy, Sam2Memory, passed
+from masklet.models.nano import HIDDEN, read_nano
+from masklet.models.sam2 import Sam2, Sam2Features, inferred
+from masklet.models.sam2_memory import Policy, Sam2Memory, passed
 from masklet.models.zoo import ZOO, hashed, intact
 
 PACKAGED = "nano-propagator"  # in the zoo
@@ -131,13 +130,17 @@ class Nano(Sam2):
     def prompt(  # type: ignore[override]
         self, memory: NanoMemory, features: NanoFeatures, prompts: Mapping[int, Prompt]
     ) -> tuple[NanoMemory, Prediction]:
-        """Each prompt makes this frame a conditioning frame of its object. The answer is at the frame's own size."""
-        made, answer = super().prompt(memory, features, prompts)
-        masks = dict(zip(answer.ids, answer.masks(features.size), strict=True))
-        told = {id: p if isinstance(p, Tensor) else masks[id] for id, p in prompts.items()}
+        """Each prompt makes this frame a conditioning frame of its object: a mask as it is, clicks and boxes as the
+        image predictor draws them over what was believed before. The answer is at the frame's own size.
+        """
+        known = {id: bank.logits for id, bank in memory.banks.items() if bank.logits is not None}
+        answers = as_answers(prompts, features.seen, known)
+        told: dict[int, Prompt] = {id: answer.logits[0] > 0 for id, answer in answers.items()}
+        made, given = super().prompt(memory, features, told)
         with torch.no_grad():
             guessed, _ = self.guess.prompt(memory.guessed, features.seen, told)
-        return NanoMemory(made.banks, guessed=guessed), answer
+        quality = torch.tensor([[float(answer.quality[0])] for answer in answers.values()])
+        return NanoMemory(made.banks, guessed=guessed), replace(given, quality=quality.view(len(answers), 1))
 
     def forget(self, memory: NanoMemory, ids: Iterable[int]) -> NanoMemory:  # type: ignore[override]
         """The memory without these objects."""
@@ -188,19 +191,6 @@ class Nano(Sam2):
         large = nnf.interpolate(logits, guess.shape, mode="bilinear")
         return (large + self.net.hints.gain * guess)[0], *(x[0] for x in rest)
 
-    def _clicked(  # type: ignore[override]
-        self, features: NanoFeatures, id: int, prompt: Box | Point | Clicks, bank: Bank
-    ) -> Prediction:
-        """The decoder's answer to clicks and boxes, given what colours make of them and what was answered before."""
-        points, labels = marks(prompt, features.size, self.side)
-        reading = self.policy.read(bank.before(bank.now - 1))
-        conditioned = features.coarse[None] + self.net.no_memory_embedding.view(1, -1, 1, 1)
-        if reading.frames:
-            conditioned = self._conditioned(features, self._look(features), [reading])
-        guess = clicked_guess(Clicks.of(prompt), bank.logits, features.seen).to(self.device, self.dtype)
-        answer = self._corrected(features, guess, conditioned, self._asked(points, labels)[0], several=len(labels) < 2)
-        return self._prediction((id,), [answer]).best
-
 
 def weighed(belief: Prediction) -> Prediction:
     """The belief in which a hypothesis without a pixel says that its object is not there: predicted IoU, which is
@@ -210,17 +200,6 @@ def weighed(belief: Prediction) -> Prediction:
     quality = torch.where(none, (-belief.presence).sigmoid(), belief.quality)
     absent = none.all(1, keepdim=True)
     return replace(belief, quality=quality, presence=torch.where(absent, -belief.presence.abs(), belief.presence))
-
-
-def clicked_guess(clicks: Clicks, before: Float[Tensor, "y x"] | None, features: Features) -> Float[Tensor, "h w"]:
-    """What clicks and boxes stand for by colour alone, over what was answered before; logits of the encoder's image."""
-    size = features.guide.shape[0], features.guide.shape[1]
-    inside = as_mask(Clicks(tuple(p for p in clicks.points if p.inside), clicks.box), features)
-    outside = as_mask(Clicks(tuple(replace(p, inside=True) for p in clicks.points if not p.inside)), features)
-    there, away = (resize(m[None].float(), size)[0] for m in (inside, outside))
-    guess = torch.full(size, -SURE) if before is None else resize(before.detach().cpu()[None], size)[0]
-    guess = guess.clamp(-SURE, SURE)
-    return torch.where(away > 0.5, -SURE, torch.where(there > 0.5, SURE, guess))
 
 
 def nobody(features: Features) -> Prediction:

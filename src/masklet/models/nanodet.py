@@ -48,7 +48,7 @@ class NanoDetSettings:
 class NanoDet:
     """NanoDet-g (R. Lyu 2020): boxes with COCO's 80 names. It is a `text.Detector` whose prompts are such names."""
 
-    categories = COCO_NAMES
+    categories: tuple[str, ...] = COCO_NAMES
 
     def __init__(
         self,

@@ -12,13 +12,16 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from PIL import Image
 from pycocotools import mask as coco
+from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.core.masks import Rle, stack
+from masklet.models.image_predictor import load_image_predictor
 
 Entry = tuple[int, Mapping[str, Any]]  # position in the file, content
 
@@ -27,7 +30,8 @@ class Precomputed:
     """COCO results with a frame index, or one label image per frame.
 
     A JSON file is a list of {"frame" (or "frame_index", or "image_id"): int from 0, "category_id": int,
-    "score": 0 to 1, "segmentation": run lengths or polygons; or instead of it "bbox": [x, y, w, h]}, or
+    "score": 0 to 1, "segmentation": run lengths or polygons; or instead of it "bbox": [x, y, w, h], in
+    which nano's image predictor draws the mask}, or
     {"annotations": that list, "categories": [{"id", "name"}]}. In a folder, the n-th image in the order of names
     is frame n (2.png before 10.png), and a pixel's value the instance it belongs to (0: none; 255 in a palette
     image: none); these score 1.
@@ -61,8 +65,12 @@ class Precomputed:
 
     def _from_entries(self, frame: Frame) -> Detections:
         found = self._entries.get(frame.index, [])
+        masks = [entry_mask(f"{self.path}: entry {n}", e, frame.size).decode() for n, e in found]
+        boxed = [row for row, (_, entry) in enumerate(found) if "segmentation" not in entry]
+        for row, mask in zip(boxed, draw_boxes(frame, [found[row][1]["bbox"] for row in boxed]), strict=True):
+            masks[row] = mask if mask.any() else masks[row]
         return Detections(
-            stack([entry_mask(f"{self.path}: entry {n}", e, frame.size).decode() for n, e in found], frame.size),
+            stack(masks, frame.size),
             torch.tensor([float(e["score"]) for _, e in found]),
             torch.tensor([self._label[e["category_id"]] for _, e in found], dtype=torch.int64),
         )
@@ -79,6 +87,14 @@ class Precomputed:
         values = [v for v in np.unique(labels) if v not in nothing]
         masks = torch.from_numpy(np.stack([labels == v for v in values])) if values else stack([], frame.size)
         return Detections(masks, torch.ones(len(values)), torch.zeros(len(values), dtype=torch.int64))
+
+
+def draw_boxes(frame: Frame, boxes: Sequence[Sequence[float]]) -> Bool[Tensor, "n h w"]:
+    """What fills each box [x, y, w, h] of a frame, as nano's image predictor draws it."""
+    if not boxes:
+        return stack([], frame.size)
+    corners = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in boxes], dtype=torch.float32)
+    return load_image_predictor().predict_boxes(frame.image, corners)[0]
 
 
 def in_words(size: tuple[int, ...]) -> str:

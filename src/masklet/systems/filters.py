@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -46,10 +46,15 @@ def _agreement(masklets: Sequence[Masklet], iou: float) -> tuple[Int64[np.ndarra
     return agree, meet
 
 
-def named(masklet: Masklet, gamma: float = 0.0) -> Masklet:
+def named(masklet: Masklet, gamma: float = 0.0, nameless: int | None = None) -> Masklet:
     """The masklet with its category, the one with the greatest sum of scores over the key frames, and its
     score, the mean score of the key frames that voted for it x (key frames / non-empty frames)^`gamma`.
     A masklet without key frames is named by its detections of low confidence, and scores 0.
+
+    Args:
+        masklet: of which sightings know what detections called them.
+        gamma: how much support counts.
+        nameless: the label of what was found without a name; any name counts more.
     """
     keys = masklet.key_frames
     voters = [s for t, s in masklet.sightings.items() if s.label >= 0 and (t in keys or not keys)]
@@ -58,7 +63,16 @@ def named(masklet: Masklet, gamma: float = 0.0) -> Masklet:
     votes: dict[int, float] = defaultdict(float)
     for s in voters:
         votes[s.label] += s.score
-    label = max(votes, key=lambda k: (votes[k], -k))
+    label = choose_label(votes, nameless)
     scores = [s.score for s in voters if s.label == label] if keys else [0.0]
     support = len(keys) / len(masklet.sightings)
     return replace(masklet, label=label, score=sum(scores) / len(scores) * support**gamma)
+
+
+def choose_label(votes: Mapping[int, float], nameless: int | None = None) -> int:
+    """The label with the greatest sum of scores, on a tie the first; the nameless one where there is no other.
+
+    >>> choose_label({3: 0.4, 8: 2.0}), choose_label({3: 0.4, 8: 2.0}, nameless=8), choose_label({})
+    (8, 3, -1)
+    """
+    return max(votes, key=lambda label: (label != nameless, votes[label], -label), default=-1)

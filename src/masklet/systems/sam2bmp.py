@@ -17,13 +17,13 @@ from torch import Tensor
 
 from masklet.core.features import MIB, FeatureStore
 from masklet.core.frames import Frame, Video, backward, with_future
-from masklet.core.instances import Branches, Detections, FrameMasks, Prediction
+from masklet.core.instances import NAMELESS, Branches, Detections, FrameMasks, Prediction
 from masklet.core.masks import Rle, mask_iou, mask_nms, stack
 from masklet.core.matching import Matching, match
 from masklet.core.protocols import Propagator, Segmenter, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Fork, Sighting, Source, TrackBook
-from masklet.systems.filters import drop_twins, keep_supported, named
+from masklet.systems.filters import choose_label, drop_twins, keep_supported, named
 from masklet.systems.notes import lost_notes
 
 F = TypeVar("F")
@@ -67,10 +67,6 @@ class Tally:
     lost: int = 0  # frames since it was last seen
     votes: Mapping[int, float] = field(default_factory=dict)  # label: sum of confident scores
 
-    @property
-    def label(self) -> int:
-        return max(self.votes, key=lambda k: (self.votes[k], -k), default=-1)
-
 
 @dataclass(frozen=True)
 class State(Generic[M, S]):
@@ -103,6 +99,7 @@ class Stream(Generic[F, M, S]):
 
     def __init__(self, system: Sam2Bmp[F, M, S], frames: Iterable[Frame], state: State[M, S] | None) -> None:
         self.state = state
+        self._nameless = find_nameless(system.segmenter.categories)
         self._steps = system.forward(frames, state)
 
     def __iter__(self) -> Stream[F, M, S]:
@@ -117,8 +114,11 @@ class Stream(Generic[F, M, S]):
             tuple(s.id for s in shown),
             stack([s.mask for s in shown], look.frame.size),
             torch.tensor([s.score for s in shown]),
-            torch.tensor([look.state.tallies[s.id].label for s in shown], dtype=torch.int64),
+            torch.tensor([self._label(look.state.tallies[s.id]) for s in shown], dtype=torch.int64),
         )
+
+    def _label(self, tally: Tally) -> int:
+        return choose_label(tally.votes, self._nameless)
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,8 @@ class Sam2Bmp(Generic[F, M, S]):
     def _result(self, video: Video, book: TrackBook, refused: int) -> VideoResult:
         at = self.settings
         kept = drop_twins(keep_supported(book.masklets(), at.key_ratio), at.twin_iou, at.twin_frames)
-        masklets = tuple(replace(named(m, at.score_gamma), id=n) for n, m in enumerate(kept, start=1))
+        nameless = find_nameless(self.segmenter.categories)
+        masklets = tuple(replace(named(m, at.score_gamma, nameless), id=n) for n, m in enumerate(kept, start=1))
         notes = [video.damage] if video.damage else []
         if refused:
             notes.append(
@@ -268,6 +269,15 @@ def follow(belief: Prediction, own: Bool[Tensor, "n h w"], sure: Detections, lin
         else:
             seen.append(Seen(id, own[row], Source.FORWARD, float(best.quality[row, 0]), -1, presence))
     return seen
+
+
+def find_nameless(categories: Sequence[str]) -> int | None:
+    """The label of what was found without a name, where others have names.
+
+    >>> find_nameless(("dog", "object")), find_nameless(("object",))
+    (1, None)
+    """
+    return categories.index(NAMELESS) if NAMELESS in categories and len(categories) > 1 else None
 
 
 def tallied(tally: Tally, seen: Seen) -> Tally:

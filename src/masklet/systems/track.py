@@ -11,7 +11,7 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
 from masklet.core.frames import Video
-from masklet.core.instances import Prompt
+from masklet.core.instances import Clicks, Prompt
 from masklet.core.protocols import Propagator, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Source, TrackBook
@@ -59,10 +59,12 @@ class Track(Generic[F, M]):
         for frame in video:
             [features] = self.propagator.encode([frame])
             store.keep(frame.index, features)
-            told = self.prompts.get(frame.index, {})
+            told = {id: in_normal_form(prompt) for id, prompt in self.prompts.get(frame.index, {}).items()}
             belief = self.propagator.predict(memory, features)
-            belief = belief.only([r for r, id in enumerate(belief.ids) if id not in told])
+            replaced = {id for id, prompt in told.items() if isinstance(prompt, Tensor)}  # clicks correct what is there
+            belief = belief.only([r for r, id in enumerate(belief.ids) if id not in replaced])
             memory = self.propagator.commit(memory, features, belief)
+            belief = belief.only([r for r, id in enumerate(belief.ids) if id not in told])
             note_all(book, frame.index, belief, frame.size, Source.FORWARD)
             if told:
                 memory, answer = self.propagator.prompt(memory, features, told)
@@ -76,7 +78,20 @@ def frames_there(video: Video) -> str:
     return f"{video.name} has {len(video)} frames (0 to {len(video) - 1})"
 
 
+def in_normal_form(prompt: Prompt) -> Tensor | Clicks:
+    """A mask that is believed as it is, or clicks."""
+    return prompt if isinstance(prompt, Tensor) else Clicks.of(prompt)
+
+
 def described(prompts: Prompts) -> list[str]:
     """The prompts in a form that fits into the result's provenance."""
-    kinds = {t: {i: "mask" if isinstance(p, Tensor) else p for i, p in told.items()} for t, told in prompts.items()}
-    return [f"{t}:{i}:{p}" for t, told in sorted(kinds.items()) for i, p in told.items()]
+    return [f"{t}:{i}:{in_words(p)}" for t, told in sorted(prompts.items()) for i, p in told.items()]
+
+
+def in_words(prompt: Prompt) -> str:
+    """A prompt without the pixels of its mask."""
+    if isinstance(prompt, Tensor):
+        return "mask"
+    if isinstance(prompt, Clicks):
+        return " ".join(["mask"] * (prompt.mask is not None) + [str(p) for p in (prompt.box, *prompt.points) if p])
+    return str(prompt)

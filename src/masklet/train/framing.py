@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8, UInt16
+from jaxtyping import Bool, Float, Float32, UInt8, UInt16
 
 from masklet.core.masks import Rle
 from masklet.train.clips import Clip
@@ -110,15 +110,24 @@ def turned(angle: float, centre: tuple[float, float]) -> Affine:
 
 def seen_picture(picture: Picture, view: View) -> Picture:
     """The picture in a view; smooth also where it is made much smaller."""
+    return _warped(picture, view, GREY)
+
+
+def seen_mask(mask: Bool[np.ndarray, "_ _"], view: View) -> Float32[np.ndarray, "_ _"]:
+    """How much of each pixel of a view lies in a mask, 0 to 1."""
+    return _warped(mask.view(np.uint8) * np.uint8(255), view, 0).astype(np.float32) / 255
+
+
+def _warped(image: UInt8[np.ndarray, "..."], view: View, border: Any) -> UInt8[np.ndarray, "..."]:
     scale = float(np.sqrt(abs(np.linalg.det(view.affine[:, :2]))))
     affine = view.affine
     if scale < 0.7:  # the warp looks at four pixels only
-        h, w = (max(1, round(side * scale)) for side in picture.shape[:2])
-        affine = affine * np.array([picture.shape[1] / w, picture.shape[0] / h, 1])
-        picture = cv2.resize(picture, (w, h), interpolation=cv2.INTER_AREA)
+        h, w = (max(1, round(side * scale)) for side in image.shape[:2])
+        affine = affine * np.array([image.shape[1] / w, image.shape[0] / h, 1])
+        image = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
     return np.asarray(
         cv2.warpAffine(
-            picture, _from_centres(affine), view.size[::-1], borderMode=cv2.BORDER_CONSTANT, borderValue=GREY
+            image, _from_centres(affine), view.size[::-1], borderMode=cv2.BORDER_CONSTANT, borderValue=border
         )
     )
 

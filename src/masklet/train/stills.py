@@ -110,6 +110,12 @@ class Stills:
     def still(self, n: int) -> Still:
         """One picture. Raises InputError where it cannot be read or is not of the size that the json says."""
         listed = self._listed[n]
+        ids = painted(listed.masks, range(1, len(listed.masks) + 1), listed.size)
+        return Still(self.picture(n), ids, list(listed.labels))
+
+    def picture(self, n: int) -> Picture:
+        """The pixels of a picture alone. Raises InputError as `still`."""
+        listed = self._listed[n]
         try:
             picture = read_picture(listed.path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -117,8 +123,15 @@ class Stills:
         if picture.shape[:2] != listed.size:
             (h, w), (h0, w0) = picture.shape[:2], listed.size
             raise InputError(f"{listed.path}: is {w}x{h}, but its annotations are for {w0}x{h0}; give the same picture")
-        ids = painted(listed.masks, range(1, len(listed.masks) + 1), listed.size)
-        return Still(picture, ids, list(listed.labels))
+        return picture
+
+    def masks(self, n: int) -> tuple[Rle, ...]:
+        """All of each object of a picture, also where another one lies over it."""
+        return self._listed[n].masks
+
+    def labels(self, n: int) -> tuple[int, ...]:
+        """The category of each of them."""
+        return self._listed[n].labels
 
     def draw(self, random: np.random.Generator) -> Still:
         """Any picture."""

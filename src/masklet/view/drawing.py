@@ -28,6 +28,7 @@ PALETTE = (
 INK = (0, 0, 0)
 LABEL = 4  # how much worse it is to cover a label than an object
 LITTLE = 0.05  # share of a label's pixels that may lie on an object without a better place being sought
+SHOWN = 0.3  # scores below this are not written on labels
 TINT = 0.4  # how much of the colour lies over the object
 
 
@@ -134,12 +135,21 @@ def dashes(contours: Sequence[np.ndarray], length: int) -> list[np.ndarray]:
 
 def _label(picture: Rgb, taken: UInt8[np.ndarray, "h w"], thing: Drawn, box: Rectangle, text: int) -> None:
     """Writes an object's name, id and score on a plate of its colour, and takes the plate's place."""
-    letters = lettering(f"{thing.name} {thing.id}  {thing.score:.2f}", text)
+    letters = lettering(caption(thing), text)
     x, y = place(box, letters.shape, taken)
     plate = np.s_[y : y + letters.shape[0], x : x + letters.shape[1]]
     ink = letters[: picture.shape[0], : picture.shape[1], None]  # a frame may be smaller than a label
     picture[plate] = (np.asarray(colour(thing.id)) * (1 - ink)).astype(np.uint8)
     taken[plate] = LABEL
+
+
+def caption(thing: Drawn) -> str:
+    """What stands on an object's label: a score that says little is not shown.
+
+    >>> caption(Drawn(3, "dog", 0.72, np.ones((1, 1), bool))), caption(Drawn(3, "dog", 0.06, np.ones((1, 1), bool)))
+    ('dog 3  0.72', 'dog 3')
+    """
+    return f"{thing.name} {thing.id}" + (f"  {thing.score:.2f}" if thing.score >= SHOWN else "")
 
 
 @lru_cache(maxsize=512)

@@ -22,6 +22,7 @@ class Reporter(Protocol):
 
     def video(self, name: str, frames: int) -> AbstractContextManager[Watch]: ...
     def done(self, folder: Path, result: VideoResult, seconds: float) -> None: ...
+    def hint(self, sentence: str) -> None: ...
     def error(self, message: str) -> None: ...
 
 
@@ -34,6 +35,9 @@ class Quiet:
         yield lambda phase, done, total, objects: None
 
     def done(self, folder: Path, result: VideoResult, seconds: float) -> None:
+        """Says nothing."""
+
+    def hint(self, sentence: str) -> None:
         """Says nothing."""
 
     def error(self, message: str) -> None:
@@ -57,8 +61,14 @@ class Bars(Quiet):
         """What was found, how long it took, where it lies, and what the reader must know."""
         self.console.print(f"{result.name}: {summary(result, seconds)}", highlight=False, soft_wrap=True)
         self.console.print(f"  {folder}", highlight=False, soft_wrap=True)
+        if parts := used_parts(result):
+            self.console.print(f"  by {parts}", highlight=False, soft_wrap=True)
         for note in result.provenance.notes:
             self.console.print(f"  note: {note}", highlight=False, soft_wrap=True)
+
+    def hint(self, sentence: str) -> None:
+        """What the reader could do next, once all is done."""
+        self.console.print(sentence, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -90,6 +100,12 @@ def summary(result: VideoResult, seconds: float) -> str:
     n = len(result.masklets)
     objects = "1 object" if n == 1 else f"{n or 'no'} objects"
     return f"{objects} in {result.length} frames, {seconds:.1f} s ({result.length / seconds:.1f} frames/s)"
+
+
+def used_parts(result: VideoResult) -> str:
+    """The parts that a result was made with, as its provenance calls them."""
+    settings = result.provenance.settings
+    return "; ".join(str(settings[part]) for part in ("segmenter", "propagator") if settings.get(part))
 
 
 class JsonLog(Quiet):
@@ -127,6 +143,10 @@ class JsonLog(Quiet):
         """The end of one video."""
         facts = {"objects": len(result.masklets), "frames": result.length, "seconds": round(seconds, 2)}
         self.say("done", video=result.name, **facts, folder=str(folder), notes=list(result.provenance.notes))
+
+    def hint(self, sentence: str) -> None:
+        """What could be done next."""
+        self.say("hint", message=sentence)
 
     def error(self, message: str) -> None:
         """A video that could not be done."""

@@ -1,0 +1,79 @@
+"""Segmenter `auto`: named things, moving or not, and what moves and has no name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+
+from masklet.core.frames import Frame
+from masklet.core.instances import NAMELESS, Detections
+from masklet.core.protocols import ScoringSegmenter
+
+N = TypeVar("N")
+U = TypeVar("U")
+
+COVERED = 0.5  # share of a nameless mask that named ones hold, from which it is theirs
+
+
+@dataclass(frozen=True)
+class AutoMemory(Generic[N, U]):
+    """What both remember."""
+
+    named: N
+    nameless: U
+
+
+class AutoSegmenter(Generic[N, U]):
+    """Two segmenters as one: what the second finds counts where the first finds nothing."""
+
+    def __init__(self, named: ScoringSegmenter[N], nameless: ScoringSegmenter[U]) -> None:
+        """
+        Args:
+            named: finds things by name.
+            nameless: finds things of any kind, such as `motion`.
+        """
+        self.named, self.nameless = named, nameless
+        self.categories = (*named.categories, NAMELESS)
+        self.look_ahead = max(named.look_ahead, nameless.look_ahead)
+        self.conf, self.low_conf = named.conf, named.low_conf
+        self.weights: Mapping[str, str] = {**weights_of(named), **weights_of(nameless)}
+        self.description = f"auto: {describe_part(named)}; {describe_part(nameless)}"
+
+    def empty(self) -> AutoMemory[N, U]:
+        """What both know before the first frame."""
+        return AutoMemory(self.named.empty(), self.nameless.empty())
+
+    def segment(
+        self, memory: AutoMemory[N, U], frames: Sequence[Frame], future: Sequence[Frame]
+    ) -> tuple[list[Detections], AutoMemory[N, U]]:
+        """Named things first, then what is left of the nameless ones; each of them the likeliest first."""
+        first, named = self.named.segment(memory.named, frames, future[: self.named.look_ahead])
+        second, nameless = self.nameless.segment(memory.nameless, frames, future[: self.nameless.look_ahead])
+        found = [self.join(*both) for both in zip(first, second, strict=True)]
+        return found, AutoMemory(named, nameless)
+
+    def join(self, named: Detections, nameless: Detections) -> Detections:
+        """One frame's detections: of the nameless ones those that are sure, where likely named ones hold little of
+        them.
+        """
+        nameless = nameless[nameless.scores > self.nameless.conf]
+        held = named.masks[named.scores > self.low_conf].any(0)
+        share = (nameless.masks & held).flatten(1).sum(1) / nameless.masks.flatten(1).sum(1).clamp(min=1)
+        rest = nameless[share < COVERED]
+        masks = torch.cat([named.masks, rest.masks & ~held])
+        labels = torch.cat([named.labels, torch.full_like(rest.labels, len(self.categories) - 1)])
+        return Detections(masks, torch.cat([named.scores, rest.scores]), labels)
+
+
+def weights_of(part: object) -> Mapping[str, str]:
+    """The sha256 of a part's weight files, or of the encoder that it looks through."""
+    found: Mapping[str, str] = getattr(part, "weights", None) or getattr(getattr(part, "encoder", None), "weights", {})
+    return found
+
+
+def describe_part(part: object) -> str:
+    """What a part is called in a result's provenance."""
+    return str(getattr(part, "description", type(part).__name__.lower()))

@@ -1,0 +1,126 @@
+"""A promptable mask network at nano size: it looks at a square crop around one object and draws the mask that clicks, a
+box and an earlier answer describe.
+
+MobileNetV2 with the paper's strides. Its first three blocks see the picture alone and stay as ImageNet left them, so
+that another click on the same crop does not need them again; the prompt enters behind them as maps, and everything from
+there on is trained. There are four answers a crop: the first is for prompts that leave no doubt, the other three for a
+single click, which may mean a part or the whole (Kirillov et al. 2023, arXiv:2304.02643, section 3). Each comes with
+the IoU that it expects to have.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as nnf
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from masklet.nn.mobilenet import DEEP_STAGES, STAGES, STEM, blocks_of
+
+MAPS = 4  # clicks inside, clicks outside, the box filled, the earlier answer
+ANSWERS = 4  # one for prompts that leave no doubt, three hypotheses of a single click
+WIDTH = 64  # channels at strides 8 to 32
+MIDDLE = 40  # channels at stride 4
+FINE = 16  # channels at stride 2
+FIXED = 3  # blocks that see the picture alone
+TAPS = {6: 32, 13: 96, 17: 320}  # trained blocks whose outputs are used, and their channels: strides 8, 16, 32
+
+
+@dataclass(frozen=True)
+class CropFeatures:
+    """What the network knows of crops before any prompt."""
+
+    stem: Float[Tensor, "b 32 s2 s2"]  # stride 2
+    low: Float[Tensor, "b 24 s4 s4"]  # block 3, stride 4
+
+
+class PromptNetwork(nn.Module):
+    """Crops and prompts to masks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        blocks = blocks_of((*STAGES[:3], *DEEP_STAGES), STEM)
+        self.stem = nn.Conv2d(3, STEM, 3, 2, 1)
+        self.fixed = nn.ModuleList(blocks[:FIXED])
+        self.blocks = nn.ModuleList(blocks[FIXED:])
+        low = blocks[FIXED - 1].project.out_channels
+        self.maps = nn.Sequential(
+            nn.Conv2d(MAPS, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, low, 1)
+        )
+        self.laterals = nn.ModuleList(nn.Conv2d(channels, WIDTH, 1) for channels in TAPS.values())
+        self.smooth = nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 3, 1, 1) for _ in range(2))
+        self.lift = nn.Conv2d(WIDTH, MIDDLE, 1)
+        self.lateral = nn.Conv2d(low, MIDDLE, 1)
+        self.first = nn.Conv2d(MIDDLE + MAPS, MIDDLE, 3, 1, 1)
+        self.second = nn.Conv2d(MIDDLE, MIDDLE, 3, 1, 1)
+        self.narrow = nn.Conv2d(MIDDLE, FINE, 1)
+        self.edges = nn.Conv2d(STEM, FINE, 1)
+        self.third = nn.Conv2d(FINE + MAPS, FINE, 3, 1, 1)
+        self.coarse = nn.Conv2d(MIDDLE, ANSWERS, 1)
+        self.fine = nn.Conv2d(FINE, ANSWERS, 1)
+        self.judge = nn.Sequential(nn.Linear(MIDDLE + WIDTH + 2 + ANSWERS, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 1))
+        self.enable_training()
+        for parameter in self.maps[-1].parameters():  # training begins with the network as it was for pictures alone
+            nn.init.zeros_(parameter)
+
+    def enable_training(self) -> PromptNetwork:
+        """Gradients for all but what sees the picture alone."""
+        self.requires_grad_(True)
+        for part in (self.stem, self.fixed):
+            part.requires_grad_(False)
+        return self
+
+    @torch.no_grad()
+    def look(self, image: Float[Tensor, "b 3 s s"]) -> CropFeatures:
+        """The part that does not depend on prompts, of crops in ImageNet's normalisation, sides multiples of 32."""
+        stem = nnf.hardtanh(self.stem(image), 0.0, 6.0)
+        x = stem.clone()  # blocks write into what they are given
+        for block in self.fixed:
+            x = block(x)
+        return CropFeatures(stem, x)
+
+    def forward(
+        self, crops: CropFeatures, maps: Float[Tensor, "b m s s"]
+    ) -> tuple[Float[Tensor, "b k s2 s2"], Float[Tensor, "b k"]]:
+        """Mask logits at stride 2 and the expected IoU (before the sigmoid) of each answer.
+
+        Args:
+            crops: of `look`.
+            maps: `MAPS` maps of the prompt, 0 to 1 (the earlier answer -1 to 1, 0 where there is none).
+        """
+        low = crops.low + self.maps(maps)
+        x, taps = low.clone(), []  # the first block may write into it
+        for number, block in enumerate(self.blocks, start=FIXED + 1):
+            x = block(x)
+            if number in TAPS:
+                taps.append(x.clone())
+        levels = [lateral(tap) for lateral, tap in zip(self.laterals, taps, strict=True)]
+        x, whole = levels[-1], levels[-1].mean((2, 3))
+        for level, smooth in zip(levels[-2::-1], self.smooth, strict=True):
+            x = nnf.relu(smooth(level + enlarge(x)))
+        x = self.lateral(low) + enlarge(self.lift(x))
+        x = nnf.relu(self.first(torch.cat([x, nnf.avg_pool2d(maps, 4)], 1)))
+        x = x + nnf.relu(self.second(x))
+        fine = nnf.relu(enlarge(self.narrow(x)) + self.edges(crops.stem))
+        fine = nnf.relu(self.third(torch.cat([fine, nnf.avg_pool2d(maps, 2)], 1)))
+        logits = enlarge(self.coarse(x)) + self.fine(fine)
+        return logits, self._expected_iou(logits.detach(), x, whole)
+
+    def _expected_iou(
+        self, logits: Float[Tensor, "b k s2 s2"], features: Float[Tensor, "b c s4 s4"], whole: Float[Tensor, "b d"]
+    ) -> Float[Tensor, "b k"]:
+        """From what each mask covers, how sharp it is, and the whole crop."""
+        soft = nnf.avg_pool2d(logits.sigmoid(), 2)
+        area = soft.mean((2, 3))
+        covered = torch.einsum("bkyx,bcyx->bkc", soft, features) / (soft.sum((2, 3))[..., None] + 1)
+        sharp = (soft * soft).mean((2, 3)) / (area + 1e-4)
+        which = torch.eye(ANSWERS, device=logits.device).expand(len(logits), -1, -1)
+        told = torch.cat([covered, whole[:, None].expand(-1, ANSWERS, -1), area[..., None], sharp[..., None], which], 2)
+        return torch.as_tensor(self.judge(told))[..., 0]
+
+
+def enlarge(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+    """Twice as large, bilinear."""
+    return nnf.interpolate(x, scale_factor=2.0, mode="bilinear")

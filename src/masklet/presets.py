@@ -1,0 +1,76 @@
+"""Presets: which parts `--preset` stands for, by what is on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from masklet.core.errors import InputError
+from masklet.models.zoo import checkpoint, find, in_words
+
+FAST, GOOD, BEST = PRESETS = ("fast", "good", "best")
+SAM2_BY_QUALITY = ("sam2.1-large", "sam2.1-base-plus", "sam2.1-small", "sam2.1-tiny")
+SEGMENTERS_BY_QUALITY = (
+    "facebook/mask2former-swin-large-coco-instance",
+    "facebook/mask2former-swin-base-coco-instance",
+    "facebook/mask2former-swin-small-coco-instance",
+    "facebook/mask2former-swin-tiny-coco-instance",
+)
+
+
+@dataclass(frozen=True)
+class PartNames:
+    """What a command takes where the user names nothing else, and what a fetch would add to it."""
+
+    segmenter: str
+    propagator: str
+    hint: str = ""  # a sentence, or nothing
+
+
+def choose_run_parts(preset: str) -> PartNames:
+    """The parts of `run`. Raises InputError where there is no such preset.
+
+    >>> choose_run_parts("fast").segmenter
+    'motion'
+    """
+    check_preset(preset)
+    if preset != BEST:
+        return PartNames("motion" if preset == FAST else "auto", "affinity", hint_at_best(preset))
+    segmenter, sam2 = find_first(SEGMENTERS_BY_QUALITY) or "auto", find_first(SAM2_BY_QUALITY)
+    return PartNames(segmenter, f"sam2long:{sam2}" if sam2 else "nano", "" if sam2 else hint_at_fetch())
+
+
+def choose_track_parts(preset: str) -> PartNames:
+    """The propagator of `track`. Raises InputError where there is no such preset.
+
+    >>> choose_track_parts("good").propagator
+    'nano'
+    """
+    check_preset(preset)
+    if preset != BEST:
+        return PartNames("", "affinity" if preset == FAST else "nano", hint_at_best(preset))
+    sam2 = find_first(SAM2_BY_QUALITY)
+    return PartNames("", f"sam2long:{sam2 or 'nano'}", "" if sam2 else hint_at_fetch())
+
+
+def check_preset(preset: str) -> None:
+    """Raises InputError where there is no such preset."""
+    if preset not in PRESETS:
+        raise InputError(f"--preset {preset}: there are {', '.join(PRESETS)}")
+
+
+def find_first(names: Sequence[str]) -> str | None:
+    """The first of some models that is on this machine."""
+    return next((name for name in names if find(checkpoint(name))), None)
+
+
+def hint_at_best(preset: str) -> str:
+    """Where SAM 2 is here and not used, how to use it; where it is not, how to get it."""
+    return "SAM 2 is on this machine: --preset best uses it" if find_first(SAM2_BY_QUALITY) else hint_at_fetch()
+
+
+def hint_at_fetch() -> str:
+    """How to get SAM 2."""
+    smallest = SAM2_BY_QUALITY[-1]
+    size = in_words(checkpoint(smallest).size)
+    return f"`masklet weights fetch {smallest}` ({size}, once) adds SAM 2, which --preset best takes"

@@ -1,0 +1,73 @@
+"""NanoDet's boxes, the image predictor's masks, calibrated chances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+
+from masklet.core.frames import Frame
+from masklet.core.protocols import ScoringSegmenter
+from masklet.models.boxes import Boxes
+from masklet.models.image_predictor import load_image_predictor
+from masklet.models.nano_segmenter import Calibration, NanoSegmenter, load_nano_segmenter
+
+
+def test_a_chance_by_hand() -> None:
+    calibration = Calibration(bias=-1.0, box=2.0, mask=0.5)
+    box, mask = torch.tensor([0.5, 0.9]), torch.tensor([0.5, 0.8])
+    logits = [-1.0, -1 + 2 * np.log(9) + 0.5 * np.log(4)]
+    assert calibration.estimate(box, mask).tolist() == pytest.approx([1 / (1 + np.exp(-x)) for x in logits], abs=1e-6)
+
+
+def test_a_chance_grows_with_both_and_stays_between_0_and_1() -> None:
+    calibration, ends = load_nano_segmenter().calibration, torch.tensor([0.0, 0.05, 0.5, 0.95, 1.0])
+    for of in (calibration.estimate(ends, torch.full((5,), 0.7)), calibration.estimate(torch.full((5,), 0.4), ends)):
+        assert (of.diff() > 0).all() and (of > 0).all() and (of < 1).all()
+
+
+class Boxed:
+    """A detector that gives the same boxes in every image."""
+
+    categories = ("cat", "dog")
+    weights: Mapping[str, str] = {"boxes": "sha"}
+    description = "boxed"
+
+    def __init__(self, boxes: Boxes) -> None:
+        self.boxes = boxes
+
+    def detect(self, image: np.ndarray) -> Boxes:
+        return self.boxes
+
+
+def disks() -> np.ndarray:
+    """Two disks before a dark ground, 96 x 160."""
+    ys, xs = np.mgrid[:96, :160]
+    image = np.full((96, 160, 3), (30, 60, 50), np.uint8)
+    image[(ys - 40) ** 2 + (xs - 40) ** 2 < 22**2] = 220, 60, 40
+    image[(ys - 50) ** 2 + (xs - 115) ** 2 < 22**2] = 230, 230, 90
+    return image
+
+
+LEFT, RIGHT = [18.0, 18, 62, 62], [93.0, 28, 137, 72]
+
+
+def test_boxes_become_masks_and_twins_one() -> None:
+    corners = torch.tensor([RIGHT, LEFT, [19.0, 18, 63, 63]])
+    boxes = Boxes(corners, torch.tensor([0.4, 0.7, 0.5]), torch.tensor([0, 1, 0]))
+    segmenter = NanoSegmenter(Boxed(boxes), load_image_predictor())
+    assert isinstance(segmenter, ScoringSegmenter) and segmenter.categories == ("cat", "dog")
+    assert set(segmenter.weights) == {"boxes", "nano-image-predictor"}
+    [found], _ = segmenter.segment(None, [Frame(0, disks())], [])
+    assert found.labels.tolist() == [1, 0]  # the likeliest first; the cat where the dog is has gone
+    for mask, (x0, y0, x1, y1) in zip(found.masks, (LEFT, RIGHT), strict=True):
+        assert 0.6 < float(mask.sum()) / ((x1 - x0) * (y1 - y0)) < 0.95  # a disk fills 0.785 of its box
+
+
+def test_no_box_no_mask() -> None:
+    nothing = Boxes(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
+    segmenter = NanoSegmenter(Boxed(nothing), load_image_predictor())
+    [found], _ = segmenter.segment(None, [Frame(0, disks())], [])
+    assert len(found) == 0 and found.masks.shape == (0, 96, 160)
