@@ -177,7 +177,7 @@ def test_predict_reads_and_does_not_write() -> None:
 def test_guesses_contend_for_pixels() -> None:
     """Two of a kind side by side: affinity gives each pixel to one, alone either would take some of the other's."""
     propagator = nano()
-    memory, _ = tracked(propagator, {1: disc(0), 2: disc(0, 75)})
+    memory, _ = tracked(propagator, {1: disc(0), 2: disc(0, 75) & ~disc(0)})
     guesses = propagator._guesses(memory, propagator.encode([clip()[4]])[0])
     assert (guesses[1] > 0).any() and (guesses[2] > 0).any()
     assert not ((guesses[1] > 0) & (guesses[2] > 0)).any()

@@ -142,11 +142,7 @@ class JsonLog(Quiet):
     def done(self, folder: Path, result: VideoResult, seconds: float) -> None:
         """The end of one video."""
         facts = {"objects": len(result.masklets), "frames": result.length, "seconds": round(seconds, 2)}
-        self.say("done", video=result.name, **facts, folder=str(folder), notes=list(result.provenance.notes))
-
-    def hint(self, sentence: str) -> None:
-        """What could be done next."""
-        self.say("hint", message=sentence)
+        self.say("done", video=result.name, **facts, parts=used_parts(result), folder=str(folder), notes=list(result.provenance.notes))
 
     def error(self, message: str) -> None:
         """A video that could not be done."""
