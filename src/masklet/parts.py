@@ -25,7 +25,7 @@ from masklet.models.mask2former_weights import is_mask2former
 from masklet.models.masker import BoxMasker, EverythingSegmenter, Masker, NanoEverything, NanoMasker, TextSegmenter
 from masklet.models.motion import Motion, MotionMemory
 from masklet.models.nano_propagator import Nano
-from masklet.models.nano_segmenter import RUN_BOXES, load_nano_segmenter
+from masklet.models.nano_segmenter import ALL_BOXES, LIKELY_BOXES, load_nano_segmenter
 from masklet.models.precomputed import Precomputed
 from masklet.models.sam2 import Sam2, resized
 from masklet.models.sam2_memory import Policy, RecentFrames, ReliableFrames
@@ -97,7 +97,7 @@ def load_everything(name: str, device: str) -> EverythingSegmenter:
 
 def load_auto(encoder: Encoder) -> AutoSegmenter[None, MotionMemory]:
     """Named things by `nano`, and by `motion` what moves and has no name."""
-    return AutoSegmenter(load_nano_segmenter(), Motion(encoder))
+    return AutoSegmenter(load_nano_segmenter(LIKELY_BOXES), Motion(encoder))
 
 
 def load_nano(name: str, encoder: Encoder) -> Segmenter[Any]:
@@ -106,7 +106,7 @@ def load_nano(name: str, encoder: Encoder) -> Segmenter[Any]:
     kind, _, file = (base if at else name).partition(":")
     size = checked_short(name, side) if at else None
     if kind == NANO and not file:
-        return load_nano_segmenter(replace(RUN_BOXES, long_side=size) if size else RUN_BOXES)
+        return load_nano_segmenter(replace(ALL_BOXES, long_side=size) if size else ALL_BOXES)
     named = load_dense(file_of(file), Encoder(size) if size else encoder)
     return ObjectSegmenter(named) if kind == NANO_OBJECTS else named
 

@@ -344,15 +344,18 @@ def test_answers_to_boxes_lie_within_them_and_a_margin() -> None:
     assert clicked[30, 60]  # what was clicked counts also where the box does not reach
 
 
-def test_boxes_together_are_boxes_alone() -> None:
+def test_boxes_together_are_about_boxes_alone() -> None:
+    """Alone they are also looked at in a mirror; which boxes go together does not matter."""
     predictor, picture = packaged(), picture_of(disk(40, 30, 18), disk(80, 30, 7))
     small = ImagePredictor(predictor.net, at_once=2)
     masks, quality = small.predict_boxes(picture, BOXES)
     assert masks.shape == (5, H, W) and quality.shape == (5,)
     for box, mask, expected in zip(BOXES.tolist(), masks, quality, strict=True):
         alone = predictor.predict(picture, Clicks((), Box(*box)))
-        assert (mask.numpy() == mask_of(alone)).mean() > 0.999
-        assert float(alone.quality[0]) == pytest.approx(float(expected), abs=1e-3)
+        assert (mask.numpy() == mask_of(alone)).mean() > 0.97
+        assert float(alone.quality[0]) == pytest.approx(float(expected), abs=0.15)
+    others, _ = predictor.predict_boxes(picture, BOXES)
+    assert (masks == others).float().mean() > 0.999
 
 
 def test_no_boxes_and_boxes_beside_the_picture() -> None:

@@ -247,17 +247,32 @@ class ImagePredictor:
         return self._answer(picture, asked, _view(asked, picture.shape[:2]), doubtful=False)
 
     def _answer(self, picture: Picture, asked: _Asked, view: Crop, *, doubtful: bool) -> _Asked:
-        logits, quality = self._look(picture, [asked], [view])
+        logits, quality = self._look_twice(picture, asked, view)
         return _answered(asked, view, logits[0], quality[0], picture.shape[:2], doubtful=doubtful)
 
-    @torch.no_grad()
     def _look(
         self, picture: Picture, asked: Sequence[_Asked], views: Sequence[Crop]
     ) -> tuple[Float32[np.ndarray, "b k s2 s2"], Float32[np.ndarray, "b k"]]:
-        device = next(self.net.parameters()).device
-        crops = self.net.look(normalise([view.cut(picture, SIDE, GREY) for view in views]).to(device))
         maps = np.stack([_maps_of(one, view) for one, view in zip(asked, views, strict=True)])
-        logits, quality = self.net(crops, torch.from_numpy(maps).to(device))
+        return self._compute([view.cut(picture, SIDE, GREY) for view in views], maps)
+
+    def _look_twice(
+        self, picture: Picture, asked: _Asked, view: Crop
+    ) -> tuple[Float32[np.ndarray, "1 k s2 s2"], Float32[np.ndarray, "1 k"]]:
+        """The mean of the answers to the crop and to its mirror image: where there are few prompts it is worth the
+        time.
+        """
+        crop, maps = view.cut(picture, SIDE, GREY), _maps_of(asked, view)
+        both = np.stack([maps, maps[..., ::-1]])
+        logits, quality = self._compute([crop, np.ascontiguousarray(crop[:, ::-1])], both)
+        return (logits[:1] + logits[1:, ..., ::-1]) / 2, quality.mean(0, keepdims=True)
+
+    @torch.no_grad()
+    def _compute(
+        self, crops: Sequence[Picture], maps: Float32[np.ndarray, "b m s s"]
+    ) -> tuple[Float32[np.ndarray, "b k s2 s2"], Float32[np.ndarray, "b k"]]:
+        device = next(self.net.parameters()).device
+        logits, quality = self.net(self.net.look(normalise(crops).to(device)), torch.from_numpy(maps).to(device))
         return logits.float().cpu().numpy(), quality.float().sigmoid().cpu().numpy()
 
 

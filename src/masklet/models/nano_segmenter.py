@@ -13,14 +13,12 @@ from torch import Tensor
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
-from masklet.core.masks import mask_nms
-from masklet.models.boxes import BoxDetector, box_nms
+from masklet.models.boxes import BoxDetector
 from masklet.models.image_predictor import ImagePredictor, load_image_predictor
 from masklet.models.nanodet import NanoDetSettings, load_nanodet
 
-BOX_TWINS = 0.85  # of two boxes that overlap by more (IoU), whatever their names, the one of higher score is drawn
-MASK_TWINS = 0.6  # the same of masks
-RUN_BOXES = NanoDetSettings(threshold=0.3, max_boxes=24)  # of a frame of a video: every mask takes time
+ALL_BOXES = NanoDetSettings(threshold=0.1, max_boxes=40)  # of a frame: what scores less is hardly ever right
+LIKELY_BOXES = NanoDetSettings(threshold=0.3, max_boxes=24)  # where every mask's time counts
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Calibration:
         return (self.bias + self.box * torch.logit(box, 1e-4) + self.mask * torch.logit(mask, 1e-4)).sigmoid()
 
 
-NAMED = Calibration(-1.3, 1.82, 0.83)
+NAMED = Calibration(0.3, 2.05, 0.12)
 
 
 class NanoSegmenter:
@@ -76,16 +74,14 @@ class NanoSegmenter:
     def find_with_evidence(self, frame: Frame) -> tuple[Detections, Float[Tensor, "n 2"]]:
         """The detections of one frame, and what their chances were told from: the box's score and expected IoU."""
         boxes = self.detector.detect(frame.image)
-        boxes = boxes[box_nms(boxes.corners, boxes.scores, BOX_TWINS)]
         masks, quality = self.predictor.predict_boxes(frame.image, boxes.corners)
         chance = self.calibration.estimate(boxes.scores, quality)
         seen = masks.flatten(1).any(1).nonzero()[:, 0]
-        kept = seen[mask_nms(masks[seen], chance[seen], MASK_TWINS)]
-        order = kept[chance[kept].argsort(descending=True, stable=True)]
+        order = seen[chance[seen].argsort(descending=True, stable=True)]
         evidence = torch.stack([boxes.scores, quality], 1)
         return Detections(masks[order], chance[order], boxes.labels[order]), evidence[order]
 
 
-def load_nano_segmenter(settings: NanoDetSettings = RUN_BOXES) -> NanoSegmenter:
+def load_nano_segmenter(settings: NanoDetSettings = ALL_BOXES) -> NanoSegmenter:
     """The packaged one. Raises InputError where a weight file is damaged or not there."""
     return NanoSegmenter(load_nanodet(settings), load_image_predictor())

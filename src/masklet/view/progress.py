@@ -141,8 +141,13 @@ class JsonLog(Quiet):
 
     def done(self, folder: Path, result: VideoResult, seconds: float) -> None:
         """The end of one video."""
-        facts = {"objects": len(result.masklets), "frames": result.length, "seconds": round(seconds, 2)}
-        self.say("done", video=result.name, **facts, parts=used_parts(result), folder=str(folder), notes=list(result.provenance.notes))
+        facts: dict[str, object] = {
+            "objects": len(result.masklets),
+            "frames": result.length,
+            "seconds": round(seconds, 2),
+        }
+        facts |= {"parts": used_parts(result), "folder": str(folder), "notes": list(result.provenance.notes)}
+        self.say("done", video=result.name, **facts)
 
     def error(self, message: str) -> None:
         """A video that could not be done."""
