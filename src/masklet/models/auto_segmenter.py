@@ -29,6 +29,8 @@ class AutoMemory(Generic[N, U]):
 class AutoSegmenter(Generic[N, U]):
     """Two segmenters as one: what the second finds counts where the first finds nothing."""
 
+    max_lost = 30  # frames: of many found objects, those of earlier scenes would be looked for in every frame
+
     def __init__(self, named: ScoringSegmenter[N], nameless: ScoringSegmenter[U]) -> None:
         """
         Args:
