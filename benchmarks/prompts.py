@@ -32,6 +32,7 @@ from masklet.train.prompts import PromptTask
 from masklet.train.stills import Stills
 
 OUT = Path("out/prompts")
+PACKAGED = "packaged"  # weights, as they were when the stage began
 RATIOS = {
     "coco80": 3.0,
     "ecssd": 1.2,
@@ -64,7 +65,7 @@ class Stage:
     steps: int
     lr: float
     sampling: PromptSampling
-    start: str = ""  # the stage whose weights it begins with
+    start: str = ""  # the stage whose weights it begins with, or PACKAGED
 
 
 # The first was stopped after 4,467 of 8,000 steps: heavily changed and small objects taught it slowly.
@@ -80,6 +81,7 @@ STAGES = {
             ),
         ),
         Stage("second", 4600, 8e-4, PromptSampling(), start="first"),
+        Stage("third", 8000, 6e-4, PromptSampling(), start=PACKAGED),
     )
 }
 
@@ -88,7 +90,8 @@ def train_predictor(out: Path, stage: Stage, crops: int) -> None:
     """The network over ImageNet's, whose own blocks learn at a quarter of the rate."""
     net = create_prompt_network()
     if stage.start:
-        held = read_prompt_network(out / stage.start / WEIGHTS)
+        packaged = stage.start == PACKAGED
+        held = load_image_predictor().net if packaged else read_prompt_network(out / stage.start / WEIGHTS)
         net.load_state_dict(held.state_dict())
     source = PromptCrops(sets_for_training(), stage.sampling)
     task = PromptTask(net, source, dict, lambda path: save_prompt_network(path, net), crops)

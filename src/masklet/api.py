@@ -22,7 +22,7 @@ from masklet.core.protocols import Propagator, Segmenter, Watch
 from masklet.core.result import VideoResult
 from masklet.io.video import frames_of, open_video
 from masklet.models.encoder import Encoder
-from masklet.parts import chosen, load_propagator, load_segmenter, load_text_segmenter
+from masklet.parts import chosen, load_bystanders, load_propagator, load_segmenter, load_text_segmenter
 from masklet.queries import QUERY_SYSTEMS, QuerySystem, load_queries
 from masklet.systems import deva, deva_offline, sam2bmp
 from masklet.systems.deva import Deva
@@ -160,7 +160,7 @@ def track(
     """
     carrier = load_propagator(propagator, Encoder(), device)
     with opened(source) as video:
-        return run(Track(carrier, checked_prompts(prompts, video)), video, source, watch)
+        return run(Track(carrier, checked_prompts(prompts, video), load_bystanders(carrier)), video, source, watch)
 
 
 def stream(

@@ -25,7 +25,7 @@ from masklet.io.prompts import read_prompts
 from masklet.io.video import open_video, sources, unique_names
 from masklet.models.encoder import Encoder
 from masklet.outputs import FORMATS, write_outputs
-from masklet.parts import DEVICES, load_propagator
+from masklet.parts import DEVICES, load_bystanders, load_propagator
 from masklet.presets import GOOD, choose_run_parts, choose_track_parts
 from masklet.queries import QUERY_SYSTEMS
 from masklet.systems.track import Track
@@ -151,7 +151,7 @@ def track_command(
         [folder] = folders([source], out, overwrite, [text.split(":", 2)[2] for text in prompt])
 
         def made(video: Video) -> Track[Any, Any]:
-            return Track(carrier, checked_prompts(prompts, video))
+            return Track(carrier, checked_prompts(prompts, video), load_bystanders(carrier))
 
         one(source, folder, made, formats(format), overlay, reporter)
         if not propagator:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from masklet.core.errors import InputError
-from masklet.core.protocols import Propagator, Segmenter
+from masklet.core.protocols import Contending, Propagator, Segmenter
 from masklet.models import nano_propagator, xmem
 from masklet.models.affinity import Affinity
 from masklet.models.auto_segmenter import AutoSegmenter
@@ -33,6 +33,7 @@ from masklet.models.sam2_weights import EDGETAM, build
 from masklet.models.text import Detector, load_detector, split
 from masklet.models.xmem import Xmem
 from masklet.models.zoo import checkpoint, find, where
+from masklet.systems.bystanders import BystanderFinder
 from masklet.systems.sam2long import MemoryTree
 
 PROPAGATORS: Mapping[str, Callable[[Encoder], Propagator[Any, Any]]] = {"affinity": Affinity}
@@ -86,6 +87,14 @@ def load_segmenter(name: str, encoder: Encoder, device: str = "auto") -> Segment
         raise InputError(f"--segmenter {name}: say what to find, such as --text 'dog. red car.'")
     known = ", ".join((*SEGMENTERS, NANO, NANO_OBJECTS, EVERYTHING, "mask2former by hub id or file"))
     raise InputError(f"--segmenter {name}: neither a segmenter ({known}) nor a file or folder of detections")
+
+
+def load_bystanders(propagator: Propagator[Any, Any]) -> BystanderFinder | None:
+    """What keeps the objects of `track` from swallowing what is beside them; None for a propagator whose objects do not
+    contend for pixels.
+    """
+    contends = isinstance(propagator, Contending) and propagator.contends
+    return BystanderFinder(load_nano_segmenter(LIKELY_BOXES)) if contends else None
 
 
 def load_everything(name: str, device: str) -> EverythingSegmenter:

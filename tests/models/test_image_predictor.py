@@ -491,3 +491,47 @@ def test_logits_of_a_given_mask_are_sure() -> None:
     mask = torch.from_numpy(disk(30, 30, 8))
     logits = packaged().predict(picture_of(), Clicks((), None, mask)).logits[0]
     assert logits.unique().tolist() == [-SURE, SURE]
+
+
+# -- redrawing
+
+
+def believed(*masks: np.ndarray, sure: float = 8.0) -> Tensor:
+    return torch.from_numpy(np.stack([np.where(mask, sure, -sure) for mask in masks]).astype(np.float32))
+
+
+def test_a_mask_that_is_redrawn_is_the_mean_of_both() -> None:
+    predictor, net = scripted()
+    before = believed(disk(45, 30, 10))
+    after = predictor.redraw(picture_of(), before)
+    assert sorted({round(float(v), 3) for v in after.flatten() if abs(abs(float(v)) - 8) > 1e-3}) != []
+    assert after[0, 30, 45] == pytest.approx((8 + 4) / 2) and after[0, 0, 0] == -8  # there nothing was drawn
+    [maps] = net.shown
+    assert (maps[0, 2] > 0).any() and (maps[0, 3] > 0.9).any()  # its box, and the mask itself
+
+
+@pytest.mark.parametrize(
+    "mask", [disk(45, 30, 3), np.zeros((H, W), bool), disk(45, 30, 4) | disk(80, 30, 4)], ids=["small", "none", "apart"]
+)
+def test_a_mask_with_which_the_network_does_not_agree_stays(mask: np.ndarray) -> None:
+    predictor, _ = scripted()
+    before = believed(mask)
+    assert predictor.redraw(picture_of(), before).equal(before)
+
+
+def test_any_number_of_masks_is_redrawn_each_for_itself() -> None:
+    predictor, _ = scripted()
+    masks = [disk(20 + 5 * n, 30, 6 + n % 3) for n in range(11)]
+    together = predictor.redraw(picture_of(), believed(*masks))
+    for n, mask in enumerate(masks):
+        torch.testing.assert_close(together[n : n + 1], predictor.redraw(picture_of(), believed(mask)))
+    assert predictor.redraw(picture_of(), torch.zeros(0, H, W)).shape == (0, H, W)
+    assert not together.equal(believed(*masks))
+
+
+def test_the_packaged_one_mends_the_border_of_a_mask() -> None:
+    true = disk(45, 30, 18)
+    frayed = true & ~disk(61, 30, 8)
+    before = iou(frayed, true)
+    after = load_image_predictor().redraw(picture_of(true), believed(frayed, sure=2.0))
+    assert iou(after[0].numpy() > 0, true) > before + 0.02

@@ -28,12 +28,19 @@ def some(n: int, m: int, d: int, seed: int) -> tuple[torch.Tensor, torch.Tensor,
     return x, torch.rand(n, m, generator=draw), torch.rand(n, 2, BINS**3, generator=draw)
 
 
+def learnt(n: int, m: int, d: int, seed: int) -> Moments:
+    x, labels, colours = some(n, m, d, seed)
+    return moments(x, labels, 1 - labels, colours)
+
+
 @given(st.integers(0, 99))
 def test_moments_are_the_weighted_sums_written_out(seed):
     x, labels, colours = some(2, 30, 4, seed)
-    got = moments(x, labels, colours)
-    for n, y in enumerate(labels):
-        weights = 0.5 * y / y.sum() + 0.5 * (1 - y) / (1 - y).sum()
+    beside = (1 - labels) * (torch.rand(2, 30, generator=torch.Generator().manual_seed(seed)) > 0.5)
+    got = moments(x, labels, beside, colours, heed=0.75)
+    for n, (y, near) in enumerate(zip(labels, beside, strict=True)):
+        outside = 0.25 * (1 - y) / (1 - y).sum() + 0.75 * near / near.sum().clamp(min=1)
+        weights = 0.5 * y / y.sum() + 0.5 * outside
         gram = sum(w * torch.outer(v, v) for w, v in zip(weights, x, strict=True))
         moment = sum(w * t * v for w, t, v in zip(weights, 2 * y - 1, x, strict=True))
         torch.testing.assert_close(got.gram[n], gram, atol=1e-5, rtol=1e-4)
@@ -49,26 +56,26 @@ def test_regression_is_label_propagation_by_whitened_affinity(seed):
     weights = 0.5 * y / y.sum() + 0.5 * (1 - y) / (1 - y).sum()
     whitener = torch.linalg.inv((x * weights[:, None]).T @ x + 0.1 * torch.eye(4))
     votes = (asking @ whitener @ x.T) @ (weights * (2 * y - 1))
-    answer = regress(asking, moments(x, labels, colours), 0.1)[0]
+    answer = regress(asking, moments(x, labels, labels * 0, colours, heed=0.0), 0.1)[0]
     torch.testing.assert_close(answer, votes, atol=1e-4, rtol=1e-3)
 
 
 def test_an_object_without_a_cell_attracts_nothing():
     x, _, colours = some(1, 30, 4, 0)
     x[:, 0] = 1  # the constant
-    looks = regress(x, moments(x, torch.zeros(1, 30), colours), 1e-4)
+    looks = regress(x, moments(x, torch.zeros(1, 30), torch.zeros(1, 30), colours, heed=0.0), 1e-4)
     assert (looks < -0.9).all()
 
 
 def test_mixing_is_a_weighted_mean_for_each_object():
-    a, b = (moments(*some(2, 30, 4, seed)) for seed in (0, 1))
+    a, b = (learnt(2, 30, 4, seed) for seed in (0, 1))
     mixed = a.mix(b, torch.tensor([0.0, 0.25]))
     torch.testing.assert_close(mixed.gram[0], a.gram[0])
     torch.testing.assert_close(mixed.moment[1], 0.75 * a.moment[1] + 0.25 * b.moment[1])
 
 
 def test_rows_are_taken_put_and_joined():
-    a, none = moments(*some(3, 30, 4, 0)), Moments.none(1, 4)
+    a, none = learnt(3, 30, 4, 0), Moments.none(1, 4)
     again = a[torch.tensor([0, 1])].join(a[torch.tensor([2])])
     torch.testing.assert_close(again.gram, a.gram)
     cleared = a.put(torch.tensor([1]), none)

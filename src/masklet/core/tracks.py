@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -97,6 +97,11 @@ class TrackBook:
                 page.pop(fork.frame, None)
                 self.note(id, fork.frame, now)
             winner = fork.origins[winner]
+
+    def drop(self, ids: Iterable[int]) -> None:
+        """Forgets some objects, as if nothing had been said of them."""
+        for id in ids:
+            del self.pages[id]
 
     def masklets(self) -> tuple[Masklet, ...]:
         """Every object with at least one sighting, frames in order."""

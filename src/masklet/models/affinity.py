@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -111,6 +112,7 @@ class Affinity:
     """Training-free propagation with one hypothesis an object. Lengths are pixels of the working image."""
 
     encoder: Encoder
+    contends: ClassVar[bool] = True
     context: int = 5  # cells across of the surroundings that describe a cell
     ridge: float = 3e-3  # damping of the regression
     anchored: float = 0.5  # weight of the first prompt against all that came later
@@ -124,7 +126,9 @@ class Affinity:
     radius: int = 12  # of the guided filter, for objects of 96 pixels across or more
     flat: float = 1e-4  # of the guided filter: variance of colour that counts as an edge
     around: int = 30  # distance from the object at which the colours of its background are counted
-    present: float = 0.1  # mean appearance above which an object is in the frame, -1 to 1
+    heed: float = 0.8  # weight of what lies beside an object among all that it is not
+    beside: float = 0.7  # how far that reaches, in sides of the square of the object's area
+    present: float = -0.3  # mean appearance above which an object is in the frame, -1 to 1
     again: float = 0.5  # the same for an object that was lost
     trust: float = 1.0  # weight of a later prompt against all seen since the first: what was wrong is unlearnt
     revised: float = 0.5  # the same against the prompts before
@@ -284,7 +288,9 @@ class Affinity:
         at, hard, share = at[seen], hard[seen], share[seen]
         view = self._view(features)
         colours = colour_shares(view.bins, hard, self.around)
-        new = moments(view.cells, _cells(hard.float()).flatten(1), colours)
+        cells = _cells(hard.float())
+        near = find_beside(cells, self.beside).flatten(1)
+        new = moments(view.cells, cells.flatten(1), near, colours, self.heed)
         old, first = memory.recent[at], memory.anchor[at]
         begins = (first.moment == 0).all(1)
         anchor = memory.anchor.put(at, first.mix(new, torch.where(begins, 1.0, anchored)))
@@ -408,6 +414,15 @@ def _claim(soft: Float[Tensor, "h w"], odds: Float[Tensor, "h w"]) -> Float[Tens
 def _cells(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n y x"]:
     """Means over cells."""
     return nnf.avg_pool2d(maps[None], STRIDE)[0]
+
+
+def find_beside(cells: Float[Tensor, "n y x"], reach: float) -> Float[Tensor, "n y x"]:
+    """The share of each cell that is outside an object, and not further from it than `reach` sides of the square of
+    its area (2 cells at least).
+    """
+    steps = [max(round(reach * float(inside.sum().sqrt())), 2) for inside in cells]
+    wide = [nnf.max_pool2d((c > 0.5).float()[None], 2 * k + 1, 1, k)[0] for c, k in zip(cells, steps, strict=True)]
+    return torch.stack(wide) * (1 - cells)
 
 
 def _shrunk(masks: Bool[Tensor, "n h w"], size: tuple[int, int]) -> Float[Tensor, "n y x"]:

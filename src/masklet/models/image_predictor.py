@@ -22,7 +22,7 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
 from masklet.core.instances import Box, Clicks, Point
-from masklet.core.masks import stack
+from masklet.core.masks import mask_iou, stack
 from masklet.models.encoder import DEEP, MEAN, MOBILENET, STD
 from masklet.models.zoo import ZOO, intact, read
 from masklet.nn.prompt_network import FIXED, MAPS, PromptNetwork
@@ -36,6 +36,9 @@ ANSWER_VIEW = 1.6  # the same around an earlier answer
 NEAR = 0.6  # of the picture's longer side: a smaller view than this is worth another look
 OUTSIDE = -10.0  # logit where nothing was looked at
 SURE = 6.0  # of a mask that somebody gave
+DOUBT = 4.0  # the same of one that is redrawn, and of what is drawn, at most
+AGREED = 0.6  # IoU from which what is drawn shows the same thing as the mask that was believed
+SMALLEST = 80  # pixels of a mask that is redrawn
 MARGIN = 0.05  # of a box's sides: what is drawn further outside is cut off
 GREY = (124, 116, 104)  # the mean of ImageNet's pictures, where there is no picture
 
@@ -202,6 +205,32 @@ class ImagePredictor:
         none = torch.zeros(0)
         return stack(masks, picture.shape[:2]), torch.cat([none, *(torch.from_numpy(q) for q in quality)])
 
+    def redraw(self, picture: Picture, believed: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+        """Masks that somebody believes, corrected by what the network draws of each: it is told the mask and its box.
+
+        Args:
+            picture: RGB.
+            believed: mask logits.
+
+        Returns:
+            The mean of both where they agree on the whole, else what was believed, logits.
+        """
+        masks = believed > 0
+        rows = [n for n, mask in enumerate(masks) if mask.sum() >= SMALLEST]
+        out, size = believed.clone(), (picture.shape[0], picture.shape[1])
+        for start in range(0, len(rows), self.at_once):
+            group = rows[start : start + self.at_once]
+            told = [
+                _Asked(box=_box_around(masks[n]), logits=believed[n, None].clamp(-DOUBT, DOUBT).numpy()) for n in group
+            ]
+            views = [_view(one, size) for one in told]
+            for n, view, drawn in zip(group, views, self._look(picture, told, views)[0][:, 0], strict=True):
+                other = torch.from_numpy(view.paste(drawn, size))
+                if float(mask_iou(masks[n, None], other[None] > 0)) >= AGREED:
+                    mean = (believed[n] + other.clamp(-DOUBT, DOUBT)) / 2
+                    out[n] = torch.where(other != OUTSIDE, mean, believed[n])
+        return out
+
     def predict_points(
         self, picture: Picture, points: Sequence[Point]
     ) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3"]]]:
@@ -289,6 +318,12 @@ def _answered(
     rows = 1 + np.argsort(-quality[1:], kind="stable") if doubtful else np.array([0])
     found = np.stack([_cut_off(view.paste(logits[k], (size[0], size[1])), asked) for k in rows])
     return replace(asked, logits=found, quality=tuple(quality[rows].tolist()))
+
+
+def _box_around(mask: Bool[Tensor, "h w"]) -> Box:
+    """The box of a mask that is not empty."""
+    ys, xs = (mask.any(axis).nonzero()[:, 0] for axis in (1, 0))
+    return Box(float(xs[0]), float(ys[0]), float(xs[-1]) + 1, float(ys[-1]) + 1)
 
 
 def _view(asked: _Asked, size: tuple[int, ...]) -> Crop:

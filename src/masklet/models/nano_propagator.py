@@ -23,6 +23,7 @@ from masklet.core.frames import Frame
 from masklet.core.instances import Prediction, Prompt
 from masklet.models.affinity import Affinity, AffinityMemory, as_answers, together
 from masklet.models.encoder import Encoder, Features
+from masklet.models.image_predictor import load_image_predictor
 from masklet.models.nano import HIDDEN, read_nano
 from masklet.models.sam2 import Sam2, Sam2Features, inferred
 from masklet.models.sam2_memory import Policy, Sam2Memory, passed
@@ -48,6 +49,8 @@ class NanoMemory(Sam2Memory):
 
 class Nano(Sam2):
     """A propagator with three hypotheses for each object. Logits are at the resolution of the encoder's image."""
+
+    contends = True
 
     def __init__(
         self,
@@ -109,7 +112,7 @@ class Nano(Sam2):
         before = torch.stack([guesses[id].sigmoid().cpu() for id in ids])
         parted = [together(of, before, scattered) for of in belief.logits.unbind(1)]
         belief = replace(belief, logits=torch.stack(parted, 1))
-        return belief if self.gradients else weighed(belief)
+        return belief if self.gradients else weighed(redrawn(belief, features.seen))
 
     @inferred
     def commit(  # type: ignore[override]  # of its own memories and features alone
@@ -190,6 +193,14 @@ class Nano(Sam2):
         logits, *rest = self._decoded(hinted, conditioned, sparse, dense, several=several)
         large = nnf.interpolate(logits, guess.shape, mode="bilinear")
         return (large + self.net.hints.gain * guess)[0], *(x[0] for x in rest)
+
+
+def redrawn(belief: Prediction, seen: Features) -> Prediction:
+    """The belief whose best hypotheses the image predictor has drawn anew (`ImagePredictor.redraw`)."""
+    at = torch.arange(len(belief.ids)), belief.quality.argmax(1)
+    logits = belief.logits.cpu().clone()
+    logits[at] = load_image_predictor().redraw(seen.guide.numpy(), logits[at])
+    return replace(belief, logits=logits.to(belief.logits.device))
 
 
 def weighed(belief: Prediction) -> Prediction:

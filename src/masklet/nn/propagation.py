@@ -90,18 +90,33 @@ def descriptors(
     return torch.cat([linear, waves(linear[:, : 2 * len(keys)])], dim=1)
 
 
-def moments(x: Float[Tensor, "m d"], labels: Float[Tensor, "n m"], colours: Float[Tensor, "n 2 b"]) -> Moments:
-    """What one frame says, inside and outside of each object having equal weight. Labels: the share of each cell that
-    is inside, 0 to 1.
+def moments(
+    x: Float[Tensor, "m d"],
+    labels: Float[Tensor, "n m"],
+    beside: Float[Tensor, "n m"],
+    colours: Float[Tensor, "n 2 b"],
+    heed: float = 0.8,
+) -> Moments:
+    """What one frame says, inside and outside of each object having equal weight.
+
+    Args:
+        x: the frame's cells.
+        labels: the share of each cell that is inside, 0 to 1.
+        beside: the share of each cell that is outside, and near.
+        colours: of both.
+        heed: the part of the weight of all outside that lies on what is near: what touches an object is taken for it
+            sooner than what is far away.
     """
-    inside, outside = labels, 1 - labels
-    front = 0.5 / inside.sum(1).clamp(min=1)
-    back = 0.5 / outside.sum(1).clamp(min=1)
-    weights = front[:, None] * inside + back[:, None] * outside
-    # Outside weighs the same in all cells: one product of the whole frame serves all objects, and each adds its own.
+    front = 0.5 / labels.sum(1).clamp(min=1)
+    back = 0.5 * (1 - heed) / (1 - labels).sum(1).clamp(min=1)
+    near = 0.5 * heed / beside.sum(1).clamp(min=1)
+    weights = front[:, None] * labels + near[:, None] * beside
+    everywhere = back[:, None] * (1 - labels)
+    # Far outside weighs the same in all cells: one product of the frame serves all objects, and each adds its own.
     whole = x.T @ x
-    gram = torch.stack([_product(x, y) * (f - b) + b * whole for y, f, b in zip(labels, front, back, strict=True)])
-    return Moments(gram, (weights * (inside - outside)) @ x, colours)
+    own = weights - back[:, None] * labels
+    gram = torch.stack([_product(x, one) + far * whole for one, far in zip(own, back, strict=True)])
+    return Moments(gram, ((weights + everywhere) * (2 * labels - 1)) @ x, colours)
 
 
 def _product(x: Float[Tensor, "m d"], weights: Float[Tensor, " m"]) -> Float[Tensor, "d d"]:

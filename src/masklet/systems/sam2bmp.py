@@ -23,6 +23,7 @@ from masklet.core.matching import Matching, match
 from masklet.core.protocols import Propagator, Segmenter, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Fork, Sighting, Source, TrackBook
+from masklet.systems.bystanders import count_asked
 from masklet.systems.filters import choose_label, drop_twins, keep_supported, named
 from masklet.systems.notes import lost_notes
 
@@ -315,7 +316,7 @@ def complete(
         if seeds:
             memory, _ = propagator.prompt(memory, features, seeds)
         memory = propagator.forget(memory, [id for id, end in reach.items() if end == t])
-        watch("backward", last + 1 - t, last + 1, len(belief.ids) + len(seeds))
+        watch("backward", last + 1 - t, last + 1, count_asked((*belief.ids, *seeds)))
     book.settle()
 
 

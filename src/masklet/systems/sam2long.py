@@ -17,7 +17,7 @@ import torch
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Branches, Prediction, Prompt
-from masklet.core.protocols import Propagator
+from masklet.core.protocols import Contending, Propagator
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -64,6 +64,11 @@ class MemoryTree(Generic[F, M]):
         """For a result's provenance."""
         below = getattr(self.propagator, "description", type(self.propagator).__name__.lower())
         return f"sam2long, {self.paths} paths, uncertainty {self.uncertainty:g}, over {below}"
+
+    @property
+    def contends(self) -> bool:
+        """As the propagator below."""
+        return isinstance(self.propagator, Contending) and self.propagator.contends
 
     @property
     def weights(self) -> Mapping[str, str]:

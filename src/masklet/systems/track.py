@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+import torch
 from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
-from masklet.core.frames import Video
-from masklet.core.instances import Clicks, Prompt
+from masklet.core.frames import Frame, Video
+from masklet.core.instances import Clicks, Prediction, Prompt
 from masklet.core.protocols import Propagator, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Source, TrackBook
+from masklet.systems.bystanders import BystanderFinder, count_asked, is_bystander
 from masklet.systems.filters import named
 from masklet.systems.notes import lost_notes
 from masklet.systems.sam2bmp import complete, note_all
@@ -27,10 +29,17 @@ Prompts = Mapping[int, Mapping[int, Prompt]]  # frame: id: mask, box or point
 
 @dataclass(frozen=True)
 class Track(Generic[F, M]):
-    """Forward from each prompt, corrected by later prompts of the same object; back from the first."""
+    """Forward from each prompt, corrected by later prompts of the same object; back from the first.
+
+    Attributes:
+        propagator: any.
+        prompts: of the objects.
+        bystanders: finds what stands beside prompted objects, for a propagator whose objects contend for pixels.
+    """
 
     propagator: Propagator[F, M]
     prompts: Prompts
+    bystanders: BystanderFinder | None = None
 
     def run(self, video: Video, watch: Watch) -> VideoResult:
         """One masklet per prompted id, under that id."""
@@ -41,6 +50,7 @@ class Track(Generic[F, M]):
             if missed and len(missed) == len(self.prompts):
                 raise InputError(f"{video.name}: prompt in frame {missed[0]}, but {frames_there(video)}")
             complete(self.propagator, video, book, store, None, watch)
+        book.drop([id for id in book.pages if is_bystander(id)])
         notes = [f"the prompt in frame {t} was not used: {frames_there(video)}" for t in missed]
         notes += [f"object {i}: nothing was made of its prompt; mark more of it" for i in self.empty_handed(book)]
         notes += [video.damage] if video.damage else []
@@ -69,8 +79,26 @@ class Track(Generic[F, M]):
             if told:
                 memory, answer = self.propagator.prompt(memory, features, told)
                 note_all(book, frame.index, answer, frame.size, Source.PROMPTED)
-            watch("forward", frame.index + 1, len(video) or None, len(belief.ids) + len(told))
+                memory = self.add_bystanders(memory, features, frame, belief, answer, book)
+            watch("forward", frame.index + 1, len(video) or None, count_asked(belief.ids) + len(told))
         book.settle()
+
+    def add_bystanders(
+        self, memory: M, features: F, frame: Frame, belief: Prediction, answer: Prediction, book: TrackBook
+    ) -> M:
+        """What is beside the objects that were prompted in a frame is tracked, too; no longer what is prompted now."""
+        if self.bystanders is None:
+            return memory
+        there, asked = belief.masks(frame.size), answer.masks(frame.size)
+        claims = zip(belief.ids, self.bystanders.tell_asked(there, asked).tolist(), strict=True)
+        memory = self.propagator.forget(memory, [id for id, claimed in claims if claimed and is_bystander(id)])
+        found = self.bystanders.find(frame, asked, torch.cat([there, asked]).any(0))
+        lowest = min((id for id in book.pages if is_bystander(id)), default=0)
+        new = {lowest - 1 - n: mask for n, mask in enumerate(found)}
+        if new:
+            memory, given = self.propagator.prompt(memory, features, new)
+            note_all(book, frame.index, given, frame.size, Source.PROMPTED)
+        return memory
 
 
 def frames_there(video: Video) -> str:

@@ -1,0 +1,67 @@
+"""Bystanders: things beside prompted objects, which nobody asked for. They are tracked along and left out of the
+result, so that their pixels are contended for: an object that is tracked alone swallows what passes close to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from masklet.core.frames import Frame
+from masklet.core.protocols import Segmenter
+
+Mask = Bool[Tensor, "h w"]
+
+
+@dataclass(frozen=True)
+class BystanderFinder:
+    """Finds bystanders in a frame in which objects are prompted."""
+
+    segmenter: Segmenter[Any]  # one without a memory
+    chance: float = 0.3  # score above which a detection counts
+    reach: float = 1.0  # how far from an object they matter, in sides of the square of the smallest object's area
+    overlap: float = 0.3  # share of a detection above which it is a part of what is known
+    least: int = 64  # pixels
+    most: int = 4  # of a frame
+
+    def find(self, frame: Frame, asked: Bool[Tensor, "n h w"], known: Mask) -> list[Mask]:
+        """What is near the masks that are asked for and nothing that is known, the likeliest first."""
+        asked = asked[asked.flatten(1).any(1)]
+        if not len(asked):
+            return []
+        [found], _ = self.segmenter.segment(self.segmenter.empty(), [frame], ())
+        reach, away = self.reach * float(asked.flatten(1).sum(1).min()) ** 0.5, measure_distance(asked.any(0))
+        kept: list[Mask] = []
+        for mask in found.masks[found.scores >= self.chance]:
+            rest = mask & ~known
+            if rest.sum() >= max(self.least, (1 - self.overlap) * float(mask.sum())) and away[rest].min() <= reach:
+                kept.append(rest)
+                known = known | rest
+        return kept[: self.most]
+
+    def tell_asked(self, bystanders: Bool[Tensor, "n h w"], asked: Bool[Tensor, "m h w"]) -> Bool[Tensor, " n"]:
+        """Which bystanders somebody asks for by now."""
+        inside = (bystanders & asked.any(0)).flatten(1).sum(1)
+        return inside > self.overlap * bystanders.flatten(1).sum(1)
+
+
+def is_bystander(id: int) -> bool:
+    """Bystanders have ids below 0, what is asked for has ids from 1."""
+    return id < 0
+
+
+def count_asked(ids: Iterable[int]) -> int:
+    """How many objects there are but for bystanders."""
+    return sum(not is_bystander(id) for id in ids)
+
+
+def measure_distance(mask: Mask) -> Tensor:
+    """Each pixel's distance from a mask."""
+    return torch.from_numpy(cv2.distanceTransform((~mask).numpy().astype(np.uint8), cv2.DIST_L2, 3))
