@@ -82,6 +82,7 @@ STAGES = {
         ),
         Stage("second", 4600, 8e-4, PromptSampling(), start="first"),
         Stage("third", 8000, 6e-4, PromptSampling(), start=PACKAGED),
+        Stage("fourth", 4000, 4e-4, PromptSampling(side=256), start="third"),
     )
 }
 
