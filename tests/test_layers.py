@@ -5,6 +5,9 @@ on top.
 from __future__ import annotations
 
 import ast
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,3 +46,15 @@ def test_imports_lean_one_way(path: Path) -> None:
 def test_the_check_sees_what_it_must() -> None:
     text = "import masklet\ndef f():\n    from masklet.models.zoo import ZOO\nfrom masklet import core"
     assert imported(text) == {"", "models", "core"}
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_torch_sleep_while_they_wait_unless_somebody_wants_otherwise(own: str | None, expected: str) -> None:
+    """Set before torch is loaded: it reads it once."""
+    script = "import sys, os\nimport masklet\nprint(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    set_by_user = {} if own is None else {"OMP_WAIT_POLICY": own}
+    others = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
+    told = subprocess.run([sys.executable, "-c", script], env=others | set_by_user, capture_output=True, text=True)
+    assert told.stdout.split() == [expected, "True"], told.stderr
+    source = (ROOT / "__init__.py").read_text()
+    assert source.index("OMP_WAIT_POLICY") < source.index("from masklet")
