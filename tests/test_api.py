@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from toys import World, square, still
 
 import masklet
 from masklet.api import checked_prompt, checked_prompts, checked_settings, load_segmenter
@@ -121,3 +122,11 @@ def test_systems_of_queries_need_a_mask2former(system: str, tmp_path: Path, monk
         masklet.load(system, segmenter="facebook/mask2former-x")
     with pytest.raises(masklet.InputError, match="window = 0"):
         masklet.load(system, window=0)
+
+
+def test_what_keeps_objects_from_swallowing_each_other_is_in_the_provenance() -> None:
+    """Beside the propagator: what finds bystanders, with its weights."""
+    world = World([still(4, 4), still(4, 12)], length=3)
+    told = masklet.track(world, {0: {1: square(4, 4)}}, propagator="affinity").provenance
+    assert str(told.settings["bystanders"]).startswith("nano: ")
+    assert {"nanodet", "nano-image-predictor"} <= set(told.weights)

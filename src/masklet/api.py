@@ -199,8 +199,9 @@ def stream(
 def run(system: System | Track[Any, Any], video: Video, source: Any, watch: Watch) -> VideoResult:
     """Runs a system, and notes in the result what it was made from and with."""
     result = system.run(video, watch)
-    parts = {k: getattr(system, k) for k in ("segmenter", "propagator") if hasattr(system, k)}
-    parts = {k: getattr(part, "segmenter", part) for k, part in parts.items()}  # that of `Detected`
+    parts = {k: getattr(system, k, None) for k in ("segmenter", "propagator", "bystanders")}
+    # Those of `Detected` and of `BystanderFinder` are within.
+    parts = {k: getattr(part, "segmenter", part) for k, part in parts.items() if part is not None}
     provenance = replace(
         result.provenance,
         settings={**{k: described(p) for k, p in parts.items()}, **result.provenance.settings},

@@ -84,6 +84,14 @@ def test_a_lost_object_is_forgotten_after_max_lost_frames_and_not_before() -> No
     assert len(run(gap, max_lost=3, backward_window=0).masklets) == 2
 
 
+@pytest.mark.parametrize(("max_lost", "first"), [(None, 2), (4, 2), (3, 9)])
+def test_backward_too_an_object_is_forgotten_after_max_lost_frames(max_lost: int | None, first: int) -> None:
+    """It is detected from frame 11 on, and hidden in four frames before frame 9."""
+    gap = World([moving(4, 0, 0, 1, first=2, hidden=range(5, 9))])
+    [m] = run(gap, ToySegmenter(blind=lambda t, o: t < 11), max_lost=max_lost).masklets
+    assert m.first == first and sources(m) == "b" * len([t for t in range(first, 11) if t not in range(5, 9)]) + "d" * 5
+
+
 def test_two_objects_crossing_keep_their_ids() -> None:
     world = World(CROSSING)
     a, b = run(world).masklets

@@ -228,4 +228,5 @@ def load_nano(path: Path | None, encoder: Encoder, policy: Policy | None = None)
         raise InputError(f"{path}: no such file; train one with `masklet train propagator`")
     path = path or intact(ZOO[PACKAGED])
     net, _ = read_nano(path)
-    return Nano(net, encoder, policy, weights={path.name: hashed(path).sha256})
+    used = {path.name: hashed(path).sha256, **load_image_predictor().weights}
+    return Nano(net, encoder, policy, weights=used)

@@ -155,7 +155,7 @@ class Sam2Bmp(Generic[F, M, S]):
             # Completion adds no key frame: what lacks support now need not be completed.
             supported = keep_supported(book.masklets(), self.settings.key_ratio)
             book = TrackBook({m.id: dict(m.sightings) for m in supported})
-            complete(self.propagator, video, book, store, self.settings.backward_window, watch)
+            complete(self.propagator, video, book, store, self.settings.backward_window, watch, self.settings.max_lost)
         return self._result(video, book, refused)
 
     def stream(self, frames: Iterable[Frame], state: State[M, S] | None = None) -> Stream[F, M, S]:
@@ -296,10 +296,12 @@ def complete(
     store: FeatureStore[F],
     window: int | None,
     watch: Watch,
+    max_lost: int | None = None,
 ) -> None:
     """SAM2BMP 3.3: one backward sweep for all objects, each joining at its first frame.
 
-    Every object is propagated from its first mask to the frames before it, at most `window` of them.
+    Every object is propagated from its first mask to the frames before it, at most `window` of them, and not further
+    once it was not seen for more than `max_lost`.
     """
     starts: dict[int, list[int]] = defaultdict(list)
     for masklet in book.masklets():
@@ -307,15 +309,18 @@ def complete(
     if window == 0 or not starts:
         return
     memory, last = propagator.empty(), max(starts)
+    seen_at: dict[int, int] = {}
     reach = {masklet.id: masklet.first - window for masklet in book.masklets()} if window is not None else {}
     for t, features in features_backward(propagator, video, store, last + 1):
         belief = propagator.predict(memory, features)
         memory = propagator.commit(memory, features, belief)
         note_all(book, t, belief, video.size, Source.BACKWARD)
+        seen_at |= {id: t for id in (*belief.ids, *starts.get(t, ())) if t in book.pages[id]}
         seeds = {id: book.pages[id][t].mask.decode() for id in starts.get(t, ())}
         if seeds:
             memory, _ = propagator.prompt(memory, features, seeds)
-        memory = propagator.forget(memory, [id for id, end in reach.items() if end == t])
+        gone = [id for id in belief.ids if max_lost is not None and seen_at[id] - t > max_lost]
+        memory = propagator.forget(memory, {*gone, *(id for id, end in reach.items() if end == t)})
         watch("backward", last + 1 - t, last + 1, count_asked((*belief.ids, *seeds)))
     book.settle()
 
