@@ -39,7 +39,7 @@ def test_cost_of_the_chosen_pairs(case):
     lined_up = embeds.gather(1, orders[..., None].expand_as(embeds))
     for t in range(1, len(embeds)):
         cost = distances(lined_up[t - 1], embeds[t])[torch.arange(embeds.shape[1]), orders[t]].sum()
-        assert float(cost) == pytest.approx(float(case["minvis_cost"][t]), abs=1e-5)
+        assert float(cost) == pytest.approx(float(case["minvis_cost"][t]), rel=1e-6)  # a few steps of float32
 
 
 def test_the_released_tracker_s_direction(case):

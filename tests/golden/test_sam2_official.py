@@ -91,7 +91,7 @@ def test_official_sam2(name: str) -> None:
         for (t, o), got in answers.items():
             at = t, predictor.run["objects"].index(o)
             assert expected["is_cond"][at] == ((t, o) in predictor.prompted)
-            close(got["low"], expected["low"][at], 5e-3 if name.startswith("points") else 2e-3, "logits", at)
+            close(got["low"], expected["low"][at], 5e-3 if name.startswith("points") else 4e-3, "logits", at)
             close(got["obj"], expected["obj"][at], 5e-3, "object score", at)
             close(got["ptr"], expected["ptr"][at], 3e-3, "pointer", at)
             if not got["is_mask"]:
