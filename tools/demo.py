@@ -30,6 +30,7 @@ class Click:
     prompt: str
 
 
+SCENE, GENERATED_SCENE = range(102, 142), range(60)  # in which everything is found
 CLICK = Click(range(102, 142), "8:1:point=420,100")  # the cyclist who waits
 GENERATED_CLICK = Click(range(10, 50), "0:1:point=78,88")
 CACHE, OUT = Path(".cache"), Path("out/demo")
@@ -68,9 +69,9 @@ def generated_clip() -> Path:
     return clip
 
 
-def cut_clip(clip: Path, frames: range) -> Path:
+def cut_clip(clip: Path, frames: range, name: str) -> Path:
     """A part of a clip as a clip of its own."""
-    part = CACHE / f"{clip.stem}-click.mp4"
+    part = CACHE / f"{clip.stem}-{name}.mp4"
     with open_video(clip) as video, VideoWriter(part, video.size, Fraction(video.rate).limit_denominator(1001)) as out:
         for frame in video:
             if frame.index in frames:
@@ -87,17 +88,17 @@ def run_masklet(*words: str) -> int:
 def main() -> int:
     """Fetches or makes the clip, runs the two main jobs on it, says where to look."""
     CACHE.mkdir(exist_ok=True)
-    clip, clicked = real_clip(), CLICK
+    clip, shown, clicked = real_clip(), SCENE, CLICK
     if clip is None:
         print("masklet: the demo clip cannot be fetched here; using a generated one")
-        clip, clicked = generated_clip(), GENERATED_CLICK
-    part = cut_clip(clip, clicked.frames)
+        clip, shown, clicked = generated_clip(), GENERATED_SCENE, GENERATED_CLICK
+    scene, part = cut_clip(clip, shown, "scene"), cut_clip(clip, clicked.frames, "click")
     shared = ("-o", str(OUT), "--overwrite")
-    code = run_masklet("run", str(clip), *shared) or run_masklet(
+    code = run_masklet("run", str(scene), *shared) or run_masklet(
         "track", str(part), *shared, "--prompt", clicked.prompt
     )
     if code == 0:
-        found, followed = (OUT / name / "overlay.mp4" for name in (clip.stem, part.stem))
+        found, followed = (OUT / name / "overlay.mp4" for name in (scene.stem, part.stem))
         print(f"\nLook at {found}: what was found, and at {followed}: what was clicked on.")
         print("The masks are in masklets.json beside them.")
     return code
