@@ -162,6 +162,7 @@ class Affinity:
         rows = (~lost | (looks.amax((1, 2)) > asked)).nonzero()[:, 0]  # the others cannot be found
         if len(rows):
             rivals = _rivals(memory.shared[rows][:, rows], memory.anchor.moment[rows], self.nested)
+            rivals[~lost[rows]] *= ~lost[rows]  # what is not seen takes nothing from what is
             common = common_parts(memory.shared[rows][:, rows], there[rows])
             outlined = self._outlines(view, known[rows], looks[rows], there[rows], rivals, common)
             logits[rows] = together(outlined, there[rows], memory.scattered[rows])

@@ -48,7 +48,7 @@ class Settings:
     twin_iou: float = 0.5  # tracklet NMS: mask IoU at which two objects agree in a frame
     twin_frames: int = 6  # tracklet NMS: frames of agreement at which the weaker one is dropped
     score_gamma: float = 0.0  # 0: an object's score is the mean of its key frames; more: support counts
-    max_lost: int | None = None  # frames without a mask after which an object is forgotten; None: never
+    max_lost: int | None = None  # frames after which an object without mask or support is forgotten; None: never
     max_objects: int = 256  # objects remembered at once: what is in sight comes first, then what was lost last
     feature_memory: int = 64 * MIB  # bytes of features kept in memory for the backward phase
     feature_disk: int = 4096 * MIB  # bytes more on disk; beyond both, features are computed again
@@ -65,8 +65,11 @@ CORRECTS: Mapping[str, Callable[[float, float], bool]] = {
 class Tally:
     """What is remembered of an object besides its masks."""
 
-    lost: int = 0  # frames since it was last seen
+    lost: int = 0  # frames without a mask, less those with one since
     votes: Mapping[int, float] = field(default_factory=dict)  # label: sum of confident scores
+    masks: int = 0  # frames with a mask
+    keys: int = 0  # of these, frames with a confident detection
+    unvouched: int = 0  # frames since the last confident detection
 
 
 @dataclass(frozen=True)
@@ -229,14 +232,24 @@ class Sam2Bmp(Generic[F, M, S]):
         ]
 
     def forget_lost(self, state: State[M, S], seen: Sequence[Seen]) -> State[M, S]:
-        """Counts votes and absences; drops from the memory what has been absent for too long, or for longest."""
+        """Counts votes and absences; drops from the memory what has been without mask or support for too long, or
+        absent for longest.
+        """
         tallies = {s.id: tallied(state.tallies.get(s.id, Tally()), s) for s in seen}
         longest = sorted(tallies, key=lambda id: -tallies[id].lost)
-        limit, excess = self.settings.max_lost, max(len(tallies) - self.settings.max_objects, 0)
-        gone = [id for n, id in enumerate(longest) if n < excess or (limit is not None and tallies[id].lost > limit)]
+        excess = max(len(tallies) - self.settings.max_objects, 0)
+        gone = [id for n, id in enumerate(longest) if n < excess or self.is_given_up(tallies[id])]
         kept = {id: tally for id, tally in tallies.items() if id not in gone}
         memory = self.propagator.forget(state.memory, gone) if gone else state.memory
         return replace(state, memory=memory, tallies=kept)
+
+    def is_given_up(self, tally: Tally) -> bool:
+        """Whether an object was without a mask for too long, or for as long without a detection where those before
+        are too few for the key-frame ratio: of many such objects each would be looked for in every frame.
+        """
+        limit, ratio = self.settings.max_lost, self.settings.key_ratio
+        unsupported = tally.keys < ratio * tally.masks
+        return limit is not None and (tally.lost > limit or (unsupported and tally.unvouched > limit))
 
     def _result(self, video: Video, book: TrackBook, refused: int) -> VideoResult:
         at = self.settings
@@ -283,10 +296,20 @@ def find_nameless(categories: Sequence[str]) -> int | None:
 
 def tallied(tally: Tally, seen: Seen) -> Tally:
     """The tally after one more frame."""
-    votes = dict(tally.votes)
+    votes, masks = dict(tally.votes), tally.masks + int(seen.mask.any())
     if seen.source is Source.DETECTED:
         votes[seen.label] = votes.get(seen.label, 0.0) + seen.score
-    return Tally(0 if seen.mask.any() else tally.lost + 1, votes)
+        return Tally(0, votes, masks, tally.keys + 1, 0)
+    return Tally(count_lost(tally.lost, bool(seen.mask.any())), votes, masks, tally.keys, tally.unvouched + 1)
+
+
+def count_lost(lost: int, seen: bool) -> int:
+    """Frames without a mask less those with one since: what flashes up once in a while is lost all the same.
+
+    >>> count_lost(5, seen=True), count_lost(0, seen=True), count_lost(5, seen=False)
+    (4, 0, 6)
+    """
+    return max(lost - 1, 0) if seen else lost + 1
 
 
 def complete(
@@ -301,7 +324,7 @@ def complete(
     """SAM2BMP 3.3: one backward sweep for all objects, each joining at its first frame.
 
     Every object is propagated from its first mask to the frames before it, at most `window` of them, and not further
-    once it was not seen for more than `max_lost`.
+    once it was without a mask in more than `max_lost` frames (see `count_lost`).
     """
     starts: dict[int, list[int]] = defaultdict(list)
     for masklet in book.masklets():
@@ -309,17 +332,17 @@ def complete(
     if window == 0 or not starts:
         return
     memory, last = propagator.empty(), max(starts)
-    seen_at: dict[int, int] = {}
+    lost: dict[int, int] = {}
     reach = {masklet.id: masklet.first - window for masklet in book.masklets()} if window is not None else {}
     for t, features in features_backward(propagator, video, store, last + 1):
         belief = propagator.predict(memory, features)
         memory = propagator.commit(memory, features, belief)
         note_all(book, t, belief, video.size, Source.BACKWARD)
-        seen_at |= {id: t for id in (*belief.ids, *starts.get(t, ())) if t in book.pages[id]}
+        lost |= {id: count_lost(lost.get(id, 0), t in book.pages[id]) for id in belief.ids}
         seeds = {id: book.pages[id][t].mask.decode() for id in starts.get(t, ())}
         if seeds:
             memory, _ = propagator.prompt(memory, features, seeds)
-        gone = [id for id in belief.ids if max_lost is not None and seen_at[id] - t > max_lost]
+        gone = [id for id in belief.ids if max_lost is not None and lost[id] > max_lost]
         memory = propagator.forget(memory, {*gone, *(id for id, end in reach.items() if end == t)})
         watch("backward", last + 1 - t, last + 1, count_asked((*belief.ids, *seeds)))
     book.settle()
