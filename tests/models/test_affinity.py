@@ -174,6 +174,19 @@ def test_two_objects_share_no_pixel(model):
     assert iou(beliefs[-1].masks(SIZE)[1], disc(b[-1])) > 0.8
 
 
+def test_many_lost_objects_take_nothing_from_one_that_is_seen(model):
+    """Nine of the same look were there one after the other, and are gone when the last one passes."""
+    empty, *frames = encode(model, [None, *PATH])
+    memory = model.empty()
+    for n, (frame, place) in enumerate(zip(frames[1:], PATH[1:], strict=True)):
+        memory, _ = model.prompt(memory, frame, {100 + n: disc(place)})
+        memory = model.commit(memory, empty, model.predict(memory, empty))
+    memory, _ = model.prompt(memory, frames[0], {1: disc(PATH[0])})
+    beliefs, _ = follow(model, memory, frames[1:])
+    for belief, place in zip(beliefs, PATH[1:], strict=True):
+        assert iou(belief.masks(SIZE)[-1], disc(place)) > 0.8
+
+
 def test_hypotheses_of_an_object_do_not_contend_and_count_as_one(model):
     a: Places = [(32, 22), (32, 22), None, None, (32, 30)]
     b: Places = [(32, 74), (32, 72), (32, 70), (32, 66), (32, 62)]

@@ -15,6 +15,7 @@ from masklet.core.protocols import ScoringSegmenter
 N = TypeVar("N")
 U = TypeVar("U")
 
+LIKELY = 0.2  # chance from which a named mask holds its pixels
 COVERED = 0.5  # share of a nameless mask that named ones hold, from which it is theirs
 
 
@@ -62,7 +63,7 @@ class AutoSegmenter(Generic[N, U]):
         them.
         """
         nameless = nameless[nameless.scores > self.nameless.conf]
-        held = named.masks[named.scores > self.low_conf].any(0)
+        held = named.masks[named.scores > LIKELY].any(0)
         share = (nameless.masks & held).flatten(1).sum(1) / nameless.masks.flatten(1).sum(1).clamp(min=1)
         rest = nameless[share < COVERED]
         masks = torch.cat([named.masks, rest.masks & ~held])

@@ -46,7 +46,8 @@ class NanoSegmenter:
     """Masks, names and chances of each frame by itself."""
 
     look_ahead = 0
-    conf, low_conf = 0.3, 0.2  # SAM2BMP's thresholds for these scores: a name that many frames agree on is right
+    conf = 0.3  # SAM2BMP's thresholds for these scores: a name that many frames agree on is right
+    low_conf = conf  # no proposals: completion reaches the frames before the first confident one
 
     def __init__(self, detector: BoxDetector, predictor: ImagePredictor, calibration: Calibration = NAMED) -> None:
         """
