@@ -7,9 +7,8 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from enum import Enum
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
+from masklet.core.memory_kinds import find_memory_kind, find_memory_tag
 
 FORMAT = "masklet-memory/1"
 
@@ -30,7 +30,8 @@ def save(memory: Any, path: str | Path) -> None:
 
     Raises:
         InputError: the file cannot be written.
-        TypeError: something in it is not made of dataclasses of masklet, containers, numbers, text and tensors.
+        TypeError: something in it is not made of dataclasses with a tag (core.memory_kinds), containers, numbers, text
+            and tensors.
     """
     tensors: Held = {}
     text = json.dumps(_described(memory, tensors))
@@ -76,15 +77,10 @@ def _described(value: Any, tensors: Held) -> Any:
         return [type(value).__name__, [_described(v, tensors) for v in value]]
     if isinstance(value, Mapping):
         return ["dict", [[_described(k, tensors), _described(v, tensors)] for k, v in value.items()]]
-    kind = type(value)
-    if not kind.__module__.startswith("masklet."):
-        raise TypeError(f"a memory cannot hold {kind.__module__}.{kind.__qualname__}")
-    name = f"{kind.__module__}:{kind.__qualname__}"
+    tag = find_memory_tag(type(value))
     if isinstance(value, Enum):
-        return ["enum", [name, value.name]]
-    if not is_dataclass(value):
-        raise TypeError(f"a memory cannot hold {name}: it is no dataclass")
-    return ["made", [name, {f.name: _described(getattr(value, f.name), tensors) for f in fields(value)}]]
+        return ["enum", [tag, value.name]]
+    return ["made", [tag, {f.name: _described(getattr(value, f.name), tensors) for f in fields(value)}]]
 
 
 def _made(told: Any, tensors: Mapping[str, Tensor]) -> Any:
@@ -95,15 +91,6 @@ def _made(told: Any, tensors: Mapping[str, Tensor]) -> Any:
     return _MAKERS[kind](content, tensors)
 
 
-def _class(name: str) -> Any:
-    """A dataclass or an enumeration of masklet; nothing else is ever made from a file."""
-    module, _, path = name.partition(":")
-    found = getattr(import_module(module), path, None) if module.startswith("masklet.") else None
-    if not (isinstance(found, type) and (is_dataclass(found) or issubclass(found, Enum))):
-        raise ValueError(f"{name} is no part of a memory")
-    return found
-
-
 _MAKERS: Mapping[str, Callable[[Any, Mapping[str, Tensor]], Any]] = {
     "tensor": lambda n, tensors: tensors[str(n)],
     "array": lambda n, tensors: tensors[str(n)].numpy(),
@@ -111,6 +98,6 @@ _MAKERS: Mapping[str, Callable[[Any, Mapping[str, Tensor]], Any]] = {
     "tuple": lambda items, tensors: tuple(_made(v, tensors) for v in items),
     "list": lambda items, tensors: [_made(v, tensors) for v in items],
     "dict": lambda items, tensors: {_made(k, tensors): _made(v, tensors) for k, v in items},
-    "enum": lambda names, tensors: _class(names[0])[names[1]],
-    "made": lambda parts, tensors: _class(parts[0])(**{k: _made(v, tensors) for k, v in parts[1].items()}),
+    "enum": lambda names, tensors: find_memory_kind(names[0])[names[1]],
+    "made": lambda parts, tensors: find_memory_kind(parts[0])(**{k: _made(v, tensors) for k, v in parts[1].items()}),
 }

@@ -1,0 +1,152 @@
+"""What a saved memory is made of, by tags that stay when a class is moved or renamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import is_dataclass
+from enum import Enum
+from importlib import import_module
+from typing import Any, TypeVar
+
+T = TypeVar("T", bound=type)
+
+# Once in a file, a tag stays; only the place behind it may change.
+KINDS = {
+    "rle": "masklet.core.masks:Rle",
+    "box": "masklet.core.instances:Box",
+    "point": "masklet.core.instances:Point",
+    "clicks": "masklet.core.instances:Clicks",
+    "detections": "masklet.core.instances:Detections",
+    "prediction": "masklet.core.instances:Prediction",
+    "branches": "masklet.core.instances:Branches",
+    "frame": "masklet.core.frames:Frame",
+    "sighting": "masklet.core.tracks:Sighting",
+    "sighting-source": "masklet.core.tracks:Source",
+    "tracked-slots": "masklet.core.alignment:TrackedSlots",
+    "affinity": "masklet.models.affinity:AffinityMemory",
+    "affinity-shot": "masklet.models.affinity:Shot",
+    "affinity-moments": "masklet.nn.propagation:Moments",
+    "motion": "masklet.models.motion:MotionMemory",
+    "motion-appearance": "masklet.models.motion:Appearance",
+    "auto": "masklet.models.auto_segmenter:AutoMemory",
+    "nano": "masklet.models.nano_propagator:NanoMemory",
+    "sam2": "masklet.models.sam2_memory:Sam2Memory",
+    "sam2-bank": "masklet.models.sam2_memory:Bank",
+    "sam2-entry": "masklet.models.sam2_memory:Entry",
+    "sam2long": "masklet.systems.sam2long:TreeMemory",
+    "sam2long-tree": "masklet.systems.sam2long:Tree",
+    "xmem": "masklet.models.xmem_memory:XmemMemory",
+    "xmem-group": "masklet.models.xmem_memory:Group",
+    "xmem-tokens": "masklet.models.xmem_memory:Tokens",
+    "xmem-trace": "masklet.models.xmem_memory:Trace",
+    "genvis": "masklet.models.genvis:GenvisMemory",
+    "genvis-objects": "masklet.nn.genvis:ObjectMemory",
+    "rocovis": "masklet.models.rocovis:RocovisMemory",
+    "rocovis-frame": "masklet.models.rocovis:Remembered",
+    "rocovis-stream": "masklet.systems.rocovis:State",
+    "referring-tracker": "masklet.nn.referring_tracker:TrackerMemory",
+    "minvis-frame": "masklet.systems.minvis:LastFrame",
+    "dvis-clip": "masklet.systems.dvis:ClipState",
+    "slot-stream": "masklet.systems.slot_loop:State",
+    "sam2bmp-stream": "masklet.systems.sam2bmp:State",
+    "sam2bmp-tally": "masklet.systems.sam2bmp:Tally",
+    "deva-stream": "masklet.systems.deva:State",
+    "deva-track": "masklet.systems.consensus:Track",
+}
+# Files of before there were tags say where a class was: these places, for good.
+PLACES_BEFORE_TAGS = {
+    "masklet.core.masks:Rle": "rle",
+    "masklet.core.instances:Box": "box",
+    "masklet.core.tracks:Sighting": "sighting",
+    "masklet.core.tracks:Source": "sighting-source",
+    "masklet.core.alignment:TrackedSlots": "tracked-slots",
+    "masklet.models.affinity:AffinityMemory": "affinity",
+    "masklet.models.affinity:Shot": "affinity-shot",
+    "masklet.nn.propagation:Moments": "affinity-moments",
+    "masklet.models.motion:MotionMemory": "motion",
+    "masklet.models.motion:Appearance": "motion-appearance",
+    "masklet.models.auto_segmenter:AutoMemory": "auto",
+    "masklet.models.nano_propagator:NanoMemory": "nano",
+    "masklet.models.sam2_memory:Sam2Memory": "sam2",
+    "masklet.models.sam2_memory:Bank": "sam2-bank",
+    "masklet.models.sam2_memory:Entry": "sam2-entry",
+    "masklet.systems.sam2long:TreeMemory": "sam2long",
+    "masklet.systems.sam2long:Tree": "sam2long-tree",
+    "masklet.models.xmem_memory:XmemMemory": "xmem",
+    "masklet.models.xmem_memory:Group": "xmem-group",
+    "masklet.models.xmem_memory:Tokens": "xmem-tokens",
+    "masklet.models.xmem_memory:Trace": "xmem-trace",
+    "masklet.models.genvis:GenvisMemory": "genvis",
+    "masklet.nn.genvis:ObjectMemory": "genvis-objects",
+    "masklet.models.rocovis:RocovisMemory": "rocovis",
+    "masklet.models.rocovis:Remembered": "rocovis-frame",
+    "masklet.systems.rocovis:State": "rocovis-stream",
+    "masklet.nn.referring_tracker:TrackerMemory": "referring-tracker",
+    "masklet.systems.minvis:LastFrame": "minvis-frame",
+    "masklet.systems.dvis:ClipState": "dvis-clip",
+    "masklet.systems.slot_loop:State": "slot-stream",
+    "masklet.systems.sam2bmp:State": "sam2bmp-stream",
+    "masklet.systems.sam2bmp:Tally": "sam2bmp-tally",
+    "masklet.systems.deva:State": "deva-stream",
+    "masklet.systems.consensus:Track": "deva-track",
+}
+_TAGS = {place: tag for tag, place in KINDS.items()}
+_REGISTERED: dict[str, type] = {}  # by tag: classes of other packages
+
+
+def register_memory_kind(tag: str) -> Callable[[T], T]:
+    """Lets a dataclass of another package be part of a saved memory: a class decorator.
+
+    Args:
+        tag: what files call it, of no other class, such as "my-package.memory"; it stays when the class is renamed.
+
+    Returns:
+        The decorator.
+
+    Raises:
+        ValueError: another class has this tag.
+
+    >>> from dataclasses import dataclass
+    >>> @register_memory_kind("example.counter")
+    ... @dataclass(frozen=True)
+    ... class Counter:
+    ...     frames: int = 0
+    >>> find_memory_tag(Counter)
+    'example.counter'
+    """
+
+    def register(kind: T) -> T:
+        if tag in KINDS or _REGISTERED.setdefault(tag, kind) is not kind:
+            raise ValueError(f"{tag}: another class is saved under this tag")
+        return kind
+
+    return register
+
+
+def find_memory_tag(kind: type) -> str:
+    """What files call a class. Raises TypeError where it has no tag, or is neither a dataclass nor an enumeration."""
+    place = f"{kind.__module__}:{kind.__qualname__}"
+    tag = _TAGS.get(place) or next((tag for tag, known in _REGISTERED.items() if known is kind), None)
+    if tag is None or not _is_plain(kind):
+        raise TypeError(
+            f"a memory cannot hold {kind.__module__}.{kind.__qualname__}: "
+            "only dataclasses with a tag (masklet.core.memory_kinds.register_memory_kind)"
+        )
+    return tag
+
+
+def find_memory_kind(tag: str) -> Any:
+    """The class behind a tag, or behind a place of before there were tags; nothing else is ever made from a file.
+    Raises ValueError where there is none.
+    """
+    tag = PLACES_BEFORE_TAGS.get(tag, tag)
+    if tag in _REGISTERED:
+        return _REGISTERED[tag]
+    if tag not in KINDS:
+        raise ValueError(f"{tag} is no part of a memory here; import the package that defines it")
+    module, _, name = KINDS[tag].partition(":")
+    return getattr(import_module(module), name)
+
+
+def _is_plain(kind: type) -> bool:
+    return is_dataclass(kind) or issubclass(kind, Enum)
