@@ -27,8 +27,8 @@ import masklet
 from masklet import Point
 from masklet.core.errors import InputError
 from masklet.core.result import VideoResult
-from masklet.evaluate.davis import DavisSequence, davis_sequences
-from masklet.evaluate.vos import LabelMap, Summary, discovery, given_objects, track_scores
+from masklet.evaluate.davis import DavisSequence, find_davis_sequences
+from masklet.evaluate.vos import DavisStatistics, LabelMap, find_given_objects, measure_discovery, score_given_objects
 from masklet.train.prompt_crops import measure_depth
 
 HERE = Path(__file__).resolve().parent.parent
@@ -87,7 +87,7 @@ def parsed() -> argparse.Namespace:
 def measure(options: argparse.Namespace) -> Row:
     """Every sequence's figures, printed as they come, and what they were measured with."""
     names = tuple(filter(None, options.sequences.split(",")))
-    sequences = davis_sequences(options.davis, names)
+    sequences = find_davis_sequences(options.davis, names)
     measures = {name: run for name, run in MEASURES.items() if options.only in (None, name)}
     print(heading(tuple(measures)))
     rows, settings = {}, {}
@@ -111,10 +111,10 @@ def track(
     mark: Callable[[Bool[np.ndarray, "h w"]], Any], sequence: DavisSequence, truth: Truth, parts: Mapping[str, str]
 ) -> tuple[Row, VideoResult]:
     """From the first frame to the end: J and F of every object, first and last frame left out."""
-    start, ids = given_objects(truth)
+    start, ids = find_given_objects(truth)
     prompts = {start: {i: mark(truth[start] == i) for i in ids}}
     result, seconds = timed(partial(masklet.track, str(sequence.images), prompts, **parts))
-    scores = track_scores(result, truth)
+    scores = score_given_objects(result, truth)
     objects = {i: {"J&F": s.jf} | statistics("J", s.j) | statistics("F", s.f) for i, s in scores.items()}
     row = averages(objects, ("J&F", "J", "F")) | {"seconds_per_frame": seconds / sequence.length}
     return row | {"objects": objects}, result
@@ -123,7 +123,7 @@ def track(
 def automatic(system: str, sequence: DavisSequence, truth: Truth, parts: Mapping[str, str]) -> tuple[Row, VideoResult]:
     """Nothing given: the best single masklet of every object, and all masklets against the foreground."""
     result, seconds = timed(partial(masklet.segment, str(sequence.images), system=system, **parts))
-    found = discovery(result, truth)
+    found = measure_discovery(result, truth)
     objects = {i: {"best_J": j, "masklet": id} for i, (id, j) in found.best.items()}
     row = averages(objects, ("best_J",)) | {"union_J": found.union, "masklets": len(result.masklets)}
     return row | {"seconds_per_frame": seconds / sequence.length, "objects": objects}, result
@@ -144,7 +144,7 @@ MEASURES = {
 }
 
 
-def statistics(measure: str, summary: Summary) -> Row:
+def statistics(measure: str, summary: DavisStatistics) -> Row:
     """One measure's mean, recall and decay."""
     return {measure: summary.mean, f"{measure}_recall": summary.recall, f"{measure}_decay": summary.decay}
 

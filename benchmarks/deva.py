@@ -27,8 +27,8 @@ from masklet.core.instances import Detections
 from masklet.models.xmem import Xmem
 from masklet.models.xmem_memory import XmemMemory
 from masklet.nn.xmem import XmemNet
-from masklet.systems.consensus import consensus
-from masklet.systems.deva import Deva, Settings
+from masklet.systems.consensus import find_consensus
+from masklet.systems.deva import Deva, DevaSettings
 
 OBJECTS = 2
 
@@ -101,7 +101,7 @@ def against_a_step(device: torch.device, rounds: int) -> dict[str, float]:
 
     masks, frames = proposals()
     step()
-    told = seconds(lambda: consensus(masks, frames, [None] * len(frames)), rounds)
+    told = seconds(lambda: find_consensus(masks, frames, [None] * len(frames)), rounds)
     taken = seconds(step, rounds)
     return {"consensus, s": told, "step, s": taken, "consensus / step (at most 0.05)": told / taken}
 
@@ -111,7 +111,7 @@ def against_propagation(device: torch.device, rounds: int) -> dict[str, float]:
     what it remembers of the five before, taking turns; the segmenter costs nothing.
     """
     scene, xmem = Scene(10), Xmem(network(device))
-    system = Deva(Told(scene), xmem, Settings(max_missed=10**6, max_objects=OBJECTS))
+    system = Deva(Told(scene), xmem, DevaSettings(max_missed=10**6, max_objects=OBJECTS))
     before, period = scene.read(0, 5), scene.read(5, 10)
     stream = system.stream([*before, *period])
     for _ in before:

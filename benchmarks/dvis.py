@@ -28,7 +28,7 @@ from masklet.core.slots import FrameSlots
 from masklet.models.mask2former import Mask2Former
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
-from masklet.systems.dvis import DvisRefined, Settings, dvis
+from masklet.systems.dvis import DvisRefined, DvisSettings, build_dvis_system
 
 SIZE = (480, 854)
 CLASSES, SLOTS, WIDTH = 40, 100, 256
@@ -157,10 +157,10 @@ def peak(system: str, frames: int) -> int:
     torch.set_num_threads(1)
     tracker, refiner = parts(torch.device("cpu"))
     if system == "online":
-        for _ in dvis(Allocating(), tracker, Settings(top=1)).stream(Blank(frames)):
+        for _ in build_dvis_system(Allocating(), tracker, DvisSettings(top=1)).stream(Blank(frames)):
             pass
     else:
-        settings = Settings(top=1, feature_disk=0)
+        settings = DvisSettings(top=1, feature_disk=0)
         DvisRefined(Allocating(), tracker, refiner, settings).run(Blank(frames), lambda *told: None)
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

@@ -31,30 +31,30 @@ from pycocotools.cocoeval import COCOeval
 from tables_masks_clips import Answer, automatic
 from tables_masks_clips import generated as clips_of
 
-from masklet.api import opened
+from masklet.api import open_source
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.models.dense import DenseSegmenter, ObjectSegmenter, load_dense, read_dense, save_dense
 from masklet.models.encoder import Encoder
 from masklet.models.mask2former import Mask2Former
-from masklet.models.nano import NanoSettings, nano_network, read_nano, save_nano
-from masklet.models.small_mask2former import SmallSettings, small_mask2former
-from masklet.nn.dense_head import DenseHead, DenseSettings
+from masklet.models.nano import NanoSettings, create_nano, read_nano, save_nano
+from masklet.models.small_mask2former import SmallMask2FormerSettings, create_small_mask2former
+from masklet.nn.dense_head import DenseHead, DenseHeadSettings
 from masklet.parts import load_propagator
-from masklet.systems.sam2bmp import Sam2Bmp, Settings
-from masklet.train.clips import Clip, ClipSource
-from masklet.train.dense import DenseTask, Part
-from masklet.train.framing import FixedFraming, as_clip
-from masklet.train.loop import Plan, train
-from masklet.train.mixed import Mixed
-from masklet.train.nano import ASKING, CROWDED, LIVELY, Drift, moving_clips, nano_task
+from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
+from masklet.train.clips import ClipSource, TrainingClip
+from masklet.train.dense import DenseTask, WeightedSource
+from masklet.train.framing import FixedFraming, build_clip
+from masklet.train.loop import TrainingPlan, train
+from masklet.train.mixed import ClipMixture
+from masklet.train.nano import ASKING, CROWDED, LIVELY, GuessDrift, build_nano_task, create_moving_clips
 from masklet.train.pasting import PastingSettings
-from masklet.train.propagator import Asking, frames_of
+from masklet.train.propagator import PromptSampling, make_propagator_frames
 from masklet.train.scenes import SyntheticSettings
-from masklet.train.scoring import encoded, image_scores
-from masklet.train.segmenter import SegmenterTask, held_out
-from masklet.train.stills import StillCrops, Stills, as_object
-from masklet.train.synthetic import Synthetic
+from masklet.train.scoring import compute_image_scores, encode_coco_rle
+from masklet.train.segmenter import SegmenterTask, draw_held_out_clips
+from masklet.train.stills import StillCrops, Stills, name_as_object
+from masklet.train.synthetic import SyntheticClips
 
 DATA = Path(os.environ.get("MASKLET_DATA", "../shared/data")) / "stills"
 OUT = Path("out/nano")
@@ -81,7 +81,7 @@ def trained_on(image: Mapping[str, Any], unseen: set[int]) -> bool:
     return image.get("coco_id") not in unseen
 
 
-def parts(made_up: float) -> list[Part]:
+def parts(made_up: float) -> list[WeightedSource]:
     """What the segmenter is trained on, each set by what it labels; `made_up`: how often a picture is generated."""
     unseen = validation()
 
@@ -90,25 +90,25 @@ def parts(made_up: float) -> list[Part]:
 
     generated = SyntheticSettings(size=SIZE, objects=(2, 6))
     return [
-        Part(stills("coco80"), 0.62),
-        Part(stills("coco_person1"), 0.12, background=0.2),
-        Part(stills("coco_road4"), 0.06, background=0.5),
-        Part(stills("pennfudan"), 0.03, background=0.3),
-        Part(stills("voc2007", rename=lambda name: VOC.get(name, name)), 0.04, background=0.3),
-        Part(stills("ecssd", rename=as_object), 0.08, background=0.3),
-        Part(Synthetic(generated), made_up),
+        WeightedSource(stills("coco80"), 0.62),
+        WeightedSource(stills("coco_person1"), 0.12, background=0.2),
+        WeightedSource(stills("coco_road4"), 0.06, background=0.5),
+        WeightedSource(stills("pennfudan"), 0.03, background=0.3),
+        WeightedSource(stills("voc2007", rename=lambda name: VOC.get(name, name)), 0.04, background=0.3),
+        WeightedSource(stills("ecssd", rename=name_as_object), 0.08, background=0.3),
+        WeightedSource(SyntheticClips(generated), made_up),
     ]
 
 
-def whole(stills: Stills, most: int) -> list[Clip]:
+def whole(stills: Stills, most: int) -> list[TrainingClip]:
     """Pictures as they are."""
     held = (stills.still(n) for n in range(min(most, len(stills))))
-    return [as_clip([still.picture], [still.ids], still.labels) for still in held]
+    return [build_clip([still.picture], [still.ids], still.labels) for still in held]
 
 
 def segmenter(out: Path, steps: int, pictures: int, lr: float, start: Path | None, made_up: float) -> None:
     """The dense head, new or from a file of one."""
-    settings = DenseSettings()
+    settings = DenseHeadSettings()
     unseen = Stills(DATA / "coco80", wanted=lambda image: image["coco_split"] == "val2017")
     torch.manual_seed(0)
     head = read_dense(start).head.requires_grad_(True) if start else DenseHead(len(unseen.categories), settings)
@@ -120,7 +120,7 @@ def segmenter(out: Path, steps: int, pictures: int, lr: float, start: Path | Non
         lambda path: save_dense(path, head, settings, unseen.categories),
         pictures=pictures,
     )
-    plan = Plan(steps, lr=lr, weight_decay=0.05, warm_up=100, validate_every=500, save_every=100)
+    plan = TrainingPlan(steps, lr=lr, weight_decay=0.05, warm_up=100, validate_every=500, save_every=100)
     train(task, out, plan, {"task": "nano segmenter", "start": str(start or "")})
 
 
@@ -128,25 +128,25 @@ def propagator(out: Path, stages: Sequence[Stage]) -> None:
     """SAM 2 at nano size, stage after stage."""
     unseen = validation()
     sets = [
-        Stills(DATA / name, as_object, wanted=lambda image: trained_on(image, unseen))
+        Stills(DATA / name, name_as_object, wanted=lambda image: trained_on(image, unseen))
         for name in ("ecssd", "coco80", "coco_person1", "voc2007", "pennfudan")
     ]
-    other = Stills(DATA / "coco80", as_object, wanted=lambda image: image["coco_split"] == "val2017")
-    net: Any = nano_network(NanoSettings(side=stages[0].side))
+    other = Stills(DATA / "coco80", name_as_object, wanted=lambda image: image["coco_split"] == "val2017")
+    net: Any = create_nano(NanoSettings(side=stages[0].side))
     for stage in stages:
         folder = out / stage.name
         settings = NanoSettings(side=stage.side)
         if stage.start:
             save_nano(folder.with_suffix(".safetensors"), read_nano(out / stage.start)[0], settings)
             net = read_nano(folder.with_suffix(".safetensors"))[0]
-        held = held_out(moving_clips([other], (1,), like=stage.like), stage.held_out, 6)
-        clips: ClipSource = moving_clips(sets, stage.ratios, like=stage.like)
+        held = draw_held_out_clips(create_moving_clips([other], (1,), like=stage.like), stage.held_out, 6)
+        clips: ClipSource = create_moving_clips(sets, stage.ratios, like=stage.like)
         if stage.made_up:
-            made_up = Nameless(Synthetic(replace(GENERATED, level=stage.level)))
-            clips = Mixed([clips, made_up], (1 - stage.made_up, stage.made_up))
-        task = nano_task(net, settings, clips, held, stage.asking)
+            made_up = Nameless(SyntheticClips(replace(GENERATED, level=stage.level)))
+            clips = ClipMixture([clips, made_up], (1 - stage.made_up, stage.made_up))
+        task = build_nano_task(net, settings, clips, held, stage.asking)
         task.mislead = stage.drift
-        plan = Plan(
+        plan = TrainingPlan(
             stage.steps,
             lr=stage.lr,
             weight_decay=0.01,
@@ -158,7 +158,7 @@ def propagator(out: Path, stages: Sequence[Stage]) -> None:
         train(task, folder, plan, {"task": "nano propagator", "stage": stage.name})
 
 
-DRIFT = Drift()
+DRIFT = GuessDrift()
 GENERATED = SyntheticSettings(size=(224, 368), objects=(2, 5), lookalikes=0.4)
 
 
@@ -169,7 +169,7 @@ class Nameless:
     source: ClipSource
     categories: tuple[str, ...] = ("object",)
 
-    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         """One more clip."""
         clip = self.source.clip(random, frames)
         return replace(clip, labels=torch.zeros_like(clip.labels))
@@ -185,8 +185,8 @@ class Stage:
     side: int
     ratios: tuple[float, ...]
     like: PastingSettings = LIVELY
-    asking: Asking = ASKING
-    drift: Drift = DRIFT
+    asking: PromptSampling = ASKING
+    drift: GuessDrift = DRIFT
     held_out: int = 8
     start: str = ""  # weights, in the folder of the stages
     clips: int = 1  # of a step
@@ -204,7 +204,7 @@ STAGES = (
         (2, 4, 1.5, 0.8, 0.7),
         like=CROWDED,
         asking=replace(ASKING, frames=5, objects=3),
-        drift=Drift(elsewhere=0.7),
+        drift=GuessDrift(elsewhere=0.7),
         held_out=12,
         start="p256/weights.safetensors",
     ),
@@ -254,10 +254,10 @@ def generated(weights: Path | None, carrier: str, videos: int, level: str) -> di
     """Of sam2bmp over the nano models on generated clips of 192 x 320 pixels: video AP without categories."""
     encoder, answers = Encoder(), []
     finder = ObjectSegmenter(load_dense(weights, encoder))
-    asked = {f.name: getattr(finder, f.name) for f in fields(Settings) if hasattr(finder, f.name)}
+    asked = {f.name: getattr(finder, f.name) for f in fields(Sam2BmpSettings) if hasattr(finder, f.name)}
     for scene in clips_of(0, level, videos, 20, (192, 320)):
-        system = Sam2Bmp(finder, load_propagator(carrier, encoder), Settings(**asked))
-        with opened(scene.images) as video:
+        system = Sam2Bmp(finder, load_propagator(carrier, encoder), Sam2BmpSettings(**asked))
+        with open_source(scene.images) as video:
             answers.append(Answer.of(scene, system.run(video, lambda *_: None), {}))
     return automatic(answers, OUT / f"generated-{level}")
 
@@ -265,23 +265,30 @@ def generated(weights: Path | None, carrier: str, videos: int, level: str) -> di
 def heads(out: Path, steps: int) -> dict[str, float]:
     """The dense head and a small Mask2Former, from random weights on the same pictures of coco80."""
     unseen = Stills(DATA / "coco80", wanted=lambda image: image["coco_split"] == "val2017")
-    known, shown, settings = unseen.categories, whole(unseen, 100), DenseSettings()
+    known, shown, settings = unseen.categories, whole(unseen, 100), DenseHeadSettings()
     seen = Stills(DATA / "coco80", wanted=lambda image: image["coco_split"] == "train2017")
     torch.manual_seed(0)
-    head, net = DenseHead(len(known), settings), small_mask2former(SmallSettings(queries=50), known)
-    dense = DenseTask(head, known, [Part(StillCrops(seen, FRAMING), 1)], (), lambda path: None)
+    head, net = DenseHead(len(known), settings), create_small_mask2former(SmallMask2FormerSettings(queries=50), known)
+    dense = DenseTask(head, known, [WeightedSource(StillCrops(seen, FRAMING), 1)], (), lambda path: None)
     queries = SegmenterTask(net, StillCrops(seen, FRAMING), (), lambda path: None, clips=8)
     found = {}
     for name, task in (("dense head", dense), ("Mask2Former", queries)):
         began = time.process_time()
-        train(task, out / name.split()[0], Plan(steps, lr=1e-3, weight_decay=0.05, warm_up=100, save_every=100), {})
+        train(
+            task,
+            out / name.split()[0],
+            TrainingPlan(steps, lr=1e-3, weight_decay=0.05, warm_up=100, save_every=100),
+            {},
+        )
         found[f"{name}: seconds a step"] = (time.process_time() - began) / steps
     in_turn = {
         "dense head": DenseSegmenter(head.eval(), known, Encoder()),
         "Mask2Former": Mask2Former(net.eval(), shortest=320, threshold=0.0, categories=known),
     }
     for name, segmenter in in_turn.items():
-        scores = image_scores(shown, [segmenter.segment(None, frames_of(c), ())[0] for c in shown], known)
+        scores = compute_image_scores(
+            shown, [segmenter.segment(None, make_propagator_frames(c), ())[0] for c in shown], known
+        )
         found |= {f"{name}: any object AP50": scores["found"], f"{name}: 80 categories AP50": scores["AP50"]}
     return found
 
@@ -298,7 +305,12 @@ def coco_truth(most: int) -> tuple[dict[str, Any], list[int]]:
 def claims(image: int, found: Detections, categories: Sequence[int]) -> Iterator[dict[str, Any]]:
     """Detections in COCO's form."""
     for mask, score, label in zip(found.masks, found.scores.tolist(), found.labels.tolist(), strict=True):
-        yield {"image_id": image, "category_id": categories[label], "segmentation": encoded(mask), "score": score}
+        yield {
+            "image_id": image,
+            "category_id": categories[label],
+            "segmentation": encode_coco_rle(mask),
+            "score": score,
+        }
 
 
 def coco_scores(truth: dict[str, Any], claimed: list[dict[str, Any]], by_name: bool) -> COCOeval:

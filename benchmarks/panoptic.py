@@ -29,11 +29,11 @@ sys.path.insert(0, str(ROOT / "tests"))
 from reference import panoptic as plain  # noqa: E402
 from reference import tracking as plain_tracking  # noqa: E402
 
-from masklet.evaluate.burst import burst  # noqa: E402
-from masklet.evaluate.panoptic import WINDOWS, deva_windows, stq_counts, window_counts  # noqa: E402
-from masklet.evaluate.segments import Frame, Segment, VideoTable, shared_pixels  # noqa: E402
-from masklet.evaluate.tracking import TrackFrame, hota_counts  # noqa: E402
-from masklet.evaluate.vps import vipseg  # noqa: E402
+from masklet.evaluate.burst import evaluate_burst  # noqa: E402
+from masklet.evaluate.panoptic import WINDOWS, count_stq, count_window_matches, list_deva_windows  # noqa: E402
+from masklet.evaluate.segments import FrameOverlap, ListedSegment, VideoTable, count_shared_pixels  # noqa: E402
+from masklet.evaluate.tracking import TrackFrame, count_hota  # noqa: E402
+from masklet.evaluate.vps import evaluate_vipseg  # noqa: E402
 
 CATEGORIES = 12
 GROWTH = 1.3  # of peak memory from 100 to 600 videos; the JSON of all of them is held
@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--peak", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
-        vipseg(options.peak, options.peak)
+        evaluate_vipseg(options.peak, options.peak)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
         return 0
     if options.full:
@@ -100,13 +100,17 @@ def panoptic_ratio() -> float:
 
     def fast() -> None:
         frames = [
-            Frame(*shared_pixels(t, f), {i: Segment(c, a, w) for i, c, a, w in rows}, {i: Segment(c) for i, c in more})
+            FrameOverlap(
+                *count_shared_pixels(t, f),
+                {i: ListedSegment(c, a, w) for i, c, a, w in rows},
+                {i: ListedSegment(c) for i, c in more},
+            )
             for t, f, rows, more in zip(true, found, lists, others, strict=True)
         ]
         table = VideoTable.of(frames)
         for k in WINDOWS:
-            window_counts(table, deva_windows(table.length, k), CATEGORIES)
-        stq_counts(table, things)
+            count_window_matches(table, list_deva_windows(table.length, k), CATEGORIES)
+        count_stq(table, things)
 
     return seconds(slow) / seconds(fast, 10)
 
@@ -116,7 +120,7 @@ def hota_ratio() -> float:
     rng = np.random.default_rng(0)
     frames = [(list(range(6)), list(range(6)), rng.random((6, 6)).tolist()) for _ in range(20)]
     typed = [TrackFrame(np.array(t), np.array(f), np.array(s)) for t, f, s in frames]
-    return seconds(lambda: plain_tracking.hota(frames)) / seconds(lambda: hota_counts(typed), 10)
+    return seconds(lambda: plain_tracking.hota(frames)) / seconds(lambda: count_hota(typed), 10)
 
 
 def seconds(work, times: int = 1) -> float:
@@ -164,7 +168,7 @@ def full() -> None:
     with tempfile.TemporaryDirectory() as name:
         write(Path(name), 4, 60, (720, 1280), 15)
         start = time.perf_counter()
-        vipseg(Path(name), Path(name))
+        evaluate_vipseg(Path(name), Path(name))
         taken = time.perf_counter() - start
         print(
             f"VPQ and STQ: {taken:.2f} s for 240 frames of 720p, {1000 * taken / 240:.1f} ms a frame", scores["VPQ bar"]
@@ -172,7 +176,7 @@ def full() -> None:
     with tempfile.TemporaryDirectory() as name:
         write_burst(Path(name), 50, 35)
         start = time.perf_counter()
-        burst(Path(name), Path(name) / "pred.json")
+        evaluate_burst(Path(name), Path(name) / "pred.json")
         taken = time.perf_counter() - start
         print(
             f"BURST: {taken:.2f} s for 50 sequences of 35 frames, {1000 * taken / 50:.0f} ms each",

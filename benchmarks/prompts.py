@@ -25,8 +25,8 @@ from masklet.models.image_predictor import (
     save_prompt_network,
 )
 from masklet.train.folder import WEIGHTS
-from masklet.train.loop import Plan, train
-from masklet.train.prompt_crops import PromptCrops, PromptSampling, StillsShare
+from masklet.train.loop import TrainingPlan, train
+from masklet.train.prompt_crops import PromptCrops, PromptCropSampling, StillsShare
 from masklet.train.prompt_scores import read_objects, score_prompts, select_objects
 from masklet.train.prompts import PromptTask
 from masklet.train.stills import Stills
@@ -64,7 +64,7 @@ class Stage:
     name: str
     steps: int
     lr: float
-    sampling: PromptSampling
+    sampling: PromptCropSampling
     start: str = ""  # the stage whose weights it begins with, or PACKAGED
 
 
@@ -76,13 +76,13 @@ STAGES = {
             "first",
             8000,
             1e-3,
-            PromptSampling(
+            PromptCropSampling(
                 boxes=0.45, corrections=0.15, whole=0.4, angle=15, light=0.3, worse=0.25, pasted=0.25, least=400
             ),
         ),
-        Stage("second", 4600, 8e-4, PromptSampling(), start="first"),
-        Stage("third", 8000, 6e-4, PromptSampling(), start=PACKAGED),
-        Stage("fourth", 4000, 4e-4, PromptSampling(side=256), start="third"),
+        Stage("second", 4600, 8e-4, PromptCropSampling(), start="first"),
+        Stage("third", 8000, 6e-4, PromptCropSampling(), start=PACKAGED),
+        Stage("fourth", 4000, 4e-4, PromptCropSampling(side=256), start="third"),
     )
 }
 
@@ -96,7 +96,7 @@ def train_predictor(out: Path, stage: Stage, crops: int) -> None:
         net.load_state_dict(held.state_dict())
     source = PromptCrops(sets_for_training(), stage.sampling)
     task = PromptTask(net, source, dict, lambda path: save_prompt_network(path, net), crops)
-    plan = Plan(
+    plan = TrainingPlan(
         stage.steps,
         lr=stage.lr,
         weight_decay=0.01,

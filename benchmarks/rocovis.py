@@ -24,12 +24,12 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from masklet.core.features import nbytes
+from masklet.core.features import count_tensor_bytes
 from masklet.core.frames import Frame
 from masklet.core.slots import FrameSlots
-from masklet.models.rocovis import RocovisMemory, RocovisNet, RocovisSettings
-from masklet.models.slot_model import last_layer
-from masklet.systems.rocovis import Settings, rocovis
+from masklet.models.rocovis import RocovisMemory, RocovisNet, RocovisNetSettings
+from masklet.models.slot_model import take_last_layer
+from masklet.systems.rocovis import RocovisSystemSettings, build_rocovis_system
 
 SIZE, PADDED = (480, 854), (480, 864)
 CLASSES, SLOTS, WIDTH = 40, 100, 256
@@ -65,7 +65,9 @@ def network(levels: int) -> RocovisNet:
     config = Mask2FormerConfig(
         backbone_config=backbone, num_labels=CLASSES, num_queries=SLOTS, use_pretrained_backbone=False
     )
-    return RocovisNet(Mask2FormerForUniversalSegmentation(config), RocovisSettings(levels)).eval().requires_grad_(False)
+    return (
+        RocovisNet(Mask2FormerForUniversalSegmentation(config), RocovisNetSettings(levels)).eval().requires_grad_(False)
+    )
 
 
 @torch.no_grad()
@@ -74,9 +76,9 @@ def cost(device: torch.device, levels: int) -> bool:
     net = network(levels).to(device)
     image = torch.randn(1, 3, *PADDED, device=device)
     features, state = net.encode(image), net.empty()
-    plain = RocovisNet(net.segmenter, RocovisSettings(levels=0))
+    plain = RocovisNet(net.segmenter, RocovisNetSettings(levels=0))
     for _ in range(net.settings.frames):
-        slots = last_layer(net.decoded(state, features))
+        slots = take_last_layer(net.decoded(state, features))
         state = net.commit(state, features, slots, torch.ones(1, SLOTS, device=device))
 
     def segment() -> object:
@@ -123,7 +125,7 @@ class Allocating:
     categories = tuple(str(k) for k in range(CLASSES))
 
     def __init__(self) -> None:
-        self._net = RocovisNet(Parts(), RocovisSettings()).eval()
+        self._net = RocovisNet(Parts(), RocovisNetSettings()).eval()
         self._base = torch.randn(1, SLOTS, WIDTH)
 
     def encode(self, frames: list[Frame]) -> list[tuple[torch.Tensor, ...]]:
@@ -179,12 +181,12 @@ def frames(count: int) -> Iterator[Frame]:
 def alone(count: int) -> dict[str, int]:
     """Bytes of the state after as many frames, and of resident memory at most."""
     torch.set_num_threads(1)
-    stream = rocovis(Allocating(), Settings(top=1)).stream(frames(count))
+    stream = build_rocovis_system(Allocating(), RocovisSystemSettings(top=1)).stream(frames(count))
     for _ in stream:
         pass
     lines = Path("/proc/self/status").read_text().splitlines()
     peak = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    return {"state": nbytes(stream.state), "peak": peak}
+    return {"state": count_tensor_bytes(stream.state), "peak": peak}
 
 
 def memory() -> bool:

@@ -26,8 +26,8 @@ import torch
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.models.sam2 import Sam2
-from masklet.models.sam2_memory import Bank, RecentFrames, ReliableFrames, Sam2Memory
-from masklet.systems.sam2bmp import Sam2Bmp, Settings
+from masklet.models.sam2_memory import MemoryBank, RecentFrames, ReliableFrames, Sam2Memory
+from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
 from masklet.systems.sam2long import MemoryTree
 
 SIZES: dict[str, dict[str, Any]] = {  # of the Hiera trunk
@@ -110,7 +110,7 @@ def masks(objects: int) -> dict[int, torch.Tensor]:
 def full(memory: Sam2Memory, frames: int = 20) -> Sam2Memory:
     """The memory as after many more frames."""
 
-    def aged(bank: Bank) -> Bank:
+    def aged(bank: MemoryBank) -> MemoryBank:
         recent = tuple(replace(bank.recent[-1], time=bank.now + n) for n in range(frames))
         return replace(bank, now=bank.now + frames, recent=recent)
 
@@ -252,7 +252,7 @@ def backward(size: str, side: int, device: torch.device, frames: int) -> dict[st
         moments[phase].append(perf_counter())
 
     # Masks of random weights agree with nothing: any overlap, and none, is a match.
-    settings = Settings(match_iou=-1.0, key_ratio=0.0, twin_iou=1.0, feature_memory=4 << 30)
+    settings = Sam2BmpSettings(match_iou=-1.0, key_ratio=0.0, twin_iou=1.0, feature_memory=4 << 30)
     started = perf_counter()
     Sam2Bmp(Late(frames), Sam2(network(size, side, SURE).to(device)), settings).run(Clip(frames), watch)
     turn, end = moments["forward"][-1], moments["backward"][-1]

@@ -23,26 +23,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from masklet.api import opened
+from masklet.api import open_source
 from masklet.core.result import VideoResult
-from masklet.evaluate.vis_metrics import ap_pool_video, tube_boundary, youtube_vis
+from masklet.evaluate.vis_metrics import evaluate_ap_pool_video, evaluate_tube_boundary, evaluate_youtube_vis
 from masklet.io.ytvis import write_ytvis, write_ytvis_truth
 from masklet.models.mask2former import load_mask2former
 from masklet.models.query_heads import load_refiner, load_tracker
 from masklet.models.slot_weights import load_slot_model
-from masklet.models.small_mask2former import SmallSettings, load_small, save_small, small_mask2former
+from masklet.models.small_mask2former import SmallMask2FormerSettings, create_small_mask2former, load_small, save_small
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 from masklet.systems import dvis, minvis, rocovis
-from masklet.train.clips import draws
-from masklet.train.dvis import DvisTraining, RefinerTask, TrackerTask, begin_as_minvis
-from masklet.train.loop import Plan, Task, train
+from masklet.train.clips import seed_item_generator
+from masklet.train.dvis import DvisTraining, RefinerTask, TrackerTask, initialize_from_minvis
+from masklet.train.loop import Task, TrainingPlan, train
 from masklet.train.losses import LossSettings
 from masklet.train.rocovis import RocovisTask, RocovisTraining
 from masklet.train.scenes import SyntheticSettings
-from masklet.train.segmenter import SegmenterTask, held_out, points_for
-from masklet.train.sets import as_result
-from masklet.train.synthetic import Synthetic
+from masklet.train.segmenter import SegmenterTask, choose_point_count, draw_held_out_clips
+from masklet.train.sets import make_clip_result
+from masklet.train.synthetic import SyntheticClips
 
 SIZE, KINDS, SEEDS = (64, 96), ("star", "ring", "square"), (0, 1, 2)
 STILL = SyntheticSettings(size=SIZE, categories=KINDS, objects=(2, 4), radius=(0.18, 0.32), blur=0.0, noise=2.0)
@@ -57,7 +57,7 @@ WORLD = SyntheticSettings(
     exits=0.3,
     hides=0.3,
 )
-SMALL = SmallSettings(queries=12)
+SMALL = SmallMask2FormerSettings(queries=12)
 RATE = 2e-4
 HELD_OUT = 7_000  # seed of the clips that are measured on
 SLOW = "model.pixel_level_module.encoder."
@@ -75,11 +75,13 @@ class Extent:
 
 def segmenter(out: Path, extent: Extent) -> None:
     """What all rows start from."""
-    source = Synthetic(STILL)
-    net = small_mask2former(SMALL, KINDS)
-    task = SegmenterTask(net, source, held_out(source, 100), lambda p: save_small(p, net, SMALL, SIZE), clips=8)
+    source = SyntheticClips(STILL)
+    net = create_small_mask2former(SMALL, KINDS)
+    task = SegmenterTask(
+        net, source, draw_held_out_clips(source, 100), lambda p: save_small(p, net, SMALL, SIZE), clips=8
+    )
     rates = (("net." + SLOW + "net.", 0.1),)
-    plan = Plan(extent.segmenter, lr=1e-3, warm_up=100, factors=rates, validate_every=250, save_every=100)
+    plan = TrainingPlan(extent.segmenter, lr=1e-3, warm_up=100, factors=rates, validate_every=250, save_every=100)
     train(task, out, plan, {"task": "segmenter", "world": "table"})
 
 
@@ -91,7 +93,7 @@ Truth = tuple[np.ndarray, VideoResult]  # pictures, and what is in them
 def longer(start: Path, seed: int) -> Task:
     """The segmenter, trained on as many more pictures as the other rows see."""
     net: Any = load_small(start).net.requires_grad_(True)
-    return SegmenterTask(net, Synthetic(WORLD), [], lambda p: save_small(p, net, SMALL, SIZE), clips=1, frames=5)
+    return SegmenterTask(net, SyntheticClips(WORLD), [], lambda p: save_small(p, net, SMALL, SIZE), clips=1, frames=5)
 
 
 def slots(row: str) -> Callable[[Path, int], Task]:
@@ -99,7 +101,7 @@ def slots(row: str) -> Callable[[Path, int], Task]:
 
     def task(start: Path, seed: int) -> Task:
         return RocovisTask(
-            load_small(start).net, Synthetic(WORLD), RocovisTraining(row=row), seed=seed, shortest=SIZE[0]
+            load_small(start).net, SyntheticClips(WORLD), RocovisTraining(row=row), seed=seed, shortest=SIZE[0]
         )
 
     return task
@@ -115,9 +117,9 @@ def tracking(start: Path, seed: int, settings: TrackerSettings) -> Task:
     torch.manual_seed(seed)
     net = ReferringTracker(settings)
     below = load_mask2former(start, torch.device("cpu"), shortest=SIZE[0])
-    begin_as_minvis(net, below.net)
-    losses = LossSettings(points=points_for(SIZE))
-    return TrackerTask(below, net, Synthetic(WORLD), DvisTraining(EXTENT.steps, 5, losses=losses))
+    initialize_from_minvis(net, below.net)
+    losses = LossSettings(points=choose_point_count(SIZE))
+    return TrackerTask(below, net, SyntheticClips(WORLD), DvisTraining(EXTENT.steps, 5, losses=losses))
 
 
 def refiner(start: Path, seed: int) -> Task:
@@ -126,8 +128,8 @@ def refiner(start: Path, seed: int) -> Task:
     net = TemporalRefiner(RefinerSettings(**widths(), layers=3))
     below = load_mask2former(start, torch.device("cpu"), shortest=SIZE[0])
     own, _ = load_tracker(OUT / "dvis" / f"tracker-{seed}" / "weights.safetensors")
-    at = DvisTraining(EXTENT.steps, 10, 0.5, losses=LossSettings(points=points_for(SIZE)))
-    return RefinerTask(below, own, net, Synthetic(WORLD), at)
+    at = DvisTraining(EXTENT.steps, 10, 0.5, losses=LossSettings(points=choose_point_count(SIZE)))
+    return RefinerTask(below, own, net, SyntheticClips(WORLD), at)
 
 
 def widths() -> dict[str, int]:
@@ -147,14 +149,14 @@ def widths() -> dict[str, int]:
 
 def as_minvis(start: Path, weights: Path) -> Any:
     """MinVIS over a segmenter."""
-    return minvis.minvis(load_mask2former(weights, torch.device("cpu"), shortest=SIZE[0]))
+    return minvis.build_minvis_system(load_mask2former(weights, torch.device("cpu"), shortest=SIZE[0]))
 
 
 def as_slots(kind: str) -> Callable[[Path, Path], Any]:
     """RoCoVIS or GenVIS, scored over the frames as MinVIS and DVIS are."""
     make, at = {
-        "rocovis": (rocovis.rocovis, rocovis.Settings()),
-        "genvis": (rocovis.genvis, rocovis.GenvisSettings(scores="mean")),
+        "rocovis": (rocovis.build_rocovis_system, rocovis.RocovisSystemSettings()),
+        "genvis": (rocovis.build_genvis_system, rocovis.GenvisSystemSettings(scores="mean")),
     }[kind]
     return lambda start, weights: make(load_slot_model(weights, kind, torch.device("cpu")), at)
 
@@ -162,7 +164,7 @@ def as_slots(kind: str) -> Callable[[Path, Path], Any]:
 def as_dvis(start: Path, weights: Path) -> Any:
     """DVIS online."""
     below = load_mask2former(start, torch.device("cpu"), shortest=SIZE[0])
-    return dvis.dvis(below, load_tracker(weights)[0].requires_grad_(False), dvis.Settings(top=10))
+    return dvis.build_dvis_system(below, load_tracker(weights)[0].requires_grad_(False), dvis.DvisSettings(top=10))
 
 
 def as_refined(clip: int | None = None) -> Callable[[Path, Path], Any]:
@@ -171,7 +173,7 @@ def as_refined(clip: int | None = None) -> Callable[[Path, Path], Any]:
     def made(start: Path, weights: Path) -> Any:
         below = load_mask2former(start, torch.device("cpu"), shortest=SIZE[0])
         heads = [load(weights)[0].requires_grad_(False) for load in (load_tracker, load_refiner)]
-        return dvis.DvisRefined(below, *heads, dvis.Settings(top=10, clip=clip))
+        return dvis.DvisRefined(below, *heads, dvis.DvisSettings(top=10, clip=clip))
 
     return made
 
@@ -230,7 +232,7 @@ def measured(table: str, row: str, seed: int, start: Path, truths: Sequence[Trut
         return scores(at.system(start, start), truths, out)
     torch.manual_seed(seed)
     slow = ((at.slow, 0.1),) if at.slow else ()
-    plan = Plan(EXTENT.steps, lr=RATE, warm_up=20, factors=slow, seed=seed, save_every=50)
+    plan = TrainingPlan(EXTENT.steps, lr=RATE, warm_up=20, factors=slow, seed=seed, save_every=50)
     if train(at.task(start, seed), out, plan, {"task": row, "table": table}) < EXTENT.steps:
         sys.exit(f"{out}: stopped; the same command goes on")
     return scores(at.system(start, out / "weights.safetensors"), truths, out)
@@ -241,10 +243,10 @@ def measured(table: str, row: str, seed: int, start: Path, truths: Sequence[Trut
 
 def clips(extent: Extent) -> list[Truth]:
     """Videos and their truths."""
-    source, found = Synthetic(WORLD), []
+    source, found = SyntheticClips(WORLD), []
     for n in range(extent.videos):
-        clip = source.clip(draws(HELD_OUT, n), extent.frames)
-        found.append((clip.images.permute(0, 2, 3, 1).numpy(), as_result(clip, f"{n:04d}", KINDS)))
+        clip = source.clip(seed_item_generator(HELD_OUT, n), extent.frames)
+        found.append((clip.images.permute(0, 2, 3, 1).numpy(), make_clip_result(clip, f"{n:04d}", KINDS)))
     return found
 
 
@@ -256,7 +258,11 @@ def scores(system: Any, videos: Sequence[Truth], out: Path) -> dict[str, float]:
     write_ytvis(results, out / "found.json")
     ap = {
         name: 100 * float(metric(out / "truth.json", out / "found.json").scores["AP"] or 0)
-        for name, metric in (("AP", youtube_vis), ("AP^B", tube_boundary), ("AP^Pool", ap_pool_video))
+        for name, metric in (
+            ("AP", evaluate_youtube_vis),
+            ("AP^B", evaluate_tube_boundary),
+            ("AP^Pool", evaluate_ap_pool_video),
+        )
     }
     counted = [switches(t, r) for t, r in zip(truths, results, strict=True)]
     return {**ap, "switches": 100 * sum(s for s, _ in counted) / sum(n for _, n in counted)}
@@ -264,7 +270,7 @@ def scores(system: Any, videos: Sequence[Truth], out: Path) -> dict[str, float]:
 
 def seen(system: Any, images: np.ndarray, name: str) -> VideoResult:
     """What a system finds."""
-    with opened(images) as video:
+    with open_source(images) as video:
         return replace(system.run(video, lambda *_: None), name=name)
 
 

@@ -33,9 +33,9 @@ from masklet.core.protocols import Segmenter
 from masklet.models.encoder import Encoder
 from masklet.models.nano import read_nano
 from masklet.models.nano_propagator import PACKAGED
-from masklet.models.zoo import ZOO, hashed, intact
-from masklet.parts import chosen, load_segmenter
-from masklet.train.clips import draws
+from masklet.models.zoo import ZOO, compute_hash, verify_packaged
+from masklet.parts import check_choice, load_segmenter
+from masklet.train.clips import seed_item_generator
 
 NOISY = "noisy-truth"
 REAL = "real"
@@ -53,7 +53,7 @@ ON_REAL: Mapping[str, tuple[str, tuple[str, ...]]] = {
 
 def noisy(seed: int) -> Callable[[Scene], Segmenter[Any]]:
     """The segmenter of every scene, made of its truth."""
-    return lambda scene: NoisyTruth(scene, draws(seed, crc32(scene.name.encode())))
+    return lambda scene: NoisyTruth(scene, seed_item_generator(seed, crc32(scene.name.encode())))
 
 
 def key_of(table: str, options: argparse.Namespace) -> str:
@@ -101,14 +101,14 @@ def fresh(path: Path, key: str, made_with: Mapping[str, Any]) -> dict[str, Any]:
 def run(name: str, options: argparse.Namespace) -> None:
     """All rows of a system's tables that are not there yet."""
     table, path, encoder = TABLES[name], options.out / "masks.json", Encoder(options.short)
-    net, made_with = propagator(options.nano or intact(ZOO[PACKAGED]))
+    net, made_with = propagator(options.nano or verify_packaged(ZOO[PACKAGED]))
     made_with |= {"clips": extent(table, options), "short": options.short}
     one = None if options.segmenter == NOISY else load_segmenter(options.segmenter, encoder)
     if one and name != "sam2long":
         made_with["segmenter"] = sorted(sha[:16] for sha in getattr(one, "weights", {}).values())
     key = key_of(name, options)
     done = fresh(path, key, made_with)
-    wanted = [chosen("row", r, table.rows) for r in options.rows.split(",")] if options.rows else list(table.rows)
+    wanted = [check_choice("row", r, table.rows) for r in options.rows.split(",")] if options.rows else list(table.rows)
     for seed in SEEDS[:1] if options.real else map(int, options.seeds.split(",")):
         bench = Bench(encoder, net, (lambda scene: one) if one else noisy(seed))
         left = [r for r in wanted if table.rows[r].run and str(seed) not in done.get(r, {})]
@@ -125,7 +125,7 @@ def propagator(weights: Path) -> tuple[Any, dict[str, Any]]:
     if not weights.is_file():
         raise InputError(f"{weights}: no such file; name weights of the nano propagator with --nano")
     net, _ = read_nano(weights)
-    return net, {"nano": hashed(weights).sha256[:16]}
+    return net, {"nano": compute_hash(weights).sha256[:16]}
 
 
 # -- the page

@@ -22,23 +22,23 @@ from masklet.core.instances import Detections
 from masklet.core.masks import Rle
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.evaluate.davis import DavisSequence, davis_sequences
+from masklet.evaluate.davis import DavisSequence, find_davis_sequences
 from masklet.evaluate.panoptic import (
     WINDOWS,
     PanopticCounts,
-    deva_windows,
-    stq_counts,
-    vpq_bar,
-    window_counts,
+    compute_vpq_bar,
+    count_stq,
+    count_window_matches,
+    list_deva_windows,
 )
-from masklet.evaluate.segments import table_of
-from masklet.evaluate.vis_metrics import youtube_vis_class_agnostic
-from masklet.evaluate.vos import discovery, track_scores
+from masklet.evaluate.segments import build_video_table
+from masklet.evaluate.vis_metrics import evaluate_class_agnostic
+from masklet.evaluate.vos import measure_discovery, score_given_objects
 from masklet.io.ytvis import write_ytvis, write_ytvis_truth
-from masklet.train.clips import Clip, draws
+from masklet.train.clips import TrainingClip, seed_item_generator
 from masklet.train.scenes import SyntheticSettings
-from masklet.train.sets import as_result
-from masklet.train.synthetic import Synthetic
+from masklet.train.sets import make_clip_result
+from masklet.train.synthetic import SyntheticClips
 
 SIZE = (96, 160)
 HELD_OUT = 8_000  # seed of the clips of seed 0
@@ -51,7 +51,7 @@ class Scene:
     """A clip of a kind of object of which nobody says what it is."""
 
     name: str
-    clip: Clip
+    clip: TrainingClip
 
     @cached_property
     def images(self) -> np.ndarray:
@@ -61,7 +61,7 @@ class Scene:
     @cached_property
     def truth(self) -> VideoResult:
         """What is in it; an object that is never seen is not."""
-        return as_result(self.clip, self.name, OBJECT)
+        return make_clip_result(self.clip, self.name, OBJECT)
 
     @cached_property
     def labels(self) -> dict[int, np.ndarray]:
@@ -73,8 +73,8 @@ class Scene:
 
 def generated(seed: int, level: str, videos: int, frames: int, size: tuple[int, int] = SIZE) -> list[Scene]:
     """The clips of a seed."""
-    source = Synthetic(SyntheticSettings(size=size, level=level))
-    clips = [source.clip(draws(HELD_OUT + seed, n), frames) for n in range(videos)]
+    source = SyntheticClips(SyntheticSettings(size=size, level=level))
+    clips = [source.clip(seed_item_generator(HELD_OUT + seed, n), frames) for n in range(videos)]
     return [Scene(f"{n:04d}", replace(c, labels=torch.zeros_like(c.labels))) for n, c in enumerate(clips)]
 
 
@@ -83,7 +83,7 @@ def real(data: Path, videos: int | None = None, frames: int | None = None) -> It
     folder = data / "videos" / "davis2017_240p" / "dogs-jump"
     pages = dict(enumerate(sorted((folder / "masks").glob("*.png"))))
     dogs = [DavisSequence(folder.name, folder / "frames", pages, len(pages))] if pages else []
-    for sequence in [*dogs, *davis_sequences(data / "davis16")][:videos]:
+    for sequence in [*dogs, *find_davis_sequences(data / "davis16")][:videos]:
         yield read(sequence, frames)
 
 
@@ -95,7 +95,9 @@ def read(sequence: DavisSequence, frames: int | None) -> Scene:
     ids = sorted({int(i) for page in truth.values() for i in np.unique(page)} - {0, 255})
     masks = torch.from_numpy(np.stack([[truth[t] == i for t in range(len(files))] for i in ids]))
     pictures = torch.from_numpy(images).permute(0, 3, 1, 2)
-    return Scene(sequence.name, Clip(pictures, masks, masks.flatten(2).any(2), torch.zeros(len(ids), dtype=torch.long)))
+    return Scene(
+        sequence.name, TrainingClip(pictures, masks, masks.flatten(2).any(2), torch.zeros(len(ids), dtype=torch.long))
+    )
 
 
 # -- a segmenter made of the truth
@@ -232,9 +234,9 @@ def automatic(answers: Sequence[Answer], folder: Path) -> Scores:
     folder.mkdir(parents=True, exist_ok=True)
     write_ytvis_truth([a.truth for a in answers], folder / "truth.json")
     write_ytvis([a.found for a in answers], folder / "found.json")
-    report = youtube_vis_class_agnostic(folder / "truth.json", folder / "found.json")
+    report = evaluate_class_agnostic(folder / "truth.json", folder / "found.json")
     counted = [switches(a.truth, a.found) for a in answers]
-    best = [j for a in answers for _, j in discovery(a.found, a.labels).best.values()]
+    best = [j for a in answers for _, j in measure_discovery(a.found, a.labels).best.values()]
     changed = 100 * sum(s for s, _ in counted) / sum(n for _, n in counted)
     return {"AP": 100 * float(report.scores["AP"] or 0), "switches": changed, "best J": 100 * float(np.mean(best))}
 
@@ -243,13 +245,13 @@ def panoptic(answers: Sequence[Answer], folder: Path) -> Scores:
     """`automatic`, and DEVA's VPQ of the objects and STQ; what no object covers is one segment of stuff."""
     counts, quality = {k: PanopticCounts.none(2) for k in WINDOWS}, None
     for answer in answers:
-        video, names, things = table_of(grounded(answer.truth), grounded(answer.found))
+        video, names, things = build_video_table(grounded(answer.truth), grounded(answer.found))
         assert names == GROUND, names
-        counts = {k: c + window_counts(video, deva_windows(video.length, k), 2) for k, c in counts.items()}
-        one = stq_counts(video, things, crowds=())
+        counts = {k: c + count_window_matches(video, list_deva_windows(video.length, k), 2) for k, c in counts.items()}
+        one = count_stq(video, things, crowds=())
         quality = quality + one if quality else one
     assert quality
-    bar = vpq_bar({k: float(c.pq[0]) for k, c in counts.items()})
+    bar = compute_vpq_bar({k: float(c.pq[0]) for k, c in counts.items()})
     return {"VPQ": 100 * float(bar or 0), "STQ": 100 * quality.stq, **automatic(answers, folder)}
 
 
@@ -267,7 +269,7 @@ def grounded(result: VideoResult) -> VideoResult:
 
 def prompted(answers: Sequence[Answer], folder: Path) -> Scores:
     """J&F of the objects of the first frame, and the shares of what was noted of their frames; in percent."""
-    objects = [score.jf for a in answers for score in track_scores(a.found, a.labels).values()]
+    objects = [score.jf for a in answers for score in score_given_objects(a.found, a.labels).values()]
     notes: dict[str, list[bool]] = {}
     for answer in answers:
         for name, values in answer.noted.items():

@@ -14,22 +14,22 @@ from jaxtyping import Bool
 from tables_masks_clips import Scene
 from torch import Tensor
 
-from masklet.api import opened, silent
-from masklet.core.frames import Frame, Video, with_future
+from masklet.api import open_source, report_nothing
+from masklet.core.frames import Frame, Video, iterate_with_future
 from masklet.core.instances import Branches, Detections, Prediction
 from masklet.core.masks import Rle, mask_iou
 from masklet.core.matching import match
 from masklet.core.protocols import Segmenter, VideoSystem, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.evaluate.vos import given_objects
+from masklet.evaluate.vos import find_given_objects
 from masklet.models.encoder import Encoder
 from masklet.models.nano import SURE
 from masklet.models.nano_propagator import Nano, NanoFeatures, NanoMemory
-from masklet.models.sam2_memory import Policy
-from masklet.nn.flow import dense_flow
+from masklet.models.sam2_memory import MemoryPolicy
+from masklet.nn.flow import compute_dense_flow
 from masklet.systems import deva
-from masklet.systems.sam2long import MemoryTree, TreeMemory
+from masklet.systems.sam2long import MemoryTree, PathwayMemory
 
 Masks = Bool[Tensor, "n h w"]
 Noted = dict[str, list[bool]]
@@ -43,15 +43,15 @@ class Bench:
     net: Any  # of the nano propagator
     finder: Callable[[Scene], Segmenter[Any]]
 
-    def nano(self, policy: Policy | None = None, kind: type[Nano] = Nano) -> Nano:
+    def nano(self, policy: MemoryPolicy | None = None, kind: type[Nano] = Nano) -> Nano:
         """The propagator."""
         return kind(self.net, self.encoder, policy)
 
 
 def watched(system: VideoSystem, scene: Scene) -> VideoResult:
     """What a system finds."""
-    with opened(scene.images) as video:
-        return system.run(video, silent)
+    with open_source(scene.images) as video:
+        return system.run(video, report_nothing)
 
 
 def asked(finder: Segmenter[Any], of: Any) -> Any:
@@ -68,7 +68,7 @@ class Counted(MemoryTree[Any, Any]):
 
     noted: Noted = field(default_factory=lambda: {"apart": [], "reliable": []})
 
-    def predict(self, memory: TreeMemory[Any], features: Any) -> Branches:
+    def predict(self, memory: PathwayMemory[Any], features: Any) -> Branches:
         """As the tree."""
         belief = super().predict(memory, features)
         moved = (belief.origins != belief.origins[:, :1]) | (belief.hypotheses != belief.hypotheses[:, :1])
@@ -80,7 +80,7 @@ class Counted(MemoryTree[Any, Any]):
 
 def given(scene: Scene) -> dict[int, dict[int, Tensor]]:
     """The masks of the first frame that has any."""
-    start, ids = given_objects(scene.labels)
+    start, ids = find_given_objects(scene.labels)
     return {start: {i: torch.from_numpy(scene.labels[start] == i) for i in ids}}
 
 
@@ -118,7 +118,7 @@ def still(masks: Masks, before: Frame, now: Frame) -> Masks:
 def flown(masks: Masks, before: Frame, now: Frame) -> Masks:
     """Masks where optical flow carries them (DIS; the paper: RAFT)."""
     grey = [cv2.cvtColor(f.image, cv2.COLOR_RGB2GRAY) for f in (now, before)]
-    flow = dense_flow(grey[0], grey[1])
+    flow = compute_dense_flow(grey[0], grey[1])
     h, w = now.size
     x, y = np.arange(w, dtype=np.float32)[None] + flow[..., 0], np.arange(h, dtype=np.float32)[:, None] + flow[..., 1]
     moved = [cv2.remap(m.numpy().astype(np.uint8), x, y, cv2.INTER_NEAREST) > 0 for m in masks]
@@ -137,10 +137,10 @@ class ByDetection:
 
     def run(self, video: Video, watch: Watch) -> VideoResult:
         """All masklets of a video; its detections are DEVA's."""
-        looks = deva.Deva(self.finder, self.bench.nano(), asked(self.finder, deva.Settings))
+        looks = deva.Deva(self.finder, self.bench.nano(), asked(self.finder, deva.DevaSettings))
         sight, before, numbers = self.finder.empty(), None, count(1)
         known, ids, pages = Detections.none(video.size), list[int](), dict[int, dict[int, Sighting]]()
-        for frame, future in with_future(video, self.finder.look_ahead):
+        for frame, future in iterate_with_future(video, self.finder.look_ahead):
             found, sight = looks.find(sight, frame, future, needed=True)
             expected = self.carry(known.masks, before, frame) if before else known.masks
             links = {c: r for r, c in match(mask_iou(expected, found.masks), 0.5).pairs}

@@ -94,7 +94,7 @@ def bmp(conf: float = CONF, off: Iterable[str] = ()) -> Run:
 
     def run(bench: Bench, scene: Scene) -> tuple[VideoResult, Noted]:
         finder = bench.finder(scene)
-        at = asked(finder, sam2bmp.Settings)
+        at = asked(finder, sam2bmp.Sam2BmpSettings)
         at = replace(at, conf=shifted(conf, at.conf), **{name: NONE[name] for name in off})
         return watched(Sam2Bmp(finder, bench.nano(), at), scene), {}
 
@@ -173,7 +173,7 @@ def votes(kind: type[Nano] = Nano, **settings: Any) -> Run:
 
     def run(bench: Bench, scene: Scene) -> tuple[VideoResult, Noted]:
         finder = bench.finder(scene)
-        at = replace(asked(finder, deva.Settings), backward=False, **settings)
+        at = replace(asked(finder, deva.DevaSettings), backward=False, **settings)
         return watched(deva.Deva(finder, bench.nano(kind=kind), at), scene), {}
 
     return run

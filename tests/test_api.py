@@ -11,7 +11,7 @@ import torch
 from toys import World, square, still
 
 import masklet
-from masklet.api import checked_prompt, checked_prompts, checked_settings, load_segmenter
+from masklet.api import check_prompt, check_prompts, check_system_settings, load_segmenter
 from masklet.core.instances import Box
 from masklet.io.video import open_video
 from masklet.models.encoder import Encoder
@@ -24,8 +24,10 @@ FULL = np.ones((16, 24), bool)
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), -0.1, True, "high", None, 10**400])
 def test_a_setting_is_a_number_that_json_can_say(value: object) -> None:
     with pytest.raises(masklet.InputError, match="setting conf"):
-        checked_settings({"conf": value}, sam2bmp.Settings)
-    assert checked_settings({"conf": 1, "max_lost": None, "feature_disk": 2**40}, sam2bmp.Settings) is not None
+        check_system_settings({"conf": value}, sam2bmp.Sam2BmpSettings)
+    assert (
+        check_system_settings({"conf": 1, "max_lost": None, "feature_disk": 2**40}, sam2bmp.Sam2BmpSettings) is not None
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,13 +43,13 @@ def test_a_setting_is_a_number_that_json_can_say(value: object) -> None:
 )
 def test_settings_of_other_kinds(setting: str, right: object, wrong: object) -> None:
     with pytest.raises(masklet.InputError, match=f"setting {setting}"):
-        checked_settings({setting: wrong}, deva.Settings)
-    assert deva.Settings(**checked_settings({setting: right}, deva.Settings))
+        check_system_settings({setting: wrong}, deva.DevaSettings)
+    assert deva.DevaSettings(**check_system_settings({setting: right}, deva.DevaSettings))
 
 
 def test_each_system_has_its_own_settings() -> None:
     made = masklet.load("deva", clip=1)
-    assert made.settings == deva.Settings(clip=1, conf=made.segmenter.conf)
+    assert made.settings == deva.DevaSettings(clip=1, conf=made.segmenter.conf)
     with pytest.raises(masklet.InputError, match="no setting 'clip'"):
         masklet.load("sam2bmp", clip=1)
 
@@ -67,18 +69,18 @@ def test_settings_of_deva_that_mean_nothing_are_refused(setting: str, value: obj
     ],
 )
 def test_of_a_box_partly_outside_the_part_inside_counts(box: Box, inside: Box) -> None:
-    assert checked_prompt(0, 1, box, open_video(VIDEO)) == inside
+    assert check_prompt(0, 1, box, open_video(VIDEO)) == inside
 
 
 @pytest.mark.parametrize("box", [Box(-9, 0, 0, 9), Box(24, 0, 30, 9), Box(5, 5, 5, 9), Box(float("nan"), 0, 9, 9)])
 def test_a_box_that_holds_nothing_is_refused(box: Box) -> None:
     with pytest.raises(masklet.InputError, match="a part within the 24x16 video"):
-        checked_prompt(0, 1, box, open_video(VIDEO))
+        check_prompt(0, 1, box, open_video(VIDEO))
 
 
 @pytest.mark.parametrize("mask", [FULL, FULL.astype(np.uint8) * 255, torch.from_numpy(FULL), FULL.tolist()])
 def test_a_mask_comes_in_many_forms(mask: Any) -> None:
-    got = checked_prompt(0, 1, mask, open_video(VIDEO))
+    got = check_prompt(0, 1, mask, open_video(VIDEO))
     assert isinstance(got, torch.Tensor) and got.dtype == torch.bool and got.all()
 
 
@@ -98,7 +100,7 @@ def test_a_mask_comes_in_many_forms(mask: Any) -> None:
 )
 def test_what_is_no_prompt_is_said(prompts: Any, words: str) -> None:
     with pytest.raises(masklet.InputError, match=words):
-        checked_prompts(prompts, open_video(VIDEO))
+        check_prompts(prompts, open_video(VIDEO))
 
 
 @pytest.mark.parametrize("frames", ["clip.mp4", Path("clip.mp4"), 5])

@@ -13,14 +13,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from masklet.cli import app
-from masklet.cli_eval import listed, written
+from masklet.cli_eval import format_number, read_name_list
 from masklet.core.errors import InputError
 from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.evaluate.report import Report, digest
-from masklet.evaluate.run import METRICS, tables
-from masklet.io.davis import palette
+from masklet.evaluate.report import Report, compute_digest
+from masklet.evaluate.run import METRICS, build_report_tables
+from masklet.io.davis import build_davis_palette
 from masklet.io.ytvis import write_ytvis_truth
 
 SEQUENCES = {"boat": 2, "kite": 1}  # objects
@@ -39,7 +39,7 @@ def written_to(folder: Path, shift: int = 0) -> Path:
         (folder / sequence).mkdir(parents=True)
         for t in range(FRAMES):
             image = Image.fromarray(page(sequence, t, shift if sequence == "kite" else 0), mode="P")
-            image.putpalette(palette())
+            image.putpalette(build_davis_palette())
             image.save(folder / sequence / f"{t:05d}.png")
     return folder
 
@@ -148,17 +148,17 @@ def test_an_unknown_metric_names_the_others() -> None:
 def test_names_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="cannot be read"):
-        listed("--videos", str(tmp_path / "x"))
-    assert listed("--videos", "") is None and listed("--videos", "a, b") == ["a", "b"]
+        read_name_list("--videos", str(tmp_path / "x"))
+    assert read_name_list("--videos", "") is None and read_name_list("--videos", "a, b") == ["a", "b"]
 
 
 def test_numbers_as_a_reader_wants_them() -> None:
-    assert [written(v) for v in (None, 0.5, 1.0, 12.0, 55.123456, 0.0)] == ["-", "0.5", "1", "12", "55.123", "0"]
+    assert [format_number(v) for v in (None, 0.5, 1.0, 12.0, 55.123456, 0.0)] == ["-", "0.5", "1", "12", "55.123", "0"]
 
 
 def test_worst_rows_first_and_undefined_ones_last() -> None:
     rows = {"a": {"AP": 0.5}, "b": {"AP": None}, "c": {"AP": 0.1}, "d": {}}
-    [table] = tables(Report("m", "p", {}, videos=rows), worst=3)
+    [table] = build_report_tables(Report("m", "p", {}, videos=rows), worst=3)
     assert list(table.rows) == ["c", "a", "b"] and table.columns == ["AP"]
 
 
@@ -167,5 +167,5 @@ def test_the_digest_of_a_folder_knows_names_and_contents(tmp_path: Path) -> None
         for file, text in files.items():
             (tmp_path / name / file).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name / file).write_text(text)
-    a, b, c = (digest(tmp_path / name) for name in "abc")
+    a, b, c = (compute_digest(tmp_path / name) for name in "abc")
     assert a == b != c

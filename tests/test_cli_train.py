@@ -21,11 +21,11 @@ from masklet.models.mask2former import load_mask2former
 from masklet.models.query_heads import load_refiner, load_tracker
 from masklet.models.slot_weights import load_slot_model
 from masklet.train import loop
-from masklet.train.clips import draws
+from masklet.train.clips import seed_item_generator
 from masklet.train.scenes import SyntheticSettings
-from masklet.train.segmenter import held_out
-from masklet.train.sets import as_result, write_frames, write_set
-from masklet.train.synthetic import Synthetic
+from masklet.train.segmenter import draw_held_out_clips
+from masklet.train.sets import make_clip_result, write_dataset, write_frames
+from masklet.train.synthetic import SyntheticClips
 from masklet.training import TRAININGS
 
 app = typer.Typer()
@@ -38,7 +38,9 @@ TINY = ("--size", "32x64", "--steps", "2", "--batch", "2", "--seed", "3")
 @pytest.fixture(scope="module", autouse=True)
 def few_held_out() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("masklet.training.held_out", lambda source, clips, frames: held_out(source, 2, frames))
+        patched.setattr(
+            "masklet.training.held_out", lambda source, clips, frames: draw_held_out_clips(source, 2, frames)
+        )
         yield
 
 
@@ -73,7 +75,7 @@ def stills(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sets") / "videos"
-    write_set(Synthetic(SyntheticSettings(size=(32, 64))), folder, 2, 3, 0)
+    write_dataset(SyntheticClips(SyntheticSettings(size=(32, 64))), folder, 2, 3, 0)
     return folder
 
 
@@ -94,7 +96,7 @@ def test_the_names_are_those_of_the_trainings() -> None:
 
 def test_a_segmenter_is_one_that_run_loads(segmenter: Path) -> None:
     loaded = load_mask2former(str(segmenter), torch.device("cpu"))
-    assert loaded.categories == Synthetic().categories and loaded.shortest == 32
+    assert loaded.categories == SyntheticClips().categories and loaded.shortest == 32
     frame = Frame(0, np.zeros((32, 64, 3), np.uint8))
     assert len(loaded.segment(None, [frame], [])[0]) == 1
     assert {p.name for p in segmenter.parent.iterdir()} == {
@@ -106,8 +108,8 @@ def test_a_segmenter_is_one_that_run_loads(segmenter: Path) -> None:
 def vipseg(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One generated video in VIPSeg's form."""
     folder = tmp_path_factory.mktemp("vipseg")
-    clip = Synthetic(SyntheticSettings(size=(32, 64))).clip(draws(0, 0), 3)
-    write_panoptic([as_result(clip, "v", Synthetic().categories)], folder / "written")
+    clip = SyntheticClips(SyntheticSettings(size=(32, 64))).clip(seed_item_generator(0, 0), 3)
+    write_panoptic([make_clip_result(clip, "v", SyntheticClips().categories)], folder / "written")
     write_frames(clip, folder / "images" / "v")
     (folder / "written" / "pred.json").rename(folder / "panoptic_gt_VIPSeg_train.json")
     (folder / "written" / "pan_pred").rename(folder / "panomasksRGB")
@@ -128,7 +130,7 @@ def test_a_tracker_and_a_refiner_over_it(segmenter: Path, tmp_path: Path, videos
     assert load_tracker(file)[0].settings.width == 64
     code, said = called("refiner", "--data", "synthetic", "--out", tmp_path / "refiner", "--from", file, *over)
     assert code == 0, said
-    assert load_refiner(tmp_path / "refiner" / "weights.safetensors")[1] == Synthetic().categories
+    assert load_refiner(tmp_path / "refiner" / "weights.safetensors")[1] == SyntheticClips().categories
 
 
 def test_rocovis_of_a_row(segmenter: Path, tmp_path: Path) -> None:
@@ -136,7 +138,7 @@ def test_rocovis_of_a_row(segmenter: Path, tmp_path: Path) -> None:
     code, said = called("rocovis", "--data", "synthetic", "--out", tmp_path / "run", "--set", "row=direct", *over)
     assert code == 0, said
     model = load_slot_model(tmp_path / "run" / "weights.safetensors", "rocovis", torch.device("cpu"))
-    assert model.categories == Synthetic().categories
+    assert model.categories == SyntheticClips().categories
 
 
 def test_other_categories_get_a_head_of_their_own(segmenter: Path, stills: Path, tmp_path: Path) -> None:
@@ -148,13 +150,13 @@ def test_other_categories_get_a_head_of_their_own(segmenter: Path, stills: Path,
 def test_it_goes_on_and_says_when_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ("segmenter", "--data", "synthetic", "--out", tmp_path / "run", *TINY)
     with monkeypatch.context() as patched:
-        real = loop.advance
+        real = loop.take_training_step
 
         def one_step(*arguments: object) -> object:
             signal.raise_signal(signal.SIGTERM)
             return real(*arguments)  # type: ignore[arg-type]
 
-        patched.setattr(loop, "advance", one_step)
+        patched.setattr(loop, "take_training_step", one_step)
         code, said = called(*command)
     assert code == 1 and "stopped after step 1 of 2; the same command goes on from there" in said
     code, said = called(*command)

@@ -22,8 +22,8 @@ from masklet.models.image_predictor import (
     read_prompt_network,
     save_prompt_network,
 )
-from masklet.train.prompt_crops import PromptSampling
-from masklet.training import TRAININGS, TUNED, training_of
+from masklet.train.prompt_crops import PromptCropSampling
+from masklet.training import TRAININGS, TUNED, choose_training
 
 app = typer.Typer()
 app.command("train")(train_command)
@@ -110,8 +110,8 @@ def test_it_goes_on_from_a_file_or_from_the_packaged_one(stills: Path, tmp_path:
 
 
 def test_what_was_trained_before_is_trained_on_gently() -> None:
-    assert training_of("image-predictor", "") is TRAININGS["image-predictor"]
-    assert training_of("image-predictor", "nano") is TUNED
+    assert choose_training("image-predictor", "") is TRAININGS["image-predictor"]
+    assert choose_training("image-predictor", "nano") is TUNED
     assert TUNED.lr < TRAININGS["image-predictor"].lr and TUNED.steps < TRAININGS["image-predictor"].steps
 
 
@@ -155,7 +155,7 @@ def test_folders_of_something_else(folder: str, said: str, tmp_path: Path) -> No
 def test_stills_of_small_things_alone(tmp_path: Path) -> None:
     small = write_stills(tmp_path / "small", 15)
     code, output = called("--data", small, "--out", tmp_path / "run", *TINY)
-    assert code == 2 and f"masklet: --data {small}: no object of {PromptSampling().least} pixels or more" in output
+    assert code == 2 and f"masklet: --data {small}: no object of {PromptCropSampling().least} pixels or more" in output
 
 
 def test_what_can_be_trained_but_is_too_small_to_validate_on(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_fetch_without_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch) 
     def unreachable(*_: object) -> None:
         raise OSError("no route")
 
-    monkeypatch.setattr(fetching, "describe", unreachable)
+    monkeypatch.setattr(fetching, "describe_remote", unreachable)
     said = call("fetch", "sam2.1-tiny")
     assert said.exit_code == 2 and said.stderr.count("\n") == 1
     assert "cannot be fetched (no route)" in said.stderr and "`hf download facebook/sam2.1-hiera-tiny" in said.stderr

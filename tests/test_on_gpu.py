@@ -21,13 +21,13 @@ from safetensors.torch import save_file
 from test_queries import folder  # noqa: F401
 
 import masklet
-from masklet.api import silent
+from masklet.api import report_nothing
 from masklet.core.frames import Frame
 from masklet.models.edgetam import EdgeTam
 from masklet.models.mask2former import Mask2Former
-from masklet.models.masker import EverythingSegmenter, Masker, TextSegmenter
+from masklet.models.masker import EverythingSegmenter, PromptedMasker, TextSegmenter
 from masklet.models.sam2 import Sam2
-from masklet.models.text import Detector, GroundingDino, Owlv2
+from masklet.models.text import GroundingDino, Owlv2, TextDetector
 from masklet.systems.track import Track
 
 CPU = torch.device("cpu")
@@ -57,9 +57,11 @@ def moved(made: Any) -> Any:
 @pytest.fixture
 def half(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """Autocast where it is on a GPU, as a CPU has it: its list of what stays in float32 is nearly that of a GPU."""
-    monkeypatch.setattr("masklet.models.slot_model.OnFrames._mixed", bfloat16)
+    monkeypatch.setattr("masklet.models.slot_model.VideoSlotModel._mixed", bfloat16)
     monkeypatch.setattr("masklet.models.xmem.Xmem._half", bfloat16)
-    monkeypatch.setattr("masklet.nn.memory_attention.averages", lambda q, k, v: (q @ k.mT).softmax(-1) @ v)  # CPUs only
+    monkeypatch.setattr(
+        "masklet.nn.memory_attention.compute_attention_average", lambda q, k, v: (q @ k.mT).softmax(-1) @ v
+    )  # CPUs only
     for kind in (Sam2, Mask2Former):
         monkeypatch.setattr(kind, "half", property(lambda self: True, lambda self, value: None), raising=False)
     return CPU
@@ -104,8 +106,8 @@ def test_sam2_from_masks_and_boxes(tree: str, tmp_path: Path) -> None:
 
 def test_edgetam_from_masks(device: torch.device) -> None:
     prompts = {0: {id: torch.from_numpy(mask) for id, mask in MASKS.items()}}
-    with masklet.api.opened(CLIP) as video:
-        found = Track(EdgeTam(on(device, edgetam_network())), prompts).run(video, silent)
+    with masklet.api.open_source(CLIP) as video:
+        found = Track(EdgeTam(on(device, edgetam_network())), prompts).run(video, report_nothing)
     assert [m.id for m in found.masklets] == [1, 2]
 
 
@@ -130,16 +132,18 @@ def test_detections_of_a_mask2former(device: torch.device) -> None:
 
 
 def test_everything(device: torch.device) -> None:
-    finder = EverythingSegmenter(Masker(Sam2(on(device, small_sam2.__wrapped__()))), 3, quality=-9.0, stability=0.0)
+    finder = EverythingSegmenter(
+        PromptedMasker(Sam2(on(device, small_sam2.__wrapped__()))), 3, quality=-9.0, stability=0.0
+    )
     found, _ = finder.segment(None, FRAMES[:1], [])
     assert len(found[0])
 
 
-def dino(device: torch.device) -> Detector[Any]:
+def dino(device: torch.device) -> TextDetector[Any]:
     return GroundingDino(on(device, small_dino()), bert_words(), box_threshold=0.0, text_threshold=0.0)
 
 
-def owl(device: torch.device) -> Detector[Any]:
+def owl(device: torch.device) -> TextDetector[Any]:
     from transformers import AutoTokenizer
 
     words = AutoTokenizer.from_pretrained(clip_letters.__wrapped__(Path("letters")))
@@ -149,6 +153,8 @@ def owl(device: torch.device) -> Detector[Any]:
 @pytest.mark.parametrize("detector", [dino, owl])
 def test_what_is_named(detector: Any, device: torch.device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    finder = TextSegmenter(detector(device), Masker(Sam2(on(device, small_sam2.__wrapped__()))), ("dog", "red car"))
+    finder = TextSegmenter(
+        detector(device), PromptedMasker(Sam2(on(device, small_sam2.__wrapped__()))), ("dog", "red car")
+    )
     found, _ = finder.segment(None, FRAMES[:1], [])
     assert len(found[0])

@@ -14,7 +14,7 @@ from masklet import InputError, parts
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
 from masklet.models.masker import NanoEverything
-from masklet.models.nano import NanoSettings, nano_network, save_nano
+from masklet.models.nano import NanoSettings, create_nano, save_nano
 from masklet.models.nano_propagator import Nano
 from masklet.models.sam2_memory import RecentFrames, ReliableFrames
 from masklet.systems.sam2long import MemoryTree
@@ -32,8 +32,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             calls[-1] += [str(device)]
             return self
 
-    monkeypatch.setattr(parts, "build", lambda name: calls.append([name]) or (Net(), {"file": "sha"}))
-    monkeypatch.setattr(parts, "resized", lambda net, side: calls[-1].append(side) or net)
+    monkeypatch.setattr(parts, "build_sam2", lambda name: calls.append([name]) or (Net(), {"file": "sha"}))
+    monkeypatch.setattr(parts, "set_image_size", lambda net, side: calls[-1].append(side) or net)
     monkeypatch.setattr(parts, "Sam2", lambda net, policy, weights: calls[-1].append(policy) or (policy, weights))
     return calls
 
@@ -91,13 +91,13 @@ def test_weights_that_are_not_here_are_not_fetched(monkeypatch: pytest.MonkeyPat
 
 
 def test_devices() -> None:
-    assert parts.found_device("cpu") == torch.device("cpu")
+    assert parts.resolve_device("cpu") == torch.device("cpu")
     with pytest.raises(InputError, match="no device 'gpu'"):
-        parts.found_device("gpu")
+        parts.resolve_device("gpu")
     if not torch.cuda.is_available():
-        assert parts.found_device("auto") == torch.device("cpu")
+        assert parts.resolve_device("auto") == torch.device("cpu")
         with pytest.raises(InputError, match="device cuda: not on this machine"):
-            parts.found_device("cuda")
+            parts.resolve_device("cuda")
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ def test_mask2former_by_name(nothing_here: Path) -> None:
 
 def test_the_nano_propagator_of_a_file(tmp_path: Path) -> None:
     settings = NanoSettings(side=64, layers=1, width=32)
-    save_nano(tmp_path / "nano.safetensors", nano_network(settings), settings)
+    save_nano(tmp_path / "nano.safetensors", create_nano(settings), settings)
     for name in (f"nano:{tmp_path}/nano.safetensors", f"sam2long:nano:{tmp_path}/nano.safetensors"):
         loaded = parts.load_propagator(name, Encoder())
         assert isinstance(getattr(loaded, "propagator", loaded), Nano)

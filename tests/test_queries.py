@@ -10,15 +10,15 @@ import torch
 
 import masklet
 from masklet.models.query_heads import save_heads
-from masklet.models.rocovis import RocovisNet, RocovisSettings
+from masklet.models.rocovis import RocovisNet, RocovisNetSettings
 from masklet.models.slot_weights import save_slot_model
-from masklet.models.small_mask2former import SmallSettings, save_small, small_mask2former
+from masklet.models.small_mask2former import SmallMask2FormerSettings, create_small_mask2former, save_small
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 
 CLIP = np.random.default_rng(0).integers(0, 256, (3, 40, 64, 3), np.uint8)
 NAMES = ("disc", "square")
-SIZES = SmallSettings(hidden=32, encoder_layers=1, decoder_layers=1, queries=6, heads=4)
+SIZES = SmallMask2FormerSettings(hidden=32, encoder_layers=1, decoder_layers=1, queries=6, heads=4)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small Mask2Former, heads over it, heads over other ones, and a RoCoVIS, all of random weights."""
     folder = tmp_path_factory.mktemp("trained")
     torch.manual_seed(0)
-    net = small_mask2former(SIZES, NAMES)
+    net = create_small_mask2former(SIZES, NAMES)
     save_small(folder / "small.safetensors", net, SIZES, (40, 64))
     for file, names, width in (("heads", NAMES, 32), ("others", ("disc", "ring"), 32), ("wide", NAMES, 64)):
         at = {"classes": 2, "width": width, "heads": 4, "hidden": 32, "layers": 1, "mask_width": 32}
@@ -34,7 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_heads(folder / f"{file}.safetensors", names, tracker=tracker, refiner=refiner)
     alone = ReferringTracker(TrackerSettings(**{**at, "width": 32}))
     save_heads(folder / "tracker.safetensors", NAMES, tracker=alone)
-    save_slot_model(folder / "rocovis.safetensors", "rocovis", RocovisNet(net, RocovisSettings(width=32, heads=4)), 40)
+    save_slot_model(
+        folder / "rocovis.safetensors", "rocovis", RocovisNet(net, RocovisNetSettings(width=32, heads=4)), 40
+    )
     return folder
 
 

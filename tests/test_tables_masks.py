@@ -47,11 +47,11 @@ from tables_masks_rows import TABLES, Row, answered, shifted  # noqa: E402
 from masklet.core.frames import Frame  # noqa: E402
 from masklet.core.instances import Branches, Detections  # noqa: E402
 from masklet.models.encoder import Encoder  # noqa: E402
-from masklet.models.nano import NanoSettings, nano_network, read_nano, save_nano  # noqa: E402
+from masklet.models.nano import NanoSettings, create_nano, read_nano, save_nano  # noqa: E402
 from masklet.models.sam2_memory import ReliableFrames  # noqa: E402
-from masklet.systems.deva import carried  # noqa: E402
+from masklet.systems.deva import propagate_between_frames  # noqa: E402
 from masklet.systems.sam2long import MemoryTree  # noqa: E402
-from masklet.train.clips import Clip, draws  # noqa: E402
+from masklet.train.clips import TrainingClip, seed_item_generator  # noqa: E402
 
 PAPERS = {  # every figure of the papers' tables, in their order
     "SAM2BMP, Table 5": [43.2, 48.5, 51.2, 52.3, 52.7],
@@ -71,13 +71,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained nano propagator, as small as it gets."""
     path = tmp_path_factory.mktemp("nano") / "nano.safetensors"
     settings = NanoSettings(side=64, layers=1, width=32)
-    save_nano(path, nano_network(settings), settings)
+    save_nano(path, create_nano(settings), settings)
     return path
 
 
 @pytest.fixture(scope="module")
 def parts(weights: Path) -> Bench:
-    return Bench(Encoder(64), read_nano(weights)[0], lambda scene: NoisyTruth(scene, draws(0, 0)))
+    return Bench(Encoder(64), read_nano(weights)[0], lambda scene: NoisyTruth(scene, seed_item_generator(0, 0)))
 
 
 def moving_square(frames: int = 4, step: int = 3) -> Scene:
@@ -91,7 +91,7 @@ def moving_square(frames: int = 4, step: int = 3) -> Scene:
     for t in range(frames):
         images[t, :, 16:32, 10 + step * t : 26 + step * t] = inside
     pictures = torch.from_numpy(images.astype(np.uint8))
-    return Scene("square", Clip(pictures, masks, masks.flatten(2).any(2), torch.zeros(1, dtype=torch.long)))
+    return Scene("square", TrainingClip(pictures, masks, masks.flatten(2).any(2), torch.zeros(1, dtype=torch.long)))
 
 
 class Seen(NoisyTruth):
@@ -204,7 +204,7 @@ def test_a_rows_cells() -> None:
 
 def test_detections_come_from_the_seed() -> None:
     [scene] = generated(3, "moderate", 1, 12, (48, 80))
-    one, same, other = (NoisyTruth(scene, draws(0, n)) for n in (1, 1, 2))
+    one, same, other = (NoisyTruth(scene, seed_item_generator(0, n)) for n in (1, 1, 2))
     assert all(torch.equal(a.masks, b.masks) for a, b in zip(one.found, same.found, strict=True))
     assert any(
         a.masks.shape != b.masks.shape or (a.masks != b.masks).any()
@@ -302,7 +302,7 @@ def test_unaligned_masks_stay_where_they_are(parts: Bench) -> None:
     scene = moving_square()
     carrier = parts.nano(kind=Unaligned)
     source, target = carrier.encode([Frame(t, scene.images[t]) for t in (2, 0)])
-    belief = carried(carrier, {1: scene.clip.masks[0, 2]}, source, target)
+    belief = propagate_between_frames(carrier, {1: scene.clip.masks[0, 2]}, source, target)
     assert torch.equal(belief.masks((48, 80))[0], scene.clip.masks[0, 2])
 
 

@@ -19,7 +19,7 @@ from masklet.core.masks import Rle
 from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
 from masklet.core.result import Comparison, Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.systems.sam2bmp import Sam2Bmp, Settings
+from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
 from masklet.systems.track import Track
 from masklet.version import __version__
 
@@ -39,8 +39,8 @@ __all__ = [
     "Provenance",
     "Rle",
     "Sam2Bmp",
+    "Sam2BmpSettings",
     "Segmenter",
-    "Settings",
     "Sighting",
     "Source",
     "Track",

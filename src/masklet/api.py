@@ -20,13 +20,13 @@ from masklet.core.frames import Video
 from masklet.core.instances import Box, Clicks, FrameMasks, Point, Prompt
 from masklet.core.protocols import Propagator, Segmenter, Watch
 from masklet.core.result import VideoResult
-from masklet.io.video import frames_of, open_video
+from masklet.io.video import iterate_live_frames, open_video
 from masklet.models.encoder import Encoder
-from masklet.parts import chosen, load_bystanders, load_propagator, load_segmenter, load_text_segmenter
-from masklet.queries import QUERY_SYSTEMS, QuerySystem, load_queries
+from masklet.parts import check_choice, load_bystanders, load_propagator, load_segmenter, load_text_segmenter
+from masklet.queries import QUERY_SYSTEMS, QuerySystem, load_query_system
 from masklet.systems import deva, deva_offline, sam2bmp
 from masklet.systems.deva import Deva
-from masklet.systems.deva_offline import Detected, DevaOffline
+from masklet.systems.deva_offline import DetectedSketches, DevaOffline
 from masklet.systems.sam2bmp import Sam2Bmp
 from masklet.systems.track import Prompts, Track
 from masklet.version import __version__
@@ -36,7 +36,7 @@ LARGEST = 2**53  # of a setting: what JSON keeps exactly
 System = Sam2Bmp[Any, Any, Any] | Deva[Any, Any, Any] | DevaOffline[Any, Any] | QuerySystem
 
 
-class Kind(NamedTuple):
+class SystemEntry(NamedTuple):
     """A system by name."""
 
     system: Callable[..., System]
@@ -44,20 +44,22 @@ class Kind(NamedTuple):
     live: Mapping[str, Any]  # settings for a live source, which has no end: the memory must have a size
 
 
-def offline(finder: Segmenter[Any], carrier: Propagator[Any, Any], settings: deva_offline.Settings) -> System:
+def build_deva_offline(
+    finder: Segmenter[Any], carrier: Propagator[Any, Any], settings: deva_offline.DevaOfflineSettings
+) -> System:
     """DEVA's offline protocol over a segmenter's best detections."""
-    return DevaOffline(Detected(finder), carrier, finder.categories, settings)
+    return DevaOffline(DetectedSketches(finder), carrier, finder.categories, settings)
 
 
-SYSTEMS: Mapping[str, Kind] = {
+SYSTEMS: Mapping[str, SystemEntry] = {
     # what is lost for ten seconds stays lost
-    "sam2bmp": Kind(Sam2Bmp, sam2bmp.Settings, {"max_lost": 300, "max_objects": 32}),
-    "deva": Kind(Deva, deva.Settings, {"max_objects": 32}),
-    "deva-offline": Kind(offline, deva_offline.Settings, {}),
+    "sam2bmp": SystemEntry(Sam2Bmp, sam2bmp.Sam2BmpSettings, {"max_lost": 300, "max_objects": 32}),
+    "deva": SystemEntry(Deva, deva.DevaSettings, {"max_objects": 32}),
+    "deva-offline": SystemEntry(build_deva_offline, deva_offline.DevaOfflineSettings, {}),
 }
 
 
-def silent(phase: str, done: int, total: int | None, objects: int) -> None:
+def report_nothing(phase: str, done: int, total: int | None, objects: int) -> None:
     """A watcher that says nothing."""
 
 
@@ -74,7 +76,7 @@ def load(
 
     Args:
         system: "sam2bmp"; "deva"; or "deva-offline", which follows one object of each of the segmenter's categories;
-            "minvis", "dvis", "dvis-offline" and "rocovis", which need no propagator (see `queries.load_queries`).
+            "minvis", "dvis", "dvis-offline" and "rocovis", which need no propagator (see `queries.load_query_system`).
         segmenter: "auto", which is what is taken for None; "motion"; "nano"; "nano-objects"; "everything"; a text
             detector; or the path of detections made elsewhere (see `parts.load_segmenter` and `models.precomputed`).
         text: what to find, such as "dog. red car."; with it None is "grounding-dino-tiny" (see
@@ -88,12 +90,12 @@ def load(
     Raises:
         InputError: a name or a setting does not exist, or a value is not of its kind.
     """
-    chosen("system", system, (*SYSTEMS, *QUERY_SYSTEMS))
+    check_choice("system", system, (*SYSTEMS, *QUERY_SYSTEMS))
     if system in QUERY_SYSTEMS:
         own = QUERY_SYSTEMS[system]
-        return load_queries(system, segmenter, device, own(**checked_settings(settings, own)))
+        return load_query_system(system, segmenter, device, own(**check_system_settings(settings, own)))
     kind = SYSTEMS[system]
-    checked = checked_settings(settings, kind.settings)
+    checked = check_system_settings(settings, kind.settings)
     encoder = Encoder()
     finder: Segmenter[Any]
     if text:
@@ -113,7 +115,7 @@ def segment(
     text: str = "",
     propagator: str = "affinity",
     device: str = "auto",
-    watch: Watch = silent,
+    watch: Watch = report_nothing,
     **settings: Any,
 ) -> VideoResult:
     """Finds, segments and tracks every object of a video.
@@ -131,8 +133,8 @@ def segment(
         InputError: the source cannot be read, or a name or setting does not exist.
     """
     made = load(system, segmenter=segmenter, text=text, propagator=propagator, device=device, **settings)
-    with opened(source) as video:
-        return run(made, video, source, watch)
+    with open_source(source) as video:
+        return run_system(made, video, source, watch)
 
 
 def track(
@@ -141,7 +143,7 @@ def track(
     *,
     propagator: str = "nano",
     device: str = "auto",
-    watch: Watch = silent,
+    watch: Watch = report_nothing,
 ) -> VideoResult:
     """Propagates given objects both ways from the frames in which they are given.
 
@@ -159,8 +161,8 @@ def track(
         InputError: the source cannot be read, or a prompt does not fit the video.
     """
     carrier = load_propagator(propagator, Encoder(), device)
-    with opened(source) as video:
-        return run(Track(carrier, checked_prompts(prompts, video), load_bystanders(carrier)), video, source, watch)
+    with open_source(source) as video:
+        return run_system(Track(carrier, check_prompts(prompts, video), load_bystanders(carrier)), video, source, watch)
 
 
 def stream(
@@ -193,10 +195,10 @@ def stream(
     made = load(system, segmenter=segmenter, text=text, propagator=propagator, device=device, **{**live, **settings})
     if isinstance(made, DevaOffline):
         raise InputError(f"stream: {system} needs the whole video before it answers; take deva, or `segment`")
-    return made.stream(frames_of(frames))
+    return made.stream(iterate_live_frames(frames))
 
 
-def run(system: System | Track[Any, Any], video: Video, source: Any, watch: Watch) -> VideoResult:
+def run_system(system: System | Track[Any, Any], video: Video, source: Any, watch: Watch) -> VideoResult:
     """Runs a system, and notes in the result what it was made from and with."""
     result = system.run(video, watch)
     parts = {k: getattr(system, k, None) for k in ("segmenter", "propagator", "bystanders")}
@@ -204,46 +206,46 @@ def run(system: System | Track[Any, Any], video: Video, source: Any, watch: Watc
     parts = {k: getattr(part, "segmenter", part) for k, part in parts.items() if part is not None}
     provenance = replace(
         result.provenance,
-        settings={**{k: described(p) for k, p in parts.items()}, **result.provenance.settings},
-        weights={name: sha for p in parts.values() for name, sha in weights_of(p).items()},
+        settings={**{k: name_used_part(p) for k, p in parts.items()}, **result.provenance.settings},
+        weights={name: sha for p in parts.values() for name, sha in collect_part_weights(p).items()},
         version=__version__,
         source=str(source) if isinstance(source, str | Path) else type(source).__name__,
     )
     return replace(result, provenance=provenance)
 
 
-def described(part: Any) -> str:
+def name_used_part(part: Any) -> str:
     """What a part is called in a result's provenance."""
     return str(getattr(part, "description", type(part).__name__.lower()))
 
 
-def weights_of(part: Any) -> Mapping[str, str]:
+def collect_part_weights(part: Any) -> Mapping[str, str]:
     """The sha256 of the weight files in a part, or in the encoder that it looks through."""
     found: Mapping[str, str] = getattr(part, "weights", None) or getattr(getattr(part, "encoder", None), "weights", {})
     return found
 
 
-def opened(source: Any) -> AbstractContextManager[Video]:
+def open_source(source: Any) -> AbstractContextManager[Video]:
     """A video of whatever holds frames; one that is a `Video` already stays open afterwards."""
     return nullcontext(source) if isinstance(source, Video) else open_video(source)
 
 
-def checked_settings(settings: Mapping[str, Any], of: type[Any]) -> dict[str, Any]:
+def check_system_settings(settings: Mapping[str, Any], of: type[Any]) -> dict[str, Any]:
     """Settings that exist in a system's `Settings`, with values of their kind."""
     kinds = get_type_hints(of)
     for name, value in settings.items():
-        kind = kinds[chosen("setting", name, tuple(kinds))]
-        if not fits(value, kind):
-            raise InputError(f"setting {name} = {value!r} must be {in_words(kind)}")
+        kind = kinds[check_choice("setting", name, tuple(kinds))]
+        if not is_setting_value(value, kind):
+            raise InputError(f"setting {name} = {value!r} must be {describe_setting_kind(kind)}")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
-def fits(value: Any, kind: Any) -> bool:
+def is_setting_value(value: Any, kind: Any) -> bool:
     """Whether a value is of a setting's kind; an int is a number too, a bool is not."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if get_origin(kind) is UnionType:
-        return any(fits(value, k) for k in get_args(kind))
+        return any(is_setting_value(value, k) for k in get_args(kind))
     if get_origin(kind) is tuple:
         return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
     if isinstance(value, bool) or kind is bool:
@@ -251,18 +253,18 @@ def fits(value: Any, kind: Any) -> bool:
     return isinstance(value, int | float if kind is float else kind) and (value is None or 0 <= value <= LARGEST)
 
 
-def in_words(kind: Any) -> str:
+def describe_setting_kind(kind: Any) -> str:
     """A setting's kind as a reader would say it."""
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(get_args(kind))
     if get_origin(kind) is UnionType:
-        return " or ".join(in_words(k) for k in get_args(kind))
+        return " or ".join(describe_setting_kind(k) for k in get_args(kind))
     if get_origin(kind) is tuple:
         return 'a list of names, such as ["sky", "road"]'
     return {float: "a number from 0 on", bool: "true or false", int: "a whole number from 0 on", NoneType: "none"}[kind]
 
 
-def checked_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> Prompts:
+def check_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> Prompts:
     """Prompts that fit the video, masks as tensors."""
     for frame, told in prompts.items():
         if not isinstance(frame, Integral) or frame < 0:
@@ -271,7 +273,7 @@ def checked_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> P
             raise InputError(f"prompt in frame {frame}: {type(told).__name__} names no object; give {{id: prompt}}")
     if not any(prompts.values()):
         raise InputError("no prompt; give at least one object: a frame, an id and a mask, box or point")
-    checked = {int(t): {i: checked_prompt(t, i, p, video) for i, p in told.items()} for t, told in prompts.items()}
+    checked = {int(t): {i: check_prompt(t, i, p, video) for i, p in told.items()} for t, told in prompts.items()}
     check_first_prompts(checked)
     return checked
 
@@ -292,13 +294,13 @@ def check_first_prompts(prompts: Prompts) -> None:
         known |= told.keys()
 
 
-def checked_prompt(frame: int, id: int, prompt: Any, video: Video) -> Prompt:
+def check_prompt(frame: int, id: int, prompt: Any, video: Video) -> Prompt:
     """One prompt, of the video's size and not empty."""
     where, (h, w) = f"prompt for object {id} in frame {frame}", video.size
     if not isinstance(id, Integral) or id < 1:
         raise InputError(f"{where}: ids are whole numbers; ids count from 1")
     if isinstance(prompt, Clicks):
-        return checked_clicks(frame, id, prompt, video)
+        return check_prompt_clicks(frame, id, prompt, video)
     if isinstance(prompt, Box):
         inside = Box(max(prompt.x0, 0), max(prompt.y0, 0), min(prompt.x1, w), min(prompt.y1, h))
         if not (inside.x0 < inside.x1 and inside.y0 < inside.y1):
@@ -308,10 +310,10 @@ def checked_prompt(frame: int, id: int, prompt: Any, video: Video) -> Prompt:
         if not (0 <= prompt.x < w and 0 <= prompt.y < h):
             raise InputError(f"{where}: {prompt} lies outside the {w}x{h} video")
         return prompt
-    return checked_mask(where, prompt, video)
+    return check_prompt_mask(where, prompt, video)
 
 
-def checked_mask(where: str, prompt: Any, video: Video) -> Bool[Tensor, "h w"]:
+def check_prompt_mask(where: str, prompt: Any, video: Video) -> Bool[Tensor, "h w"]:
     """A mask of the video's size that is not empty."""
     h, w = video.size
     mask = prompt.bool() if isinstance(prompt, Tensor) else torch.from_numpy(np.asarray(prompt).astype(bool))
@@ -325,7 +327,7 @@ def checked_mask(where: str, prompt: Any, video: Video) -> Bool[Tensor, "h w"]:
     return mask
 
 
-def checked_clicks(frame: int, id: int, clicks: Clicks, video: Video) -> Clicks:
+def check_prompt_clicks(frame: int, id: int, clicks: Clicks, video: Video) -> Clicks:
     """Points, a box and a mask that lie within the video, at least one of them."""
     where = f"prompt for object {id} in frame {frame}"
     if not (clicks.points or clicks.box or clicks.mask is not None):
@@ -333,7 +335,7 @@ def checked_clicks(frame: int, id: int, clicks: Clicks, video: Video) -> Clicks:
     if clicks.box and clicks.mask is not None:
         raise InputError(f"{where}: a box and a mask both say where the object is; give one of them, and points")
     for point in clicks.points:
-        checked_prompt(frame, id, point, video)
-    box = clicks.box and checked_prompt(frame, id, clicks.box, video)
-    mask = None if clicks.mask is None else checked_mask(where, clicks.mask, video)
+        check_prompt(frame, id, point, video)
+    box = clicks.box and check_prompt(frame, id, clicks.box, video)
+    mask = None if clicks.mask is None else check_prompt_mask(where, clicks.mask, video)
     return Clicks(clicks.points, box if isinstance(box, Box) else None, mask)

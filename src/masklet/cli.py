@@ -15,21 +15,21 @@ from typing import Annotated, Any
 import typer
 
 from masklet import cli_export, cli_weights
-from masklet.api import checked_prompts, load, run
+from masklet.api import check_prompts, load, run_system
 from masklet.cli_eval import eval_command
 from masklet.cli_train import train_command
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.io.files import OutputFolder
 from masklet.io.prompts import read_prompts
-from masklet.io.video import open_video, sources, unique_names
+from masklet.io.video import list_video_sources, make_unique_names, open_video
 from masklet.models.encoder import Encoder
 from masklet.outputs import FORMATS, write_outputs
 from masklet.parts import DEVICES, load_bystanders, load_propagator
 from masklet.presets import GOOD, choose_run_parts, choose_track_parts
 from masklet.queries import QUERY_SYSTEMS
 from masklet.systems.track import Track
-from masklet.view.progress import Bars, JsonLog, Quiet, Reporter
+from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
 
 app = typer.Typer(
     name="masklet",
@@ -99,19 +99,19 @@ def run_command(
     json_log: Log = False,
 ) -> None:
     """Find, segment, track and complete every object of each video."""
-    reporter = reporter_for(quiet, json_log)
-    with told(reporter):
-        chosen = parsed_settings(set_ or []) | ({"window": window} if window else {})
+    reporter = choose_reporter(quiet, json_log)
+    with exit_on_input_error(reporter):
+        chosen = parse_settings(set_ or []) | ({"window": window} if window else {})
         parts = choose_run_parts(preset)
         finder = segmenter or (None if text or system in QUERY_SYSTEMS else parts.segmenter)
         carrier = propagator or parts.propagator
         made = load(system, segmenter=finder, text=text, propagator=carrier, device=device.value, **chosen)
-        paths = [path for given in source for path in sources(given)]
-        there = folders(paths, out, overwrite, [segmenter] if segmenter else [])
+        paths = [path for given in source for path in list_video_sources(given)]
+        there = plan_output_folders(paths, out, overwrite, [segmenter] if segmenter else [])
     failures = 0
     for path, folder in zip(paths, there, strict=True):
         try:
-            one(path, folder, lambda video: made, formats(format), overlay, reporter)
+            process_video(path, folder, lambda video: made, list_format_names(format), overlay, reporter)
         except InputError as error:  # the other videos go on
             failures += 1
             reporter.error(str(error))
@@ -141,24 +141,24 @@ def track_command(
     json_log: Log = False,
 ) -> None:
     """Propagate given objects both ways from the frames in which they are given."""
-    reporter = reporter_for(quiet, json_log)
-    with told(reporter):
+    reporter = choose_reporter(quiet, json_log)
+    with exit_on_input_error(reporter):
         parts = choose_track_parts(preset)
         prompts, carrier = (
             read_prompts(prompt),
             load_propagator(propagator or parts.propagator, Encoder(), device.value),
         )
-        [folder] = folders([source], out, overwrite, [text.split(":", 2)[2] for text in prompt])
+        [folder] = plan_output_folders([source], out, overwrite, [text.split(":", 2)[2] for text in prompt])
 
         def made(video: Video) -> Track[Any, Any]:
-            return Track(carrier, checked_prompts(prompts, video), load_bystanders(carrier))
+            return Track(carrier, check_prompts(prompts, video), load_bystanders(carrier))
 
-        one(source, folder, made, formats(format), overlay, reporter)
+        process_video(source, folder, made, list_format_names(format), overlay, reporter)
         if not propagator:
             reporter.hint(parts.hint)
 
 
-def one(
+def process_video(
     source: str,
     folder: OutputFolder,
     made: Callable[[Video], Any],
@@ -169,7 +169,7 @@ def one(
     """One video: read, run, write; its folder appears when everything is in it."""
     started = monotonic()
     with open_video(source) as video, reporter.video(folder.name, len(video)) as watch, folder as there:
-        result = run(made(video), video, source, watch)
+        result = run_system(made(video), video, source, watch)
         failed = write_outputs(result, video, there, formats, overlay, watch)
     reporter.done(folder.path, result, monotonic() - started)
     if failed:
@@ -177,7 +177,7 @@ def one(
 
 
 @contextmanager
-def told(reporter: Reporter) -> Iterator[None]:
+def exit_on_input_error(reporter: Reporter) -> Iterator[None]:
     """Ends the command with exit code 2 when the user's input cannot be used, after saying so."""
     try:
         yield
@@ -186,11 +186,11 @@ def told(reporter: Reporter) -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def folders(paths: Sequence[str], out: Path, overwrite: bool, inputs: Sequence[str]) -> list[OutputFolder]:
+def plan_output_folders(paths: Sequence[str], out: Path, overwrite: bool, inputs: Sequence[str]) -> list[OutputFolder]:
     """The output folder of each video; refuses, before any work is done, those that are filled, and those that
     a source or another of the `inputs` lies in: they would be replaced with it.
     """
-    names = unique_names(paths)
+    names = make_unique_names(paths)
     given = [Path(p).resolve() for p in (*paths, *inputs) if p != "-"]
     needed = {folder for p in given for folder in (p, *p.parents)}
     for name in names:
@@ -199,26 +199,26 @@ def folders(paths: Sequence[str], out: Path, overwrite: bool, inputs: Sequence[s
     return [OutputFolder(out, name, overwrite) for name in names]
 
 
-def formats(chosen: Sequence[Format]) -> list[str]:
+def list_format_names(chosen: Sequence[Format]) -> list[str]:
     return [f.value for f in chosen]
 
 
-def reporter_for(quiet: bool, json_log: bool) -> Reporter:
-    return JsonLog() if json_log else Quiet() if quiet else Bars()
+def choose_reporter(quiet: bool, json_log: bool) -> Reporter:
+    return JsonReporter() if json_log else QuietReporter() if quiet else BarReporter()
 
 
-def parsed_settings(pairs: Sequence[str]) -> dict[str, Any]:
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
     """NAME=VALUE with VALUE as JSON has it, none for null, or a plain word."""
     settings = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise InputError(f"--set {pair}: write it as NAME=VALUE, such as --set conf=0.8")
-        settings[name.replace("-", "_")] = plain(value)
+        settings[name.replace("-", "_")] = parse_setting_value(value)
     return settings
 
 
-def plain(text: str) -> Any:
+def parse_setting_value(text: str) -> Any:
     """What a setting's text means."""
     if text.lower() == "none":
         return None

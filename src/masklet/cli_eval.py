@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from masklet.core.errors import InputError
-from masklet.evaluate.handed_in import handed_in
+from masklet.evaluate.handed_in import convert_predictions
 from masklet.evaluate.report import Report
-from masklet.evaluate.run import METRICS, Table, tables
+from masklet.evaluate.run import METRICS, ReportTable, build_report_tables
 from masklet.version import __version__
-from masklet.view.progress import bars
+from masklet.view.progress import show_progress_bars
 
 WORST = 10  # videos and objects that --per-video shows
 
@@ -40,13 +40,13 @@ def eval_command(
     """Score predictions as the benchmark's own program does: same numbers, one video in memory at a time."""
     told = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True, quiet=quiet)
     try:
-        options = chosen(metric.value, videos, unseen)
+        options = collect_metric_options(metric.value, videos, unseen)
         for path, what in ((gt, "--gt"), (pred, "--pred")):
             if not path.exists():
                 raise InputError(f"{what} {path}: there is no such file or folder")
         with (
-            handed_in(metric.value, gt, pred) as read,
-            bars(told, metric.value, "{task.fields[objects]} objects,") as watch,
+            convert_predictions(metric.value, gt, pred) as read,
+            show_progress_bars(told, metric.value, "{task.fields[objects]} objects,") as watch,
         ):
             report = replace(METRICS[metric.value](gt, read, watch=watch, **options), metric=metric.value)
             if out is not None:
@@ -55,20 +55,22 @@ def eval_command(
         typer.echo(f"masklet: {error}", err=True)
         raise typer.Exit(2) from None
     if not quiet:
-        show(report, WORST if per_video else 0)
+        print_report(report, WORST if per_video else 0)
         told.print(report.protocol)
         for warning in report.warnings:
             told.print(f"warning: {warning}")
 
 
-def chosen(metric: str, videos: str, unseen: str) -> dict[str, Any]:
+def collect_metric_options(metric: str, videos: str, unseen: str) -> dict[str, Any]:
     """The options that are for this metric."""
     if bool(unseen) != (metric == "lvos"):
         raise InputError("lvos needs --unseen, the list of videos of unseen kinds of object; no other metric takes it")
-    return {"videos": listed("--videos", videos)} | ({"unseen": listed("--unseen", unseen)} if unseen else {})
+    return {"videos": read_name_list("--videos", videos)} | (
+        {"unseen": read_name_list("--unseen", unseen)} if unseen else {}
+    )
 
 
-def listed(option: str, text: str) -> Sequence[str] | None:
+def read_name_list(option: str, text: str) -> Sequence[str] | None:
     """Names from a file, one a line, or with commas between them."""
     if not text:
         return None
@@ -83,15 +85,15 @@ def listed(option: str, text: str) -> Sequence[str] | None:
     return names
 
 
-def show(report: Report, worst: int) -> None:
+def print_report(report: Report, worst: int) -> None:
     """The numbers as tables on standard output."""
     say = Console(markup=False, emoji=False, highlight=False)
-    print_table(say, Table(report.metric, {"": report.scores}))
-    for table in tables(report, worst):
+    print_table(say, ReportTable(report.metric, {"": report.scores}))
+    for table in build_report_tables(report, worst):
         print_table(say, table)
 
 
-def print_table(say: Console, table: Table) -> None:
+def print_table(say: Console, table: ReportTable) -> None:
     """One table; a single row is turned, so that nothing is cut off where the terminal is narrow."""
     grid = Grid(box=box.SIMPLE_HEAD, show_header=len(table.rows) > 1)
     if len(table.rows) == 1:
@@ -104,11 +106,11 @@ def print_table(say: Console, table: Table) -> None:
     for column in columns:
         grid.add_column(column, justify="right")
     for name, values in rows:
-        grid.add_row(name, *(written(v) for v in values))
+        grid.add_row(name, *(format_number(v) for v in values))
     say.print(table.title, grid, sep="")
 
 
-def written(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """A number as a reader wants it: counts whole, rates to five digits."""
     if value is None:
         return "-"

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from masklet.core.errors import InputError
-from masklet.io.submission import PARTS, Submission, Target, read_split, result_files
+from masklet.io.submission import PARTS, Submission, SubmissionTarget, find_result_files, read_dataset_split
 
 app = typer.Typer(no_args_is_help=True, help="Results in the forms that others take.")
 
@@ -34,7 +34,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a zip that
 
 
 @app.callback()
-def main() -> None:
+def keep_command_group() -> None:
     """Results in the forms that others take."""  # keeps `submission` a command of its own
 
 
@@ -50,7 +50,7 @@ def submission_command(
 ) -> None:
     """Write the zip that a benchmark's server takes, after checking it against the split's videos."""
     try:
-        problems: Sequence[str] = export(form.value, results, out, videos, frames, allow_missing, overwrite)
+        problems: Sequence[str] = export_submission(form.value, results, out, videos, frames, allow_missing, overwrite)
     except InputError as error:
         problems = (str(error),)
     for problem in problems:
@@ -60,7 +60,7 @@ def submission_command(
     typer.echo(str(out))
 
 
-def export(
+def export_submission(
     form: str,
     results: Sequence[Path],
     out: Path,
@@ -72,8 +72,8 @@ def export(
     """What is wrong with the results; the zip is written if nothing is."""
     if out.exists() and not overwrite:
         raise InputError(f"{out}: is there already; add --overwrite to replace it")
-    target = Target(form, read_split(videos) if videos else None, frames)
-    submission = Submission.check(target, result_files(results), allow_missing)
+    target = SubmissionTarget(form, read_dataset_split(videos) if videos else None, frames)
+    submission = Submission.check(target, find_result_files(results), allow_missing)
     if not submission.problems:
         submission.write(out)
     return submission.problems

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from masklet.core.errors import InputError
-from masklet.view.training import summary, training_bar
+from masklet.view.training import format_training_scores, show_training_bar
 
 NAMES = (
     "segmenter",
@@ -85,22 +85,22 @@ def train_command(
     """
     told = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True, quiet=quiet)
     try:
-        done, wanted = trained(
+        done, wanted = run_training(
             what.value,
             out,
             told,
             data=tuple(data),
             val=tuple(val or ()),
-            size=checked_size(size),
+            size=parse_clip_size(size),
             seed=seed,
             start=start,
             segmenter=segmenter,
-            settings=checked_settings(set_ or []),
+            settings=parse_training_settings(set_ or []),
             device=device,
             frames=frames,
             steps=steps,
             batch=batch,
-            lr=checked_rate(lr),
+            lr=check_learning_rate(lr),
         )
     except InputError as error:
         typer.echo(f"masklet: {error}", err=True)
@@ -111,32 +111,32 @@ def train_command(
     told.print(f"{done} steps are done; the weights and curve.png are in {out}")
 
 
-def trained(what: str, out: Path, told: Console, *, device: str, **wishes: object) -> tuple[int, int]:
+def run_training(what: str, out: Path, told: Console, *, device: str, **wishes: object) -> tuple[int, int]:
     """Runs a training; the steps that are done, and those that were wanted."""
-    from masklet.parts import found_device
-    from masklet.train.folder import scores_of
+    from masklet.parts import resolve_device
+    from masklet.train.folder import read_last_scores
     from masklet.train.loop import train
-    from masklet.training import Wish, prepared, seen_in_training, training_of
+    from masklet.training import TrainingRequest, choose_training, find_shared_data, prepare_training
 
-    kind = training_of(what, str(wishes["start"]))
+    kind = choose_training(what, str(wishes["start"]))
     for name, value in wishes.items():
         if value is None:
             wishes[name] = getattr(kind, name)
-    wish = Wish(device=found_device(device), **wishes)  # type: ignore[arg-type]
-    task, plan, about = prepared(what, wish)
-    if both := seen_in_training(wish):
+    wish = TrainingRequest(device=resolve_device(device), **wishes)  # type: ignore[arg-type]
+    task, plan, about = prepare_training(what, wish)
+    if both := find_shared_data(wish):
         told.print(f"validation: on {', '.join(both)}, which is trained on, too; --val names data to judge it by")
-    with training_bar(told, what) as bar:
+    with show_training_bar(told, what) as bar:
         done = train(task, out, plan, about, bar)
     if done == plan.steps:
-        told.print(f"last validation: {summary(scores_of(out))}")
+        told.print(f"last validation: {format_training_scores(read_last_scores(out))}")
     return done, plan.steps
 
 
-def checked_size(text: str | None) -> tuple[int, int] | None:
+def parse_clip_size(text: str | None) -> tuple[int, int] | None:
     """Height and width, where they are given.
 
-    >>> checked_size("96x160")
+    >>> parse_clip_size("96x160")
     (96, 160)
     """
     if text is None:
@@ -148,10 +148,10 @@ def checked_size(text: str | None) -> tuple[int, int] | None:
     return h, w
 
 
-def checked_settings(pairs: Sequence[str]) -> dict[str, str]:
+def parse_training_settings(pairs: Sequence[str]) -> dict[str, str]:
     """Settings by name.
 
-    >>> checked_settings(["row=queries"])
+    >>> parse_training_settings(["row=queries"])
     {'row': 'queries'}
     """
     wrong = next((pair for pair in pairs if "=" not in pair), None)
@@ -160,7 +160,7 @@ def checked_settings(pairs: Sequence[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def checked_rate(lr: float | None) -> float | None:
+def check_learning_rate(lr: float | None) -> float | None:
     """A learning rate that can be one."""
     if lr is not None and not 0 < lr < math.inf:
         raise InputError(f"--lr {lr:g}: give a learning rate above 0, such as 0.0001")

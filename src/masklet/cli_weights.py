@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from masklet.core.errors import InputError
 from masklet.models import zoo
 from masklet.models.checkpoints import CHECKPOINTS, QUERIES, TENSORS, Checkpoint
-from masklet.models.fetch import Watch, fetch, plan, present
+from masklet.models.fetch import Watch, fetch_checkpoint, find_verified_file, plan_fetch
 from masklet.models.mask2former_weights import check_kind
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ SomeNames = Annotated[
 ]
 
 
-class Row(NamedTuple):
+class WeightsRow(NamedTuple):
     """One line of the list."""
 
     name: str
@@ -43,10 +43,13 @@ class Row(NamedTuple):
 @app.command("list")
 def list_command(quiet: Silent = False) -> None:
     """Every model with its size, licence, and whether it is on this machine."""
-    rows = [*(packaged(w) for w in zoo.ZOO.values()), *(fetched(zoo.checkpoint(n)) for n in names())]
+    rows = [
+        *(describe_packaged_model(w) for w in zoo.ZOO.values()),
+        *(describe_fetched_model(zoo.find_checkpoint(n)) for n in list_model_names()),
+    ]
     if quiet:
         return
-    for row in [Row("NAME", "SIZE", "LICENCE", "STATE", "PATH"), *rows]:
+    for row in [WeightsRow("NAME", "SIZE", "LICENCE", "STATE", "PATH"), *rows]:
         typer.echo(f"{row.name:27} {row.size:>12}  {row.licence:11} {row.state:15} {row.path}".rstrip())
 
 
@@ -54,8 +57,8 @@ def list_command(quiet: Silent = False) -> None:
 def fetch_command(names: Names, quiet: Silent = False) -> None:
     """Download models into the weights folder, going on where an earlier try ended, and check them."""
     say = Console(stderr=True, markup=False, emoji=False, quiet=quiet)
-    with told():
-        for model in [zoo.checkpoint(name) for name in names if name not in zoo.ZOO]:
+    with exit_on_weights_error():
+        for model in [zoo.find_checkpoint(name) for name in names if name not in zoo.ZOO]:
             fetch_one(model, say)
 
 
@@ -63,9 +66,9 @@ def fetch_command(names: Names, quiet: Silent = False) -> None:
 def verify_command(names: SomeNames = None, quiet: Silent = False) -> None:
     """Hash models and compare with the sha256 on record."""
     wrong = 0
-    for name in names or [*zoo.ZOO, *here()]:
+    for name in names or [*zoo.ZOO, *list_present_models()]:
         try:
-            said = verified(name)
+            said = verify_named_model(name)
         except InputError as error:  # the others are checked all the same
             wrong += 1
             typer.echo(f"masklet: {error}", err=True)
@@ -77,26 +80,29 @@ def verify_command(names: SomeNames = None, quiet: Silent = False) -> None:
 @app.command("where")
 def where_command(name: Name = "", quiet: Silent = False) -> None:
     """Print the weights folder, or where a model is or would be."""
-    with told():
-        path = path_of(name)
+    with exit_on_weights_error():
+        path = locate_model_path(name)
     if not quiet:
         typer.echo(str(path))
 
 
 def fetch_one(model: Checkpoint, say: Console) -> None:
     """One model: nothing where it is here, else announced, fetched and checked."""
-    path = present(model)
+    path = find_verified_file(model)
     if path is None:
-        files = plan(model)
+        files = plan_fetch(model)
         size = sum(remote.size or 0 for remote in files.values())
-        say.print(f"{model.name}: {zoo.in_words(size)} from {model.repo} to {zoo.where(model.name)}", soft_wrap=True)
-        with bars(say, model.name) as watch:
-            path = fetch(model, files, watch)
+        say.print(
+            f"{model.name}: {zoo.format_file_size(size)} from {model.repo} to {zoo.get_model_folder(model.name)}",
+            soft_wrap=True,
+        )
+        with show_download_bars(say, model.name) as watch:
+            path = fetch_checkpoint(model, files, watch)
     say.print(f"{model.name}: here and right, {path}", soft_wrap=True, highlight=False)
 
 
 @contextmanager
-def bars(say: Console, name: str) -> Iterator[Watch]:
+def show_download_bars(say: Console, name: str) -> Iterator[Watch]:
     """One bar per file on standard error: bytes and time left."""
     columns = (
         TextColumn("{task.fields[model]} {task.description}", markup=False),
@@ -116,60 +122,64 @@ def bars(say: Console, name: str) -> Iterator[Watch]:
         yield watch
 
 
-def verified(name: str) -> str:
+def verify_named_model(name: str) -> str:
     """What was found of one model. Raises InputError where it is not here or not the right one."""
     if name in zoo.ZOO:
-        zoo.read(zoo.ZOO[name])
+        zoo.read_packaged(zoo.ZOO[name])
         return f"right, sha256 {zoo.ZOO[name].sha256}"
-    model = zoo.checkpoint(name)
-    file = zoo.located(model)
-    known = file.sha256 or zoo.recorded(name).get(file.path.name)
-    sha256 = zoo.verify(model, file)
+    model = zoo.find_checkpoint(name)
+    file = zoo.require_weights(model)
+    known = file.sha256 or zoo.read_hash_record(name).get(file.path.name)
+    sha256 = zoo.verify_weights(model, file)
     if name in QUERIES:
         check_kind(name, file.path)
     compared = "right" if known else "no sha256 to compare with, noted for later"
     return f"{compared}, sha256 {sha256}"
 
 
-def path_of(name: str) -> Path:
+def locate_model_path(name: str) -> Path:
     """The weights folder for no name; else the weight file of a model, or the folder where it would be."""
     if not name:
-        return zoo.folder()
+        return zoo.get_weights_folder()
     if name in zoo.ZOO:
         return zoo.ZOO[name].path
-    located = zoo.find(zoo.checkpoint(name))
-    return located.path if located else zoo.where(name)
+    located = zoo.find_weights(zoo.find_checkpoint(name))
+    return located.path if located else zoo.get_model_folder(name)
 
 
-def names() -> Sequence[str]:
+def list_model_names() -> Sequence[str]:
     """The models with names of ours, and those of hub ids that were fetched."""
-    others = (p.parent for p in zoo.folder().glob(f"*/*/{TENSORS}"))
+    others = (p.parent for p in zoo.get_weights_folder().glob(f"*/*/{TENSORS}"))
     return [*CHECKPOINTS, *sorted(f"{p.parent.name}/{p.name}" for p in others)]
 
 
-def here() -> Iterable[str]:
+def list_present_models() -> Iterable[str]:
     """Those on this machine."""
-    return (name for name in names() if zoo.find(zoo.checkpoint(name)))
+    return (name for name in list_model_names() if zoo.find_weights(zoo.find_checkpoint(name)))
 
 
-def packaged(weights: zoo.Weights) -> Row:
+def describe_packaged_model(weights: zoo.PackagedWeights) -> WeightsRow:
     """A model that comes with masklet."""
-    return Row(weights.name, zoo.in_words(weights.path.stat().st_size), "MIT", "packaged", weights.path)
+    return WeightsRow(weights.name, zoo.format_file_size(weights.path.stat().st_size), "MIT", "packaged", weights.path)
 
 
-def fetched(model: Checkpoint) -> Row:
+def describe_fetched_model(model: Checkpoint) -> WeightsRow:
     """A model that is fetched."""
-    located = zoo.find(model)
+    located = zoo.find_weights(model)
     size = located.path.stat().st_size if located else model.size
     absent = "by hand" if model.page else "not here"
     state = absent if located is None else "here (hub cache)" if located.cached else "here"
-    return Row(
-        model.name, zoo.in_words(size), model.licence or "see the hub", state, located.path if located else model.page
+    return WeightsRow(
+        model.name,
+        zoo.format_file_size(size),
+        model.licence or "see the hub",
+        state,
+        located.path if located else model.page,
     )
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def exit_on_weights_error() -> Iterator[None]:
     """Ends the command with exit code 2 when the user's input cannot be used, after saying so."""
     try:
         yield

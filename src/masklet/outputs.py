@@ -17,18 +17,18 @@ from masklet.io.mots import write_mots
 from masklet.io.panoptic import write_panoptic
 from masklet.io.postprocess import limit_objects
 from masklet.io.ytvis import write_ytvis
-from masklet.view.drawing import draw
+from masklet.view.drawing import draw_result
 
 Names = Sequence[str] | None  # of the frames, where the source has them
 
 
-def names_in(video: Video, length: int) -> Names:
+def find_frame_names(video: Video, length: int) -> Names:
     """The frames' names in a folder of frames; None where they have none, or two have the same."""
     found: Names = getattr(video, "frame_names", None)
     return found[:length] if found and len(set(found)) == len(found) else None
 
 
-def named(result: VideoResult, names: Names) -> Mapping[str, Sequence[str]] | None:
+def map_frame_names(result: VideoResult, names: Names) -> Mapping[str, Sequence[str]] | None:
     """The frames' names by video."""
     return None if names is None else {result.name: names}
 
@@ -41,10 +41,12 @@ FORMATS: Mapping[str, Callable[[VideoResult, Names, Path], None]] = {
     ),
     "ref": lambda result, names, folder: write_referring(result, folder / "ref", names),
     "ytvis": lambda result, names, folder: write_ytvis([result], folder / "ytvis.json"),
-    "burst": lambda result, names, folder: write_burst([result], folder / "burst.json", named(result, names)),
-    "vipseg": lambda result, names, folder: write_panoptic([result], folder / "vipseg", named(result, names)),
+    "burst": lambda result, names, folder: write_burst([result], folder / "burst.json", map_frame_names(result, names)),
+    "vipseg": lambda result, names, folder: write_panoptic([result], folder / "vipseg", map_frame_names(result, names)),
     "mots": lambda result, names, folder: write_mots(result, folder / "mots.txt"),
-    "cocovid": lambda result, names, folder: write_cocovid([result], folder / "cocovid.json", named(result, names)),
+    "cocovid": lambda result, names, folder: write_cocovid(
+        [result], folder / "cocovid.json", map_frame_names(result, names)
+    ),
 }
 
 
@@ -56,7 +58,7 @@ def write_outputs(
     failed = []
     for name in formats:
         try:
-            FORMATS[name](result, names_in(video, result.length), folder)
+            FORMATS[name](result, find_frame_names(video, result.length), folder)
         except InputError as error:  # the result itself is not lost by that
             failed.append(f"{name}: {error}")
     if overlay:
@@ -68,5 +70,5 @@ def write_overlay(result: VideoResult, video: Video, path: Path, watch: Watch) -
     """The video with its masklets drawn in."""
     with VideoWriter(path, result.size, result.rate) as writer:
         for frame in video:
-            writer.write(draw(frame.image, result, frame.index))
+            writer.write(draw_result(frame.image, result, frame.index))
             watch("overlay", frame.index + 1, result.length, len(result.masklets))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from masklet.core.errors import InputError
-from masklet.core.protocols import Contending, Propagator, Segmenter
+from masklet.core.protocols import ContendingPropagator, Propagator, Segmenter
 from masklet.models import nano_propagator, xmem
 from masklet.models.affinity import Affinity
 from masklet.models.auto_segmenter import AutoSegmenter
@@ -22,17 +22,24 @@ from masklet.models.encoder import Encoder
 from masklet.models.image_predictor import load_image_predictor
 from masklet.models.mask2former import load_mask2former
 from masklet.models.mask2former_weights import is_mask2former
-from masklet.models.masker import BoxMasker, EverythingSegmenter, Masker, NanoEverything, NanoMasker, TextSegmenter
+from masklet.models.masker import (
+    BoxMasker,
+    EverythingSegmenter,
+    NanoEverything,
+    NanoMasker,
+    PromptedMasker,
+    TextSegmenter,
+)
 from masklet.models.motion import Motion, MotionMemory
 from masklet.models.nano_propagator import Nano
 from masklet.models.nano_segmenter import ALL_BOXES, LIKELY_BOXES, load_nano_segmenter
 from masklet.models.precomputed import Precomputed
-from masklet.models.sam2 import Sam2, resized
-from masklet.models.sam2_memory import Policy, RecentFrames, ReliableFrames
-from masklet.models.sam2_weights import EDGETAM, build
-from masklet.models.text import Detector, load_detector, split
+from masklet.models.sam2 import Sam2, set_image_size
+from masklet.models.sam2_memory import MemoryPolicy, RecentFrames, ReliableFrames
+from masklet.models.sam2_weights import EDGETAM, build_sam2
+from masklet.models.text import TextDetector, load_detector, split_prompts
 from masklet.models.xmem import Xmem
-from masklet.models.zoo import checkpoint, find, where
+from masklet.models.zoo import find_checkpoint, find_weights, get_model_folder
 from masklet.systems.bystanders import BystanderFinder
 from masklet.systems.sam2long import MemoryTree
 
@@ -74,14 +81,14 @@ def load_segmenter(name: str, encoder: Encoder, device: str = "auto") -> Segment
     if name in SEGMENTERS:
         return SEGMENTERS[name](encoder)
     if kind.partition("@")[0] in (NANO, NANO_OBJECTS):
-        return load_nano(name, encoder)
+        return load_nano_by_name(name, encoder)
     if kind == EVERYTHING:
         return load_everything(below, device)
     base, at, side = name.rpartition("@")
     base = base if at else name
     if is_mask2former(base):
-        return load_mask2former(base, found_device(device), shortest=checked_short(name, side) if at else None)
-    if there(Path(name)):
+        return load_mask2former(base, resolve_device(device), shortest=check_short_side(name, side) if at else None)
+    if path_exists(Path(name)):
         return Precomputed(Path(name))
     if kind in DETECTORS:
         raise InputError(f"--segmenter {name}: say what to find, such as --text 'dog. red car.'")
@@ -93,13 +100,13 @@ def load_bystanders(propagator: Propagator[Any, Any]) -> BystanderFinder | None:
     """What keeps the objects of `track` from swallowing what is beside them; None for a propagator whose objects do not
     contend for pixels.
     """
-    contends = isinstance(propagator, Contending) and propagator.contends
+    contends = isinstance(propagator, ContendingPropagator) and propagator.contends
     return BystanderFinder(load_nano_segmenter(LIKELY_BOXES)) if contends else None
 
 
 def load_everything(name: str, device: str) -> EverythingSegmenter:
     """All objects, by SAM 2, or by nano's image predictor, which is what no name means where no SAM 2 was fetched."""
-    if name == NANO or not (name or find(checkpoint(SMALLEST_SAM2))):
+    if name == NANO or not (name or find_weights(find_checkpoint(SMALLEST_SAM2))):
         return NanoEverything(load_image_predictor())
     return EverythingSegmenter(load_masker(name, device))
 
@@ -109,14 +116,14 @@ def load_auto(encoder: Encoder) -> AutoSegmenter[None, MotionMemory]:
     return AutoSegmenter(load_nano_segmenter(LIKELY_BOXES), Motion(encoder))
 
 
-def load_nano(name: str, encoder: Encoder) -> Segmenter[Any]:
+def load_nano_by_name(name: str, encoder: Encoder) -> Segmenter[Any]:
     """The nano segmenters: by name, or the dense head without names or of a file; at a size of their own."""
     base, at, side = name.rpartition("@")
     kind, _, file = (base if at else name).partition(":")
-    size = checked_short(name, side) if at else None
+    size = check_short_side(name, side) if at else None
     if kind == NANO and not file:
         return load_nano_segmenter(replace(ALL_BOXES, long_side=size) if size else ALL_BOXES)
-    named = load_dense(file_of(file), Encoder(size) if size else encoder)
+    named = load_dense(parse_file_part(file), Encoder(size) if size else encoder)
     return ObjectSegmenter(named) if kind == NANO_OBJECTS else named
 
 
@@ -136,10 +143,10 @@ def load_text_segmenter(name: str, text: str, device: str = "auto") -> TextSegme
         InputError: the text names nothing or one thing twice, a part is not on this machine (nothing is fetched), or
             the detector cannot read the text.
     """
-    prompts = split(text)
+    prompts = split_prompts(text)
     kind, _, below = name.partition(":")
     masker = load_masker(below, device)
-    detector: Detector[Any] = load_detector(kind, found_device(device))
+    detector: TextDetector[Any] = load_detector(kind, resolve_device(device))
     return TextSegmenter(detector, masker, prompts)
 
 
@@ -147,7 +154,7 @@ def load_masker(name: str, device: str) -> BoxMasker[Any]:
     """SAM 2 as an image model, the smallest where none is named; or nano's image predictor."""
     if name == NANO:
         return NanoMasker(load_image_predictor())
-    return Masker(load_sam2(name or SMALLEST_SAM2, RecentFrames(), device))
+    return PromptedMasker(load_sam2(name or SMALLEST_SAM2, RecentFrames(), device))
 
 
 def load_propagator(name: str, encoder: Encoder, device: str = "auto") -> Propagator[Any, Any]:
@@ -181,56 +188,56 @@ def load_propagator(name: str, encoder: Encoder, device: str = "auto") -> Propag
     return PROPAGATORS[name](encoder) if name in PROPAGATORS else load_sam2(name, RecentFrames(), device)
 
 
-def load_nano_propagator(file: str, encoder: Encoder, policy: Policy) -> Nano:
+def load_nano_propagator(file: str, encoder: Encoder, policy: MemoryPolicy) -> Nano:
     """The packaged nano propagator, or that of a file that was trained."""
-    return nano_propagator.load_nano(file_of(file), encoder, policy)
+    return nano_propagator.build_nano_propagator(parse_file_part(file), encoder, policy)
 
 
-def file_of(name: str) -> Path | None:
+def parse_file_part(name: str) -> Path | None:
     """What is named after a colon, if anything is."""
     return Path(name).expanduser() if name else None
 
 
 def load_deva(file: str, device: str) -> Xmem:
     """DEVA's propagation network, from a file or from where the weights folder has it."""
-    path = Path(file) if file else where(DEVA) / DEVA_FILE
+    path = Path(file) if file else get_model_folder(DEVA) / DEVA_FILE
     if not file and not path.is_file():
         raise InputError(
             f"propagator deva: its weights are not on this machine; download {DEVA_URL} (its licence is its authors', "
             f"for research) to {path}, or name a file: deva:FILE"
         )
-    return xmem.load(path, found_device(device))
+    return xmem.load_xmem(path, resolve_device(device))
 
 
-def load_sam2(name: str, policy: Policy, device: str) -> Sam2:
+def load_sam2(name: str, policy: MemoryPolicy, device: str) -> Sam2:
     """SAM 2 on a device, at its own image size or the one after "@"."""
     base, at, side = name.rpartition("@")
     base = base if at else name
-    if not base or ("/" not in base and not there(Path(base))):
-        chosen("propagator", base, (NANO, *PROPAGATORS, *CARRIERS, DEVA, *(f"{tree}:NAME" for tree in TREES)))
-    made, weights = build(base)
-    net: Any = resized(made, checked_side(name, side)) if at else made
+    if not base or ("/" not in base and not path_exists(Path(base))):
+        check_choice("propagator", base, (NANO, *PROPAGATORS, *CARRIERS, DEVA, *(f"{tree}:NAME" for tree in TREES)))
+    made, weights = build_sam2(base)
+    net: Any = set_image_size(made, check_image_side(name, side)) if at else made
     kind = EdgeTam if net.config.model_type == EDGETAM else Sam2
-    return kind(net.to(found_device(device)), policy, weights=weights)
+    return kind(net.to(resolve_device(device)), policy, weights=weights)
 
 
-def checked_short(name: str, side: str) -> int:
+def check_short_side(name: str, side: str) -> int:
     """Pixels of the short side of what Mask2Former sees."""
     if not side.isdecimal() or not 64 <= int(side) <= 2048:
         raise InputError(f"segmenter {name}: the short side after @ must be 64 to 2048 pixels")
     return int(side)
 
 
-def checked_side(name: str, side: str) -> int:
+def check_image_side(name: str, side: str) -> int:
     """An image size that SAM 2's encoder can cut into its windows."""
     if not side.isdecimal() or int(side) % 32 or not 128 <= int(side) <= 4096:
         raise InputError(f"propagator {name}: the image size after @ must be a multiple of 32 from 128 to 4096")
     return int(side)
 
 
-def found_device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """A device that is on this machine."""
-    chosen("device", name, DEVICES)
+    check_choice("device", name, DEVICES)
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device("cuda" if there["cuda"] else "cpu")
@@ -239,7 +246,7 @@ def found_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def there(path: Path) -> bool:
+def path_exists(path: Path) -> bool:
     """Whether there is something of that name; nothing can be where no name is that long."""
     try:
         return path.exists()
@@ -247,7 +254,7 @@ def there(path: Path) -> bool:
         return False
 
 
-def chosen(kind: str, name: str, known: Iterable[str]) -> str:
+def check_choice(kind: str, name: str, known: Iterable[str]) -> str:
     """A name that exists."""
     known = tuple(known)
     if name not in known:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from masklet.core.errors import InputError
-from masklet.models.zoo import checkpoint, find, in_words
+from masklet.models.zoo import find_checkpoint, find_weights, format_file_size
 
 FAST, GOOD, BEST = PRESETS = ("fast", "good", "best")
 SAM2_BY_QUALITY = ("sam2.1-large", "sam2.1-base-plus", "sam2.1-small", "sam2.1-tiny")
@@ -36,7 +36,7 @@ def choose_run_parts(preset: str) -> PartNames:
     check_preset(preset)
     if preset != BEST:
         return PartNames("motion" if preset == FAST else "auto", "affinity", hint_at_best(preset))
-    segmenter, sam2 = find_first(SEGMENTERS_BY_QUALITY) or "auto", find_first(SAM2_BY_QUALITY)
+    segmenter, sam2 = find_present_model(SEGMENTERS_BY_QUALITY) or "auto", find_present_model(SAM2_BY_QUALITY)
     return PartNames(segmenter, f"sam2long:{sam2}" if sam2 else "nano", "" if sam2 else hint_at_fetch())
 
 
@@ -49,7 +49,7 @@ def choose_track_parts(preset: str) -> PartNames:
     check_preset(preset)
     if preset != BEST:
         return PartNames("", "affinity" if preset == FAST else "nano", hint_at_best(preset))
-    sam2 = find_first(SAM2_BY_QUALITY)
+    sam2 = find_present_model(SAM2_BY_QUALITY)
     return PartNames("", f"sam2long:{sam2 or 'nano'}", "" if sam2 else hint_at_fetch())
 
 
@@ -59,18 +59,18 @@ def check_preset(preset: str) -> None:
         raise InputError(f"--preset {preset}: there are {', '.join(PRESETS)}")
 
 
-def find_first(names: Sequence[str]) -> str | None:
+def find_present_model(names: Sequence[str]) -> str | None:
     """The first of some models that is on this machine."""
-    return next((name for name in names if find(checkpoint(name))), None)
+    return next((name for name in names if find_weights(find_checkpoint(name))), None)
 
 
 def hint_at_best(preset: str) -> str:
     """Where SAM 2 is here and not used, how to use it; where it is not, how to get it."""
-    return "SAM 2 is on this machine: --preset best uses it" if find_first(SAM2_BY_QUALITY) else hint_at_fetch()
+    return "SAM 2 is on this machine: --preset best uses it" if find_present_model(SAM2_BY_QUALITY) else hint_at_fetch()
 
 
 def hint_at_fetch() -> str:
     """How to get SAM 2."""
     smallest = SAM2_BY_QUALITY[-1]
-    size = in_words(checkpoint(smallest).size)
+    size = format_file_size(find_checkpoint(smallest).size)
     return f"`masklet weights fetch {smallest}` ({size}, once) adds SAM 2, which --preset best takes"

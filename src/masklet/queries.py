@@ -9,24 +9,24 @@ from typing import Any
 
 from masklet.core.errors import InputError
 from masklet.models.mask2former import Mask2Former
-from masklet.models.mask2former_names import OFFLINE, ONLINE, demand
-from masklet.models.mask2former_weights import Built, build
+from masklet.models.mask2former_names import OFFLINE, ONLINE, require_kind
+from masklet.models.mask2former_weights import LoadedMask2Former, build_mask2former
 from masklet.models.query_heads import load_refiner, load_tracker
 from masklet.models.slot_weights import load_slot_model
-from masklet.models.zoo import hashed
-from masklet.nn.referring_tracker import ReferringTracker, released_tracker
-from masklet.nn.temporal_refiner import TemporalRefiner, released_refiner
-from masklet.parts import checked_short, found_device
+from masklet.models.zoo import compute_hash
+from masklet.nn.referring_tracker import ReferringTracker, build_released_tracker
+from masklet.nn.temporal_refiner import TemporalRefiner, build_released_refiner
+from masklet.parts import check_short_side, resolve_device
 from masklet.systems import dvis, minvis, rocovis
 from masklet.systems.dvis import DvisRefined
 from masklet.systems.rocovis import SlotSystem
-from masklet.systems.slot_loop import Online
+from masklet.systems.slot_loop import OnlineSystem
 
-QuerySystem = Online[Any] | DvisRefined[Any] | SlotSystem[Any]
+QuerySystem = OnlineSystem[Any] | DvisRefined[Any] | SlotSystem[Any]
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedWeights:
     """Weights as the user names them: NAME, NAME@480, and of DVIS also NAME+HEADS or NAME@480+HEADS."""
 
     text: str
@@ -36,65 +36,69 @@ class Named:
     device: str
 
     @property
-    def built(self) -> Built:
+    def built(self) -> LoadedMask2Former:
         """The Mask2Former, and what else its file holds."""
-        return build(self.base)
+        return build_mask2former(self.base)
 
-    def segmenter(self, built: Built) -> Mask2Former:
+    def segmenter(self, built: LoadedMask2Former) -> Mask2Former:
         """It on the device; its weights are said to include those of the heads."""
         net: Any = built.net
-        heads = {self.heads.name: hashed(self.heads).sha256} if self.heads else {}
+        heads = {self.heads.name: compute_hash(self.heads).sha256} if self.heads else {}
         weights, shortest = {**built.weights, **heads}, self.shortest or built.shortest
-        return Mask2Former(net.to(found_device(self.device)), shortest=shortest, weights=weights)
+        return Mask2Former(net.to(resolve_device(self.device)), shortest=shortest, weights=weights)
 
 
-def named(text: str, with_heads: bool, device: str) -> Named:
+def parse_weights_name(text: str, with_heads: bool, device: str) -> NamedWeights:
     """The parts of a name."""
     base, plus, heads = text.rpartition("+") if with_heads else ("", "", "")
     base = base if plus else text
     name, at, side = base.rpartition("@")
-    shortest = checked_short(base, side) if at else None
-    return Named(text, name if at else base, shortest, Path(heads).expanduser() if plus else None, device)
+    shortest = check_short_side(base, side) if at else None
+    return NamedWeights(text, name if at else base, shortest, Path(heads).expanduser() if plus else None, device)
 
 
-def load_minvis(at: Named, settings: Any) -> QuerySystem:
+def load_minvis(at: NamedWeights, settings: Any) -> QuerySystem:
     """Any Mask2Former, and matching."""
-    return minvis.minvis(at.segmenter(at.built), settings)
+    return minvis.build_minvis_system(at.segmenter(at.built), settings)
 
 
-def load_dvis(at: Named, settings: Any) -> QuerySystem:
+def load_dvis(at: NamedWeights, settings: Any) -> QuerySystem:
     """The online system."""
     built = at.built
-    return dvis.dvis(at.segmenter(built), tracker_of(at, built, ONLINE), settings)
+    return dvis.build_dvis_system(at.segmenter(built), load_named_tracker(at, built, ONLINE), settings)
 
 
-def load_dvis_offline(at: Named, settings: Any) -> QuerySystem:
+def load_dvis_offline(at: NamedWeights, settings: Any) -> QuerySystem:
     """The offline and semi-online system."""
     built = at.built
-    return DvisRefined(at.segmenter(built), tracker_of(at, built, OFFLINE), refiner_of(at, built), settings)
+    return DvisRefined(
+        at.segmenter(built), load_named_tracker(at, built, OFFLINE), load_named_refiner(at, built), settings
+    )
 
 
-def tracker_of(at: Named, built: Built, kind: str) -> ReferringTracker:
+def load_named_tracker(at: NamedWeights, built: LoadedMask2Former, kind: str) -> ReferringTracker:
     """The tracker of a file of heads, or of an official checkpoint of this kind."""
     if at.heads is None:
-        demand(built.kind, kind, at.text)
-        tracker = released_tracker(built.tracker, built.net.config.num_attention_heads)
+        require_kind(built.kind, kind, at.text)
+        tracker = build_released_tracker(built.tracker, built.net.config.num_attention_heads)
     else:
         tracker, categories = load_tracker(at.heads)
         check_heads(tracker, categories, at, built)
-    return tracker.to(found_device(at.device))
+    return tracker.to(resolve_device(at.device))
 
 
-def refiner_of(at: Named, built: Built) -> TemporalRefiner:
+def load_named_refiner(at: NamedWeights, built: LoadedMask2Former) -> TemporalRefiner:
     """The refiner of the same file."""
     if at.heads is None:
-        refiner = released_refiner(built.refiner, built.net.config.num_attention_heads)
+        refiner = build_released_refiner(built.refiner, built.net.config.num_attention_heads)
     else:
         refiner, _ = load_refiner(at.heads)
-    return refiner.to(found_device(at.device))
+    return refiner.to(resolve_device(at.device))
 
 
-def check_heads(tracker: ReferringTracker, categories: tuple[str, ...], at: Named, built: Built) -> None:
+def check_heads(
+    tracker: ReferringTracker, categories: tuple[str, ...], at: NamedWeights, built: LoadedMask2Former
+) -> None:
     """Raises InputError where heads were trained over another segmenter."""
     config: Any = built.net.config
     names = tuple(config.id2label[n] for n in range(config.num_labels))
@@ -106,40 +110,52 @@ def check_heads(tracker: ReferringTracker, categories: tuple[str, ...], at: Name
         )
 
 
-def load_rocovis(at: Named, settings: Any) -> QuerySystem:
+def load_rocovis(at: NamedWeights, settings: Any) -> QuerySystem:
     """What `masklet train rocovis` has trained."""
-    return rocovis.rocovis(load_slot_model(at.base, "rocovis", found_device(at.device), shortest=at.shortest), settings)
+    return rocovis.build_rocovis_system(
+        load_slot_model(at.base, "rocovis", resolve_device(at.device), shortest=at.shortest), settings
+    )
 
 
-def load_genvis(at: Named, settings: Any) -> QuerySystem:
+def load_genvis(at: NamedWeights, settings: Any) -> QuerySystem:
     """The baseline of RoCoVIS's ablation, trained with `--set row=queries`."""
-    return rocovis.genvis(load_slot_model(at.base, "genvis", found_device(at.device), shortest=at.shortest), settings)
+    return rocovis.build_genvis_system(
+        load_slot_model(at.base, "genvis", resolve_device(at.device), shortest=at.shortest), settings
+    )
 
 
 @dataclass(frozen=True)
-class Query:
+class QuerySystemEntry:
     """A system: its settings, how it is made, and which weights it takes."""
 
     settings: type[Any]
-    load: Callable[[Named, Any], QuerySystem]
+    load: Callable[[NamedWeights, Any], QuerySystem]
     weights: str
     heads: bool = False  # whether heads may be named after a plus
 
 
 TRAINED = "SEGMENTER+HEADS, where `masklet train` wrote both"
-QUERIES: Mapping[str, Query] = {
-    "minvis": Query(minvis.Settings, load_minvis, "minvis-r50-ytvis21, mask2former-swin-tiny or another Mask2Former"),
-    "dvis": Query(dvis.Settings, load_dvis, f"dvis-online-r50-ytvis21 or another checkpoint; or {TRAINED}", True),
-    "dvis-offline": Query(
-        dvis.Settings, load_dvis_offline, f"dvis-offline-r50-ytvis21 or another checkpoint; or {TRAINED}", True
+QUERIES: Mapping[str, QuerySystemEntry] = {
+    "minvis": QuerySystemEntry(
+        minvis.MinvisSettings, load_minvis, "minvis-r50-ytvis21, mask2former-swin-tiny or another Mask2Former"
     ),
-    "rocovis": Query(rocovis.Settings, load_rocovis, "a file that `masklet train rocovis` wrote"),
-    "genvis": Query(rocovis.GenvisSettings, load_genvis, "a file that `masklet train rocovis --set row=queries` wrote"),
+    "dvis": QuerySystemEntry(
+        dvis.DvisSettings, load_dvis, f"dvis-online-r50-ytvis21 or another checkpoint; or {TRAINED}", True
+    ),
+    "dvis-offline": QuerySystemEntry(
+        dvis.DvisSettings, load_dvis_offline, f"dvis-offline-r50-ytvis21 or another checkpoint; or {TRAINED}", True
+    ),
+    "rocovis": QuerySystemEntry(
+        rocovis.RocovisSystemSettings, load_rocovis, "a file that `masklet train rocovis` wrote"
+    ),
+    "genvis": QuerySystemEntry(
+        rocovis.GenvisSystemSettings, load_genvis, "a file that `masklet train rocovis --set row=queries` wrote"
+    ),
 }
 QUERY_SYSTEMS: Mapping[str, type[Any]] = {name: query.settings for name, query in QUERIES.items()}
 
 
-def load_queries(system: str, name: str | None, device: str, settings: Any) -> QuerySystem:
+def load_query_system(system: str, name: str | None, device: str, settings: Any) -> QuerySystem:
     """A system of `QUERY_SYSTEMS`.
 
     Args:
@@ -156,4 +172,4 @@ def load_queries(system: str, name: str | None, device: str, settings: Any) -> Q
     query = QUERIES[system]
     if not name:
         raise InputError(f"{system} needs weights: --segmenter with {query.weights}")
-    return query.load(named(name, query.heads, device), settings)
+    return query.load(parse_weights_name(name, query.heads, device), settings)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from masklet.core import features as store_module
-from masklet.core.features import FeatureStore, nbytes
+from masklet.core.features import FeatureStore, count_tensor_bytes
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ def fake(t: int) -> Fake:
 
 
 def test_bytes_of_nested_values() -> None:
-    assert nbytes(Fake(torch.zeros(3, dtype=torch.float16))) == 6
-    assert nbytes({"a": [torch.zeros(2)], "b": (torch.zeros(1), "text", 3)}) == 12
+    assert count_tensor_bytes(Fake(torch.zeros(3, dtype=torch.float16))) == 6
+    assert count_tensor_bytes({"a": [torch.zeros(2)], "b": (torch.zeros(1), "text", 3)}) == 12
 
 
 @pytest.mark.parametrize(("memory", "disk", "found"), [(1000, 0, 5), (0, 1000, 5), (80, 40, 3), (0, 0, 0)])

@@ -8,7 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masklet.core.masks import Rle, mask_iou, mask_nms, matrix_nms, paint, resize, rle_iou, run_lengths, stack
+from masklet.core.masks import (
+    Rle,
+    compute_rle_iou,
+    decode_rle_counts,
+    mask_iou,
+    mask_nms,
+    matrix_nms,
+    resize_bilinear,
+    resolve_overlaps_by_area,
+    stack_masks,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -45,7 +55,7 @@ def test_mask_iou_is_the_definition_dense_and_on_run_lengths(seed: int) -> None:
     a, b = random_masks(seed), random_masks(seed + 1, n=3)
     want = torch.tensor([[literal_iou(x, y) for y in b] for x in a])
     assert torch.allclose(mask_iou(a, b), want, atol=1e-6)
-    on_runs = rle_iou([Rle.encode(x) for x in a], [Rle.encode(x) for x in b])
+    on_runs = compute_rle_iou([Rle.encode(x) for x in a], [Rle.encode(x) for x in b])
     np.testing.assert_allclose(on_runs, want, atol=1e-6)
 
 
@@ -53,24 +63,24 @@ def test_two_empty_masks_have_no_iou_and_none_have_a_shape() -> None:
     empty = torch.zeros(1, 4, 4, dtype=torch.bool)
     assert mask_iou(empty, empty).item() == 0
     assert mask_iou(empty, empty[:0]).shape == (1, 0)
-    assert rle_iou([], [Rle.encode(empty[0])]).shape == (0, 1)
+    assert compute_rle_iou([], [Rle.encode(empty[0])]).shape == (0, 1)
 
 
 @given(seeds)
 def test_paint_partitions_the_union(seed: int) -> None:
     masks = random_masks(seed)
-    painted = paint(masks)
+    painted = resolve_overlaps_by_area(masks)
     assert (painted.sum(0) <= 1).all()
     assert torch.equal(painted.any(0), masks.any(0))
     assert not (painted & ~masks).any()
-    assert torch.equal(paint(painted), painted)
+    assert torch.equal(resolve_overlaps_by_area(painted), painted)
 
 
 def test_paint_gives_the_pixel_to_the_smaller_mask_and_on_a_tie_to_the_first() -> None:
     big, small = torch.ones(4, 4, dtype=torch.bool), torch.zeros(4, 4, dtype=torch.bool)
     small[1:3, 1:3] = True
-    assert torch.equal(paint(torch.stack([big, small]))[1], small)
-    assert torch.equal(paint(torch.stack([small, small])), torch.stack([small, small & False]))
+    assert torch.equal(resolve_overlaps_by_area(torch.stack([big, small]))[1], small)
+    assert torch.equal(resolve_overlaps_by_area(torch.stack([small, small])), torch.stack([small, small & False]))
 
 
 def test_nms_keeps_the_higher_score_and_the_order() -> None:
@@ -119,12 +129,12 @@ def test_matrix_nms_only_takes_and_only_where_masks_overlap(seed: int) -> None:
 
 def test_resize_keeps_a_flat_map_and_its_place() -> None:
     half = torch.tensor([[[-1.0, 1.0]]])
-    assert (resize(half, (4, 8))[0] > 0).sum(1).tolist() == [4] * 4
-    assert resize(half[:0], (4, 8)).shape == (0, 4, 8)
+    assert (resize_bilinear(half, (4, 8))[0] > 0).sum(1).tolist() == [4] * 4
+    assert resize_bilinear(half[:0], (4, 8)).shape == (0, 4, 8)
 
 
 def test_stack_of_none() -> None:
-    assert stack([], (3, 4)).shape == (0, 3, 4)
+    assert stack_masks([], (3, 4)).shape == (0, 3, 4)
 
 
 def test_masks_of_different_sizes_are_refused_by_the_shape_check() -> None:
@@ -141,7 +151,7 @@ def test_run_lengths_are_read_as_written(seed: int, h: int, w: int) -> None:
     mask = torch.from_numpy(pixels.reshape(w, h).T.copy())
     changes = np.flatnonzero(np.diff(pixels)) + 1
     want = np.diff([0, *([0] if pixels[0] else []), *changes, h * w])
-    assert run_lengths(Rle.encode(mask).counts).tolist() == want.tolist()
+    assert decode_rle_counts(Rle.encode(mask).counts).tolist() == want.tolist()
 
 
 @given(st.binary(max_size=12), st.integers(1, 9), st.integers(1, 9))

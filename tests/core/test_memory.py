@@ -26,8 +26,8 @@ values = st.recursive(
 @given(values)
 def test_what_is_saved_is_loaded(tmp_path_factory: pytest.TempPathFactory, value: object) -> None:
     path = tmp_path_factory.mktemp("memory") / "m"
-    memory.save(value, path)
-    back = memory.load(path)
+    memory.save_memory(value, path)
+    back = memory.load_memory(path)
     assert back == value and type(back) is type(value)
 
 
@@ -40,8 +40,8 @@ def test_dataclasses_enumerations_and_tensors(tmp_path: Path) -> None:
         "none": torch.zeros(0, 4, dtype=torch.uint8),
         "numpy": np.array([[1, 2]], np.int16),
     }
-    memory.save(value, tmp_path / "m")
-    back = memory.load(tmp_path / "m")
+    memory.save_memory(value, tmp_path / "m")
+    back = memory.load_memory(tmp_path / "m")
     assert back["sighting"] == value["sighting"]
     assert back[3][0] is back[3][2] and torch.equal(back[3][1], shared.T)
     assert back["half"].dtype == torch.bfloat16 and torch.equal(back["half"], value["half"])
@@ -51,13 +51,13 @@ def test_dataclasses_enumerations_and_tensors(tmp_path: Path) -> None:
 
 def test_the_same_memory_gives_the_same_file(tmp_path: Path) -> None:
     for name in "ab":
-        memory.save({1: torch.ones(3), 2: (torch.zeros(2), Box(1, 2, 3, 4))}, tmp_path / name)
+        memory.save_memory({1: torch.ones(3), 2: (torch.zeros(2), Box(1, 2, 3, 4))}, tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_what_is_no_value_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="cannot hold builtins"):
-        memory.save({"x": object()}, tmp_path / "m")
+        memory.save_memory({"x": object()}, tmp_path / "m")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -82,16 +82,16 @@ def rewritten(path: Path, text: str) -> None:
     ],
 )
 def test_a_file_cannot_make_anything_else(tmp_path: Path, text: str, message: str) -> None:
-    memory.save(torch.ones(2), tmp_path / "m")
+    memory.save_memory(torch.ones(2), tmp_path / "m")
     rewritten(tmp_path / "m", text)
     with pytest.raises(InputError, match=message):
-        memory.load(tmp_path / "m")
+        memory.load_memory(tmp_path / "m")
 
 
 def test_files_that_are_no_memory(tmp_path: Path) -> None:
-    memory.save(torch.ones(200), tmp_path / "cut")
+    memory.save_memory(torch.ones(200), tmp_path / "cut")
     (tmp_path / "cut").write_bytes((tmp_path / "cut").read_bytes()[:-100])
     (tmp_path / "text").write_text("no memory at all")
     for name, message in (("cut", "damaged"), ("text", "damaged"), ("none", "cannot be read")):
         with pytest.raises(InputError, match=message):
-            memory.load(tmp_path / name)
+            memory.load_memory(tmp_path / name)

@@ -46,18 +46,18 @@ def test_every_place_of_before_leads_to_a_class() -> None:
 
 
 def test_a_file_of_before_there_were_tags_is_read_and_new_fields_have_their_defaults(tmp_path: Path) -> None:
-    memory.save(1, tmp_path / "m")
+    memory.save_memory(1, tmp_path / "m")
     tally = '["made", ["masklet.systems.sam2bmp:Tally", {"lost": 3, "votes": ["dict", [[1, 0.5]]]}]]'
     rewritten(tmp_path / "m", tally)
-    back = memory.load(tmp_path / "m")
+    back = memory.load_memory(tmp_path / "m")
     assert (back.lost, back.votes, back.masks) == (3, {1: 0.5}, 0)
 
 
 def test_classes_of_other_packages(tmp_path: Path) -> None:
-    memory.save({"n": Counter(3)}, tmp_path / "m")
-    assert memory.load(tmp_path / "m") == {"n": Counter(3)}
+    memory.save_memory({"n": Counter(3)}, tmp_path / "m")
+    assert memory.load_memory(tmp_path / "m") == {"n": Counter(3)}
     with pytest.raises(TypeError, match=r"Untagged: only dataclasses with a tag"):
-        memory.save(Untagged(3), tmp_path / "m")
+        memory.save_memory(Untagged(3), tmp_path / "m")
     with pytest.raises(ValueError, match=r"tests.counter: another class"):
         register_memory_kind("tests.counter")(Untagged)
 
@@ -65,5 +65,5 @@ def test_classes_of_other_packages(tmp_path: Path) -> None:
 def test_memories_before_the_first_frame(tmp_path: Path) -> None:
     encoder = Encoder()
     for part in (Affinity(encoder), AutoSegmenter(load_nano_segmenter(), Motion(encoder))):
-        memory.save(part.empty(), tmp_path / "m")
-        assert type(memory.load(tmp_path / "m")) is type(part.empty())
+        memory.save_memory(part.empty(), tmp_path / "m")
+        assert type(memory.load_memory(tmp_path / "m")) is type(part.empty())

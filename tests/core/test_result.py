@@ -11,7 +11,7 @@ from toys import H, W, square
 
 from masklet.core.errors import InputError
 from masklet.core.masks import Rle
-from masklet.core.result import Provenance, VideoResult, tube_iou
+from masklet.core.result import Provenance, VideoResult, compute_masklet_iou
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
 
 
@@ -40,7 +40,7 @@ def test_tube_iou_is_that_of_the_dense_tubes(a: list[dict], b: list[dict]) -> No
         for c, k in enumerate(there):
             x, y = dense(m, 5), dense(k, 5)
             want[r, c] = (x & y).sum() / (x | y).sum()
-    np.testing.assert_allclose(tube_iou(here, there), want, atol=1e-12)
+    np.testing.assert_allclose(compute_masklet_iou(here, there), want, atol=1e-12)
 
 
 def test_a_result_compared_with_itself_is_one() -> None:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.evaluate.davis import davis_sequences
+from masklet.evaluate.davis import find_davis_sequences
 
 IDS = np.array([[0, 1], [2, 255]], dtype=np.uint8)
 BINARY = np.array([[0, 255], [128, 0]], dtype=np.uint8)  # a soft edge is inside
@@ -25,7 +25,7 @@ def write(folder, sequence, masks, resolution="480p", mode="P"):
 
 
 def truth(folder):
-    [sequence] = davis_sequences(folder)
+    [sequence] = find_davis_sequences(folder)
     return {t: labels.tolist() for t, labels in sequence.truth().items()}
 
 
@@ -52,42 +52,42 @@ def test_grey_ids_are_ids(tmp_path):
 
 def test_frames_without_an_annotation_keep_their_index(tmp_path):
     write(tmp_path, "a", [IDS, None, IDS, None, IDS, None])
-    [sequence] = davis_sequences(tmp_path)
+    [sequence] = find_davis_sequences(tmp_path)
     assert (sequence.length, sorted(sequence.truth())) == (6, [0, 2, 4])
 
 
 def test_480p_is_read_where_there_are_several(tmp_path):
     write(tmp_path, "full", [IDS] * 3, resolution="1080p")
     write(tmp_path, "small", [IDS] * 3)
-    assert [s.name for s in davis_sequences(tmp_path)] == ["small"]
+    assert [s.name for s in find_davis_sequences(tmp_path)] == ["small"]
 
 
 def test_named_sequences_come_in_the_order_of_their_naming(tmp_path):
     for name in ("a", "b", "c"):
         write(tmp_path, name, [IDS] * 3)
-    assert [s.name for s in davis_sequences(tmp_path)] == ["a", "b", "c"]
-    assert [s.name for s in davis_sequences(tmp_path, ("c", "a"))] == ["c", "a"]
+    assert [s.name for s in find_davis_sequences(tmp_path)] == ["a", "b", "c"]
+    assert [s.name for s in find_davis_sequences(tmp_path, ("c", "a"))] == ["c", "a"]
     with pytest.raises(InputError, match="no sequence x; it has a, b, c"):
-        davis_sequences(tmp_path, ("x", "a"))
+        find_davis_sequences(tmp_path, ("x", "a"))
 
 
 def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(InputError, match=r"JPEGImages is not here.*MASKLET_DAVIS"):
-        davis_sequences(tmp_path)
+        find_davis_sequences(tmp_path)
     for part in ("JPEGImages", "Annotations"):
         (tmp_path / part).mkdir()
     with pytest.raises(InputError, match="is empty"):
-        davis_sequences(tmp_path)
+        find_davis_sequences(tmp_path)
     for part in ("JPEGImages", "Annotations"):
         (tmp_path / part / "480p").mkdir()
     with pytest.raises(InputError, match="no sequence at all"):
-        davis_sequences(tmp_path)
+        find_davis_sequences(tmp_path)
 
 
 def test_too_few_annotations_to_score(tmp_path):
     write(tmp_path, "a", [IDS, IDS, None])
     with pytest.raises(InputError, match="a: 2 annotated frames"):
-        davis_sequences(tmp_path)
+        find_davis_sequences(tmp_path)
 
 
 def test_a_sequence_without_an_object(tmp_path):

@@ -6,11 +6,16 @@ from reference import vos as plain
 from vos_folders import page, save, wander, write
 
 from masklet.core.errors import InputError
-from masklet.evaluate.davis import davis16, davis_semi, davis_unsupervised, eight_bit_quarters
-from masklet.evaluate.mose import mose_v1
-from masklet.evaluate.vos import quarters
+from masklet.evaluate.davis import (
+    compute_eight_bit_quarters,
+    evaluate_davis16,
+    evaluate_davis_semi,
+    evaluate_davis_unsupervised,
+)
+from masklet.evaluate.mose import evaluate_mose_v1
+from masklet.evaluate.vos import compute_quarters
 
-METRICS = [davis_semi, davis_unsupervised, mose_v1]
+METRICS = [evaluate_davis_semi, evaluate_davis_unsupervised, evaluate_mose_v1]
 VIDEOS = {"a": wander(7, 0), "b": wander(5, 1, objects=3), "c": wander(6, 2)}
 
 
@@ -41,7 +46,7 @@ def test_nothing_is_zero_where_objects_are_always_there(tmp_path, evaluate):
 
 
 def test_it_is_the_plain_twin(sets):
-    report = davis_semi(*sets)
+    report = evaluate_davis_semi(*sets)
     for video in VIDEOS:
         j, f = plain.semi_supervised(*(sorted((side / video).iterdir()) for side in sets))
         for i in range(len(j)):
@@ -65,12 +70,12 @@ def test_parts_of_a_set_pooled_are_the_set(sets, evaluate):
 
 def test_ends_do_not_count_and_need_not_be_there(sets):
     truth, found = sets
-    before = davis_semi(truth, found)
+    before = evaluate_davis_semi(truth, found)
     save(found / "a/00000.png", page((1, 0, 1, 0, 1)))
     (found / "a/00006.png").unlink()
-    assert davis_semi(truth, found).scores == before.scores
+    assert evaluate_davis_semi(truth, found).scores == before.scores
     with pytest.raises(InputError, match=r"pred/a: no 00006.png, of 7 frames"):
-        davis_unsupervised(truth, found)
+        evaluate_davis_unsupervised(truth, found)
 
 
 def test_davis_own_layout_and_list(sets, tmp_path):
@@ -80,16 +85,16 @@ def test_davis_own_layout_and_list(sets, tmp_path):
         write(root / "Annotations/480p", video, VIDEOS[video])
     (root / "ImageSets/2017").mkdir(parents=True)
     (root / "ImageSets/2017/val.txt").write_text("a\nc\n")
-    assert davis_semi(root, found).objects == davis_semi(truth, found, videos=["a", "c"]).objects
-    assert davis_unsupervised(root, found).videos.keys() == {"a", "c"}
-    assert davis_semi(root, found, videos=["b"]).videos.keys() == {"b"}
-    assert davis_semi(root, found).warnings[0] == "b: predictions of what has no annotation are not counted"
-    assert davis_semi(root, found).inputs == (root / "Annotations/480p", found)
+    assert evaluate_davis_semi(root, found).objects == evaluate_davis_semi(truth, found, videos=["a", "c"]).objects
+    assert evaluate_davis_unsupervised(root, found).videos.keys() == {"a", "c"}
+    assert evaluate_davis_semi(root, found, videos=["b"]).videos.keys() == {"b"}
+    assert evaluate_davis_semi(root, found).warnings[0] == "b: predictions of what has no annotation are not counted"
+    assert evaluate_davis_semi(root, found).inputs == (root / "Annotations/480p", found)
 
 
 def test_progress_is_told(sets):
     told = []
-    davis_semi(*sets, watch=lambda *words: told.append(words))
+    evaluate_davis_semi(*sets, watch=lambda *words: told.append(words))
     assert told == [("davis-semi", 5, 12, 2), ("davis-semi", 8, 12, 3), ("davis-semi", 12, 12, 2)]
 
 
@@ -101,7 +106,7 @@ def test_what_is_accepted_is_warned_of(tmp_path):
     write(tmp_path / "gt", "none", [page()] * 3)
     for video in ("late", "gap", "void", "none"):
         write(tmp_path / "pred", video, [page(one) if video != "none" else page()] * 3)
-    report = davis_semi(tmp_path / "gt", tmp_path / "pred")
+    report = evaluate_davis_semi(tmp_path / "gt", tmp_path / "pred")
     assert {w.partition(":")[0]: w for w in report.warnings}.keys() == {"late", "gap", "void", "none"}
     assert report.objects.keys() == {"late/1", "gap/1", "gap/2", "gap/3", "void/1"}
     assert report.objects["gap/2"]["J-Mean"] == 1  # an object that is never there, and was never found
@@ -109,15 +114,15 @@ def test_what_is_accepted_is_warned_of(tmp_path):
 
 def test_a_set_without_an_object_has_no_score(tmp_path):
     write(tmp_path, "a", [page()] * 3)
-    assert set(davis_semi(tmp_path, tmp_path).scores.values()) == {None}
-    assert set(davis_unsupervised(tmp_path, tmp_path).scores.values()) == {None}
+    assert set(evaluate_davis_semi(tmp_path, tmp_path).scores.values()) == {None}
+    assert set(evaluate_davis_unsupervised(tmp_path, tmp_path).scores.values()) == {None}
 
 
 def test_rows_of_proposals_say_whose_they_are(tmp_path):
     one, two = (1, 2, 9, 3, 8), (2, 12, 20, 3, 8)
     write(tmp_path / "gt", "a", [page(one, two)] * 3)
     write(tmp_path / "pred", "a", [page((5, *one[1:]), (3, *two[1:]))] * 3)
-    report = davis_unsupervised(tmp_path / "gt", tmp_path / "pred")
+    report = evaluate_davis_unsupervised(tmp_path / "gt", tmp_path / "pred")
     assert report.scores["J&F-Mean"] == 1
     assert [(row["object"], row["proposal"]) for row in report.objects.values()] == [(2, 3), (1, 5)]
     assert "object" not in report.videos["a"]
@@ -127,17 +132,17 @@ def test_ids_beyond_the_objects_end_it(sets):
     truth, found = sets
     save(found / "b/00002.png", page((4, 0, 3, 0, 3)))
     with pytest.raises(InputError, match=r"b/00002.png: id 4, but the first annotation of b has 3 objects"):
-        davis_semi(truth, found)
-    assert davis_unsupervised(truth, found).scores["J-Mean"] > 0
+        evaluate_davis_semi(truth, found)
+    assert evaluate_davis_unsupervised(truth, found).scores["J-Mean"] > 0
     save(found / "b/00002.png", page((255, 0, 3, 0, 3)))  # void is for annotations alone
     with pytest.raises(InputError, match=r"b/00002.png: id 255"):
-        davis_semi(truth, found)
+        evaluate_davis_semi(truth, found)
     save(found / "b/00002.png", page((21, 0, 3, 0, 3)))
     with pytest.raises(InputError, match=r"b/00002.png: id 21, but the most that may be proposed is 20"):
-        davis_unsupervised(truth, found)
+        evaluate_davis_unsupervised(truth, found)
 
 
-@pytest.mark.parametrize("evaluate", [*METRICS, davis16])
+@pytest.mark.parametrize("evaluate", [*METRICS, evaluate_davis16])
 def test_bad_input_is_named(sets, evaluate, tmp_path):
     truth, found = sets
     with pytest.raises(InputError, match=r"nowhere is not here"):
@@ -162,14 +167,16 @@ def test_bad_input_is_named(sets, evaluate, tmp_path):
         evaluate(truth, found, videos=["a"])
 
 
-@pytest.mark.parametrize("evaluate", [davis_semi, davis16])
+@pytest.mark.parametrize("evaluate", [evaluate_davis_semi, evaluate_davis16])
 def test_too_few_annotations(tmp_path, evaluate):
     write(tmp_path, "a", [page((1, 0, 2, 0, 2))] * 2)
     with pytest.raises(InputError, match="a: too few annotations"):
         evaluate(tmp_path, tmp_path)
 
 
-@pytest.mark.parametrize("evaluate, most", [(davis_unsupervised, 255), (davis_semi, 257), (davis16, 257)])
+@pytest.mark.parametrize(
+    "evaluate, most", [(evaluate_davis_unsupervised, 255), (evaluate_davis_semi, 257), (evaluate_davis16, 257)]
+)
 def test_long_videos_are_warned_of(tmp_path, evaluate, most):
     for length, undefined in ((most, False), (most + 1, True)):
         write(tmp_path / str(length), "a", [page((1, 0, 2, 0, 2), size=(2, 3))] * length)
@@ -179,10 +186,13 @@ def test_long_videos_are_warned_of(tmp_path, evaluate, most):
 
 def test_quarters_in_eight_bits():
     for frames in (1, 2, 3, 5, 100, 255):
-        assert eight_bit_quarters(frames) == quarters(frames)
-    assert eight_bit_quarters(256) == (slice(0, 65), slice(191, 0))  # one frame too many: nothing is in the last
-    assert eight_bit_quarters(298) == (slice(0, 75), slice(223, 42))
-    assert eight_bit_quarters(1100)[0] == slice(0, 20)
+        assert compute_eight_bit_quarters(frames) == compute_quarters(frames)
+    assert compute_eight_bit_quarters(256) == (
+        slice(0, 65),
+        slice(191, 0),
+    )  # one frame too many: nothing is in the last
+    assert compute_eight_bit_quarters(298) == (slice(0, 75), slice(223, 42))
+    assert compute_eight_bit_quarters(1100)[0] == slice(0, 20)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "1", "P"])
@@ -190,13 +200,13 @@ def test_davis16_in_any_mode(tmp_path, mode):
     box = (255, 2, 10, 3, 8)
     write(tmp_path / "gt", "a", [page(box)] * 4, mode=mode)
     write(tmp_path / "pred", "a", [page((1, 2, 6, 3, 8))] * 4)
-    report = davis16(tmp_path / "gt", tmp_path / "pred")
+    report = evaluate_davis16(tmp_path / "gt", tmp_path / "pred")
     assert report.scores["J-Mean"] == 0.5 and report.objects.keys() == {"a/1"} and not report.warnings
-    assert davis16(tmp_path / "gt", tmp_path / "gt").scores["J&F-Mean"] == 1
+    assert evaluate_davis16(tmp_path / "gt", tmp_path / "gt").scores["J&F-Mean"] == 1
 
 
 def test_davis16_warns_of_soft_masks(tmp_path):
     write(tmp_path / "gt", "a", [page((255, 2, 10, 3, 8))] * 3, mode="L")
     write(tmp_path / "pred", "a", [page((255, 2, 6, 3, 8), (9, 6, 10, 3, 8))] * 3, mode="L")
-    report = davis16(tmp_path / "gt", tmp_path / "pred")
+    report = evaluate_davis16(tmp_path / "gt", tmp_path / "pred")
     assert report.scores["J-Mean"] == 1 and "several values" in report.warnings[0]

@@ -9,7 +9,15 @@ from PIL import Image
 from vos_folders import page, save
 
 from masklet.core.errors import InputError
-from masklet.evaluate.label_maps import LabelFrame, apart, around, boxes, plain_png, read_labels, read_mask
+from masklet.evaluate.label_maps import (
+    LabelFrame,
+    compute_joint_window,
+    find_label_boxes,
+    measure_box_gap,
+    read_labels,
+    read_mask_frame,
+    read_plain_png,
+)
 
 maps = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
     lambda size: arrays(np.uint8, size, elements=st.sampled_from([0, 0, 0, 1, 2, 255]))
@@ -18,7 +26,7 @@ maps = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
 
 @given(maps)
 def test_boxes_hold_their_values_and_no_row_more(labels):
-    found = boxes(labels)
+    found = find_label_boxes(labels)
     assert found.keys() == {int(v) for v in np.unique(labels) if v}
     for value, (top, bottom, left, right) in found.items():
         ys, xs = np.nonzero(labels == value)
@@ -28,13 +36,13 @@ def test_boxes_hold_their_values_and_no_row_more(labels):
 
 
 def test_only_what_touches_both_sides_has_a_wider_box():
-    assert boxes(page((1, 3, 9, 4, 9), (2, 0, 5, 20, 32))) == {1: (3, 9, 4, 9), 2: (0, 5, 20, 32)}
+    assert find_label_boxes(page((1, 3, 9, 4, 9), (2, 0, 5, 20, 32))) == {1: (3, 9, 4, 9), 2: (0, 5, 20, 32)}
 
 
 @given(maps, maps)
 def test_a_window_leaves_nothing_out_and_stays_inside(a, b):
     a, b = (np.resize(x, (7, 8)) for x in (a, b))
-    rows, cols = around(boxes(a).get(1), boxes(b).get(1), (7, 8))
+    rows, cols = compute_joint_window(find_label_boxes(a).get(1), find_label_boxes(b).get(1), (7, 8))
     outside = (a == 1) | (b == 1)
     outside[rows, cols] = False
     assert not outside.any()
@@ -42,10 +50,10 @@ def test_a_window_leaves_nothing_out_and_stays_inside(a, b):
 
 
 def test_how_far_boxes_are_apart():
-    assert apart((0, 2, 0, 2), (4, 5, 0, 9)) == apart((4, 5, 0, 9), (0, 2, 0, 2)) == 2
-    assert apart((0, 2, 0, 2), (0, 2, 7, 9)) == 5
-    assert apart((0, 2, 0, 2), (2, 3, 1, 2)) == 0
-    assert apart((0, 4, 0, 4), (1, 2, 1, 2)) < 0
+    assert measure_box_gap((0, 2, 0, 2), (4, 5, 0, 9)) == measure_box_gap((4, 5, 0, 9), (0, 2, 0, 2)) == 2
+    assert measure_box_gap((0, 2, 0, 2), (0, 2, 7, 9)) == 5
+    assert measure_box_gap((0, 2, 0, 2), (2, 3, 1, 2)) == 0
+    assert measure_box_gap((0, 4, 0, 4), (1, 2, 1, 2)) < 0
 
 
 def test_void_is_no_highest_id():
@@ -58,7 +66,7 @@ def test_ids_are_the_values(tmp_path, mode):
     labels = page((3, 0, 2, 0, 2), (255, 5, 9, 0, 3))
     save(tmp_path / "a.png", labels, mode)
     assert (read_labels(tmp_path / "a.png").labels == labels).all()
-    assert (plain_png(tmp_path / "a.png") is not None) == (mode == "P")  # Pillow stores grey rows as differences
+    assert (read_plain_png(tmp_path / "a.png") is not None) == (mode == "P")  # Pillow stores grey rows as differences
 
 
 def test_what_is_not_a_plain_png_is_left_to_pillow(tmp_path):
@@ -67,7 +75,7 @@ def test_what_is_not_a_plain_png_is_left_to_pillow(tmp_path):
     few = Image.fromarray(page((1, 2, 9, 3, 8)))
     few.putpalette([0, 0, 0, 255, 0, 0])
     few.save(tmp_path / "bits.png", bits=1)
-    assert plain_png(tmp_path / "bits.png") is None and plain_png(tmp_path / "differences.png") is None
+    assert read_plain_png(tmp_path / "bits.png") is None and read_plain_png(tmp_path / "differences.png") is None
     assert (read_labels(tmp_path / "differences.png").labels == labels).all()
     assert (read_labels(tmp_path / "bits.png").labels == page((1, 2, 9, 3, 8))).all()
 
@@ -86,7 +94,7 @@ def test_colours_are_no_ids_and_sizes_must_agree(tmp_path):
     save(tmp_path / "a.png", page((1, 2, 9, 3, 8)))
     with pytest.raises(InputError, match=r"rgb\.png: an image of mode RGB; give palette images"):
         read_labels(tmp_path / "rgb.png")
-    for read in (read_labels, read_mask):
+    for read in (read_labels, read_mask_frame):
         with pytest.raises(InputError, match=r"a\.png: .*the video has"):
             read(tmp_path / "a.png", (24, 31))
 
@@ -94,10 +102,10 @@ def test_colours_are_no_ids_and_sizes_must_agree(tmp_path):
 @pytest.mark.parametrize("mode", ["P", "L", "RGB", "1"])
 def test_a_mask_is_whatever_is_not_black(tmp_path, mode):
     save(tmp_path / "a.png", page((255, 2, 9, 3, 8)), mode)
-    frame = read_mask(tmp_path / "a.png")
+    frame = read_mask_frame(tmp_path / "a.png")
     assert (frame.labels == page((1, 2, 9, 3, 8))).all() and not frame.mixed
 
 
 def test_a_mask_of_several_values_is_noticed(tmp_path):
     save(tmp_path / "a.png", page((255, 2, 9, 3, 8), (7, 0, 1, 0, 1)), "L")
-    assert read_mask(tmp_path / "a.png").mixed
+    assert read_mask_frame(tmp_path / "a.png").mixed

@@ -8,7 +8,7 @@ import pytest
 from vos_folders import page, wander, write
 
 from masklet.core.errors import InputError
-from masklet.evaluate.lvos import lvos
+from masklet.evaluate.lvos import evaluate_lvos
 
 ONE = (1, 2, 10, 3, 8)
 HALF = (1, 2, 6, 3, 8)
@@ -39,7 +39,7 @@ def one_video(tmp_path):
 
 
 def test_each_object_has_its_range(one_video):
-    report = lvos(*one_video, unseen=["v"])
+    report = evaluate_lvos(*one_video, unseen=["v"])
     assert report.objects["v/1"]["J"] == pytest.approx((0.5 + 0.5 + 1) / 3)  # frames 5 10 15
     assert report.objects["v/2"] == {
         "J": 1, "F": 1, "V": 0, "J-Recall": 1, "J-Decay": 0, "F-Recall": 1, "F-Decay": 0,
@@ -50,14 +50,16 @@ def test_v_is_rounded_before_the_root(tmp_path):
     meta(tmp_path, v={"1": span(0, 21, 5)})
     put(tmp_path / "Annotations", "v", [page(ONE)] * 5)
     put(tmp_path / "pred", "v", [page()] * 2 + [page(ONE)] * 3)
-    assert lvos(tmp_path, tmp_path / "pred", unseen=[]).objects["v/1"]["V"] == math.sqrt(0.2222)  # of 0 1 1: 2/9
+    assert evaluate_lvos(tmp_path, tmp_path / "pred", unseen=[]).objects["v/1"]["V"] == math.sqrt(
+        0.2222
+    )  # of 0 1 1: 2/9
 
 
 def test_the_end_is_no_frame(tmp_path):
     meta(tmp_path, v={"1": span(0, 20, 4)})
     put(tmp_path / "Annotations", "v", [page(ONE)] * 5)
     put(tmp_path / "pred", "v", [page(ONE)] * 4 + [page()])
-    assert lvos(tmp_path, tmp_path / "pred", unseen=[]).objects["v/1"]["J"] == 1  # frames 5 and 10
+    assert evaluate_lvos(tmp_path, tmp_path / "pred", unseen=[]).objects["v/1"]["J"] == 1  # frames 5 and 10
 
 
 def test_the_four_means_and_their_mean(tmp_path):
@@ -65,7 +67,7 @@ def test_the_four_means_and_their_mean(tmp_path):
     for video, found in (("a", ONE), ("b", HALF), ("c", HALF)):
         put(tmp_path / "gt/Annotations", video, [page(ONE)] * 4)
         put(tmp_path / "pred", video, [page(found)] * 4)
-    report = lvos(tmp_path / "gt", tmp_path / "pred", unseen=["b", "c", "of another set"])
+    report = evaluate_lvos(tmp_path / "gt", tmp_path / "pred", unseen=["b", "c", "of another set"])
     scores = report.scores
     assert (scores["J-seen"], scores["J-unseen"], scores["V-unseen"]) == (1, 0.5, 0)
     four = [scores[k] for k in ("J-seen", "J-unseen", "F-seen", "F-unseen")]
@@ -75,22 +77,22 @@ def test_the_four_means_and_their_mean(tmp_path):
 
 
 def test_without_unseen_videos_the_mean_is_undefined(one_video):
-    report = lvos(*one_video, unseen=[])
+    report = evaluate_lvos(*one_video, unseen=[])
     assert report.scores["J&F-Mean"] is None and report.scores["J-seen"] is not None
     assert report.warnings == ("unseen: no such video is evaluated, so J&F is undefined",)
 
 
 def test_the_means_divide_by_what_the_file_says(one_video):
-    before = lvos(*one_video, unseen=["v"]).objects["v/1"]["J"]
+    before = evaluate_lvos(*one_video, unseen=["v"]).objects["v/1"]["J"]
     meta(one_video[0], v={"1": span(0, 21, 8), "2": span(5, 21, 4)})
-    report = lvos(*one_video, unseen=["v"])
+    report = evaluate_lvos(*one_video, unseen=["v"])
     assert report.objects["v/1"]["J"] == pytest.approx(before * 3 / 6)
     assert "v/1: frame_nums is not the number of frames" in report.warnings[0]
 
 
 def test_other_ids_are_warned_of(one_video):
     put(one_video[1], "v", [page(ONE, (9, 0, 1, 0, 1))] * 5)
-    assert "v: ids that the meta file does not have are not counted" in lvos(*one_video, unseen=["v"]).warnings
+    assert "v: ids that the meta file does not have are not counted" in evaluate_lvos(*one_video, unseen=["v"]).warnings
 
 
 @pytest.mark.parametrize(
@@ -106,16 +108,16 @@ def test_other_ids_are_warned_of(one_video):
 def test_a_wrong_meta_file_is_named(one_video, objects, words):
     meta(one_video[0], v=objects)
     with pytest.raises(InputError, match=f"valid_meta.json.*{words}"):
-        lvos(*one_video, unseen=["v"])
+        evaluate_lvos(*one_video, unseen=["v"])
 
 
 def test_missing_files_are_named(one_video, tmp_path):
     (one_video[1] / "v/00000010.png").unlink()
     with pytest.raises(InputError, match=r"pred/v: no 00000010.png"):
-        lvos(*one_video, unseen=["v"])
+        evaluate_lvos(*one_video, unseen=["v"])
     (one_video[0] / "valid_meta.json").unlink()
     with pytest.raises(InputError, match=r"gt: 0 files \*meta.json"):
-        lvos(*one_video, unseen=["v"])
+        evaluate_lvos(*one_video, unseen=["v"])
 
 
 def test_parts_of_a_set_pooled_are_the_set(tmp_path):
@@ -123,7 +125,9 @@ def test_parts_of_a_set_pooled_are_the_set(tmp_path):
     for n, video in enumerate("abc"):
         put(tmp_path / "gt/Annotations", video, wander(6, n))
         put(tmp_path / "pred", video, wander(6, n + 9))
-    whole, *parts = (lvos(tmp_path / "gt", tmp_path / "pred", unseen="a", videos=v) for v in (None, ["a"], ["b", "c"]))
+    whole, *parts = (
+        evaluate_lvos(tmp_path / "gt", tmp_path / "pred", unseen="a", videos=v) for v in (None, ["a"], ["b", "c"])
+    )
     assert parts[0].objects | parts[1].objects == whole.objects
     assert parts[0].scores["F-unseen"] == whole.scores["F-unseen"]
     assert parts[1].scores["V-seen"] == whole.scores["V-seen"]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.evaluate.vps import stq, vipseg, vpq
+from masklet.evaluate.vps import evaluate_stq, evaluate_vipseg, evaluate_vpq
 
 CATEGORIES = [
     {"id": 0, "name": "sky", "isthing": 0},
@@ -61,7 +61,7 @@ def segments(content, video=0, frame=0):
 
 
 def test_a_perfect_prediction(data):
-    report = vipseg(*data)
+    report = evaluate_vipseg(*data)
     assert report.scores["VPQ bar"] == report.scores["VPQ^1"] == report.scores["VPQ^whole"] == 100
     assert report.scores["STQ"] == report.scores["AQ"] == report.scores["SQ"] == 1
     assert report.parts["category 5 cat"]["TP^1"] == 4
@@ -78,7 +78,7 @@ def test_a_perfect_prediction(data):
 
 def test_an_empty_prediction(data):
     side(data[1], "pred.json", "pan_pred", {"a": [(TRUE * 0, {})] * 3, "b": [(TRUE * 0, {})]})
-    report = vipseg(*data)
+    report = evaluate_vipseg(*data)
     assert report.scores == dict.fromkeys(report.scores, 0)
     assert report.objects["a/70000"]["missed frames"] == 3
 
@@ -86,7 +86,7 @@ def test_an_empty_prediction(data):
 def test_things_and_stuff_apart(data):
     sky = (TRUE * (TRUE == 1), {1: 0})
     side(data[1], "pred.json", "pan_pred", {"a": [sky] * 3, "b": [sky]})
-    report = vpq(*data)
+    report = evaluate_vpq(*data)
     assert (report.parts["stuff"]["VPQ^1"], report.parts["things"]["VPQ^1"]) == (100, 0)
     assert (report.parts["VIPSeg stuff"]["VPQ^2"], report.parts["VIPSeg things"]["VPQ^2"]) == (100, 0)
     assert report.scores["VPQ^1"] == 50
@@ -94,18 +94,18 @@ def test_things_and_stuff_apart(data):
 
 def test_some_videos(data):
     said = []
-    report = vpq(*data, videos=["b"], watch=lambda *news: said.append(news))
+    report = evaluate_vpq(*data, videos=["b"], watch=lambda *news: said.append(news))
     assert report.videos.keys() == {"b"}
     assert said == [("vpq", 1, 1, 2)]
     with pytest.raises(InputError, match=r"panoptic_gt.json: no video c; it has a, b"):
-        vpq(*data, videos=["c"])
+        evaluate_vpq(*data, videos=["c"])
 
 
 def test_the_crowd_by_listing_is_told(data):
     """Frame by frame the cat keeps its id only if it is not listed first."""
     edit(data[0] / "panoptic_gt.json", lambda c: [segments(c, v, t).reverse() for v, t in ((0, 0), (0, 1), (0, 2))])
     side(data[1], "pred.json", "pan_pred", {"a": [(TRUE * (TRUE == 1), {1: 0})] * 3, "b": [(TRUE, SEGMENTS)]})
-    report = stq(*data)
+    report = evaluate_stq(*data)
     assert report.scores["AQ"] == 1.0
     assert report.parts["STQ without the crowd by listing"]["AQ"] == 0.5
     assert "AQ 1.000000 instead of the definition's" in report.warnings[-1]
@@ -123,7 +123,7 @@ def test_what_is_accepted_with_a_warning(data):
         data[1] / "pred.json",
         lambda c: c["annotations"][1]["annotations"].append({"file_name": "9.png", "segments_info": []}),
     )
-    warnings = vpq(*data).warnings
+    warnings = evaluate_vpq(*data).warnings
     assert "predicted videos without ground truth: ignored (1)" in warnings
     assert "predicted frames without ground truth: ignored (1)" in warnings
     assert "true segments in a png that its list does not name: never matched (1)" in warnings
@@ -132,7 +132,7 @@ def test_what_is_accepted_with_a_warning(data):
 
 def test_jpg_names_mean_the_png(data):
     edit(data[1] / "pred.json", lambda c: c["annotations"][0]["annotations"][0].update(file_name="00000.jpg"))
-    assert vpq(*data).scores["VPQ^1"] == 100
+    assert evaluate_vpq(*data).scores["VPQ^1"] == 100
 
 
 BAD_PRED = {
@@ -156,7 +156,7 @@ BAD_PRED = {
 def test_bad_predictions_are_named(data, words):
     edit(data[1] / "pred.json", BAD_PRED[words])
     with pytest.raises(InputError, match=words) as error:
-        vipseg(*data)
+        evaluate_vipseg(*data)
     assert str(data[1] / "pred.json") in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -174,7 +174,7 @@ BAD_GT = {
 def test_bad_ground_truth_is_named(data, words):
     edit(data[0] / "panoptic_gt.json", BAD_GT[words])
     with pytest.raises(InputError, match=words) as error:
-        vipseg(*data)
+        evaluate_vipseg(*data)
     assert str(data[0] / "panoptic_gt.json") in str(error.value)
 
 
@@ -183,13 +183,13 @@ def test_bad_pngs_are_named(data):
     good = path.read_bytes()
     path.write_bytes(good[:40])
     with pytest.raises(InputError, match=r"00001.png: cannot be read"):
-        vipseg(*data)
+        evaluate_vipseg(*data)
     path.unlink()
     with pytest.raises(InputError, match=r"00001.png: cannot be read"):
-        vipseg(*data)
+        evaluate_vipseg(*data)
     Image.new("L", (6, 2)).save(path)
     with pytest.raises(InputError, match=r"00001.png: a png of mode L"):
-        vipseg(*data)
+        evaluate_vipseg(*data)
     png(path, TRUE[:1])
     with pytest.raises(InputError, match=r"00001.png: .* the ground truth has"):
-        vipseg(*data)
+        evaluate_vipseg(*data)

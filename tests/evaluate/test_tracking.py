@@ -11,7 +11,16 @@ from masklet.core.errors import InputError
 from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.evaluate.tracking import ALPHAS, IOUS, HotaCounts, TrackFrame, hota, hota_counts, match_tracks, track_ap
+from masklet.evaluate.tracking import (
+    ALPHAS,
+    IOUS,
+    HotaCounts,
+    TrackFrame,
+    compute_hota,
+    compute_track_ap,
+    count_hota,
+    match_tracks,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -35,7 +44,7 @@ def typed(frames):
 @given(seeds)
 def test_hota_is_the_definition(seed):
     frames = random_frames(np.random.default_rng(seed))
-    got, wanted = hota_counts(typed(frames)).rates, plain.hota(frames)
+    got, wanted = count_hota(typed(frames)).rates, plain.hota(frames)
     assert got.keys() == wanted.keys()
     for name in wanted:
         assert got[name] == pytest.approx(wanted[name], abs=1e-9), name
@@ -46,7 +55,7 @@ def test_names_of_tracks_do_not_matter(seed):
     rng = np.random.default_rng(seed)
     frames, (a, b) = random_frames(rng), (rng.permutation(9)[:4].tolist() for _ in range(2))
     moved = [([a[i] for i in t], [b[i] for i in f], s) for t, f, s in frames]
-    one, other = hota_counts(typed(frames)), hota_counts(typed(moved))
+    one, other = count_hota(typed(frames)), count_hota(typed(moved))
     assert one.tp.tolist() == other.tp.tolist()
     assert one.means == pytest.approx(other.means, abs=1e-12)
 
@@ -58,7 +67,7 @@ def test_ap_of_tracks_is_the_definition(seed):
     for _ in range(rng.integers(1, 4)):
         iou = rng.choice([0, 0.4, 0.5, 0.61, 0.75, 0.9, 1.0], (rng.integers(0, 4), rng.integers(1, 4)))
         videos.append((iou, rng.choice([0.2, 0.5, 0.5, 0.9], len(iou))))
-    got = track_ap([match_tracks(iou, scores) for iou, scores in videos])
+    got = compute_track_ap([match_tracks(iou, scores) for iou, scores in videos])
     rows = [(iou.tolist(), scores.tolist(), iou.shape[1]) for iou, scores in videos]
     assert got == pytest.approx([plain.track_ap(rows, min(least, 1 - 1e-10)) for least in IOUS], abs=1e-9)
 
@@ -66,7 +75,7 @@ def test_ap_of_tracks_is_the_definition(seed):
 def test_a_worked_example():
     """Two frames of one object; the second is found under another id, half as alike."""
     frames = [([0], [0], [[1.0]]), ([0], [1], [[0.5]])]
-    rates = hota_counts(typed(frames)).rates
+    rates = count_hota(typed(frames)).rates
     low, high = ALPHAS < 0.5 + 1e-9, ALPHAS > 0.5 + 1e-9
     assert rates["DetA"][low].tolist() == [1.0] * 10
     assert rates["DetA"][high] == pytest.approx([1 / 3] * 9)
@@ -78,14 +87,14 @@ def test_a_worked_example():
 
 def test_false_positives_cost_hota_but_not_owta():
     frames = [([0], [0], [[1.0]]), ([0], [0, 1], [[1.0, 0.0]])]
-    means = hota_counts(typed(frames)).means
+    means = count_hota(typed(frames)).means
     assert means["OWTA"] == 1.0
     assert means["HOTA"] == pytest.approx((2 / 3) ** 0.5)
 
 
 def test_nothing():
-    assert hota_counts([]).means["HOTA"] == 0
-    only_true, only_found = hota_counts(typed([([0, 1], [], [[], []])])), hota_counts(typed([([], [0], [])]))
+    assert count_hota([]).means["HOTA"] == 0
+    only_true, only_found = count_hota(typed([([0, 1], [], [[], []])])), count_hota(typed([([], [0], [])]))
     assert only_true.fn.tolist() == [2.0] * 19
     assert only_found.fp.tolist() == [1.0] * 19
     assert only_true.means["LocA"] == 1.0
@@ -108,9 +117,9 @@ def test_a_fleeting_track_leaves_the_true_one_free():
 
 def test_what_is_not_labelled_exhaustively_is_no_false_positive():
     iou, scores = np.array([[0.0], [0.9]]), np.array([0.9, 0.5])
-    assert track_ap([match_tracks(iou, scores)])[0] == pytest.approx(0.5)
-    assert track_ap([match_tracks(iou, scores, exhaustive=False)])[0] == pytest.approx(1.0)
-    assert track_ap([match_tracks(np.zeros((2, 0)), scores)]) is None
+    assert compute_track_ap([match_tracks(iou, scores)])[0] == pytest.approx(0.5)
+    assert compute_track_ap([match_tracks(iou, scores, exhaustive=False)])[0] == pytest.approx(1.0)
+    assert compute_track_ap([match_tracks(np.zeros((2, 0)), scores)]) is None
 
 
 def result(*tracks, length=4):
@@ -128,12 +137,12 @@ def result(*tracks, length=4):
 def test_results():
     truth = result((7, {0: (0, 0), 1: (0, 1), 3: (0, 3)}), (2, {1: (7, 7)}))
     perfect = result((1, {1: (7, 7)}), (5, {0: (0, 0), 1: (0, 1), 3: (0, 3)}))
-    assert hota(truth, perfect).means == dict.fromkeys(hota(truth, perfect).means, 1.0)
-    assert hota(truth, result()).means["HOTA"] == 0
+    assert compute_hota(truth, perfect).means == dict.fromkeys(compute_hota(truth, perfect).means, 1.0)
+    assert compute_hota(truth, result()).means["HOTA"] == 0
     half = result((1, {0: (0, 0), 1: (0, 1)}))  # all right, half of it missing
-    assert hota(truth, half).means["DetRe"] == 0.5
-    assert hota(truth, half).means["DetPr"] == 1.0
+    assert compute_hota(truth, half).means["DetRe"] == 0.5
+    assert compute_hota(truth, half).means["DetPr"] == 1.0
     shifted = result((1, {0: (0, 2)}))  # shares 8 of 24 pixels
-    assert hota(truth, shifted).tp.tolist() == (ALPHAS <= 1 / 3).astype(float).tolist()
+    assert compute_hota(truth, shifted).tp.tolist() == (ALPHAS <= 1 / 3).astype(float).tolist()
     with pytest.raises(InputError, match="not the same video"):
-        hota(truth, result(length=5))
+        compute_hota(truth, result(length=5))

@@ -7,7 +7,7 @@ import torch
 
 from masklet.core.errors import InputError
 from masklet.core.masks import Rle
-from masklet.evaluate.burst import burst, burst_masks
+from masklet.evaluate.burst import evaluate_burst, evaluate_burst_masks
 
 SIZE = (20, 30)
 AIRPLANE, SALAD, CAP, HAT, PLASTIC = 4, 918, 207, 554, 912  # common, uncommon, part of hat, a distractor
@@ -36,7 +36,7 @@ def sequence(tracks, name="one", frames=FRAMES, score=None, **more):
     }  # fmt: skip
 
 
-def score(tmp_path, truth, found, measure=burst, **options):
+def score(tmp_path, truth, found, measure=evaluate_burst, **options):
     tmp_path.mkdir(exist_ok=True)
     for split in ("all", "common", "uncommon"):
         kept = [
@@ -82,7 +82,7 @@ def test_an_empty_prediction_and_none(tmp_path):
 def test_the_program_compares_boxes_and_the_paper_masks(tmp_path):
     found = [sequence({1: (AIRPLANE, {t: rle(2, 3 * t, corner=True) for t in range(4)}), 2: TRUTH[2]})]
     assert score(tmp_path, [sequence(TRUTH)], found).parts["class 4"]["HOTA"] == pytest.approx(100)
-    masks = score(tmp_path, [sequence(TRUTH)], found, burst_masks).parts["class 4"]
+    masks = score(tmp_path, [sequence(TRUTH)], found, evaluate_burst_masks).parts["class 4"]
     assert masks["HOTA"] == pytest.approx(100 * 8 / 19)  # an L of 8 of the 20 pixels reaches the alphas up to 0.4
     assert masks["AP"] == 0
 
@@ -216,7 +216,7 @@ def test_a_split_must_be_the_same(tmp_path):
     score(tmp_path, [sequence(TRUTH)], [])
     (tmp_path / "pred.json").write_text(json.dumps({"split": "test", "sequences": []}))
     with pytest.raises(InputError, match="of the split 'test', the ground truth is of 'val'"):
-        burst(tmp_path, tmp_path / "pred.json")
+        evaluate_burst(tmp_path, tmp_path / "pred.json")
 
 
 BAD = {
@@ -246,7 +246,7 @@ def test_bad_predictions_are_named(tmp_path, words):
 
 def test_bad_ground_truth_is_named(tmp_path):
     with pytest.raises(InputError, match=r"all_classes.json: cannot be read"):
-        burst(tmp_path, tmp_path / "pred.json")
+        evaluate_burst(tmp_path, tmp_path / "pred.json")
     with pytest.raises(InputError, match=r"all_classes.json: no sequence at all"):
         score(tmp_path, [], [])
     with pytest.raises(InputError, match=r"all_classes.json: sequences\[1\]: the sequence BDD/one is listed twice"):

@@ -22,8 +22,8 @@ NONE = Tube(np.zeros(2), np.zeros(1, np.int64))
 
 def assessed(iou, truths, scores=None, ranges=vis.AREAS[:1], area=5.0, **more):
     """Verdicts at IoU 0.5 of predictions given best first: right, wrong or ignored by range."""
-    found = [vis.Found(1, NONE, area, s, **more) for s in scores or np.linspace(1, 0, len(iou))]
-    got = vis.assess(found, truths, np.array(iou, float).reshape(len(iou), len(truths)), ranges)
+    found = [vis.PredictedObject(1, NONE, area, s, **more) for s in scores or np.linspace(1, 0, len(iou))]
+    got = vis.assess_predictions(found, truths, np.array(iou, float).reshape(len(iou), len(truths)), ranges)
     return [
         "".join("RW."[0 if r else 1 if w else 2] for r, w in zip(*rows, strict=True))
         for rows in zip(got.right[:, 0], got.wrong[:, 0], strict=True)
@@ -31,7 +31,7 @@ def assessed(iou, truths, scores=None, ranges=vis.AREAS[:1], area=5.0, **more):
 
 
 def truth(id=1, area=5.0, **more):
-    return vis.Truth(id, 1, NONE, area, **more)
+    return vis.TrueObject(id, 1, NONE, area, **more)
 
 
 @pytest.mark.parametrize(
@@ -49,15 +49,19 @@ def test_a_prediction_takes_the_best_object_that_is_free(iou, verdicts):
 
 
 def test_of_equal_objects_the_later_is_taken():
-    partner = vis.match(np.array([[0.8, 0.8, 0.7]]), np.zeros((1, 3), bool), np.zeros(3, bool))
+    partner = vis.match_predictions(np.array([[0.8, 0.8, 0.7]]), np.zeros((1, 3), bool), np.zeros(3, bool))
     assert partner[0, :, 0].tolist() == [1] * 7 + [3] * 3
 
 
 def test_an_object_that_counts_goes_before_a_better_one_that_does_not():
     iou, ignored = np.array([[0.6, 0.9], [0.6, 0.9], [0.6, 0.9]]), np.array([[False, True]])
-    assert vis.match(iou, ignored, np.array([False, False]))[0, 0].tolist() == [0, 1, 2]
-    assert vis.match(iou, ignored, np.array([False, True]))[0, 0].tolist() == [0, 1, 1]  # a crowd takes all
-    assert vis.match(iou, ignored, np.array([False, True]))[0, 4].tolist() == [1, 1, 1]  # 0.6 is not enough there
+    assert vis.match_predictions(iou, ignored, np.array([False, False]))[0, 0].tolist() == [0, 1, 2]
+    assert vis.match_predictions(iou, ignored, np.array([False, True]))[0, 0].tolist() == [0, 1, 1]  # a crowd takes all
+    assert vis.match_predictions(iou, ignored, np.array([False, True]))[0, 4].tolist() == [
+        1,
+        1,
+        1,
+    ]  # 0.6 is not enough there
 
 
 def test_an_object_of_id_zero_takes_its_prediction_and_is_missed():
@@ -91,27 +95,27 @@ def test_an_excused_prediction_is_not_wrong_but_may_be_right():
 def test_average_precision_of_a_worked_example():
     # Right, wrong, right of two objects: precision 1 up to recall 0.5, then 2/3.
     right = np.array([[[True, False, True]]])
-    got = vis.accumulate([vis.Matches(np.array([0.9, 0.8, 0.7]), right, ~right, np.array([2]))], None)
+    got = vis.accumulate_curve([vis.GroupMatches(np.array([0.9, 0.8, 0.7]), right, ~right, np.array([2]))], None)
     assert got.ap[0, 0] == pytest.approx((51 + 50 * 2 / 3) / 101)
     assert got.recall[0, 0] == 1
-    first = vis.accumulate([vis.Matches(np.array([0.9, 0.8, 0.7]), right, ~right, np.array([2]))], 1)
+    first = vis.accumulate_curve([vis.GroupMatches(np.array([0.9, 0.8, 0.7]), right, ~right, np.array([2]))], 1)
     assert first.recall[0, 0] == 0.5 and first.ap[0, 0] == pytest.approx(51 / 101)
 
 
 def test_nothing_to_be_found_and_nothing_found():
     empty = np.zeros((1, 1, 0), bool)
-    assert vis.accumulate([vis.Matches(np.zeros(0), empty, empty, np.array([0]))], None).ap[0, 0] == -1
-    missed = vis.accumulate([vis.Matches(np.zeros(0), empty, empty, np.array([3]))], None)
+    assert vis.accumulate_curve([vis.GroupMatches(np.zeros(0), empty, empty, np.array([0]))], None).ap[0, 0] == -1
+    missed = vis.accumulate_curve([vis.GroupMatches(np.zeros(0), empty, empty, np.array([3]))], None)
     assert missed.ap[0, 0] == missed.recall[0, 0] == 0
-    assert vis.mean(np.array([-1.0, 0.5])) == 0.5 and vis.mean(np.array([-1.0])) is None
+    assert vis.compute_defined_mean(np.array([-1.0, 0.5])) == 0.5 and vis.compute_defined_mean(np.array([-1.0])) is None
 
 
 def test_equal_scores_stay_in_the_order_of_their_groups():
     yes, no = np.array([[[True]]]), np.array([[[False]]])
-    good = vis.Matches(np.array([0.5]), yes, no, np.array([1]))
-    bad = vis.Matches(np.array([0.5]), no, yes, np.array([0]))
-    assert vis.accumulate([good, bad], None).ap[0, 0] == pytest.approx(1)
-    assert vis.accumulate([bad, good], None).ap[0, 0] == pytest.approx(0.5)
+    good = vis.GroupMatches(np.array([0.5]), yes, no, np.array([1]))
+    bad = vis.GroupMatches(np.array([0.5]), no, yes, np.array([0]))
+    assert vis.accumulate_curve([good, bad], None).ap[0, 0] == pytest.approx(1)
+    assert vis.accumulate_curve([bad, good], None).ap[0, 0] == pytest.approx(0.5)
 
 
 @given(
@@ -144,13 +148,16 @@ def test_matching_is_the_definition(case):
 
 
 def test_levels_of_occlusion():
-    assert vis.occlusion([0.25]) == 0.25
-    assert vis.occlusion([0.0, 0.75]) == 0.75
-    assert vis.occlusion([0.0, 0.0, 0.75, 0.25, 0.25]) == pytest.approx(1.25 / 3)
+    assert vis.compute_occlusion_score([0.25]) == 0.25
+    assert vis.compute_occlusion_score([0.0, 0.75]) == 0.75
+    assert vis.compute_occlusion_score([0.0, 0.0, 0.75, 0.25, 0.25]) == pytest.approx(1.25 / 3)
 
 
 def test_mean_area_leaves_out_frames_without_any():
-    assert vis.mean_area([4, 0, None, 6]) == 5 and vis.mean_area([None, 0]) == vis.mean_area([]) == 0
+    assert (
+        vis.compute_mean_area([4, 0, None, 6]) == 5
+        and vis.compute_mean_area([None, 0]) == vis.compute_mean_area([]) == 0
+    )
 
 
 def result(*masklets, categories=("a", "b"), length=2):
@@ -167,19 +174,19 @@ LEFT, RIGHT = square(0, 6, 0, 6), square(6, 12, 8, 16)
 
 def test_results_against_themselves_are_perfect_and_empty_ones_score_nothing():
     truths = [result(masklet(3, LEFT, None), masklet(7, RIGHT, RIGHT, label=1)), result(masklet(1, None, LEFT))]
-    got = vis.video_ap(truths, truths)
+    got = vis.compute_video_ap(truths, truths)
     assert [got[k] for k in ("AP", "AP50", "APs", "AR1")] == pytest.approx([1] * 4) and got["APl"] is None
-    none = vis.video_ap(truths, [result(), result()])
+    none = vis.compute_video_ap(truths, [result(), result()])
     assert none["AP"] == none["AR100"] == 0
 
 
 def test_results_that_are_half_right():
     truths = [result(masklet(0, LEFT, LEFT), masklet(1, RIGHT, None, label=1))]
     found = [result(masklet(5, LEFT, LEFT, score=0.9), masklet(6, LEFT, None, label=1, score=0.5))]
-    assert vis.video_ap(truths, found)["AP"] == pytest.approx(0.5)  # the id does not matter here, nor does 0
+    assert vis.compute_video_ap(truths, found)["AP"] == pytest.approx(0.5)  # the id does not matter here, nor does 0
 
 
 def test_results_of_another_video_are_refused():
     for other in (result(length=3), result(categories=("b", "a"))):
         with pytest.raises(InputError, match="clip: size, length or categories are not those of the truth"):
-            vis.video_ap([result()], [other])
+            vis.compute_video_ap([result()], [other])

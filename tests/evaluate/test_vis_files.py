@@ -75,20 +75,22 @@ def test_order_does_not_matter_where_scores_differ(metric, tmp_path):
 def test_what_each_video_lacks_adds_up(tmp_path):
     gt, pred = random_set(5)
     paths = written(tmp_path, gt, pred)
-    whole = vis_metrics.youtube_vis(*paths)
-    parts = [vis_metrics.youtube_vis(*paths, videos=[v]) for v in ("1", 2, "3")]
+    whole = vis_metrics.evaluate_youtube_vis(*paths)
+    parts = [vis_metrics.evaluate_youtube_vis(*paths, videos=[v]) for v in ("1", 2, "3")]
     assert whole.videos == {name: row for part in parts for name, row in part.videos.items()}
     assert whole.objects == {name: row for part in parts for name, row in part.objects.items()}
 
 
 def test_a_subset_is_a_set_of_its_own(tmp_path):
     gt, pred = random_set(7)
-    some = vis_metrics.youtube_vis(*written(tmp_path, gt, pred), videos={1, 3}).scores
+    some = vis_metrics.evaluate_youtube_vis(*written(tmp_path, gt, pred), videos={1, 3}).scores
     kept = [[e for e in entries if e["video_id"] != 2] for entries in (gt["annotations"], pred)]
     videos = [v for v in gt["videos"] if v["id"] != 2]
     assert (
         some
-        == vis_metrics.youtube_vis(*written(tmp_path, gt | {"videos": videos, "annotations": kept[0]}, kept[1])).scores
+        == vis_metrics.evaluate_youtube_vis(
+            *written(tmp_path, gt | {"videos": videos, "annotations": kept[0]}, kept[1])
+        ).scores
     )
 
 
@@ -97,9 +99,9 @@ def test_videos_go_by_the_folder_of_their_frames(tmp_path):
     for video, name in zip(gt["videos"], ("goose", "duck"), strict=True):
         video["file_names"] = [f"{name}/{t}.jpg" for t in range(2)]
     paths = written(tmp_path, gt, perfect(gt))
-    assert list(vis_metrics.youtube_vis(*paths, videos=["duck"]).videos) == ["duck"]
+    assert list(vis_metrics.evaluate_youtube_vis(*paths, videos=["duck"]).videos) == ["duck"]
     with pytest.raises(InputError, match=r"gt.json: no video 'swan'; there are goose, duck"):
-        vis_metrics.youtube_vis(*paths, videos=["swan"])
+        vis_metrics.evaluate_youtube_vis(*paths, videos=["swan"])
 
 
 def test_every_form_of_a_mask_is_read(tmp_path):
@@ -108,7 +110,9 @@ def test_every_form_of_a_mask_is_read(tmp_path):
     pred = perfect(two_videos())
     (tmp_path / "gt.json").write_text(json.dumps(gt, indent=2))  # spaces between everything
     (tmp_path / "pred.json").write_text(json.dumps(pred).replace("\\\\", "\\u005c"))
-    assert vis_metrics.youtube_vis(tmp_path / "gt.json", tmp_path / "pred.json").scores["AP"] == pytest.approx(1)
+    assert vis_metrics.evaluate_youtube_vis(tmp_path / "gt.json", tmp_path / "pred.json").scores["AP"] == pytest.approx(
+        1
+    )
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 100, 1 << 20])
@@ -117,7 +121,10 @@ def test_entries_are_found_wherever_the_file_is_cut(chunk, tmp_path, monkeypatch
     content = [{"a": 'é, "b": } [', "masks": [None, {"counts": "\\]x"}]}, 12345, [], "\u00e9", None, {"last": 1.5e3}]
     (tmp_path / "pred.json").write_text(json.dumps(content, ensure_ascii=False) + " ", encoding="utf-8")
     with (tmp_path / "pred.json").open("rb") as file:
-        read = [(entry, lifted.entry_at(file.fileno(), span)) for entry, span in lifted.entries(tmp_path / "pred.json")]
+        read = [
+            (entry, lifted.read_entry_at(file.fileno(), span))
+            for entry, span in lifted.stream_json_entries(tmp_path / "pred.json")
+        ]
     assert [again for _, again in read] == content
     assert [entry for entry, _ in read][1:3] == content[1:3] and read[0][0]["masks"] == content[0]["masks"]
 
@@ -138,7 +145,7 @@ def test_what_the_program_accepts_in_silence_is_a_warning(change, said, tmp_path
     gt = two_videos()
     gt["annotations"][0] |= change
     pred = perfect(two_videos())
-    report = vis_metrics.youtube_vis(*written(tmp_path, gt, pred))
+    report = vis_metrics.evaluate_youtube_vis(*written(tmp_path, gt, pred))
     assert report.scores == pytest.approx(plain.youtube_vis(gt, pred))
     assert len(report.warnings) == 1
     with pytest.raises(AssertionError, match=said):
@@ -148,12 +155,12 @@ def test_what_the_program_accepts_in_silence_is_a_warning(change, said, tmp_path
 def test_warnings_of_predictions(tmp_path):
     gt = two_videos()
     many = [found(0.5 + n / 1000, [LEFT, RIGHT]) for n in range(101)]
-    report = vis_metrics.youtube_vis(*written(tmp_path, gt, many))
+    report = vis_metrics.evaluate_youtube_vis(*written(tmp_path, gt, many))
     assert report.warnings[0].endswith("pred.json: no prediction for video 2")
     assert "only the best 100 count" in report.warnings[1] and "video 1, 101 predictions" in report.warnings[1]
     assert report.videos["1"] == {"AP": pytest.approx(0.5), "missed": 1, "wrong": 99}
     short = [found(0.5, [LEFT]), found(0.4, [RIGHT]), found(0.3, [LEFT, LEFT], video=2)]
-    (warning,) = vis_metrics.youtube_vis(*written(tmp_path, gt, short)).warnings
+    (warning,) = vis_metrics.evaluate_youtube_vis(*written(tmp_path, gt, short)).warnings
     assert "pred.json: [0]: 1 masks for 2 frames" in warning and "(1 more like it)" in warning
 
 
@@ -189,7 +196,7 @@ def test_what_a_prediction_lacks_is_named(key, tmp_path):
     entry = found(0.5, [LEFT, RIGHT])
     del entry[key]
     with pytest.raises(InputError, match=rf"pred.json: \[0\]: '{key}' (is missing|must be a number)"):
-        vis_metrics.youtube_vis(*written(tmp_path, two_videos(), [entry]))
+        vis_metrics.evaluate_youtube_vis(*written(tmp_path, two_videos(), [entry]))
 
 
 @pytest.mark.parametrize(
@@ -208,7 +215,7 @@ def test_bad_annotations_are_named(number, change, said, tmp_path):
     gt = two_videos()
     gt["annotations"][number] |= change
     with pytest.raises(InputError, match=rf"gt.json: annotations\[{number}\]: .*{said}"):
-        vis_metrics.youtube_vis(*written(tmp_path, gt, perfect(two_videos())))
+        vis_metrics.evaluate_youtube_vis(*written(tmp_path, gt, perfect(two_videos())))
 
 
 @pytest.mark.parametrize("words", [[None, None], ["no_occlusion"], ["no_occlusion", "a bit"]])
@@ -216,17 +223,17 @@ def test_levels_of_occlusion_must_be_known(words, tmp_path):
     gt = two_videos()
     gt["annotations"][0]["occlusion"] = words
     with pytest.raises(InputError, match=r"annotations\[0\]: 'occlusion' must be null or one of no_occlusion"):
-        vis_metrics.ovis(*written(tmp_path, gt, []))
+        vis_metrics.evaluate_ovis(*written(tmp_path, gt, []))
     gt["annotations"][0]["occlusion"] = ["no_occlusion", None]
     with pytest.raises(InputError, match=r"pred.json: \[0\]: 1 masks for 2 frames"):
-        vis_metrics.ovis(*written(tmp_path, gt, [found(0.5, [LEFT])]))
+        vis_metrics.evaluate_ovis(*written(tmp_path, gt, [found(0.5, [LEFT])]))
 
 
 def test_videos_given_twice_are_named(tmp_path):
     gt = two_videos()
     gt["videos"].append(gt["videos"][0])
     with pytest.raises(InputError, match=r"gt.json: videos\[2\]: the video id 1 is given twice"):
-        vis_metrics.youtube_vis(*written(tmp_path, gt, []))
+        vis_metrics.evaluate_youtube_vis(*written(tmp_path, gt, []))
 
 
 @pytest.mark.parametrize(
@@ -236,22 +243,22 @@ def test_a_file_that_is_no_list_is_named(text, tmp_path):
     gt, pred = written(tmp_path, two_videos(), [])
     pred.write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=r"pred.json: "):
-        vis_metrics.youtube_vis(gt, pred)
+        vis_metrics.evaluate_youtube_vis(gt, pred)
     gt.write_bytes(text.encode("latin-1"))
     with pytest.raises(InputError, match=r"gt.json: "):
-        vis_metrics.youtube_vis(gt, pred)
+        vis_metrics.evaluate_youtube_vis(gt, pred)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match=r"gt.json: cannot be read"):
-        vis_metrics.youtube_vis(tmp_path / "gt.json", tmp_path / "pred.json")
+        vis_metrics.evaluate_youtube_vis(tmp_path / "gt.json", tmp_path / "pred.json")
 
 
 @pytest.mark.parametrize("text", ["[]", " [ ]\n"])
 def test_no_prediction_at_all_is_a_result(text, tmp_path):
     gt, pred = written(tmp_path, two_videos(), [])
     pred.write_text(text)
-    assert vis_metrics.youtube_vis(gt, pred).scores["AP"] == 0
+    assert vis_metrics.evaluate_youtube_vis(gt, pred).scores["AP"] == 0
 
 
 def image_set():
@@ -281,18 +288,18 @@ def test_what_lvis_says_nothing_about_does_not_count(tmp_path):
         2: [seen(1, 2, LEFT, 0.9)],  # not annotated exhaustively: excused
     }
     for more in others.values():
-        scores = vis_metrics.ap_pool_lvis(*written(tmp_path, image_set(), more + right)).scores
+        scores = vis_metrics.evaluate_ap_pool_lvis(*written(tmp_path, image_set(), more + right)).scores
         assert scores == {"AP": pytest.approx(1), "APr": pytest.approx(1), "APc": pytest.approx(1), "APf": None}
     gt = image_set()
     gt["images"][1]["neg_category_ids"] = [2]
-    worse = vis_metrics.ap_pool_lvis(*written(tmp_path, gt, others[1] + right))
+    worse = vis_metrics.evaluate_ap_pool_lvis(*written(tmp_path, gt, others[1] + right))
     assert worse.scores["AP"] == pytest.approx(0.75) and worse.scores["APc"] == pytest.approx(0.5)
     assert worse.parts["fixed"]["AP"] == pytest.approx((1 + 0.5) / 2)
 
 
 def test_the_best_of_a_category_are_taken_from_the_whole_set(tmp_path):
     pred = [seen(1, 1, LEFT, 0.5), seen(1, 2, RIGHT, 0.5), seen(2, 1, RIGHT, 0.5), seen(2, 2, LEFT, 0.6)]
-    report = vis_metrics.ap_pool_lvis(*written(tmp_path, image_set(), pred), best=1)
+    report = vis_metrics.evaluate_ap_pool_lvis(*written(tmp_path, image_set(), pred), best=1)
     # Of category 1 the earlier one stays; of category 2 only one that is dropped afterwards.
     assert report.objects == {
         "1/1": {"IoU": 1.0, "score": 0.5},
@@ -304,13 +311,13 @@ def test_the_best_of_a_category_are_taken_from_the_whole_set(tmp_path):
 
 def test_images_are_named_in_errors(tmp_path):
     with pytest.raises(InputError, match=r"pred.json: \[0\]: image 9 is not in"):
-        vis_metrics.ap_pool_lvis(*written(tmp_path, image_set(), [seen(9, 1, LEFT, 0.5)]))
+        vis_metrics.evaluate_ap_pool_lvis(*written(tmp_path, image_set(), [seen(9, 1, LEFT, 0.5)]))
 
 
 def test_progress_is_told(tmp_path):
     said = []
     gt = two_videos()
-    vis_metrics.youtube_vis(*written(tmp_path, gt, perfect(gt)), watch=lambda *told: said.append(told))
+    vis_metrics.evaluate_youtube_vis(*written(tmp_path, gt, perfect(gt)), watch=lambda *told: said.append(told))
     assert [s[:3] for s in said] == [("scoring", 1, 2), ("scoring", 2, 2)]
 
 
@@ -318,7 +325,7 @@ def test_lvis_has_objects_to_ignore_and_no_crowds(tmp_path):
     gt = image_set()
     gt["annotations"][0] |= {"ignore": 1}
     pred = [seen(1, 1, LEFT, 0.9), seen(2, 1, RIGHT, 0.5)]
-    assert vis_metrics.ap_pool_lvis(*written(tmp_path, gt, pred)).scores["APr"] == pytest.approx(1)
+    assert vis_metrics.evaluate_ap_pool_lvis(*written(tmp_path, gt, pred)).scores["APr"] == pytest.approx(1)
     gt["annotations"][0] |= {"ignore": 0, "iscrowd": 1}
-    twice = vis_metrics.ap_pool_lvis(*written(tmp_path, gt, [seen(1, 1, LEFT, 0.8), *pred]))
+    twice = vis_metrics.evaluate_ap_pool_lvis(*written(tmp_path, gt, [seen(1, 1, LEFT, 0.8), *pred]))
     assert twice.scores["APr"] == pytest.approx((51 + 50 * 2 / 3) / 101)  # right, wrong, right

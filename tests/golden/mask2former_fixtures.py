@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from masklet.models.mask2former_names import converted, split
-from masklet.models.mask2former_weights import filled, inferred
+from masklet.models.mask2former_names import convert_mask2former_state, split_checkpoint
+from masklet.models.mask2former_weights import fill_mask2former, infer_mask2former_config
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden")) / "dvis"
@@ -52,6 +52,6 @@ def official(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
 @cache
 def network(name: str) -> Any:
     """The network of a fixture, by way of our conversion."""
-    state = split(official(table(name)["state_dict"]))[0]
+    state = split_checkpoint(official(table(name)["state_dict"]))[0]
     path = FOLDER / f"{name}.json"
-    return filled(inferred(state, path), converted(state), path)
+    return fill_mask2former(infer_mask2former_config(state, path), convert_mask2former_state(state), path)

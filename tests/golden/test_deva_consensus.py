@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from masklet.systems.consensus import components, consensus, render, support
+from masklet.systems.consensus import find_consensus, find_support_components, measure_support, resolve_overlaps
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden")) / "deva"
@@ -40,14 +40,14 @@ def arrays_or_none(request):
 
 
 def label_map(selected, masks):
-    rows = render(masks[list(selected)])
+    rows = resolve_overlaps(masks[list(selected)])
     values = torch.tensor([p + 1 for p in selected], dtype=torch.int64)
     return (rows * values[:, None, None]).sum(0).numpy()
 
 
 def test_support(case):
     told, masks, held = case
-    iou = support(masks, told["frame"], told["isthing"])
+    iou = measure_support(masks, told["frame"], told["isthing"])
     np.testing.assert_allclose(iou, held["iou"], atol=1e-6)
     assert ((iou > 0) == (held["iou"] > 0)).all()
 
@@ -59,7 +59,7 @@ def test_rendering_of_the_selection_that_was_made(case):
 
 def test_selection(case):
     told, masks, held = case
-    got = consensus(masks, told["frame"], told["isthing"])
+    got = find_consensus(masks, told["frame"], told["isthing"])
     assert 2 * got.objective == pytest.approx(told["objective"], abs=1e-4)
     if told["unique_optimum"]:
         assert got.selected == tuple(told["selected"])
@@ -69,9 +69,9 @@ def test_selection(case):
 
 def test_tied_components(case):
     told, masks, _ = case
-    selected = set(consensus(masks, told["frame"], told["isthing"]).selected)
-    linked = support(masks, told["frame"], told["isthing"]) > 0
-    parts = [set(c) for c in components(linked, range(len(masks)))]
+    selected = set(find_consensus(masks, told["frame"], told["isthing"]).selected)
+    linked = measure_support(masks, told["frame"], told["isthing"]) > 0
+    parts = [set(c) for c in find_support_components(linked, range(len(masks)))]
     for choices in told["optimal_choices_per_component"]:
         part = next(c for c in parts if set(choices[0]) <= c)
         assert sorted(selected & part) in [sorted(c) for c in choices]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from masklet.systems.consensus import MergeRules, Segment, consensus, merge
+from masklet.systems.consensus import DetectedSegment, MergeRules, find_consensus, merge_detections
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden")) / "deva"
@@ -71,12 +71,12 @@ def offset(told, a: int, b: int) -> tuple[int, int]:
     return yb - ya, xb - xa
 
 
-def segment(mask, categories, scores, thing) -> Segment:
+def segment(mask, categories, scores, thing) -> DetectedSegment:
     labels = tuple(c for c in categories if c is not None)
-    return Segment(mask, labels, tuple(s for s in scores if s is not None), thing)
+    return DetectedSegment(mask, labels, tuple(s for s in scores if s is not None), thing)
 
 
-def detections(told, arrays, canvas: Canvas, step) -> list[Segment]:
+def detections(told, arrays, canvas: Canvas, step) -> list[DetectedSegment]:
     """What the official program merged in this step."""
     t = step["t"]
     if step["consensus"] is None:
@@ -97,7 +97,7 @@ def test_every_step(told, arrays):
         own = {i: shifted(m, *offset(told, last, t)) for i, m in masks.items()}
         last = t
         if step["kind"] == "detect":
-            done = merge(tracks, own, detections(told, arrays, canvas, step), canvas.size, born, rules)
+            done = merge_detections(tracks, own, detections(told, arrays, canvas, step), canvas.size, born, rules)
             born += len(done.new)
             theirs.update(zip(done.new, step["new"], strict=True))
             assert [theirs[i] for i in done.deleted] == step["deleted"]
@@ -128,7 +128,7 @@ def test_clips_agree_as_they_did(told, arrays):
         if step["consensus"] is None:
             continue
         masks, frames, things = clip(told, arrays, step["consensus"]["frames"])
-        got = consensus(masks, frames, things)
+        got = find_consensus(masks, frames, things)
         segments = step["consensus"]["segments"]
         supporters = sorted(len(s["scores"]) for s in segments)
         assert len(got.selected) == len(segments)

@@ -15,11 +15,11 @@ from torch import Tensor
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.models.xmem import Xmem
-from masklet.models.xmem_memory import Decoded, Limits, Tokens, XmemMemory
-from masklet.nn.xmem import aggregated, margins
-from masklet.systems.deva import Deva, Settings
-from masklet.systems.deva_offline import DevaOffline, Sketch, key_frame, shared_out, weights
-from masklet.systems.deva_offline import Settings as OfflineSettings
+from masklet.models.xmem_memory import DecodedMasks, MemoryLimits, MemoryTokens, XmemMemory
+from masklet.nn.xmem import aggregate_probabilities, compute_margins
+from masklet.systems.deva import Deva, DevaSettings
+from masklet.systems.deva_offline import DevaOffline, Sketch, choose_key_frame, normalize_soft_masks, weigh_frames
+from masklet.systems.deva_offline import DevaOfflineSettings as OfflineSettings
 
 needs("keys.json", "network.json", "recipe.py")
 
@@ -33,9 +33,9 @@ def there(run: str) -> dict[str, np.ndarray]:
 def made(run: str) -> Xmem:
     """The propagator of a run's settings."""
     told = table("network.json")[run]["config"]
-    limits = Limits(frames=10**6)  # working memory is never consolidated
+    limits = MemoryLimits(frames=10**6)  # working memory is never consolidated
     if told["enable_long_term"]:
-        limits = Limits(
+        limits = MemoryLimits(
             told["max_mid_term_frames"],
             told["min_mid_term_frames"],
             told["num_prototypes"],
@@ -106,11 +106,11 @@ def test_two_objects_frame_by_frame() -> None:
         else:
             belief = xmem.predict(memory, features)
             assert belief.tokens is not None
-            left = Decoded.of(belief.tokens, features.canvas.outer)
+            left = DecodedMasks.of(belief.tokens, features.canvas.outer)
             check(features.canvas.crop(left.soft), told["prob"][t], f"frame {t}")
             agree(belief.masks(frames("main")[0].size), told["prob"][t])
             if f"logits_{t}" in told:
-                ahead = features.canvas.crop(margins(torch.from_numpy(told[f"logits_{t}"])))
+                ahead = features.canvas.crop(compute_margins(torch.from_numpy(told[f"logits_{t}"])))
                 close(belief.logits[:, 0], ahead[1:].numpy(), f"logits of frame {t}")
             if f"readout_{t}" in told:
                 readouts, _ = xmem._read(memory, features)
@@ -158,7 +158,7 @@ def test_long_term_memory() -> None:
 def consolidation(memory: XmemMemory, told: dict[str, np.ndarray], t: int, config: Any) -> None:
     assert memory.unwritten
     working = memory.unwritten.groups[0].working
-    candidates = Tokens.cat(working[1 : len(working) - config["min_mid_term_frames"] + 2])
+    candidates = MemoryTokens.cat(working[1 : len(working) - config["min_mid_term_frames"] + 2])
     close(candidates.usage, told[f"usage_{t:02d}"], f"usage at frame {t}")
     new = memory.groups[0].long_term
     assert new
@@ -235,7 +235,7 @@ def test_online_detections() -> None:
     told, facts = there("online"), table("network.json")["online"]
     xmem = made("online")
     missed = facts["config"]["max_missed_detection_count"]
-    settings = Settings(
+    settings = DevaSettings(
         1, facts["every"], -1.0, 1.0, max_missed=missed, max_objects=None, empty_born=True, prompted="all"
     )
     theirs: dict[int, int] = {0: 0}
@@ -259,7 +259,12 @@ def test_online_detections() -> None:
                 0.9995 if tolerance < 1e-3 else 0.99
             )  # where two objects are even, rounding decides, and what follows sees it
             tolerance = tolerance if same.all() else 2e-2
-            close(aggregated(soft)[:, same], expected.reshape(-1, *same.shape)[:, same], f"frame {t}", tolerance)
+            close(
+                aggregate_probabilities(soft)[:, same],
+                expected.reshape(-1, *same.shape)[:, same],
+                f"frame {t}",
+                tolerance,
+            )
         else:
             check(soft, expected, f"frame {t}", tolerance)
             agree(torch.stack(list(look.masks.values())), expected, tolerance)
@@ -274,7 +279,7 @@ def test_alignment_of_hard_masks() -> None:
         memory, _ = xmem.prompt(xmem.empty(), features[source], labelled(told["masks"][source], ids))
         belief = xmem.predict(memory, features[target])
         assert belief.tokens is not None
-        check(Decoded.of(belief.tokens, features[target].canvas.outer).soft, told[name], name)
+        check(DecodedMasks.of(belief.tokens, features[target].canvas.outer).soft, told[name], name)
 
 
 @dataclass
@@ -303,15 +308,15 @@ def test_the_offline_protocol() -> None:
     """All frames' masks aligned to the key frame, averaged, and propagated to both ends."""
     told, facts, xmem = there("alignment"), table("network.json")["alignment"], made("alignment")
     system, video = DevaOffline(lambda video, at, watch: {}, xmem, settings=OfflineSettings(lost="denies")), Clip()
-    np.testing.assert_allclose(weights(facts["scores"]), facts["score_weights"], atol=1e-6)
+    np.testing.assert_allclose(weigh_frames(facts["scores"]), facts["score_weights"], atol=1e-6)
     for kind, scores in (("scored", facts["scores"]), ("unscored", [None] * len(video))):
         soft = torch.from_numpy(told["soft"])[:, None]
         sketches = {t: Sketch(mask, score) for t, (mask, score) in enumerate(zip(soft, scores, strict=True))}
-        key = key_frame(sketches)
+        key = choose_key_frame(sketches)
         assert key == facts["time_indices"].index(facts[f"keyframe_{kind}"])
         close(system.average(video, key, sketches), told[f"associated_{kind}"], kind)
     features = xmem.encode(frames("alignment"))
-    average = shared_out(torch.from_numpy(told["associated_unscored"]))
+    average = normalize_soft_masks(torch.from_numpy(told["associated_unscored"]))
     for way in ("backward", "forward"):
         memory = xmem.empty()
         for n, t in enumerate(facts[f"{way}_frames"]):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from masklet.io.postprocess import Segment, merge_stuff, released_limit, renumber
+from masklet.io.postprocess import FrameSegment, limit_as_released, merge_stuff, replace_label_ids
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden")) / "deva"
@@ -31,8 +31,8 @@ def test_the_released_limit(told, arrays):
     if told is None:
         pytest.skip(f"no limit cases under {GOLDEN}")
     before, after = (arrays[f"limit{told['case']}_{end}"] for end in ("in", "out"))
-    ids = released_limit(before, told["max_num_objects"])
-    assert all(np.array_equal(renumber(b, ids), a) for b, a in zip(before, after, strict=True))
+    ids = limit_as_released(before, told["max_num_objects"])
+    assert all(np.array_equal(replace_label_ids(b, ids), a) for b, a in zip(before, after, strict=True))
 
 
 @pytest.mark.parametrize("told", CASES.get("stuff") or [None], ids=lambda c: f"stuff{c['case']}" if c else "none")
@@ -41,7 +41,10 @@ def test_merging_stuff(told, arrays):
         pytest.skip(f"no stuff cases under {GOLDEN}")
     before, after = (arrays[f"stuff{told['case']}_{end}"] for end in ("in", "out"))
     listed = [
-        [Segment(s["id"], s["category_id"], told["isthing"][str(s["category_id"])]) for s in frame["segments_info"]]
+        [
+            FrameSegment(s["id"], s["category_id"], told["isthing"][str(s["category_id"])])
+            for s in frame["segments_info"]
+        ]
         for frame in told["input"]["annotations"]
     ]
     ours = list(merge_stuff(zip(before, listed, strict=True)))

@@ -11,12 +11,12 @@ from dvis_fixtures import GOLDEN, arrays, needed, recipe, told
 
 from masklet.core.frames import Frame
 from masklet.models.mask2former import Mask2Former
-from masklet.models.mask2former_names import converted, split
-from masklet.models.mask2former_weights import filled, inferred
-from masklet.nn.referring_tracker import released_tracker
-from masklet.nn.temporal_refiner import released_refiner
+from masklet.models.mask2former_names import convert_mask2former_state, split_checkpoint
+from masklet.models.mask2former_weights import fill_mask2former, infer_mask2former_config
+from masklet.nn.referring_tracker import build_released_tracker
+from masklet.nn.temporal_refiner import build_released_refiner
 from masklet.systems import dvis, minvis
-from masklet.systems.slot_loop import follow
+from masklet.systems.slot_loop import follow_slots
 
 MODES = ("minvis", "online", "offline")
 CASES = [(p.stem, m) for p in sorted(GOLDEN.glob("e2e_*.npz")) for m in MODES] or [(None, None)]
@@ -45,19 +45,21 @@ def case(request):
     name, mode = request.param
     about, held = told(needed(name)), arrays(name)
     state = {k: recipe(k, tuple(shape)) for k, shape in about["state_dict"].items()}
-    own, tracker, refiner = split(state)
-    net = filled(inferred(own, GOLDEN / f"{name}.json"), converted(own), GOLDEN / f"{name}.json")
+    own, tracker, refiner = split_checkpoint(state)
+    net = fill_mask2former(
+        infer_mask2former_config(own, GOLDEN / f"{name}.json"), convert_mask2former_state(own), GOLDEN / f"{name}.json"
+    )
     heads = net.config.num_attention_heads
     segmenter = Mask2Former(net, shortest=min(about["image_size"]))
     top = len(held[f"{mode}__scores"])
     window = {"top": top, "window": about[mode]["window_size"]}
     if mode == "minvis":
-        system = minvis.minvis(segmenter, minvis.Settings(**window))
+        system = minvis.build_minvis_system(segmenter, minvis.MinvisSettings(**window))
     elif mode == "online":
-        system = dvis.dvis(segmenter, released_tracker(tracker, heads), dvis.Settings(**window))
+        system = dvis.build_dvis_system(segmenter, build_released_tracker(tracker, heads), dvis.DvisSettings(**window))
     else:
-        parts = released_tracker(tracker, heads), released_refiner(refiner, heads)
-        system = dvis.DvisRefined(segmenter, *parts, dvis.Settings(**window))
+        parts = build_released_tracker(tracker, heads), build_released_refiner(refiner, heads)
+        system = dvis.DvisRefined(segmenter, *parts, dvis.DvisSettings(**window))
     images = held["frames"].permute(0, 2, 3, 1).contiguous().numpy()
     return (
         system,
@@ -69,7 +71,7 @@ def case(request):
 @torch.inference_mode()
 def test_logits(case):
     system, clip, held = case
-    looks = list(follow(system.segmenter, system.tracker, clip, system.settings.window, None))
+    looks = list(follow_slots(system.segmenter, system.tracker, clip, system.settings.window, None))
     state, tracks, network = looks[-1].state, [look.tracked for look in looks], system.tracker
     logits = [state.logits / state.frames]
     if isinstance(system, dvis.DvisRefined):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from dvis_fixtures import arrays, cases, needed
 
-from masklet.core.alignment import aligned, aligned_as_released, distances
+from masklet.core.alignment import compute_cosine_distances, match_slots, match_slots_as_released
 from masklet.core.slots import FrameSlots
 from masklet.systems.minvis import QueryMatching
 
@@ -27,7 +27,7 @@ def chained(align, embeds):
 
 
 def test_the_paper_s_direction(case):
-    orders = chained(aligned, case["embeds"])
+    orders = chained(match_slots, case["embeds"])
     assert torch.equal(orders, case["minvis_indices"])
     if "planted_identity" in case:
         identity = case["planted_identity"].gather(1, orders)
@@ -38,12 +38,12 @@ def test_cost_of_the_chosen_pairs(case):
     embeds, orders = case["embeds"], case["minvis_indices"]
     lined_up = embeds.gather(1, orders[..., None].expand_as(embeds))
     for t in range(1, len(embeds)):
-        cost = distances(lined_up[t - 1], embeds[t])[torch.arange(embeds.shape[1]), orders[t]].sum()
+        cost = compute_cosine_distances(lined_up[t - 1], embeds[t])[torch.arange(embeds.shape[1]), orders[t]].sum()
         assert float(cost) == pytest.approx(float(case["minvis_cost"][t]), rel=1e-6)  # a few steps of float32
 
 
 def test_the_released_tracker_s_direction(case):
-    assert torch.equal(chained(aligned_as_released, case["embeds"]), case["dvis_tracker_indices"])
+    assert torch.equal(chained(match_slots_as_released, case["embeds"]), case["dvis_tracker_indices"])
 
 
 def test_tracks_of_the_system(case):
@@ -63,5 +63,5 @@ def test_tracks_of_the_system(case):
 def test_a_zero_vector(name):
     held = arrays("minvis_matching")
     before, now = (held[f"{needed(name)}__{k}"] for k in ("ref", "cur"))
-    assert torch.equal(aligned_as_released(before, now), held[f"{name}__dvis_indices"])
-    assert sorted(aligned(before, now).tolist()) == list(range(len(now)))  # where MinVIS's program raises
+    assert torch.equal(match_slots_as_released(before, now), held[f"{name}__dvis_indices"])
+    assert sorted(match_slots(before, now).tolist()) == list(range(len(now)))  # where MinVIS's program raises

@@ -8,7 +8,7 @@ import torch
 from dvis_fixtures import arrays, cases, needed, told
 
 from masklet.systems.dvis import SCORES
-from masklet.systems.slot_answers import Settings, View, answer, mean_probabilities
+from masklet.systems.slot_answers import MaskResizer, SlotSettings, build_task_output, compute_mean_probabilities
 
 NAMES = cases("postprocess", "mask_logits")
 
@@ -21,9 +21,9 @@ def case(request):
 
 
 def probabilities(held, prefix, mode):
-    own = mean_probabilities(held[f"{prefix}logits"])
+    own = compute_mean_probabilities(held[f"{prefix}logits"])
     aux = f"{prefix}aux_logits"
-    return SCORES["released"](own, mean_probabilities(held[aux])) if mode == "offline" else own
+    return SCORES["released"](own, compute_mean_probabilities(held[aux])) if mode == "offline" else own
 
 
 def answered(case, prob, mask_logits, **settings):
@@ -31,9 +31,9 @@ def answered(case, prob, mask_logits, **settings):
     at = about[name]
     categories = [str(k) for k in range(prob.shape[1] - 1)]
     assert list(at["pad"]) == [4 * n for n in mask_logits.shape[2:]]
-    made = answer(prob, categories, Settings(**settings))
+    made = build_task_output(prob, categories, SlotSettings(**settings))
     for t in range(mask_logits.shape[1]):
-        made.add(t, mask_logits[list(made.slots), t], View(tuple(at["img"]), tuple(at["out"])))
+        made.add(t, mask_logits[list(made.slots), t], MaskResizer(tuple(at["img"]), tuple(at["out"])))
     return made, {m.id: m for m in made.masklets()}
 
 
@@ -102,7 +102,7 @@ def test_semantic(case):
 def test_nothing_kept():
     about = told("postprocess").get("vps_nothing_kept") or pytest.skip("no fixture: set MASKLET_GOLDEN")
     frames, h, w = about["shape"]
-    made = answer(torch.tensor([[0.1, 0.9], [0.7, 0.3]]), ["a"], Settings(task="panoptic"))
+    made = build_task_output(torch.tensor([[0.1, 0.9], [0.7, 0.3]]), ["a"], SlotSettings(task="panoptic"))
     for t in range(frames):
-        made.add(t, torch.zeros(0, h // 4, w // 4), View((h, w), (h, w)))
+        made.add(t, torch.zeros(0, h // 4, w // 4), MaskResizer((h, w), (h, w)))
     assert list(made.masklets()) == about["segments"] == []

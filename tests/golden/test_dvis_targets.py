@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from dvis_fixtures import GOLDEN
 
-from masklet.train.framing import as_clip
-from masklet.train.videos import released_labels
+from masklet.train.framing import build_clip
+from masklet.train.videos import make_released_labels
 
 SETS = sorted(p.name for p in GOLDEN.glob("dvis_prepare_targets*.json")) or [None]
 
@@ -29,7 +29,7 @@ def clip(told):
     rows = np.arange(1, presence.shape[1] + 1, dtype=np.uint16)
     ids = [np.where(there, rows, 0).astype(np.uint16)[:, None].repeat(4, 1) for there in presence]
     blank = np.zeros((*ids[0].shape, 3), np.uint8)
-    return as_clip([blank] * len(ids), ids, list(range(len(rows))), presence.T)
+    return build_clip([blank] * len(ids), ids, list(range(len(rows))), presence.T)
 
 
 def test_the_same_objects_in_the_same_frames(told, clip):
@@ -44,4 +44,4 @@ def test_the_same_objects_in_the_same_frames(told, clip):
 
 def test_the_labels_as_released(told, clip):
     classes = clip.labels.new_tensor(told["classes"])[clip.labels]
-    assert released_labels(clip.present, classes, told["num_classes"]).tolist() == told["out_labels"]
+    assert make_released_labels(clip.present, classes, told["num_classes"]).tolist() == told["out_labels"]

@@ -7,9 +7,15 @@ import torch
 from dvis_fixtures import GOLDEN, told
 from training_fixtures import Replay, files, opened, targets, unweighted
 
-from masklet.train.assignment import any_query, first_appearance, last_frame_labels, targets_of, whole_clip
-from masklet.train.clips import Clip
-from masklet.train.losses import LossSettings, clip_losses, frame_losses
+from masklet.train.assignment import (
+    collect_targets,
+    mark_all_queries,
+    match_first_appearance,
+    match_whole_clip,
+    take_last_frame_labels,
+)
+from masklet.train.clips import TrainingClip
+from masklet.train.losses import LossSettings, compute_clip_losses, compute_frame_losses
 
 CASES = [
     (file, case)
@@ -20,23 +26,25 @@ CASES = [
 
 def online(held, name, targets, rand, at):
     logits, masks = held[f"{name}__logits"][0], held[f"{name}__masks"][0]
-    return first_appearance(logits, masks.transpose(0, 1), targets, rand, at, any_query)
+    return match_first_appearance(logits, masks.transpose(0, 1), targets, rand, at, mark_all_queries)
 
 
 def offline(held, name, targets, rand, at):
     """What guides is the tracker: its logits are averaged. The refiner's are the same in all frames."""
     logits = held[f"{name}__logits"][0]
-    return whole_clip(logits.mean(0) if name == "seg" else logits[0], held[f"{name}__masks"][0], targets, rand, at)
+    return match_whole_clip(
+        logits.mean(0) if name == "seg" else logits[0], held[f"{name}__masks"][0], targets, rand, at
+    )
 
 
 def online_losses(held, name, targets, pairs, rand, at):
     masks = held[f"{name}__masks"][0].transpose(0, 1)[:, pairs.queries]
-    return frame_losses(held[f"{name}__logits"][0], masks, targets.masks, targets.labels, pairs, rand, at)
+    return compute_frame_losses(held[f"{name}__logits"][0], masks, targets.masks, targets.labels, pairs, rand, at)
 
 
 def offline_losses(held, name, targets, pairs, rand, at):
     logits, masks = held[f"{name}__logits"][0, 0], held[f"{name}__masks"][0, pairs.queries]
-    return clip_losses(logits, masks, targets.masks, targets.labels, pairs, rand, at)
+    return compute_clip_losses(logits, masks, targets.masks, targets.labels, pairs, rand, at)
 
 
 RULES = {"online": (online, online_losses), "offline": (offline, offline_losses)}
@@ -79,10 +87,10 @@ def test_classes_of_the_last_frame():
     pixels = int(torch.tensor(about["out_mask_areas"]).max())
     masks = present[:, :, None, None].expand(-1, -1, 1, pixels)
     images = torch.zeros(present.shape[1], 3, 1, pixels, dtype=torch.uint8)
-    clip = Clip(images, masks, present, torch.tensor(about["classes"]))
-    made = targets_of(clip, about["num_classes"], last_frame_labels)
+    clip = TrainingClip(images, masks, present, torch.tensor(about["classes"]))
+    made = collect_targets(clip, about["num_classes"], take_last_frame_labels)
     assert made.labels.tolist() == about["out_labels"]
     assert torch.equal(made.visible, torch.tensor(about["out_ids"]) != -1)
     assert made.masks.flatten(2).sum(2).tolist() == about["out_mask_areas"]
     seen = present.any(1)
-    assert targets_of(clip, about["num_classes"]).labels.tolist() == torch.tensor(about["classes"])[seen].tolist()
+    assert collect_targets(clip, about["num_classes"]).labels.tolist() == torch.tensor(about["classes"])[seen].tolist()

@@ -9,8 +9,8 @@ import pytest
 import torch
 from dvis_fixtures import GOLDEN, arrays, needed
 
-from masklet.systems.rocovis import Graded, Settings, greatest
-from masklet.systems.slot_answers import View
+from masklet.systems.rocovis import GradedInstanceOutput, RocovisSystemSettings, accumulate_max_probabilities
+from masklet.systems.slot_answers import MaskResizer
 
 FOUND = sorted(p.stem for p in GOLDEN.glob("genvis_inference*.npz")) or [None]
 
@@ -21,9 +21,9 @@ def case(request):
     about, held = json.loads((GOLDEN / f"{name}.json").read_text()), arrays(name)
     tally = None
     for logits in held["logits"].double():
-        tally = greatest(tally, logits)
-    made = Graded(tally.float(), Settings(top=about["topk"]))
-    view = View(tuple(about["image_size"]), tuple(about["out"]))
+        tally = accumulate_max_probabilities(tally, logits)
+    made = GradedInstanceOutput(tally.float(), RocovisSystemSettings(top=about["topk"]))
+    view = MaskResizer(tuple(about["image_size"]), tuple(about["out"]))
     for t, (embedded, features) in enumerate(zip(held["mask_embed"], held["mask_features"], strict=True)):
         made.add(t, torch.einsum("nc,chw->nhw", embedded, features)[list(made.slots)], view)
     return made, held

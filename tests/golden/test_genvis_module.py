@@ -6,7 +6,7 @@ import pytest
 import torch
 from dvis_fixtures import arrays, filled, needed, sets, told
 
-from masklet.nn.genvis import ObjectDecoder, ObjectSettings
+from masklet.nn.genvis import ObjectDecoder, ObjectDecoderSettings
 
 
 def near(got, want):
@@ -21,7 +21,7 @@ def widths(shapes):
 
 def settings(at):
     """A set's sizes, in our words."""
-    return ObjectSettings(
+    return ObjectDecoderSettings(
         classes=at["classes"],
         width=at["hidden"],
         heads=at["heads"],
@@ -85,6 +85,6 @@ def test_names_and_shapes_of_the_real_modules(name):
     at = told("genvis_module")[needed(name)]
     shapes = at["state_dict"]
     with torch.device("meta"):
-        net = ObjectDecoder(ObjectSettings(shapes["class_embed.bias"][0] - 1, **widths(shapes)))
+        net = ObjectDecoder(ObjectDecoderSettings(shapes["class_embed.bias"][0] - 1, **widths(shapes)))
     assert {k: list(v.shape) for k, v in net.state_dict().items()} == shapes
     assert sum(p.numel() for p in net.parameters()) == at["n_params"]

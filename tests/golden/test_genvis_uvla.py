@@ -6,8 +6,8 @@ import pytest
 import torch
 from training_fixtures import Replay, files, opened, targets, unweighted
 
-from masklet.train.assignment import of_visible, uvla
-from masklet.train.losses import LossSettings, uvla_losses
+from masklet.train.assignment import list_visible_queries, match_by_uvla
+from masklet.train.losses import LossSettings, compute_uvla_losses
 
 SETS = {"": "", "aux_": "_0"}  # of predictions: how their arrays begin, and their losses end
 
@@ -26,9 +26,9 @@ def test_clip_by_clip(file):
             logits, masks = (held[f"clip{number}__{begin}{kind}"][:, 0] for kind in ("logits", "masks"))
             before, visible = known[begin], objects.visible.any(1)
             layers = zip(logits, masks, before, strict=True)
-            after = torch.stack([uvla(*one, objects, k, rand, at, of_visible) for *one, k in layers])
+            after = torch.stack([match_by_uvla(*one, objects, k, rand, at, list_visible_queries) for *one, k in layers])
             told = dict(visible=visible, supervised=visible)
-            losses = uvla_losses(logits, masks, objects.masks, objects.labels, after, rand, at, **told)
+            losses = compute_uvla_losses(logits, masks, objects.masks, objects.labels, after, rand, at, **told)
             assert torch.equal(visible, held[f"clip{number}__valid_inst"])
             assert torch.equal((after != before).all(0), held[f"clip{number}__new_inst"])
             seen = after >= 0

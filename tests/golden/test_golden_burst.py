@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from masklet.evaluate.burst import burst, burst_masks
-from masklet.evaluate.burst_counts import Counts, box_similarity, count
-from masklet.evaluate.tracking import HotaCounts, track_ap
+from masklet.evaluate.burst import evaluate_burst, evaluate_burst_masks
+from masklet.evaluate.burst_counts import BurstCounts, compute_box_similarity, count_burst_split
+from masklet.evaluate.tracking import HotaCounts, compute_track_ap
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden"))
@@ -24,7 +24,7 @@ def golden(request):
     if request.param is None:
         pytest.skip(f"no fixtures under {GOLDEN}/metrics/burst: set MASKLET_GOLDEN")
     folder = request.param.parent
-    result = count(folder / "gt", folder / "pred.json", box_similarity)
+    result = count_burst_split(folder / "gt", folder / "pred.json", compute_box_similarity)
     return json.loads(request.param.read_text()), folder, result
 
 
@@ -43,7 +43,7 @@ def test_every_class_and_alpha(golden, task):
     assert len(ours) == len(wanted)
     for counts, row in zip(ours, wanted, strict=True):
         agree(getattr(counts, TASKS[task]), row)
-        assert track_ap(counts.tracks) == pytest.approx(row["track_AP_by_threshold"], abs=1e-9)
+        assert compute_track_ap(counts.tracks) == pytest.approx(row["track_AP_by_threshold"], abs=1e-9)
         assert counts.ap == pytest.approx(row["track_mAP"], abs=1e-9)
 
 
@@ -73,7 +73,7 @@ def test_open_world(golden, split):
 def test_reports(golden):
     expected, folder, _ = golden
     variant = next(v for k, v in expected.items() if k.startswith("variant_with_mask_iou"))
-    for measure, tasks in ((burst, expected), (burst_masks, variant)):
+    for measure, tasks in ((evaluate_burst, expected), (evaluate_burst_masks, variant)):
         report = measure(folder / "gt", folder / "pred.json")
         for task in tasks.keys() & {*TASKS, "open_world"}:
             for name, row in tasks[task].get("summary", tasks[task]).items():
@@ -84,8 +84,11 @@ def test_reports(golden):
 
 def test_sequences_of_a_split_add_up(golden):
     _, folder, result = golden
-    parts = [count(folder / "gt", folder / "pred.json", box_similarity, [name]).total for name in result.videos]
-    total = sum(parts, start=Counts.none())
+    parts = [
+        count_burst_split(folder / "gt", folder / "pred.json", compute_box_similarity, [name]).total
+        for name in result.videos
+    ]
+    total = sum(parts, start=BurstCounts.none())
     assert total.reported == result.total.reported
     for c in total.reported:
         assert (total.classes[c].guided.tp == result.total.classes[c].guided.tp).all()

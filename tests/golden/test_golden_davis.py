@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from vos_sets import same, sets, unpacked
 
-from masklet.evaluate.davis import davis_semi, davis_unsupervised
+from masklet.evaluate.davis import evaluate_davis_semi, evaluate_davis_unsupervised
 from masklet.evaluate.label_maps import read_labels
-from masklet.evaluate.vos import Proposals, assigned, object_scores, semi_supervised
+from masklet.evaluate.vos import ProposalScores, drop_first_and_last, match_proposals, score_frame_objects
 
 TASKS = {
-    "semi-supervised": (davis_semi, "pred_semisupervised"),
-    "unsupervised": (davis_unsupervised, "pred_unsupervised"),
+    "semi-supervised": (evaluate_davis_semi, "pred_semisupervised"),
+    "unsupervised": (evaluate_davis_unsupervised, "pred_unsupervised"),
 }
 
 
@@ -40,7 +40,7 @@ def test_every_frame_of_given_objects(golden):
     data, expected = golden
     for name, wanted in expected["semi-supervised"]["per_frame"].items():
         frames, objects = pairs(data, "semi-supervised", name)
-        scores = [object_scores(p, t, range(1, objects + 1)) for p, t in semi_supervised(frames)]
+        scores = [score_frame_objects(p, t, range(1, objects + 1)) for p, t in drop_first_and_last(frames)]
         close([[s[i] for s in scores] for i in range(1, objects + 1)], wanted, name)
 
 
@@ -48,7 +48,7 @@ def test_every_frame_of_assigned_proposals(golden):
     data, expected = golden
     for name, wanted in expected["unsupervised"]["per_frame"].items():
         frames, objects = pairs(data, "unsupervised", name)
-        close(list(assigned([Proposals.of(p, t, objects) for p, t in frames]).values()), wanted, name)
+        close(list(match_proposals([ProposalScores.of(p, t, objects) for p, t in frames]).values()), wanted, name)
 
 
 @pytest.mark.parametrize("task", TASKS)

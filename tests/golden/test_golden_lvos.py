@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from vos_sets import same, sets, unpacked
 
-from masklet.evaluate.lvos import lvos
+from masklet.evaluate.lvos import evaluate_lvos
 
 LISTS = ("J-Recall", "J-Decay", "F-Recall", "F-Decay")
 
@@ -13,7 +13,7 @@ LISTS = ("J-Recall", "J-Decay", "F-Recall", "F-Decay")
 @pytest.fixture(scope="module", params=sets("lvos"), ids=lambda p: p.name if p else "none")
 def golden(request, tmp_path_factory):
     data, expected = unpacked(request.param, tmp_path_factory)
-    return lvos(data, data / "pred", unseen=expected["unseen_videos"]), expected
+    return evaluate_lvos(data, data / "pred", unseen=expected["unseen_videos"]), expected
 
 
 def test_the_means(golden):

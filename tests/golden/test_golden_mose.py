@@ -6,7 +6,7 @@ import pytest
 from vos_sets import same, sets, unpacked
 
 from masklet.evaluate.label_maps import read_labels
-from masklet.evaluate.mose import frame_score, mose_v2
+from masklet.evaluate.mose import evaluate_mose_v2, score_mose_object
 
 CURVES = {"J_frames": "j", "F_new_frames": "f_new", "F_frames": "f"}
 
@@ -22,7 +22,7 @@ def test_every_frame(golden):
         video, _, object = name.rpartition("_")
         names = sorted(p.name for p in (data / "Annotations" / video).glob("*.png"))[1:-1]
         frames = [[read_labels(data / part / video / n) for n in names] for part in ("pred", "Annotations")]
-        scores = [frame_score(p, t, int(object)) for p, t in zip(*frames, strict=True)]
+        scores = [score_mose_object(p, t, int(object)) for p, t in zip(*frames, strict=True)]
         for key, measure in CURVES.items():
             for t, (score, value) in enumerate(zip(scores, wanted[key], strict=True)):
                 same(getattr(score, measure), value, f"{name} {key} {t}")
@@ -30,7 +30,7 @@ def test_every_frame(golden):
 
 def test_every_object_and_the_means(golden):
     data, expected = golden
-    report = mose_v2(data, data / "pred")
+    report = evaluate_mose_v2(data, data / "pred")
     for key, value in expected["global"].items():
         same(report.scores[key], value, key)
     assert {name.replace("/", "_") for name in report.objects} == expected["per_object"].keys()

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 from vos_sets import same, sets, unpacked
 
-from masklet.evaluate.sav import every, sav, vos_benchmark
-from masklet.evaluate.vos import semi_supervised
+from masklet.evaluate.sav import evaluate_sav, evaluate_vos_benchmark, keep_all_frames
+from masklet.evaluate.vos import drop_first_and_last
 
 RUNS = {
-    "sav": (sav, "gt", "pred", semi_supervised),
-    "sav_no_skip": (sav, "gt", "pred", every),
-    "multi": (vos_benchmark, "multi_gt", "multi_pred", semi_supervised),
-    "multi_no_skip": (vos_benchmark, "multi_gt", "multi_pred", every),
+    "sav": (evaluate_sav, "gt", "pred", drop_first_and_last),
+    "sav_no_skip": (evaluate_sav, "gt", "pred", keep_all_frames),
+    "multi": (evaluate_vos_benchmark, "multi_gt", "multi_pred", drop_first_and_last),
+    "multi_no_skip": (evaluate_vos_benchmark, "multi_gt", "multi_pred", keep_all_frames),
 }
 
 

@@ -17,15 +17,15 @@ GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden"))
 VIDEO_SETS = sorted(p for p in GOLDEN.glob("metrics/vis/*") if p.is_dir())
 IMAGE_SETS = sorted(p for p in GOLDEN.glob("metrics/ap_pool_lvis/*") if p.is_dir())
 METRICS = {  # by the end of the file's name: the ranges, what is alike, the table of IoU in the file
-    "ytvis": (vis_files.YOUTUBE_VIS, vis.AREAS, vis.mask_similarity, "video_iou"),
-    "tube_boundary": (vis_files.YOUTUBE_VIS, vis.AREAS, vis.boundary_similarity, "min_iou"),
-    "ovis": (vis_files.OVIS, vis.OCCLUSIONS, vis.mask_similarity, ""),
+    "ytvis": (vis_files.YOUTUBE_VIS, vis.AREAS, vis.compute_tube_similarity, "video_iou"),
+    "tube_boundary": (vis_files.YOUTUBE_VIS, vis.AREAS, vis.compute_boundary_similarity, "min_iou"),
+    "ovis": (vis_files.OVIS, vis.OCCLUSIONS, vis.compute_tube_similarity, ""),
 }
 REPORTS = {
-    "ytvis": vis_metrics.youtube_vis,
-    "ytvis_class_agnostic": vis_metrics.youtube_vis_class_agnostic,
-    "tube_boundary": vis_metrics.tube_boundary,
-    "ovis": vis_metrics.ovis,
+    "ytvis": vis_metrics.evaluate_youtube_vis,
+    "ytvis_class_agnostic": vis_metrics.evaluate_class_agnostic,
+    "tube_boundary": vis_metrics.evaluate_tube_boundary,
+    "ovis": vis_metrics.evaluate_ovis,
 }
 
 
@@ -73,11 +73,11 @@ def test_scores(video_set, metric):
 def test_tables(video_set, metric):
     wanted = expected(video_set / f"expected_{metric}.json")
     form, ranges, similarity, ious = METRICS[metric]
-    data = vis_files.read(video_set / "gt.json", video_set / "pred.json", form)
-    judging = partial(vis.judge, ranges=ranges, similarity=similarity, limit=100)
-    groups = vis_files.scored(data, judging, vis_metrics.silent)
+    data = vis_files.read_vis_dataset(video_set / "gt.json", video_set / "pred.json", form)
+    judging = partial(vis.match_by_category, ranges=ranges, similarity=similarity, limit=100)
+    groups = vis_files.score_vis_clips(data, judging, vis_metrics.discard_progress)
     assert list(data.clips) == wanted["video_ids"]
-    results = vis.tables(groups, wanted["category_ids"], ranges)
+    results = vis.compute_ap_tables(groups, wanted["category_ids"], ranges)
     for name, table in (("ap", results.ap), ("recall", results.recall)):
         theirs = np.array(wanted[f"{name}_table"], float)
         assert ((table.reshape(theirs.shape) == -1) == (theirs == -1)).all()
@@ -90,14 +90,14 @@ def test_tables(video_set, metric):
 
 def test_levels_of_occlusion(video_set):
     wanted = expected(video_set / "expected_ovis.json")["occlusion_score_by_gt_id"]
-    data = vis_files.read(video_set / "gt.json", video_set / "pred.json", vis_files.OVIS)
+    data = vis_files.read_vis_dataset(video_set / "gt.json", video_set / "pred.json", vis_files.OVIS)
     levels = {str(o.id): o.occlusion for clip in data.clips.values() for o in clip.truths}
     assert levels == pytest.approx(wanted)
 
 
 def test_pool_of_videos(video_set):
     wanted = expected(video_set / "expected_ap_pool_video.json")
-    report = vis_metrics.ap_pool_video(video_set / "gt.json", video_set / "pred.json")
+    report = vis_metrics.evaluate_ap_pool_video(video_set / "gt.json", video_set / "pred.json")
     rows = {"no_limit": report.scores, "max_dets_100_per_video_and_category": report.parts["best 100"]}
     names = {"": "AP", "_50": "AP50", "_75": "AP75", "_small": "APs", "_medium": "APm", "_large": "APl"}
     for key, row in rows.items():
@@ -115,7 +115,7 @@ def test_pool_of_images(image_set):
         if not key.startswith("top_"):
             continue
         best = int(key.split("_")[1])
-        report = vis_metrics.ap_pool_lvis(image_set / "gt.json", image_set / "pred.json", best=best)
+        report = vis_metrics.evaluate_ap_pool_lvis(image_set / "gt.json", image_set / "pred.json", best=best)
         for name, value in rows["pooled"].items():
             alike(report.scores["AP" + name.removeprefix("AP-pooled-").replace("all", "")], value, name)
         for kind, measure in (("pooled_ap_by_iou_threshold", "AP"), ("pooled_recall_by_iou_threshold", "AR")):

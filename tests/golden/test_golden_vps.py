@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from masklet.evaluate.panoptic import WHOLE
-from masklet.evaluate.vipseg import count
-from masklet.evaluate.vps import SCRIPT, stq, vipseg, vpq
+from masklet.evaluate.vipseg import count_vipseg_split
+from masklet.evaluate.vps import SCRIPT, evaluate_stq, evaluate_vipseg, evaluate_vpq
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden"))
@@ -26,7 +26,7 @@ def golden(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("vps")
     with tarfile.open(request.param.parent / "data.tar.gz") as archive:
         archive.extractall(folder, filter="data")
-    return json.loads(request.param.read_text()), folder, count(folder, folder / "pred")
+    return json.loads(request.param.read_text()), folder, count_vipseg_split(folder, folder / "pred")
 
 
 def windows(expected):
@@ -63,7 +63,7 @@ def test_means_over_categories(golden, key, treatment):
 
 def test_means_over_windows(golden):
     expected, folder, _ = golden
-    report = vpq(folder, folder / "pred")
+    report = evaluate_vpq(folder, folder / "pred")
     for name in ("all", "things", "stuff"):
         row = report.scores if name == "all" else report.parts[name]
         original = report.parts["VIPSeg" if name == "all" else f"VIPSeg {name}"]
@@ -79,7 +79,7 @@ def test_means_over_windows(golden):
 
 def test_stq_of_the_set_and_of_every_video(golden):
     expected, folder, result = golden
-    wanted, report = expected["stq"], stq(folder, folder / "pred")
+    wanted, report = expected["stq"], evaluate_stq(folder, folder / "pred")
     names = {"STQ": "STQ", "AQ": "AQ", "SQ": "IoU"}
     assert report.scores == pytest.approx({ours: wanted[theirs] for ours, theirs in names.items()}, abs=1e-9)
     for ours, theirs in names.items():
@@ -90,7 +90,7 @@ def test_stq_of_the_set_and_of_every_video(golden):
 
 def test_both_in_one_pass_are_the_same(golden):
     _, folder, _ = golden
-    both, one, other = (measure(folder, folder / "pred") for measure in (vipseg, vpq, stq))
+    both, one, other = (measure(folder, folder / "pred") for measure in (evaluate_vipseg, evaluate_vpq, evaluate_stq))
     assert both.scores == {**one.scores, **other.scores}
     assert both.parts == {**one.parts, **other.parts}
     assert both.videos == {name: {**one.videos[name], **other.videos[name]} for name in one.videos}
@@ -99,7 +99,7 @@ def test_both_in_one_pass_are_the_same(golden):
 def test_videos_of_a_split_add_up(golden):
     _, folder, result = golden
     names = list(result.videos)
-    parts = [count(folder, folder / "pred", videos=[name]).total for name in names]
+    parts = [count_vipseg_split(folder, folder / "pred", videos=[name]).total for name in names]
     total = sum(parts[1:], start=parts[0])
     assert all((total.deva[k].tp == result.total.deva[k].tp).all() for k in total.deva)
     assert total.stq.stq == pytest.approx(result.total.stq.stq, abs=1e-12)

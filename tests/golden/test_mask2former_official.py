@@ -14,9 +14,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from masklet.core.frames import Frame
-from masklet.models.mask2former import Mask2Former, at_size
-from masklet.models.mask2former_names import converted, kind_of, split
-from masklet.models.mask2former_weights import filled, inferred
+from masklet.models.mask2former import Mask2Former, resize_to_frame
+from masklet.models.mask2former_names import convert_mask2former_state, infer_checkpoint_kind, split_checkpoint
+from masklet.models.mask2former_weights import fill_mask2former, infer_mask2former_config
 
 NETWORKS, VIDEOS = found("mask2former_*"), found("e2e_*")
 KEYS = sorted(p for p in FOLDER.glob("keys/*.json") if p.stem != "index")
@@ -95,7 +95,7 @@ def test_a_video_by_minvis_in_windows_of_three(name: str) -> None:
     scores, best = logits.mean(0).softmax(1)[:, :-1].flatten().topk(len(told["minvis__scores"]))
     assert np.abs(scores.numpy() - np.sort(told["minvis__scores"])[::-1]).max() <= 1e-4
     by_score = np.argsort(-told["minvis__scores"])
-    large = at_size(masks.flatten(0, 1), slots.inside, tuple(facts["out"])).unflatten(0, masks.shape[:2]) > 0
+    large = resize_to_frame(masks.flatten(0, 1), slots.inside, tuple(facts["out"])).unflatten(0, masks.shape[:2]) > 0
     made = large.transpose(0, 1)[best // (logits.shape[2] - 1)]
     bits = np.unpackbits(told["minvis__masks"], axis=-1)[..., : facts["out"][1]].astype(bool)
     assert (made.numpy() != bits[by_score]).mean() <= 1e-3
@@ -108,10 +108,10 @@ def test_official_key_lists_are_recognised_and_split(path: Path) -> None:
     wanted = next((kind for start, kind in KINDS.items() if path.stem.startswith(start)), None)
     if wanted is None:
         with pytest.raises(Exception, match="VITA or GenVIS"):
-            kind_of(state)
+            infer_checkpoint_kind(state)
         return
-    assert kind_of(state) == wanted
-    segmenter, tracker, refiner = split(state)
+    assert infer_checkpoint_kind(state) == wanted
+    segmenter, tracker, refiner = split_checkpoint(state)
     assert bool(tracker) == ("dvis" in wanted) and bool(refiner) == ("offline" in wanted)
     with torch.device("meta"):
-        filled(inferred(segmenter, path), converted(segmenter), path)
+        fill_mask2former(infer_mask2former_config(segmenter, path), convert_mask2former_state(segmenter), path)

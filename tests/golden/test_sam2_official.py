@@ -10,9 +10,9 @@ import torch
 from sam2_fixtures import arrays, clip, needs, network, object_mask, runs, table
 
 from masklet.core.instances import Box, Clicks, Point, Prompt
-from masklet.core.masks import resize
+from masklet.core.masks import resize_bilinear
 from masklet.models.sam2 import Sam2
-from masklet.models.sam2_memory import RecentFrames, passed, turned
+from masklet.models.sam2_memory import RecentFrames, reverse_time, shift_time
 
 needs("runs.json", "baseline.npz", "model.json", "key_map.json", "clips.npz")
 
@@ -43,7 +43,7 @@ class Predictor:
         for given in self.run["prompts"]:
             t, o = given["frame"], given["object"]
             asked[t, o] = as_prompt(self.run, given, asked.get((t, o)))
-            self.memory, self.at = passed(self.memory, t + 1 - self.at), t + 1
+            self.memory, self.at = shift_time(self.memory, t + 1 - self.at), t + 1
             self.memory, answer = self.sam2.prompt(self.memory, self.features[t], {o: asked[t, o]})
             bank = self.memory.banks[o]
             self.prompted[t, o] = {
@@ -57,8 +57,8 @@ class Predictor:
 
     def sweep(self, start: int, reverse: bool) -> dict[tuple[int, int], dict[str, Any]]:
         """All frames from `start` on; an object is not predicted in frames that hold a prompt for it."""
-        memory = passed(self.memory, start - self.at)
-        memory = turned(memory) if reverse else memory
+        memory = shift_time(self.memory, start - self.at)
+        memory = reverse_time(memory) if reverse else memory
         answers = {}
         for t in range(start, -1, -1) if reverse else range(start, len(self.features)):
             belief = self.sam2.predict(memory, self.features[t])
@@ -102,7 +102,7 @@ def test_official_sam2(name: str) -> None:
                 units = torch.from_numpy(expected["maskmem_bf16"][at].astype(np.int32)).flatten(1).T
                 assert apart(got["spatial"], units).max() <= 2
             bits = np.unpackbits(expected["video_bits"][at])[: h * w].astype(bool)
-            assert (bits != (resize(got["low"][None], (h, w))[0] > 0).flatten().numpy()).mean() <= 1e-3
+            assert (bits != (resize_bilinear(got["low"][None], (h, w))[0] > 0).flatten().numpy()).mean() <= 1e-3
 
 
 NAMES = ("visited", "is_cond", "low", "iou", "obj", "ptr", "video_bits", "multi", "maskmem_bf16")

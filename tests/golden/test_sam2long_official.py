@@ -12,14 +12,14 @@ from sam2_fixtures import FOLDER, arrays, clip, needs, network, object_mask, pac
 
 from masklet.core.tracks import Source, TrackBook
 from masklet.models.sam2 import Sam2
-from masklet.models.sam2_memory import Bank, Entry, Reading, ReliableFrames
-from masklet.systems.sam2bmp import note_all
-from masklet.systems.sam2long import MemoryTree, select
+from masklet.models.sam2_memory import MemoryBank, MemoryEntry, MemoryReading, ReliableFrames
+from masklet.systems.sam2bmp import note_prediction
+from masklet.systems.sam2long import MemoryTree, select_pathways
 
 needs("runs.json", "sam2long.npz", "rule_cases.json", "model.json", "key_map.json", "clips.npz")
 
 
-def reading_of(reading: Reading, start: int, longest: int) -> dict[str, list[float]]:
+def reading_of(reading: MemoryReading, start: int, longest: int) -> dict[str, list[float]]:
     """What the fixtures call things: frames, and the numbers they are encoded with."""
     return {
         "mem_frames": [e.time + start for e in reading.frames],
@@ -56,7 +56,7 @@ def test_official_sam2long(name: str) -> None:
         check_reading(memory, policy, expected, t, start)
         if t > start + 1:
             check_candidates(inner, memory.trees[1], how, expected, t)
-        note_all(book, t, belief, frames[0].size, Source.FORWARD)
+        note_prediction(book, t, belief, frames[0].size, Source.FORWARD)
         memory = tree.commit(memory, features[t], belief)
         check_slots(belief, memory, expected, t, slots=1 if t == start + 1 else how["P"])
         low[t] = belief.logits[0]
@@ -89,7 +89,7 @@ def check_candidates(inner: Any, tree: Any, how: Any, expected: Any, t: int) -> 
     total = np.array(tree.scores)[:, None] + np.log(inner.quality[rows].double().numpy() + 1e-5)
     np.testing.assert_allclose(total, expected["cand_score"][t], rtol=0, atol=2e-2)  # logarithms of small IoUs
     assert expected["uncertain"][t] == (float(inner.presence[rows].abs().max()) <= how["uncertainty"])
-    kept, scores = select(
+    kept, scores = select_pathways(
         tree.scores, inner.quality[rows].tolist(), inner.presence[rows, 0].tolist(), how["uncertainty"]
     )
     official = [(tree.paths[p], c) for p, c in expected["kept"][t].tolist()]
@@ -129,23 +129,23 @@ CASES = table("rule_cases.json") if (FOLDER / "rule_cases.json").is_file() else 
 
 def test_selection_cases() -> None:
     for n, case in enumerate(CASES["selection"]):
-        kept, scores = select(case["acc"], case["iou"], case["obj"], case["uncertainty"])
+        kept, scores = select_pathways(case["acc"], case["iou"], case["obj"], case["uncertainty"])
         assert [list(at) for at in kept] == case["kept"], n
         np.testing.assert_allclose(scores, case["acc_out"], rtol=0, atol=1e-9)
 
 
-def entry(time: int, quality: float, presence: float) -> Entry:
-    return Entry(time, torch.zeros(4), quality, presence, torch.zeros(1, 1, dtype=torch.bfloat16))
+def entry(time: int, quality: float, presence: float) -> MemoryEntry:
+    return MemoryEntry(time, torch.zeros(4), quality, presence, torch.zeros(1, 1, dtype=torch.bfloat16))
 
 
 def test_memory_cases() -> None:
     for n, case in enumerate(CASES["memory"]):
         policy = ReliableFrames(case["iou_threshold"], min(16, case["num_frames"]))
-        bank = Bank(1, (entry(0, 1.0, 10.0),))
+        bank = MemoryBank(1, (entry(0, 1.0, 10.0),))
         for t in range(case["start"] + 1, case["frame"]):  # kept as it grows: what is dropped must never be missed
             time = t - case["start"]
             new = entry(time, case["iou"][t], case["obj"][t])
-            bank = policy.keep(Bank(time + 1, bank.prompted, (*bank.recent, new)))
+            bank = policy.keep(MemoryBank(time + 1, bank.prompted, (*bank.recent, new)))
         reading = policy.read(bank)
         got = reading_of(reading, case["start"], policy.pointers - 1)
         assert [e.time + case["start"] for e in policy.valid(bank)] == case["valid"], n

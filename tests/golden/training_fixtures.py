@@ -7,7 +7,7 @@ from typing import Any
 from dvis_fixtures import GOLDEN, arrays, needed, told
 from torch import Tensor
 
-from masklet.train.assignment import Targets
+from masklet.train.assignment import ClipTargets
 from masklet.train.losses import LossSettings
 
 
@@ -34,10 +34,10 @@ def opened(name: str | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return arrays(needed(name)), told(needed(name))
 
 
-def targets(held: dict[str, Tensor], start: int = 0, stop: int | None = None) -> Targets:
+def targets(held: dict[str, Tensor], start: int = 0, stop: int | None = None) -> ClipTargets:
     """The objects, in some of the frames."""
     visible = held["gt_ids"][:, start:stop] >= 0
-    return Targets(held["gt_masks"][:, start:stop], visible, held["gt_labels"])
+    return ClipTargets(held["gt_masks"][:, start:stop], visible, held["gt_labels"])
 
 
 def unweighted(losses: dict[str, Tensor], at: LossSettings) -> dict[str, Tensor]:

@@ -19,12 +19,12 @@ from masklet.io.davis import (
     write_referring,
 )
 from masklet.io.postprocess import (
-    Segment,
+    FrameSegment,
     VideoIds,
+    limit_as_released,
     limit_objects,
     merge_stuff,
-    released_limit,
-    renumber,
+    replace_label_ids,
 )
 
 PAGE = np.array([[0, 7, 7], [255, 9, 0]], np.uint8)
@@ -174,19 +174,19 @@ def test_the_limit_holds(draft, most):
 def test_the_released_limit_counts_repeats():
     pages = np.zeros((3, 2, 4), int)
     pages[:2, 0, :2], pages[:2, 0, 2:], pages[2] = 5, 6, 9
-    assert released_limit(pages, 4) == {6: 3, 5: 4}  # of equals the higher first; listed twice, so 9 goes
-    assert released_limit(pages, 3) == {5: 2, 6: 3}
-    assert released_limit(pages, 20) == {6: 3, 5: 4, 9: 5}
-    assert renumber(pages[2], {6: 3, 5: 4}).tolist() == [[0] * 4] * 2
-    assert released_limit([], 20) == {}
+    assert limit_as_released(pages, 4) == {6: 3, 5: 4}  # of equals the higher first; listed twice, so 9 goes
+    assert limit_as_released(pages, 3) == {5: 2, 6: 3}
+    assert limit_as_released(pages, 20) == {6: 3, 5: 4, 9: 5}
+    assert replace_label_ids(pages[2], {6: 3, 5: 4}).tolist() == [[0] * 4] * 2
+    assert limit_as_released([], 20) == {}
 
 
 def test_ids_of_a_video():
     ids = VideoIds()
     order = [(5, 0, True), (5, 1, True), (5, 0, True), (7, 1, True), (8, 2, False), (9, 2, False), (256, 3, False)]
-    assert [ids.of(Segment(*s)) for s in order] == [5, 256, 5, 7, 8, 8, 257]  # 256 is taken by the changed 5
-    [(page, segments)] = merge_stuff([(np.array([[1, 2, 3]]), [Segment(1, 4, False), Segment(2, 4, False)])])
-    assert page.tolist() == [[1, 1, 0]] and segments == (Segment(1, 4, False),)
+    assert [ids.of(FrameSegment(*s)) for s in order] == [5, 256, 5, 7, 8, 8, 257]  # 256 is taken by the changed 5
+    [(page, segments)] = merge_stuff([(np.array([[1, 2, 3]]), [FrameSegment(1, 4, False), FrameSegment(2, 4, False)])])
+    assert page.tolist() == [[1, 1, 0]] and segments == (FrameSegment(1, 4, False),)
 
 
 def test_names_of_frames_are_checked(tmp_path):

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.io.mots import CLASSES, mots_ids, read_mots, read_mots_pngs, write_mots, write_mots_pngs
+from masklet.io.mots import CLASSES, compute_mots_ids, read_mots, read_mots_pngs, write_mots, write_mots_pngs
 
 NUMBERED = {1: "cat", 2: "dog", 3: "bird", 4: "object"}
 
 
 def expected(result):
     """What comes back of a result without overlaps: full ids."""
-    return {mots_ids(result)[m.id]: (result.name_of(m), pixels(m)) for m in result.masklets}
+    return {compute_mots_ids(result)[m.id]: (result.name_of(m), pixels(m)) for m in result.masklets}
 
 
 def named(result):
@@ -139,7 +139,10 @@ def test_what_does_not_fit_is_not_written(tmp_path, result, words):
 
 
 def test_an_id_that_begins_with_its_class_stays():
-    assert mots_ids(video(masklet(1000, {0: "100 000"}), masklet(1, {0: "100 000"}, 1))) == {1000: 1000, 1: 2001}
+    assert compute_mots_ids(video(masklet(1000, {0: "100 000"}), masklet(1, {0: "100 000"}, 1))) == {
+        1000: 1000,
+        1: 2001,
+    }
 
 
 def test_a_class_that_is_not_there(tmp_path):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.io.panoptic import panoptic_split, read_panoptic, write_panoptic
+from masklet.io.panoptic import read_panoptic, read_panoptic_split, write_panoptic
 
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", Path(__file__).parents[2] / "../shared/golden")) / "metrics/vps"
 IDS = st.integers(1, (1 << 24) - 1)
@@ -134,7 +134,7 @@ def test_a_prediction_may_leave_frames_and_videos_out_of_the_split(tmp_path):
     bare = {"annotations": [{**content["annotations"][0]}]}
     bare["annotations"][0]["annotations"] = bare["annotations"][0]["annotations"][1:]
     (tmp_path / "p" / "pred.json").write_text(json.dumps(bare))
-    back = read(tmp_path / "p", split=panoptic_split(split_file))
+    back = read(tmp_path / "p", split=read_panoptic_split(split_file))
     assert [frame(r)[:3] for r in back] == [("clip", (2, 3), 3), ("other", (1, 1), 3)]
     assert [{m.id: list(pixels(m)) for m in r.masklets} for r in back] == [{5: [1, 2]}, {}]
     [alone] = read(tmp_path / "p")  # the frames that it has
@@ -211,7 +211,7 @@ def fixture_set(request, tmp_path):
 
 
 def test_fixtures_survive(fixture_set, tmp_path):
-    split = panoptic_split(fixture_set / "panoptic_gt.json")
+    split = read_panoptic_split(fixture_set / "panoptic_gt.json")
     truth = list(read_panoptic(fixture_set / "panoptic_gt.json", fixture_set / "panomasksRGB"))
     found = list(read_panoptic(fixture_set / "pred" / "pred.json", fixture_set / "pred" / "pan_pred", split))
     for results, name in ((truth, "gt"), (found, "pred")):

@@ -19,7 +19,7 @@ from masklet import cli_export
 from masklet.core.errors import InputError
 from masklet.io.davis import read_davis
 from masklet.io.panoptic import read_panoptic
-from masklet.io.submission import PARTS, Submission, Target, read_split, result_files
+from masklet.io.submission import PARTS, Submission, SubmissionTarget, find_result_files, read_dataset_split
 from masklet.io.ytvis import read_ytvis
 
 NAMES = ("00000", "00005", "00010")
@@ -108,7 +108,7 @@ def test_ytvis_has_the_splits_ids(there, form):
         (9, 10, 0.5), (9, 20, 0.25), (4, 10, 0.5), (4, 20, 0.25),
     ]  # fmt: skip
     (there / "results.json").write_text(json.dumps(rows))
-    back = read_ytvis(there / "results.json", read_split(there / "ytvis.json"))
+    back = read_ytvis(there / "results.json", read_dataset_split(there / "ytvis.json"))
     assert [(r.name, told(r)) for r in back] == [(n, told(one(n))) for n in "ba"]
 
 
@@ -132,7 +132,7 @@ def test_vipseg_has_pages_and_their_segments(there):
         assert archive.namelist() == [*(f"pan_pred/{v}/{f}.png" for v in "ab" for f in NAMES), "pred.json"]
         archive.extractall(there / "u")
     assert json.loads((there / "u" / "pred.json").read_text()).keys() == {"annotations"}
-    split = read_split(there / "vipseg.json")
+    split = read_dataset_split(there / "vipseg.json")
     back = list(read_panoptic(there / "u" / "pred.json", there / "u" / "pan_pred", split))
     assert [(r.name, told(r)) for r in back] == [(n, told(one(n))) for n in "ab"]
     assert [m.is_thing for m in back[0].masklets] == [True, False]
@@ -148,8 +148,10 @@ def test_frames_names_come_from_the_source_where_nothing_else_says_them(there):
 
 
 def problems(there, form, videos=None, frames=True, **more):
-    target = Target(form, read_split(there / (videos or LISTS[form])), there / "frames" if frames else None)
-    return list(Submission.check(target, result_files([there / "out"]), **more).problems)
+    target = SubmissionTarget(
+        form, read_dataset_split(there / (videos or LISTS[form])), there / "frames" if frames else None
+    )
+    return list(Submission.check(target, find_result_files([there / "out"]), **more).problems)
 
 
 def test_every_problem_is_one_sentence(there):
@@ -184,8 +186,8 @@ def test_missing_videos_can_be_allowed(there):
 def test_two_results_of_one_video_are_named(there):
     (there / "again").mkdir()
     one("a").save(there / "again" / "masklets.json")
-    target = Target("mose", read_split(there / "val.txt"), there / "frames")
-    checked = Submission.check(target, result_files([there / "out", there / "again"]))
+    target = SubmissionTarget("mose", read_dataset_split(there / "val.txt"), there / "frames")
+    checked = Submission.check(target, find_result_files([there / "out", there / "again"]))
     assert checked.problems == (
         f"a: two results, {there / 'out/a/masklets.json'} and {there / 'again/masklets.json'}; leave one out",
     )
@@ -238,16 +240,16 @@ def test_ids_are_asked_for(there, form):
 def test_a_list_that_is_none_is_named(there, text, words):
     (there / "list.json").write_text(text)
     with pytest.raises(InputError, match=words):
-        read_split(there / "list.json")
+        read_dataset_split(there / "list.json")
 
 
 def test_a_txt_list_that_is_none_is_named(there):
     for text, words in (("", "lists no video"), ("a b a", "the video name 'a' is given twice")):
         (there / "list.txt").write_text(text)
         with pytest.raises(InputError, match=words):
-            read_split(there / "list.txt")
+            read_dataset_split(there / "list.txt")
     with pytest.raises(InputError, match="cannot be read"):
-        read_split(there / "none.txt")
+        read_dataset_split(there / "none.txt")
 
 
 def test_nothing_is_replaced_or_left_half_done(there, monkeypatch):
@@ -282,8 +284,8 @@ def test_one_video_is_in_memory_at_a_time(there, monkeypatch):
     part = PARTS["mose"]
     add = lambda result, *rest: written.append((result.name, list(loaded))) or part.add(result, *rest)  # noqa: E731
     monkeypatch.setattr("masklet.io.submission.PARTS", {**PARTS, "mose": replace(part, add=add)})
-    target = Target("mose", read_split(there / "val.txt"), there / "frames")
-    checked = Submission.check(target, result_files([there / "out"]))
+    target = SubmissionTarget("mose", read_dataset_split(there / "val.txt"), there / "frames")
+    checked = Submission.check(target, find_result_files([there / "out"]))
     loaded.clear()
     checked.write(there / "x.zip")
     assert written == [("a", ["a"]), ("b", ["a", "b"])]  # each is read when it is its turn

@@ -19,9 +19,9 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame, Video
-from masklet.io.source import Source
-from masklet.io.spool import Spooled, piped
-from masklet.io.video import frames_of, name_of, open_video, sources, unique_names
+from masklet.io.source import FrameSource
+from masklet.io.spool import SpooledFrames, open_pipe
+from masklet.io.video import iterate_live_frames, list_video_sources, make_unique_names, name_source, open_video
 
 CLIPS = {
     "b-frames.mp4": dict(container={"movflags": "faststart"}),
@@ -59,7 +59,7 @@ def same(a: list[Frame], b: list[Frame]) -> bool:
     )
 
 
-def windows_are_the_iteration(video: Source, step: int = 1) -> list[Frame]:
+def windows_are_the_iteration(video: FrameSource, step: int = 1) -> list[Frame]:
     once = list(video)
     assert len(video) == len(once) and [f.index for f in once] == list(range(len(once)))
     for start in range(0, len(once), step):
@@ -227,7 +227,7 @@ def test_a_damaged_picture_ends_the_frames(tmp_path: Path) -> None:
 # pipes and memory
 
 
-def pipe(data: bytes) -> Spooled:
+def pipe(data: bytes) -> SpooledFrames:
     """A video piped in by somebody else, who stops when all is written."""
     end, start = os.pipe()
 
@@ -237,7 +237,7 @@ def pipe(data: bytes) -> Spooled:
 
     threading.Thread(target=feed, daemon=True).start()
     with os.fdopen(end, "rb") as file:
-        video = piped(file)
+        video = open_pipe(file)
         list(video)
         return video
 
@@ -314,7 +314,7 @@ def test_frames_in_memory() -> None:
 
 
 def test_live_frames_are_checked_as_they_come() -> None:
-    live = frames_of(iter([picture(0), picture(1), picture(2, (H, 8))]))
+    live = iterate_live_frames(iter([picture(0), picture(1), picture(2, (H, 8))]))
     assert [next(live).index, next(live).index] == [0, 1]
     with pytest.raises(InputError, match="frame 2 is 8x48, the first one 64x48"):
         next(live)
@@ -367,7 +367,7 @@ def test_odd_names_are_no_obstacle(clips: dict[str, Path], tmp_path: Path, monke
     data = clips["one.mp4"].read_bytes()
     for name in ("-dash.mp4", "a b ü 視.mp4", "a:b.mp4", "clip[1].mp4", "100%d.mp4", "none"):
         Path(name).write_bytes(data)
-        assert sources(name) == [name]
+        assert list_video_sources(name) == [name]
         assert len(list(open_video(name))) == 1
     Path("link.mp4").symlink_to("-dash.mp4")
     assert open_video("link.mp4").name == "link" and open_video("-dash.mp4").name == "dash"
@@ -376,20 +376,20 @@ def test_odd_names_are_no_obstacle(clips: dict[str, Path], tmp_path: Path, monke
 def test_one_argument_may_mean_several_videos(clips: dict[str, Path], tmp_path: Path) -> None:
     for name in ("10.mp4", "2.mp4"):
         (tmp_path / name).write_bytes(clips["one.mp4"].read_bytes())
-    assert sources(str(tmp_path / "*.mp4")) == [str(tmp_path / "2.mp4"), str(tmp_path / "10.mp4")]
-    assert sources("-") == ["-"] and sources("missing.mp4") == ["missing.mp4"]
+    assert list_video_sources(str(tmp_path / "*.mp4")) == [str(tmp_path / "2.mp4"), str(tmp_path / "10.mp4")]
+    assert list_video_sources("-") == ["-"] and list_video_sources("missing.mp4") == ["missing.mp4"]
     folder = save(tmp_path / "street", ["1.png"])
-    assert sources(str(folder / "*.png")) == [str(folder / "*.png")]
+    assert list_video_sources(str(folder / "*.png")) == [str(folder / "*.png")]
     with pytest.raises(InputError, match="images and other"):
         (folder / "clip.mp4").write_bytes(b"")
-        sources(str(folder / "*"))
+        list_video_sources(str(folder / "*"))
     with pytest.raises(InputError, match="matches no file"):
-        sources(str(tmp_path / "*.none"))
+        list_video_sources(str(tmp_path / "*.none"))
 
 
 def test_names_are_told_apart(tmp_path: Path) -> None:
-    assert unique_names(["a/clip.mp4", "b/clip.mkv", "-", "clip-2.mp4", "-"]) == [
+    assert make_unique_names(["a/clip.mp4", "b/clip.mkv", "-", "clip-2.mp4", "-"]) == [
         "clip", "clip-2", "stdin", "clip-2-2", "stdin-2",
     ]  # fmt: skip
-    assert name_of(str(tmp_path / "street" / "*.png")) == "street"
-    assert name_of(str(tmp_path / "street" / "[0-9]" / "*.png")) == "street"
+    assert name_source(str(tmp_path / "street" / "*.png")) == "street"
+    assert name_source(str(tmp_path / "street" / "[0-9]" / "*.png")) == "street"

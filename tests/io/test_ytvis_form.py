@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from masklet.core.errors import InputError
-from masklet.io.ytvis import read_ytvis, read_ytvis_truth, write_ytvis, write_ytvis_truth, ytvis_split
+from masklet.io.ytvis import read_ytvis, read_ytvis_split, read_ytvis_truth, write_ytvis, write_ytvis_truth
 
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", Path(__file__).parents[2] / "../shared/golden")) / "metrics/vis"
 PAIRS = st.tuples(drafts("a"), drafts("b"))
@@ -35,7 +35,7 @@ def test_truth_keeps_all_but_ids_and_scores(tmp_path_factory, pair):
 def test_results_keep_all_but_ids(tmp_path_factory, pair):
     pair, folder = [made(d) for d in pair], tmp_path_factory.mktemp("y")
     write_ytvis_truth(pair, folder / "gt.json")
-    split = ytvis_split(folder / "gt.json")
+    split = read_ytvis_split(folder / "gt.json")
     write_ytvis(pair, folder / "pred.json", split)
     read = read_ytvis(folder / "pred.json", split)
     assert [frame(r) for r in read] == [frame(r) for r in pair]
@@ -178,7 +178,7 @@ def test_a_key_given_twice_is_named(tmp_path):
     ],
 )
 def test_a_mistake_in_results_is_named(tmp_path, changes, words):
-    split = ytvis_split(put(tmp_path, truth()))
+    split = read_ytvis_split(put(tmp_path, truth()))
     row = {"video_id": 9, "category_id": 3, "score": 0.5, "segmentations": [None] * 4} | changes
     (tmp_path / "p.json").write_text(json.dumps([row]))
     with pytest.raises(InputError, match=rf"p\.json: {words}"):
@@ -195,7 +195,7 @@ def test_results_that_say_no_size_are_refused(tmp_path):
 
 
 def test_what_a_split_does_not_have_is_not_written(tmp_path):
-    split = ytvis_split(put(tmp_path, truth()))
+    split = read_ytvis_split(put(tmp_path, truth()))
     with pytest.raises(InputError, match=r"clip: no video of .*gt\.json"):
         write_ytvis([video()], tmp_path / "p.json", split)
     with pytest.raises(InputError, match="v: object 2 is called 'bird'; the categories there are dog, cat"):
@@ -212,7 +212,7 @@ def test_fixtures_survive(tmp_path):
     if not sets:
         pytest.skip(f"no fixtures under {GOLDEN}: set MASKLET_GOLDEN")
     for gt in sets:
-        split, truth = ytvis_split(gt), read_ytvis_truth(gt)
+        split, truth = read_ytvis_split(gt), read_ytvis_truth(gt)
         found = read_ytvis(gt.parent / "pred.json", split)
         for read, name in ((truth, "gt"), (found, "pred")):
             write_ytvis(read, tmp_path / name, split)
@@ -223,5 +223,5 @@ def test_fixtures_survive(tmp_path):
 
 
 def test_categories_come_in_the_order_of_their_ids(tmp_path):
-    assert ytvis_split(put(tmp_path, truth())).names == ("cat", "dog")
+    assert read_ytvis_split(put(tmp_path, truth())).names == ("cat", "dog")
     assert NAMES == ("cat", "dog", "bird")

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from masklet.core import memory as store
-from masklet.core.features import nbytes
+from masklet.core.features import count_tensor_bytes
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Point, Prediction
 from masklet.core.protocols import Propagator
 from masklet.models.affinity import Affinity, AffinityMemory
-from masklet.models.encoder import Encoder, Features
+from masklet.models.encoder import Encoder, EncoderFeatures
 
 SIZE = 64, 96
 RADIUS = 14
@@ -49,7 +49,7 @@ def picture(*centres: tuple[int, int] | None, colours: tuple[tuple[int, int, int
     return Frame(0, image)
 
 
-def encode(model: Affinity, *places: Places) -> list[Features]:
+def encode(model: Affinity, *places: Places) -> list[EncoderFeatures]:
     return model.encode([picture(*centres) for centres in zip(*places, strict=True)])
 
 
@@ -57,13 +57,15 @@ def iou(a: Tensor, b: Tensor) -> float:
     return float((a & b).sum() / (a | b).sum().clamp(min=1))
 
 
-def started(model: Affinity, features: Features, prompts: dict[int, Tensor]) -> AffinityMemory:
+def started(model: Affinity, features: EncoderFeatures, prompts: dict[int, Tensor]) -> AffinityMemory:
     memory = model.empty()
     memory = model.commit(memory, features, model.predict(memory, features))
     return model.prompt(memory, features, prompts)[0]
 
 
-def follow(model: Affinity, memory: AffinityMemory, frames: list[Features]) -> tuple[list[Prediction], AffinityMemory]:
+def follow(
+    model: Affinity, memory: AffinityMemory, frames: list[EncoderFeatures]
+) -> tuple[list[Prediction], AffinityMemory]:
     beliefs = []
     for features in frames:
         beliefs.append(model.predict(memory, features))
@@ -119,10 +121,10 @@ def test_memory_has_one_size_for_ever(model):
     mask[4:12, 4:12] = True
     memory = started(model, frames[0], {1: mask})
     _, memory = follow(model, memory, frames * 2)
-    early, belief = nbytes(memory), model.predict(memory, frames[0])
+    early, belief = count_tensor_bytes(memory), model.predict(memory, frames[0])
     for t in range(100):
         memory = model.commit(memory, frames[t % 5], belief)
-    assert nbytes(memory) == early and len(pickle.dumps(memory)) < early * 1.01 + 5000
+    assert count_tensor_bytes(memory) == early and len(pickle.dumps(memory)) < early * 1.01 + 5000
 
 
 def same(a: list[Prediction], b: list[Prediction]) -> bool:
@@ -212,7 +214,7 @@ def test_a_wrong_hypothesis_of_an_object_does_not_keep_another_from_it(model):
     torch.testing.assert_close(model.predict(memory, frames[2]).logits[0], alone.logits[0], atol=1e-3, rtol=0)
 
 
-def twins(model: Affinity, *places: Places) -> list[Features]:
+def twins(model: Affinity, *places: Places) -> list[EncoderFeatures]:
     """Two discs of one colour."""
     return model.encode([picture(*centres, colours=COLOURS[:1] * 2) for centres in zip(*places, strict=True)])
 
@@ -285,7 +287,7 @@ def test_a_later_prompt_stands_in_for_the_belief(model):
     wrong = started(model, frames[0], {1: disc((32, 80))})
     _, wrong = follow(model, wrong, frames[1:2])
     memory, _ = model.prompt(wrong, frames[1], {1: disc(PATH[1])})
-    assert nbytes(memory) == nbytes(wrong)
+    assert count_tensor_bytes(memory) == count_tensor_bytes(wrong)
     assert iou(memory.last.soft[0] > 0.5, wrong.last.soft[0] > 0.5) < 0.5
     again, _ = model.prompt(memory, frames[1], {1: disc(PATH[1])})
     assert again.last.soft.equal(memory.last.soft) and again.recent.gram.equal(memory.recent.gram)
@@ -310,7 +312,7 @@ def test_forgetting_leaves_the_others_alone(model):
     assert memory.ids == (2,) and memory.anchor.gram[0].equal(both.anchor.gram[1])
     nobody = model.forget(memory, [2])
     assert model.predict(nobody, frames[1]).ids == ()
-    assert nbytes(nobody) == memory.last.grey.nbytes
+    assert count_tensor_bytes(nobody) == memory.last.grey.nbytes
 
 
 def test_objects_nobody_speaks_of_are_kept(model):
@@ -390,7 +392,7 @@ WAYS: dict[str, Callable[[int], np.ndarray]] = {
 }
 
 
-def disturbed(model: Affinity, way: str, at: tuple[int, ...] = (4,)) -> list[Features]:
+def disturbed(model: Affinity, way: str, at: tuple[int, ...] = (4,)) -> list[EncoderFeatures]:
     images = [WAYS[way](t) if t in at else picture(place).image for t, place in enumerate(PATH)]
     return model.encode([Frame(t, image) for t, image in enumerate(images)])
 
@@ -419,9 +421,9 @@ def test_of_a_disturbed_frame_nothing_is_learnt(model):
 def test_a_memory_saved_in_the_middle_of_a_disturbance_resumes_exactly(model, tmp_path, way: str):
     frames = disturbed(model, way, at=(4, 5))
     _, memory = follow(model, started(model, frames[0], {1: disc(PATH[0])}), frames[1:5])
-    store.save(memory, tmp_path / "memory")
+    store.save_memory(memory, tmp_path / "memory")
     rest, _ = follow(model, memory, frames[5:])
-    resumed, _ = follow(model, store.load(tmp_path / "memory"), frames[5:])
+    resumed, _ = follow(model, store.load_memory(tmp_path / "memory"), frames[5:])
     assert same(rest, resumed)
 
 
@@ -445,7 +447,7 @@ def test_after_a_cut_an_object_is_looked_for_and_the_next_scene_may_have_others(
 def test_memory_has_one_size_whatever_is_disturbed(model):
     frames = disturbed(model, "noise")
     _, memory = follow(model, started(model, frames[0], {1: disc(PATH[0])}), frames[1:6])
-    held = nbytes(memory)
+    held = count_tensor_bytes(memory)
     for _ in range(3):
         _, memory = follow(model, memory, frames)
-    assert nbytes(memory) == held
+    assert count_tensor_bytes(memory) == held

@@ -19,16 +19,16 @@ from masklet.models.dense import (
     DenseChoice,
     DenseSegmenter,
     ObjectSegmenter,
-    enlarged,
+    decode_proposals,
     load_dense,
-    offers,
     read_dense,
+    resize_cell_masks,
     save_dense,
 )
-from masklet.models.encoder import Deeper, Encoder
-from masklet.nn.dense_head import DenseHead, DenseSettings
+from masklet.models.encoder import DeepBackbone, Encoder
+from masklet.nn.dense_head import DenseHead, DenseHeadSettings
 
-SETTINGS = DenseSettings(width=32, wide=32, hidden=16)
+SETTINGS = DenseHeadSettings(width=32, wide=32, hidden=16)
 NAMES = ("cat", "dog", "red car")
 
 
@@ -48,8 +48,8 @@ def encoder() -> Encoder:
 
 
 @cache
-def deeper() -> Deeper:
-    return Deeper()
+def deeper() -> DeepBackbone:
+    return DeepBackbone()
 
 
 def frame(size: tuple[int, int] = (120, 200)) -> Frame:
@@ -90,8 +90,8 @@ def test_frames_are_seen_one_by_one() -> None:
 def test_of_what_cells_offer_the_best_stays_and_twins_go() -> None:
     features = encoder()(frame())
     with torch.no_grad():
-        logits, scores, names = offers(head(), deeper(), features, DenseChoice(least=0.0, nms=0.5))
-        some, best, _ = offers(head(), deeper(), features, DenseChoice(least=0.0, nms=0.5, most=2))
+        logits, scores, names = decode_proposals(head(), deeper(), features, DenseChoice(least=0.0, nms=0.5))
+        some, best, _ = decode_proposals(head(), deeper(), features, DenseChoice(least=0.0, nms=0.5, most=2))
     assert (scores[:-1] >= scores[1:]).all()
     twins = mask_iou(logits > 0, logits > 0).fill_diagonal_(0)
     assert twins.max() <= 0.5
@@ -102,16 +102,16 @@ def test_of_what_cells_offer_the_best_stays_and_twins_go() -> None:
 def test_masks_that_overlap_take_from_each_others_scores() -> None:
     features = encoder()(frame())
     with torch.no_grad():
-        logits, full, _ = offers(head(), deeper(), features, DenseChoice(least=0.0, sharpness=0.0, most=1000))
-        _, less, _ = offers(head(), deeper(), features, DenseChoice(least=0.0, sharpness=2.0, most=1000))
+        logits, full, _ = decode_proposals(head(), deeper(), features, DenseChoice(least=0.0, sharpness=0.0, most=1000))
+        _, less, _ = decode_proposals(head(), deeper(), features, DenseChoice(least=0.0, sharpness=2.0, most=1000))
     torch.testing.assert_close(less, matrix_nms(logits > 0, full, 2.0).sort(descending=True).values)
     assert less[0] == full[0] and less.sum() < full.sum()
 
 
 def test_a_cell_beyond_doubt_does_not_push_the_outline() -> None:
     sure, surer = (torch.tensor([[[at, -SURE, -SURE]]]) for at in (SURE, 100 * SURE))
-    assert enlarged(sure, (1, 30))[0, 0].sum() == 10  # halfway between the middles of the first two cells
-    assert torch.equal(enlarged(surer, (1, 30)), enlarged(sure, (1, 30)))
+    assert resize_cell_masks(sure, (1, 30))[0, 0].sum() == 10  # halfway between the middles of the first two cells
+    assert torch.equal(resize_cell_masks(surer, (1, 30)), resize_cell_masks(sure, (1, 30)))
 
 
 def test_where_no_cell_is_sure_nothing_is_found() -> None:

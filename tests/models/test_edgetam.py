@@ -15,11 +15,11 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Clicks, Point
 from masklet.core.protocols import Propagator
-from masklet.models.edgetam import EdgeTam, edgetam_network, windowed
-from masklet.models.sam2 import MEAN, STD, resized
-from masklet.models.sam2_memory import Policy, RecentFrames
-from masklet.nn.memory_attention import rotated
-from masklet.nn.repvit import fold
+from masklet.models.edgetam import EdgeTam, build_edgetam, split_windows
+from masklet.models.sam2 import MEAN, STD, set_image_size
+from masklet.models.sam2_memory import MemoryPolicy, RecentFrames
+from masklet.nn.memory_attention import rotate_tokens
+from masklet.nn.repvit import merge_batch_norms
 
 SIDE, WHOLE, WINDOWS = 192, 24, 4  # a small EdgeTAM: 24 latents that look at all, 4 x 4 that look at a window
 
@@ -52,7 +52,7 @@ def small() -> Any:
 def network() -> Any:
     """The small network with drawn weights, all of them at work."""
     draw = torch.Generator().manual_seed(3)
-    net = edgetam_network(small()).eval().requires_grad_(False)
+    net = build_edgetam(small()).eval().requires_grad_(False)
     for name, value in net.state_dict().items():
         if "positional_embedding" in name or ".bn." in name:
             continue
@@ -107,7 +107,7 @@ class Session:
         mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
         pixels = pixels * (1 / (255 * std)) - mean / std
         self.net = deepcopy(network())
-        fold(self.net.vision_encoder.backbone)  # to the last bit as ours: a mask's edge may hang on it
+        merge_batch_norms(self.net.vision_encoder.backbone)  # to the last bit as ours: a mask's edge may hang on it
         self.net.spatial_perceiver.register_forward_hook(lambda *call: (call[2][0].bfloat16().float(), call[2][1]))
         self.session = EdgeTamVideoInferenceSession(pixels, SIDE, SIDE, dtype=torch.float32)
 
@@ -135,7 +135,7 @@ class Session:
         return answers
 
 
-def propagator(policy: Policy | None = None) -> EdgeTam:
+def propagator(policy: MemoryPolicy | None = None) -> EdgeTam:
     return EdgeTam(deepcopy(network()), policy)
 
 
@@ -232,7 +232,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_the_published_sizes_need_an_eighth_of_the_memory() -> None:
-    tam = EdgeTam(edgetam_network(configuration(256)).eval().requires_grad_(False))
+    tam = EdgeTam(build_edgetam(configuration(256)).eval().requires_grad_(False))
     [features] = tam.encode(clip(1))
     memory, _ = tam.prompt(tam.empty(), features, {1: Point(*PLACES[1])})
     spatial = memory.banks[1].prompted[0].spatial
@@ -251,7 +251,7 @@ def test_two_clicks_answer_with_one_mask() -> None:
 
 
 def test_another_size() -> None:
-    tam = EdgeTam(resized(deepcopy(network()), 320))
+    tam = EdgeTam(set_image_size(deepcopy(network()), 320))
     first, second = tam.encode(clip(2))
     memory, _ = tam.prompt(tam.empty(), first, {1: Point(*PLACES[1])})
     assert tam.predict(memory, second).logits.shape == (1, 3, 80, 80)
@@ -259,22 +259,22 @@ def test_another_size() -> None:
 
 def test_a_size_that_windows_do_not_divide() -> None:
     with pytest.raises(InputError, match=r"squares of 288 pixels: .* 4 x 4 windows; use a multiple of 64"):
-        EdgeTam(resized(deepcopy(network()), 288))
+        EdgeTam(set_image_size(deepcopy(network()), 288))
 
 
 def test_windows() -> None:
     tokens = torch.arange(16.0).view(1, 16, 1)  # a 4 x 4 square, row by row
-    assert windowed(tokens, 2)[:, :, 0].tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
-    assert torch.equal(windowed(tokens, 4)[:, 0, 0], torch.arange(16.0))
+    assert split_windows(tokens, 2)[:, :, 0].tolist() == [[0, 1, 4, 5], [2, 3, 6, 7], [8, 9, 12, 13], [10, 11, 14, 15]]
+    assert torch.equal(split_windows(tokens, 4)[:, 0, 0], torch.arange(16.0))
     two = torch.cat([tokens, tokens + 16])
-    assert torch.equal(windowed(two, 2)[4:], windowed(tokens + 16, 2))
+    assert torch.equal(split_windows(two, 2)[4:], split_windows(tokens + 16, 2))
 
 
 def test_only_latents_of_windows_are_rotated() -> None:
     turn = propagator()._attend.memory_rotations
     assert turn.shape == (WHOLE + WINDOWS**2, 128)
     x = torch.randn(1, 2 * len(turn), 256, generator=torch.Generator().manual_seed(0))  # of two frames
-    before, after = x.view(2, len(turn), -1), rotated(x, turn).view(2, len(turn), -1)
+    before, after = x.view(2, len(turn), -1), rotate_tokens(x, turn).view(2, len(turn), -1)
     assert torch.equal(before[:, :WHOLE], after[:, :WHOLE])
     # The window in row 2, column 1: the first of 64 frequencies is 1 along each axis, columns first.
     window = WHOLE + 2 * WINDOWS + 1
@@ -289,7 +289,7 @@ def test_only_latents_of_windows_are_rotated() -> None:
 
 
 def test_names_of_the_published_weights() -> None:
-    net = edgetam_network(configuration(1024))
+    net = build_edgetam(configuration(1024))
     names = net.state_dict().keys()
     assert len(names) == 984
     assert sum(p.numel() for p in net.parameters()) == 13_895_794  # the paper: 13.9 million
@@ -305,7 +305,7 @@ def test_names_of_the_published_weights() -> None:
 
 def test_strict_loading() -> None:
     state = network().state_dict()
-    net = edgetam_network(small())
+    net = build_edgetam(small())
     net.load_state_dict(state)
     assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
     name = "vision_encoder.backbone.timm_model.stages_3.blocks.0.se.fc2.bias"
@@ -316,9 +316,9 @@ def test_strict_loading() -> None:
 def test_the_config_stays_as_it_was() -> None:
     config = small()
     before = config.to_dict()
-    net = edgetam_network(config)
+    net = build_edgetam(config)
     assert net.config.to_dict()["vision_config"]["backbone_config"] == before["vision_config"]["backbone_config"]
-    resized(net, 320)
+    set_image_size(net, 320)
     assert config.to_dict() == before
 
 

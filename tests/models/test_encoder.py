@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from masklet.core.frames import Frame
-from masklet.models.encoder import STRIDE, Encoder, working_size
+from masklet.models.encoder import STRIDE, Encoder, compute_working_size
 
 
 @pytest.fixture(scope="module")
@@ -21,14 +21,14 @@ def frame(h: int, w: int, seed: int = 0) -> Frame:
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.sampled_from([160, 320, 480]))
 def test_working_size_is_bounded_and_of_whole_cells(h, w, short):
-    y, x = working_size((h, w), short)
+    y, x = compute_working_size((h, w), short)
     assert y % STRIDE == x % STRIDE == 0 and min(y, x) >= 16
     assert min(y, x) <= short
     assert y * x <= 3 * short * short * 1.1 or min(y, x) == 16
 
 
 def test_working_size_keeps_the_shape():
-    assert working_size((854, 480), 320) == working_size((480, 854), 320)[::-1]
+    assert compute_working_size((854, 480), 320) == compute_working_size((480, 854), 320)[::-1]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (48, 48), (30, 200), (240, 135)])

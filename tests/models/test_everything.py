@@ -18,19 +18,19 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
-from masklet.core.masks import resize
+from masklet.core.masks import resize_bilinear
 from masklet.core.protocols import Segmenter
-from masklet.models.boxes import Boxes, area, box_iou, box_nms, corners
-from masklet.models.edgetam import EdgeTam, edgetam_network
+from masklet.models.boxes import Boxes, box_iou, box_nms, compute_box_areas, convert_to_corners
+from masklet.models.edgetam import EdgeTam, build_edgetam
 from masklet.models.masker import (
     HIGH,
     INSIDE,
     LOW,
     EverythingSegmenter,
-    Masker,
-    grid,
-    stability_score,
-    tidied,
+    PromptedMasker,
+    compute_stability_score,
+    make_point_grid,
+    remove_small_regions,
 )
 from masklet.models.sam2 import Sam2
 from masklet.parts import load_masker
@@ -82,8 +82,8 @@ def saved_sam2(folder: Path) -> Path:
 
 
 @cache
-def masker(at_once: int | None = None) -> Masker:
-    return Masker(Sam2(small_sam2()), at_once)
+def masker(at_once: int | None = None) -> PromptedMasker:
+    return PromptedMasker(Sam2(small_sam2()), at_once)
 
 
 @cache
@@ -155,7 +155,7 @@ def test_a_boxs_mask_is_its_best_answer_at_the_frames_size() -> None:
     for row, box in enumerate(boxes):
         [(logits, quality)] = own.answers(features, box.view(1, 2, 2), (LOW, HIGH))
         best = logits[0, quality[0].argmax()]
-        assert (masks[row] == (resize(best[None], frame.size)[0] > 0)).float().mean() > 0.999
+        assert (masks[row] == (resize_bilinear(best[None], frame.size)[0] > 0)).float().mean() > 0.999
     assert own.boxed(features, torch.zeros(0, 4)).shape == (0, 97, 160)
 
 
@@ -196,7 +196,7 @@ def test_edgetam_is_a_masker_too(tmp_path: Path) -> None:
         enable_occlusion_spatial_embedding=False,
     )
     torch.manual_seed(0)
-    own = Masker(EdgeTam(edgetam_network(config).eval().requires_grad_(False)))
+    own = PromptedMasker(EdgeTam(build_edgetam(config).eval().requires_grad_(False)))
     masks = own.boxed(own.look(picture(40, 61)), torch.tensor([[3.0, 4, 30, 20]]))
     assert masks.shape == (1, 40, 61) and own.description == "edgetam, 1024 px"
 
@@ -222,7 +222,7 @@ def test_box_iou_counts_pixels(a: Tensor, b: Tensor) -> None:
     for i, j in np.ndindex(*got.shape):
         p, q = filled(a[i]), filled(b[j])
         assert got[i, j] == pytest.approx(len(p & q) / len(p | q) if p | q else 0)
-    assert [int(v) for v in area(a)] == [len(filled(x)) for x in a]
+    assert [int(v) for v in compute_box_areas(a)] == [len(filled(x)) for x in a]
 
 
 def slow_nms(boxes: Tensor, scores: Tensor, iou: float) -> list[int]:
@@ -251,7 +251,7 @@ def test_a_chain_of_boxes() -> None:
 
 def test_boxes_are_cut_at_the_border() -> None:
     found = Boxes(
-        corners(torch.tensor([[5.0, 5, 20, 4], [5, 5, 2, 2], [15, 5, 10, 10], [-3, -3, 2, 2]])),
+        convert_to_corners(torch.tensor([[5.0, 5, 20, 4], [5, 5, 2, 2], [15, 5, 10, 10], [-3, -3, 2, 2]])),
         torch.tensor([0.1, 0.2, 0.3, 0.4]),
         torch.tensor([3, 2, 1, 0]),
     )
@@ -263,7 +263,7 @@ def test_boxes_are_cut_at_the_border() -> None:
 # -- everything
 
 
-class KnownMasker(Masker):
+class KnownMasker(PromptedMasker):
     """Gives known answers to each point, and notes how they were asked for."""
 
     def __init__(self, answers: Any, at_once: int = 3) -> None:
@@ -297,9 +297,9 @@ NOTHING = rectangle(0, 0, 0, 0)
 
 
 def test_points_lie_in_the_middle_of_cells() -> None:
-    assert grid(2, (8, 20)).tolist() == [[5, 2], [15, 2], [5, 6], [15, 6]]
-    assert grid(1, (3, 5)).tolist() == [[2.5, 1.5]]
-    assert grid(32, (480, 854)).shape == (1024, 2)
+    assert make_point_grid(2, (8, 20)).tolist() == [[5, 2], [15, 2], [5, 6], [15, 6]]
+    assert make_point_grid(1, (3, 5)).tolist() == [[2.5, 1.5]]
+    assert make_point_grid(32, (480, 854)).shape == (1024, 2)
 
 
 def test_good_and_stable_masks_stay_and_twins_go() -> None:
@@ -337,8 +337,8 @@ def test_no_mask_at_all() -> None:
 
 def test_stability_by_hand() -> None:
     logits = torch.tensor([[2.0, 1.0, 0.5, -0.5, -1.0, -2.0]])
-    assert stability_score(logits, 1.0) == pytest.approx(1 / 4)  # above 1: one; above -1: four
-    assert stability_score(logits, 0.0) == 1 and stability_score(logits - 9, 1.0) == 0
+    assert compute_stability_score(logits, 1.0) == pytest.approx(1 / 4)  # above 1: one; above -1: four
+    assert compute_stability_score(logits, 0.0) == 1 and compute_stability_score(logits - 9, 1.0) == 0
 
 
 def test_small_holes_and_islands() -> None:
@@ -346,13 +346,13 @@ def test_small_holes_and_islands() -> None:
     mask[1:7, 1:6] = True
     mask[3, 3] = False  # a hole of one pixel
     mask[0, 7] = True  # an island of one
-    got = tidied(mask, 2)
+    got = remove_small_regions(mask, 2)
     assert got.sum() == 30 and got[3, 3] and not got[0, 7]
-    assert torch.equal(tidied(mask, 1), mask)
+    assert torch.equal(remove_small_regions(mask, 1), mask)
     specks = torch.zeros(8, 8, dtype=torch.bool)
     specks[0, 0] = specks[4, 4] = specks[5, 5] = True  # two pixels that touch at a corner are one island
-    assert tidied(specks, 6).nonzero().tolist() == [[4, 4], [5, 5]]
-    assert tidied(torch.ones(3, 3, dtype=torch.bool), 99).all()
+    assert remove_small_regions(specks, 6).nonzero().tolist() == [[4, 4], [5, 5]]
+    assert remove_small_regions(torch.ones(3, 3, dtype=torch.bool), 99).all()
 
 
 def test_masks_are_tidied_before_twins_are_told() -> None:
@@ -392,7 +392,7 @@ def automatic_by_hand(frame: Frame, side: int, quality: float, stability: float,
 def test_everything_is_that_by_hand(size: tuple[int, int], nms: float, least: int) -> None:
     frame, own = picture(*size), masker()
     features = own.look(frame)
-    quality = torch.cat([q for _, q in own.answers(features, grid(5, size)[:, None], (INSIDE,))])
+    quality = torch.cat([q for _, q in own.answers(features, make_point_grid(5, size)[:, None], (INSIDE,))])
     at = {"quality": float(quality.quantile(0.3)), "stability": 0.05, "nms": nms}
     expected = automatic_by_hand(frame, 5, at["quality"], at["stability"], at["nms"])
     for n in (None, 1, 25):

@@ -10,18 +10,18 @@ from test_mask2former import network
 from test_rocovis_model import frames, images, near, run, told
 
 from masklet.core.errors import InputError
-from masklet.core.memory import load, save
+from masklet.core.memory import load_memory, save_memory
 from masklet.core.protocols import SlotModel
-from masklet.models.genvis import Genvis, GenvisMemory, GenvisNet, GenvisSettings
-from masklet.models.slot_model import last_layer
+from masklet.models.genvis import Genvis, GenvisMemory, GenvisNet, GenvisNetSettings
+from masklet.models.slot_model import take_last_layer
 from masklet.models.slot_weights import load_slot_model, save_slot_model
-from masklet.systems.rocovis import genvis
+from masklet.systems.rocovis import build_genvis_system
 
 
 def net(**settings):
     torch.manual_seed(0)
     at = {"encoder_layers": 1, "decoder_layers": 2, "hidden": 32, "heads": 4, "queries": 7, **settings}
-    return GenvisNet(deepcopy(network()), GenvisSettings(**at)).eval()
+    return GenvisNet(deepcopy(network()), GenvisNetSettings(**at)).eval()
 
 
 def test_a_video_is_the_object_decoder_over_frame_queries():
@@ -44,7 +44,7 @@ def test_several_videos_side_by_side():
     model, pictures, memory = net(), images(4), net().empty()
     for t in range(2):
         features = model.encode(pictures[[t, t + 2]])
-        slots = last_layer(model.decoded(memory, features))
+        slots = take_last_layer(model.decoded(memory, features))
         memory = model.commit(memory, features, slots, torch.ones(2, 7))
     alone, _ = run(model, pictures[2:])
     near(slots.mask_logits[1], alone[-1].mask_logits[0])
@@ -86,14 +86,14 @@ def test_on_frames_and_as_a_file(tmp_path):
 
 
 def test_a_stream_goes_on_from_its_saved_state(tmp_path):
-    system, clip = genvis(Genvis(net(), shortest=32)), frames(4, (32, 48))
+    system, clip = build_genvis_system(Genvis(net(), shortest=32)), frames(4, (32, 48))
     whole, first = told(system.stream(clip)), system.stream(clip)
     begun = told(next(first) for _ in range(2))
-    save(first.state, tmp_path / "state")
-    assert begun + told(system.stream(clip[2:], load(tmp_path / "state"))) == whole
+    save_memory(first.state, tmp_path / "state")
+    assert begun + told(system.stream(clip[2:], load_memory(tmp_path / "state"))) == whole
     assert system.name == "genvis" and not system.settings.foreground
 
 
 def test_frames_count_from_one():
     with pytest.raises(InputError, match="frames = 0"):
-        GenvisSettings(frames=0)
+        GenvisNetSettings(frames=0)

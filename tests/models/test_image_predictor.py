@@ -23,18 +23,18 @@ from masklet.models.image_predictor import (
     RADIUS,
     SIDE,
     SURE,
-    Answer,
     Crop,
     ImagePredictor,
+    MaskHypotheses,
+    apply_clicks,
     create_prompt_network,
-    draw_maps,
-    insist,
+    draw_prompt_maps,
     load_image_predictor,
-    nothing,
+    make_empty_hypotheses,
     read_prompt_network,
     save_prompt_network,
 )
-from masklet.models.zoo import ZOO, read
+from masklet.models.zoo import ZOO, read_packaged
 from masklet.nn.mobilenet import DeepMobileNet, MobileNetV2
 from masklet.nn.prompt_network import ANSWERS, FIXED, CropFeatures, PromptNetwork
 
@@ -62,7 +62,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return float((a & b).sum() / max((a | b).sum(), 1))
 
 
-def mask_of(answer: Answer) -> np.ndarray:
+def mask_of(answer: MaskHypotheses) -> np.ndarray:
     return answer.logits[0].numpy() > 0
 
 
@@ -159,7 +159,7 @@ def test_a_box_is_seen_as_its_corners_are() -> None:
 
 def test_prompts_are_drawn_as_maps() -> None:
     earlier = np.full((32, 32), 0.25, np.float32)
-    maps = draw_maps([Point(8.5, 20.5), outside(28.5, 4.5)], Box(2.2, 3.8, 30.7, 40), earlier, 32)
+    maps = draw_prompt_maps([Point(8.5, 20.5), outside(28.5, 4.5)], Box(2.2, 3.8, 30.7, 40), earlier, 32)
     assert maps.shape == (4, 32, 32) and maps.dtype == np.float32
     for one, (x, y) in zip(maps[:2], ((8, 20), (28, 4)), strict=True):
         ys, xs = np.nonzero(one)
@@ -172,9 +172,11 @@ def test_prompts_are_drawn_as_maps() -> None:
 
 
 def test_what_is_not_said_is_zero() -> None:
-    assert not draw_maps([], None, None, 16).any()
-    assert not draw_maps([], Box(-9, -9, -2, -2), None, 16).any()
-    assert draw_maps([], None, np.zeros((16, 16), np.float32), 16)[3].max() == -1  # that nothing was there is said
+    assert not draw_prompt_maps([], None, None, 16).any()
+    assert not draw_prompt_maps([], Box(-9, -9, -2, -2), None, 16).any()
+    assert (
+        draw_prompt_maps([], None, np.zeros((16, 16), np.float32), 16)[3].max() == -1
+    )  # that nothing was there is said
 
 
 # -- what becomes of answers
@@ -183,7 +185,7 @@ def test_what_is_not_said_is_zero() -> None:
 @pytest.mark.parametrize("inside", [True, False])
 def test_a_click_that_the_answer_contradicts_is_obeyed(inside: bool) -> None:
     wrong = np.full((20, 30), -2.0 if inside else 2.0, np.float32)
-    out = insist(wrong, [Point(12, 7, inside)])
+    out = apply_clicks(wrong, [Point(12, 7, inside)])
     assert (out[7, 12] > 0) == inside and (wrong == wrong[0, 0]).all()  # the answer itself stays as it was
     changed = np.argwhere(out != wrong)
     assert 20 < len(changed) < 70 and np.abs(changed - [7, 12]).max() <= RADIUS
@@ -191,15 +193,17 @@ def test_a_click_that_the_answer_contradicts_is_obeyed(inside: bool) -> None:
 
 def test_a_click_that_is_met_changes_nothing() -> None:
     logits = np.where(disk(10, 10, 5, (20, 30)), 3, -3).astype(np.float32)
-    assert (insist(logits, [Point(10, 10), outside(20, 10)]) == logits).all()
+    assert (apply_clicks(logits, [Point(10, 10), outside(20, 10)]) == logits).all()
 
 
 def test_a_place_between_pixels_counts_for_the_nearest_one() -> None:
     logits = np.full((4, 6), 3.0, np.float32)
     logits[2, 3] = -3
-    assert insist(logits, [Point(2.75, 1.9)])[2, 3] > 0  # as of a frame of twice the size, whose pixels are 2 and 3
-    assert (insist(logits, [outside(2.75, 1.9)]) == logits).all()
-    assert insist(logits, [Point(5.4, 3.4), Point(-0.4, -0.4)]).shape == (4, 6)
+    assert (
+        apply_clicks(logits, [Point(2.75, 1.9)])[2, 3] > 0
+    )  # as of a frame of twice the size, whose pixels are 2 and 3
+    assert (apply_clicks(logits, [outside(2.75, 1.9)]) == logits).all()
+    assert apply_clicks(logits, [Point(5.4, 3.4), Point(-0.4, -0.4)]).shape == (4, 6)
 
 
 @pytest.mark.parametrize("apart", [1, 2, 3, 5])
@@ -207,7 +211,7 @@ def test_a_place_between_pixels_counts_for_the_nearest_one() -> None:
 def test_clicks_that_say_otherwise_near_by_are_both_obeyed(apart: int, value: float) -> None:
     for first in (True, False):
         points = [Point(10, 10, first), Point(10 + apart, 10, not first)]
-        out = insist(np.full((20, 30), value, np.float32), points)
+        out = apply_clicks(np.full((20, 30), value, np.float32), points)
         assert [out[10, int(p.x)] > 0 for p in points] == [p.inside for p in points]
 
 
@@ -303,7 +307,7 @@ def test_clicks_outside_alone_describe_nothing() -> None:
         answer = predictor.predict(picture_of(), Clicks((outside(45, 30),)), earlier)
         assert answer.logits.shape == (1, H, W) and not mask_of(answer).any() and answer.quality.tolist() == [0]
     assert not net.shown
-    assert nothing((3, 4)).logits.shape == (1, 3, 4)
+    assert make_empty_hypotheses((3, 4)).logits.shape == (1, 3, 4)
 
 
 def test_a_mask_counts_in_the_place_of_an_earlier_answer() -> None:
@@ -419,8 +423,8 @@ def test_very_small_and_very_long_pictures(size: tuple[int, int]) -> None:
 
 def test_training_begins_with_the_blocks_of_imagenet() -> None:
     net, plain, deep = create_prompt_network(), MobileNetV2(), DeepMobileNet()
-    plain.load_state_dict({name: value.float() for name, value in read(ZOO[MOBILENET]).items()})
-    held = {**read(ZOO[MOBILENET]), **read(ZOO[DEEP])}
+    plain.load_state_dict({name: value.float() for name, value in read_packaged(ZOO[MOBILENET]).items()})
+    held = {**read_packaged(ZOO[MOBILENET]), **read_packaged(ZOO[DEEP])}
     named = {
         name.removeprefix("blocks.").partition(".")[::2]: value.float()
         for name, value in held.items()

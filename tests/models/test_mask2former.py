@@ -14,10 +14,18 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
-from masklet.core.masks import resize
+from masklet.core.masks import resize_bilinear
 from masklet.core.protocols import Segmenter, SlotSegmenter
-from masklet.models.mask2former import AT_ONCE, MEAN, STD, Mask2Former, at_size, certainty, seen_size
-from masklet.models.text import silently
+from masklet.models.mask2former import (
+    AT_ONCE,
+    MEAN,
+    STD,
+    Mask2Former,
+    compute_mask2former_size,
+    resize_to_frame,
+    score_mask_certainty,
+)
+from masklet.models.text import drop_transformers_output
 
 ODD = [(60, 84), (33, 31), (64, 96), (97, 65), (1, 40)]
 
@@ -29,7 +37,7 @@ def network(classes: int = 3) -> Any:
 
     torch.manual_seed(0)
     stages = ["stage1", "stage2", "stage3", "stage4"]
-    with silently():
+    with drop_transformers_output():
         config = Mask2FormerConfig(
             backbone_config=ResNetConfig(
                 embedding_size=8, hidden_sizes=[16, 24, 32, 40], depths=[1, 1, 1, 1], out_features=stages
@@ -59,16 +67,16 @@ def model(**how: Any) -> Mask2Former:
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(32, 1000))
 def test_the_short_side_is_as_told_unless_the_long_one_grows_too_long(h: int, w: int, shortest: int) -> None:
-    seen = seen_size((h, w), shortest)
+    seen = compute_mask2former_size((h, w), shortest)
     exact = min(shortest / min(h, w), 1333 / max(h, w))
     assert max(seen) <= 1333
     assert all(abs(s - exact * side) <= 0.5 + 1e-6 or s == 1 for s, side in zip(seen, (h, w), strict=True))
 
 
 def test_seen_sizes_of_known_videos() -> None:
-    assert seen_size((480, 854), 480) == (480, 854)
-    assert seen_size((720, 1280), 800) == (750, 1333)  # the long side would be 1422
-    assert seen_size((333, 500), 360) == (360, 541)  # 540.54, rounded up
+    assert compute_mask2former_size((480, 854), 480) == (480, 854)
+    assert compute_mask2former_size((720, 1280), 800) == (750, 1333)  # the long side would be 1422
+    assert compute_mask2former_size((333, 500), 360) == (360, 541)  # 540.54, rounded up
 
 
 @pytest.mark.parametrize("size", ODD)
@@ -98,20 +106,20 @@ def test_what_lies_in_the_padding_is_cut_off(size: tuple[int, int]) -> None:
     logits = torch.full((1, *padded), -5.0)
     logits[:, -(-size[0] // 4) + 1 :] = 50.0
     logits[:, :, -(-size[1] // 4) + 1 :] = 50.0
-    assert not (at_size(logits, size, (2 * size[0], 3 * size[1])) > 0).any()
+    assert not (resize_to_frame(logits, size, (2 * size[0], 3 * size[1])) > 0).any()
 
 
 def test_an_edge_stays_where_it_is() -> None:
     """Left of column 40 of 84, at a stride of 4 in a padded width of 96; the frame is twice as large."""
     logits = torch.full((1, 16, 24), -1.0)
     logits[:, :, :10] = 1.0
-    made = at_size(logits, (60, 84), (120, 168)) > 0
+    made = resize_to_frame(logits, (60, 84), (120, 168)) > 0
     assert torch.equal(made[0], (torch.arange(168) < 80).expand(120, 168))
 
 
 def test_without_padding_or_another_size_it_is_one_bilinear_step() -> None:
     logits = torch.randn(3, 8, 16, generator=torch.Generator().manual_seed(1))
-    assert torch.equal(at_size(logits, (32, 64), (32, 64)), resize(logits, (32, 64)))
+    assert torch.equal(resize_to_frame(logits, (32, 64), (32, 64)), resize_bilinear(logits, (32, 64)))
 
 
 # -- detections
@@ -119,7 +127,7 @@ def test_without_padding_or_another_size_it_is_one_bilinear_step() -> None:
 
 def test_certainty_is_the_mean_probability_inside() -> None:
     maps = torch.tensor([[[0.9, 0.2, 0.7]], [[0.1, 0.2, 0.3]], [[0.6, 0.6, 0.6]]]).logit()
-    assert torch.allclose(certainty(maps), torch.tensor([0.8, 0.0, 0.6]), atol=1e-5)
+    assert torch.allclose(score_mask_certainty(maps), torch.tensor([0.8, 0.0, 0.6]), atol=1e-5)
 
 
 def classes(*probabilities: list[float]) -> Tensor:
@@ -139,8 +147,8 @@ def test_the_score_is_class_probability_times_certainty_by_the_best_class() -> N
     logits = classes([0.1, 0.2, 0.6, 0.1], [0.8, 0.05, 0.05, 0.1], [0.25, 0.05, 0.0, 0.7])
     found = model()._found(logits, flat(0.9, 0.6, 0.99), (32, 32), (32, 32))
     assert found.labels.tolist() == [2, 0, 0]  # 0.54, 0.48, and what is most likely no object, 0.25
-    rows = torch.stack([at_size(flat(p), (32, 32), (32, 32))[0] for p in (0.9, 0.6, 0.99)])
-    assert torch.allclose(found.scores, torch.tensor([0.6, 0.8, 0.25]) * certainty(rows), atol=1e-6)
+    rows = torch.stack([resize_to_frame(flat(p), (32, 32), (32, 32))[0] for p in (0.9, 0.6, 0.99)])
+    assert torch.allclose(found.scores, torch.tensor([0.6, 0.8, 0.25]) * score_mask_certainty(rows), atol=1e-6)
     assert torch.equal(found.masks, rows > 0)
 
 

@@ -19,8 +19,20 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.models.mask2former import load_mask2former
-from masklet.models.mask2former_names import converted, demand, kind_of, renamed, split
-from masklet.models.mask2former_weights import arrays, build, filled, inferred, is_mask2former
+from masklet.models.mask2former_names import (
+    convert_mask2former_state,
+    infer_checkpoint_kind,
+    rename_mask2former_key,
+    require_kind,
+    split_checkpoint,
+)
+from masklet.models.mask2former_weights import (
+    build_mask2former,
+    fill_mask2former,
+    infer_mask2former_config,
+    is_mask2former,
+    read_detectron2,
+)
 
 if not found("mask2former_*"):
     pytest.skip(f"no mask2former_*.npz under {FOLDER}: set MASKLET_GOLDEN", allow_module_level=True)
@@ -61,7 +73,7 @@ def same(a: Any, b: Any) -> bool:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_folder_that_transformers_saved_loads(name: str, tmp_path: Path) -> None:
-    built = build(saved(tmp_path / "mine", name))
+    built = build_mask2former(saved(tmp_path / "mine", name))
     assert same(built.net, network(name)) and built.kind == "mask2former" and not built.tracker and not built.refiner
     assert list(built.weights) == ["mine/model.safetensors"] and re.fullmatch("[0-9a-f]{64}", *built.weights.values())
     assert built.shortest == 800 and not any(p.requires_grad for p in built.net.parameters())
@@ -95,7 +107,7 @@ def test_a_folder_of_transformers_4_loads(tmp_path: Path) -> None:
     old[table_key.replace("bias_table", "index")] = torch.zeros(16, 16, dtype=torch.int64)
     assert any("attention.self.query" in key for key in old)
     save_file(old, file, metadata={"format": "pt"})
-    assert same(build(tmp_path).net, network(name))
+    assert same(build_mask2former(tmp_path).net, network(name))
 
 
 def changed(folder: Path, **told: Any) -> Path:
@@ -134,15 +146,15 @@ CLASSES = network(SMALL).class_predictor.out_features - 1
 def test_a_wrong_folder_is_told_in_one_sentence(change: Any, message: str, tmp_path: Path) -> None:
     change(saved(tmp_path))
     with pytest.raises(InputError, match=message) as refusal:
-        build(tmp_path)
+        build_mask2former(tmp_path)
     assert "\n" not in str(refusal.value) and str(tmp_path) in str(refusal.value)
 
 
 def test_what_is_not_here_says_what_to_fetch() -> None:
     with pytest.raises(InputError, match="run `masklet weights fetch facebook/mask2former-swin-tiny-coco-instance`"):
-        build("facebook/mask2former-swin-tiny-coco-instance")
+        build_mask2former("facebook/mask2former-swin-tiny-coco-instance")
     with pytest.raises(InputError, match=r"cannot be read \(No such file"):
-        build("nowhere/model_final.pkl")
+        build_mask2former("nowhere/model_final.pkl")
 
 
 # -- official files
@@ -152,7 +164,7 @@ def test_what_is_not_here_says_what_to_fetch() -> None:
 def test_an_official_file_loads_as_its_network(name: str, tmp_path: Path) -> None:
     file = tmp_path / "model_final.pth"
     torch.save({"model": state(name), "iteration": 5999, "optimizer": {"state": {}}}, file)
-    assert same(build(file).net, network(name))
+    assert same(build_mask2former(file).net, network(name))
     assert load_mask2former(file, torch.device("cpu")).categories[:2] == ("1", "2")
 
 
@@ -161,14 +173,14 @@ def test_a_pickle_of_arrays_loads(protocol: int, tmp_path: Path) -> None:
     file = tmp_path / "model_final.pkl"
     content = OrderedDict((key, value.numpy()) for key, value in state().items())
     file.write_bytes(pickle.dumps({"model": content, "__author__": "me", "matching_heuristics": True}, protocol))
-    read = arrays(file)
+    read = read_detectron2(file)
     assert read.keys() == state().keys() and all(torch.equal(read[key], value) for key, value in state().items())
 
 
 def test_a_pickle_becomes_a_network(tmp_path: Path) -> None:
     file = tmp_path / "model_final.pkl"
     file.write_bytes(pickle.dumps({"model": {key: value.numpy() for key, value in state().items()}}))
-    built = build(file)
+    built = build_mask2former(file)
     assert same(built.net, network(SMALL)) and list(built.weights) == ["model_final.pkl"]
 
 
@@ -188,7 +200,7 @@ def test_a_file_that_wants_to_run_something_is_refused(suffix: str, tmp_path: Pa
     content = {"model": {"a": np.zeros(3)}, "more": Trap(mark)}
     file.write_bytes(pickle.dumps(content)) if suffix == ".pkl" else torch.save(content, file)
     with pytest.raises(InputError, match="holds more than"):
-        build(file)
+        build_mask2former(file)
     assert not mark.exists()
 
 
@@ -210,7 +222,7 @@ def test_a_damaged_or_strange_pickle_is_told_in_one_sentence(content: bytes, tmp
     file = tmp_path / "model.pkl"
     file.write_bytes(content)
     with pytest.raises(InputError, match=r"damaged, or holds more than numpy arrays|no table of arrays") as refusal:
-        build(file)
+        build_mask2former(file)
     assert "\n" not in str(refusal.value) and str(file) in str(refusal.value)
 
 
@@ -228,7 +240,7 @@ def test_an_official_file_of_something_else_is_told(change: Any, message: str, t
     change(tensors)
     torch.save({"model": tensors}, tmp_path / "model.pth")
     with pytest.raises(InputError, match=message):
-        build(tmp_path / "model.pth")
+        build_mask2former(tmp_path / "model.pth")
 
 
 # -- names
@@ -249,7 +261,7 @@ def test_our_rules_are_those_of_the_fixtures() -> None:
     keys |= {key for name in NETWORKS for key in table(name)["state_dict"]}
     for key in keys:
         name = theirs(key)
-        assert name is None or renamed(key) == name, key
+        assert name is None or rename_mask2former_key(key) == name, key
         if name is None:
             assert key.startswith(("tracker.", "refiner.")) or key.endswith("relative_position_index"), key
 
@@ -257,7 +269,7 @@ def test_our_rules_are_those_of_the_fixtures() -> None:
 def test_queries_keys_and_values_are_taken_apart_in_this_order() -> None:
     key = "sem_seg_head.predictor.transformer_self_attention_layers.3.self_attn.in_proj_bias"
     prefix = "model.transformer_module.decoder.layers.3.self_attn."
-    made = converted({key: torch.arange(6)})
+    made = convert_mask2former_state({key: torch.arange(6)})
     assert {name.removeprefix(prefix): value.tolist() for name, value in made.items()} == {
         "q_proj.bias": [0, 1],
         "k_proj.bias": [2, 3],
@@ -270,7 +282,9 @@ def test_the_config_of_swin_large_is_told_by_its_shapes() -> None:
     if not lists:
         pytest.skip("no list of keys with Swin-L")
     shapes = table(f"keys/{lists[0]}")["state_dict"]
-    config = inferred({key: torch.empty(tuple(shape), device="meta") for key, shape in shapes.items()}, HERE)
+    config = infer_mask2former_config(
+        {key: torch.empty(tuple(shape), device="meta") for key, shape in shapes.items()}, HERE
+    )
     trunk = config.backbone_config
     assert (trunk.embed_dim, trunk.depths, trunk.num_heads, trunk.window_size) == (
         192,
@@ -293,10 +307,13 @@ def test_the_first_official_names_are_known() -> None:
     given = state() | {"tracker.a.b": torch.zeros(1), "refiner.c": torch.zeros(2)}
     old = {early(key): value for key, value in given.items()}
     assert old.keys() != given.keys()
-    parts = split(old)
-    assert [part.keys() for part in parts] == [part.keys() for part in split(given)]
-    assert parts[1].keys() == {"a.b"} and parts[2].keys() == {"c"} and kind_of(old) == "dvis-offline"
-    assert same(filled(inferred(parts[0], HERE), converted(parts[0]), HERE), network(SMALL))
+    parts = split_checkpoint(old)
+    assert [part.keys() for part in parts] == [part.keys() for part in split_checkpoint(given)]
+    assert parts[1].keys() == {"a.b"} and parts[2].keys() == {"c"} and infer_checkpoint_kind(old) == "dvis-offline"
+    assert same(
+        fill_mask2former(infer_mask2former_config(parts[0], HERE), convert_mask2former_state(parts[0]), HERE),
+        network(SMALL),
+    )
 
 
 # -- kinds
@@ -308,26 +325,26 @@ def labelled(*more: str, classes: int = 80) -> dict[str, Tensor]:
 
 
 def test_kinds_are_told_by_keys() -> None:
-    assert kind_of(labelled()) == "mask2former" == kind_of(network(SMALL).state_dict())
-    assert [kind_of(labelled(classes=n)) for n in (25, 40, 124)] == ["minvis"] * 3
-    assert kind_of(labelled("tracker.x")) == "dvis-online"
-    assert kind_of(labelled("tracker.x", "refiner.y")) == "dvis-offline"
-    assert kind_of(labelled("tracker.x", "offline_tracker.y")) == "dvis-offline"
+    assert infer_checkpoint_kind(labelled()) == "mask2former" == infer_checkpoint_kind(network(SMALL).state_dict())
+    assert [infer_checkpoint_kind(labelled(classes=n)) for n in (25, 40, 124)] == ["minvis"] * 3
+    assert infer_checkpoint_kind(labelled("tracker.x")) == "dvis-online"
+    assert infer_checkpoint_kind(labelled("tracker.x", "refiner.y")) == "dvis-offline"
+    assert infer_checkpoint_kind(labelled("tracker.x", "offline_tracker.y")) == "dvis-offline"
 
 
 def test_what_is_of_no_kind_is_told() -> None:
     with pytest.raises(InputError, match=r"^old\.pth: a refiner of DVIS without its tracker"):
-        kind_of(labelled("refiner.y"), "old.pth")
+        infer_checkpoint_kind(labelled("refiner.y"), "old.pth")
     with pytest.raises(InputError, match="VITA or GenVIS"):
-        kind_of(labelled("vita_module.y"))
+        infer_checkpoint_kind(labelled("vita_module.y"))
     with pytest.raises(InputError, match=r"not weights of Mask2Former, .*begin with fc\.weight"):
-        kind_of({"fc.weight": torch.zeros(1)})
+        infer_checkpoint_kind({"fc.weight": torch.zeros(1)})
 
 
 def test_the_wrong_kind_is_told() -> None:
-    demand("dvis-online", "dvis-online", "a.pth")
+    require_kind("dvis-online", "dvis-online", "a.pth")
     with pytest.raises(InputError, match=r"^a\.pth: weights of dvis-online, this needs those of dvis-offline$"):
-        demand("dvis-online", "dvis-offline", "a.pth")
+        require_kind("dvis-online", "dvis-offline", "a.pth")
 
 
 @pytest.mark.parametrize(
@@ -342,13 +359,13 @@ def test_official_test_sizes(classes: int, resnet: bool, shortest: int, tmp_path
         tensors[f"sem_seg_head.{key}"] = torch.zeros(classes + 1, *tensors[f"sem_seg_head.{key}"].shape[1:])
     tensors["criterion.empty_weight"] = torch.ones(classes + 1)
     torch.save({"model": tensors}, tmp_path / "model.pth")
-    assert build(tmp_path / "model.pth").shortest == shortest
+    assert build_mask2former(tmp_path / "model.pth").shortest == shortest
 
 
 def test_parts_of_dvis_come_along(tmp_path: Path) -> None:
     tensors = state() | {"tracker.a.weight": torch.ones(2), "refiner.b.weight": torch.ones(3)}
     torch.save({"model": tensors}, tmp_path / "offline.pth")
-    built = build(tmp_path / "offline.pth")
+    built = build_mask2former(tmp_path / "offline.pth")
     assert (
         built.kind == "dvis-offline" and built.tracker.keys() == {"a.weight"} and built.refiner.keys() == {"b.weight"}
     )

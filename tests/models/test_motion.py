@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from masklet.core.features import nbytes
+from masklet.core.features import count_tensor_bytes
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.core.masks import mask_iou
@@ -21,24 +21,24 @@ from masklet.models.motion import (
     FADING,
     MOST,
     SLOW,
-    Evidence,
     Motion,
+    MotionEvidence,
     MotionMemory,
-    View,
-    biggest,
-    calmest,
-    gather,
-    heaviest,
-    learn,
-    moving_share,
-    otsu,
-    parted,
-    predict,
-    scaled,
-    score,
-    textured,
-    two_motions,
-    unlearnt,
+    MotionView,
+    collect_detections,
+    compute_otsu_threshold,
+    estimate_moving_share,
+    find_second_motion,
+    init_appearance,
+    measure_texture,
+    predict_moving,
+    scale_window,
+    score_motion_mask,
+    select_heaviest_regions,
+    select_largest_component,
+    select_slowest_flow,
+    split_regions,
+    update_appearance,
 )
 
 SIZE = (120, 160)
@@ -159,14 +159,14 @@ def test_the_memory_does_not_grow(motion: Motion) -> None:
     frames, _ = one_mover(9)
     _, early = motion.segment(motion.empty(), frames[:2], [])
     _, late = run(motion, frames)
-    assert nbytes(early) == nbytes(late)
+    assert count_tensor_bytes(early) == count_tensor_bytes(late)
     assert [f.name for f in fields(late)] == ["grey", "appearance", "left", "gap"]
 
 
 def test_what_moved_is_known_by_its_looks(motion: Motion) -> None:
     frames, truths = one_mover(6)
     _, memory = run(motion, frames)
-    likely = predict(memory.appearance, motion.encoder(frames[-1]).keys)
+    likely = predict_moving(memory.appearance, motion.encoder(frames[-1]).keys)
     inside = cv2.resize(truths[-1][0].numpy().astype(np.uint8), likely.shape[::-1]) > 0
     assert likely[inside].mean() > 0.5 > 0.2 > likely[~inside].mean()
 
@@ -273,28 +273,28 @@ def test_the_best_comes_first(motion: Motion) -> None:
 
 def test_otsu_lies_between_two_clusters() -> None:
     values = np.array([[0.0, 0.1, 0.1, 0.9, 1.0]], np.float32)
-    assert 0.1 <= otsu(values) < 0.9  # `> otsu` keeps the upper two
-    assert otsu(np.zeros((2, 2), np.float32)) == 0
+    assert 0.1 <= compute_otsu_threshold(values) < 0.9  # `> otsu` keeps the upper two
+    assert compute_otsu_threshold(np.zeros((2, 2), np.float32)) == 0
 
 
 def test_half_moves_at_the_level() -> None:
     speed = np.zeros((10, 10), np.float32)
     speed[0, 0], speed[9, 9] = 0.5, 5.0
-    share = moving_share(np.where(speed == 5, 0, speed), scale=0.01)
+    share = estimate_moving_share(np.where(speed == 5, 0, speed), scale=0.01)
     assert share[0, 0] == pytest.approx(0.5)  # STILL
-    assert moving_share(speed, scale=2.0)[9, 9] == pytest.approx(25 / (25 + 64))  # four scales of noise
+    assert estimate_moving_share(speed, scale=2.0)[9, 9] == pytest.approx(25 / (25 + 64))  # four scales of noise
 
 
 def test_two_motions_against_each_other_are_told_apart() -> None:
     jitter = np.random.default_rng(0).normal(0, 0.2, (40, 2)).astype(np.float32)
     against = np.repeat(np.array([[3, 0], [-3, 0]], np.float32), 20, axis=0) + jitter
-    second = two_motions(against)
+    second = find_second_motion(against)
     assert second[:20].all() != second[20:].all()
     assert second[:20].all() == second[:20].any()
     along = np.repeat(np.array([[3, 0], [6, 0]], np.float32), 20, axis=0) + jitter
     turning = np.stack([np.linspace(-3, 3, 40), np.zeros(40)], axis=1).astype(np.float32)
     for one in (along, turning, jitter, np.zeros((40, 2), np.float32), np.ones((1, 2), np.float32)):
-        assert not two_motions(one).any()
+        assert not find_second_motion(one).any()
 
 
 def test_a_region_is_cut_into_things_not_into_stripes() -> None:
@@ -302,17 +302,17 @@ def test_a_region_is_cut_into_things_not_into_stripes() -> None:
     regions[10:30, 5:35] = 1
     flow = np.zeros((40, 40, 2), np.float32)
     flow[..., 0] = np.where(np.arange(40) < 20, 4, -4)
-    cut = parted(regions, flow)
+    cut = split_regions(regions, flow)
     assert sorted(np.bincount(cut.ravel())[1:].tolist()) == [300, 300]
     assert ((cut > 0) == (regions > 0)).all()
     flow[..., 0] = np.where(np.arange(40) // 3 % 2, 4, -4)
-    assert (parted(regions, flow) == regions).all()
+    assert (split_regions(regions, flow) == regions).all()
 
 
 def test_flow_without_contrast_is_not_believed() -> None:
     grey = np.full((40, 80), 90, np.uint8)
     grey[:, 40:] += (np.indices((40, 40)).sum(0) % 2 * 160).astype(np.uint8)  # a checkerboard, deviation 80
-    weight = textured(grey)
+    weight = measure_texture(grey)
     assert weight[:, :30].max() == pytest.approx(0)
     assert weight[:, 50:].min() == pytest.approx(80**2 / (80**2 + CONTRAST**2), abs=0.02)
 
@@ -323,15 +323,15 @@ def test_the_past_fades(motion: Motion) -> None:
     moving = np.zeros(keys.shape[1:], np.float32)
     moving[5:15, 5:15] = 1
     all_ = np.ones_like(moving)
-    once = learn(unlearnt(), keys, moving, all_, reliable=1.0)
-    twice = learn(once, keys, moving, all_, reliable=1.0)
+    once = update_appearance(init_appearance(), keys, moving, all_, reliable=1.0)
+    twice = update_appearance(once, keys, moving, all_, reliable=1.0)
     assert torch.allclose(twice.gram, (1 + FADING) * once.gram)
     assert torch.allclose(twice.moment, (1 + FADING) * once.moment)
-    assert float(learn(unlearnt(), keys, moving, all_, reliable=0.0).gram.abs().sum()) == 0
-    likely = predict(once, keys)
+    assert float(update_appearance(init_appearance(), keys, moving, all_, reliable=0.0).gram.abs().sum()) == 0
+    likely = predict_moving(once, keys)
     assert likely[5:15, 5:15].mean() > likely[20:].mean()
     doubted = np.where(np.indices(moving.shape)[1] < 10, all_, 0).astype(np.float32)  # its right half
-    half = learn(unlearnt(), keys, moving, doubted, reliable=1.0)
+    half = update_appearance(init_appearance(), keys, moving, doubted, reliable=1.0)
     assert float((half.gram - once.gram).abs().sum()) > 0
 
 
@@ -339,7 +339,7 @@ def test_the_slower_view_is_believed() -> None:
     a, b = np.zeros((1, 2, 2), np.float32), np.zeros((1, 2, 2), np.float32)
     a[0, 0], b[0, 0] = (3, 0), (0, 2)
     a[0, 1], b[0, 1] = (0, 1), (4, 4)
-    assert calmest([View(a, 0.1, 0.0), View(b, 0.1, 0.0)]).tolist() == [[[0, 2], [0, 1]]]
+    assert select_slowest_flow([MotionView(a, 0.1, 0.0), MotionView(b, 0.1, 0.0)]).tolist() == [[[0, 2], [0, 1]]]
 
 
 def test_the_score_is_the_expected_iou_less_what_makes_doubtful() -> None:
@@ -350,7 +350,9 @@ def test_the_score_is_the_expected_iou_less_what_makes_doubtful() -> None:
     def at(speed: float, reliable: float) -> float:
         image, map_ = np.zeros((4, 4, 3), np.uint8), np.full((4, 4), speed, np.float32)
         ones = np.ones((4, 4), np.float32)
-        return score(Evidence(image, map_, ones, half, inside.astype(np.int32), reliable), there, half, inside)
+        return score_motion_mask(
+            MotionEvidence(image, map_, ones, half, inside.astype(np.int32), reliable), there, half, inside
+        )
 
     assert at(1e4, 1.0) == pytest.approx(8 / (8 + 4 * 0.5), abs=1e-3)
     assert at(SLOW, 1.0) == pytest.approx(0.8 / np.sqrt(2), abs=1e-3)
@@ -360,30 +362,30 @@ def test_the_score_is_the_expected_iou_less_what_makes_doubtful() -> None:
 def test_detections_are_sorted() -> None:
     frame = Frame(0, np.zeros((2, 3, 3), np.uint8))
     masks = [np.full((2, 3), k % 2 == 0) for k in range(3)]
-    found = gather(frame, list(zip(masks, [0.1, 0.7, 0.3], strict=True)))
+    found = collect_detections(frame, list(zip(masks, [0.1, 0.7, 0.3], strict=True)))
     assert found.scores.tolist() == pytest.approx([0.7, 0.3, 0.1])
     assert found.masks[:, 0, 0].tolist() == [False, True, True]
 
 
 def test_only_the_heaviest_regions_are_looked_at() -> None:
     regions = np.kron(1 + np.arange(25, dtype=np.int32).reshape(5, 5), np.ones((4, 4), np.int32))
-    assert len(heaviest(regions, np.ones((20, 20), np.float32))) == MOST
+    assert len(select_heaviest_regions(regions, np.ones((20, 20), np.float32))) == MOST
 
 
 def test_regions_come_by_mass_and_specks_do_not() -> None:
     regions = np.zeros((100, 100), np.int32)
     regions[:10, :10], regions[50:80, 50:80], regions[99, 99] = 1, 2, 3
-    assert heaviest(regions, np.ones((100, 100), np.float32)) == [2, 1]
+    assert select_heaviest_regions(regions, np.ones((100, 100), np.float32)) == [2, 1]
     soft = np.where(regions == 1, 1.0, 0.05).astype(np.float32)
-    assert heaviest(regions, soft) == [1, 2]
+    assert select_heaviest_regions(regions, soft) == [1, 2]
 
 
 def test_only_the_largest_part_stays() -> None:
     mask = np.array([[1, 1, 0, 1], [1, 0, 0, 0]], bool)
-    assert biggest(mask).tolist() == [[True, True, False, False], [True, False, False, False]]
-    assert not biggest(np.zeros((3, 3), bool)).any()
+    assert select_largest_component(mask).tolist() == [[True, True, False, False], [True, False, False, False]]
+    assert not select_largest_component(np.zeros((3, 3), bool)).any()
 
 
 def test_a_window_keeps_its_place_at_another_size() -> None:
-    assert scaled((slice(10, 20), slice(0, 30)), (240, 426), (480, 852)) == (slice(20, 40), slice(0, 60))
-    assert scaled((slice(5, 6), slice(5, 6)), (100, 100), (10, 10))[0] == slice(0, 1)
+    assert scale_window((slice(10, 20), slice(0, 30)), (240, 426), (480, 852)) == (slice(20, 40), slice(0, 60))
+    assert scale_window((slice(5, 6), slice(5, 6)), (100, 100), (10, 10))[0] == slice(0, 1)

@@ -21,13 +21,13 @@ from masklet.core.frames import Frame
 from masklet.core.instances import Box, Clicks, Detections, Point, Prediction, Prompt
 from masklet.core.protocols import Propagator
 from masklet.models.encoder import Encoder
-from masklet.models.nano import NanoSettings, nano_network, read_nano, save_nano
-from masklet.models.nano_propagator import Nano, NanoMemory, load_nano, weighed
-from masklet.models.sam2_memory import Policy, ReliableFrames
+from masklet.models.nano import NanoSettings, create_nano, read_nano, save_nano
+from masklet.models.nano_propagator import Nano, NanoMemory, build_nano_propagator, weigh_empty_hypotheses
+from masklet.models.sam2_memory import MemoryPolicy, ReliableFrames
 from masklet.systems.deva import Deva
-from masklet.systems.deva import Settings as DevaSettings
+from masklet.systems.deva import DevaSettings as DevaSettings
 from masklet.systems.sam2bmp import Sam2Bmp
-from masklet.systems.sam2bmp import Settings as BmpSettings
+from masklet.systems.sam2bmp import Sam2BmpSettings as BmpSettings
 from masklet.systems.sam2long import MemoryTree
 from masklet.systems.track import Track
 
@@ -37,7 +37,7 @@ SETTINGS = NanoSettings(side=64, layers=1, width=32)
 
 @cache
 def network() -> Any:
-    return nano_network(SETTINGS, seed=1).eval().requires_grad_(False)
+    return create_nano(SETTINGS, seed=1).eval().requires_grad_(False)
 
 
 @cache
@@ -45,7 +45,7 @@ def encoder() -> Encoder:
     return Encoder(SIZE[0])
 
 
-def nano(policy: Policy | None = None) -> Nano:
+def nano(policy: MemoryPolicy | None = None) -> Nano:
     return Nano(network(), encoder(), policy)
 
 
@@ -122,7 +122,7 @@ def test_an_answer_without_a_pixel_is_worth_what_absence_is_likely() -> None:
     logits = torch.full((3, 2, 4, 4), -2.0)
     logits[0, 0, 1, 1] = logits[1, :, 2, 2] = 2.0
     score = torch.tensor([1.0, 1.0, 3.0])[:, None].expand(-1, 2)
-    said = weighed(Prediction((1, 2, 3), logits, torch.full((3, 2), 0.6), score))
+    said = weigh_empty_hypotheses(Prediction((1, 2, 3), logits, torch.full((3, 2), 0.6), score))
     gone = 1 / (1 + np.exp([1.0, 3.0]))
     assert said.quality.flatten().tolist() == pytest.approx([0.6, gone[0], 0.6, 0.6, gone[1], gone[1]])
     assert said.presence[:, 0].tolist() == [1, 1, -3]
@@ -246,9 +246,9 @@ def test_a_disturbed_frame_costs_that_frame_only(way: str, tree: bool) -> None:
 def test_a_memory_is_a_value_that_can_be_saved(tmp_path: Path) -> None:
     propagator = nano()
     memory, _ = tracked(propagator, {1: disc(0)})
-    store.save(memory, tmp_path / "m.safetensors")
+    store.save_memory(memory, tmp_path / "m.safetensors")
     features = propagator.encode([clip()[4]])[0]
-    a, b = (propagator.predict(m, features).logits for m in (memory, store.load(tmp_path / "m.safetensors")))
+    a, b = (propagator.predict(m, features).logits for m in (memory, store.load_memory(tmp_path / "m.safetensors")))
     assert torch.equal(a, b)
 
 
@@ -354,27 +354,27 @@ def test_sam2long_grows_its_tree() -> None:
 
 def test_a_file_gives_the_same_network(tmp_path: Path) -> None:
     path = tmp_path / "nano.safetensors"
-    half = nano_network(SETTINGS, seed=4).half().float()
+    half = create_nano(SETTINGS, seed=4).half().float()
     save_nano(path, half, SETTINGS)
     net, settings = read_nano(path)
     assert settings == SETTINGS
     assert all(torch.equal(a, b) for a, b in zip(half.state_dict().values(), net.state_dict().values(), strict=True))
     assert not net.training and not any(p.requires_grad for p in net.parameters())
-    propagator = load_nano(path, encoder())
+    propagator = build_nano_propagator(path, encoder())
     assert set(propagator.weights) == {"mobilenetv2", "nano.safetensors", "nano-image-predictor"}
     assert propagator.description.startswith("nano, 96 px")
 
 
 def test_the_network_runs_at_another_side(tmp_path: Path) -> None:
     save_nano(tmp_path / "a.safetensors", network(), replace(SETTINGS, side=96))
-    propagator = load_nano(tmp_path / "a.safetensors", encoder())
+    propagator = build_nano_propagator(tmp_path / "a.safetensors", encoder())
     assert propagator.encode(clip()[:1])[0].coarse.shape == (128, 6, 6)
 
 
 def test_files_that_are_no_nano_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "nano.safetensors"
     with pytest.raises(InputError, match="no such file"):
-        load_nano(path, encoder())
+        build_nano_propagator(path, encoder())
     path.write_bytes(b"no tensors")
     with pytest.raises(InputError, match="damaged or cut off"):
         read_nano(path)
@@ -399,6 +399,6 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_network() -> None:
-    a, b, c = (nano_network(SETTINGS, seed=s).state_dict() for s in (1, 1, 2))
+    a, b, c = (create_nano(SETTINGS, seed=s).state_dict() for s in (1, 1, 2))
     assert all(torch.equal(a[k], b[k]) for k in a)
     assert any(not torch.equal(a[k], c[k]) for k in a)

@@ -17,30 +17,30 @@ from masklet.core.masks import mask_iou
 from masklet.models.affinity import Affinity
 from masklet.models.dense import ObjectSegmenter, load_dense
 from masklet.models.encoder import Encoder
-from masklet.models.nano_propagator import load_nano
-from masklet.train.clips import Clip, draws
-from masklet.train.framing import as_clip
-from masklet.train.propagator import frames_of, visible
+from masklet.models.nano_propagator import build_nano_propagator
+from masklet.train.clips import TrainingClip, seed_item_generator
+from masklet.train.framing import build_clip
+from masklet.train.propagator import find_visible_objects, make_propagator_frames
 from masklet.train.scenes import CATEGORIES, SyntheticSettings
-from masklet.train.scoring import image_scores
+from masklet.train.scoring import compute_image_scores
 from masklet.train.stills import Stills
-from masklet.train.synthetic import Synthetic
+from masklet.train.synthetic import SyntheticClips
 
 STILLS = Path(os.environ.get("MASKLET_DATA", Path(__file__).parents[3] / "shared/data")) / "stills" / "coco80"
 CARD = json.loads((Path(__file__).parents[2] / "cards" / "nano.json").read_text())
 
 
 @cache
-def clips() -> list[Clip]:
+def clips() -> list[TrainingClip]:
     """Two generated clips with light occlusion."""
-    source = Synthetic(SyntheticSettings(size=(96, 160), level="light"))
-    return [source.clip(draws(77, n), 8) for n in range(2)]
+    source = SyntheticClips(SyntheticSettings(size=(96, 160), level="light"))
+    return [source.clip(seed_item_generator(77, n), 8) for n in range(2)]
 
 
-def overlaps(propagator: Any, clip: Clip) -> Iterator[float]:
+def overlaps(propagator: Any, clip: TrainingClip) -> Iterator[float]:
     """Mask IoU of the objects of the first frame in each later frame that shows them."""
-    rows = visible(clip, 0.002)
-    first, *others = propagator.encode(frames_of(clip))
+    rows = find_visible_objects(clip, 0.002)
+    first, *others = propagator.encode(make_propagator_frames(clip))
     memory, _ = propagator.prompt(propagator.empty(), first, {row: clip.masks[row, 0] for row in rows})
     for t, features in enumerate(others, start=1):
         belief = propagator.predict(memory, features)
@@ -54,22 +54,22 @@ def overlaps(propagator: Any, clip: Clip) -> Iterator[float]:
 
 def test_the_propagator_follows_generated_objects_as_its_card_says() -> None:
     encoder = Encoder()
-    iou = np.mean([o for clip in clips() for o in overlaps(load_nano(None, encoder), clip)])
+    iou = np.mean([o for clip in clips() for o in overlaps(build_nano_propagator(None, encoder), clip)])
     assert iou == pytest.approx(CARD["propagator"]["iou on two generated clips"], abs=0.01)
     assert iou > np.mean([o for clip in clips() for o in overlaps(Affinity(encoder), clip)])
 
 
 @cache
-def pictures() -> list[Clip]:
+def pictures() -> list[TrainingClip]:
     """Ten generated pictures."""
-    source = Synthetic(SyntheticSettings(size=(192, 320), level="light"))
-    return [source.clip(draws(78, n), 1) for n in range(10)]
+    source = SyntheticClips(SyntheticSettings(size=(192, 320), level="light"))
+    return [source.clip(seed_item_generator(78, n), 1) for n in range(10)]
 
 
-def segmented(shown: list[Clip]) -> list[list[Detections]]:
+def segmented(shown: list[TrainingClip]) -> list[list[Detections]]:
     """What the packaged segmenter without names finds in each."""
     segmenter = ObjectSegmenter(load_dense(None, Encoder()))
-    return [segmenter.segment(None, frames_of(clip), ())[0] for clip in shown]
+    return [segmenter.segment(None, make_propagator_frames(clip), ())[0] for clip in shown]
 
 
 @cache
@@ -79,7 +79,7 @@ def detections() -> list[list[Detections]]:
 
 
 def test_the_segmenter_finds_generated_objects_as_its_card_says() -> None:
-    ap50 = image_scores(pictures(), detections(), CATEGORIES)["found"]
+    ap50 = compute_image_scores(pictures(), detections(), CATEGORIES)["found"]
     assert ap50 == pytest.approx(CARD["segmenter"]["AP50 on ten generated pictures"], abs=1.0)
 
 
@@ -97,8 +97,8 @@ def test_the_segmenter_finds_real_objects_as_its_card_says() -> None:
         pytest.skip(f"no pictures: {STILLS} is not there")
     stills = Stills(STILLS, wanted=lambda image: image["coco_split"] == "val2017")
     held = [stills.still(n) for n in range(10)]
-    shown = [as_clip([still.picture], [still.ids], still.labels) for still in held]
-    ap50 = image_scores(shown, segmented(shown), stills.categories)["found"]
+    shown = [build_clip([still.picture], [still.ids], still.labels) for still in held]
+    ap50 = compute_image_scores(shown, segmented(shown), stills.categories)["found"]
     assert ap50 == pytest.approx(CARD["segmenter"]["AP50 on ten pictures of coco80's validation part"], abs=1.0)
 
 

@@ -23,14 +23,14 @@ from masklet.models.nanodet import (
     COCO_NAMES,
     NanoDet,
     NanoDetSettings,
+    apply_category_nms,
     choose_candidates,
     compute_input_size,
     find_label,
     load_nanodet,
-    normalise_image,
-    suppress_twins,
+    normalize_bgr,
 )
-from masklet.models.text import Detector
+from masklet.models.text import TextDetector
 from masklet.models.zoo import ZOO
 
 MANY = NanoDetSettings(threshold=0.01)  # boxes also where there is nothing to see
@@ -160,7 +160,7 @@ def test_input_sizes_are_multiples_of_32_and_as_long_as_asked(h: int, w: int, lo
 
 
 def test_a_pixel_as_the_network_takes_it() -> None:
-    red, green, blue = normalise_image(np.array([[[200, 100, 50]]], dtype=np.uint8))[0, :, 0, 0].flip(0).tolist()
+    red, green, blue = normalize_bgr(np.array([[[200, 100, 50]]], dtype=np.uint8))[0, :, 0, 0].flip(0).tolist()
     assert red == pytest.approx((200 - 123.675) / 58.395)
     assert green == pytest.approx((100 - 116.28) / 57.12)
     assert blue == pytest.approx((50 - 103.53) / 57.375)
@@ -188,13 +188,13 @@ def test_twins_of_one_category_go_and_others_stay() -> None:
     first by exactly 6 / 10, which is not more than 0.6.
     """
     rows = [[0.0, 0, 10, 10], [1, 0, 11, 10], [1, 0, 11, 10], [0, 0, 10, 6]]
-    kept = suppress_twins(boxes(rows, [0.5, 0.9, 0.4, 0.3], [3, 3, 8, 3]), 0.6)
+    kept = apply_category_nms(boxes(rows, [0.5, 0.9, 0.4, 0.3], [3, 3, 8, 3]), 0.6)
     assert sorted(zip(kept.labels.tolist(), kept.scores.tolist(), strict=True)) == [
         (3, pytest.approx(0.3)),
         (3, pytest.approx(0.9)),
         (8, pytest.approx(0.4)),
     ]
-    assert len(suppress_twins(boxes([], [], []), 0.6)) == 0
+    assert len(apply_category_nms(boxes([], [], []), 0.6)) == 0
 
 
 @given(some.integers(0, 30), some.integers(0, 2**16))
@@ -204,7 +204,7 @@ def test_what_stays_overlaps_little_and_what_goes_overlaps_a_better_one(count: i
     corners = np.concatenate([low, low + draw.integers(1, 20, (count, 2))], axis=1).astype(np.float32)
     scores = draw.permutation(count).astype(np.float32)  # each its own
     given_ = Boxes(*(torch.from_numpy(x) for x in (corners, scores, draw.integers(0, 3, count))))
-    kept = suppress_twins(given_, 0.6)
+    kept = apply_category_nms(given_, 0.6)
     alike = (box_iou(given_.corners, kept.corners) > 0.6) & (given_.labels[:, None] == kept.labels)
     better = alike & (given_.scores[:, None] < kept.scores)
     stays = torch.isin(given_.scores, kept.scores)
@@ -216,7 +216,7 @@ def test_what_stays_overlaps_little_and_what_goes_overlaps_a_better_one(count: i
 
 
 def test_is_a_detector_of_coco_names() -> None:
-    assert isinstance(detector(), Detector)
+    assert isinstance(detector(), TextDetector)
     assert detector().threshold == 0.01 and detector().weights == {"nanodet": ZOO["nanodet"].sha256}
     assert detector().query(["toothbrush", "person"]).tolist() == [79, 0]
 

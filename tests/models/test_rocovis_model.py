@@ -15,17 +15,19 @@ from test_mask2former import network
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
-from masklet.core.memory import load, save
+from masklet.core.memory import load_memory, save_memory
 from masklet.core.protocols import SlotModel
 from masklet.models.mask2former import Mask2Former
-from masklet.models.rocovis import Rocovis, RocovisMemory, RocovisNet, RocovisSettings
-from masklet.models.slot_model import last_layer
-from masklet.models.slot_weights import image_trained, load_slot_model, save_slot_model
-from masklet.models.small_mask2former import SmallSettings, save_small, small_mask2former
-from masklet.systems.rocovis import Settings, rocovis
+from masklet.models.rocovis import Rocovis, RocovisMemory, RocovisNet, RocovisNetSettings
+from masklet.models.slot_model import take_last_layer
+from masklet.models.slot_weights import load_image_trained, load_slot_model, save_slot_model
+from masklet.models.small_mask2former import SmallMask2FormerSettings, create_small_mask2former, save_small
+from masklet.systems.rocovis import RocovisSystemSettings, build_rocovis_system
 
 SIZE = (64, 96)
-SMALL = SmallSettings(hidden=32, encoder_layers=1, decoder_layers=2, queries=8, encoder_width=32, decoder_width=32)
+SMALL = SmallMask2FormerSettings(
+    hidden=32, encoder_layers=1, decoder_layers=2, queries=8, encoder_width=32, decoder_width=32
+)
 
 
 def near(got, want, atol=1e-5):
@@ -35,7 +37,7 @@ def near(got, want, atol=1e-5):
 def net(seed=0, trained=True, **settings):
     """With weights in the output projection, as after training; the random queries of `network` are tame enough."""
     torch.manual_seed(seed)
-    made = RocovisNet(network(), RocovisSettings(**{"width": 16, "heads": 4, **settings}))
+    made = RocovisNet(network(), RocovisNetSettings(**{"width": 16, "heads": 4, **settings}))
     for part in made.propagation if trained else ():
         torch.nn.init.normal_(part.out_proj.weight, std=5.0)
         torch.nn.init.normal_(part.background)
@@ -56,7 +58,7 @@ def run(model, pictures, trusts=None):
     memory, found = model.empty(), []
     for t, image in enumerate(pictures):
         features = model.encode(image[None])
-        slots = last_layer(model.decoded(memory, features))
+        slots = take_last_layer(model.decoded(memory, features))
         memory = model.commit(memory, features, slots, model.trust(slots) if trusts is None else trusts[t][None])
         found.append(slots)
     return found, memory
@@ -135,7 +137,7 @@ def test_all_layers_are_there_and_the_last_one_is_the_answer():
     model, image = net(), images(1)
     layers = model.decoded(model.empty(), model.encode(image))
     assert len(layers.class_logits) == len(layers.mask_logits) == 3
-    assert torch.equal(last_layer(layers).mask_logits, layers.mask_logits[-1])
+    assert torch.equal(take_last_layer(layers).mask_logits, layers.mask_logits[-1])
 
 
 # -- memory and gradients
@@ -213,12 +215,15 @@ def test_frames_that_are_encoded_together():
 @pytest.mark.parametrize("cut", [1, 2, 4])
 @pytest.mark.parametrize("levels", [0, 2])
 def test_a_stream_cut_anywhere_goes_on_from_its_saved_state(cut, levels, tmp_path):
-    system, clip = rocovis(Rocovis(net(levels=levels), shortest=32), Settings(top=3)), frames(5, (32, 48))
+    system, clip = (
+        build_rocovis_system(Rocovis(net(levels=levels), shortest=32), RocovisSystemSettings(top=3)),
+        frames(5, (32, 48)),
+    )
     whole = told(system.stream(clip))
     first = system.stream(clip)
     begun = told(next(first) for _ in range(cut))
-    save(first.state, tmp_path / "state")
-    assert begun + told(system.stream(clip[cut:], load(tmp_path / "state"))) == whole
+    save_memory(first.state, tmp_path / "state")
+    assert begun + told(system.stream(clip[cut:], load_memory(tmp_path / "state"))) == whole
 
 
 def told(found):
@@ -230,12 +235,14 @@ def told(found):
 
 @pytest.fixture
 def small():
-    return small_mask2former(SMALL, ("cat", "dog"))
+    return create_small_mask2former(SMALL, ("cat", "dog"))
 
 
 @pytest.mark.parametrize("kind", ["transformers", "small"])
 def test_a_file_holds_all(kind, small, tmp_path):
-    model = net(levels=2, frames=4, suppress=False) if kind == "transformers" else RocovisNet(small, RocovisSettings())
+    model = (
+        net(levels=2, frames=4, suppress=False) if kind == "transformers" else RocovisNet(small, RocovisNetSettings())
+    )
     path = tmp_path / "weights.safetensors"
     save_slot_model(path, "rocovis", model, 64)
     back = load_slot_model(path, "rocovis", torch.device("cpu"))
@@ -249,7 +256,7 @@ def test_a_file_holds_all(kind, small, tmp_path):
 
 def test_it_begins_as_a_small_mask2former(small, tmp_path):
     save_small(tmp_path / "small.safetensors", small, SMALL, (64, 96))
-    start = image_trained(tmp_path / "small.safetensors")
+    start = load_image_trained(tmp_path / "small.safetensors")
     assert start.shortest == 64
     model, image = RocovisNet(start.net).eval(), images(1)
     want = small.eval()(pixel_values=image)
@@ -283,7 +290,7 @@ def changed(path, tensors=lambda held: held, **metadata):
 )
 def test_what_does_not_fit_is_refused_by_name(how, says, small, tmp_path):
     path = tmp_path / "weights.safetensors"
-    save_slot_model(path, "rocovis", RocovisNet(small, RocovisSettings()), 64)
+    save_slot_model(path, "rocovis", RocovisNet(small, RocovisNetSettings()), 64)
     changed(path, **how)
     with pytest.raises(InputError, match=says) as error:
         load_slot_model(path, "rocovis", torch.device("cpu"))
@@ -294,7 +301,7 @@ def test_no_file_or_half_a_file(small, tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_slot_model(tmp_path / "none.safetensors", "rocovis", torch.device("cpu"))
     path = tmp_path / "weights.safetensors"
-    save_slot_model(path, "rocovis", RocovisNet(small, RocovisSettings()), 64)
+    save_slot_model(path, "rocovis", RocovisNet(small, RocovisNetSettings()), 64)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match="damaged"):
         load_slot_model(path, "rocovis", torch.device("cpu"))
@@ -303,4 +310,4 @@ def test_no_file_or_half_a_file(small, tmp_path):
 def test_settings_that_cannot_be():
     for how in ({"levels": 5}, {"levels": -1}, {"frames": 0}, {"width": 9}):
         with pytest.raises(InputError):
-            replace(RocovisSettings(), **how)
+            replace(RocovisNetSettings(), **how)

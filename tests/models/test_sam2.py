@@ -16,16 +16,16 @@ from PIL import Image
 from torch import Tensor
 
 from masklet.core import memory as store
-from masklet.core.features import nbytes
+from masklet.core.features import count_tensor_bytes
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Clicks, Detections, Point, Prediction, Prompt
 from masklet.core.masks import Rle
 from masklet.core.protocols import Propagator
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Masklet
-from masklet.models.sam2 import ABSENT, Sam2, Sam2Features, marks, sines
-from masklet.models.sam2_memory import Bank, Reading, RecentFrames, ReliableFrames, Sam2Memory
-from masklet.systems.sam2bmp import Sam2Bmp, Settings
+from masklet.models.sam2 import ABSENT, Sam2, Sam2Features, encode_prompt_points, encode_sines
+from masklet.models.sam2_memory import MemoryBank, MemoryReading, RecentFrames, ReliableFrames, Sam2Memory
+from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
 from masklet.systems.track import Prompts, Track
 
 needs("model.json", "key_map.json", "recipe.py", "clips.npz")
@@ -78,7 +78,7 @@ def started(sam2: Sam2, *objects: int, frames: int = 0) -> Sam2Memory:
 
 
 def content(memory: Sam2Memory, folder: Path) -> bytes:
-    store.save(memory, folder / "content")
+    store.save_memory(memory, folder / "content")
     return (folder / "content").read_bytes()
 
 
@@ -219,8 +219,8 @@ def test_a_copy_goes_its_own_way(sam2: CachedSam2) -> None:
 def test_a_stream_resumed_from_a_saved_memory_continues_bit_equal(policy: RecentFrames, tmp_path: Path) -> None:
     sam2 = CachedSam2(policy)
     memory = started(sam2, 1, 2, frames=4)
-    store.save(memory, tmp_path / "m")
-    loaded = store.load(tmp_path / "m")
+    store.save_memory(memory, tmp_path / "m")
+    loaded = store.load_memory(tmp_path / "m")
     for a, b in zip(after(sam2, memory, (5, 6))[1], after(sam2, loaded, (5, 6))[1], strict=True):
         assert a.ids == b.ids
         equal(a, b)
@@ -245,7 +245,7 @@ def test_memory_stops_growing(sam2: CachedSam2) -> None:
         sizes.append((len(bank.recent), len(bank.prompted), sum(e.spatial is not None for e in bank.recent)))
     assert max(r for r, *_ in sizes) <= 17 and max(s for *_, s in sizes) == 7 and sizes[-1][1] == 3
     held = 256 * 64 * 2 * (3 + 7) + 256 * 4 * (3 + 17) + 64 * 64 * 4
-    assert nbytes(memory) <= held
+    assert count_tensor_bytes(memory) <= held
 
 
 # -- prompts
@@ -367,12 +367,12 @@ class Spy:
     def __init__(self) -> None:
         self.policy, self.read_times = RecentFrames(), list[list[int]]()
 
-    def read(self, bank: Bank) -> Reading:
+    def read(self, bank: MemoryBank) -> MemoryReading:
         reading = self.policy.read(bank)
         self.read_times.append([e.time for e in reading.frames])
         return reading
 
-    def keep(self, bank: Bank) -> Bank:
+    def keep(self, bank: MemoryBank) -> MemoryBank:
         return self.policy.keep(bank)
 
 
@@ -459,14 +459,14 @@ def test_weights_scale_keys_with_their_positions_and_no_values(sam2: CachedSam2)
 
 
 def test_marks_are_in_the_networks_pixels_boxes_first() -> None:
-    assert marks(Point(48, 36), (72, 96), 256) == ([(128.0, 128.0)], [1])
-    assert marks(Box(0, 18, 96, 72), (72, 96), 256) == ([(0.0, 64.0), (256.0, 256.0)], [2, 3])
+    assert encode_prompt_points(Point(48, 36), (72, 96), 256) == ([(128.0, 128.0)], [1])
+    assert encode_prompt_points(Box(0, 18, 96, 72), (72, 96), 256) == ([(0.0, 64.0), (256.0, 256.0)], [2, 3])
     several = Clicks((Point(96, 0, inside=False), Point(0, 72)), Box(24, 0, 48, 36))
-    assert marks(several, (72, 96), 256) == ([(64, 0), (128, 128), (256, 0), (0, 256)], [2, 3, 0, 1])
+    assert encode_prompt_points(several, (72, 96), 256) == ([(64, 0), (128, 128), (256, 0), (0, 256)], [2, 3, 0, 1])
 
 
 def test_sines() -> None:
-    got = sines(torch.tensor([0.0, 0.5]), 8)
+    got = encode_sines(torch.tensor([0.0, 0.5]), 8)
     angles = torch.tensor([0.5, 0.5, 0.005, 0.005])
     torch.testing.assert_close(got[0], torch.tensor([0.0] * 4 + [1.0] * 4))
     torch.testing.assert_close(got[1], torch.cat([angles.sin(), angles.cos()]))
@@ -546,7 +546,7 @@ class ClipSegmenter:
 
 @pytest.mark.parametrize("memory", ["propagated", "detected", "key"])
 def test_sam2bmp_with_each_memory(sam2: CachedSam2, memory: str, tmp_path: Path) -> None:
-    system = Sam2Bmp(ClipSegmenter(), sam2, Settings(memory=memory, match_iou=0.0, key_ratio=0.0, twin_iou=1.0))  # type: ignore[arg-type]
+    system = Sam2Bmp(ClipSegmenter(), sam2, Sam2BmpSettings(memory=memory, match_iou=0.0, key_ratio=0.0, twin_iou=1.0))  # type: ignore[arg-type]
     result = system.run(Clip(range(6)), silent)
     assert sam2.encoded == list(range(6)) and result.masklets
     for m in result.masklets:
@@ -557,15 +557,15 @@ def test_sam2bmp_with_each_memory(sam2: CachedSam2, memory: str, tmp_path: Path)
     expected = [(f.ids, f.masks) for f in whole]
     stream = system.stream(frames[:3])
     parts = [(f.ids, f.masks) for f in stream]
-    store.save(stream.state, tmp_path / "s")
-    parts += [(f.ids, f.masks) for f in system.stream(frames[3:], store.load(tmp_path / "s"))]
+    store.save_memory(stream.state, tmp_path / "s")
+    parts += [(f.ids, f.masks) for f in system.stream(frames[3:], store.load_memory(tmp_path / "s"))]
     assert all(a[0] == b[0] and torch.equal(a[1], b[1]) for a, b in zip(parts, expected, strict=True))
 
 
 def test_what_a_match_writes(sam2: CachedSam2) -> None:
     """With `detected`, a matched object's frames are conditioning frames, at most `prompts` of them; else beliefs."""
     for memory in ("propagated", "detected"):
-        system = Sam2Bmp(ClipSegmenter(), sam2, Settings(memory=memory, match_iou=0.0))  # type: ignore[arg-type]
+        system = Sam2Bmp(ClipSegmenter(), sam2, Sam2BmpSettings(memory=memory, match_iou=0.0))  # type: ignore[arg-type]
         *_, last = system.forward(Clip(range(4)))
         bank = last.state.memory.banks[1]
         assert bank.now == 4

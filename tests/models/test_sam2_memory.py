@@ -10,36 +10,36 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from masklet.core import memory as store
-from masklet.core.features import nbytes
+from masklet.core.features import count_tensor_bytes
 from masklet.models.sam2_memory import (
-    Bank,
-    Entry,
-    Policy,
-    Reading,
+    MemoryBank,
+    MemoryEntry,
+    MemoryPolicy,
+    MemoryReading,
     RecentFrames,
     ReliableFrames,
     Sam2Memory,
-    closest,
-    factors,
-    passed,
-    turned,
+    compute_key_factors,
+    reverse_time,
+    select_closest,
+    shift_time,
 )
 
 POLICIES = [RecentFrames(), RecentFrames(2), RecentFrames(pointers=4), ReliableFrames(), ReliableFrames(pointers=4)]
 NAMES = ["recent", "recent-2-conditioning", "recent-4-pointers", "reliable", "reliable-4-pointers"]
 
 
-def entry(time: int, quality: float = 0.9, presence: float = 5.0) -> Entry:
-    return Entry(time, torch.full((8,), float(time)), quality, presence, torch.zeros(16, 4, dtype=torch.bfloat16))
+def entry(time: int, quality: float = 0.9, presence: float = 5.0) -> MemoryEntry:
+    return MemoryEntry(time, torch.full((8,), float(time)), quality, presence, torch.zeros(16, 4, dtype=torch.bfloat16))
 
 
-def bank(now: int, *prompted: int, recent: tuple[Entry, ...] | None = None) -> Bank:
+def bank(now: int, *prompted: int, recent: tuple[MemoryEntry, ...] | None = None) -> MemoryBank:
     """A bank of perfect frames from 1 to now - 1, but for those prompted."""
     seen = [entry(t) for t in range(1, now) if t not in prompted] if recent is None else recent
-    return Bank(now, tuple(entry(t, 1.0, 10.0) for t in prompted or (0,)), tuple(seen))
+    return MemoryBank(now, tuple(entry(t, 1.0, 10.0) for t in prompted or (0,)), tuple(seen))
 
 
-def told(reading: Reading) -> dict[str, list[float]]:
+def told(reading: MemoryReading) -> dict[str, list[float]]:
     """A reading by times."""
     assert all(e.spatial is not None for e in reading.frames)
     return {
@@ -87,8 +87,8 @@ def test_a_conditioning_frame_that_is_not_selected_counts_as_any_other() -> None
 
 
 def test_a_conditioning_frame_yet_to_come_has_no_pointer() -> None:
-    """After `turned`: the prompt of frame 12 is read on the way to it, as official SAM 2 does."""
-    ahead = Bank(10, (entry(12), entry(3)), (entry(9),))
+    """After `reverse_time`: the prompt of frame 12 is read on the way to it, as official SAM 2 does."""
+    ahead = MemoryBank(10, (entry(12), entry(3)), (entry(9),))
     got = told(RecentFrames().read(ahead))
     assert got["frames"] == [12, 3, 9] and got["pointers"] == [3, 9] and got["distances"] == [7 / 15, 1 / 15]
 
@@ -108,13 +108,13 @@ def test_a_conditioning_frame_yet_to_come_has_no_pointer() -> None:
     ],
 )
 def test_closest_conditioning_frames(times: tuple[int, ...], most: int | None, chosen: list[int]) -> None:
-    assert [e.time for e in closest([entry(t) for t in times], 10, most)] == chosen
+    assert [e.time for e in select_closest([entry(t) for t in times], 10, most)] == chosen
 
 
 @given(st.sets(st.integers(0, 40), min_size=1, max_size=9), st.integers(0, 40), st.integers(1, 9))
 def test_closest_is_a_selection_with_the_neighbours_in_it(times: set[int], now: int, most: int) -> None:
     entries = [entry(t) for t in sorted(times)]
-    chosen = [e.time for e in closest(entries, now, most)]
+    chosen = [e.time for e in select_closest(entries, now, most)]
     assert len(chosen) == len(set(chosen)) == min(most, len(times)) and set(chosen) <= times
     before, after = [t for t in times if t < now], [t for t in times if t >= now]
     if before:
@@ -128,7 +128,7 @@ def test_closest_is_a_selection_with_the_neighbours_in_it(times: set[int], now: 
 POOR, GONE = (0.2, 5.0), (0.9, -3.0)  # a frame seen badly, a frame without the object
 
 
-def long_bank(states: list[tuple[float, float]]) -> Bank:
+def long_bank(states: list[tuple[float, float]]) -> MemoryBank:
     return bank(len(states) + 1, recent=tuple(entry(t, *s) for t, s in enumerate(states, start=1)))
 
 
@@ -204,12 +204,12 @@ def test_every_conditioning_frame_counts_as_ten_at_its_true_distance() -> None:
     ],
 )
 def test_factors(scores: list[float], expected: list[float]) -> None:
-    assert factors(scores, (0.95, 1.05)) == pytest.approx(expected, abs=1e-6)
+    assert compute_key_factors(scores, (0.95, 1.05)) == pytest.approx(expected, abs=1e-6)
 
 
 @given(st.lists(st.integers(-3, 3).map(float), min_size=2, max_size=17))
 def test_factors_are_evenly_spaced_and_in_the_order_of_the_scores(scores: list[float]) -> None:
-    found = factors(scores, (0.95, 1.05))
+    found = compute_key_factors(scores, (0.95, 1.05))
     assert sorted(found) == pytest.approx([0.95 + 0.1 * n / (len(scores) - 1) for n in range(len(scores))], abs=1e-6)
     order = sorted(range(len(scores)), key=lambda n: found[n])
     assert [(scores[n], n) for n in order] == sorted((s, n) for n, s in enumerate(scores))
@@ -229,7 +229,9 @@ STEPS = st.lists(
 )
 
 
-def stepped(policy: Policy, bank: Bank, step: Step, keep: bool, most: int) -> tuple[Bank, list[Reading]]:
+def stepped(
+    policy: MemoryPolicy, bank: MemoryBank, step: Step, keep: bool, most: int
+) -> tuple[MemoryBank, list[MemoryReading]]:
     """One frame as `Sam2` treats it, and all that was read for it."""
     quality, presence, what = step
     readings = [policy.read(bank)]
@@ -250,7 +252,7 @@ def test_six_spatial_memories_are_kept_however_few_pointers_are_read() -> None:
 
 @pytest.mark.parametrize("policy", POLICIES, ids=NAMES)
 @given(steps=STEPS, most=st.sampled_from([1, 2, 8]))
-def test_what_is_dropped_is_never_read(policy: Policy, steps: list[Step], most: int) -> None:
+def test_what_is_dropped_is_never_read(policy: MemoryPolicy, steps: list[Step], most: int) -> None:
     """A twin that keeps everything reads the same."""
     kept = whole = bank(1)
     for step in steps:
@@ -264,7 +266,7 @@ def test_what_is_dropped_is_never_read(policy: Policy, steps: list[Step], most: 
 @pytest.mark.parametrize("policy", POLICIES, ids=NAMES)
 @given(steps=STEPS)
 @settings(max_examples=25)
-def test_what_is_kept_is_in_order_and_bounded(policy: Policy, steps: list[Step]) -> None:
+def test_what_is_kept_is_in_order_and_bounded(policy: MemoryPolicy, steps: list[Step]) -> None:
     held = bank(1)
     for step in steps:
         held, _ = stepped(policy, held, step, True, 8)
@@ -277,12 +279,12 @@ def test_what_is_kept_is_in_order_and_bounded(policy: Policy, steps: list[Step])
 
 @pytest.mark.parametrize("every", [0, 10])
 @pytest.mark.parametrize("policy", [RecentFrames(), ReliableFrames()], ids=["recent", "reliable"])
-def test_a_bank_after_510_frames_is_as_large_as_after_60(policy: Policy, every: int) -> None:
+def test_a_bank_after_510_frames_is_as_large_as_after_60(policy: MemoryPolicy, every: int) -> None:
     held, sizes = bank(1), {}
     for t in range(1, 511):
         what = "seen and prompted" if every and t % every == 0 else "seen"
         held, _ = stepped(policy, held, (0.9 if t % 3 else 0.1, 4.0, what), True, 8)
-        sizes[t] = nbytes(held), len(held.recent), len(held.prompted)
+        sizes[t] = count_tensor_bytes(held), len(held.recent), len(held.prompted)
     assert sizes[510] == sizes[120]  # the pattern repeats every 30 frames; 8 prompts are there from frame 70 on
     assert sizes[510] == sizes[60] or every == 10
 
@@ -325,7 +327,7 @@ def test_before_is_the_bank_of_the_frame_before() -> None:
 
 def memory_of(times: set[int], now: int) -> Sam2Memory:
     seen = tuple(entry(t) for t in sorted(times - {0}))
-    return Sam2Memory({3: Bank(now, (entry(0),), seen, torch.ones(2, 2)), 7: bank(now)})
+    return Sam2Memory({3: MemoryBank(now, (entry(0),), seen, torch.ones(2, 2)), 7: bank(now)})
 
 
 def plain(memory: Sam2Memory) -> dict[int, tuple[int, list[int], list[int]]]:
@@ -336,16 +338,16 @@ def plain(memory: Sam2Memory) -> dict[int, tuple[int, list[int], list[int]]]:
 @settings(max_examples=20)
 def test_passed_and_turned_are_undone(times: set[int], frames: int) -> None:
     memory = memory_of(times, 31)
-    assert plain(passed(passed(memory, frames), -frames)) == plain(memory)
-    assert plain(turned(turned(memory))) == plain(memory)
-    assert plain(passed(turned(passed(turned(memory), frames)), frames)) == plain(memory)
+    assert plain(shift_time(shift_time(memory, frames), -frames)) == plain(memory)
+    assert plain(reverse_time(reverse_time(memory))) == plain(memory)
+    assert plain(shift_time(reverse_time(shift_time(reverse_time(memory), frames)), frames)) == plain(memory)
 
 
 def test_turned_reads_what_was_to_come() -> None:
     """A memory of frames 0 to 9, about to see frame 5 on the way back, reads frames 6, 7, ... at distances 1, 2, ..."""
-    there = passed(Sam2Memory({1: bank(10)}), -5)
-    assert [e.time for e in turned(there).banks[1].recent] == list(range(-9, 0))  # oldest first, as ever
-    got = told(RecentFrames().read(turned(there).banks[1]))
+    there = shift_time(Sam2Memory({1: bank(10)}), -5)
+    assert [e.time for e in reverse_time(there).banks[1].recent] == list(range(-9, 0))  # oldest first, as ever
+    got = told(RecentFrames().read(reverse_time(there).banks[1]))
     assert got["frames"] == [0, -9, -8, -7, -6] and got["ranks"] == [0, 4, 3, 2, 1]
     assert got["pointers"] == [-6, -7, -8, -9]
 
@@ -355,12 +357,12 @@ def test_turned_reads_what_was_to_come() -> None:
 def test_a_saved_memory_is_read_the_same(tmp_path_factory: pytest.TempPathFactory, times: set[int]) -> None:
     path = tmp_path_factory.mktemp("memory") / "m.safetensors"
     memory = memory_of(times, 31)
-    store.save(memory, path)
-    loaded = store.load(path)
-    assert plain(loaded) == plain(memory) and nbytes(loaded) == nbytes(memory)
+    store.save_memory(memory, path)
+    loaded = store.load_memory(path)
+    assert plain(loaded) == plain(memory) and count_tensor_bytes(loaded) == count_tensor_bytes(memory)
     for policy in POLICIES:
         assert all(told(policy.read(loaded.banks[i])) == told(policy.read(b)) for i, b in memory.banks.items())
 
 
 def test_the_policies_are_policies() -> None:
-    assert all(isinstance(policy, Policy) for policy in POLICIES)
+    assert all(isinstance(policy, MemoryPolicy) for policy in POLICIES)

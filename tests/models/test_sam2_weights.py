@@ -18,21 +18,21 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.models import sam2_weights
 from masklet.models.checkpoints import CHECKPOINTS
-from masklet.models.edgetam import EdgeTam, edgetam_network
+from masklet.models.edgetam import EdgeTam, build_edgetam
 from masklet.models.sam2 import Sam2
 from masklet.models.sam2_weights import (
     EDGETAM_RULES,
     RULES,
     TRUNK,
     TRUNKS,
-    assembled,
-    build,
-    converted,
-    empty,
-    inferred,
-    renamed,
-    stages,
-    tensors,
+    build_empty_sam2,
+    build_sam2,
+    convert_sam2_state,
+    fill_sam2,
+    infer_sam2_config,
+    infer_stages,
+    read_tensors,
+    rename_sam2_key,
 )
 
 needs("key_map.json", "model.json", "recipe.py")
@@ -80,13 +80,13 @@ def same(a: Any, b: Any) -> bool:
 @pytest.mark.parametrize("model", ["slim", "hiera_tiny"])
 def test_every_official_key_becomes_transformers_key(model: str) -> None:
     table_ = table("key_map.json")[model]
-    assert {key: renamed(key) for key in table_} == table_
+    assert {key: rename_sam2_key(key) for key in table_} == table_
 
 
 def test_rows_are_put_together_and_the_shared_matrix_goes_to_both_places() -> None:
     points = {f"sam_prompt_encoder.point_embeddings.{i}.weight": torch.full((1, 2), float(i)) for i in (2, 0, 3, 1)}
     matrix = "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
-    out = converted({**points, matrix: torch.ones(2, 3)})
+    out = convert_sam2_state({**points, matrix: torch.ones(2, 3)})
     assert out["prompt_encoder.point_embed.weight"].tolist() == [[0, 0], [1, 1], [2, 2], [3, 3]]
     assert sorted(out) == [
         "prompt_encoder.point_embed.weight",
@@ -105,7 +105,7 @@ def test_full_tiny_is_told_from_its_shapes_and_loads_strictly() -> None:
     for key, name in table("key_map.json")["hiera_tiny"].items():
         base, _, row = name.removesuffix("]").partition("[")
         state[key] = own[base][int(row)][None] if row else own[base]
-    net = assembled(inferred(state, HERE), converted(state), HERE)
+    net = fill_sam2(infer_sam2_config(state, HERE), convert_sam2_state(state), HERE)
     whole.load_state_dict(own)
     assert same(net, whole)
     assert {k: v for k, v in net.config.to_dict().items() if k != "vision_config"} == {
@@ -146,9 +146,9 @@ def bytes_of_file(shapes: dict[str, tuple[int, ...]]) -> int:
 @pytest.mark.parametrize("version", ["2.1", "2"])
 @pytest.mark.parametrize("size", SIZES)
 def test_networks_of_inferred_configs_fill_the_hubs_files_to_the_byte(size: str, version: str) -> None:
-    config = inferred(outline(size, version), HERE)
+    config = infer_sam2_config(outline(size, version), HERE)
     with torch.device("meta"):
-        net = empty(config)
+        net = build_empty_sam2(config)
     shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
     assert bytes_of_file(shapes) == CHECKPOINTS[f"sam{version}-{size}"].size
 
@@ -156,9 +156,9 @@ def test_networks_of_inferred_configs_fill_the_hubs_files_to_the_byte(size: str,
 @pytest.mark.parametrize("size", SIZES)
 def test_stages_begin_where_a_block_projects(size: str) -> None:
     width, blocks = SIZES[size]
-    assert stages(outline(size, "2.1")) == (tuple(width * 2**s for s in range(4)), blocks)
+    assert infer_stages(outline(size, "2.1")) == (tuple(width * 2**s for s in range(4)), blocks)
     trunk = TRUNKS[SIZES[size]]
-    hiera = inferred(outline(size, "2.1"), HERE).vision_config.backbone_config
+    hiera = infer_sam2_config(outline(size, "2.1"), HERE).vision_config.backbone_config
     assert hiera.num_attention_heads_per_stage == [trunk.heads * 2**s for s in range(4)]
     assert (hiera.global_attention_blocks, hiera.window_size_per_stage) == (list(trunk.global_blocks), list(trunk.windows))  # fmt: skip
 
@@ -167,9 +167,9 @@ def test_another_trunk_and_another_network_are_named() -> None:
     state = outline("tiny", "2.1")
     del state[f"{TRUNK}blocks.10.norm1.weight"], state[f"{TRUNK}blocks.11.norm1.weight"]
     with pytest.raises(InputError, match=r"here\.pt: a SAM 2 trunk of 96 channels with \(1, 2, 7\) blocks"):
-        inferred({k: v for k, v in state.items() if "blocks.10" not in k}, HERE)
+        infer_sam2_config({k: v for k, v in state.items() if "blocks.10" not in k}, HERE)
     with pytest.raises(InputError, match=r"here\.pt: not an official SAM 2 checkpoint \(its keys begin with a, b, c and 1 more"):  # fmt: skip
-        inferred({k: torch.empty(0) for k in "abcd"}, HERE)
+        infer_sam2_config({k: torch.empty(0) for k in "abcd"}, HERE)
 
 
 # -- files
@@ -189,7 +189,7 @@ def test_official_files_load_as_the_fixtures_network(
         torch.save({"model": official} if form == "model.pt" else official, path)
     else:
         save_file(official, path)
-    net, files = build(path, config)
+    net, files = build_sam2(path, config)
     assert same(net, network("w1"))
     assert list(files) == [form] and len(files[form]) == 64
     assert not net.training and not any(p.requires_grad for p in net.parameters())
@@ -197,15 +197,15 @@ def test_official_files_load_as_the_fixtures_network(
 
 
 def test_a_saved_folder_loads_the_same(saved: Path) -> None:
-    net, files = build(str(saved))
+    net, files = build_sam2(str(saved))
     assert same(net, network("w1")) and list(files) == ["slim/model.safetensors"]
 
 
 def test_half_precision_becomes_single(saved: Path, tmp_path: Path) -> None:
-    state = {k: v.half() for k, v in tensors(saved / "model.safetensors").items()}
+    state = {k: v.half() for k, v in read_tensors(saved / "model.safetensors").items()}
     save_file(state, tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_bytes((saved / "config.json").read_bytes())
-    net, _ = build(tmp_path)
+    net, _ = build_sam2(tmp_path)
     assert {p.dtype for p in net.parameters()} == {torch.float32}
 
 
@@ -219,7 +219,7 @@ def test_configs_as_the_hub_has_them_are_read_without_a_warning(
     said: list[str] = []
     logger = "transformers.models.sam2_video.configuration_sam2_video.logger"
     monkeypatch.setattr(f"{logger}.warning_once", said.append)
-    net, _ = build(tmp_path)
+    net, _ = build_sam2(tmp_path)
     assert same(net, network("w1")) and not said
     assert net.config.rope_parameters == network("w1").config.rope_parameters
 
@@ -237,46 +237,46 @@ def test_files_that_are_cut_off_are_named(
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content)) if kept == 0.5 else int(kept)])
     with pytest.raises(InputError, match=rf"{form}: damaged"):
-        build(path, config)
+        build_sam2(path, config)
 
 
 def test_other_content_is_named(tmp_path: Path, config: Any) -> None:
     page = tmp_path / "page.pt"
     page.write_text("<html>not found</html>")
     with pytest.raises(InputError, match=r"page\.pt: damaged"):
-        build(page, config)
+        build_sam2(page, config)
     code = tmp_path / "code.pt"
     torch.save({"model": {"a": torch.ones(1)}, "trainer": Path("x")}, code)
     with pytest.raises(InputError, match=r"code\.pt: damaged, or holds more than tensors"):
-        build(code, config)
+        build_sam2(code, config)
     numbers = tmp_path / "numbers.pt"
     torch.save({"model": {"a": 1}}, numbers)
     with pytest.raises(InputError, match=r"numbers\.pt: holds no table of tensors"):
-        build(numbers, config)
+        build_sam2(numbers, config)
 
 
 def test_missing_strange_and_misshapen_tensors_are_named(official: dict[str, Tensor], config: Any) -> None:
-    state = converted(official)
+    state = convert_sam2_state(official)
     gone = {k: v for k, v in state.items() if not k.startswith("mask_downsample")}
     with pytest.raises(InputError, match=r"here\.pt: not the weights of this Sam2VideoModel: it lacks mask_downsample\.bias, mask_downsample\.weight$"):  # fmt: skip
-        assembled(config, gone, HERE)
+        fill_sam2(config, gone, HERE)
     more = {**state, **{f"extra.{i}": torch.ones(1) for i in range(5)}}
     with pytest.raises(InputError, match=r"it has besides extra\.0, extra\.1, extra\.2 and 2 more$"):
-        assembled(config, more, HERE)
+        fill_sam2(config, more, HERE)
     with pytest.raises(InputError, match=r"it has in another shape mask_downsample\.bias$"):
-        assembled(config, {**state, "mask_downsample.bias": torch.ones(7)}, HERE)
+        fill_sam2(config, {**state, "mask_downsample.bias": torch.ones(7)}, HERE)
 
 
 def test_a_folder_of_another_network_or_without_its_config_is_named(saved: Path, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").symlink_to(saved / "model.safetensors")
     with pytest.raises(InputError, match=r"no config\.json; a folder of weights holds"):
-        build(tmp_path)
+        build_sam2(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "sam"}')
     with pytest.raises(InputError, match=r"config\.json: of a network 'sam'; this needs sam2_video or edgetam_video"):
-        build(tmp_path)
+        build_sam2(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type"')
     with pytest.raises(InputError, match=r"config\.json: damaged"):
-        build(tmp_path)
+        build_sam2(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -295,21 +295,21 @@ def test_a_folder_of_another_network_or_without_its_config_is_named(saved: Path,
 )
 def test_names_that_stand_for_nothing_here(name: str | Path, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        build(name)
+        build_sam2(name)
 
 
 def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "weights.onnx").touch()
     with pytest.raises(InputError, match=r"weights\.onnx: weights are read from \.pt, \.pth, \.safetensors"):
-        build(tmp_path / "weights.onnx")
+        build_sam2(tmp_path / "weights.onnx")
 
 
 def test_a_name_is_loaded_from_the_weights_folder(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "weights" / "someone"
     folder.mkdir(parents=True)
     (folder / "else").symlink_to(saved)
-    monkeypatch.setattr("masklet.models.zoo.note", lambda *_: None)  # the folder is another test's, too
-    net, files = build("someone/else")
+    monkeypatch.setattr("masklet.models.zoo.record_hash", lambda *_: None)  # the folder is another test's, too
+    net, files = build_sam2("someone/else")
     assert same(net, network("w1")) and list(files) == ["someone/else/model.safetensors"]
 
 
@@ -323,11 +323,11 @@ def test_a_folder_of_edgetam(tmp_path: Path) -> None:
     )
     config.save_pretrained(tmp_path)
     torch.manual_seed(0)
-    own = edgetam_network(config).state_dict()
+    own = build_edgetam(config).state_dict()
     save_file({k: v.contiguous() for k, v in own.items()}, tmp_path / "model.safetensors")
-    net, _ = build(tmp_path)
+    net, _ = build_sam2(tmp_path)
     assert isinstance(EdgeTam(net), Sam2)  # it folds its convolutions
-    got = build(tmp_path)[0].state_dict()
+    got = build_sam2(tmp_path)[0].state_dict()
     assert got.keys() == own.keys() and all(torch.equal(got[k], own[k].to(got[k].dtype)) for k in own)
 
 
@@ -355,13 +355,13 @@ def test_a_folder_of_edgetam(tmp_path: Path) -> None:
     ],
 )
 def test_official_keys_of_edgetam(official: str, name: str) -> None:
-    assert renamed(official, EDGETAM_RULES + RULES) == name
+    assert rename_sam2_key(official, EDGETAM_RULES + RULES) == name
 
 
 def test_edgetams_keys_and_values_are_parted() -> None:
     both = torch.arange(8.0).view(4, 2)
     state = {"spatial_perceiver.latents": torch.ones(1), "spatial_perceiver.layers.0.self_attn.to_kv.weight": both}
-    got = converted(state)
+    got = convert_sam2_state(state)
     assert torch.equal(got["spatial_perceiver.layers.0.self_attention.k_proj.weight"], both[:2])
     assert torch.equal(got["spatial_perceiver.layers.0.self_attention.v_proj.weight"], both[2:])
     assert len(got) == 3

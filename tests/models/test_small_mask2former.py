@@ -16,25 +16,25 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.protocols import Segmenter, SlotSegmenter
 from masklet.models.mask2former import Mask2Former, load_mask2former
-from masklet.models.mask2former_weights import build, is_mask2former
+from masklet.models.mask2former_weights import build_mask2former, is_mask2former
 from masklet.models.small_mask2former import (
-    SmallSettings,
+    SmallMask2FormerSettings,
+    create_small_mask2former,
     is_small,
     load_small,
-    metadata_of,
+    read_safetensors_metadata,
     save_small,
-    small_mask2former,
 )
-from masklet.models.zoo import ZOO, read
+from masklet.models.zoo import ZOO, read_packaged
 from masklet.nn.mobilenet import MobileNetV2
 
-TINY = SmallSettings(32, 1, 1, 5, 2, 32, 32)
+TINY = SmallMask2FormerSettings(32, 1, 1, 5, 2, 32, 32)
 NAMES = ("cat", "dog")
 
 
 @cache
 def network() -> Any:
-    return small_mask2former(TINY, NAMES).eval()
+    return create_small_mask2former(TINY, NAMES).eval()
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def picture(h: int = 64, w: int = 96) -> torch.Tensor:
 
 def test_the_first_two_maps_are_the_packaged_encoders() -> None:
     packaged = MobileNetV2().eval()
-    packaged.load_state_dict(read(ZOO["mobilenetv2"]))
+    packaged.load_state_dict(read_packaged(ZOO["mobilenetv2"]))
     with torch.no_grad():
         four, eight, _ = packaged(picture())
         maps = network().model.pixel_level_module.encoder(picture()).feature_maps
@@ -68,7 +68,7 @@ def test_strides_and_channels() -> None:
 
 
 def test_every_weight_learns_and_training_is_no_other_mode() -> None:
-    net = small_mask2former(TINY, NAMES).train()
+    net = create_small_mask2former(TINY, NAMES).train()
     encoder = net.model.pixel_level_module.encoder
     maps = encoder(picture()).feature_maps
     with torch.no_grad():
@@ -85,10 +85,10 @@ def test_every_weight_learns_and_training_is_no_other_mode() -> None:
 def test_a_seed_is_a_network_and_others_random_numbers_do_not_matter() -> None:
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    state = small_mask2former(TINY, NAMES).state_dict()
+    state = create_small_mask2former(TINY, NAMES).state_dict()
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(state[k], v) for k, v in network().state_dict().items())
-    other = small_mask2former(TINY, NAMES, seed=1).state_dict()
+    other = create_small_mask2former(TINY, NAMES, seed=1).state_dict()
     assert not torch.equal(other["class_predictor.weight"], state["class_predictor.weight"])
 
 
@@ -104,7 +104,7 @@ def test_a_new_network_grows_masks_by_likeness() -> None:
 
 
 def test_settings_are_the_networks_sizes() -> None:
-    net: Any = small_mask2former(SmallSettings(), NAMES)
+    net: Any = create_small_mask2former(SmallMask2FormerSettings(), NAMES)
     assert net.model.transformer_module.queries_features.weight.shape == (24, 64)
     assert len(net.model.transformer_module.decoder.layers) == 3
     assert len(net.model.pixel_level_module.decoder.encoder.layers) == 2
@@ -137,7 +137,7 @@ def test_a_file_gives_back_all_that_it_was_given(file: Path) -> None:
 
 def test_it_is_loaded_by_its_path_at_its_size(file: Path) -> None:
     assert is_mask2former(str(file)) and is_small(file)
-    built = build(str(file))
+    built = build_mask2former(str(file))
     assert built.shortest == 64 and built.kind == "small-mask2former" and list(built.weights) == [file.name]
     made = load_mask2former(file, torch.device("cpu"))
     assert made.shortest == 64 and made.categories == NAMES
@@ -147,7 +147,7 @@ def test_it_is_loaded_by_its_path_at_its_size(file: Path) -> None:
 def test_a_damaged_file_is_told(file: Path, tmp_path: Path) -> None:
     path = tmp_path / "short.safetensors"
     path.write_bytes(file.read_bytes()[:-9])
-    for reader in (load_small, build):
+    for reader in (load_small, build_mask2former):
         with pytest.raises(InputError, match=r"short\.safetensors: damaged"):
             reader(path)
 
@@ -165,7 +165,7 @@ def test_a_damaged_file_is_told(file: Path, tmp_path: Path) -> None:
     ],
 )
 def test_metadata_that_do_not_fit_are_told(file: Path, tmp_path: Path, name: str, value: str | None) -> None:
-    path, told = tmp_path / "odd.safetensors", metadata_of(file)
+    path, told = tmp_path / "odd.safetensors", read_safetensors_metadata(file)
     changed = {**told, name: value} if value is not None else {k: v for k, v in told.items() if k != name}
     save_file(load_file(file), path, changed)
     with pytest.raises(InputError, match=r"odd\.safetensors: damaged"):
@@ -175,7 +175,7 @@ def test_metadata_that_do_not_fit_are_told(file: Path, tmp_path: Path, name: str
 def test_missing_weights_are_told(file: Path, tmp_path: Path) -> None:
     path, state = tmp_path / "less.safetensors", load_file(file)
     del state["class_predictor.bias"]
-    save_file(state, path, metadata_of(file))
+    save_file(state, path, read_safetensors_metadata(file))
     with pytest.raises(InputError, match=r"less\.safetensors: damaged"):
         load_small(path)
 
@@ -187,4 +187,4 @@ def test_another_kind_of_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not weights of a small Mask2Former"):
         load_small(path)
     with pytest.raises(InputError, match=r"not weights of Mask2Former, MinVIS or DVIS"):
-        build(path)
+        build_mask2former(path)

@@ -26,9 +26,9 @@ from masklet.core.protocols import Segmenter
 from masklet.models import fetch as fetching
 from masklet.models.boxes import Boxes
 from masklet.models.checkpoints import CHECKPOINTS, DETECTORS, Checkpoint
-from masklet.models.masker import HIGH, LOW, Masker, TextSegmenter
-from masklet.models.text import Detector, GroundingDino, Owlv2, load_detector, seen_size, split
-from masklet.models.zoo import find, ready, recorded
+from masklet.models.masker import HIGH, LOW, PromptedMasker, TextSegmenter
+from masklet.models.text import GroundingDino, Owlv2, TextDetector, compute_dino_size, load_detector, split_prompts
+from masklet.models.zoo import find_weights, read_hash_record, resolve_weights
 from masklet.parts import load_text_segmenter
 
 SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029}
@@ -148,19 +148,19 @@ def owl(folder: Path, **thresholds: float) -> Owlv2:
     ],
 )
 def test_a_text_is_split_at_full_stops(text: str, prompts: tuple[str, ...]) -> None:
-    assert split(text) == prompts
+    assert split_prompts(text) == prompts
 
 
 @pytest.mark.parametrize("text", ["", "  ", "...", " . \n."])
 def test_a_text_that_names_nothing_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"^text '.*' names nothing; separate things by full stops, such as \"dog"):
-        split(text)
+        split_prompts(text)
 
 
 @pytest.mark.parametrize("text", ["dog. red car. dog", "Red  car. dog. red Car."])
 def test_a_thing_that_stands_there_twice_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="stands there twice"):
-        split(text)
+        split_prompts(text)
 
 
 # -- Grounding DINO's words
@@ -228,8 +228,8 @@ def test_pixels_are_those_of_transformers(size: tuple[int, int]) -> None:
 def test_the_size_that_is_seen(h: int, w: int) -> None:
     from transformers.image_transforms import get_size_with_aspect_ratio
 
-    got = seen_size((h, w))
-    assert got == seen_size((w, h))[::-1] and 800 >= min(got) >= 1
+    got = compute_dino_size((h, w))
+    assert got == compute_dino_size((w, h))[::-1] and 800 >= min(got) >= 1
     if min(h, w) not in got and min(h, w) / max(h, w) > 0.001:  # it leaves some sizes alone that are all but right
         assert got == get_size_with_aspect_ratio((h, w), 800, 1333) and max(got) <= 1333
 
@@ -386,7 +386,7 @@ class Finder:
         return self.boxes[frame.index]
 
 
-class Filler(Masker):
+class Filler(PromptedMasker):
     """Fills every box; of an odd one nothing."""
 
     def __init__(self) -> None:
@@ -415,7 +415,7 @@ def test_masks_scores_and_labels_go_together() -> None:
         Filler(),
     )
     segmenter = TextSegmenter(finder, filler, ("dog", "red car"))
-    assert isinstance(segmenter, Segmenter) and isinstance(finder, Detector) and segmenter.empty() is None
+    assert isinstance(segmenter, Segmenter) and isinstance(finder, TextDetector) and segmenter.empty() is None
     assert segmenter.categories == ("dog", "red car") and segmenter.look_ahead == 0
     assert segmenter.weights == {**finder.weights, **filler.weights} and finder.asked == [("dog", "red car")]
     frames = [Frame(n, np.zeros((16, 20, 3), np.uint8), 0.0) for n in range(3)]
@@ -597,9 +597,9 @@ def test_a_name_is_loaded_from_the_weights_folder(
     model = install(folder, dino_folder, ("tokenizer.json", "tokenizer_config.json"), monkeypatch)
     own = load_detector("toy-dino", CPU)
     assert same(own.net, small_dino()) and list(own.weights) == ["toy-dino/model.safetensors"]
-    assert recorded("toy-dino")["model.safetensors"].sha256 == ready(model)[1]
+    assert read_hash_record("toy-dino")["model.safetensors"].sha256 == resolve_weights(model)[1]
     (folder / "tokenizer.json").unlink()
-    assert find(model) is None
+    assert find_weights(model) is None
     words = rf"^weights toy-dino: {folder} has no tokenizer\.json; bring that of owner/toy-dino there, or run `masklet weights fetch toy-dino`$"  # fmt: skip
     with pytest.raises(InputError, match=words):
         load_detector("toy-dino", CPU)
@@ -612,26 +612,28 @@ def test_the_hubs_cache_needs_the_tokenizer_too(dino_folder: Path, tmp_path: Pat
     (repo / "refs" / "main").write_text("abc")
     (repo / "snapshots").mkdir()
     (tmp_path / "elsewhere").rename(repo / "snapshots" / "abc")
-    located = find(model)
+    located = find_weights(model)
     assert located and located.cached and located.path.name == "model.safetensors"
     assert same(load_detector("toy-dino", CPU).net, small_dino())
     (repo / "snapshots" / "abc" / "tokenizer_config.json").unlink()
-    assert find(model) is None
+    assert find_weights(model) is None
 
 
 def test_a_fetch_brings_all_files(hub: FakeHub, tmp_path: Path) -> None:  # noqa: F811
     model = Checkpoint("toy", "owner/toy", besides=("vocab.json", "merges.txt"))
     hub.files |= {"/owner/toy/resolve/main/vocab.json": b'{"a": 0}', "/owner/toy/resolve/main/merges.txt": b"a b"}
-    plan = fetching.plan(model)
+    plan = fetching.plan_fetch(model)
     assert [*plan] == ["config.json", "vocab.json", "merges.txt", "model.safetensors"]
-    path = fetching.fetch(model, plan, lambda *_: None)
-    assert {p.name for p in path.parent.iterdir()} == {*model.files, "record.json"} and fetching.present(model) == path
+    path = fetching.fetch_checkpoint(model, plan, lambda *_: None)
+    assert {p.name for p in path.parent.iterdir()} == {*model.files, "record.json"} and fetching.find_verified_file(
+        model
+    ) == path
     path.with_name("merges.txt").unlink()
-    assert fetching.present(model) is None
+    assert fetching.find_verified_file(model) is None
     hub.files["/owner/toy/resolve/main/vocab.json"] = b"<html>log in</html>"
     with pytest.raises(InputError, match=r"vocab\.json is not a config but another page"):
-        fetching.fetch(model, fetching.plan(model), lambda *_: None)
-    assert "hf download owner/toy config.json vocab.json merges.txt model.safetensors --local-dir toy" in fetching.elsewhere(model)  # fmt: skip
+        fetching.fetch_checkpoint(model, fetching.plan_fetch(model), lambda *_: None)
+    assert "hf download owner/toy config.json vocab.json merges.txt model.safetensors --local-dir toy" in fetching.explain_offline_fetch(model)  # fmt: skip
 
 
 # -- what is not meant

@@ -18,20 +18,20 @@ from toys import ToySegmenter, World, moving
 
 from masklet.core import memory as store
 from masklet.core.errors import InputError
-from masklet.core.features import nbytes
+from masklet.core.features import count_tensor_bytes
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Clicks, Point, Prediction
-from masklet.core.protocols import Carrier, Propagator
-from masklet.models.xmem import MEAN, STD, SURE, Xmem, XmemFeatures, load, network
-from masklet.models.xmem_memory import Decoded, Limits, XmemMemory
-from masklet.nn.xmem import VALUE, XmemNet, aggregated
-from masklet.systems.deva import Deva, Settings
+from masklet.core.protocols import MaskCarrier, Propagator
+from masklet.models.xmem import MEAN, STD, SURE, Xmem, XmemFeatures, build_xmem, load_xmem
+from masklet.models.xmem_memory import DecodedMasks, MemoryLimits, XmemMemory
+from masklet.nn.xmem import VALUE, XmemNet, aggregate_probabilities
+from masklet.systems.deva import Deva, DevaSettings
 from masklet.systems.sam2long import MemoryTree
 from masklet.systems.track import Track
 
 SIZE = (36, 60)  # of the clip; the network sees 48 x 64
 CELLS = 3 * 4
-FEW = Limits(frames=4, recent=2, prototypes=5, long_term=12)
+FEW = MemoryLimits(frames=4, recent=2, prototypes=5, long_term=12)
 
 
 @cache
@@ -56,7 +56,7 @@ def weights() -> dict[str, Tensor]:
 
 @cache
 def net() -> XmemNet:
-    return network(weights(), Path("noise"))
+    return build_xmem(weights(), Path("noise"))
 
 
 @cache
@@ -103,7 +103,7 @@ def started(model: Xmem, masks: dict[int, Tensor], frames: int = 0) -> XmemMemor
 
 
 def content(memory: object, folder: Path) -> bytes:
-    store.save(memory, folder / "content")
+    store.save_memory(memory, folder / "content")
     return (folder / "content").read_bytes()
 
 
@@ -117,9 +117,9 @@ def equal(a: Prediction, b: Prediction) -> None:
         assert torch.equal(getattr(a, name), getattr(b, name)), name
 
 
-def left(belief: Prediction) -> Decoded:
+def left(belief: Prediction) -> DecodedMasks:
     assert belief.tokens is not None
-    return Decoded.of(belief.tokens, seen(0).canvas.outer)
+    return DecodedMasks.of(belief.tokens, seen(0).canvas.outer)
 
 
 # -- what the network sees
@@ -304,7 +304,7 @@ def test_others_stay_soft_without_what_is_claimed() -> None:
     memory, _ = model.prompt(memory, seen(2), {2: B})
     told = seen(2).canvas.pad(B.float())
     assert float(memory.traces[1].mask[told > 0].max()) < 1e-6
-    together = aggregated(torch.stack([believed * (told == 0), told])).softmax(0)
+    together = aggregate_probabilities(torch.stack([believed * (told == 0), told])).softmax(0)
     torch.testing.assert_close(memory.traces[1].mask, together[1])
     torch.testing.assert_close(memory.traces[2].mask, told, rtol=0, atol=1e-6)
 
@@ -313,7 +313,7 @@ def test_carrying_is_prompting_and_predicting() -> None:
     model = xmem()
     memory, _ = model.prompt(model.empty(), seen(0), {1: A, 4: C})
     long, short = model.predict(memory, seen(2)), model.carry({1: A, 4: C}, seen(0), seen(2))
-    assert isinstance(model, Carrier) and short.ids == long.ids == (1, 4) and short.tokens is None
+    assert isinstance(model, MaskCarrier) and short.ids == long.ids == (1, 4) and short.tokens is None
     assert torch.equal(short.logits, long.logits) and torch.equal(short.presence, long.presence)
 
 
@@ -384,8 +384,8 @@ def test_nothing_writes_into_a_memory(tmp_path: Path) -> None:
 def test_a_saved_memory_goes_on_bit_by_bit(tmp_path: Path) -> None:
     model = xmem(every=1)
     memory = started(model, {1: A, 2: B}, frames=6)
-    store.save(memory, tmp_path / "memory")
-    loaded = store.load(tmp_path / "memory")
+    store.save_memory(memory, tmp_path / "memory")
+    loaded = store.load_memory(tmp_path / "memory")
     assert content(loaded, tmp_path) == content(memory, tmp_path)
     a, b = (after(model, m, range(7, 11)) for m in (memory, loaded))
     for x, y in zip(a[1], b[1], strict=True):
@@ -420,7 +420,7 @@ def test_memory_is_bounded() -> None:
     for t in range(1, 60):
         features = seen(1 + t % 20)
         memory = model.commit(memory, features, model.predict(memory, features))
-        sizes.append(nbytes(memory))
+        sizes.append(count_tensor_bytes(memory))
         assert len(memory.groups[0].working) <= FEW.frames - 1
         assert len(memory.groups[0]) <= (FEW.frames - 1) * CELLS + FEW.long_term
     assert max(sizes[30:]) <= max(sizes[:30])
@@ -441,14 +441,14 @@ WORLD = World([moving(2, 0, 0, 1), moving(20, 24, 0, -1), moving(12, 3, 0, 1, fi
 
 @pytest.mark.parametrize("clip", [1, 3])
 def test_under_deva_a_stream_goes_on_from_its_state(clip: int, tmp_path: Path) -> None:
-    system = Deva(ToySegmenter(), xmem(), Settings(clip=clip, every=3, max_missed=1))
+    system = Deva(ToySegmenter(), xmem(), DevaSettings(clip=clip, every=3, max_missed=1))
     whole = list(system.stream(WORLD))
     assert len(whole) == 8 and any(out.ids for out in whole)
     first = system.stream(WORLD)
     begun = list(islice(first, 4))
-    store.save(first.state, tmp_path / "state")
+    store.save_memory(first.state, tmp_path / "state")
     again = Deva(ToySegmenter(), xmem(), system.settings)
-    rest = list(again.stream(WORLD.read(4, 8), store.load(tmp_path / "state")))
+    rest = list(again.stream(WORLD.read(4, 8), store.load_memory(tmp_path / "state")))
     for a, b in zip(whole, begun + rest, strict=True):
         assert a.ids == b.ids and torch.equal(a.masks, b.masks)
 
@@ -469,7 +469,7 @@ def test_weights_of_both_kinds_of_file(tmp_path: Path) -> None:
     torch.save(weights(), tmp_path / "deva.pth")
     save_file(weights(), tmp_path / "deva.safetensors")
     for name in ("deva.pth", "deva.safetensors"):
-        model = load(tmp_path / name, size=None)
+        model = load_xmem(tmp_path / name, size=None)
         assert list(model.weights) == [name] and len(model.weights[name]) == 64
         assert all(torch.equal(v, weights()[k]) for k, v in model.net.state_dict().items())
         assert not model.net.training and not any(p.requires_grad for p in model.net.parameters())
@@ -488,21 +488,21 @@ def test_weights_of_another_network(change, said: str) -> None:  # type: ignore[
     state = dict(weights())
     change(state)
     with pytest.raises(InputError, match=f"^f.pth: not the weights of DEVA's propagation network: .*{said}"):
-        network(state, Path("f.pth"))
+        build_xmem(state, Path("f.pth"))
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no weight file"):
-        load(tmp_path / "none.pth")
+        load_xmem(tmp_path / "none.pth")
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(InputError, match="no weight file"):
-        load(tmp_path / "notes.txt")
+        load_xmem(tmp_path / "notes.txt")
     (tmp_path / "cut.pth").write_bytes(b"PK\x03\x04")
     with pytest.raises(InputError, match="damaged"):
-        load(tmp_path / "cut.pth")
+        load_xmem(tmp_path / "cut.pth")
     (tmp_path / "code.pth").write_bytes(pickle.dumps(print, protocol=2))
     with pytest.raises(InputError, match="not read"):
-        load(tmp_path / "code.pth")
+        load_xmem(tmp_path / "code.pth")
     (tmp_path / "cut.safetensors").write_bytes(b"12")
     with pytest.raises(InputError, match="damaged"):
-        load(tmp_path / "cut.safetensors")
+        load_xmem(tmp_path / "cut.safetensors")

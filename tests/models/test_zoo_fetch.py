@@ -17,8 +17,8 @@ import pytest
 from masklet.core.errors import InputError
 from masklet.models import fetch as fetching
 from masklet.models.checkpoints import CHECKPOINTS, Checkpoint
-from masklet.models.fetch import Remote, elsewhere, fetch, plan, present
-from masklet.models.zoo import ready, recorded
+from masklet.models.fetch import RemoteFile, explain_offline_fetch, fetch_checkpoint, find_verified_file, plan_fetch
+from masklet.models.zoo import read_hash_record, resolve_weights
 
 TENSORS = bytes(range(256)) * 10_000  # three reports
 SHA = hashlib.sha256(TENSORS).hexdigest()
@@ -86,7 +86,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
 
 
 def quietly(model: Checkpoint) -> Path:
-    return fetch(model, plan(model), lambda file, done, total: None)
+    return fetch_checkpoint(model, plan_fetch(model), lambda file, done, total: None)
 
 
 def names(folder: Path) -> list[str]:
@@ -109,38 +109,38 @@ def test_a_model_of_one_file_is_fetched_alone(hub: FakeHub, tmp_path: Path) -> N
     with pytest.raises(InputError, match="expected " + "0" * 64):
         quietly(Checkpoint("toy", "owner/toy", len(TENSORS), "0" * 64, alone="toy.pth"))
     with pytest.raises(InputError, match="by hand only"):
-        plan(CHECKPOINTS["dvis-offline-r50-ovis"])
+        plan_fetch(CHECKPOINTS["dvis-offline-r50-ovis"])
     assert all(asked[1].endswith("toy.pth") for asked in hub.asked)
 
 
 def test_a_model_is_announced_fetched_and_noted(hub: FakeHub, tmp_path: Path) -> None:
-    files, seen = plan(MODEL), []
-    assert files["model.safetensors"] == Remote(hub.url + PATH + "model.safetensors", len(TENSORS), SHA)
+    files, seen = plan_fetch(MODEL), []
+    assert files["model.safetensors"] == RemoteFile(hub.url + PATH + "model.safetensors", len(TENSORS), SHA)
     assert files["config.json"].sha256 is None and files["config.json"].size == 21
     assert not (tmp_path / "weights").exists(), "asking writes nothing"
-    path = fetch(MODEL, files, lambda *args: seen.append(args))
+    path = fetch_checkpoint(MODEL, files, lambda *args: seen.append(args))
     assert path.read_bytes() == TENSORS and json.loads(path.with_name("config.json").read_text())
     assert names(path.parent) == ["config.json", "model.safetensors", "record.json"]
-    assert recorded("toy")["model.safetensors"].sha256 == SHA
+    assert read_hash_record("toy")["model.safetensors"].sha256 == SHA
     done = [d for file, d, total in seen if file == "model.safetensors" and total == len(TENSORS)]
     assert done[0] == 0 and done == sorted(done) and done[-1] == len(TENSORS) and len(done) >= 3
-    assert present(MODEL) == path
+    assert find_verified_file(MODEL) == path
 
 
 def test_the_hubs_hash_is_noted_where_we_know_none(hub: FakeHub) -> None:
     model = replace(MODEL, sha256=None, size=None)
     path = quietly(model)
-    assert ready(model)[1] == SHA
+    assert resolve_weights(model)[1] == SHA
     path.write_bytes(TENSORS[:-1] + b"x")
     with pytest.raises(InputError, match=f"expected {SHA}"):
-        ready(model)
-    assert present(model) is None
+        resolve_weights(model)
+    assert find_verified_file(model) is None
 
 
 def test_a_fetch_goes_on_where_it_ended(hub: FakeHub, tmp_path: Path) -> None:
     hub.cut = 1_500_000
     with pytest.raises(InputError, match=r"owner/toy cannot be fetched \(.*\); try again \(what is here is kept\)"):
-        fetch(MODEL, {"model.safetensors": plan(MODEL)["model.safetensors"]}, lambda *args: None)
+        fetch_checkpoint(MODEL, {"model.safetensors": plan_fetch(MODEL)["model.safetensors"]}, lambda *args: None)
     [left] = (tmp_path / "weights" / "toy").iterdir()
     begun = left.stat().st_size
     assert 0 < begun <= 1_500_000 and left.name.endswith(".partial")
@@ -182,8 +182,8 @@ def test_another_file_than_on_record_with_us_is_refused(hub: FakeHub) -> None:
 def test_a_wrong_file_is_replaced(hub: FakeHub, tmp_path: Path) -> None:
     path = quietly(MODEL)
     path.write_bytes(b"cut off")
-    assert present(MODEL) is None
-    assert quietly(MODEL).read_bytes() == TENSORS and ready(MODEL)[1] == SHA
+    assert find_verified_file(MODEL) is None
+    assert quietly(MODEL).read_bytes() == TENSORS and resolve_weights(MODEL)[1] == SHA
 
 
 def test_a_page_in_place_of_a_config_is_refused(hub: FakeHub, tmp_path: Path) -> None:
@@ -195,13 +195,13 @@ def test_a_page_in_place_of_a_config_is_refused(hub: FakeHub, tmp_path: Path) ->
 
 def test_a_model_that_the_hub_does_not_have(hub: FakeHub) -> None:
     with pytest.raises(InputError, match=r"the hub has no owner/other with config\.json and model\.safetensors for you \(404\)"):  # fmt: skip
-        plan(Checkpoint("owner/other", "owner/other"))
+        plan_fetch(Checkpoint("owner/other", "owner/other"))
 
 
 def test_a_hub_that_fails_is_no_crash(hub: FakeHub) -> None:
     hub.status = 500
     with pytest.raises(InputError, match=r"owner/toy cannot be fetched \(.*500.*\); try again"):
-        plan(MODEL)
+        plan_fetch(MODEL)
 
 
 def test_without_network_there_is_one_sentence_with_the_command(
@@ -211,16 +211,16 @@ def test_without_network_there_is_one_sentence_with_the_command(
         raise OSError(errno.ENETUNREACH, "Network is unreachable")
 
     monkeypatch.setenv("MASKLET_WEIGHTS", "/big/disk")
-    monkeypatch.setattr(fetching, "describe", unreachable)
+    monkeypatch.setattr(fetching, "describe_remote", unreachable)
     with pytest.raises(InputError) as error:
-        plan(CHECKPOINTS["sam2.1-tiny"])
+        plan_fetch(CHECKPOINTS["sam2.1-tiny"])
     assert str(error.value) == (
         "facebook/sam2.1-hiera-tiny cannot be fetched ([Errno 101] Network is unreachable); try again (what is here is "
         "kept), or on a machine with network run `hf download facebook/sam2.1-hiera-tiny config.json model.safetensors "
         "--revision de431c4043854a71d8101e17995dfe596bf101a5 --local-dir sam2.1-tiny` and bring the folder sam2.1-tiny "
         "to /big/disk/sam2.1-tiny, or to any folder DIR and set MASKLET_WEIGHTS=DIR"
     )
-    assert "--revision" not in elsewhere(CHECKPOINTS["sam2-tiny"])
+    assert "--revision" not in explain_offline_fetch(CHECKPOINTS["sam2-tiny"])
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")

@@ -8,10 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from masklet.nn.dense_head import AT_ONCE, DEEP, REACH, STRIDES, Cells, DenseHead, DenseSettings, places
+from masklet.nn.dense_head import (
+    AT_ONCE,
+    DEEP,
+    REACH,
+    STRIDES,
+    CellPredictions,
+    DenseHead,
+    DenseHeadSettings,
+    locate_cells,
+)
 
 SIZE = (64, 96)
-SETTINGS = DenseSettings(width=32, wide=32, hidden=16)
+SETTINGS = DenseHeadSettings(width=32, wide=32, hidden=16)
 
 
 @cache
@@ -23,7 +32,7 @@ def head() -> DenseHead:
     return net
 
 
-def answered(pictures: int = 2, size: tuple[int, int] = SIZE) -> Cells:
+def answered(pictures: int = 2, size: tuple[int, int] = SIZE) -> CellPredictions:
     torch.manual_seed(1)
     h, w = size
     keys, detail = torch.randn(pictures, 128, h // 8, w // 8), torch.randn(pictures, 24, h // 8, w // 8)
@@ -47,12 +56,12 @@ def test_every_cell_of_four_levels_speaks() -> None:
 
 
 def test_places_are_the_middles_of_cells() -> None:
-    at, _ = places([(2, 3), (1, 2), (1, 1), (1, 1)])
+    at, _ = locate_cells([(2, 3), (1, 2), (1, 1), (1, 1)])
     assert at[:6].tolist() == [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12]]
     assert at[6:].tolist() == [[8, 8], [24, 8], [16, 16], [32, 32]]
 
 
-def by_hand(cells: Cells, b: int, n: int) -> Tensor:
+def by_hand(cells: CellPredictions, b: int, n: int) -> Tensor:
     """CondInst 3.1, cell by cell: three 1 x 1 convolutions of the mask features and the place beside the cell."""
     kernel = cells.kernels[b, n]
     first, kernel = kernel[: DEEP * (DEEP + 2)].view(DEEP, DEEP + 2), kernel[DEEP * (DEEP + 2) :]

@@ -5,7 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from masklet.nn.flow import camera_motion, dense_flow, planar_flow, unexplained, weighted_median
+from masklet.nn.flow import (
+    compute_dense_flow,
+    compute_planar_flow,
+    compute_weighted_median,
+    estimate_camera_motion,
+    measure_unexplained_variance,
+)
 
 MOTION = np.array([1.0, 0.5, -0.3, -2.0, 0.2, 0.4, 0.3, -0.2])
 
@@ -21,34 +27,34 @@ def window(y: int, x: int) -> np.ndarray:
 
 
 def test_a_shift_is_measured() -> None:
-    flow = dense_flow(window(10, 10), window(8, 7))
+    flow = compute_dense_flow(window(10, 10), window(8, 7))
     assert np.abs(np.median(flow, axis=(0, 1)) - (3, 2)).max() < 0.1
 
 
 def test_the_planes_motion_is_found_under_a_large_object_and_noise() -> None:
-    flow = planar_flow(MOTION, 40, 71)
+    flow = compute_planar_flow(MOTION, 40, 71)
     flow += np.random.default_rng(1).normal(0, 0.1, flow.shape).astype(np.float32)
     flow[8:36, 12:60] += (9, -4)  # 47 % of the picture
-    motion, scale = camera_motion(flow)
-    assert np.abs(planar_flow(motion, 40, 71) - planar_flow(MOTION, 40, 71)).max() < 0.1
+    motion, scale = estimate_camera_motion(flow)
+    assert np.abs(compute_planar_flow(motion, 40, 71) - compute_planar_flow(MOTION, 40, 71)).max() < 0.1
     assert 0.1 <= scale < 0.5
 
 
 def test_a_planes_flow_is_the_same_on_every_grid() -> None:
-    fine, coarse = planar_flow(MOTION, 60, 90), planar_flow(MOTION, 20, 30)
+    fine, coarse = compute_planar_flow(MOTION, 60, 90), compute_planar_flow(MOTION, 20, 30)
     assert np.allclose(fine[1::3, 1::3], coarse, atol=1e-5)
 
 
 def test_a_cut_is_unexplained_and_a_shift_is_not() -> None:
     start, shifted, other = window(10, 10), window(8, 7), window(10, 10)[::-1, ::-1]
-    assert unexplained(start, shifted, dense_flow(start, shifted)) < 0.1
+    assert measure_unexplained_variance(start, shifted, compute_dense_flow(start, shifted)) < 0.1
     still = np.zeros((120, 160, 2), np.float32)
-    assert unexplained(start, np.ascontiguousarray(other), still) > 1
+    assert measure_unexplained_variance(start, np.ascontiguousarray(other), still) > 1
     flat = np.full((120, 160), 7, np.uint8)
-    assert unexplained(flat, flat, still) == 0
+    assert measure_unexplained_variance(flat, flat, still) == 0
 
 
 def test_weights_move_the_median() -> None:
     values = np.array([1.0, 2.0, 3.0, 4.0])
-    assert weighted_median(values, np.ones(4)) == 2
-    assert weighted_median(values, np.array([0.0, 0.0, 1.0, 3.0])) == 4
+    assert compute_weighted_median(values, np.ones(4)) == 2
+    assert compute_weighted_median(values, np.array([0.0, 0.0, 1.0, 3.0])) == 4

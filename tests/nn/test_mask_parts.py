@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from masklet.nn.parts import KNOWN, NEAR, scatter, strangers
+from masklet.nn.parts import KNOWN, NEAR, component_spread, detached_components
 
 
 def squares(*places: tuple[int, int, int], size: tuple[int, int] = (64, 200)) -> np.ndarray:
@@ -21,7 +21,7 @@ NOWHERE = np.zeros((64, 200), np.float32)
 
 
 def away(soft: np.ndarray, before: np.ndarray, scattered: float = 0.0) -> int:
-    return int(strangers(soft, before, scattered).sum())
+    return int(detached_components(soft, before, scattered).sum())
 
 
 @pytest.mark.parametrize(("gap", "left"), [(8, True), (12, False)])
@@ -39,15 +39,15 @@ def test_a_part_that_was_the_objects_may_be_farther_away(gap: int, left: bool) -
 
 def test_an_object_may_be_as_scattered_as_it_was_given() -> None:
     far = squares(MAIN, (20, 110, 10))
-    assert scatter(far > 0.5) == pytest.approx(61 / 40, abs=0.1)
+    assert component_spread(far > 0.5) == pytest.approx(61 / 40, abs=0.1)
     assert away(far, squares(MAIN)) == 100
-    assert away(far, squares(MAIN), scatter(far > 0.5)) == 0
+    assert away(far, squares(MAIN), component_spread(far > 0.5)) == 0
 
 
 def test_the_main_part_is_the_one_that_was_there_not_the_largest() -> None:
     small, large = (20, 20, 12), (10, 100, 40)
-    assert strangers(squares(small, large), squares(small), 0.0)[30, 120]
-    assert strangers(squares(small, large), squares(large), 0.0)[25, 25]
+    assert detached_components(squares(small, large), squares(small), 0.0)[30, 120]
+    assert detached_components(squares(small, large), squares(large), 0.0)[25, 25]
 
 
 def test_without_a_last_mask_the_largest_part_is_the_main_one() -> None:
@@ -70,6 +70,6 @@ def test_a_part_stays_where_half_of_it_was_the_objects() -> None:
 
 
 def test_specks_do_not_make_an_object_scattered() -> None:
-    assert scatter(squares(MAIN, (20, 150, 5)) > 0.5) == 0
-    assert scatter(squares(MAIN) > 0.5) == scatter(NOWHERE > 0.5) == 0
+    assert component_spread(squares(MAIN, (20, 150, 5)) > 0.5) == 0
+    assert component_spread(squares(MAIN) > 0.5) == component_spread(NOWHERE > 0.5) == 0
     assert NEAR < KNOWN

@@ -11,15 +11,15 @@ from torch import nn
 
 from masklet.nn.mask_propagation import (
     MaskPropagation,
-    area_downsampled,
-    assigned,
-    everywhere,
-    foreground_probability,
-    matched,
-    sine_positions,
-    spatial_identity,
-    suppressed,
-    with_background,
+    add_background_identity,
+    compute_foreground_probability,
+    compute_spatial_identity,
+    encode_sine_positions,
+    estimate_query_trust,
+    fill_with_background,
+    find_assigned_pixels,
+    resize_by_area,
+    weigh_masks_by_trust,
 )
 
 
@@ -46,47 +46,51 @@ def part(channels=24, queries=16, seed=0, **how):
 @given(st.integers(0, 99), st.integers(1, 7), st.integers(2, 5))
 def test_foreground_probability(seed, n, k1):
     logits = 4 * draw(n, k1, seed=seed)
-    near(foreground_probability(logits), slow.foreground(logits))
-    assert torch.equal(matched(logits), (slow.foreground(logits) > 0.5).float())
+    near(compute_foreground_probability(logits), slow.foreground(logits))
+    assert torch.equal(estimate_query_trust(logits), (slow.foreground(logits) > 0.5).float())
 
 
 @given(st.integers(0, 99), st.integers(1, 6))
 def test_spatial_identity_is_written_pixel_by_pixel(seed, n):
     queries, masks, background = draw(n, 8, seed=seed), draw(n, 4, 6, seed=seed + 1).sigmoid(), draw(8)
-    got = with_background(spatial_identity(queries[None], masks[None]), background, assigned(masks[None]))
+    got = add_background_identity(
+        compute_spatial_identity(queries[None], masks[None]), background, find_assigned_pixels(masks[None])
+    )
     near(got[0], slow.spatial_identity(queries, masks, background))
 
 
 def test_a_worked_example():
     queries = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
     masks = torch.tensor([[[[0.9, 0.5, 0.4]], [[0.5, 0.3, 0.49]]]])
-    got = with_background(spatial_identity(queries, masks), torch.tensor([7.0, 8.0]), assigned(masks))
+    got = add_background_identity(
+        compute_spatial_identity(queries, masks), torch.tensor([7.0, 8.0]), find_assigned_pixels(masks)
+    )
     near(got[0, :, 0], torch.tensor([[0.9, 0.5, 7.0], [1.0, 0.0, 8.0]]))
 
 
 def test_a_pixel_has_the_background_exactly_where_nothing_is_summed():
     masks = draw(1, 5, 8, 8).sigmoid() * 0.8
-    empty = spatial_identity(torch.ones(1, 5, 3), masks) == 0
-    assert torch.equal(empty[:, 0], ~assigned(masks)) and empty.any() and not empty.all()
+    empty = compute_spatial_identity(torch.ones(1, 5, 3), masks) == 0
+    assert torch.equal(empty[:, 0], ~find_assigned_pixels(masks)) and empty.any() and not empty.all()
 
 
 def test_of_queries_that_are_not_trusted_nothing_stays():
     queries, masks = draw(1, 3, 8), draw(1, 3, 4, 4, seed=1).sigmoid()
     trust = torch.tensor([[1.0, 0, 1]])
-    near(suppressed(masks, trust)[0], slow.suppress(masks[0], trust[0]))
-    some = spatial_identity(queries[:, [0, 2]], masks[:, [0, 2]])
-    near(spatial_identity(queries, suppressed(masks, trust)), some)
+    near(weigh_masks_by_trust(masks, trust)[0], slow.suppress(masks[0], trust[0]))
+    some = compute_spatial_identity(queries[:, [0, 2]], masks[:, [0, 2]])
+    near(compute_spatial_identity(queries, weigh_masks_by_trust(masks, trust)), some)
 
 
 def test_area_downsampling():
     masks = draw(1, 3, 16, 24).sigmoid()
-    near(area_downsampled(masks, (2, 3))[0], slow.downsample(masks[0], (2, 3)))
+    near(resize_by_area(masks, (2, 3))[0], slow.downsample(masks[0], (2, 3)))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (15, 27)])
 @pytest.mark.parametrize("width", [8, 20, 32])
 def test_positions(size, width):
-    got = sine_positions(size, width, torch.device("cpu"))
+    got = encode_sine_positions(size, width, torch.device("cpu"))
     near(got, slow.positions(*size, width).flatten(0, 1), 2e-5)
 
 
@@ -94,7 +98,7 @@ def test_positions_are_those_of_mask2former():
     from transformers.models.mask2former.modeling_mask2former import Mask2FormerSinePositionEmbedding
 
     want = Mask2FormerSinePositionEmbedding(8, normalize=True)(torch.Size((1, 16, 5, 7)), "cpu", torch.float32)
-    near(sine_positions((5, 7), 16, torch.device("cpu")), want[0].flatten(1).T)
+    near(encode_sine_positions((5, 7), 16, torch.device("cpu")), want[0].flatten(1).T)
 
 
 # -- the cross-attention
@@ -118,7 +122,7 @@ def test_later_frames_look_at_the_kept_ones(channels, queries, kept):
     ]
     keys, values = [], []
     for maps, q, masks, trust in before[-kept:]:
-        identity = net.identity(q[None], suppressed(masks[None], trust[None]), (3, 4))
+        identity = net.identity(q[None], weigh_masks_by_trust(masks[None], trust[None]), (3, 4))
         keys.append(net.keys(maps[None]))
         values.append(net.values(maps[None], identity))
     got = net(now, torch.cat(keys, 1), torch.cat(values, 1))
@@ -128,7 +132,7 @@ def test_later_frames_look_at_the_kept_ones(channels, queries, kept):
 def test_the_first_frame_is_one_with_no_object():
     net, maps = part(), draw(1, 24, 3, 4)
     none = net.identity(draw(1, 5, 16), torch.zeros(1, 5, 12, 16), (3, 4))
-    assert torch.equal(none, everywhere(net.background, maps))
+    assert torch.equal(none, fill_with_background(net.background, maps))
     near(net.values(maps, none), net.first_values(maps))
 
 
@@ -153,7 +157,7 @@ def test_gradients_reach_every_parameter():
     maps = draw(1, 24, 3, 4)
     q, logits = draw(1, 5, 16).requires_grad_(True), draw(1, 5, 3, 4).mul(3).sub(2).requires_grad_(True)
     identity = net.identity(q, logits.sigmoid(), (3, 4))
-    assert (~assigned(logits.sigmoid())).any()
+    assert (~find_assigned_pixels(logits.sigmoid())).any()
     net(maps, net.keys(maps), net.values(maps, identity)).square().sum().backward()
     for name, weight in net.named_parameters():
         assert weight.grad is not None and weight.grad.abs().max() > 1e-5, name

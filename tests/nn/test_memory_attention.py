@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from masklet.nn.memory_attention import ROWS, MemoryAttention, averages, rotated
+from masklet.nn.memory_attention import ROWS, MemoryAttention, compute_attention_average, rotate_tokens
 
 C, D, GRID = 32, 64, (6, 4)  # channels, memory width (transformers hard-codes it), tokens (w, h)
 P = GRID[0] * GRID[1]
@@ -111,24 +111,26 @@ def test_averages_are_attention_in_any_number_of_pieces(queries: int) -> None:
     g = torch.Generator().manual_seed(queries)
     q, k, v = (torch.randn(2, n, c, generator=g) for n, c in ((queries, 8), (19, 8), (19, 5)))
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, scale=1.0)
-    torch.testing.assert_close(averages(q, k, v), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(compute_attention_average(q, k, v), expected, rtol=0, atol=1e-5)
 
 
 def test_an_average_worked_out_by_hand() -> None:
     q, k = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[math.log(3.0), 7.0], [0.0, -7.0]]])
     values = torch.tensor([[[4.0], [8.0]]])
-    torch.testing.assert_close(averages(q, k, values), torch.tensor([[[5.0]]]))  # 3/4 of 4 and 1/4 of 8
+    torch.testing.assert_close(
+        compute_attention_average(q, k, values), torch.tensor([[[5.0]]])
+    )  # 3/4 of 4 and 1/4 of 8
 
 
 def test_a_rotation_worked_out_by_hand() -> None:
     """Two tokens of one pair: the first stays, the second turns by a right angle; so in every frame."""
     by = torch.tensor([[1 + 0j], [0 + 1j]])
     x = torch.tensor([[[1.0, 2.0], [1.0, 2.0], [3.0, 0.0], [3.0, 0.0]]])
-    torch.testing.assert_close(rotated(x, by), torch.tensor([[[1.0, 2.0], [-2.0, 1.0], [3.0, 0.0], [0.0, 3.0]]]))
+    torch.testing.assert_close(rotate_tokens(x, by), torch.tensor([[[1.0, 2.0], [-2.0, 1.0], [3.0, 0.0], [0.0, 3.0]]]))
 
 
 def test_rotations_keep_lengths_and_types(net: Any) -> None:
     x = torch.randn(3, 2 * P, C)
     by = MemoryAttention(net).rotations
-    torch.testing.assert_close(rotated(x, by).norm(dim=2), x.norm(dim=2))
-    assert rotated(x.bfloat16(), by).dtype == torch.bfloat16
+    torch.testing.assert_close(rotate_tokens(x, by).norm(dim=2), x.norm(dim=2))
+    assert rotate_tokens(x.bfloat16(), by).dtype == torch.bfloat16

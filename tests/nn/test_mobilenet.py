@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from masklet.core.frames import Frame
-from masklet.models.encoder import Deeper, Encoder
+from masklet.models.encoder import DeepBackbone, Encoder
 from masklet.models.small_mask2former import StridedMobileNet
-from masklet.models.zoo import ZOO, read
+from masklet.models.zoo import ZOO, read_packaged
 from masklet.nn.mobilenet import DeepMobileNet, MobileNetV2
 
 ROOT = Path(__file__).parents[2]
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_packaged_weights_fill_the_network():
     net = MobileNetV2()
-    net.load_state_dict(read(ZOO["mobilenetv2"]))  # strict: nothing missing, nothing left over
+    net.load_state_dict(read_packaged(ZOO["mobilenetv2"]))  # strict: nothing missing, nothing left over
     assert sum(p.numel() for p in net.parameters()) == 534_464
 
 
@@ -28,7 +28,7 @@ def test_strides_and_channels():
 
 def test_features_move_with_the_picture():
     net = MobileNetV2().eval()
-    net.load_state_dict(read(ZOO["mobilenetv2"]))
+    net.load_state_dict(read_packaged(ZOO["mobilenetv2"]))
     image = torch.randn(1, 3, 64, 256, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         here, there = net(image)[2], net(image.roll(8, dims=3))[2]
@@ -57,14 +57,14 @@ def test_a_folded_batch_norm_does_the_same():
 def strided(image: torch.Tensor) -> torch.Tensor:
     """Block 13 of the packaged network as the paper has it: of stride 16."""
     net = StridedMobileNet().eval()
-    net.net.load_state_dict(read(ZOO["mobilenetv2"]))
+    net.net.load_state_dict(read_packaged(ZOO["mobilenetv2"]))
     with torch.no_grad():
         return net(image).feature_maps[2]
 
 
 def test_every_second_dense_feature_is_what_the_strided_network_gives():
     net = MobileNetV2().eval()
-    net.load_state_dict(read(ZOO["mobilenetv2"]))
+    net.load_state_dict(read_packaged(ZOO["mobilenetv2"]))
     image = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(net(image)[2][..., ::2, ::2], strided(image))
@@ -72,7 +72,7 @@ def test_every_second_dense_feature_is_what_the_strided_network_gives():
 
 def test_the_deeper_blocks_see_what_the_strided_network_does():
     picture = np.random.default_rng(3).integers(0, 255, (96, 128, 3), dtype=np.uint8)
-    encoder, deeper = Encoder(96), Deeper()
+    encoder, deeper = Encoder(96), DeepBackbone()
     features = encoder(Frame(0, picture))
     thirteen, last = deeper(features.keys[None].float(), features.strength[None].float())
     image, *_ = encoder._look(torch.from_numpy(picture).permute(2, 0, 1)[None])
@@ -83,7 +83,7 @@ def test_the_deeper_blocks_see_what_the_strided_network_does():
 
 
 def test_the_deep_weights_fill_the_network():
-    held = read(ZOO["mobilenetv2-deep"])
+    held = read_packaged(ZOO["mobilenetv2-deep"])
     assert sum(v.numel() for v in held.values()) == 1_261_472
     assert {n.split(".")[1] for n in held} == {"13", "14", "15", "16"}
     assert sum(p.numel() for p in DeepMobileNet().parameters()) == 1_742_208

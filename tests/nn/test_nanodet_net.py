@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from masklet.models.nanodet import normalise_image
-from masklet.models.zoo import ZOO, read
+from masklet.models.nanodet import normalize_bgr
+from masklet.models.zoo import ZOO, read_packaged
 from masklet.nn.nanodet import (
     BINS,
     CATEGORIES,
@@ -46,7 +46,7 @@ def find_cases() -> list[tuple[Path, int]]:
 @cache
 def network() -> NanoDetNetwork:
     net = NanoDetNetwork().eval().requires_grad_(False)
-    net.load_state_dict(read(ZOO["nanodet"]))  # strict: nothing missing, nothing left over
+    net.load_state_dict(read_packaged(ZOO["nanodet"]))  # strict: nothing missing, nothing left over
     return net
 
 
@@ -70,7 +70,7 @@ def test_logits_are_those_of_the_original_graph(case: tuple[Path, int] | None) -
         pytest.skip(f"no fixtures under {GOLDEN}: set MASKLET_GOLDEN")
     path, number = case
     held = np.load(path)
-    for stride, logits in zip(STRIDES, network()(normalise_image(held[f"image{number}"])), strict=True):
+    for stride, logits in zip(STRIDES, network()(normalize_bgr(held[f"image{number}"])), strict=True):
         wanted = torch.from_numpy(held[f"out{number}_{stride}"]).float().permute(2, 0, 1)
         torch.testing.assert_close(logits[0], wanted, rtol=6e-4, atol=6e-4)  # they are stored in half precision
 
@@ -93,7 +93,7 @@ def test_strides_and_channels() -> None:
 
 
 def test_logits_are_those_of_the_features() -> None:
-    image = normalise_image(picture(96, 64))
+    image = normalize_bgr(picture(96, 64))
     features = network().extract_features(image)
     for whole, apart in zip(network()(image), network().predict_logits(features), strict=True):
         assert torch.equal(whole, apart)
@@ -102,7 +102,7 @@ def test_logits_are_those_of_the_features() -> None:
 
 
 def test_images_of_a_batch_do_not_see_each_other() -> None:
-    images = [normalise_image(picture(64, 96, seed)) for seed in (1, 2)]
+    images = [normalize_bgr(picture(64, 96, seed)) for seed in (1, 2)]
     together = network()(torch.cat(images))
     for n, image in enumerate(images):
         for level, alone in zip(together, network()(image), strict=True):
@@ -210,7 +210,7 @@ def test_a_manifest_is_read_in_its_order() -> None:
 
 def test_a_graph_becomes_the_networks_parameters() -> None:
     """A graph made of the packaged weights, its nodes in another order."""
-    held = read(ZOO["nanodet"])
+    held = read_packaged(ZOO["nanodet"])
     nodes, entries, content = [], [], b""
     for number, layer in enumerate(fetch().list_layers()):
         conv = f"p/convolution_{number}" if number else "p/convolution"

@@ -5,7 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from masklet.nn.outline import BINS, colour_bins, colour_mask, guided_lines, histogram
+from masklet.nn.outline import (
+    BINS,
+    compute_colour_histogram,
+    fit_guided_filter,
+    quantize_colours,
+    refine_mask_by_colour,
+)
 
 SIZE = (60, 80)
 
@@ -32,7 +38,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 def test_colour_puts_a_shifted_outline_right() -> None:
     near = np.ones(SIZE, bool)
-    soft = colour_mask(picture(), rough(), near)
+    soft = refine_mask_by_colour(picture(), rough(), near)
     assert iou(rough() > 0.5, disc()) < 0.8
     assert iou(soft > 0.5, disc()) > 0.97
 
@@ -40,32 +46,32 @@ def test_colour_puts_a_shifted_outline_right() -> None:
 def test_nothing_is_found_away_from_where_it_is_looked_for() -> None:
     near = np.ones(SIZE, bool)
     near[:, 40:] = False
-    assert (colour_mask(picture(), rough(), near)[:, 40:] == 0).all()
+    assert (refine_mask_by_colour(picture(), rough(), near)[:, 40:] == 0).all()
 
 
 def test_one_colour_says_nothing() -> None:
     image = np.full((*SIZE, 3), 99, np.uint8)
-    soft = colour_mask(image, np.full(SIZE, 0.7, np.float32), np.ones(SIZE, bool))
+    soft = refine_mask_by_colour(image, np.full(SIZE, 0.7, np.float32), np.ones(SIZE, bool))
     assert np.allclose(soft, 0.7, atol=1e-4)
 
 
 def test_the_guided_filter_follows_edges_and_keeps_constants() -> None:
-    lines = guided_lines(picture(), rough(), radius=8)
+    lines = fit_guided_filter(picture(), rough(), radius=8)
     assert iou(lines.at(picture()) > 0.5, disc()) > iou(rough() > 0.5, disc())
     level = np.full(SIZE, 0.3, np.float32)
-    assert np.allclose(guided_lines(picture(), level).at(picture()), 0.3, atol=1e-3)
+    assert np.allclose(fit_guided_filter(picture(), level).at(picture()), 0.3, atol=1e-3)
 
 
 def test_lines_are_read_at_a_finer_size() -> None:
-    lines = guided_lines(picture(), disc().astype(np.float32), radius=8)
+    lines = fit_guided_filter(picture(), disc().astype(np.float32), radius=8)
     fine = lines.at(picture((120, 160)))
     assert fine.shape == (120, 160)
     assert iou(fine > 0.5, disc((120, 160))) > 0.95
 
 
 def test_a_histogram_is_shares_of_neighbouring_colours() -> None:
-    bins = colour_bins(np.full((4, 4, 3), 128, np.uint8))
-    shares = histogram(bins, np.ones((4, 4), np.float32))
+    bins = quantize_colours(np.full((4, 4, 3), 128, np.uint8))
+    shares = compute_colour_histogram(bins, np.ones((4, 4), np.float32))
     assert shares.shape == (BINS**3,)
     assert np.isclose(shares.sum(), 1) and np.isclose(shares[bins[0, 0]], 1 / 8)
-    assert (histogram(bins, np.zeros((4, 4), np.float32)) == 0).all()
+    assert (compute_colour_histogram(bins, np.zeros((4, 4), np.float32)) == 0).all()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from masklet.nn.prompt_network import ANSWERS, FIXED, MAPS, TAPS, PromptNetwork, enlarge
+from masklet.nn.prompt_network import ANSWERS, FIXED, MAPS, TAPS, PromptNetwork, resize_to_double
 
 SIDE = 64
 
@@ -145,5 +145,5 @@ def test_expected_iou_does_not_move_the_masks() -> None:
 
 def test_enlarging_is_bilinear() -> None:
     small = torch.arange(4.0).view(1, 1, 2, 2)
-    assert enlarge(small)[0, 0, 0].tolist() == [0, 0.25, 0.75, 1]
-    assert enlarge(torch.ones(1, 2, 3, 5)).shape == (1, 2, 6, 10)
+    assert resize_to_double(small)[0, 0, 0].tolist() == [0, 0.25, 0.75, 1]
+    assert resize_to_double(torch.ones(1, 2, 3, 5)).shape == (1, 2, 6, 10)

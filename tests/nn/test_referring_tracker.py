@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from masklet.core.errors import InputError
-from masklet.nn.referring_tracker import ReferringTracker, TrackerMemory, TrackerSettings, released_tracker
+from masklet.nn.referring_tracker import ReferringTracker, TrackerMemory, TrackerSettings, build_released_tracker
 
 AT = {"classes": 3, "width": 16, "heads": 2, "hidden": 32, "layers": 2, "mask_width": 12}
 
@@ -130,11 +130,11 @@ def test_it_can_be_trained():
 
 def test_released_weights():
     state = tracker().state_dict()
-    net = released_tracker(state, heads=2)
+    net = build_released_tracker(state, heads=2)
     assert net.settings == TrackerSettings(**AT, matching="released") and not net.training
     with pytest.raises(InputError, match="hold no tracker of DVIS"):
-        released_tracker({})
+        build_released_tracker({})
     with pytest.raises(InputError, match=r"decoder_norm.bias is missing, left over or of another shape"):
-        released_tracker({k: v for k, v in state.items() if k != "decoder_norm.bias"}, heads=2)
+        build_released_tracker({k: v for k, v in state.items() if k != "decoder_norm.bias"}, heads=2)
     with pytest.raises(InputError, match=r"extra\.weight"):
-        released_tracker(state | {"extra.weight": torch.zeros(1)}, heads=2)
+        build_released_tracker(state | {"extra.weight": torch.zeros(1)}, heads=2)

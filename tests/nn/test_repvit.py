@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as nnf
 
-from masklet.nn.repvit import Block, ConvNorm, RepVit, TokenMixer, fold, squeezed
+from masklet.nn.repvit import ConvNorm, RepVit, RepVitBlock, TokenMixer, count_squeezed_channels, merge_batch_norms
 
 
 def shaken(net: nn.Module, seed: int = 0) -> nn.Module:
@@ -53,7 +53,7 @@ def test_it_has_the_parameters_of_the_published_network() -> None:
 
 @pytest.mark.parametrize(("channels", "few"), [(8, 8), (48, 16), (96, 24), (192, 48), (384, 96)])
 def test_squeezed_channels(channels: int, few: int) -> None:
-    assert squeezed(channels) == few
+    assert count_squeezed_channels(channels) == few
 
 
 def normed(x: torch.Tensor, part: ConvNorm) -> torch.Tensor:
@@ -64,7 +64,7 @@ def normed(x: torch.Tensor, part: ConvNorm) -> torch.Tensor:
 
 @torch.no_grad()
 def test_a_block_by_hand() -> None:
-    block = shaken(Block(8, excited=True))
+    block = shaken(RepVitBlock(8, excited=True))
     x = torch.randn(1, 8, 5, 6, generator=torch.Generator().manual_seed(1))
     mixer, se, mlp = block.token_mixer, block.se, block.channel_mixer
     near = torch.zeros(1, 8, 5, 6)  # each pixel's neighbourhood, channel by channel, zeros around the picture
@@ -99,7 +99,7 @@ def test_a_picture_is_halved_between_stages() -> None:
 def test_the_folded_network_does_the_same() -> None:
     net = shaken(RepVit())
     fast = deepcopy(net)
-    fold(fast)
+    merge_batch_norms(fast)
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     for slow, quick in zip(net(image), fast(image), strict=True):
         assert (slow - quick).abs().max() <= 1e-5 * slow.abs().max()
@@ -109,8 +109,8 @@ def test_the_folded_network_does_the_same() -> None:
 @torch.no_grad()
 def test_folding_twice_is_folding_once() -> None:
     net = shaken(RepVit((8, 16), (1, 2)))
-    fold(net)
+    merge_batch_norms(net)
     once = {name: value.clone() for name, value in net.state_dict().items()}
-    fold(net)
+    merge_batch_norms(net)
     assert net.state_dict().keys() == once.keys()
     assert all(torch.equal(value, once[name]) for name, value in net.state_dict().items())

@@ -7,7 +7,7 @@ import torch
 
 from masklet.core.errors import InputError
 from masklet.nn import temporal_refiner
-from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner, released_refiner
+from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner, build_released_refiner
 
 AT = {"classes": 3, "width": 16, "heads": 2, "hidden": 32, "layers": 2, "mask_width": 12}
 
@@ -103,8 +103,8 @@ def test_it_can_be_trained(net):
 
 
 def test_released_weights(net):
-    assert released_refiner(net.state_dict(), heads=2).settings == RefinerSettings(**AT)
+    assert build_released_refiner(net.state_dict(), heads=2).settings == RefinerSettings(**AT)
     with pytest.raises(InputError, match="hold no refiner of DVIS"):
-        released_refiner({})
+        build_released_refiner({})
     with pytest.raises(InputError, match="not those of a refiner"):
-        released_refiner({k: v for k, v in net.state_dict().items() if "conv" not in k}, heads=2)
+        build_released_refiner({k: v for k, v in net.state_dict().items() if "conv" not in k}, heads=2)

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from masklet.core.masks import resize
+from masklet.core.masks import resize_bilinear
 from masklet.nn.xmem import (
     VALUE,
     Canvas,
     ChannelGate,
-    Residual,
+    PreActivationResidual,
     SensoryUpdate,
     SpatialGate,
     XmemNet,
-    aggregated,
-    enlarged,
-    gated,
-    margins,
+    aggregate_probabilities,
+    compute_margins,
+    scale_up_bilinear,
+    update_sensory_state,
 )
 
 SIZES = st.tuples(st.integers(16, 70), st.integers(16, 70))
@@ -72,9 +72,9 @@ def test_masks_are_resized_as_pillow_does(size: tuple[int, int], short: int, see
 
 def test_aggregation_by_hand() -> None:
     p = torch.tensor([0.5, 0.75]).view(2, 1, 1)
-    odds = aggregated(p)[:, 0, 0]  # background: 0.5 * 0.25
+    odds = aggregate_probabilities(p)[:, 0, 0]  # background: 0.5 * 0.25
     torch.testing.assert_close(odds, torch.logit(torch.tensor([0.125, 0.5, 0.75])))
-    hard = aggregated(torch.tensor([[[1.0, 0.0]]]))
+    hard = aggregate_probabilities(torch.tensor([[[1.0, 0.0]]]))
     sure = float(torch.logit(torch.tensor(1e-7)))
     torch.testing.assert_close(hard[1], -torch.tensor([[sure, -sure]]), rtol=0, atol=0.2)  # 1 - 1e-7 is not a float
     assert torch.isfinite(hard).all()
@@ -83,16 +83,16 @@ def test_aggregation_by_hand() -> None:
 @given(n=st.integers(1, 4), seed=st.integers(0, 99))
 def test_at_most_one_object_has_a_pixel_at_any_size(n: int, seed: int) -> None:
     odds = torch.randn(n + 1, 5, 6, generator=torch.Generator().manual_seed(seed))
-    ahead = margins(odds)
+    ahead = compute_margins(odds)
     winner = odds.argmax(0)
     assert torch.equal(ahead > 0, torch.arange(n + 1)[:, None, None] == winner)
-    assert ((resize(ahead, (13, 17)) > 0).sum(0) <= 1).all()
+    assert ((resize_bilinear(ahead, (13, 17)) > 0).sum(0) <= 1).all()
 
 
 def test_margins_by_hand() -> None:
     odds = torch.tensor([1.0, 4.0, 2.0]).view(3, 1, 1)
-    assert margins(odds).flatten().tolist() == [-3, 2, -2]
-    assert margins(torch.zeros(2, 1, 1)).flatten().tolist() == [0, 0]  # a tie: nobody's
+    assert compute_margins(odds).flatten().tolist() == [-3, 2, -2]
+    assert compute_margins(torch.zeros(2, 1, 1)).flatten().tolist() == [0, 0]  # a tie: nobody's
 
 
 # -- the sensory state
@@ -104,10 +104,10 @@ def gates(forget: float, update: float, new: float) -> Tensor:
 
 def test_gates_by_hand() -> None:
     h = torch.full((1, 1, 1, 1), 0.8)
-    assert float(gated(gates(99, -99, 9), h)) == pytest.approx(0.8)  # keeps
-    assert float(gated(gates(-99, -99, 9), h)) == pytest.approx(0)  # forgets
-    assert float(gated(gates(99, 99, 9), h)) == pytest.approx(1)  # takes what is new
-    assert float(gated(gates(0, 0, 0.5), h)) == pytest.approx(0.5 * 0.8 * 0.5 + 0.5 * np.tanh(0.5))
+    assert float(update_sensory_state(gates(99, -99, 9), h)) == pytest.approx(0.8)  # keeps
+    assert float(update_sensory_state(gates(-99, -99, 9), h)) == pytest.approx(0)  # forgets
+    assert float(update_sensory_state(gates(99, 99, 9), h)) == pytest.approx(1)  # takes what is new
+    assert float(update_sensory_state(gates(0, 0, 0.5), h)) == pytest.approx(0.5 * 0.8 * 0.5 + 0.5 * np.tanh(0.5))
 
 
 def test_the_state_sees_averages_of_three_strides() -> None:
@@ -151,7 +151,7 @@ def test_spatial_attention_sees_maximum_then_mean() -> None:
 
 
 def test_a_residual_block_that_does_nothing() -> None:
-    block = Residual(4, 4).requires_grad_(False)
+    block = PreActivationResidual(4, 4).requires_grad_(False)
     block.conv2.weight.zero_()
     block.conv2.bias.zero_()
     x = torch.randn(1, 4, 3, 3)
@@ -160,14 +160,14 @@ def test_a_residual_block_that_does_nothing() -> None:
 
 def test_a_residual_block_activates_first() -> None:
     torch.manual_seed(0)
-    block = Residual(4, 6).requires_grad_(False)
+    block = PreActivationResidual(4, 6).requires_grad_(False)
     x = torch.randn(1, 4, 3, 3)
     torch.testing.assert_close(block(x) - block.downsample(x), block(x.relu()) - block.downsample(x.relu()))
 
 
 def test_enlarging_aligns_pixel_centres() -> None:
     x = torch.tensor([[[[0.0, 1.0]]]])
-    torch.testing.assert_close(enlarged(x, 2)[0, 0, 0], torch.tensor([0.0, 0.25, 0.75, 1.0]))
+    torch.testing.assert_close(scale_up_bilinear(x, 2)[0, 0, 0], torch.tensor([0.0, 0.25, 0.75, 1.0]))
 
 
 # -- the whole

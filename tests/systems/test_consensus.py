@@ -8,7 +8,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from masklet.core.masks import mask_iou
-from masklet.systems.consensus import MergeRules, Segment, Track, best_selection, consensus, merge, render, support
+from masklet.systems.consensus import (
+    DetectedSegment,
+    MergeRules,
+    VotedTrack,
+    find_best_selection,
+    find_consensus,
+    measure_support,
+    merge_detections,
+    resolve_overlaps,
+)
 
 SIZE = (10, 12)
 
@@ -57,9 +66,9 @@ def brute_force(gain, linked, order) -> list[int]:
 def test_consensus_is_what_brute_force_finds(rows) -> None:
     masks, frames, things = arranged(rows)
     iou = plain_support(masks, frames, things)
-    np.testing.assert_array_equal(support(masks, frames, things), iou)
+    np.testing.assert_array_equal(measure_support(masks, frames, things), iou)
     order = sorted(range(len(masks)), key=lambda p: (frames[p], p))
-    got = consensus(masks, frames, things)
+    got = find_consensus(masks, frames, things)
     assert list(got.selected) == brute_force(iou.sum(1) - 0.5, iou > 0, order)
     assert not any(iou[a, b] for a, b in combinations(got.selected, 2))
     assert all(set(m) == {p, *np.flatnonzero(iou[p])} for p, m in zip(got.selected, got.members, strict=True))
@@ -74,29 +83,29 @@ def test_any_graph(n: int, seed: int) -> None:
     linked |= linked.T
     gain = rng.integers(1, 4, n).astype(float)  # small integers: many ties
     order = rng.permutation(n).tolist()
-    assert sorted(best_selection(gain, linked, order)) == brute_force(gain, linked, order)
+    assert sorted(find_best_selection(gain, linked, order)) == brute_force(gain, linked, order)
 
 
 def test_a_pair_ties_and_the_earlier_frame_has_it() -> None:
     masks = torch.stack([box(0, 0, 4, 5), box(0, 0, 4, 4), box(6, 6, 2, 2)])
-    got = consensus(masks, [1, 0, 0], [None] * 3)
+    got = find_consensus(masks, [1, 0, 0], [None] * 3)
     assert got.selected == (1,) and got.members == ((1, 0),)
     assert got.objective == 16 / 20 - 0.5
 
 
 def test_exactly_half_is_no_support() -> None:
-    assert consensus(torch.stack([box(0, 0, 4, 4), box(0, 0, 4, 2)]), [0, 1], [None] * 2).selected == ()
+    assert find_consensus(torch.stack([box(0, 0, 4, 4), box(0, 0, 4, 2)]), [0, 1], [None] * 2).selected == ()
 
 
 def test_things_and_stuff_neither_support_nor_exclude() -> None:
     masks = torch.stack([box(0, 0, 4, 4)] * 4)
-    assert consensus(masks, [0, 1, 0, 1], [True, True, False, False]).selected == (0, 2)
-    assert consensus(masks[:2], [0, 1], [True, None]).selected == ()
+    assert find_consensus(masks, [0, 1, 0, 1], [True, True, False, False]).selected == (0, 2)
+    assert find_consensus(masks[:2], [0, 1], [True, None]).selected == ()
 
 
 def test_small_ones_lie_in_front_and_of_equal_ones_the_last() -> None:
     small, large, other = box(0, 0, 2, 2), box(0, 0, 4, 4), box(0, 1, 2, 2)
-    painted = render(torch.stack([small, large, other]))
+    painted = resolve_overlaps(torch.stack([small, large, other]))
     assert torch.equal(painted[2], other)
     assert torch.equal(painted[0], small & ~other)
     assert torch.equal(painted[1], large & ~small & ~other)
@@ -105,9 +114,9 @@ def test_small_ones_lie_in_front_and_of_equal_ones_the_last() -> None:
 RULES = MergeRules()
 
 
-def labelled(canvas: torch.Tensor, kinds) -> list[Segment]:
+def labelled(canvas: torch.Tensor, kinds) -> list[DetectedSegment]:
     """The segments of a label map."""
-    return [Segment(canvas == v, (v,), (v / 10,), kinds[v % 3]) for v in range(1, int(canvas.max()) + 1)]
+    return [DetectedSegment(canvas == v, (v,), (v / 10,), kinds[v % 3]) for v in range(1, int(canvas.max()) + 1)]
 
 
 maps = st.lists(st.integers(0, 5), min_size=120, max_size=120).map(lambda v: torch.tensor(v).view(SIZE))
@@ -143,7 +152,7 @@ def test_the_order_of_detections_changes_ids_only(seed, kinds, order) -> None:
     before, after = scattered(rng, corners), scattered(rng, corners)
     tracks, own = {}, {}
     for n, s in enumerate(labelled(before, kinds), start=1):
-        tracks[n], own[n] = Track({}, thing=s.thing), s.mask
+        tracks[n], own[n] = VotedTrack({}, thing=s.thing), s.mask
     found = [s for s in labelled(after, kinds) if s.mask.any()]
     masks = [*own.values(), *(s.mask for s in found)]
     unions = [
@@ -152,7 +161,10 @@ def test_the_order_of_detections_changes_ids_only(seed, kinds, order) -> None:
     areas = [int(m.sum()) for m in masks if m.any()] + unions
     assume(len(set(areas)) == len(areas))  # between equal areas the order of the list decides, as in the official code
     shuffled = [found[o] for o in order if o < len(found)]
-    a, b = merge(tracks, own, found, (60, 80), 9, RULES), merge(tracks, own, shuffled, (60, 80), 9, RULES)
+    a, b = (
+        merge_detections(tracks, own, found, (60, 80), 9, RULES),
+        merge_detections(tracks, own, shuffled, (60, 80), 9, RULES),
+    )
     assert outcome(a) == outcome(b) and a.new == b.new
     assert sorted(a.matched) == sorted(b.matched)
 
@@ -166,7 +178,7 @@ def test_the_order_of_detections_changes_ids_only(seed, kinds, order) -> None:
 def test_deleted_ids_never_come_back_and_no_pixel_is_twice(frames, limit, delete) -> None:
     tracks, own, born, gone = {}, {}, 0, set()
     for canvas in frames:
-        done = merge(tracks, own, labelled(canvas, (None,) * 3), SIZE, born, MergeRules(limit, delete))
+        done = merge_detections(tracks, own, labelled(canvas, (None,) * 3), SIZE, born, MergeRules(limit, delete))
         assert list(done.new) == list(range(born + 1, born + 1 + len(done.new)))
         born += len(done.new)
         gone |= set(done.deleted)
@@ -178,43 +190,47 @@ def test_deleted_ids_never_come_back_and_no_pixel_is_twice(frames, limit, delete
 
 
 def test_a_match_is_the_union_and_new_ids_follow_the_area() -> None:
-    tracks, own = {1: Track()}, {1: box(0, 0, 4, 4)}
-    found = [Segment(box(8, 8, 1, 1)), Segment(box(0, 1, 4, 4), (7,), (0.5,)), Segment(box(6, 0, 2, 6))]
-    done = merge(tracks, own, found, SIZE, 1, RULES)
+    tracks, own = {1: VotedTrack()}, {1: box(0, 0, 4, 4)}
+    found = [
+        DetectedSegment(box(8, 8, 1, 1)),
+        DetectedSegment(box(0, 1, 4, 4), (7,), (0.5,)),
+        DetectedSegment(box(6, 0, 2, 6)),
+    ]
+    done = merge_detections(tracks, own, found, SIZE, 1, RULES)
     assert torch.equal(done.masks[1], box(0, 0, 4, 5)) and done.matched == (1,) and done.tracks[1].votes == {7: 1}
     assert torch.equal(done.masks[2], found[2].mask) and torch.equal(done.masks[3], found[0].mask)
 
 
 def test_things_cover_stuff_whatever_their_size() -> None:
-    stuff, thing = Segment(box(0, 0, 2, 2), thing=False), Segment(box(0, 0, 4, 4), thing=True)
-    done = merge({}, {}, [stuff, thing], SIZE, 0, RULES)
+    stuff, thing = DetectedSegment(box(0, 0, 2, 2), thing=False), DetectedSegment(box(0, 0, 4, 4), thing=True)
+    done = merge_detections({}, {}, [stuff, thing], SIZE, 0, RULES)
     assert torch.equal(done.masks[2], thing.mask) and not done.masks[1].any()
 
 
 def test_a_segment_without_pixels() -> None:
-    nothing = [Segment(box(0, 0, 0, 0))]
-    assert not merge({}, {}, nothing, SIZE, 0, RULES).tracks
-    assert list(merge({}, {}, nothing, SIZE, 0, MergeRules(empty_born=True)).tracks) == [1]
+    nothing = [DetectedSegment(box(0, 0, 0, 0))]
+    assert not merge_detections({}, {}, nothing, SIZE, 0, RULES).tracks
+    assert list(merge_detections({}, {}, nothing, SIZE, 0, MergeRules(empty_born=True)).tracks) == [1]
 
 
 def test_room_for_the_largest_and_for_known_objects() -> None:
-    tracks, own = {1: Track()}, {1: box(0, 0, 4, 4)}
-    found = [Segment(box(8, 0, 1, 1)), Segment(box(0, 0, 4, 4)), Segment(box(6, 0, 2, 6))]
-    done = merge(tracks, own, found, SIZE, 1, MergeRules(max_objects=2))
+    tracks, own = {1: VotedTrack()}, {1: box(0, 0, 4, 4)}
+    found = [DetectedSegment(box(8, 0, 1, 1)), DetectedSegment(box(0, 0, 4, 4)), DetectedSegment(box(6, 0, 2, 6))]
+    done = merge_detections(tracks, own, found, SIZE, 1, MergeRules(max_objects=2))
     assert done.matched == (1,) and torch.equal(done.masks[2], found[2].mask) and done.refused == 1
-    released = merge(tracks, own, found, SIZE, 1, MergeRules(max_objects=2, overflow="all"))
+    released = merge_detections(tracks, own, found, SIZE, 1, MergeRules(max_objects=2, overflow="all"))
     assert list(released.tracks) == [1] and released.tracks[1].missed == 1 and released.refused == 3
 
 
 def test_only_unseen_objects_miss_in_incremental_merging() -> None:
-    tracks = {1: Track(missed=2), 2: Track(missed=2)}
+    tracks = {1: VotedTrack(missed=2), 2: VotedTrack(missed=2)}
     own = {1: box(0, 0, 2, 2), 2: box(0, 0, 0, 0)}
-    done = merge(tracks, own, [], SIZE, 2, MergeRules(count="invisible"))
+    done = merge_detections(tracks, own, [], SIZE, 2, MergeRules(count="invisible"))
     assert [t.missed for t in done.tracks.values()] == [0, 3]
 
 
 def test_the_vote_is_the_most_frequent_label_and_the_smallest_on_a_tie() -> None:
-    track = Track().seen(Segment(box(0, 0, 1, 1), (4, 2), (0.5, 1.0)))
+    track = VotedTrack().seen(DetectedSegment(box(0, 0, 1, 1), (4, 2), (0.5, 1.0)))
     assert (track.label, track.score) == (2, 0.75)
-    assert track.seen(Segment(box(0, 0, 1, 1), (4,), ())).label == 4
-    assert (Track().label, Track().score) == (-1, 0.0)
+    assert track.seen(DetectedSegment(box(0, 0, 1, 1), (4,), ())).label == 4
+    assert (VotedTrack().label, VotedTrack().score) == (-1, 0.0)

@@ -11,14 +11,14 @@ from torch import Tensor
 from toys import H, ToyPropagator, ToySegmenter, W, World, moving, square, still
 
 from masklet.core import memory
-from masklet.core.features import nbytes
+from masklet.core.features import count_tensor_bytes
 from masklet.core.masks import Rle
 from masklet.core.protocols import LiveSystem, VideoSystem
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
-from masklet.systems.deva import Deva, Settings, absent, give_way
+from masklet.systems.deva import Deva, DevaSettings, mark_absent, remove_backward_overlaps
 from masklet.systems.sam2long import MemoryTree
 
 
@@ -28,7 +28,7 @@ def silent(phase: str, done: int, total: int | None, objects: int) -> None:
 
 def deva(segmenter: ToySegmenter | None = None, **chosen: object) -> Deva:
     """As in the paper, which has no way back."""
-    return Deva(segmenter or ToySegmenter(), ToyPropagator(), Settings(**{"backward": False, **chosen}))
+    return Deva(segmenter or ToySegmenter(), ToyPropagator(), DevaSettings(**{"backward": False, **chosen}))
 
 
 def run(world: World, segmenter: ToySegmenter | None = None, **chosen: object) -> VideoResult:
@@ -64,10 +64,10 @@ def test_the_truth_in_every_schedule(clip: int, every: int, length: int) -> None
 
 
 def test_clips_of_the_released_schedule() -> None:
-    at = Settings(clip=3, every=5)
+    at = DevaSettings(clip=3, every=5)
     assert [at.clip_of(t, 0) for t in range(3)] == [range(0, 3)] * 3
     assert [at.clip_of(t, 3) for t in range(3, 10)] == [None, None] + [range(5, 8)] * 3 + [None, None]
-    assert Settings(clip=3, every=2).clip_of(3, 3) == range(3, 5)  # every < n: no frame is asked twice
+    assert DevaSettings(clip=3, every=2).clip_of(3, 3) == range(3, 5)  # every < n: no frame is asked twice
 
 
 def test_a_false_alarm_of_one_frame_is_outvoted() -> None:
@@ -103,7 +103,7 @@ def test_only_frames_of_a_clip_are_segmented_and_every_frame_is_encoded_once() -
             asked.append(frame.index)
             return super().one(frame)
 
-    system = Deva(Counting(), ToyPropagator(), Settings())
+    system = Deva(Counting(), ToyPropagator(), DevaSettings())
     system.run(World(TWO, length=10), silent)
     assert asked == [0, 1, 2, 5, 6, 7]
     assert system.propagator.encoded == list(range(10))
@@ -163,7 +163,7 @@ def test_a_stream_goes_on_from_its_state(cut: int, clip: int, every: int, tree: 
     world = World([*TWO, moving(12, 3, 0, 1, first=4, last=12)])
     flaky = ToySegmenter(blind=lambda t, o: (t * 7 + o) % 5 == 0)
     carrier = MemoryTree(ToyPropagator()) if tree else ToyPropagator()
-    system = Deva(flaky, carrier, Settings(clip=clip, every=every, max_missed=1))
+    system = Deva(flaky, carrier, DevaSettings(clip=clip, every=every, max_missed=1))
     whole = list(system.stream(world))
     first = system.stream(world)
     begun = list(islice(first, cut))
@@ -178,8 +178,8 @@ def test_a_saved_stream_goes_on_as_one_run(tmp_path, cut: int) -> None:
     system = Deva(ToySegmenter(), Affinity(Encoder()))
     whole, first = list(system.stream(world)), system.stream(world)
     begun = list(islice(first, cut))
-    memory.save(first.state, tmp_path / "state.safetensors")
-    loaded = memory.load(tmp_path / "state.safetensors")
+    memory.save_memory(first.state, tmp_path / "state.safetensors")
+    loaded = memory.load_memory(tmp_path / "state.safetensors")
     rest = list(system.stream(world.read(cut, world.length), loaded))
     assert any(out.ids for out in rest)
     assert all(same(a, b) for a, b in zip(whole, begun + rest, strict=True))
@@ -191,8 +191,8 @@ def test_what_lies_under_others_is_committed_as_absent() -> None:
     held, _ = carrier.prompt(carrier.empty(), features, {i: m for i, m in world.truth(0).items()})
     belief = carrier.predict(held, features)
     assert belief.masks((H, W)).flatten(1).any(1).tolist() == [True, True]
-    assert absent(belief, [1]).masks((H, W)).flatten(1).any(1).tolist() == [True, False]
-    assert torch.equal(absent(belief, []).logits, belief.logits)
+    assert mark_absent(belief, [1]).masks((H, W)).flatten(1).any(1).tolist() == [True, False]
+    assert torch.equal(mark_absent(belief, []).logits, belief.logits)
 
 
 def test_memory_is_bounded() -> None:
@@ -200,7 +200,7 @@ def test_memory_is_bounded() -> None:
     sizes = {}
     stream = deva(max_missed=1).stream(world)
     for out in stream:
-        sizes[out.index] = nbytes(stream.state), len(stream.state.tracks)
+        sizes[out.index] = count_tensor_bytes(stream.state), len(stream.state.tracks)
     assert max(s for t, s in sizes.items() if t > 250) <= max(s for t, s in sizes.items() if t <= 250)
 
 
@@ -223,7 +223,7 @@ def test_what_is_carried_back_gives_way() -> None:
     old = Masklet(1, seen(Source.FORWARD, square(4, 4)))
     apart, touching, same = square(20, 20), square(8, 4), square(5, 4)
     backs = [Masklet(n, seen(Source.BACKWARD, mask)) for n, mask in enumerate((apart, touching, same), start=2)]
-    kept = give_way([*backs, old])
+    kept = remove_backward_overlaps([*backs, old])
     assert [m.id for m in kept] == [1, 2, 3]  # most of the third was there, under another id
     assert [m.sightings[0].mask.area for m in kept] == [36, 36, 24]
     assert torch.equal(kept[2].sightings[0].mask.decode(), touching & ~square(4, 4))
@@ -232,4 +232,7 @@ def test_what_is_carried_back_gives_way() -> None:
 def test_of_two_that_are_carried_back_the_older_has_the_pixels() -> None:
     back = {0: Sighting(Rle.encode(square(4, 4)), Source.BACKWARD)}
     ahead = {1: Sighting(Rle.encode(square(20, 20)), Source.DETECTED)}
-    assert [set(m.sightings) for m in give_way([Masklet(2, back | ahead), Masklet(1, back)])] == [{0}, {1}]
+    assert [set(m.sightings) for m in remove_backward_overlaps([Masklet(2, back | ahead), Masklet(1, back)])] == [
+        {0},
+        {1},
+    ]

@@ -18,15 +18,15 @@ from masklet.core.protocols import VideoSystem, Watch
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Source
 from masklet.systems.deva_offline import (
-    Detected,
+    DetectedSketches,
     DevaOffline,
-    Settings,
+    DevaOfflineSettings,
     Sketch,
-    key_frame,
-    sampled,
-    settled,
-    shared_out,
-    weights,
+    choose_key_frame,
+    normalize_soft_masks,
+    pick_likeliest_object,
+    sample_video_frames,
+    weigh_frames,
 )
 
 
@@ -35,7 +35,9 @@ def silent(phase: str, done: int, total: int | None, objects: int) -> None:
 
 
 def run(world: World, segmenter: ToySegmenter, frames: int = 4) -> VideoResult:
-    return DevaOffline(Detected(segmenter), ToyPropagator(), segmenter.categories, Settings(frames)).run(world, silent)
+    return DevaOffline(
+        DetectedSketches(segmenter), ToyPropagator(), segmenter.categories, DevaOfflineSettings(frames)
+    ).run(world, silent)
 
 
 def exact(result: VideoResult, world: World) -> bool:
@@ -86,10 +88,10 @@ def test_an_object_that_is_lost_on_the_way_to_the_key_frame_has_one_vote_less() 
             return replace(belief, presence=-belief.presence, logits=-belief.logits.abs())
 
     world = World([still(4, 4)], length=8)
-    system = DevaOffline(Detected(ToySegmenter()), Forgetful(), settings=Settings(4))
-    sketches = system.segmenter(world, sampled(8, 4), silent)
+    system = DevaOffline(DetectedSketches(ToySegmenter()), Forgetful(), settings=DevaOfflineSettings(4))
+    sketches = system.segmenter(world, sample_video_frames(8, 4), silent)
     assert system.average(world, 1, sketches).equal(sketches[1].masks)
-    denying = replace(system, settings=Settings(4, lost="denies"))
+    denying = replace(system, settings=DevaOfflineSettings(4, lost="denies"))
     assert not denying.average(world, 1, sketches).equal(sketches[1].masks)
 
 
@@ -103,7 +105,7 @@ def test_nothing_found_is_said() -> None:
     [(100, 10, (5, 15, 25, 35, 45, 55, 65, 75, 85, 95)), (4, 10, (0, 1, 2, 3)), (7, 3, (1, 3, 5)), (1, 1, (0,))],
 )
 def test_sampled_frames(length: int, most: int, frames: tuple[int, ...]) -> None:
-    assert sampled(length, most) == frames
+    assert sample_video_frames(length, most) == frames
 
 
 def drawn(area: int, score: float | None) -> Sketch:
@@ -111,28 +113,28 @@ def drawn(area: int, score: float | None) -> Sketch:
 
 
 def test_the_key_frame_is_the_most_certain_one_and_of_equals_the_first() -> None:
-    assert key_frame({3: drawn(1, 0.5), 7: drawn(9, 0.7), 9: drawn(9, 0.7)}) == 7
-    assert key_frame({3: drawn(1, None), 7: drawn(9, None), 9: drawn(9, None)}) == 7
+    assert choose_key_frame({3: drawn(1, 0.5), 7: drawn(9, 0.7), 9: drawn(9, 0.7)}) == 7
+    assert choose_key_frame({3: drawn(1, None), 7: drawn(9, None), 9: drawn(9, None)}) == 7
     unsure = Sketch(torch.full((1, 4, 4), 0.8), None)  # not above 0.8
-    assert key_frame({3: unsure, 7: drawn(1, None)}) == 7
+    assert choose_key_frame({3: unsure, 7: drawn(1, None)}) == 7
 
 
 def test_weights_are_a_softmax_of_twice_the_score() -> None:
     a, b = math.exp(2 * 0.2), math.exp(2 * 0.7)
-    assert weights([0.2, 0.7]).tolist() == pytest.approx([a / (a + b), b / (a + b)])
-    assert weights([None, None, None, None]).tolist() == [0.25] * 4
+    assert weigh_frames([0.2, 0.7]).tolist() == pytest.approx([a / (a + b), b / (a + b)])
+    assert weigh_frames([None, None, None, None]).tolist() == [0.25] * 4
 
 
 def test_each_pixel_has_its_likeliest_object_or_none() -> None:
     soft = torch.tensor([[0.6, 0.4, 0.45, 0.4], [0.7, 0.0, 0.4, 0.55]])[:, None]
     # nothing: 0.12, 0.6, 0.33, 0.27
-    assert settled(soft)[:, 0].tolist() == [[False, False, True, False], [True, False, False, True]]
+    assert pick_likeliest_object(soft)[:, 0].tolist() == [[False, False, True, False], [True, False, False, True]]
 
 
 def test_what_is_shared_out_goes_by_odds() -> None:
-    alone = shared_out(torch.tensor([[[0.0, 0.3, 0.5, 1.0]]]))
+    alone = normalize_soft_masks(torch.tensor([[[0.0, 0.3, 0.5, 1.0]]]))
     torch.testing.assert_close(alone[0, 0], torch.tensor([0.0, 0.09 / 0.58, 0.5, 1.0]), rtol=0, atol=1e-5)
-    a, b = shared_out(torch.tensor([0.6, 0.2]).view(2, 1, 1)).flatten().tolist()
+    a, b = normalize_soft_masks(torch.tensor([0.6, 0.2]).view(2, 1, 1)).flatten().tolist()
     odds = [0.32 / 0.68, 0.6 / 0.4, 0.2 / 0.8]
     assert (a, b) == pytest.approx((odds[1] / sum(odds), odds[2] / sum(odds)))
 
@@ -150,14 +152,14 @@ def test_a_propagator_that_takes_soft_masks_gets_them() -> None:
         return {t: Sketch(square(4, 4)[None] * 0.9, None) for t in at[:2]}
 
     carrier = Soft()
-    result = DevaOffline(sketches, carrier, settings=Settings(2)).run(World([still(4, 4)], length=4), silent)
+    result = DevaOffline(sketches, carrier, settings=DevaOfflineSettings(2)).run(World([still(4, 4)], length=4), silent)
     assert isinstance(DevaOffline(sketches, carrier), VideoSystem)
     assert carrier.given[1].shape == (H, W) and 0.6 < float(carrier.given[1].max()) < 1
     assert exact(result, World([still(4, 4)], length=4))
 
 
 def test_the_door() -> None:
-    assert masklet.load("deva-offline", frames=3).settings == Settings(3)
+    assert masklet.load("deva-offline", frames=3).settings == DevaOfflineSettings(3)
     with pytest.raises(masklet.InputError, match="frames = 0"):
         masklet.load("deva-offline", frames=0)
     with pytest.raises(masklet.InputError, match="needs the whole video"):

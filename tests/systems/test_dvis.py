@@ -13,8 +13,8 @@ from masklet.core import memory
 from masklet.core.errors import InputError
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
-from masklet.systems.dvis import DvisRefined, Settings, dvis
-from masklet.systems.minvis import minvis
+from masklet.systems.dvis import DvisRefined, DvisSettings, build_dvis_system
+from masklet.systems.minvis import build_minvis_system
 
 SIZES = {"classes": 4, "width": 16, "heads": 2, "hidden": 32, "layers": 2, "mask_width": 16}
 
@@ -30,11 +30,11 @@ def refiner():
 
 
 def online(segmenter=None, network=None, **settings):
-    return dvis(segmenter or ToySlots(), network or tracker(), Settings(**settings))
+    return build_dvis_system(segmenter or ToySlots(), network or tracker(), DvisSettings(**settings))
 
 
 def refined(segmenter=None, **settings):
-    return DvisRefined(segmenter or ToySlots(), tracker(), refiner(), Settings(**settings))
+    return DvisRefined(segmenter or ToySlots(), tracker(), refiner(), DvisSettings(**settings))
 
 
 @pytest.mark.parametrize("system", [online, refined])
@@ -68,7 +68,7 @@ def test_as_released_it_does():
 
 
 def test_class_logits_are_the_tracker_s_and_masks_its_own():
-    got, base = online().run(Clip(), quiet), minvis(ToySlots()).run(Clip(), quiet)
+    got, base = online().run(Clip(), quiet), build_minvis_system(ToySlots()).run(Clip(), quiet)
     assert {m.score for m in got.masklets}.isdisjoint(m.score for m in base.masklets)
     assert got.provenance.system == "dvis" and got.provenance.settings["top"] == 20
 
@@ -80,8 +80,8 @@ def test_a_stream_cut_anywhere_goes_on_from_its_state(cut, window, tmp_path):
     whole = live(system.stream(frames))
     first = system.stream(frames)
     begun = live(next(first) for _ in range(cut))
-    memory.save(first.state, tmp_path / "state")
-    assert begun + live(system.stream(frames[cut:], memory.load(tmp_path / "state"))) == whole
+    memory.save_memory(first.state, tmp_path / "state")
+    assert begun + live(system.stream(frames[cut:], memory.load_memory(tmp_path / "state"))) == whole
 
 
 def test_without_its_state_it_does_not(tmp_path):
@@ -138,8 +138,8 @@ def test_a_stream_cut_after_a_clip_goes_on_from_its_state(tmp_path):
     for cut in (2, 4, 6):
         first = system.stream(frames)
         begun = live(next(first) for _ in range(cut))
-        memory.save(first.state, tmp_path / "state")
-        assert begun + live(system.stream(frames[cut:], memory.load(tmp_path / "state"))) == whole
+        memory.save_memory(first.state, tmp_path / "state")
+        assert begun + live(system.stream(frames[cut:], memory.load_memory(tmp_path / "state"))) == whole
 
 
 def test_a_refiner_of_whole_videos_has_no_live_answer():
@@ -160,4 +160,4 @@ def test_scores_as_released_are_the_greater_of_refiner_s_and_tracker_s():
 
 def test_settings_are_values_of_json():
     settings = refined(clip=4, stuff=("a",)).run(Clip(), quiet).provenance.settings
-    assert Settings(**settings) == replace(Settings(), clip=4, stuff=("a",))
+    assert DvisSettings(**settings) == replace(DvisSettings(), clip=4, stuff=("a",))

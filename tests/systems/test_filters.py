@@ -8,7 +8,7 @@ from toys import square
 
 from masklet.core.masks import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.systems.filters import drop_twins, keep_supported, named
+from masklet.systems.filters import drop_twins, keep_supported, name_masklet
 
 
 def masklet(
@@ -88,19 +88,19 @@ def test_the_category_is_the_one_with_the_greatest_sum_of_scores() -> None:
     votes = [(0, 0.7), (0, 0.7), (1, 0.99), (2, 0.6)]
     mask = Rle.encode(square(0, 0))
     m = Masklet(1, {t: Sighting(mask, Source.DETECTED, s, k) for t, (k, s) in enumerate(votes)})
-    assert named(m).label == 0
-    assert named(m).score == pytest.approx(0.7)
+    assert name_masklet(m).label == 0
+    assert name_masklet(m).score == pytest.approx(0.7)
 
 
 def test_gamma_makes_support_count() -> None:
     m = masklet(1, range(10), range(5), score=0.8)
-    assert named(m).score == pytest.approx(0.8)
-    assert named(m, gamma=1.0).score == pytest.approx(0.4)
+    assert name_masklet(m).score == pytest.approx(0.8)
+    assert name_masklet(m, gamma=1.0).score == pytest.approx(0.4)
 
 
 def test_without_key_frames_the_proposals_name_it_and_it_scores_nothing() -> None:
     mask = Rle.encode(square(0, 0))
-    m = named(Masklet(1, {0: Sighting(mask, Source.FORWARD, 0.6, 2), 1: Sighting(mask, Source.FORWARD, 0.9)}))
+    m = name_masklet(Masklet(1, {0: Sighting(mask, Source.FORWARD, 0.6, 2), 1: Sighting(mask, Source.FORWARD, 0.9)}))
     assert (m.label, m.score) == (2, 0.0)
 
 

@@ -10,11 +10,11 @@ import torch
 from slot_toys import SIZE, Clip, ToySlots, quiet, shuffled
 
 from masklet.core import memory
-from masklet.core.alignment import aligned, aligned_as_released
+from masklet.core.alignment import match_slots, match_slots_as_released
 from masklet.core.errors import InputError
-from masklet.systems.minvis import QueryMatching, Settings, minvis
-from masklet.systems.slot_answers import View, answer
-from masklet.systems.slot_loop import DenseStore, Rows, follow, keep
+from masklet.systems.minvis import MinvisSettings, QueryMatching, build_minvis_system
+from masklet.systems.slot_answers import MaskResizer, build_task_output
+from masklet.systems.slot_loop import DenseStore, TensorRows, follow_slots, store_dense_features
 
 
 def told(result):
@@ -33,7 +33,9 @@ def live(found):
 
 
 def run(segmenter=None, clip=None, **settings):
-    return minvis(segmenter or ToySlots(), Settings(**settings)).run(Clip() if clip is None else clip, quiet)
+    return build_minvis_system(segmenter or ToySlots(), MinvisSettings(**settings)).run(
+        Clip() if clip is None else clip, quiet
+    )
 
 
 # -- matching
@@ -42,8 +44,8 @@ def run(segmenter=None, clip=None, **settings):
 def test_both_directions_are_inverse():
     before = torch.randn(9, 5, generator=torch.Generator().manual_seed(0))
     now = before[torch.tensor([3, 0, 8, 1, 2, 4, 7, 5, 6])]
-    assert torch.equal(now[aligned(before, now)], before)
-    assert torch.equal(aligned_as_released(before, now)[aligned(before, now)], torch.arange(9))
+    assert torch.equal(now[match_slots(before, now)], before)
+    assert torch.equal(match_slots_as_released(before, now)[match_slots(before, now)], torch.arange(9))
 
 
 def test_slots_that_change_places_keep_their_identity():
@@ -79,16 +81,16 @@ def test_a_budget_for_some_frames(in_memory, on_disk, reads):
 
 def test_what_is_kept_of_a_frame_does_not_hold_its_window():
     tracker = QueryMatching()
-    looks = list(follow(ToySlots(), tracker, Clip(), 4, None))
+    looks = list(follow_slots(ToySlots(), tracker, Clip(), 4, None))
     with DenseStore() as store:
-        keep(store, looks[1], tracker)
+        store_dense_features(store, looks[1], tracker)
         kept = store.get(1)
     assert kept.maps.untyped_storage().nbytes() == kept.maps.nbytes
     assert torch.equal(kept.maps, looks[1].slots.mask_logits[0])
 
 
 def test_rows_grow():
-    rows = Rows()
+    rows = TensorRows()
     for n in range(200):
         rows.add(torch.full((2,), float(n)))
     assert torch.equal(rows.all, torch.arange(200.0)[:, None].expand(-1, 2)) and len(rows) == 200
@@ -121,7 +123,7 @@ def test_nothing_to_be_seen():
     for task in ("instance", "panoptic"):
         got = run(blind, task=task, min_score=0.3)
         assert got.masklets == () and "lower" in got.provenance.notes[0]
-        frames = list(minvis(blind, Settings(task=task, min_score=0.3)).stream(Clip()))
+        frames = list(build_minvis_system(blind, MinvisSettings(task=task, min_score=0.3)).stream(Clip()))
         assert [f.ids for f in frames] == [()] * 7 and frames[0].masks.shape == (0, *SIZE)
 
 
@@ -131,16 +133,16 @@ def test_damage_is_noted():
 
 def test_bad_settings():
     with pytest.raises(InputError, match="window = 0"):
-        Settings(window=0)
+        MinvisSettings(window=0)
     with pytest.raises(InputError, match="no category sky; it has a, b"):
-        minvis(ToySlots(), Settings(stuff=("sky",)))
+        build_minvis_system(ToySlots(), MinvisSettings(stuff=("sky",)))
 
 
 # -- live
 
 
 def test_live_answers_end_with_the_scores_of_the_whole_video():
-    system = minvis(ToySlots(order=shuffled()), Settings())
+    system = build_minvis_system(ToySlots(order=shuffled()), MinvisSettings())
     last = list(system.stream(Clip()))[-1]
     want = {m.id: m for m in system.run(Clip(), quiet).masklets if 6 in m.sightings}
     assert set(last.ids) == set(want)
@@ -152,18 +154,18 @@ def test_live_answers_end_with_the_scores_of_the_whole_video():
 @pytest.mark.parametrize("cut", range(1, 7))
 @pytest.mark.parametrize("window", [1, 3])
 def test_a_stream_cut_anywhere_goes_on_from_its_state(cut, window, tmp_path):
-    system, frames = minvis(ToySlots(order=shuffled()), Settings(window=window)), list(Clip())
+    system, frames = build_minvis_system(ToySlots(order=shuffled()), MinvisSettings(window=window)), list(Clip())
     whole = live(system.stream(frames))
     first = system.stream(frames)
     begun = live(next(first) for _ in range(cut))
-    memory.save(first.state, tmp_path / "state")
-    assert begun + live(system.stream(frames[cut:], memory.load(tmp_path / "state"))) == whole
+    memory.save_memory(first.state, tmp_path / "state")
+    assert begun + live(system.stream(frames[cut:], memory.load_memory(tmp_path / "state"))) == whole
 
 
 def test_what_is_remembered_does_not_grow(tmp_path):
-    stream, sizes = minvis(ToySlots(), Settings()).stream(Clip(40)), []
+    stream, sizes = build_minvis_system(ToySlots(), MinvisSettings()).stream(Clip(40)), []
     for _ in stream:
-        memory.save(stream.state, tmp_path / "state")
+        memory.save_memory(stream.state, tmp_path / "state")
         sizes.append(stream.state.memory.queries.nbytes + stream.state.logits.nbytes)
     assert len(set(sizes)) == 1
 
@@ -172,8 +174,8 @@ def test_what_is_remembered_does_not_grow(tmp_path):
 
 
 def one_frame(probabilities, logits, size=(8, 8), inside=(8, 8), **settings):
-    made = answer(torch.tensor(probabilities), ["a", "b"], Settings(**settings))
-    made.add(0, logits[list(made.slots)], View(inside, size))
+    made = build_task_output(torch.tensor(probabilities), ["a", "b"], MinvisSettings(**settings))
+    made.add(0, logits[list(made.slots)], MaskResizer(inside, size))
     return made.masklets()
 
 

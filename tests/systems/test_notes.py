@@ -6,7 +6,7 @@ from toys import square
 
 from masklet.core.masks import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.systems.notes import lost_notes
+from masklet.systems.notes import describe_lost_objects
 
 
 def masklet(id: int, frames: range) -> Masklet:
@@ -16,18 +16,18 @@ def masklet(id: int, frames: range) -> Masklet:
 
 def test_what_is_not_found_to_the_end_is_told_with_its_frame() -> None:
     found = [masklet(1, range(10)), masklet(2, range(3, 7)), masklet(3, range(4))]
-    notes = lost_notes(found, 10)
+    notes = describe_lost_objects(found, 10)
     assert [note[:36] for note in notes] == [
         "object 2: not found from frame 7 on;",
         "object 3: not found from frame 4 on;",
     ]
-    [note] = lost_notes(found, 10, most=1)
+    [note] = describe_lost_objects(found, 10, most=1)
     assert note.startswith("2 objects") and "object 3, from frame 4 on" in note
-    assert lost_notes(found[:1], 10) == []
+    assert describe_lost_objects(found[:1], 10) == []
 
 
 @given(st.lists(st.integers(1, 9), max_size=9), st.integers(0, 9))
 def test_a_note_for_each_that_is_lost_or_one_for_all(ends: list[int], most: int) -> None:
     lost = sum(end < 9 for end in ends)
-    notes = lost_notes([masklet(id, range(end)) for id, end in enumerate(ends)], 9, most)
+    notes = describe_lost_objects([masklet(id, range(end)) for id, end in enumerate(ends)], 9, most)
     assert len(notes) == (lost if lost <= most else 1)

@@ -13,12 +13,18 @@ from torch import Tensor
 from masklet.core import memory
 from masklet.core.alignment import TrackedSlots
 from masklet.core.errors import InputError
-from masklet.core.features import nbytes
+from masklet.core.features import count_tensor_bytes
 from masklet.core.instances import FrameMasks
 from masklet.core.protocols import LiveSystem, SlotModel, VideoSystem
 from masklet.core.slots import FrameSlots
-from masklet.systems.rocovis import Graded, Settings, greatest, rocovis, summed
-from masklet.systems.slot_answers import ForegroundView, View
+from masklet.systems.rocovis import (
+    GradedInstanceOutput,
+    RocovisSystemSettings,
+    accumulate_class_logits,
+    accumulate_max_probabilities,
+    build_rocovis_system,
+)
+from masklet.systems.slot_answers import ForegroundMaskResizer, MaskResizer
 
 
 @dataclass
@@ -76,11 +82,13 @@ def live(found):
 
 
 def run(model=None, clip=None, **settings):
-    return rocovis(model or Toy(), Settings(**settings)).run(Clip() if clip is None else clip, quiet)
+    return build_rocovis_system(model or Toy(), RocovisSystemSettings(**settings)).run(
+        Clip() if clip is None else clip, quiet
+    )
 
 
 def test_the_seams():
-    system = rocovis(Toy())
+    system = build_rocovis_system(Toy())
     assert (
         isinstance(system.segmenter, SlotModel) and isinstance(system, LiveSystem) and isinstance(system, VideoSystem)
     )
@@ -91,12 +99,12 @@ def test_the_seams():
 
 def test_the_greatest_probability_counts():
     one, two = torch.tensor([[2.0, 0, 0]]).double(), torch.tensor([[0.0, 3, 4]]).double()
-    got = greatest(greatest(None, one), two)
+    got = accumulate_max_probabilities(accumulate_max_probabilities(None, one), two)
     assert torch.allclose(
         got, torch.tensor([[one.softmax(1)[0, 0], two.softmax(1)[0, 1], one.softmax(1)[0, 2]]]).double()
     )
     assert got[0, 1] > one.softmax(1)[0, 1]
-    assert torch.equal(summed(summed(None, one), two), one + two)
+    assert torch.equal(accumulate_class_logits(accumulate_class_logits(None, one), two), one + two)
 
 
 @pytest.mark.parametrize("scores", ["max", "mean"])
@@ -117,7 +125,7 @@ def test_quality_is_the_mean_probability_inside_over_all_frames():
     for t in range(7):
         slots = model.predict(mem, t)
         mem = model.commit(mem, t, slots, model.trust(slots))
-        parts.append(View(inside(), SIZE).cut(slots.mask_logits[0]).sigmoid())
+        parts.append(MaskResizer(inside(), SIZE).cut(slots.mask_logits[0]).sigmoid())
     soft = torch.stack(parts)
     for m in found:
         own = soft[:, (m.id - 1) % 6]
@@ -131,8 +139,8 @@ def test_a_score_that_falls_below_the_least_is_dropped():
 
 
 def test_a_mask_without_a_pixel_is_no_masklet():
-    made = Graded(torch.tensor([[0.9, 0.1, 0.0]]), Settings())
-    made.add(0, -torch.ones(1, 2, 2), View((8, 8), (8, 8)))
+    made = GradedInstanceOutput(torch.tensor([[0.9, 0.1, 0.0]]), RocovisSystemSettings())
+    made.add(0, -torch.ones(1, 2, 2), MaskResizer((8, 8), (8, 8)))
     assert made.masklets() == ()
 
 
@@ -143,16 +151,16 @@ def test_a_mask_without_a_pixel_is_no_masklet():
 def test_pixels_are_scaled_by_the_foreground_before_they_are_cut(size):
     logits = 3 * torch.randn(12, 6, 8, generator=torch.Generator().manual_seed(0))
     foreground = torch.linspace(0, 1, 12)
-    got = ForegroundView((24, 32), size, foreground).masks(logits)
-    full = View((24, 32), size).cut(logits)
+    got = ForegroundMaskResizer((24, 32), size, foreground).masks(logits)
+    full = MaskResizer((24, 32), size).cut(logits)
     want = slow.inside(full, foreground, size)
     assert (got != want).float().mean() < 1e-4 and not got[:6].any() and got[6:].any()
-    assert not ForegroundView((24, 32), size, torch.full((12,), 0.5)).masks(torch.full_like(logits, 99.0)).any()
+    assert not ForegroundMaskResizer((24, 32), size, torch.full((12,), 0.5)).masks(torch.full_like(logits, 99.0)).any()
 
 
 def test_soft_masks_and_quality_are_scaled():
     logits = 3 * torch.randn(3, 6, 8, generator=torch.Generator().manual_seed(0))
-    plain, scaled = View((24, 32), SIZE), ForegroundView((24, 32), SIZE, torch.tensor([1.0, 0.7, 0.4]))
+    plain, scaled = MaskResizer((24, 32), SIZE), ForegroundMaskResizer((24, 32), SIZE, torch.tensor([1.0, 0.7, 0.4]))
     torch.testing.assert_close(scaled.soft(logits), plain.soft(logits) * scaled.foreground[:, None, None])
     sums, counts = scaled.certain(logits)
     soft = plain.cut(logits).sigmoid() * scaled.foreground[:, None, None]
@@ -220,7 +228,7 @@ def test_where_it_comes_from():
 
 def test_stuff_must_be_known():
     with pytest.raises(InputError, match="no category sky"):
-        rocovis(Toy(), Settings(stuff=("sky",)))
+        build_rocovis_system(Toy(), RocovisSystemSettings(stuff=("sky",)))
 
 
 # -- live
@@ -229,16 +237,16 @@ def test_stuff_must_be_known():
 @pytest.mark.parametrize("cut", [1, 3, 6])
 @pytest.mark.parametrize("window", [1, 3])
 def test_a_stream_cut_anywhere_goes_on_from_its_state(cut, window, tmp_path):
-    system, frames = rocovis(Toy(), Settings(window=window)), list(Clip())
+    system, frames = build_rocovis_system(Toy(), RocovisSystemSettings(window=window)), list(Clip())
     whole = live(system.stream(frames))
     first = system.stream(frames)
     begun = live(next(first) for _ in range(cut))
-    memory.save(first.state, tmp_path / "state")
-    assert begun + live(system.stream(frames[cut:], memory.load(tmp_path / "state"))) == whole
+    memory.save_memory(first.state, tmp_path / "state")
+    assert begun + live(system.stream(frames[cut:], memory.load_memory(tmp_path / "state"))) == whole
 
 
 def test_live_answers_end_with_the_names_of_the_whole_video():
-    system = rocovis(Toy(), Settings(quality=False))
+    system = build_rocovis_system(Toy(), RocovisSystemSettings(quality=False))
     last: FrameMasks = list(system.stream(Clip()))[-1]
     want = {m.id: m for m in system.run(Clip(), quiet).masklets if 6 in m.sightings}
     assert set(last.ids) == set(want) and last.ids
@@ -248,5 +256,5 @@ def test_live_answers_end_with_the_names_of_the_whole_video():
 
 
 def test_what_is_remembered_at_frame_500_is_what_is_remembered_at_frame_50():
-    sizes = [nbytes(look.state) for look in rocovis(Toy()).follow(Clip(500), None)]
+    sizes = [count_tensor_bytes(look.state) for look in build_rocovis_system(Toy()).follow(Clip(500), None)]
     assert len(sizes) == 500 and len(set(sizes[2:])) == 1

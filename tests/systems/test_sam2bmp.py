@@ -13,7 +13,7 @@ from masklet.core.masks import Rle
 from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
-from masklet.systems.sam2bmp import Sam2Bmp, Settings
+from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
 
 
 def silent(phase: str, done: int, total: int | None, objects: int) -> None:
@@ -21,7 +21,7 @@ def silent(phase: str, done: int, total: int | None, objects: int) -> None:
 
 
 def run(world: World, segmenter: ToySegmenter | None = None, **settings: object) -> VideoResult:
-    return Sam2Bmp(segmenter or ToySegmenter(), ToyPropagator(), Settings(**settings)).run(world, silent)
+    return Sam2Bmp(segmenter or ToySegmenter(), ToyPropagator(), Sam2BmpSettings(**settings)).run(world, silent)
 
 
 def sources(masklet: Masklet) -> str:
@@ -203,7 +203,7 @@ def test_the_object_lost_for_longest_makes_room() -> None:
     """Red is out of sight from 3 to 9, green from 5 to 9, when blue comes at 8: red is forgotten, green comes back."""
     places = [moving(2, 2, 0, 0, 0, 2), moving(12, 12, 0, 0, hidden=range(5, 10)), moving(22, 22, 0, 0, first=8)]
     recorder = Recorder()
-    states = [k.state for k in Sam2Bmp(ToySegmenter(), recorder, Settings(max_objects=2)).forward(World(places))]
+    states = [k.state for k in Sam2Bmp(ToySegmenter(), recorder, Sam2BmpSettings(max_objects=2)).forward(World(places))]
     assert [sorted(states[t].tallies) for t in (7, 8, 15)] == [[1, 2], [2, 3], [2, 3]]
     assert set(states[-1].memory.anchors) == {2, 3} and states[-1].refused == 0
 
@@ -239,7 +239,9 @@ def test_what_a_match_writes_to_the_memory(memory: str, writes: list[object]) ->
     larger = square(3, 3, SIDE + 2)  # IoU 0.56: drift
     segmenter = ToySegmenter(blind=lambda t, o: t == 2, alarms=[(2, larger, 0.99, 0)])
     recorder = Recorder()
-    Sam2Bmp(segmenter, recorder, Settings(memory=memory, backward_window=0)).run(World([still(4, 4)], length=3), silent)
+    Sam2Bmp(segmenter, recorder, Sam2BmpSettings(memory=memory, backward_window=0)).run(
+        World([still(4, 4)], length=3), silent
+    )
     assert recorder.written == writes
 
 

@@ -25,8 +25,8 @@ from masklet.core.protocols import Propagator
 from masklet.core.tracks import Source, TrackBook
 from masklet.models.sam2 import Sam2, Sam2Features
 from masklet.models.sam2_memory import ReliableFrames, Sam2Memory
-from masklet.systems.sam2bmp import Sam2Bmp, Settings, note_all
-from masklet.systems.sam2long import MemoryTree, Tree, distinct, select
+from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings, note_prediction
+from masklet.systems.sam2long import MemoryTree, ObjectPathways, drop_repeated_continuations, select_pathways
 from masklet.systems.track import Prompts, Track
 
 SIZE = (4, 4)
@@ -179,7 +179,7 @@ class Filming:
     def step(self, content: int, without: Sequence[int] = ()) -> Branches:
         belief = self.tree.predict(self.memory, content)
         belief = belief.only([r for r, id in enumerate(belief.ids) if id not in without])
-        note_all(self.book, self.frame, belief, SIZE, Source.FORWARD)
+        note_prediction(self.book, self.frame, belief, SIZE, Source.FORWARD)
         self.memory = self.tree.commit(self.memory, content, belief)
         self.frame += 1
         return belief
@@ -234,7 +234,7 @@ class Filming:
     ],
 )  # fmt: skip
 def test_selection(scores: list[float], quality: list[list[float]], presence: list[float], kept: list[object]) -> None:
-    found, totals = select(scores, quality, presence, 2.0)
+    found, totals = select_pathways(scores, quality, presence, 2.0)
     assert found == kept
     assert totals == [scores[p] + math.log(quality[p][c] + 1e-5) for p, c in found]
 
@@ -246,7 +246,7 @@ def test_selection_is_the_rule(seed: int, paths: int, limit: float) -> None:
     quality = [[dice.choice(values) for _ in range(3)] for _ in range(paths)]
     presence = [dice.choice([-3.0, -2.0, -1.0, 0.0, 1.0, 2.0]) for _ in range(paths)]
     scores = [dice.choice([0.0, -1.0, -1.5]) for _ in range(paths)]
-    found, totals = select(scores, quality, presence, limit)
+    found, totals = select_pathways(scores, quality, presence, limit)
     assert found == chosen(scores, quality, presence, limit)
     assert len(found) == len(set(found)) == paths and totals[0] == max(totals)
 
@@ -254,8 +254,8 @@ def test_selection_is_the_rule(seed: int, paths: int, limit: float) -> None:
 def test_distinct_keeps_the_first_of_each_value() -> None:
     ranked = [(0, 0), (1, 0), (0, 1), (1, 1)]
     quality = [[0.714, 0.706], [0.709, 0.5]]
-    assert distinct(ranked, quality, [1.0, 1.0]) == [(0, 0), (1, 1)]  # 0.71 three times, 0.5
-    assert distinct(ranked, quality, [1.0, -1.0]) == [(0, 0), (1, 0), (1, 1)]
+    assert drop_repeated_continuations(ranked, quality, [1.0, 1.0]) == [(0, 0), (1, 1)]  # 0.71 three times, 0.5
+    assert drop_repeated_continuations(ranked, quality, [1.0, -1.0]) == [(0, 0), (1, 0), (1, 1)]
 
 
 # -- the tree against its twin
@@ -325,7 +325,7 @@ def test_the_frame_after_the_prompt_is_plain_and_its_quality_does_not_count() ->
     film.prompt(0, {1: mask(3)})
     belief = film.step(1)
     assert belief.totals.tolist() == [[0, 0, 0]] and belief.hypotheses.tolist() == [[0, 0, 0]]
-    assert film.memory.trees[1] == Tree((2, 2, 2), (0.0, 0.0, 0.0), grown=True)
+    assert film.memory.trees[1] == ObjectPathways((2, 2, 2), (0.0, 0.0, 0.0), grown=True)
     belief = film.step(2)
     assert belief.hypotheses.tolist() == [[0, 1, 2]] and belief.origins.tolist() == [[0, 0, 0]]
     assert belief.totals[0].tolist() == pytest.approx([math.log(q + 1e-5) for q in (0.9, 0.6, 0.3)], abs=1e-6)
@@ -464,7 +464,7 @@ def test_it_is_a_propagator() -> None:
 @pytest.mark.parametrize("places", WORLDS)
 def test_one_hypothesis_is_followed_unchanged_in_sam2bmp(places: list[Place], memory: str, paths: int) -> None:
     segmenter = ToySegmenter(blind=lambda t, o: (t * 7 + o * 3) % 5 < 2 or t < 3 * o)
-    at = Settings(memory=memory, max_lost=4, backward_window=5)  # type: ignore[arg-type]
+    at = Sam2BmpSettings(memory=memory, max_lost=4, backward_window=5)  # type: ignore[arg-type]
     world = World(places)
     plain = Sam2Bmp(segmenter, ToyPropagator(), at).run(world, silent)
     tree = MemoryTree(ToyPropagator(), paths, uncertainty=9.0)
@@ -581,7 +581,7 @@ def overtaking(history: History, content: int) -> Said:
 )
 def test_the_masks_in_the_book_are_those_of_the_pathway_that_goes_on(memory: str) -> None:
     finds = Finds({0: mask(8), 3: mask(8)})
-    system = Sam2Bmp(finds, MemoryTree(Scripted(overtaking), 2), Settings(memory=memory, backward_window=0))  # type: ignore[arg-type]
+    system = Sam2Bmp(finds, MemoryTree(Scripted(overtaking), 2), Sam2BmpSettings(memory=memory, backward_window=0))  # type: ignore[arg-type]
     book = TrackBook()
     for look in system.forward(film_of(range(6))):
         system.write(book, look)
@@ -615,8 +615,8 @@ def test_several_objects_over_sam2_late_corrected_saved_and_resumed(tmp_path: Pa
     for t, features in enumerate(tree.encode(clip("plain")[:6])):
         belief = tree.predict(whole, features)
         if t == 5:
-            store.save(whole, tmp_path / "m")
-            resumed = tree.predict(store.load(tmp_path / "m"), features)
+            store.save_memory(whole, tmp_path / "m")
+            resumed = tree.predict(store.load_memory(tmp_path / "m"), features)
             assert torch.equal(belief.logits, resumed.logits) and torch.equal(belief.totals, resumed.totals)
             assert belief.ids == resumed.ids == (1, 2) and torch.equal(belief.origins, resumed.origins)
         now = told.get(t, {})
@@ -637,12 +637,12 @@ def test_several_objects_over_sam2_late_corrected_saved_and_resumed(tmp_path: Pa
 def test_a_stream_over_sam2_is_resumed_from_its_saved_state(tmp_path: Path) -> None:
     frames = clip("plain")[:4]
     finds = Finds({t: object_mask("plain", t, 1) for t in (0, 2)}, frames[0].size)
-    system = Sam2Bmp(finds, over_sam2(), Settings(memory="key"))
+    system = Sam2Bmp(finds, over_sam2(), Sam2BmpSettings(memory="key"))
     whole = list(system.stream(frames))
     first = system.stream(frames[:2])
     parts = list(first)
-    store.save(first.state, tmp_path / "s")
-    parts += list(system.stream(frames[2:], store.load(tmp_path / "s")))
+    store.save_memory(first.state, tmp_path / "s")
+    parts += list(system.stream(frames[2:], store.load_memory(tmp_path / "s")))
     assert len(whole) == 4
     for a, b in zip(parts, whole, strict=True):
         assert a.ids == b.ids and torch.equal(a.masks, b.masks) and torch.equal(a.scores, b.scores)

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from masklet.core.slots import FrameSlots
-from masklet.train.clips import Clip
+from masklet.train.clips import TrainingClip
 
 LANES, CELLS, PEOPLE = 2, 8, 2
 CELL, PERSON, NOTHING, REST = np.cumsum([LANES, CELLS, PEOPLE, 2]).tolist()  # where parts of a query begin
@@ -28,7 +28,7 @@ class Crossing:
 
     categories = CATEGORIES
 
-    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         """In each lane both walk towards each other, stand two cells apart, and have changed in the next frame."""
         cells, who = [], []
         for _ in range(LANES):
@@ -39,7 +39,7 @@ class Crossing:
         return painted(np.clip(cells, 0, CELLS - 1), who)
 
 
-def painted(cells: np.ndarray, who: list[int]) -> Clip:
+def painted(cells: np.ndarray, who: list[int]) -> TrainingClip:
     """A clip of objects (rows) in cells, frame by frame; two in each lane."""
     frames = cells.shape[1]
     masks = torch.zeros(len(cells), frames, SIDE * LANES, SIDE * CELLS, dtype=torch.bool)
@@ -50,7 +50,7 @@ def painted(cells: np.ndarray, who: list[int]) -> Clip:
             masks[g, t][at] = True
             images[t, 0][at], images[t, 1][at] = g + 1, int(who[g])
     present = torch.ones(len(cells), frames, dtype=torch.bool)
-    return Clip(images, masks, present, torch.zeros(len(cells), dtype=torch.int64))
+    return TrainingClip(images, masks, present, torch.zeros(len(cells), dtype=torch.int64))
 
 
 class Seer(nn.Module):

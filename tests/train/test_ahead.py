@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from masklet.core.errors import InputError
-from masklet.train.ahead import DrawsAhead, ahead
-from masklet.train.loop import Plan, Task, train
+from masklet.train.ahead import PrefetchableTask, prefetch
+from masklet.train.loop import Task, TrainingPlan, train
 
-PLAN = Plan(7, batch=2, lr=0.05, validate_every=3, save_every=3)
+PLAN = TrainingPlan(7, batch=2, lr=0.05, validate_every=3, save_every=3)
 WAIT = 20.0  # seconds until a test that hangs fails
 
 
@@ -39,7 +39,7 @@ def no_thread_stays() -> Iterator[None]:
 
 def test_the_next_one_is_done_while_the_last_one_is_in_use() -> None:
     begun = [threading.Event() for _ in range(4)]
-    with closing(ahead(lambda n: (begun[n].set(), n)[1], range(4))) as coming:
+    with closing(prefetch(lambda n: (begun[n].set(), n)[1], range(4))) as coming:
         for n in range(4):
             assert next(coming) == n
             if n < 3:
@@ -54,7 +54,7 @@ def test_an_error_comes_where_its_result_would() -> None:
             raise InputError("a picture is broken")
         return n
 
-    coming = ahead(work, range(5))
+    coming = prefetch(work, range(5))
     assert [next(coming), next(coming)] == [0, 1]
     with pytest.raises(InputError, match="a picture is broken"):
         next(coming)
@@ -70,7 +70,7 @@ def test_nothing_more_is_begun_after_it_is_closed() -> None:
         done.append(n)
         return n
 
-    coming = ahead(work, range(9))
+    coming = prefetch(work, range(9))
     assert next(coming) == 0 and going.wait(WAIT)
     threading.Timer(0.05, free.set).start()
     coming.close()
@@ -110,7 +110,7 @@ class Plain:
         path.write_bytes(b"weights so far")
 
 
-class Ahead(Plain, DrawsAhead[Tensor]):
+class Ahead(Plain, PrefetchableTask[Tensor]):
     """The same, drawn ahead."""
 
 

@@ -7,23 +7,23 @@ import pytest
 import torch
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle, paint
-from masklet.train.clips import Clip, ClipSource, draws
+from masklet.core.masks import Rle, resolve_overlaps_by_area
+from masklet.train.clips import ClipSource, TrainingClip, seed_item_generator
 from masklet.train.framing import (
+    ClipView,
     FixedFraming,
     Framing,
     ShortSideFraming,
-    View,
-    as_clip,
-    chained,
-    mirrored,
-    painted,
-    seen_ids,
-    seen_picture,
-    turned,
-    with_objects,
+    apply_mirroring,
+    build_clip,
+    draw_clip_with_objects,
+    join_affines,
+    make_rotation,
+    paint_id_map,
+    transform_ids,
+    transform_image,
 )
-from masklet.train.mixed import Mixed
+from masklet.train.mixed import ClipMixture
 
 UNIT = np.array([[1.0, 0, 0], [0, 1, 0]])
 
@@ -33,24 +33,24 @@ def picture(h=20, w=30):
 
 
 def test_draws_depend_on_seed_step_and_item():
-    values = {draws(*key).integers(2**62) for key in ((0, 0), (0, 1), (1, 0), (0, 0, 1))}
+    values = {seed_item_generator(*key).integers(2**62) for key in ((0, 0), (0, 1), (1, 0), (0, 0, 1))}
     assert len(values) == 4
-    assert draws(3, 4).integers(2**62) == draws(3, 4).integers(2**62)
+    assert seed_item_generator(3, 4).integers(2**62) == seed_item_generator(3, 4).integers(2**62)
 
 
 # --- views
 
 
 def test_the_unit_view_changes_nothing():
-    shown = seen_picture(picture(), View((20, 30), UNIT))
+    shown = transform_image(picture(), ClipView((20, 30), UNIT))
     assert np.array_equal(shown, picture())
 
 
 def test_a_view_crops_and_mirrors_pixel_for_pixel():
-    affine = mirrored(np.array([[1.0, 0, -4], [0, 1, -2]]), 10, True)
-    assert np.array_equal(seen_picture(picture(), View((6, 10), affine)), picture()[2:8, 4:14][:, ::-1])
+    affine = apply_mirroring(np.array([[1.0, 0, -4], [0, 1, -2]]), 10, True)
+    assert np.array_equal(transform_image(picture(), ClipView((6, 10), affine)), picture()[2:8, 4:14][:, ::-1])
     ids = np.arange(600).reshape(20, 30).astype(np.uint16)
-    assert np.array_equal(seen_ids(ids, View((6, 10), affine)), ids[2:8, 4:14][:, ::-1])
+    assert np.array_equal(transform_ids(ids, ClipView((6, 10), affine)), ids[2:8, 4:14][:, ::-1])
 
 
 def test_picture_and_objects_stay_together():
@@ -58,22 +58,22 @@ def test_picture_and_objects_stay_together():
     ids[10:30, 20:35] = 3
     shown = np.repeat((ids > 0)[..., None], 3, axis=2).astype(np.uint8) * 200
     for n in range(6):
-        view = FixedFraming((32, 48), (0.3, 2.0)).view(draws(0, n), (40, 60))
-        spun = View(view.size, chained(view.affine, turned(10.0, (20.0, 12.0))))
-        bright = seen_picture(np.where(shown > 0, shown, 1).astype(np.uint8), spun)[..., 0]
-        inside = seen_ids(ids, spun) == 3
+        view = FixedFraming((32, 48), (0.3, 2.0)).view(seed_item_generator(0, n), (40, 60))
+        spun = ClipView(view.size, join_affines(view.affine, make_rotation(10.0, (20.0, 12.0))))
+        bright = transform_image(np.where(shown > 0, shown, 1).astype(np.uint8), spun)[..., 0]
+        inside = transform_ids(ids, spun) == 3
         assert (bright[inside] > 90).mean() > 0.95
         assert ((bright > 190) & ~inside).mean() < 0.01
 
 
 def test_shrinking_is_smooth():
-    shown = seen_picture(picture(64, 64), View((8, 8), UNIT / 8))
+    shown = transform_image(picture(64, 64), ClipView((8, 8), UNIT / 8))
     means = picture(64, 64).reshape(8, 8, 8, 8, 3).mean((1, 3))
     assert np.abs(shown - means).max() <= 1
 
 
 def test_turning_keeps_the_centre():
-    affine = turned(90.0, (5.0, 7.0))
+    affine = make_rotation(90.0, (5.0, 7.0))
     assert affine @ [5, 7, 1] == pytest.approx([5, 7])
     assert affine @ [6, 7, 1] == pytest.approx([5, 8])  # x turns towards y
 
@@ -83,7 +83,7 @@ def test_fixed_framing_covers_the_view():
     assert isinstance(framing, Framing)
     flips = set()
     for n in range(30):
-        view = framing.view(draws(1, n), (100, 90))
+        view = framing.view(seed_item_generator(1, n), (100, 90))
         assert view.size == (32, 48)
         corners = view.affine @ np.array([[0, 90, 0, 90], [0, 0, 100, 100], [1, 1, 1, 1]])
         assert corners[0].min() <= 1e-9 and corners[0].max() >= 48 - 1e-9
@@ -94,15 +94,17 @@ def test_fixed_framing_covers_the_view():
 
 def test_short_sides_are_those_of_the_list():
     framing = ShortSideFraming((24, 36), longest=60, crop=0.0)
-    sizes = {framing.view(draws(2, n), (100, 150)).size for n in range(20)}
+    sizes = {framing.view(seed_item_generator(2, n), (100, 150)).size for n in range(20)}
     assert sizes == {(24, 36), (36, 54)}
-    assert {framing.view(draws(2, n), (30, 150)).size for n in range(9)} == {(12, 60)}  # the long side decides
+    assert {framing.view(seed_item_generator(2, n), (30, 150)).size for n in range(9)} == {
+        (12, 60)
+    }  # the long side decides
 
 
 def test_crops_are_parts_of_the_resized_picture():
     framing = ShortSideFraming((24,), longest=1000, crop=1.0, crop_short=(50,), crop_side=(30, 40), flip=0.0)
     for n in range(20):
-        view = framing.view(draws(3, n), (100, 160))
+        view = framing.view(seed_item_generator(3, n), (100, 160))
         sy, sx = view.affine[1, 1], view.affine[0, 0]
         part = view.size[0] / sy, view.size[1] / sx
         assert all(60 - 1 <= side <= 80 + 1 for side in part)  # 30 to 40 pixels at half the size
@@ -113,7 +115,7 @@ def test_crops_are_parts_of_the_resized_picture():
 
 def test_crops_are_no_larger_than_the_picture():
     framing = ShortSideFraming(crop=1.0)
-    view = framing.view(draws(0, 0), (100, 110))
+    view = framing.view(seed_item_generator(0, 0), (100, 110))
     assert min(view.size) in framing.short
 
 
@@ -123,22 +125,22 @@ def test_crops_are_no_larger_than_the_picture():
 def test_overlaps_are_painted_as_elsewhere():
     masks = torch.zeros(3, 8, 9, dtype=torch.bool)
     masks[0, 1:7, 1:8], masks[1, 2:5, 2:5], masks[2, 2:5, 4:7] = True, True, True  # the last two are as large
-    ids = painted([Rle.encode(m) for m in masks], [1, 2, 3], (8, 9))
-    assert np.array_equal(paint(masks).numpy(), ids == np.array([1, 2, 3])[:, None, None])
+    ids = paint_id_map([Rle.encode(m) for m in masks], [1, 2, 3], (8, 9))
+    assert np.array_equal(resolve_overlaps_by_area(masks).numpy(), ids == np.array([1, 2, 3])[:, None, None])
 
 
 def test_objects_keep_their_numbers_and_labels():
     ids = [np.zeros((4, 5), np.uint16) for _ in range(2)]
     ids[0][0, 0], ids[1][2, 2], ids[1][3, 3] = 3, 3, 1
     known = np.array([[False, True], [True, False], [True, True]])
-    clip = as_clip([picture(4, 5)] * 2, ids, [7, 8, 9], known)
+    clip = build_clip([picture(4, 5)] * 2, ids, [7, 8, 9], known)
     assert clip.labels.tolist() == [7, 9]  # the second has no pixel
     assert clip.masks.flatten(2).sum(2).tolist() == [[0, 1], [1, 1]]
     assert clip.present.tolist() == [[False, True], [True, True]]
 
 
 def clip_of(label, objects=1):
-    return Clip(
+    return TrainingClip(
         torch.zeros(1, 3, 4, 5, dtype=torch.uint8),
         torch.ones(objects, 1, 4, 5, dtype=torch.bool),
         torch.ones(objects, 1, dtype=torch.bool),
@@ -148,8 +150,8 @@ def clip_of(label, objects=1):
 
 def test_clips_without_an_object_are_drawn_again():
     found = iter([clip_of(0, 0), clip_of(1, 0), clip_of(2)])
-    assert with_objects(lambda: next(found)).labels.tolist() == [2]
-    assert len(with_objects(lambda: clip_of(0, 0)).labels) == 0
+    assert draw_clip_with_objects(lambda: next(found)).labels.tolist() == [2]
+    assert len(draw_clip_with_objects(lambda: clip_of(0, 0)).labels) == 0
 
 
 # --- sources in turn
@@ -164,11 +166,11 @@ class Named:
 
 
 def test_mixed_draws_as_the_ratios_say():
-    mixed = Mixed([Named(0), Named(1)], [1, 0.25])
+    mixed = ClipMixture([Named(0), Named(1)], [1, 0.25])
     assert isinstance(mixed, ClipSource)
-    labels = [int(mixed.clip(draws(0, n), 1).labels[0]) for n in range(400)]
+    labels = [int(mixed.clip(seed_item_generator(0, n), 1).labels[0]) for n in range(400)]
     assert np.mean(labels) == pytest.approx(0.2, abs=0.05)
-    assert labels[:20] == [int(mixed.clip(draws(0, n), 1).labels[0]) for n in range(20)]
+    assert labels[:20] == [int(mixed.clip(seed_item_generator(0, n), 1).labels[0]) for n in range(20)]
 
 
 @pytest.mark.parametrize(
@@ -182,4 +184,4 @@ def test_mixed_draws_as_the_ratios_say():
 )
 def test_sources_that_do_not_go_together(sources, ratios, words):
     with pytest.raises(InputError, match=words):
-        Mixed(sources, ratios)
+        ClipMixture(sources, ratios)

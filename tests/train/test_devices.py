@@ -12,14 +12,14 @@ import torch
 from elsewhere import GPU, Elsewhere, WithGpu, attention
 from torch import Tensor
 
-from masklet.models.nano import NanoSettings, nano_config
-from masklet.models.small_mask2former import SmallSettings, save_small, small_mask2former
-from masklet.models.text import silently
-from masklet.train.clips import draws
+from masklet.models.nano import NanoSettings, build_nano_config
+from masklet.models.small_mask2former import SmallMask2FormerSettings, create_small_mask2former, save_small
+from masklet.models.text import drop_transformers_output
+from masklet.train.clips import seed_item_generator
 from masklet.train.loop import Task
-from masklet.train.segmenter import held_out
-from masklet.train.synthetic import Synthetic
-from masklet.training import Wish, prepared, training_of
+from masklet.train.segmenter import draw_held_out_clips
+from masklet.train.synthetic import SyntheticClips
+from masklet.training import TrainingRequest, choose_training, prepare_training
 
 CPU = torch.device("cpu")
 SIZE = (64, 96)
@@ -32,11 +32,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     from transformers import Sam2VideoModel
 
     at = tmp_path_factory.mktemp("weights")
-    settings = SmallSettings(32, 1, 2, 6, 2, 32, 32)
-    save_small(at / "small.safetensors", small_mask2former(settings, Synthetic().categories), settings, SIZE)
+    settings = SmallMask2FormerSettings(32, 1, 2, 6, 2, 32, 32)
+    save_small(
+        at / "small.safetensors", create_small_mask2former(settings, SyntheticClips().categories), settings, SIZE
+    )
     torch.manual_seed(4)
-    with silently():
-        net: Any = Sam2VideoModel(nano_config(NanoSettings(side=64, layers=1, width=32)))
+    with drop_transformers_output():
+        net: Any = Sam2VideoModel(build_nano_config(NanoSettings(side=64, layers=1, width=32)))
         torch.nn.init.constant_(net.mask_decoder.pred_obj_score_head.proj_out.bias, 1.0)
         net.save_pretrained(at / "sam2")
     found = {"small": str(at / "small.safetensors"), "sam2": str(at / "sam2")}
@@ -48,15 +50,17 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def made(kind: str, weights: dict[str, str], device: torch.device) -> Task:
     start = {"propagator": weights["sam2"], "refiner": weights.get("tracker", "")}.get(kind, "")
     below = weights["small"] if kind in ("tracker", "refiner", "rocovis") else ""
-    lr = training_of(kind, start).lr
-    wish = Wish(("synthetic",), (), SIZE, 2, 4, 1, lr, 0, start, below, {}, device)
+    lr = choose_training(kind, start).lr
+    wish = TrainingRequest(("synthetic",), (), SIZE, 2, 4, 1, lr, 0, start, below, {}, device)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("masklet.training.held_out", lambda source, clips, frames: held_out(source, 1, frames))
-        return prepared(kind, wish)[0]
+        patched.setattr(
+            "masklet.training.held_out", lambda source, clips, frames: draw_held_out_clips(source, 1, frames)
+        )
+        return prepare_training(kind, wish)[0]
 
 
 def losses(task: Task, step: int) -> dict[str, Tensor]:
-    return task.loss(step, draws(5, step))
+    return task.loss(step, seed_item_generator(5, step))
 
 
 # -- a GPU that is not there
@@ -68,7 +72,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(torch, "Generator", lambda device=CPU: plain())
     monkeypatch.setattr(torch, "tensor", lambda *of, device=CPU, **how: tensor(*of, **how).to(device))
     monkeypatch.setattr(torch, "autocast", lambda *how, **more: nullcontext())
-    monkeypatch.setattr("masklet.parts.found_device", torch.device)
+    monkeypatch.setattr("masklet.parts.resolve_device", torch.device)
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", attention)
     with WithGpu(), torch.no_grad():
         yield

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.train.curve import COLOURS, draw_curve
-from masklet.train.folder import loaded
-from masklet.train.loop import PATIENCE, Plan, Task, groups, schedule, train
+from masklet.train.folder import load_run_checkpoint
+from masklet.train.loop import PATIENCE, Task, TrainingPlan, compute_rate_factor, group_parameters, train
 
 ABOUT = {"task": "toy", "data": ["synthetic"]}
-PLAN = Plan(8, batch=2, lr=0.05, warm_up=2, milestones=(6,), validate_every=3, save_every=3, clip_norm=0.5)
+PLAN = TrainingPlan(8, batch=2, lr=0.05, warm_up=2, milestones=(6,), validate_every=3, save_every=3, clip_norm=0.5)
 
 
 class Toy:
@@ -64,7 +64,7 @@ def log(out: Path) -> list[dict[str, object]]:
     return [{k: v for k, v in line.items() if k != "seconds"} for line in lines]
 
 
-def run(out: Path, task: Toy | None = None, plan: Plan = PLAN) -> tuple[int, Toy]:
+def run(out: Path, task: Toy | None = None, plan: TrainingPlan = PLAN) -> tuple[int, Toy]:
     task = task or Toy()
     assert isinstance(task, Task)
     return train(task, out, plan, ABOUT), task
@@ -136,7 +136,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, Toy({4: twice}))
-    assert loaded(tmp_path / "checkpoint.pt")["step"] == 3
+    assert load_run_checkpoint(tmp_path / "checkpoint.pt")["step"] == 3
 
 
 def test_a_finished_run_stays_as_it_is(tmp_path: Path, whole: tuple[Path, Toy]) -> None:
@@ -184,7 +184,7 @@ def test_a_line_a_step_and_a_line_a_validation(whole: tuple[Path, Toy]) -> None:
 
 def test_the_items_of_a_step_are_a_mean(tmp_path: Path) -> None:
     """Two items of one step: the gradient step of their mean loss."""
-    plan = Plan(1, batch=2, lr=0.1, weight_decay=0.0, clip_norm=1e9)
+    plan = TrainingPlan(1, batch=2, lr=0.1, weight_decay=0.0, clip_norm=1e9)
     task = Toy()
     task.module = nn.Linear(4, 1)
     twin = nn.Linear(4, 1)
@@ -297,7 +297,7 @@ def test_norms_and_embeddings_do_not_decay_and_parts_have_their_own_rate() -> No
         {"back": nn.Linear(2, 2), "norm": nn.LayerNorm(2), "words": nn.Embedding(3, 2), "head": nn.Linear(2, 1)}
     )
     net["head"].bias.requires_grad_(False)
-    found = groups(net, Plan(1, weight_decay=0.1, factors=(("back", 0.5),)))
+    found = group_parameters(net, TrainingPlan(1, weight_decay=0.1, factors=(("back", 0.5),)))
     names = {id(p): name for name, p in net.named_parameters()}
     told = [(g["factor"], g["weight_decay"], [names[id(p)] for p in g["params"]]) for g in found]
     assert told == [
@@ -306,7 +306,7 @@ def test_norms_and_embeddings_do_not_decay_and_parts_have_their_own_rate() -> No
         (1.0, 0.1, ["head.weight"]),
     ]
     with pytest.raises(InputError, match="'neck' has a rate of its own, but no parameter is called so"):
-        groups(net, Plan(1, factors=(("neck", 0.5),)))
+        group_parameters(net, TrainingPlan(1, factors=(("neck", 0.5),)))
 
 
 def test_a_part_with_a_rate_of_zero_stays(tmp_path: Path) -> None:
@@ -320,13 +320,19 @@ def test_a_part_with_half_the_rate_goes_half_as_far(tmp_path: Path) -> None:
     """The first step of Adam is as long as the rate, whatever the gradient."""
     task = Toy()
     before = {k: v.clone() for k, v in task.module.state_dict().items()}
-    run(tmp_path, task, Plan(1, lr=0.01, weight_decay=0.0, factors=(("3.", 0.5),)))
+    run(tmp_path, task, TrainingPlan(1, lr=0.01, weight_decay=0.0, factors=(("3.", 0.5),)))
     gone = {k: float((v - before[k]).abs().max()) for k, v in task.module.state_dict().items()}
     assert gone["0.weight"] == pytest.approx(0.01, rel=0.01) and gone["3.weight"] == pytest.approx(0.005, rel=0.01)
 
 
 def test_the_rate_warms_up_under_both_schedules() -> None:
-    assert [schedule(Plan(100, warm_up=4, milestones=()), n) for n in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
-    cosine = [schedule(Plan(100, warm_up=4), n) for n in range(100)]
+    assert [compute_rate_factor(TrainingPlan(100, warm_up=4, milestones=()), n) for n in range(5)] == [
+        0.25,
+        0.5,
+        0.75,
+        1.0,
+        1.0,
+    ]
+    cosine = [compute_rate_factor(TrainingPlan(100, warm_up=4), n) for n in range(100)]
     assert max(cosine) == cosine[3] and cosine[:2] == pytest.approx([0.25, 0.5], rel=1e-3) and cosine[-1] < 1e-3
     assert all(a > b for a, b in pairwise(cosine[3:]))

@@ -12,22 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import assignment as slow
 
-from masklet.train.clips import draws
+from masklet.train.clips import seed_item_generator
 from masklet.train.losses import (
     LossSettings,
-    Pairs,
-    as_one_image,
+    QueryPairs,
     bce_loss,
-    class_loss,
-    class_targets,
-    clip_losses,
+    build_class_targets,
+    compute_class_loss,
+    compute_clip_losses,
+    compute_frame_losses,
+    compute_mask_losses,
+    compute_uvla_losses,
     dice_loss,
-    frame_losses,
-    mask_losses,
-    sampled,
-    uncertain_points,
-    uniform,
-    uvla_losses,
+    draw_uncertain_points,
+    make_uniform_sampler,
+    sample_at_points,
+    stack_clip_frames,
 )
 
 H, W = 3, 4
@@ -52,7 +52,7 @@ def scene(seed, *, frames=2, queries=4, objects=3):
     logits = torch.randn(frames, queries, 4, generator=g)
     masks = torch.randn(frames, queries, H, W, generator=g) * 3
     inside = torch.rand(objects, frames, H, W, generator=g).round()
-    pairs = Pairs(torch.randperm(queries, generator=g)[:2], torch.randperm(objects, generator=g)[:2])
+    pairs = QueryPairs(torch.randperm(queries, generator=g)[:2], torch.randperm(objects, generator=g)[:2])
     return logits, masks, inside, torch.randint(3, (objects,), generator=g), pairs
 
 
@@ -61,7 +61,7 @@ def test_sampling_is_the_twins(seed):
     rand = torch_rand(seed)
     maps, points = rand(2, 3, 5), rand(2, 7, 2) * 1.2 - 0.1
     want = [[slow.bilinear(m, *p) for p in some] for m, some in zip(maps.tolist(), points.tolist(), strict=True)]
-    torch.testing.assert_close(sampled(maps, points), torch.tensor(want), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(sample_at_points(maps, points), torch.tensor(want), atol=1e-5, rtol=1e-5)
 
 
 @given(SEEDS)
@@ -78,7 +78,7 @@ def test_class_loss_is_the_twins(seed):
     g = torch.Generator().manual_seed(seed)
     logits, labels = torch.randn(2, 3, 4, generator=g), torch.randint(4, (2, 3), generator=g)
     want = slow.cross_entropy(logits.flatten(0, 1).tolist(), labels.flatten().tolist(), 0.1)
-    assert class_loss(logits, labels).item() == pytest.approx(want, rel=1e-5)
+    assert compute_class_loss(logits, labels).item() == pytest.approx(want, rel=1e-5)
 
 
 def test_dice_worked_out():
@@ -93,7 +93,7 @@ def test_bce_worked_out():
 
 def test_no_object_counts_a_tenth():
     """Both are certain of class 0; the second should say no object: (0 + 0.1 * 9) / 1.1."""
-    loss = class_loss(torch.tensor([[[9.0, 0.0], [9.0, 0.0]]]), torch.tensor([[0, 1]]))
+    loss = compute_class_loss(torch.tensor([[[9.0, 0.0], [9.0, 0.0]]]), torch.tensor([[0, 1]]))
     assert loss.item() == pytest.approx(0.1 * 9 / 1.1, abs=1e-3)
 
 
@@ -110,7 +110,7 @@ def close(got, want):
 @given(SEEDS)
 def test_frame_losses_are_the_twins_on_the_full_grid(seed):
     logits, masks, inside, labels, pairs = scene(seed)
-    got = frame_losses(logits, masks[:, pairs.queries], inside, labels, pairs, grid(H, W), ONCE)
+    got = compute_frame_losses(logits, masks[:, pairs.queries], inside, labels, pairs, grid(H, W), ONCE)
     said = dict(zip(pairs.queries.tolist(), labels[pairs.objects].tolist(), strict=True))
     targets = [said.get(q, 3) for _ in range(2) for q in range(4)]
     by_class = 2 * slow.cross_entropy(logits.flatten(0, 1).tolist(), targets, 0.1)
@@ -123,10 +123,12 @@ def test_frame_losses_are_the_twins_on_the_full_grid(seed):
 def test_clip_losses_are_the_twins_on_the_full_grid(seed):
     logits, masks, inside, labels, pairs = scene(seed)
     of_pairs = masks.transpose(0, 1)[pairs.queries]
-    got = clip_losses(logits[0], of_pairs, inside, labels, pairs, grid(2 * H, W), ONCE)
+    got = compute_clip_losses(logits[0], of_pairs, inside, labels, pairs, grid(2 * H, W), ONCE)
     said = dict(zip(pairs.queries.tolist(), labels[pairs.objects].tolist(), strict=True))
     by_class = 2 * slow.cross_entropy(logits[0].tolist(), [said.get(q, 3) for q in range(4)], 0.1)
-    close(got, {"class": by_class, **expected(as_one_image(of_pairs), as_one_image(inside[pairs.objects]), 3)})
+    close(
+        got, {"class": by_class, **expected(stack_clip_frames(of_pairs), stack_clip_frames(inside[pairs.objects]), 3)}
+    )
 
 
 KNOWN = torch.tensor([[2, 0, -1], [1, 3, -1]])  # of two layers and three objects
@@ -136,7 +138,7 @@ def uvla_case(visible, supervised):
     logits, masks, inside, labels, _ = scene(1)  # its frames stand for layers
     inside = inside[:, :1] * torch.tensor(visible).view(-1, 1, 1, 1)
     told = {"visible": torch.tensor(visible), "supervised": torch.tensor(supervised)}
-    got = uvla_losses(logits, masks[:, :, None], inside, labels, KNOWN, grid(H, W), ONCE, **told)
+    got = compute_uvla_losses(logits, masks[:, :, None], inside, labels, KNOWN, grid(H, W), ONCE, **told)
     pairs = [(layer, g, int(KNOWN[layer, g])) for layer in range(2) for g in range(3) if supervised[g]]
     pairs = [one for one in pairs if one[2] >= 0]
     targets = [[3] * 4, [3] * 4]
@@ -182,8 +184,8 @@ def test_perfect_predictions_lose_nothing_and_others_more(seed):
     truth = inside, labels, pairs
     said, seen = perfect(logits, *truth)
     for rule in (
-        lambda x, m: frame_losses(x, m, *truth, grid(H, W), ONCE),
-        lambda x, m: clip_losses(x[0], m.transpose(0, 1), *truth, grid(2 * H, W), ONCE),
+        lambda x, m: compute_frame_losses(x, m, *truth, grid(H, W), ONCE),
+        lambda x, m: compute_clip_losses(x[0], m.transpose(0, 1), *truth, grid(2 * H, W), ONCE),
     ):
         best, other = rule(said, seen), rule(logits, masks[:, pairs.queries])
         assert all(best[name] < 1e-5 < other[name] for name in best)
@@ -191,33 +193,33 @@ def test_perfect_predictions_lose_nothing_and_others_more(seed):
 
 def test_no_pairs():
     logits, masks, inside, labels, _ = scene(0)
-    none = Pairs(labels[:0], labels[:0])
-    got = frame_losses(logits, masks[:, :0], inside, labels, none, torch_rand(0), ONCE)
+    none = QueryPairs(labels[:0], labels[:0])
+    got = compute_frame_losses(logits, masks[:, :0], inside, labels, none, torch_rand(0), ONCE)
     assert got["mask"] == got["dice"] == 0 and got["class"] > 0
 
 
 def test_of_two_pairs_of_a_query_the_later_one_counts():
-    pairs = Pairs(torch.tensor([1, 1]), torch.tensor([2, 0]))
-    assert class_targets(pairs, torch.tensor([5, 6, 7]), 3, 9).tolist() == [9, 5, 9]
+    pairs = QueryPairs(torch.tensor([1, 1]), torch.tensor([2, 0]))
+    assert build_class_targets(pairs, torch.tensor([5, 6, 7]), 3, 9).tolist() == [9, 5, 9]
 
 
 @given(SEEDS)
 def test_points_are_where_the_mask_is_least_sure(seed):
     logits = torch.randn(2, H, W, generator=torch.Generator().manual_seed(seed))
     at = LossSettings(oversample=3, importance=0.75)
-    points = uncertain_points(logits, 16, torch_rand(seed), at)
+    points = draw_uncertain_points(logits, 16, torch_rand(seed), at)
     again = torch_rand(seed)
     candidates, anywhere = again(2, 48, 2), again(2, 4, 2)
     assert torch.equal(points[:, 12:], anywhere)
     for m in range(2):
-        unsure = sampled(logits, candidates)[m].abs()
+        unsure = sample_at_points(logits, candidates)[m].abs()
         rank = {tuple(p): n for n, p in enumerate(candidates[m][unsure.argsort(stable=True)].tolist())}
         assert sorted(rank[tuple(p)] for p in points[m, :12].tolist()) == list(range(12))
 
 
 def test_gradients_go_to_masks_and_not_to_where_they_are_sampled():
     logits = torch.randn(2, H, W, requires_grad=True)
-    losses = mask_losses(logits, torch.ones(2, H, W), 2, 20, torch_rand(0), LossSettings())
+    losses = compute_mask_losses(logits, torch.ones(2, H, W), 2, 20, torch_rand(0), LossSettings())
     sum(losses.values()).backward()
     assert logits.grad.abs().sum() > 0
 
@@ -225,19 +227,21 @@ def test_gradients_go_to_masks_and_not_to_where_they_are_sampled():
 def test_half_precision_is_compared_in_float32():
     logits = torch.randn(1, H, W)
     args = torch.ones(1, H, W), 1, 20
-    full = mask_losses(logits.bfloat16().float(), *args, torch_rand(0), LossSettings())
-    half = mask_losses(logits.bfloat16(), *args, torch_rand(0), LossSettings())
+    full = compute_mask_losses(logits.bfloat16().float(), *args, torch_rand(0), LossSettings())
+    half = compute_mask_losses(logits.bfloat16(), *args, torch_rand(0), LossSettings())
     assert full == half
 
 
 def test_weights_are_the_settings():
     args = torch.randn(1, H, W), torch.ones(1, H, W), 1, 20
-    one = mask_losses(*args, torch_rand(0), LossSettings())
-    two = mask_losses(*args, torch_rand(0), replace(LossSettings(), mask=10))
+    one = compute_mask_losses(*args, torch_rand(0), LossSettings())
+    two = compute_mask_losses(*args, torch_rand(0), replace(LossSettings(), mask=10))
     assert two["mask"] == 2 * one["mask"] and two["dice"] == one["dice"]
 
 
 def test_random_numbers_follow_from_the_step():
-    one, same, other = (uniform(draws(0, step), torch.device("cpu"))(4) for step in (3, 3, 4))
+    one, same, other = (
+        make_uniform_sampler(seed_item_generator(0, step), torch.device("cpu"))(4) for step in (3, 3, 4)
+    )
     assert torch.equal(one, same) and not torch.equal(one, other)
     assert np.all((one.numpy() >= 0) & (one.numpy() < 1))

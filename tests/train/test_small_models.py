@@ -9,12 +9,12 @@ import torch
 
 from masklet.models.mask2former import load_mask2former
 from masklet.models.slot_weights import load_slot_model
-from masklet.models.zoo import hashed
-from masklet.train.clips import draws
-from masklet.train.propagator import frames_of
+from masklet.models.zoo import compute_hash
+from masklet.train.clips import seed_item_generator
+from masklet.train.propagator import make_propagator_frames
 from masklet.train.scenes import SyntheticSettings
-from masklet.train.scoring import image_scores
-from masklet.train.synthetic import Synthetic
+from masklet.train.scoring import compute_image_scores
+from masklet.train.synthetic import SyntheticClips
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks" / "weights"
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 def test_the_files_are_those_of_the_card() -> None:
     [line] = re.findall(r"^\| sha256 .*$", (ROOT / "cards" / "small-rocovis.md").read_text(), re.M)
     files = ("small-segmenter", "small-rocovis")
-    assert re.findall(r"[0-9a-f]{64}", line) == [hashed(FOLDER / f"{name}.safetensors").sha256 for name in files]
+    assert re.findall(r"[0-9a-f]{64}", line) == [compute_hash(FOLDER / f"{name}.safetensors").sha256 for name in files]
 
 
 def test_the_segmenter_finds_what_it_was_trained_on() -> None:
@@ -32,9 +32,9 @@ def test_the_segmenter_finds_what_it_was_trained_on() -> None:
     settings = SyntheticSettings(
         size=(64, 96), categories=segmenter.categories, objects=(2, 4), radius=(0.18, 0.32), blur=0.0, noise=2.0
     )
-    clips = [Synthetic(settings).clip(draws(99, n), 1) for n in range(20)]
-    found = [segmenter.segment(None, frames_of(clip), [])[0] for clip in clips]
-    assert image_scores(clips, found, segmenter.categories)["AP50"] > 40  # 54.8 on a hundred pictures
+    clips = [SyntheticClips(settings).clip(seed_item_generator(99, n), 1) for n in range(20)]
+    found = [segmenter.segment(None, make_propagator_frames(clip), [])[0] for clip in clips]
+    assert compute_image_scores(clips, found, segmenter.categories)["AP50"] > 40  # 54.8 on a hundred pictures
 
 
 def test_rocovis_is_one_that_run_loads() -> None:

@@ -12,10 +12,19 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.masks import Rle
-from masklet.train.clips import ClipSource, draws
+from masklet.train.clips import ClipSource, seed_item_generator
 from masklet.train.framing import FixedFraming
-from masklet.train.pasting import Cutout, MovingStills, PastingSettings, _over, cutouts, paste
-from masklet.train.stills import CropSettings, PseudoVideos, Still, StillCrops, Stills, as_object, pasted, relit
+from masklet.train.pasting import Cutout, MovingStills, PastingSettings, _paste_cutout, extract_cutouts, paste_cutouts
+from masklet.train.stills import (
+    CropSettings,
+    PseudoVideos,
+    Still,
+    StillCrops,
+    Stills,
+    apply_random_light,
+    name_as_object,
+    paste_objects,
+)
 
 H, W = 48, 64
 BOXES = {1: (4, 6, 20, 30), 2: (24, 20, 44, 60)}  # y0, x0, y1, x1 of two objects in each picture
@@ -94,8 +103,8 @@ def test_pictures_that_are_wanted(folder):
 
 
 def test_categories_are_renamed_and_ordered(folder):
-    assert Stills(folder, as_object).categories == ("object",)
-    assert set(Stills(folder, as_object).still(0).labels) == {0}
+    assert Stills(folder, name_as_object).categories == ("object",)
+    assert set(Stills(folder, name_as_object).still(0).labels) == {0}
     named = Stills(folder, lambda name: {"cat": "animal"}.get(name, name), ("bird", "dog", "animal"))
     assert named.still(0).labels == [2, 1]
 
@@ -150,7 +159,7 @@ def test_pseudo_videos_turn_one_picture(stills):
     assert isinstance(source, ClipSource)
     ways = set()
     for n in range(12):
-        clip = source.clip(draws(0, n), 5)
+        clip = source.clip(seed_item_generator(0, n), 5)
         assert clip.labels.tolist() == [0, 1]
         assert clip.present.all()
         assert int(clip.masks.sum(0).max()) <= 1
@@ -177,7 +186,7 @@ def test_clips_depend_on_the_numbers_alone(stills):
         MovingStills(stills, settings),
         StillCrops(stills, FixedFraming((H, W))),
     ):
-        one, _, again = (source.clip(draws(1, n), 3) for n in (0, 1, 0))
+        one, _, again = (source.clip(seed_item_generator(1, n), 3) for n in (0, 1, 0))
         assert torch.equal(one.images, again.images)
         assert torch.equal(one.masks, again.masks)
         assert one.images.shape == (3, 3, H, W)
@@ -200,14 +209,16 @@ def below():
 def test_cutouts_are_the_large_objects():
     still = below()
     still.ids[0, :20], still.labels[:] = 2, [5, 6]  # 20 pixels
-    found = cutouts(still)
+    found = extract_cutouts(still)
     assert [(c.label, c.picture.shape, c.inside.all()) for c in found] == [(5, (30, 40, 3), True)]
 
 
 def test_pasted_objects_lie_where_their_masks_are():
     settings = PastingSettings(size=(H, W), light=0.0, exits=0.0, visits=0.0, objects=(2, 2))
     for n in range(6):
-        clip = paste(draws(2, n), [flat(7, [255, 0, 0]), flat(8, [0, 255, 0])], below(), settings, 4)
+        clip = paste_cutouts(
+            seed_item_generator(2, n), [flat(7, [255, 0, 0]), flat(8, [0, 255, 0])], below(), settings, 4
+        )
         assert torch.equal(clip.present, clip.masks.flatten(2).any(2))
         images = clip.images.permute(0, 2, 3, 1).int()
         for label, channel in ((7, 0), (8, 1)):
@@ -221,7 +232,7 @@ def test_pasted_objects_lie_where_their_masks_are():
 def test_a_pasted_object_lies_at_its_pose_and_ends_where_it_is_half_seen():
     ids, grey = np.zeros((H, W), np.uint16), np.full((H, W, 3), 20, np.uint8)
     cutout = flat(7, [255, 20, 20])
-    _over(grey, ids, cutout, np.array([30.5, 20.25, np.log(cutout.radius), 0.0, 0.0]), 1)
+    _paste_cutout(grey, ids, cutout, np.array([30.5, 20.25, np.log(cutout.radius), 0.0, 0.0]), 1)
     rows, cols = np.nonzero(ids)
     assert (rows.mean() + 0.5, cols.mean() + 0.5) == pytest.approx((20.25, 30.5), abs=0.5)
     assert (ids > 0).sum() == pytest.approx(20 * 30, rel=0.05)
@@ -232,7 +243,7 @@ def test_a_pasted_object_lies_at_its_pose_and_ends_where_it_is_half_seen():
 def test_mosaics_keep_all_objects_apart(stills):
     source = StillCrops(stills, FixedFraming((H, W), (1.0, 1.0)), CropSettings(mosaic=1.0, paste=0.0, light=0.0))
     for n in range(5):
-        clip = source.clip(draws(10, n), 1)
+        clip = source.clip(seed_item_generator(10, n), 1)
         assert len(clip.labels) >= 5
         assert all(
             (coloured(clip, k) & clip.masks[k]).sum() > 0.6 * clip.masks[k].sum() for k in range(len(clip.labels))
@@ -241,7 +252,7 @@ def test_mosaics_keep_all_objects_apart(stills):
 
 def test_pasted_objects_leave_and_return():
     settings = PastingSettings(size=(H, W), exits=1.0, visits=0.0, rests=0.0)
-    rows = [paste(draws(3, n), [flat(7, [255, 0, 0])], below(), settings, 9) for n in range(6)]
+    rows = [paste_cutouts(seed_item_generator(3, n), [flat(7, [255, 0, 0])], below(), settings, 9) for n in range(6)]
     for clip in rows:
         seen = clip.present[clip.labels == 7][0].tolist()
         assert seen[0] and seen[-1] and not all(seen)
@@ -249,10 +260,10 @@ def test_pasted_objects_leave_and_return():
 
 def test_the_background_moves_and_bends():
     still_ = replace(PastingSettings(size=(H, W)), camera=0.0, bend=0.0, light=0.0)
-    calm = paste(draws(4, 1), [], below(), still_, 4)
+    calm = paste_cutouts(seed_item_generator(4, 1), [], below(), still_, 4)
     assert torch.equal(calm.masks[:, 0], calm.masks[:, 3])
     for moved in (replace(still_, camera=0.1), replace(still_, bend=0.2)):
-        clip = paste(draws(4, 1), [], below(), moved, 4)
+        clip = paste_cutouts(seed_item_generator(4, 1), [], below(), moved, 4)
         assert not torch.equal(clip.masks[:, 0], clip.masks[:, 3])
         lit = clip.images.float().mean(1) > 55
         assert (lit == clip.masks[0]).float().mean() > 0.97
@@ -261,9 +272,9 @@ def test_the_background_moves_and_bends():
 def test_moving_stills_show_their_own_and_others(stills):
     source = MovingStills(stills, PastingSettings(size=(H, W), objects=(2, 2), exits=0, visits=0))
     assert isinstance(source, ClipSource)
-    assert max(len(source.clip(draws(5, n), 3).labels) for n in range(6)) >= 3
+    assert max(len(source.clip(seed_item_generator(5, n), 3).labels) for n in range(6)) >= 3
     twins = MovingStills(stills, PastingSettings(size=(H, W), objects=(3, 3), lookalikes=1.0))
-    found = twins._cutouts(draws(0, 0), 3)
+    found = twins._cutouts(seed_item_generator(0, 0), 3)
     assert found[0] is found[1] or found[0] is found[2]
 
 
@@ -274,7 +285,7 @@ def test_crops_keep_objects_and_labels_together(stills):
     source = StillCrops(stills, FixedFraming((H, W), (0.5, 2.0)), CropSettings(light=0.0))
     several = 0
     for n in range(20):
-        clip = source.clip(draws(6, n), 1)
+        clip = source.clip(seed_item_generator(6, n), 1)
         several += len(clip.labels) > 2
         assert clip.masks.flatten(2).any(2).all()
         for k in range(len(clip.labels)):
@@ -283,7 +294,7 @@ def test_crops_keep_objects_and_labels_together(stills):
 
 
 def test_all_frames_of_a_crop_are_alike(stills):
-    clip = StillCrops(stills, FixedFraming((H, W))).clip(draws(7, 0), 2)
+    clip = StillCrops(stills, FixedFraming((H, W))).clip(seed_item_generator(7, 0), 2)
     assert torch.equal(clip.images[0], clip.images[1])
 
 
@@ -291,7 +302,9 @@ def test_pasting_cuts_what_lies_below():
     ids = np.zeros((H, W), np.uint16)
     ids[:20] = 1
     above = Still(np.full((H, W, 3), 250, np.uint8), ids, [9])
-    made = next(m for m in (pasted(draws(8, n), below(), above) for n in range(9)) if (m.ids == 2).any())
+    made = next(
+        m for m in (paste_objects(seed_item_generator(8, n), below(), above) for n in range(9)) if (m.ids == 2).any()
+    )
     assert made.labels == [5, 9]
     assert (made.ids[:20] == 2).all() and (made.picture[:20] == 250).all()
     assert (made.ids[20:40, 10:50] == 1).all()
@@ -299,8 +312,8 @@ def test_pasting_cuts_what_lies_below():
 
 def test_light_changes_by_no_more_than_its_share():
     grey = np.full((8, 8, 3), 100, np.uint8)
-    assert np.array_equal(relit(draws(0, 0), grey, 0.0), grey)
-    levels = [relit(draws(9, n), grey, 0.3).mean() for n in range(50)]
+    assert np.array_equal(apply_random_light(seed_item_generator(0, 0), grey, 0.0), grey)
+    levels = [apply_random_light(seed_item_generator(9, n), grey, 0.3).mean() for n in range(50)]
     assert 100 * 0.7 * 0.85 <= min(levels) < 90 and 110 < max(levels) <= 100 * 1.3 * 1.15
 
 
@@ -312,7 +325,7 @@ def test_the_sets_at_hand(data, name):
     folder = data / "stills" / name
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")
-    stills = Stills(folder, as_object)
-    clip = MovingStills(stills, PastingSettings(size=(H, W))).clip(draws(0, 0), 2)
+    stills = Stills(folder, name_as_object)
+    clip = MovingStills(stills, PastingSettings(size=(H, W))).clip(seed_item_generator(0, 0), 2)
     assert clip.images.shape == (2, 3, H, W)
     assert len(stills) > 40

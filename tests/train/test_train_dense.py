@@ -17,14 +17,23 @@ from masklet.cli import app
 from masklet.core.errors import InputError
 from masklet.models.dense import save_dense
 from masklet.models.encoder import Encoder
-from masklet.nn.dense_head import DenseHead, DenseSettings, places
+from masklet.nn.dense_head import DenseHead, DenseHeadSettings, locate_cells
 from masklet.parts import load_segmenter
-from masklet.train.clips import Clip, draws
-from masklet.train.dense import UNNAMED, DenseTask, Part, overlap, owners, quality_focal_loss, renamed, weights
-from masklet.train.loop import Plan, train
+from masklet.train.clips import TrainingClip, seed_item_generator
+from masklet.train.dense import (
+    UNNAMED,
+    DenseTask,
+    WeightedSource,
+    find_cell_owners,
+    measure_pair_iou,
+    quality_focal_loss,
+    replace_head_categories,
+    weigh_cells,
+)
+from masklet.train.loop import TrainingPlan, train
 
 SIZE = (64, 96)
-SETTINGS = DenseSettings(width=32, wide=32, hidden=16)
+SETTINGS = DenseHeadSettings(width=32, wide=32, hidden=16)
 LEVELS = [(8, 12), (4, 6), (2, 3), (1, 2)]
 
 
@@ -35,8 +44,8 @@ def box(y0: int, y1: int, x0: int, x1: int, size: tuple[int, int] = SIZE) -> Ten
 
 
 def whose(*masks: Tensor) -> dict[tuple[float, float, float], int]:
-    at, stride = places(LEVELS)
-    owner = owners(torch.stack(masks), at, stride)
+    at, stride = locate_cells(LEVELS)
+    owner = find_cell_owners(torch.stack(masks), at, stride)
     return {
         (x, y, s): n for (x, y), s, n in zip(at.tolist(), stride.tolist(), owner.tolist(), strict=True) if n != UNNAMED
     }
@@ -72,9 +81,9 @@ def test_nobody_owns_an_empty_mask() -> None:
 
 
 def test_outside_masks_cells_count_as_much_as_the_set_is_complete() -> None:
-    at, stride = places(LEVELS)
+    at, stride = locate_cells(LEVELS)
     truth = box(0, 32, 0, 48)[None]
-    counts = weights(truth, at, owners(truth, at, stride), 0.25)
+    counts = weigh_cells(truth, at, find_cell_owners(truth, at, stride), 0.25)
     inside = (at[:, 1] < 32) & (at[:, 0] < 48)
     assert (counts[inside] == 1).all()
     assert (counts[~inside] == 0.25).all()
@@ -90,7 +99,7 @@ def test_quality_focal_loss_is_gfls_equation_4() -> None:
 def test_overlap_of_pairs() -> None:
     a = torch.tensor([[1, 1, 0, 0], [0, 0, 0, 0]], dtype=torch.bool)
     b = torch.tensor([[0, 1, 1, 0], [0, 0, 0, 0]], dtype=torch.bool)
-    assert overlap(a, b).tolist() == pytest.approx([1 / 3, 0.0])
+    assert measure_pair_iou(a, b).tolist() == pytest.approx([1 / 3, 0.0])
 
 
 # -- the task
@@ -102,12 +111,12 @@ class Boxes:
 
     categories: tuple[str, ...] = ("box",)
 
-    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         y, x = (int(v) for v in random.integers(0, [24, 48]))
         mask = box(y, y + 36, x, x + 40)
         image = torch.from_numpy(random.integers(0, 60, (3, *SIZE))).to(torch.uint8)
         image[:, mask] = 220
-        return Clip(
+        return TrainingClip(
             image[None], mask[None, None], torch.ones(1, 1, dtype=torch.bool), torch.zeros(1, dtype=torch.int64)
         )
 
@@ -115,18 +124,18 @@ class Boxes:
 def task(tmp_path: Path, source: Boxes, categories: tuple[str, ...] = ("ball", "box"), held: int = 0) -> DenseTask:
     torch.manual_seed(3)
     head = DenseHead(len(categories), SETTINGS)
-    clips = [source.clip(draws(9, n), 1) for n in range(held)]
+    clips = [source.clip(seed_item_generator(9, n), 1) for n in range(held)]
 
     def save(path: Path) -> None:
         save_dense(path, head, SETTINGS, categories)
 
-    return DenseTask(head, categories, [Part(source, 1.0)], clips, save, pictures=2, short=64)
+    return DenseTask(head, categories, [WeightedSource(source, 1.0)], clips, save, pictures=2, short=64)
 
 
 def test_it_learns_to_find_and_name_boxes(tmp_path: Path) -> None:
     made = task(tmp_path, Boxes(), ("box", "ball"), held=4)
     before = made.validate()
-    train(made, tmp_path / "run", Plan(40, lr=2e-3, warm_up=5), {"task": "test"})
+    train(made, tmp_path / "run", TrainingPlan(40, lr=2e-3, warm_up=5), {"task": "test"})
     after = made.validate()
     assert before["AP50"] < 20 and after["AP50"] > 80
     assert after["found"] == after["AP50"]  # all boxes, and called so
@@ -135,7 +144,7 @@ def test_it_learns_to_find_and_name_boxes(tmp_path: Path) -> None:
 def test_the_same_seed_is_the_same_run(tmp_path: Path) -> None:
     lines = []
     for name in ("one", "other"):
-        train(task(tmp_path, Boxes()), tmp_path / name, Plan(3), {"task": "test"})
+        train(task(tmp_path, Boxes()), tmp_path / name, TrainingPlan(3), {"task": "test"})
         log = (tmp_path / name / "log.jsonl").read_text().splitlines()
         lines.append([line.split('"seconds"')[0] for line in log])
     assert lines[0] == lines[1]
@@ -144,9 +153,13 @@ def test_the_same_seed_is_the_same_run(tmp_path: Path) -> None:
 def test_an_object_of_another_category_has_no_name_but_is_an_object(tmp_path: Path) -> None:
     made = task(tmp_path, Boxes(("crate",)), ("crate", "ball"))
     unnamed = DenseTask(
-        made.module, ("crate",), [Part(Boxes(("crate",)), 1.0), Part(Boxes(("thing",)), 1e6)], [], made.writes
+        made.module,
+        ("crate",),
+        [WeightedSource(Boxes(("crate",)), 1.0), WeightedSource(Boxes(("thing",)), 1e6)],
+        [],
+        made.writes,
     )
-    losses = {name: value.item() for name, value in unnamed.loss(0, draws(0, 0)).items()}
+    losses = {name: value.item() for name, value in unnamed.loss(0, seed_item_generator(0, 0)).items()}
     assert losses["name"] == 0 and losses["mask"] > 0 and losses["score"] > 0
 
 
@@ -162,7 +175,7 @@ def test_a_head_for_other_categories_keeps_what_it_knows_of_the_old_ones() -> No
     torch.manual_seed(0)
     head = DenseHead(2, SETTINGS)
     before = head.name[-1].weight.detach().clone()
-    made = renamed(head, ("cat", "dog"), ("dog", "bird", "cat"))
+    made = replace_head_categories(head, ("cat", "dog"), ("dog", "bird", "cat"))
     assert torch.equal(made.name[-1].weight[[2, 0]], before)
     assert made.name[-1].weight.shape == (3, 16) and made.name[-1].weight.requires_grad
 

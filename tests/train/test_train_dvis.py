@@ -8,27 +8,39 @@ import pytest
 import torch
 from crossing import LANES, QUERIES, WIDTH, Crossing, Seer, as_minvis
 
-from masklet.core.alignment import aligned
+from masklet.core.alignment import match_slots
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.models.query_heads import is_heads, load_refiner, load_tracker
-from masklet.models.small_mask2former import SmallSettings, small_mask2former
+from masklet.models.small_mask2former import SmallMask2FormerSettings, create_small_mask2former
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 from masklet.train import dvis
-from masklet.train.assignment import Targets, as_seen, first_appearance, targets_of, whole_clip
-from masklet.train.clips import draws
+from masklet.train.assignment import (
+    ClipTargets,
+    collect_targets,
+    fit_clip_to_input,
+    match_first_appearance,
+    match_whole_clip,
+)
+from masklet.train.clips import seed_item_generator
 from masklet.train.dvis import (
     DvisTraining,
     RefinerTask,
     TrackerTask,
-    begin_as_minvis,
-    faithfulness,
-    masks_of,
-    refiner_training,
+    initialize_from_minvis,
+    make_refiner_training,
+    measure_faithfulness,
+    predict_clip_masks,
 )
-from masklet.train.loop import Plan, train
-from masklet.train.losses import LossSettings, Pairs, clip_losses, frame_losses, uniform
+from masklet.train.loop import TrainingPlan, train
+from masklet.train.losses import (
+    LossSettings,
+    QueryPairs,
+    compute_clip_losses,
+    compute_frame_losses,
+    make_uniform_sampler,
+)
 
 AT = LossSettings(points=256)
 CPU = torch.device("cpu")
@@ -49,13 +61,13 @@ def refiner():
 
 def tracker_task(steps=STEPS, trained=None, **settings):
     settings = {"frames": FRAMES, "losses": AT, **settings}
-    held_out = [Crossing().clip(draws(9, n), FRAMES) for n in range(8)]
+    held_out = [Crossing().clip(seed_item_generator(9, n), FRAMES) for n in range(8)]
     return TrackerTask(Seer(), trained or tracker(), Crossing(), DvisTraining(steps, **settings), held_out)
 
 
 def refiner_task(steps=20, **settings):
     settings = {"frames": FRAMES, "losses": AT, **settings}
-    held_out = [Crossing().clip(draws(9, 0), FRAMES)]
+    held_out = [Crossing().clip(seed_item_generator(9, 0), FRAMES)]
     return RefinerTask(Seer(), tracker(), refiner(), Crossing(), DvisTraining(steps, **settings), held_out)
 
 
@@ -64,7 +76,7 @@ def trained(task, optimiser, steps):
     found = []
     for step in steps:
         optimiser.zero_grad()
-        total = torch.stack([*task.loss(step, draws(0, step)).values()]).sum()
+        total = torch.stack([*task.loss(step, seed_item_generator(0, step)).values()]).sum()
         total.backward()
         torch.nn.utils.clip_grad_norm_(task.module.parameters(), 1.0)
         optimiser.step()
@@ -86,7 +98,7 @@ def same(one, other):
 
 def slots_of(clip):
     slots = Seer().slots([Frame(t, image.permute(1, 2, 0).numpy()) for t, image in enumerate(clip.images)])
-    return slots, targets_of(as_seen(clip, slots.inside, slots.inside), 1)
+    return slots, collect_targets(fit_clip_to_input(clip, slots.inside, slots.inside), 1)
 
 
 def minvis(clips):
@@ -96,15 +108,15 @@ def minvis(clips):
         slots, targets = slots_of(clip)
         rows, before = [torch.arange(QUERIES)], slots.queries[0]
         for now in slots.queries[1:]:
-            rows.append(aligned(before, now))
+            rows.append(match_slots(before, now))
             before = now[rows[-1]]
         logits, masks = (
             torch.stack([one[r] for one, r in zip(of, rows, strict=True)])
             for of in (slots.class_logits, slots.mask_logits)
         )
-        pairs = first_appearance(logits, masks, targets, uniform(draws(0, 0), CPU), AT)
-        found.append(faithfulness(masks[:, pairs.queries], targets, pairs))
-    return dvis.averaged(found)
+        pairs = match_first_appearance(logits, masks, targets, make_uniform_sampler(seed_item_generator(0, 0), CPU), AT)
+        found.append(measure_faithfulness(masks[:, pairs.queries], targets, pairs))
+    return dvis.compute_faithfulness_shares(found)
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +183,10 @@ def test_half_of_the_steps_are_guided():
 
 def drawn(task, step):
     """The clip of a step, and the random numbers that follow it."""
-    random = draws(0, step)
+    random = seed_item_generator(0, step)
     clip = task._frozen._source.clip(random, task.settings.frames)
     assert random.random() >= task.settings.reverse
-    return *slots_of(clip), uniform(random, CPU)
+    return *slots_of(clip), make_uniform_sampler(random, CPU)
 
 
 def total(layers):
@@ -200,11 +212,11 @@ def test_tracker_guided_by_the_segmenter_in_the_order_of_the_tracks(source):
     logits, masks = (
         torch.stack([of[t, order[t]] for t in range(FRAMES)]) for of in (slots.class_logits, slots.mask_logits)
     )
-    pairs = first_appearance(logits, masks, targets, rand, AT)
-    rows = [masks_of(task.module, x[:, pairs.queries], slots.pixel_features) for x in layers]
+    pairs = match_first_appearance(logits, masks, targets, rand, AT)
+    rows = [predict_clip_masks(task.module, x[:, pairs.queries], slots.pixel_features) for x in layers]
     truth = targets.masks, targets.labels, pairs, rand, AT
-    want = total([frame_losses(task.module.classify(x), m, *truth) for x, m in zip(layers, rows, strict=True)])
-    assert task.loss(0, draws(0, 0)) == want
+    want = total([compute_frame_losses(task.module.classify(x), m, *truth) for x, m in zip(layers, rows, strict=True)])
+    assert task.loss(0, seed_item_generator(0, 0)) == want
 
 
 def test_every_layer_of_the_tracker_is_matched_by_itself():
@@ -212,10 +224,12 @@ def test_every_layer_of_the_tracker_is_matched_by_itself():
     slots, targets, rand = drawn(task, 5)
     found = []
     for x in task.module(slots.queries)[0]:
-        logits, masks = task.module.classify(x), masks_of(task.module, x, slots.pixel_features)
-        pairs = first_appearance(logits, masks, targets, rand, AT)
-        found.append(frame_losses(logits, masks[:, pairs.queries], targets.masks, targets.labels, pairs, rand, AT))
-    close(task.loss(5, draws(0, 5)), total(found))
+        logits, masks = task.module.classify(x), predict_clip_masks(task.module, x, slots.pixel_features)
+        pairs = match_first_appearance(logits, masks, targets, rand, AT)
+        found.append(
+            compute_frame_losses(logits, masks[:, pairs.queries], targets.masks, targets.labels, pairs, rand, AT)
+        )
+    close(task.loss(5, seed_item_generator(0, 5)), total(found))
 
 
 def close(got, want):
@@ -230,14 +244,17 @@ def test_refiner_guided_by_the_tracker_then_by_itself(step):
     tracks, context = own(slots.queries)[0][-1], own.alone(slots.queries)
     found, pairs = [], None
     for x in task.module(tracks, context):
-        logits, masks = task.module.classify(x), masks_of(task.module, x, slots.pixel_features).transpose(0, 1)
+        logits, masks = (
+            task.module.classify(x),
+            predict_clip_masks(task.module, x, slots.pixel_features).transpose(0, 1),
+        )
         if step:
-            pairs = whole_clip(logits, masks, targets, rand, AT)
+            pairs = match_whole_clip(logits, masks, targets, rand, AT)
         elif pairs is None:
-            guide = masks_of(own, tracks, slots.pixel_features).transpose(0, 1)
-            pairs = whole_clip(own.classify(tracks).mean(0), guide, targets, rand, AT)
-        found.append(clip_losses(logits, masks[pairs.queries], targets.masks, targets.labels, pairs, rand, AT))
-    close(task.loss(step, draws(0, step)), total(found))
+            guide = predict_clip_masks(own, tracks, slots.pixel_features).transpose(0, 1)
+            pairs = match_whole_clip(own.classify(tracks).mean(0), guide, targets, rand, AT)
+        found.append(compute_clip_losses(logits, masks[pairs.queries], targets.masks, targets.labels, pairs, rand, AT))
+    close(task.loss(step, seed_item_generator(0, step)), total(found))
 
 
 def test_the_trackers_class_logits_are_averaged_where_they_guide(monkeypatch):
@@ -245,10 +262,10 @@ def test_the_trackers_class_logits_are_averaged_where_they_guide(monkeypatch):
 
     def watched(logits, *others):
         given.append(logits)
-        return whole_clip(logits, *others)
+        return match_whole_clip(logits, *others)
 
-    monkeypatch.setattr(dvis, "whole_clip", watched)
-    task.loss(0, draws(0, 0))
+    monkeypatch.setattr(dvis, "match_whole_clip", watched)
+    task.loss(0, seed_item_generator(0, 0))
     slots, *_ = drawn(task, 0)
     tracker = task._tracker
     (logits,) = given
@@ -257,7 +274,7 @@ def test_the_trackers_class_logits_are_averaged_where_they_guide(monkeypatch):
 
 def test_every_layer_is_supervised():
     for task in (tracker_task(), refiner_task()):
-        torch.stack([*task.loss(0, draws(0, 0)).values()]).sum().backward()
+        torch.stack([*task.loss(0, seed_item_generator(0, 0)).values()]).sum().backward()
         ffn = task.module.transformer_ffn_layers
         assert all(layer.linear1.weight.grad.abs().sum() > 0 for layer in ffn)
 
@@ -283,25 +300,25 @@ def test_a_refiner_is_saved_with_its_tracker(tmp_path):
 def test_clips_are_played_backward():
     class Reversed(Crossing):
         def clip(self, random, frames):
-            return dvis.backward(super().clip(random, frames))
+            return dvis.play_backward(super().clip(random, frames))
 
     forward, reverse = tracker_task(), tracker_task(reverse=1.0)
     reverse._frozen._source = Reversed()
-    assert forward.loss(0, draws(0, 0)) == reverse.loss(0, draws(0, 0))
-    clip = Leaving().clip(draws(0, 0), FRAMES)
-    back = dvis.backward(clip)
+    assert forward.loss(0, seed_item_generator(0, 0)) == reverse.loss(0, seed_item_generator(0, 0))
+    clip = Leaving().clip(seed_item_generator(0, 0), FRAMES)
+    back = dvis.play_backward(clip)
     for t in range(FRAMES):
         assert torch.equal(back.images[t], clip.images[-1 - t])
         assert torch.equal(back.masks[:, t], clip.masks[:, -1 - t])
         assert torch.equal(back.present[:, t], clip.present[:, -1 - t])
-    assert refiner_training(7) == DvisTraining(7, frames=21, reverse=0.5)
+    assert make_refiner_training(7) == DvisTraining(7, frames=21, reverse=0.5)
 
 
 def test_mixed_precision_leaves_the_losses_as_they_are():
     for task in (tracker_task(), refiner_task()):
-        plain = task.loss(0, draws(0, 0))
+        plain = task.loss(0, seed_item_generator(0, 0))
         with torch.autocast("cpu", torch.bfloat16):
-            assert task.loss(0, draws(0, 0)) == plain
+            assert task.loss(0, seed_item_generator(0, 0)) == plain
 
 
 class Leaving(Crossing):
@@ -318,20 +335,22 @@ def test_labels_as_released():
     own, released = tracker_task(), tracker_task(labels="released")
     for task in (own, released):
         task._frozen._source = Leaving()
-    assert own._frozen.seen(own.draw(draws(0, 0))).targets.labels.tolist() == [0] * 2 * LANES
-    assert released._frozen.seen(released.draw(draws(0, 0))).targets.labels.tolist() == [1] + [0] * (2 * LANES - 1)
+    assert own._frozen.seen(own.draw(seed_item_generator(0, 0))).targets.labels.tolist() == [0] * 2 * LANES
+    assert released._frozen.seen(released.draw(seed_item_generator(0, 0))).targets.labels.tolist() == [1] + [0] * (
+        2 * LANES - 1
+    )
 
 
 def test_queries_given_as_released():
     """Two objects that come after each other to where one query always is."""
     inside = torch.zeros(2, 2, 4, 4)
     inside[0, 0, :2] = inside[1, 1, :2] = 1
-    targets = Targets(inside, inside.flatten(2).any(2), torch.zeros(2, dtype=torch.int64))
+    targets = ClipTargets(inside, inside.flatten(2).any(2), torch.zeros(2, dtype=torch.int64))
     masks = torch.full((2, 3, 4, 4), -9.0)
     masks[:, 0, :2] = 9
     for given, want in (("once", 2), ("released", 1)):
         task = tracker_task(given=given)
-        pairs = task._paired(torch.zeros(2, 3, 2), masks, targets, uniform(draws(0, 0), CPU))
+        pairs = task._paired(torch.zeros(2, 3, 2), masks, targets, make_uniform_sampler(seed_item_generator(0, 0), CPU))
         assert len(set(pairs.queries.tolist())) == want
 
 
@@ -348,19 +367,19 @@ def test_faithfulness_worked_out():
     truth[0, :, 0, 0] = truth[1, :, 1, 1] = 1
     masks = torch.full((3, 2, 2, 2), -1.0)
     masks[:, 0, 0, 0] = masks[0, 1, 1, 1] = masks[1, 1, 0, 0] = 1
-    pairs = Pairs(torch.tensor([5, 6]), torch.tensor([0, 1]))
+    pairs = QueryPairs(torch.tensor([5, 6]), torch.tensor([0, 1]))
     visible = torch.ones(2, 3, dtype=torch.bool)
-    targets = Targets(truth, visible, torch.zeros(2, dtype=torch.int64))
-    assert faithfulness(masks, targets, pairs).tolist() == [4, 1, 6]
+    targets = ClipTargets(truth, visible, torch.zeros(2, dtype=torch.int64))
+    assert measure_faithfulness(masks, targets, pairs).tolist() == [4, 1, 6]
     gone = torch.tensor([[True, True, True], [True, False, False]])
     truth[1, 1:] = 0
-    assert faithfulness(masks, replace(targets, visible=gone), pairs).tolist() == [4, 0, 4]
+    assert measure_faithfulness(masks, replace(targets, visible=gone), pairs).tolist() == [4, 0, 4]
 
 
 def test_the_loop_takes_both(tmp_path):
     for task, load in ((tracker_task(steps=2), load_tracker), (refiner_task(steps=2), load_refiner)):
         out = tmp_path / load.__name__
-        assert train(task, out, Plan(steps=2, clip_norm=0.01), {"task": "dvis"}) == 2
+        assert train(task, out, TrainingPlan(steps=2, clip_norm=0.01), {"task": "dvis"}) == 2
         assert same(state(task.module), state(load(out / "weights.safetensors")[0]))
 
 
@@ -374,7 +393,7 @@ def test_a_clip_without_objects_teaches_no_object():
         task = made(steps=2)
         task._frozen._source = Empty()
         for step in (0, 1):
-            losses = task.loss(step, draws(0, step))
+            losses = task.loss(step, seed_item_generator(0, step))
             assert losses["class"] > 0 and losses["mask"] == losses["dice"] == 0
 
 
@@ -393,9 +412,11 @@ def test_settings_are_checked(settings):
 
 
 def test_a_tracker_may_begin_with_its_segmenters_heads() -> None:
-    net = small_mask2former(SmallSettings(hidden=32, encoder_layers=1, decoder_layers=1, queries=4), ("a", "b"))
+    net = create_small_mask2former(
+        SmallMask2FormerSettings(hidden=32, encoder_layers=1, decoder_layers=1, queries=4), ("a", "b")
+    )
     made = ReferringTracker(TrackerSettings(classes=2, width=32, heads=4, hidden=32, layers=2, mask_width=32))
-    begin_as_minvis(made, net)
+    initialize_from_minvis(made, net)
     queries, features = torch.randn(1, 4, 32), torch.randn(32, 5, 6)
     normed = torch.nn.functional.layer_norm(queries, (32,))
     decoder = net.model.transformer_module.decoder

@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from masklet.cli_train import train_command
 from masklet.core.frames import Frame
 from masklet.models.encoder import Encoder
-from masklet.models.mask2former_weights import build
-from masklet.models.text import silently
+from masklet.models.mask2former_weights import build_mask2former
+from masklet.models.text import drop_transformers_output
 from masklet.parts import load_segmenter
-from masklet.train.segmenter import held_out
-from masklet.train.synthetic import Synthetic
+from masklet.train.segmenter import draw_held_out_clips
+from masklet.train.synthetic import SyntheticClips
 
 app = typer.Typer()
 app.command("train")(train_command)
@@ -33,7 +33,9 @@ TINY = ("--data", "synthetic", "--size", "64x96", "--steps", "1", "--batch", "2"
 @pytest.fixture(scope="module", autouse=True)
 def few_held_out() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("masklet.training.held_out", lambda source, clips, frames: held_out(source, 1, frames))
+        patched.setattr(
+            "masklet.training.held_out", lambda source, clips, frames: draw_held_out_clips(source, 1, frames)
+        )
         yield
 
 
@@ -55,7 +57,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     at = tmp_path_factory.mktemp(request.param)
     sizes = dict.fromkeys(("feature_size", "mask_feature_size", "hidden_dim", "encoder_feedforward_dim"), 32)
     torch.manual_seed(0)
-    with silently():
+    with drop_transformers_output():
         config = Mask2FormerConfig(
             backbone_config=backbone(request.param), **sizes, encoder_layers=1, decoder_layers=2,
             num_attention_heads=2, dim_feedforward=32, num_queries=6, id2label=dict(enumerate("abc")),
@@ -69,7 +71,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 def state(folder: Path) -> Mapping[str, Tensor]:
-    return build(folder).net.state_dict()
+    return build_mask2former(folder).net.state_dict()
 
 
 def test_all_of_it_moves_the_backbone_a_tenth_as_far(run: tuple[Path, Path]) -> None:
@@ -87,7 +89,7 @@ def test_all_of_it_moves_the_backbone_a_tenth_as_far(run: tuple[Path, Path]) -> 
 
 def test_run_loads_the_folder_with_the_datas_categories(run: tuple[Path, Path]) -> None:
     segmenter: Any = load_segmenter(f"{run[1] / 'weights'}@64", Encoder())
-    assert segmenter.categories == Synthetic().categories and segmenter.shortest == 64
+    assert segmenter.categories == SyntheticClips().categories and segmenter.shortest == 64
     [found], _ = segmenter.segment(None, [Frame(0, np.zeros((64, 96, 3), np.uint8))], [])
     assert found.masks.shape[1:] == (64, 96)
 
@@ -95,10 +97,10 @@ def test_run_loads_the_folder_with_the_datas_categories(run: tuple[Path, Path]) 
 def test_transformers_loads_it_too(run: tuple[Path, Path]) -> None:
     from transformers import Mask2FormerForUniversalSegmentation
 
-    with silently():
+    with drop_transformers_output():
         net: Any = Mask2FormerForUniversalSegmentation.from_pretrained(run[1] / "weights")
     assert torch.equal(net.class_predictor.weight, state(run[1] / "weights")["class_predictor.weight"])
-    assert tuple(net.config.id2label.values()) == Synthetic().categories
+    assert tuple(net.config.id2label.values()) == SyntheticClips().categories
 
 
 def test_a_tracker_is_trained_over_it(run: tuple[Path, Path], tmp_path: Path) -> None:

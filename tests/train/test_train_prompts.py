@@ -22,41 +22,48 @@ from masklet.core.instances import Box, Clicks, Point
 from masklet.core.masks import Rle
 from masklet.models.image_predictor import ImagePredictor, create_prompt_network, save_prompt_network
 from masklet.nn.prompt_network import PromptNetwork
-from masklet.train.clips import draws
-from masklet.train.framing import View, chained
-from masklet.train.loop import Plan, train
+from masklet.train.clips import seed_item_generator
+from masklet.train.framing import ClipView, join_affines
+from masklet.train.loop import TrainingPlan, train
 from masklet.train.prompt_crops import (
     PromptCrop,
     PromptCrops,
-    PromptSampling,
+    PromptCropSampling,
     StillsShare,
-    beside,
-    deepest,
+    apply_image_degradation,
+    compute_inverse_affine,
+    crop_object,
     draw_click,
     draw_correction,
+    draw_mistaken_mask,
     draw_near_view,
+    draw_shaken_box,
     draw_wide_view,
-    inverted,
+    find_deepest_pixel,
+    make_near_crop,
     measure_depth,
-    mistaken,
-    seen,
-    shaken,
-    worsen,
 )
 from masklet.train.prompt_scores import (
     PromptedObject,
     click_on_error,
-    measure_iou,
+    measure_best_iou,
     read_objects,
     score_prompts,
     select_objects,
 )
-from masklet.train.prompts import PromptTask, choose, iou_of, mask_loss, prompt_losses, resampled
+from masklet.train.prompts import (
+    PromptTask,
+    choose_shown_hypothesis,
+    compute_hypothesis_iou,
+    compute_hypothesis_losses,
+    compute_prompt_losses,
+    sample_wide_logits,
+)
 from masklet.train.stills import Stills
 
 H, W = 120, 160
-SMALL = PromptSampling(side=96, least=400, boxes=0.45, corrections=0.15, whole=0.4, pasted=0.25)
-DEPTHS = PromptSampling().depths
+SMALL = PromptCropSampling(side=96, least=400, boxes=0.45, corrections=0.15, whole=0.4, pasted=0.25)
+DEPTHS = PromptCropSampling().depths
 
 
 def ellipse(x: int, y: int, a: int, b: int, angle: int = 0, size: tuple[int, int] = (H, W)) -> np.ndarray:
@@ -96,12 +103,12 @@ def stills(folder: Path) -> Stills:
     return Stills(folder)
 
 
-def crops_of(stills: Stills, sampling: PromptSampling = SMALL, left_out: tuple[str, ...] = ()) -> PromptCrops:
+def crops_of(stills: Stills, sampling: PromptCropSampling = SMALL, left_out: tuple[str, ...] = ()) -> PromptCrops:
     return PromptCrops([StillsShare(stills, 1.0, left_out)], sampling)
 
 
 def drawn(crops: PromptCrops, count: int, seed: int = 0) -> list[PromptCrop]:
-    return [crops.crop(draws(seed, n)) for n in range(count)]
+    return [crops.crop(seed_item_generator(seed, n)) for n in range(count)]
 
 
 def value_at(mask: np.ndarray, point: Point) -> float:
@@ -176,7 +183,7 @@ def test_a_set_without_a_large_object_is_refused_by_name(stills: Stills) -> None
 def test_sets_are_drawn_in_their_shares(stills: Stills) -> None:
     few = Stills(Path(stills._listed[0].path).parent.parent, wanted=lambda image: image["id"] == 1)
     crops = PromptCrops([StillsShare(stills, 1.0), StillsShare(few, 3.0)], SMALL)
-    random = draws(0, 0)
+    random = seed_item_generator(0, 0)
     first = few.picture(0)
     share = np.mean([np.array_equal(crops._object(random)[0], first) for _ in range(200)])
     assert 0.72 < share < 0.93  # all of the second one's and a third of the first one's
@@ -184,7 +191,7 @@ def test_sets_are_drawn_in_their_shares(stills: Stills) -> None:
 
 def test_the_generator_alone_decides(stills: Stills) -> None:
     task = PromptTask(small_network(), crops_of(stills), dict, lambda path: None, crops=4)
-    one, same, other = (task.draw(draws(seed, 0)) for seed in (1, 1, 2))
+    one, same, other = (task.draw(seed_item_generator(seed, 0)) for seed in (1, 1, 2))
     assert one.rounds == same.rounds and len(one.crops) == 4
     for a, b in zip(one.crops, same.crops, strict=True):
         assert np.array_equal(a.image, b.image) and np.array_equal(a.mask, b.mask)
@@ -195,15 +202,15 @@ def test_the_generator_alone_decides(stills: Stills) -> None:
 def test_as_many_rounds_as_their_chances_say(stills: Stills) -> None:
     always = crops_of(stills, replace(SMALL, rounds=(0.0, 0.0, 1.0)))
     task = PromptTask(small_network(), always, dict, lambda path: None, crops=1)
-    assert {task.draw(draws(n, 0)).rounds for n in range(5)} == {2}
+    assert {task.draw(seed_item_generator(n, 0)).rounds for n in range(5)} == {2}
 
 
 def test_an_object_of_another_picture_may_lie_over_it(stills: Stills) -> None:
     crops = crops_of(stills, replace(SMALL, pasted=1.0))
-    picture, masks, n = crops._object(draws(0, 0))
+    picture, masks, n = crops._object(seed_item_generator(0, 0))
     changed = 0
     for seed in range(8):
-        mixed, left = crops._pasted(draws(0, seed, 7), np.zeros_like(picture), masks, n)
+        mixed, left = crops._pasted(seed_item_generator(0, seed, 7), np.zeros_like(picture), masks, n)
         over = mixed.any(2)
         changed += bool(over.any())
         gone = masks[n] & ~left[n]
@@ -216,7 +223,7 @@ def test_an_object_of_another_picture_may_lie_over_it(stills: Stills) -> None:
 def test_pictures_are_worsened_as_often_as_said(share: float) -> None:
     picture = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
     for seed in range(9):
-        worse = worsen(draws(0, seed), picture, share)
+        worse = apply_image_degradation(seed_item_generator(0, seed), picture, share)
         assert worse.shape == picture.shape and worse.dtype == np.uint8
         assert np.array_equal(worse, picture) == (share == 0)
 
@@ -224,8 +231,8 @@ def test_pictures_are_worsened_as_often_as_said(share: float) -> None:
 # -- views
 
 
-def views_of(mask: np.ndarray, seed: int) -> tuple[View, View]:
-    random = draws(3, seed)
+def views_of(mask: np.ndarray, seed: int) -> tuple[ClipView, ClipView]:
+    random = seed_item_generator(3, seed)
     return draw_near_view(random, mask, SMALL), draw_wide_view(random, mask.shape, mask, SMALL)
 
 
@@ -233,7 +240,7 @@ def views_of(mask: np.ndarray, seed: int) -> tuple[View, View]:
 def test_a_near_view_holds_the_object_and_a_wide_one_most_of_the_picture(seed: int) -> None:
     mask = ellipse(50, 60, 32, 22, 20)
     near, wide = views_of(mask, seed)
-    shown = seen(np.zeros((H, W, 3), np.uint8), mask, near)[1].sum() / np.linalg.det(near.affine[:, :2])
+    shown = crop_object(np.zeros((H, W, 3), np.uint8), mask, near)[1].sum() / np.linalg.det(near.affine[:, :2])
     assert abs(shown) / mask.sum() > 0.97
     whole = np.abs(1 / np.linalg.det(wide.affine[:, :2])) * 96**2
     assert 0.6**2 <= whole / W**2 <= 1.06**2
@@ -242,7 +249,7 @@ def test_a_near_view_holds_the_object_and_a_wide_one_most_of_the_picture(seed: i
 def test_an_affine_taken_back_is_none() -> None:
     for seed in range(4):
         near, _ = views_of(ellipse(50, 60, 32, 22), seed)
-        assert np.allclose(chained(near.affine, inverted(near.affine)), [[1, 0, 0], [0, 1, 0]])
+        assert np.allclose(join_affines(near.affine, compute_inverse_affine(near.affine)), [[1, 0, 0], [0, 1, 0]])
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -251,13 +258,13 @@ def test_beside_a_wide_view_the_click_is_on_the_same_content(seed: int) -> None:
     ys, xs = np.mgrid[:H, :W].astype(np.float32)
     picture = np.stack([xs, ys, np.zeros_like(xs)], 2).astype(np.uint8)  # every pixel says where it is
     near_view, wide_view = views_of(mask, seed)
-    wide = PromptCrop(*seen(picture, mask, wide_view), (), None, None)
+    wide = PromptCrop(*crop_object(picture, mask, wide_view), (), None, None)
     if not (wide.mask > 0.5).any():
         return
-    click = draw_click(draws(0, seed), wide.mask > 0.5, DEPTHS)
-    near = beside(
+    click = draw_click(seed_item_generator(0, seed), wide.mask > 0.5, DEPTHS)
+    near = make_near_crop(
         replace(wide, points=(click,)),
-        PromptCrop(*seen(picture, mask, near_view), (), None, None),
+        PromptCrop(*crop_object(picture, mask, near_view), (), None, None),
         near_view,
         wide_view,
     )
@@ -272,11 +279,11 @@ def test_beside_a_wide_view_the_click_is_on_the_same_content(seed: int) -> None:
 def test_a_click_that_the_near_view_does_not_show_is_no_prompt() -> None:
     wide = PromptCrop(np.zeros((96, 96, 3), np.uint8), np.ones((96, 96), np.float32), (Point(90, 90),), None, None)
     near = replace(wide, points=())
-    identity = View((96, 96), np.array([[1.0, 0, 0], [0, 1, 0]]))
-    moved = View((96, 96), np.array([[2.0, 0, 0], [0, 2, 0]]))
-    assert beside(wide, near, identity, identity) is not None
-    assert beside(wide, near, moved, identity) is None
-    assert beside(wide, replace(near, mask=np.zeros((96, 96), np.float32)), identity, identity) is None
+    identity = ClipView((96, 96), np.array([[1.0, 0, 0], [0, 1, 0]]))
+    moved = ClipView((96, 96), np.array([[2.0, 0, 0], [0, 2, 0]]))
+    assert make_near_crop(wide, near, identity, identity) is not None
+    assert make_near_crop(wide, near, moved, identity) is None
+    assert make_near_crop(wide, replace(near, mask=np.zeros((96, 96), np.float32)), identity, identity) is None
 
 
 def test_a_wide_answer_lies_in_the_near_view_where_the_object_is(stills: Stills) -> None:
@@ -285,7 +292,7 @@ def test_a_wide_answer_lies_in_the_near_view_where_the_object_is(stills: Stills)
     for crop in drawn(crops, 25):
         assert crop.wide is not None
         soft = torch.from_numpy(cv2.resize(crop.wide.mask, (48, 48), interpolation=cv2.INTER_AREA))  # stride 2
-        moved = resampled(soft, crop)
+        moved = sample_wide_logits(soft, crop)
         assert moved.shape == (96, 96)
         if (crop.wide.mask > 0.5).sum() > 100:
             found.append(iou(moved.numpy() > 0.5, crop.mask > 0.5))
@@ -295,7 +302,7 @@ def test_a_wide_answer_lies_in_the_near_view_where_the_object_is(stills: Stills)
 def test_where_the_wide_view_does_not_reach_there_is_no_answer() -> None:
     shifted = np.array([[1.0, 0, -24], [0, 1, 0]])
     crop = PromptCrop(np.zeros((96, 96, 3), np.uint8), np.ones((96, 96), np.float32), (), None, None, None, shifted)
-    moved = resampled(torch.ones(48, 48), crop)
+    moved = sample_wide_logits(torch.ones(48, 48), crop)
     assert (moved[:, :23] == 0).all() and (moved[2:-2, 26:-2] == 1).all()
 
 
@@ -308,7 +315,7 @@ def test_depth_counts_from_the_border_of_region_and_picture() -> None:
     depth = measure_depth(region)
     assert (depth > 0).tolist() == region.tolist()
     assert depth[2, 2] == depth[4, 0] == pytest.approx(1, abs=0.1) and depth[4, 2] == pytest.approx(3, abs=0.2)
-    assert deepest(region) == Point(2.5, 4.5)
+    assert find_deepest_pixel(region) == Point(2.5, 4.5)
 
 
 @pytest.mark.parametrize("region", ["pixel", "line", "whole", "ring"])
@@ -319,14 +326,14 @@ def test_a_click_lies_in_the_region(region: str) -> None:
     else:
         mask[{"pixel": (7, 30), "line": (7, slice(5, 30)), "whole": ...}[region]] = True
     for seed in range(20):
-        assert mask[int((p := draw_click(draws(0, seed), mask, DEPTHS)).y), int(p.x)] and p.inside
+        assert mask[int((p := draw_click(seed_item_generator(0, seed), mask, DEPTHS)).y), int(p.x)] and p.inside
 
 
 def test_a_shaken_box_is_wrong_by_little() -> None:
-    boxes = [shaken(draws(0, n), (10, 20, 50, 40), 0.1) for n in range(50)]
+    boxes = [draw_shaken_box(seed_item_generator(0, n), (10, 20, 50, 40), 0.1) for n in range(50)]
     wrong = np.array([[b.x0 - 10, b.x1 - 50, b.y0 - 20, b.y1 - 40] for b in boxes]) / [40, 40, 20, 20]
     assert np.abs(wrong).max() <= 0.2 and 0.06 < wrong.std() < 0.12
-    assert shaken(draws(0, 0), (1, 2, 5, 9), 0.0) == Box(1, 2, 5, 9)
+    assert draw_shaken_box(seed_item_generator(0, 0), (1, 2, 5, 9), 0.0) == Box(1, 2, 5, 9)
 
 
 def oval(x: int, y: int, a: int, b: int) -> np.ndarray:
@@ -345,19 +352,19 @@ def test_corrections_lie_in_the_error_and_say_which_it_is() -> None:
     for name, found in founds.items():
         signs = set()
         for seed in range(30):
-            point = draw_correction(draws(0, seed), found, true, DEPTHS)
+            point = draw_correction(seed_item_generator(0, seed), found, true, DEPTHS)
             assert point is not None
             at = int(point.y), int(point.x)
             assert true[at] != found[at] and bool(true[at]) == point.inside
             signs.add(point.inside)
         assert signs == {"moved": {True, False}, "more": {False}, "less": {True}, "none": {True}}[name]
-    assert draw_correction(draws(0, 0), true, true, DEPTHS) is None
+    assert draw_correction(seed_item_generator(0, 0), true, true, DEPTHS) is None
 
 
 def test_the_larger_error_is_corrected_more_often() -> None:
     true = oval(50, 60, 32, 22)
     found = (true & ~oval(50, 60, 20, 15)) | oval(110, 60, 5, 5)
-    points = [draw_correction(draws(0, seed), found, true, DEPTHS) for seed in range(60)]
+    points = [draw_correction(seed_item_generator(0, seed), found, true, DEPTHS) for seed in range(60)]
     assert 0.85 < np.mean([point is not None and point.inside for point in points]) < 1
 
 
@@ -368,9 +375,9 @@ def test_masks_are_mistaken_in_five_ways_and_none_crashes() -> None:
     for true in (one, whole, thin, plain):
         for others in ([true], [true, whole], [one, plain]):
             for seed in range(40):
-                wrong = mistaken(draws(0, seed), true, others)
+                wrong = draw_mistaken_mask(seed_item_generator(0, seed), true, others)
                 assert wrong.dtype == bool and wrong.shape == true.shape
-    wrongs = [mistaken(draws(1, seed), plain, [plain]) for seed in range(60)]
+    wrongs = [draw_mistaken_mask(seed_item_generator(1, seed), plain, [plain]) for seed in range(60)]
     assert np.mean([not np.array_equal(wrong, plain) for wrong in wrongs]) > 0.7
     assert any((wrong & ~plain).any() for wrong in wrongs) and any((plain & ~wrong).any() for wrong in wrongs)
     assert 0.4 < np.mean([iou(wrong, plain) for wrong in wrongs]) < 0.95
@@ -388,13 +395,13 @@ def square(*at: int, side: int = 16) -> Tensor:
 def test_iou_of_answers() -> None:
     truth = torch.stack([square(0, 4, 0, 4), square(0, 0, 0, 0)])
     logits = torch.stack([torch.stack([square(0, 4, 0, 4), square(2, 6, 0, 4)]), torch.zeros(2, 16, 16)]) - 0.5
-    assert iou_of(logits, truth).tolist() == [[1, pytest.approx(8 / 24)], [0, 0]]
+    assert compute_hypothesis_iou(logits, truth).tolist() == [[1, pytest.approx(8 / 24)], [0, 0]]
 
 
 def test_the_right_mask_costs_least() -> None:
     truth = square(4, 12, 4, 12)[None]
     tried = torch.stack([truth[0], square(6, 14, 4, 12), square(0, 4, 0, 4), 1 - truth[0]])
-    costs = mask_loss(8 * tried[None] - 4, truth)[0]
+    costs = compute_hypothesis_losses(8 * tried[None] - 4, truth)[0]
     assert costs.tolist() == sorted(costs.tolist()) and costs[0] < 0.1 < costs[1] and costs[3] > 4
     by_hand = np.log(1 + np.exp(-4)) + 1 - (2 * 64 * 0.982014 + 1) / (64 * 0.982014 + 192 * 0.017986 + 64 + 1)
     assert float(costs[0]) == pytest.approx(by_hand, abs=1e-4)
@@ -403,15 +410,15 @@ def test_the_right_mask_costs_least() -> None:
 def test_losses_ask_the_first_answer_always_and_of_the_others_the_best() -> None:
     truth = square(4, 12, 4, 12)[None]
     right, wrong = 8 * truth - 4, 4 - 8 * truth
-    cheap, dear = (float(mask_loss(one[None], truth)) for one in (right, wrong))
+    cheap, dear = (float(compute_hypothesis_losses(one[None], truth)) for one in (right, wrong))
     logits = torch.cat([right, wrong, right, wrong])[None]
-    exact = torch.logit(iou_of(logits, truth), eps=1e-6)
-    sure, doubtful = (prompt_losses(logits, exact, truth, torch.tensor([doubt])) for doubt in (False, True))
+    exact = torch.logit(compute_hypothesis_iou(logits, truth), eps=1e-6)
+    sure, doubtful = (compute_prompt_losses(logits, exact, truth, torch.tensor([doubt])) for doubt in (False, True))
     for found, weight in ((sure, 0.1), (doubtful, 1.0)):
         assert float(found["mask"]) == pytest.approx(cheap)
         assert float(found["hypotheses"]) == pytest.approx(weight * (cheap + 0.1 * (cheap + 2 * dear) / 3), rel=1e-4)
         assert float(found["quality"]) == pytest.approx(0, abs=1e-6)
-    worse = prompt_losses(torch.cat([wrong] * 4)[None], exact, truth, torch.tensor([True]))
+    worse = compute_prompt_losses(torch.cat([wrong] * 4)[None], exact, truth, torch.tensor([True]))
     assert worse["mask"] > doubtful["mask"] and worse["hypotheses"] > doubtful["hypotheses"]
     assert worse["quality"] > 0.1
 
@@ -419,7 +426,7 @@ def test_losses_ask_the_first_answer_always_and_of_the_others_the_best() -> None
 def test_the_answer_that_is_shown() -> None:
     logits = torch.arange(8.0).view(2, 4, 1, 1)
     quality = torch.tensor([[9.0, 1, 3, 2], [9, 1, 3, 2]])
-    assert choose(logits, quality, torch.tensor([True, False])).flatten().tolist() == [2, 4]
+    assert choose_shown_hypothesis(logits, quality, torch.tensor([True, False])).flatten().tolist() == [2, 4]
 
 
 # -- the task
@@ -429,7 +436,7 @@ def small_network(seed: int = 0) -> PromptNetwork:
     return create_prompt_network(seed)
 
 
-def task_of(stills: Stills, sampling: PromptSampling = SMALL, crops: int = 2) -> PromptTask:
+def task_of(stills: Stills, sampling: PromptCropSampling = SMALL, crops: int = 2) -> PromptTask:
     net = small_network()
     return PromptTask(net, crops_of(stills, sampling), dict, lambda path: save_prompt_network(path, net), crops)
 
@@ -439,8 +446,8 @@ def test_what_the_network_is_shown(stills: Stills) -> None:
     task = task_of(stills, replace(SMALL, rounds=(0.0, 0.0, 1.0)), crops=6)
     shown: list[Tensor] = []
     task.module.register_forward_pre_hook(lambda _, told: shown.append(told[1].clone()))
-    batch = task.draw(draws(4, 0))
-    task.loss_of(0, batch, draws(4, 1))
+    batch = task.draw(seed_item_generator(4, 0))
+    task.loss_of(0, batch, seed_item_generator(4, 1))
     *wide, first, second, third = shown
     assert len(wide) == any(crop.wide for crop in batch.crops)
     for n, crop in enumerate(batch.crops):
@@ -457,7 +464,7 @@ def test_a_few_steps_on_one_picture_lower_the_loss(stills: Stills, tmp_path: Pat
     sampling = replace(SMALL, side=64, boxes=1.0, corrections=0.0, rounds=(1.0,), worse=0.0, pasted=0.0)
     task = task_of(one, sampling, crops=3)
     before = {name: value.clone() for name, value in task.module.state_dict().items()}
-    train(task, tmp_path / "run", Plan(16, lr=3e-3, warm_up=2, factors=(("blocks.", 0.25),)), {"task": "test"})
+    train(task, tmp_path / "run", TrainingPlan(16, lr=3e-3, warm_up=2, factors=(("blocks.", 0.25),)), {"task": "test"})
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
     masks = [line["mask"] for line in lines if "mask" in line]
     assert np.mean(masks[-4:]) < 0.6 * np.mean(masks[:4]), masks
@@ -467,7 +474,9 @@ def test_a_few_steps_on_one_picture_lower_the_loss(stills: Stills, tmp_path: Pat
 
 
 def test_the_same_seed_is_the_same_loss(stills: Stills) -> None:
-    one, same, other = (task_of(stills, replace(SMALL, side=64)).loss(0, draws(seed, 0)) for seed in (5, 5, 6))
+    one, same, other = (
+        task_of(stills, replace(SMALL, side=64)).loss(0, seed_item_generator(seed, 0)) for seed in (5, 5, 6)
+    )
     assert all(torch.equal(loss, same[name]) for name, loss in one.items())
     assert not torch.equal(one["mask"], other["mask"])
 
@@ -475,7 +484,7 @@ def test_the_same_seed_is_the_same_loss(stills: Stills) -> None:
 def test_losses_and_gradients_are_finite_in_mixed_precision(stills: Stills) -> None:
     task = task_of(stills, replace(SMALL, side=64, rounds=(0.0, 1.0)), crops=3)
     with torch.autocast("cpu", torch.bfloat16):
-        found = task.loss(0, draws(4, 0))
+        found = task.loss(0, seed_item_generator(4, 0))
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in found.values())
     torch.stack([*found.values()]).sum().backward()
     assert all(p.grad.isfinite().all() for p in task.module.parameters() if p.grad is not None)
@@ -492,9 +501,9 @@ def test_nothing_is_on_the_wrong_device(stills: Stills, gpu: None) -> None:
     net: Any = small_network().to(GPU)
     assert all(isinstance(p, Elsewhere) for p in net.parameters())
     task = PromptTask(net, crops_of(stills, replace(SMALL, rounds=(0.0, 1.0))), dict, lambda path: None, crops=4)
-    batch = task.draw(draws(4, 0))
+    batch = task.draw(seed_item_generator(4, 0))
     assert any(crop.wide for crop in batch.crops)
-    assert all(torch.isfinite(loss.cpu()) for loss in task.loss_of(0, batch, draws(4, 1)).values())
+    assert all(torch.isfinite(loss.cpu()) for loss in task.loss_of(0, batch, seed_item_generator(4, 1)).values())
     answer = ImagePredictor(net).predict(stills.picture(0), Clicks((Point(50, 60),)))
     assert answer.logits.device.type == "cpu"
 
@@ -527,14 +536,14 @@ class Obedient(ImagePredictor):
         super().__init__(small_network())
 
     def predict(self, picture: Any, clicks: Clicks, earlier: Any = None) -> Any:
-        from masklet.models.image_predictor import Answer
+        from masklet.models.image_predictor import MaskHypotheses
 
         out = np.full(picture.shape[:2], -1, np.float32)
         parts = [(clicks.box.x0, clicks.box.y0, clicks.box.x1, clicks.box.y1, 1)] if clicks.box else []
         parts += [(p.x - 2, p.y - 2, p.x + 3, p.y + 3, 1 if p.inside else -1) for p in clicks.points]
         for x0, y0, x1, y1, value in parts:
             out[int(y0) : int(y1), int(x0) : int(x1)] = value
-        return Answer(torch.from_numpy(out)[None], torch.tensor([0.75]))
+        return MaskHypotheses(torch.from_numpy(out)[None], torch.tensor([0.75]))
 
 
 def test_scores_by_hand() -> None:
@@ -557,4 +566,4 @@ def test_iou_is_that_of_the_best_hypothesis() -> None:
     true = np.zeros((2, 4), bool)
     true[0] = True
     logits = torch.stack([torch.from_numpy(true).float() - 0.5, torch.ones(2, 4)])
-    assert measure_iou(logits, true) == 1 and measure_iou(logits.flip(0), true) == 0.5
+    assert measure_best_iou(logits, true) == 1 and measure_best_iou(logits.flip(0), true) == 0.5

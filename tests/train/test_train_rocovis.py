@@ -9,17 +9,19 @@ import pytest
 import torch
 
 from masklet.core.errors import InputError
-from masklet.models.slot_model import Decoded, last_layer
+from masklet.models.slot_model import DecodedSlots, take_last_layer
 from masklet.models.slot_weights import load_slot_model
-from masklet.models.small_mask2former import SmallSettings, small_mask2former
-from masklet.train.assignment import Targets
-from masklet.train.clips import Clip, draws
-from masklet.train.loop import Plan, Task, train
-from masklet.train.losses import uniform
-from masklet.train.rocovis import ROWS, Known, RocovisTask, RocovisTraining, at_frame
+from masklet.models.small_mask2former import SmallMask2FormerSettings, create_small_mask2former
+from masklet.train.assignment import ClipTargets
+from masklet.train.clips import TrainingClip, seed_item_generator
+from masklet.train.loop import Task, TrainingPlan, train
+from masklet.train.losses import make_uniform_sampler
+from masklet.train.rocovis import ROWS, KnownQueries, RocovisTask, RocovisTraining, select_target_frame
 
 SIZE = (32, 64)
-SMALL = SmallSettings(hidden=32, encoder_layers=1, decoder_layers=2, queries=6, encoder_width=32, decoder_width=32)
+SMALL = SmallMask2FormerSettings(
+    hidden=32, encoder_layers=1, decoder_layers=2, queries=6, encoder_width=32, decoder_width=32
+)
 CATEGORIES = ("square", "bar")
 
 
@@ -32,7 +34,7 @@ def moving(frames, gone=(), seed=0):
             masks[0, t, 1 + seed : 17 + seed, 2 + 6 * t : 26 + 6 * t] = True
         masks[1, t, 22:31, 6 * t : 6 * t + 40] = True
         images[t, 0][masks[0, t]] = images[t, 1][masks[1, t]] = 250
-    return Clip(images, masks, masks.flatten(2).any(2), torch.tensor([0, 1]))
+    return TrainingClip(images, masks, masks.flatten(2).any(2), torch.tensor([0, 1]))
 
 
 class Moving:
@@ -40,12 +42,12 @@ class Moving:
 
     categories = CATEGORIES
 
-    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         return moving(frames, seed=int(random.integers(4)))
 
 
 def task(row="uvla++", frames=3, held_out=(), **settings):
-    net = small_mask2former(SMALL, CATEGORIES)
+    net = create_small_mask2former(SMALL, CATEGORIES)
     return RocovisTask(net, Moving(), RocovisTraining(frames=frames, row=row, **settings), held_out)
 
 
@@ -63,7 +65,7 @@ def test_the_loss_falls_over_a_few_steps(row):
     made.module.train()
     optimiser = torch.optim.AdamW([p for p in made.module.parameters() if p.requires_grad], 2e-3)
     for _ in range(6):
-        loss = total(made.clip_losses(clip, uniform(np.random.default_rng(0), made.device)))
+        loss = total(made.clip_losses(clip, make_uniform_sampler(np.random.default_rng(0), made.device)))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -75,7 +77,7 @@ def test_all_is_trained_from_the_pixels_on():
     made = task()
     for part in made.module.propagation:
         torch.nn.init.normal_(part.out_proj.weight, std=0.1)
-    total(made.loss(0, draws(0, 0))).backward()
+    total(made.loss(0, seed_item_generator(0, 0))).backward()
     unread = ("criterion", "level_embed")
     parts = dict(made.module.named_parameters())
     without = [n for n, p in parts.items() if (p.grad is None or not p.grad.any()) and not any(u in n for u in unread)]
@@ -91,9 +93,9 @@ def test_genvis_s_mask2former_stays():
 
 def test_a_step_can_be_repeated():
     made = task()
-    one, two = (made.loss(3, draws(0, 3)) for _ in range(2))
+    one, two = (made.loss(3, seed_item_generator(0, 3)) for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in one) and set(one) == {"class", "mask", "dice"}
-    assert not torch.equal(one["mask"], made.loss(4, draws(0, 4))["mask"])
+    assert not torch.equal(one["mask"], made.loss(4, seed_item_generator(0, 4))["mask"])
 
 
 def spied(made):
@@ -105,7 +107,7 @@ def spied(made):
         return decoded(memory, features)
 
     made.module.decoded = spy
-    made.loss(0, draws(0, 0))
+    made.loss(0, seed_item_generator(0, 0))
     return seen
 
 
@@ -119,7 +121,7 @@ def test_one_frame_and_no_object():
     made = task(frames=1)
     empty = replace(moving(2), masks=torch.zeros(2, 2, *SIZE, dtype=torch.bool))
     for clip in (moving(1), empty):
-        assert total(made.clip_losses(clip, uniform(np.random.default_rng(0), made.device))).isfinite()
+        assert total(made.clip_losses(clip, make_uniform_sampler(np.random.default_rng(0), made.device))).isfinite()
 
 
 # -- who is told what
@@ -131,15 +133,17 @@ def frame(n=6, g=2, seed=0):
     logits, masks = torch.randn(1, n, 3, requires_grad=True), torch.randn(1, n, 8, 8, requires_grad=True)
     inside = torch.zeros(g, 1, 8, 8)
     inside[1, 0, :4] = 1
-    targets = Targets(inside, torch.tensor([[False], [True]]), torch.tensor([0, 1]))
-    return Decoded(torch.zeros(1, n, 4), (logits,), (masks,), torch.zeros(1, 4, 8, 8)), targets
+    targets = ClipTargets(inside, torch.tensor([[False], [True]]), torch.tensor([0, 1]))
+    return DecodedSlots(torch.zeros(1, n, 4), (logits,), (masks,), torch.zeros(1, 4, 8, 8)), targets
 
 
 @pytest.mark.parametrize("row", ["masks", "uvla++"])
 def test_a_query_whose_object_has_disappeared_is_told_an_empty_mask(row):
     made, (decoded, targets) = task(row), frame()
-    known = Known((torch.tensor([4, -1]),))
-    losses, after = made._frame_losses(decoded, targets, known, uniform(np.random.default_rng(0), made.device))
+    known = KnownQueries((torch.tensor([4, -1]),))
+    losses, after = made._frame_losses(
+        decoded, targets, known, make_uniform_sampler(np.random.default_rng(0), made.device)
+    )
     own = after.queries[0]
     assert int(own[0]) == 4 and int(own[1]) >= 0
     if row == "uvla++":
@@ -157,18 +161,18 @@ def test_a_query_whose_object_has_disappeared_is_told_an_empty_mask(row):
 @pytest.mark.parametrize("row", ROWS)
 def test_masks_of_queries_that_are_no_object_are_not_propagated(row):
     made, (decoded, _) = task(row), frame()
-    trust = made.trust(Known((torch.tensor([4, -1]), torch.tensor([1, 3]))), last_layer(decoded))
+    trust = made.trust(KnownQueries((torch.tensor([4, -1]), torch.tensor([1, 3]))), take_last_layer(decoded))
     assert trust.tolist() == ([[0.0, 1, 0, 1, 0, 0]] if row == "uvla++" else [[1.0] * 6])
 
 
 def test_an_object_keeps_its_query():
-    made, rand = task(frames=4), uniform(np.random.default_rng(0), torch.device("cpu"))
+    made, rand = task(frames=4), make_uniform_sampler(np.random.default_rng(0), torch.device("cpu"))
     images, targets = made._seen(moving(4, gone=(0, 2)))
     logits, masks = made._followed(images)
-    known, found = Known.nothing(1, targets), []
+    known, found = KnownQueries.nothing(1, targets), []
     for t in range(4):
-        one = Decoded(torch.zeros(1, 6, 4), (logits[t][None],), (masks[t][None],), torch.zeros(1, 4, 8, 16))
-        _, known = made._frame_losses(one, at_frame(targets, t), known, rand)
+        one = DecodedSlots(torch.zeros(1, 6, 4), (logits[t][None],), (masks[t][None],), torch.zeros(1, 4, 8, 16))
+        _, known = made._frame_losses(one, select_target_frame(targets, t), known, rand)
         found.append(known.queries[0].tolist())
     assert found[0][0] == -1 and found[1] == found[2] == found[3] and found[0][1] == found[3][1]
     assert found[3][0] != found[3][1]
@@ -179,7 +183,7 @@ def test_an_object_keeps_its_query():
 
 def test_it_trains_in_the_loop_and_is_what_is_run(tmp_path):
     made = task(held_out=[moving(3)], frames=2)
-    assert train(made, tmp_path / "out", Plan(2, lr=1e-3), {}) == 2
+    assert train(made, tmp_path / "out", TrainingPlan(2, lr=1e-3), {}) == 2
     back = load_slot_model(tmp_path / "out/weights.safetensors", "rocovis", torch.device("cpu"))
     assert back.categories == CATEGORIES and back.shortest == 480
     want = made.module.eval().state_dict()
@@ -194,4 +198,4 @@ def test_bad_settings():
     with pytest.raises(InputError, match="frames = 0"):
         RocovisTraining(frames=0)
     with pytest.raises(InputError, match="the clips have 2 categories"):
-        RocovisTask(small_mask2former(SMALL, ("cat",)), Moving())
+        RocovisTask(create_small_mask2former(SMALL, ("cat",)), Moving())

@@ -15,18 +15,18 @@ from typer.testing import CliRunner
 
 from masklet.cli_train import train_command
 from masklet.models.encoder import Encoder
-from masklet.models.nano import NanoSettings, nano_config
+from masklet.models.nano import NanoSettings, build_nano_config
 from masklet.models.sam2 import Sam2
-from masklet.models.sam2_weights import build
-from masklet.models.text import silently
+from masklet.models.sam2_weights import build_sam2
+from masklet.models.text import drop_transformers_output
 from masklet.parts import load_propagator
-from masklet.train.clips import draws
-from masklet.train.propagator import frames_of
+from masklet.train.clips import seed_item_generator
+from masklet.train.propagator import make_propagator_frames
 from masklet.train.scenes import SyntheticSettings
-from masklet.train.segmenter import held_out
-from masklet.train.sets import write_set
-from masklet.train.synthetic import Synthetic
-from masklet.training import TRAININGS, training_of
+from masklet.train.segmenter import draw_held_out_clips
+from masklet.train.sets import write_dataset
+from masklet.train.synthetic import SyntheticClips
+from masklet.training import TRAININGS, choose_training
 
 app = typer.Typer()
 app.command("train")(train_command)
@@ -38,7 +38,9 @@ TINY = ("--data", "synthetic", "--size", "96x160", "--steps", "2", "--frames", "
 @pytest.fixture(scope="module", autouse=True)
 def few_held_out() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("masklet.training.held_out", lambda source, clips, frames: held_out(source, 1, frames))
+        patched.setattr(
+            "masklet.training.held_out", lambda source, clips, frames: draw_held_out_clips(source, 1, frames)
+        )
         yield
 
 
@@ -54,8 +56,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import Sam2VideoModel
 
     torch.manual_seed(4)
-    with silently():
-        net: Any = Sam2VideoModel(nano_config(NanoSettings(side=64, layers=1, width=32)))
+    with drop_transformers_output():
+        net: Any = Sam2VideoModel(build_nano_config(NanoSettings(side=64, layers=1, width=32)))
         torch.nn.init.constant_(net.mask_decoder.pred_obj_score_head.proj_out.bias, 1.0)  # it believes what it sees
         net.save_pretrained(folder := tmp_path_factory.mktemp("sam2") / "start")
     return folder
@@ -70,7 +72,7 @@ def tuned(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def state(name: object) -> Mapping[str, Tensor]:
-    return build(str(name))[0].state_dict()
+    return build_sam2(str(name))[0].state_dict()
 
 
 def moved(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> set[str]:
@@ -90,8 +92,8 @@ def test_all_but_the_image_encoder_moves(start: Path, tuned: Path) -> None:
 def test_the_result_is_a_propagator_that_answers(tuned: Path) -> None:
     propagator: Any = load_propagator(str(tuned), Encoder())
     assert isinstance(propagator, Sam2) and propagator.side == 64
-    clip = Synthetic(SyntheticSettings(size=(96, 160))).clip(draws(0, 0), 3)
-    first, second, third = propagator.encode(frames_of(clip))
+    clip = SyntheticClips(SyntheticSettings(size=(96, 160))).clip(seed_item_generator(0, 0), 3)
+    first, second, third = propagator.encode(make_propagator_frames(clip))
     memory, _ = propagator.prompt(propagator.empty(), first, {1: clip.masks[0, 0]})
     memory = propagator.commit(memory, second, propagator.predict(memory, second))
     answer = propagator.predict(memory, third)
@@ -108,7 +110,7 @@ def test_there_is_no_leftover_beside_the_weights(tuned: Path) -> None:
 def test_transformers_loads_it_too(tuned: Path) -> None:
     from transformers import Sam2VideoModel
 
-    with silently():
+    with drop_transformers_output():
         net: Any = Sam2VideoModel.from_pretrained(tuned)
     assert not moved(state(tuned), net.state_dict())
 
@@ -130,10 +132,10 @@ def test_another_size_stays_with_the_weights(start: Path, tmp_path: Path) -> Non
     assert code == 0, said
     alone, named = (load_propagator(f"{tmp_path}/run/weights{at}", Encoder()) for at in ("", "@128"))
     assert alone.side == 128
-    clip = Synthetic(SyntheticSettings(size=(96, 160))).clip(draws(0, 0), 2)
+    clip = SyntheticClips(SyntheticSettings(size=(96, 160))).clip(seed_item_generator(0, 0), 2)
     answers = []
     for propagator in (alone, named):
-        first, second = propagator.encode(frames_of(clip))
+        first, second = propagator.encode(make_propagator_frames(clip))
         memory, _ = propagator.prompt(propagator.empty(), first, {1: clip.masks[0, 0]})
         answers.append(propagator.predict(memory, second).logits)
     assert torch.equal(*answers) and answers[0].shape[2:] == (32, 32)
@@ -144,7 +146,7 @@ def test_a_run_that_was_left_goes_on_to_the_same_weights(start: Path, tuned: Pat
 
     command = ("--from", start, "--out", tmp_path / "run", *TINY)
     with pytest.MonkeyPatch.context() as patched:
-        real = loop.Unwatched.stepped
+        real = loop.SilentWatch.stepped
         patched.setattr("masklet.view.training.TrainingBar.stepped", lambda *told: stop_after_one(*told, then=real))
         assert called(*command)[0] == 1
     assert called(*command)[0] == 0
@@ -160,7 +162,7 @@ def stop_after_one(bar: object, step: int, *told: object, then: object) -> None:
 
 def test_categories_do_not_matter(start: Path, tmp_path: Path) -> None:
     """Clips of several sets that name different things, and of generated ones."""
-    write_set(Synthetic(SyntheticSettings(size=(96, 160))), tmp_path / "videos", 1, 3, 0)
+    write_dataset(SyntheticClips(SyntheticSettings(size=(96, 160))), tmp_path / "videos", 1, 3, 0)
     told = json.loads((tmp_path / "videos/annotations.json").read_text())
     for category in told["categories"]:
         category["name"] += " of another set"
@@ -174,9 +176,9 @@ def test_categories_do_not_matter(start: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_trained_follows_from_the_weights(start: Path, tmp_path: Path) -> None:
-    assert training_of("propagator", "") is TRAININGS["propagator"]
-    assert training_of("propagator", "sam2.1-tiny@512").lr < TRAININGS["propagator"].lr
-    assert training_of("tracker", str(start)) is TRAININGS["tracker"]
+    assert choose_training("propagator", "") is TRAININGS["propagator"]
+    assert choose_training("propagator", "sam2.1-tiny@512").lr < TRAININGS["propagator"].lr
+    assert choose_training("tracker", str(start)) is TRAININGS["tracker"]
 
 
 @pytest.mark.parametrize(

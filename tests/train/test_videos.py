@@ -16,12 +16,19 @@ from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.io.panoptic import write_panoptic
 from masklet.io.ytvis import write_ytvis_truth
-from masklet.train.clips import ClipSource, draws
+from masklet.train.clips import ClipSource, seed_item_generator
 from masklet.train.framing import FixedFraming, ShortSideFraming
 from masklet.train.scenes import SyntheticSettings
-from masklet.train.sets import write_set
-from masklet.train.synthetic import Synthetic
-from masklet.train.videos import ReleasedLabels, Sampling, Videos, released_labels, vipseg_footage, ytvis_footage
+from masklet.train.sets import write_dataset
+from masklet.train.synthetic import SyntheticClips
+from masklet.train.videos import (
+    FrameSampling,
+    ReleasedLabelClips,
+    VideoClips,
+    make_released_labels,
+    read_vipseg_footage,
+    read_ytvis_footage,
+)
 
 SIZE = (24, 40)
 WHOLE = FixedFraming(SIZE, (1.0, 1.0), flip=0.0)
@@ -31,44 +38,44 @@ WHOLE = FixedFraming(SIZE, (1.0, 1.0), flip=0.0)
 
 
 def drawn(sampling, length, count, times=200):
-    return [tuple(sampling.frames(draws(0, n), length, count).tolist()) for n in range(times)]
+    return [tuple(sampling.frames(seed_item_generator(0, n), length, count).tolist()) for n in range(times)]
 
 
 def test_consecutive_frames_start_anywhere():
-    assert set(drawn(Sampling(2), 8, 5)) == {tuple(range(s, s + 5)) for s in range(4)}
-    assert set(drawn(Sampling(2), 5, 5, 5)) == {(0, 1, 2, 3, 4)}
+    assert set(drawn(FrameSampling(2), 8, 5)) == {tuple(range(s, s + 5)) for s in range(4)}
+    assert set(drawn(FrameSampling(2), 5, 5, 5)) == {(0, 1, 2, 3, 4)}
 
 
 def test_the_released_program_never_draws_the_last_start():
-    assert set(drawn(Sampling(2, released_start=True), 8, 5)) == {tuple(range(s, s + 5)) for s in range(3)}
-    assert set(drawn(Sampling(2, released_start=True), 5, 5, 5)) == {(0, 1, 2, 3, 4)}
+    assert set(drawn(FrameSampling(2, released_start=True), 8, 5)) == {tuple(range(s, s + 5)) for s in range(3)}
+    assert set(drawn(FrameSampling(2, released_start=True), 5, 5, 5)) == {(0, 1, 2, 3, 4)}
 
 
 def test_short_videos_repeat_frames_in_their_order():
-    for chosen in drawn(Sampling(2), 3, 5, 50):
+    for chosen in drawn(FrameSampling(2), 3, 5, 50):
         assert list(chosen) == sorted(chosen)
         assert set(chosen) == {0, 1, 2}
-    released = drawn(Sampling(2, released_repeats=True), 3, 5, 50)
+    released = drawn(FrameSampling(2, released_repeats=True), 3, 5, 50)
     assert all(c[:3] == (0, 1, 2) for c in released)
     assert any(list(c) != sorted(c) for c in released)
 
 
 def test_other_clips_lie_around_a_reference():
-    for chosen in drawn(Sampling(3), 20, 4):
+    for chosen in drawn(FrameSampling(3), 20, 4):
         assert list(chosen) == sorted(chosen)
         assert any(all(abs(c - reference) <= 3 for c in chosen) for reference in chosen)
-    assert {c for clip in drawn(Sampling(3), 20, 4) for c in clip} == set(range(20))
-    assert any(len(set(c)) < 4 for c in drawn(Sampling(3), 20, 4))  # with replacement
-    assert max(c[-1] - c[0] for c in drawn(Sampling(3), 20, 4)) == 6  # both ways alike
-    assert drawn(Sampling(3), 1, 4, 1) == [(0, 0, 0, 0)]
-    assert {c for (c,) in drawn(Sampling(3), 6, 1)} == set(range(6))
+    assert {c for clip in drawn(FrameSampling(3), 20, 4) for c in clip} == set(range(20))
+    assert any(len(set(c)) < 4 for c in drawn(FrameSampling(3), 20, 4))  # with replacement
+    assert max(c[-1] - c[0] for c in drawn(FrameSampling(3), 20, 4)) == 6  # both ways alike
+    assert drawn(FrameSampling(3), 1, 4, 1) == [(0, 0, 0, 0)]
+    assert {c for (c,) in drawn(FrameSampling(3), 6, 1)} == set(range(6))
 
 
 def test_reversal():
-    clips = drawn(Sampling(2, reversal=0.5), 5, 5)
+    clips = drawn(FrameSampling(2, reversal=0.5), 5, 5)
     assert set(clips) == {(0, 1, 2, 3, 4), (4, 3, 2, 1, 0)}
     assert 60 < clips.count((4, 3, 2, 1, 0)) < 140
-    assert all(list(c) == sorted(c) for c in drawn(Sampling(2), 5, 5, 30))
+    assert all(list(c) == sorted(c) for c in drawn(FrameSampling(2), 5, 5, 30))
 
 
 # --- what they show
@@ -76,25 +83,25 @@ def test_reversal():
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
-    source = Synthetic(SyntheticSettings(size=SIZE, objects=(2, 3), exits=0.5))
+    source = SyntheticClips(SyntheticSettings(size=SIZE, objects=(2, 3), exits=0.5))
     folder = tmp_path_factory.mktemp("videos") / "set"
-    write_set(source, folder, videos=2, frames=7, seed=1)
+    write_dataset(source, folder, videos=2, frames=7, seed=1)
     return source, folder
 
 
 def videos(folder, framing=WHOLE, sampling=None):
-    return Videos(*ytvis_footage(folder / "annotations.json", folder / "JPEGImages"), framing, sampling)
+    return VideoClips(*read_ytvis_footage(folder / "annotations.json", folder / "JPEGImages"), framing, sampling)
 
 
 def test_a_clip_of_a_written_set_is_what_was_generated(written):
     source, folder = written
-    made = [source.clip(draws(1, n), 7) for n in range(2)]
-    read = videos(folder, sampling=Sampling(3))
+    made = [source.clip(seed_item_generator(1, n), 7) for n in range(2)]
+    read = videos(folder, sampling=FrameSampling(3))
     assert isinstance(read, ClipSource)
     assert read.categories == tuple(c for c in source.categories if c in read.categories)
     seen = set()
     for n in range(6):
-        clip = read.clip(draws(2, n), 7)
+        clip = read.clip(seed_item_generator(2, n), 7)
         own = min(made, key=lambda m: (m.images.float() - clip.images.float()).abs().mean())
         assert torch.equal(clip.masks, own.masks)
         assert torch.equal(clip.present, own.present)
@@ -107,7 +114,7 @@ def test_a_clip_of_a_written_set_is_what_was_generated(written):
 
 def test_the_same_numbers_give_the_same_clip(written):
     read = videos(written[1], ShortSideFraming((20, 28), 100, 0.5, (26,), (16, 24)))
-    one, _, again = (read.clip(draws(3, n), 3) for n in (0, 1, 0))
+    one, _, again = (read.clip(seed_item_generator(3, n), 3) for n in (0, 1, 0))
     assert torch.equal(one.images, again.images)
     assert torch.equal(one.masks, again.masks)
 
@@ -140,17 +147,20 @@ def two(tmp_path):
 
 def test_presence_is_annotation_not_visibility(two):
     """A crop that cuts an object away leaves it present with an empty mask."""
-    footage, names = ytvis_footage(two / "truth.json", two / "frames")
+    footage, names = read_ytvis_footage(two / "truth.json", two / "frames")
 
     class LeftHalf:
         def view(self, random, size):
             return replace(WHOLE.view(random, size), size=(24, 12))
 
-    clip = Videos(footage, names, LeftHalf(), Sampling(1)).clip(draws(0, 0), 1)
-    read = Videos(footage, names, WHOLE, Sampling(1))
+    clip = VideoClips(footage, names, LeftHalf(), FrameSampling(1)).clip(seed_item_generator(0, 0), 1)
+    read = VideoClips(footage, names, WHOLE, FrameSampling(1))
     assert len(read) == 1  # the empty video is left out
     assert clip.images.shape[-2:] == (24, 12)
-    found = {tuple(map(tuple, c.present.int().tolist())) for c in (read.clip(draws(0, n), 3) for n in range(20))}
+    found = {
+        tuple(map(tuple, c.present.int().tolist()))
+        for c in (read.clip(seed_item_generator(0, n), 3) for n in range(20))
+    }
     assert found == {((1, 1, 1), (1, 1, 0)), ((1, 1, 0), (1, 0, 0), (0, 0, 1))}
 
 
@@ -167,29 +177,31 @@ def test_cropped_away_in_one_frame_is_still_present(tmp_path):
         def view(self, random, size):
             return replace(WHOLE.view(random, size), size=(24, 20))
 
-    source = Videos(
-        *ytvis_footage(tmp_path / "truth.json", tmp_path / "frames"), Left(), Sampling(1, released_repeats=True)
+    source = VideoClips(
+        *read_ytvis_footage(tmp_path / "truth.json", tmp_path / "frames"),
+        Left(),
+        FrameSampling(1, released_repeats=True),
     )
-    clip = next(c for c in (source.clip(draws(0, n), 3) for n in range(9)) if len(c.labels))
+    clip = next(c for c in (source.clip(seed_item_generator(0, n), 3) for n in range(9)) if len(c.labels))
     assert clip.present.all()
     assert clip.masks[0].flatten(1).any(1).tolist()[:2] == [True, False]
 
 
 def test_labels_are_the_objects_own_or_as_released(two):
-    footage, names = ytvis_footage(two / "truth.json", two / "frames")
-    sampling = Sampling(1, released_start=True)  # frames 0 to 2 only
-    ours = Videos(footage, names, WHOLE, sampling).clip(draws(0, 0), 3)
+    footage, names = read_ytvis_footage(two / "truth.json", two / "frames")
+    sampling = FrameSampling(1, released_start=True)  # frames 0 to 2 only
+    ours = VideoClips(footage, names, WHOLE, sampling).clip(seed_item_generator(0, 0), 3)
     assert ours.labels.tolist() == [1, 0]
-    released = ReleasedLabels(Videos(footage, names, WHOLE, sampling))
+    released = ReleasedLabelClips(VideoClips(footage, names, WHOLE, sampling))
     assert isinstance(released, ClipSource)
-    clip = released.clip(draws(0, 0), 3)
+    clip = released.clip(seed_item_generator(0, 0), 3)
     assert clip.labels.tolist() == [1, 2]  # the second is not in the last frame: "no object"
     assert torch.equal(clip.masks, ours.masks)
 
 
 def test_released_labels_of_worked_example():
     present = torch.tensor([[True, True], [True, False], [False, True]])
-    assert released_labels(present, torch.tensor([4, 5, 6]), 7).tolist() == [4, 7, 6]
+    assert make_released_labels(present, torch.tensor([4, 5, 6]), 7).tolist() == [4, 7, 6]
 
 
 # --- VIPSeg's form
@@ -199,11 +211,11 @@ def test_vipseg(tmp_path):
     one = result("v", [[0, 1, 2], [1, 2]], 3, [1, 0])
     write_panoptic([one], tmp_path / "truth")
     with_frames(tmp_path / "frames", [one], "png")
-    footage, names = vipseg_footage(
+    footage, names = read_vipseg_footage(
         tmp_path / "truth" / "pred.json", tmp_path / "truth" / "pan_pred", tmp_path / "frames"
     )
     assert names == ("cat", "dog")
-    clip = Videos(footage, names, WHOLE, Sampling(1)).clip(draws(0, 0), 3)
+    clip = VideoClips(footage, names, WHOLE, FrameSampling(1)).clip(seed_item_generator(0, 0), 3)
     assert sorted(clip.labels.tolist()) == [0, 1]
     first = clip.masks[clip.labels.tolist().index(1)]
     assert all(torch.equal(m, one.masklets[0].sightings[t].mask.decode()) for t, m in enumerate(first))
@@ -215,20 +227,20 @@ def test_vipseg(tmp_path):
 
 def test_missing_files_are_named(two):
     with pytest.raises(InputError, match=r"nowhere\.json: cannot be read"):
-        ytvis_footage(two / "nowhere.json", two / "frames")
-    footage, names = ytvis_footage(two / "truth.json", two / "elsewhere")
+        read_ytvis_footage(two / "nowhere.json", two / "frames")
+    footage, names = read_ytvis_footage(two / "truth.json", two / "elsewhere")
     with pytest.raises(InputError, match=r"a: .*00000\.jpg is not there; give the folder that holds the frames"):
-        Videos(footage, names, WHOLE)
+        VideoClips(footage, names, WHOLE)
 
 
 def test_videos_without_objects(two):
     told = json.loads((two / "truth.json").read_text())
     (two / "none.json").write_text(json.dumps({**told, "annotations": []}))
     with pytest.raises(InputError, match="none of the 2 videos has an object"):
-        Videos(*ytvis_footage(two / "none.json", two / "frames"), WHOLE)
+        VideoClips(*read_ytvis_footage(two / "none.json", two / "frames"), WHOLE)
     (two / "none.json").write_text(json.dumps({**told, "videos": [], "annotations": []}))
     with pytest.raises(InputError, match="none of the 0 videos"):
-        Videos(*ytvis_footage(two / "none.json", two / "frames"), WHOLE)
+        VideoClips(*read_ytvis_footage(two / "none.json", two / "frames"), WHOLE)
 
 
 @pytest.mark.parametrize(("key", "value", "words"), [("video_id", 9, "video 9"), ("category_id", 9, "category 9")])
@@ -237,39 +249,42 @@ def test_ids_that_do_not_exist(two, key, value, words):
     told["annotations"][0][key] = value
     (two / "bad.json").write_text(json.dumps(told))
     with pytest.raises(InputError, match=words):
-        ytvis_footage(two / "bad.json", two / "frames")
+        read_ytvis_footage(two / "bad.json", two / "frames")
 
 
 def test_pictures_that_do_not_fit(two):
     source = videos_of(two)
     Image.new("RGB", (41, 24)).save(two / "frames" / "a" / "00001.jpg")
     with pytest.raises(InputError, match=r"00001\.jpg: is 41x24, but its annotations are for 40x24"):
-        source.clip(draws(0, 0), 3)
+        source.clip(seed_item_generator(0, 0), 3)
     (two / "frames" / "a" / "00001.jpg").write_bytes(b"\xff\xd8")
     with pytest.raises(InputError, match=r"00001\.jpg: cannot be read as a picture"):
-        source.clip(draws(0, 0), 3)
+        source.clip(seed_item_generator(0, 0), 3)
 
 
 def videos_of(folder):
-    return Videos(*ytvis_footage(folder / "truth.json", folder / "frames"), WHOLE, Sampling(1))
+    return VideoClips(*read_ytvis_footage(folder / "truth.json", folder / "frames"), WHOLE, FrameSampling(1))
 
 
 def test_sizes_are_drawn_once_a_clip(written):
     read = videos(written[1], ShortSideFraming((20, 28), 100, crop=0.0))
-    assert {tuple(read.clip(draws(4, n), 3).images.shape) for n in range(12)} == {(3, 3, 20, 33), (3, 3, 28, 47)}
+    assert {tuple(read.clip(seed_item_generator(4, n), 3).images.shape) for n in range(12)} == {
+        (3, 3, 20, 33),
+        (3, 3, 28, 47),
+    }
 
 
 def test_flips_are_drawn_once_a_clip(two):
-    source = Videos(
-        *ytvis_footage(two / "truth.json", two / "frames"), FixedFraming(SIZE, (1.0, 1.0), 0.5), Sampling(1)
+    source = VideoClips(
+        *read_ytvis_footage(two / "truth.json", two / "frames"), FixedFraming(SIZE, (1.0, 1.0), 0.5), FrameSampling(1)
     )
     sides = set()
     for n in range(12):
-        clip = source.clip(draws(5, n), 3)
+        clip = source.clip(seed_item_generator(5, n), 3)
         column = clip.masks[0].flatten(0, 1).any(0).nonzero()
         sides.add((int(column.min()), int(column.max())))
     assert sides == {(0, 3), (36, 39)}
 
 
 def test_np_integers_are_fine():
-    assert Sampling(1).frames(np.random.default_rng(0), 4, 3).dtype == np.int64
+    assert FrameSampling(1).frames(np.random.default_rng(0), 4, 3).dtype == np.int64

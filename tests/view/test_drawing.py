@@ -12,7 +12,7 @@ from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.view import drawing
-from masklet.view.drawing import Drawn, draw_objects
+from masklet.view.drawing import DrawnObject, draw_objects
 
 SIZE = (270, 480)
 
@@ -39,28 +39,28 @@ def result():
 
 def test_an_object_is_tinted_and_the_frame_left_alone():
     frame = image()
-    picture = draw_objects(frame, [Drawn(1, "car", 0.9, mask(100, 200, 100, 300))])
+    picture = draw_objects(frame, [DrawnObject(1, "car", 0.9, mask(100, 200, 100, 300))])
     assert (frame == 60).all()
-    expected = np.round(0.6 * 60 + 0.4 * np.array(drawing.colour(1)))
+    expected = np.round(0.6 * 60 + 0.4 * np.array(drawing.pick_object_colour(1)))
     assert (picture[120:180, 120:280] == expected).all()
 
 
 def test_nothing_is_drawn_where_there_is_nothing():
     frame = image()
     assert (draw_objects(frame, []) == frame).all()
-    assert (draw_objects(frame, [Drawn(1, "car", 0.9, mask(0, 0, 0, 0))]) == frame).all()
+    assert (draw_objects(frame, [DrawnObject(1, "car", 0.9, mask(0, 0, 0, 0))]) == frame).all()
 
 
 def test_the_contour_shows_on_any_ground():
-    thing = Drawn(1, "car", 0.9, mask(100, 200, 100, 300))
+    thing = DrawnObject(1, "car", 0.9, mask(100, 200, 100, 300))
     for ground in (0, 255):
         column = draw_objects(image(ground), [thing])[150, 90:110].astype(int)
-        assert abs(column - drawing.colour(1)).sum(axis=1).min() < 40
+        assert abs(column - drawing.pick_object_colour(1)).sum(axis=1).min() < 40
     assert column.sum(axis=1).min() < 200  # on white the dark ground around it
 
 
 def test_small_objects_lie_on_top():
-    small, large = Drawn(1, "a", 1, mask(120, 160, 150, 250)), Drawn(2, "b", 1, mask(100, 200, 100, 300))
+    small, large = DrawnObject(1, "a", 1, mask(120, 160, 150, 250)), DrawnObject(2, "b", 1, mask(100, 200, 100, 300))
     pictures = [draw_objects(image(), order) for order in ([small, large], [large, small])]
     assert (pictures[0][130:150, 160:240] == pictures[1][130:150, 160:240]).all()
     rest = draw_objects(image(), [large])
@@ -70,24 +70,24 @@ def test_small_objects_lie_on_top():
 
 def test_what_was_completed_backward_has_a_dashed_contour():
     thing = {"id": 1, "name": "car", "score": 0.9, "mask": mask(100, 200, 100, 300)}
-    dashed, whole = (draw_objects(image(), [Drawn(**thing, dashed=d)]) for d in (True, False))
-    near = [abs(p[199, 105:295].astype(int) - drawing.colour(1)).sum(axis=1) < 60 for p in (dashed, whole)]
+    dashed, whole = (draw_objects(image(), [DrawnObject(**thing, dashed=d)]) for d in (True, False))
+    near = [abs(p[199, 105:295].astype(int) - drawing.pick_object_colour(1)).sum(axis=1) < 60 for p in (dashed, whole)]
     assert 0.3 < near[0].mean() < 0.8
     assert near[1].all()
 
 
 def test_dashes_are_every_other_stretch():
     points = np.arange(10)[:, None]
-    assert [d[:, 0].tolist() for d in drawing.dashes([points], 3)] == [[0, 1, 2], [6, 7, 8]]
+    assert [d[:, 0].tolist() for d in drawing.split_into_dashes([points], 3)] == [[0, 1, 2], [6, 7, 8]]
 
 
 def test_labels_hide_neither_objects_nor_each_other():
-    things = [Drawn(i, "person", 0.9, mask(100, 180, 100 + 40 * i, 130 + 40 * i)) for i in range(1, 6)]
+    things = [DrawnObject(i, "person", 0.9, mask(100, 180, 100 + 40 * i, 130 + 40 * i)) for i in range(1, 6)]
     frame = image()
     outside = changed(frame, draw_objects(frame, things))
     for thing in things:
         outside[thing.mask] = False
-    one = drawing.lettering("person 1  0.90", 11).size
+    one = drawing.render_lettering("person 1  0.90", 11).size
     assert outside.sum() > 5 * one  # five labels, none over another, beside the contours' outer edges
 
 
@@ -99,7 +99,7 @@ def test_labels_hide_neither_objects_nor_each_other():
 def test_a_label_lies_within_the_frame(corner, size):
     y0, x0, h, w = corner
     taken = mask(y0, y0 + h, x0, x0 + w).astype(np.uint8)
-    x, y = drawing.place(drawing.bounding_box(taken > 0), size, taken)
+    x, y = drawing.find_label_place(drawing.find_bounding_box(taken > 0), size, taken)
     assert 0 <= x <= SIZE[1] - size[1] and 0 <= y <= SIZE[0] - size[0]
 
 
@@ -107,14 +107,14 @@ def test_a_label_lies_within_the_frame(corner, size):
 def test_a_label_lies_above_or_else_below(box, where):
     x0, y0, x1, y1 = box
     taken = mask(y0, y1, x0, x1).astype(np.uint8)
-    x, y = drawing.place(box, (18, 80), taken)
+    x, y = drawing.find_label_place(box, (18, 80), taken)
     assert x == 190
     assert y == (y0 - 18 - 3 if where == "above" else y1 + 3)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 16), (16, 9), (1080, 1920)])
 def test_frames_of_any_size(size):
-    full = Drawn(1, "a long name of an object", 1.0, np.ones(size, dtype=bool), dashed=True)
+    full = DrawnObject(1, "a long name of an object", 1.0, np.ones(size, dtype=bool), dashed=True)
     assert draw_objects(image(size=size), [full]).shape == (*size, 3)
 
 
@@ -123,38 +123,38 @@ def test_text_and_lines_grow_with_the_frame():
     for scale in (1, 4):
         size = (270 * scale, 480 * scale)
         frame, thing = image(size=size), mask(100 * scale, 200 * scale, 100 * scale, 300 * scale, size)
-        outside = changed(frame, draw_objects(frame, [Drawn(1, "car", 0.9, thing)])) & ~thing
+        outside = changed(frame, draw_objects(frame, [DrawnObject(1, "car", 0.9, thing)])) & ~thing
         ratios.append(outside.mean())
     assert ratios[1] == pytest.approx(ratios[0], rel=0.4)
 
 
 def test_colours_are_the_ids_own_and_tell_neighbours_apart():
-    colours = [drawing.colour(i) for i in range(1, 13)]
+    colours = [drawing.pick_object_colour(i) for i in range(1, 13)]
     assert len(set(colours)) == 12
-    assert drawing.colour(13) == drawing.colour(1) == drawing.PALETTE[0]
+    assert drawing.pick_object_colour(13) == drawing.pick_object_colour(1) == drawing.PALETTE[0]
     steps = np.linalg.norm(np.diff(np.array(colours, dtype=float), axis=0), axis=1)
     assert steps.min() > 100
 
 
 def test_a_result_is_drawn_with_its_names_and_scores():
-    [thing] = drawing.drawn(result(), 1)
+    [thing] = drawing.collect_drawn_objects(result(), 1)
     assert (thing.id, thing.name, thing.score, thing.dashed) == (2, "car", 0.8, True)
     assert (thing.mask == mask(100, 150, 200, 260)).all()
-    assert (drawing.draw(image(), result(), 1) == draw_objects(image(), [thing])).all()
-    assert (drawing.draw(image(), result(), 0) == image()).all()
+    assert (drawing.draw_result(image(), result(), 1) == draw_objects(image(), [thing])).all()
+    assert (drawing.draw_result(image(), result(), 0) == image()).all()
     with pytest.raises(InputError, match="no frame 3"):
-        drawing.draw(image(), result(), 3)
+        drawing.draw_result(image(), result(), 3)
 
 
 def test_a_stream_is_drawn_without_its_absent_objects():
     masks = torch.from_numpy(np.stack([mask(10, 20, 10, 20), mask(0, 0, 0, 0), mask(30, 40, 30, 40)]))
     answer = FrameMasks(7, (4, 5, 6), masks, torch.tensor([0.5, 0.6, 0.75]), torch.tensor([-1, 0, 0]))
-    things = drawing.drawn_live(answer, ("dog",))
+    things = drawing.collect_live_objects(answer, ("dog",))
     assert [(t.id, t.name, t.score) for t in things] == [(4, "object", 0.5), (6, "dog", 0.75)]
 
 
 def test_contact_sheet():
-    sheet = drawing.contact_sheet([image(v, (2, 3)) for v in (1, 2, 3)], columns=2, gap=1)
+    sheet = drawing.build_contact_sheet([image(v, (2, 3)) for v in (1, 2, 3)], columns=2, gap=1)
     assert sheet[..., 0].tolist() == [
         [1, 1, 1, 255, 2, 2, 2],
         [1, 1, 1, 255, 2, 2, 2],

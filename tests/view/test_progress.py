@@ -7,11 +7,11 @@ from rich.console import Console
 from toys import H, W
 
 from masklet.core.result import Provenance, VideoResult
-from masklet.view.progress import Bars
+from masklet.view.progress import BarReporter
 
 
 def test_names_are_shown_as_they_are() -> None:
-    bars, name = Bars(), "movie [x265] :smile:"
+    bars, name = BarReporter(), "movie [x265] :smile:"
     bars.console.file = out = io.StringIO()
     bars.console.width = 200
     assert isinstance(bars.console, Console)

@@ -31,34 +31,34 @@ class TrackedSlots:
 Aligner = Callable[[Tensor, Tensor], Tensor]
 
 
-def distances(before: Float[Tensor, "n c"], now: Float[Tensor, "m c"]) -> Float[Tensor, "n m"]:
+def compute_cosine_distances(before: Float[Tensor, "n c"], now: Float[Tensor, "m c"]) -> Float[Tensor, "n m"]:
     """1 - cosine of every pair; 1 where a vector is zero, which MinVIS's program cannot match at all."""
     return 1 - nnf.normalize(before, eps=1e-6) @ nnf.normalize(now, eps=1e-6).T
 
 
-def aligned(before: Float[Tensor, "n c"], now: Float[Tensor, "n c"]) -> Int64[Tensor, " n"]:
+def match_slots(before: Float[Tensor, "n c"], now: Float[Tensor, "n c"]) -> Int64[Tensor, " n"]:
     """For each track the slot of the frame that continues it (MinVIS, and DVIS's paper): `now[aligned(before, now)]`
     lines up with `before`.
 
-    >>> aligned(torch.eye(3), torch.eye(3)[[2, 0, 1]])
+    >>> match_slots(torch.eye(3), torch.eye(3)[[2, 0, 1]])
     tensor([1, 2, 0])
     """
-    _, cols = linear_sum_assignment(distances(before, now).detach().cpu().numpy())
+    _, cols = linear_sum_assignment(compute_cosine_distances(before, now).detach().cpu().numpy())
     return torch.from_numpy(cols).to(now.device)
 
 
-def aligned_as_released(before: Float[Tensor, "n c"], now: Float[Tensor, "n c"]) -> Int64[Tensor, " n"]:
+def match_slots_as_released(before: Float[Tensor, "n c"], now: Float[Tensor, "n c"]) -> Int64[Tensor, " n"]:
     """The inverse permutation, with which DVIS's released weights were trained and have to be run: for each slot the
     track that it continues. It lines up with `before` only where objects swap in pairs or stay.
 
-    >>> aligned_as_released(torch.eye(3), torch.eye(3)[[2, 0, 1]])
+    >>> match_slots_as_released(torch.eye(3), torch.eye(3)[[2, 0, 1]])
     tensor([2, 0, 1])
     """
-    _, cols = linear_sum_assignment(distances(before, now).detach().cpu().numpy().T)
+    _, cols = linear_sum_assignment(compute_cosine_distances(before, now).detach().cpu().numpy().T)
     return torch.from_numpy(cols).to(now.device)
 
 
-def at_frame(slots: FrameSlots, t: int) -> FrameSlots:
+def select_frame_slots(slots: FrameSlots, t: int) -> FrameSlots:
     """One frame of a window (t = 1)."""
     one = slice(t, t + 1)
     return FrameSlots(

@@ -24,7 +24,7 @@ from masklet.core.tracks import Masklet, Sighting, Source
 FORMAT = "masklet/1"
 
 
-def save(result: VideoResult, path: Path) -> None:
+def write_result(result: VideoResult, path: Path) -> None:
     """Writes a result. Raises InputError where the file cannot be written."""
     content = {
         "format": FORMAT,
@@ -34,24 +34,24 @@ def save(result: VideoResult, path: Path) -> None:
         "rate": result.rate,
         "categories": result.categories,
         "provenance": asdict(result.provenance),
-        "masklets": [_masklet(m) for m in result.masklets],
+        "masklets": [_format_masklet(m) for m in result.masklets],
     }
     with write_atomically(path) as file:
         file.write(json.dumps(content, separators=(",", ":"), allow_nan=False).encode())
 
 
-def _masklet(m: Masklet) -> dict[str, Any]:
+def _format_masklet(m: Masklet) -> dict[str, Any]:
     rows = [(t, s.source.value, s.score, s.label, s.presence, s.mask.counts.decode()) for t, s in m.sightings.items()]
     return {"id": m.id, "label": m.label, "score": m.score, "is_thing": m.is_thing, "sightings": rows}
 
 
-def load(path: Path) -> VideoResult:
+def read_result(path: Path) -> VideoResult:
     """Reads a result. Raises InputError naming the file and the entry that is damaged."""
-    content = _json(path)
+    content = _read_result_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
         raise InputError(f"{path}: not a masklet result (format {found!r}, expected {FORMAT!r})")
-    with _named(f"{path}"):
+    with _explain_bad_entry(f"{path}"):
         h, w = (int(n) for n in content["size"])
         if h < 1 or w < 1:
             raise ValueError(f"size {content['size']}; a frame has at least one pixel")
@@ -61,12 +61,12 @@ def load(path: Path) -> VideoResult:
         name, rate, entries = str(content["name"]), float(content["rate"]), list(content["masklets"])
     masklets = []
     for n, entry in enumerate(entries):
-        with _named(f"{path}: masklet {n}"):
+        with _explain_bad_entry(f"{path}: masklet {n}"):
             masklets.append(_read_masklet(entry, (h, w), length, len(categories)))
     return VideoResult(name, (h, w), length, rate, tuple(masklets), categories, provenance)
 
 
-def _json(path: Path) -> Any:
+def _read_result_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
@@ -76,7 +76,7 @@ def _json(path: Path) -> Any:
 
 
 @contextmanager
-def _named(where: str) -> Iterator[None]:
+def _explain_bad_entry(where: str) -> Iterator[None]:
     """Turns what a malformed entry causes into a sentence that names it."""
     try:
         yield

@@ -15,16 +15,16 @@ F = TypeVar("F")
 MIB = 2**20
 
 
-def nbytes(value: Any) -> int:
+def count_tensor_bytes(value: Any) -> int:
     """Bytes of all tensors in a value made of dataclasses, mappings and sequences."""
     if isinstance(value, Tensor):
         return value.nbytes
     if is_dataclass(value):
-        return sum(nbytes(getattr(value, f.name)) for f in fields(value))
+        return sum(count_tensor_bytes(getattr(value, f.name)) for f in fields(value))
     if isinstance(value, dict):
-        return nbytes(value.values())
+        return count_tensor_bytes(value.values())
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
-        return sum(nbytes(v) for v in value)
+        return sum(count_tensor_bytes(v) for v in value)
     return 0
 
 
@@ -49,7 +49,7 @@ class FeatureStore(Generic[F]):
 
     def keep(self, index: int, features: F) -> None:
         """Keeps one frame's features where there is room for them."""
-        size = nbytes(features)
+        size = count_tensor_bytes(features)
         if size <= self._room:
             self._room -= size
             self._held[index] = features

@@ -30,23 +30,23 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        made.chmod(0o666 & ~_umask())  # a temporary file is its owner's alone
+        made.chmod(0o666 & ~_get_umask())  # a temporary file is its owner's alone
         made.replace(path)
     except BaseException as error:
         if made is not None:
             made.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise unwritable(path, error) from None
+            raise explain_write_error(path, error) from None
         raise
 
 
-def _umask() -> int:
+def _get_umask() -> int:
     mask = os.umask(0o077)  # there is no way to read it but to set it
     os.umask(mask)
     return mask
 
 
-def unwritable(path: Path, error: OSError) -> InputError:
+def explain_write_error(path: Path, error: OSError) -> InputError:
     """What to tell the user when something cannot be written."""
     if error.errno in FULL:
         return InputError(f"{path}: the disk is full ({error.strerror}); make room, or choose another folder")

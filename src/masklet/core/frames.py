@@ -45,10 +45,10 @@ class Video(Protocol):
     def read(self, start: int, stop: int) -> list[Frame]: ...
 
 
-def with_future(items: Iterable[T], n: int) -> Iterator[tuple[T, tuple[T, ...]]]:
+def iterate_with_future(items: Iterable[T], n: int) -> Iterator[tuple[T, tuple[T, ...]]]:
     """Each item with up to n that follow it; at most n + 1 are ever held.
 
-    >>> list(with_future("abc", 1))
+    >>> list(iterate_with_future("abc", 1))
     [('a', ('b',)), ('b', ('c',)), ('c', ())]
     """
     held: deque[T] = deque()
@@ -62,10 +62,10 @@ def with_future(items: Iterable[T], n: int) -> Iterator[tuple[T, tuple[T, ...]]]
         held.popleft()
 
 
-def backward(start: int, stop: int, window: int) -> Iterator[range]:
+def iterate_windows_backward(start: int, stop: int, window: int) -> Iterator[range]:
     """Windows that cover [start, stop) from its end to its beginning.
 
-    >>> list(backward(0, 5, 2))
+    >>> list(iterate_windows_backward(0, 5, 2))
     [range(3, 5), range(1, 3), range(0, 1)]
     """
     for end in range(stop, start, -window):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from masklet.core.masks import resize
+from masklet.core.masks import resize_bilinear
 
 NAMELESS = "object"  # what segmenters call what they find without a name
 
@@ -70,7 +70,7 @@ class Prediction:
         best = self.best
         there = best.presence[:, 0] > 0
         masks = torch.zeros(len(self.ids), *size, dtype=torch.bool)
-        masks[there] = resize(best.logits[there, 0], size) > 0
+        masks[there] = resize_bilinear(best.logits[there, 0], size) > 0
         return masks
 
 
@@ -149,7 +149,7 @@ class Clicks:
         mask = self.mask
         if mask is not None:
             size = (round(mask.shape[0] * y), round(mask.shape[1] * x))
-            mask = resize(mask[None].float(), size)[0] > 0.5
+            mask = resize_bilinear(mask[None].float(), size)[0] > 0.5
         return Clicks(points, box, mask)
 
     @property

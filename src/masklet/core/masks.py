@@ -31,7 +31,7 @@ class Rle:
     @staticmethod
     def checked(size: tuple[int, int], counts: bytes) -> Rle:
         """Run lengths from outside. Raises ValueError where they are not those of a mask of `size` (h, w)."""
-        runs = run_lengths(counts)
+        runs = decode_rle_counts(counts)
         if (runs < 0).any() or runs.sum() != size[0] * size[1]:
             raise ValueError(f"run lengths fill {runs.sum()} pixels, not the {size[1]}x{size[0]} of the frame")
         return Rle(size, counts)
@@ -53,7 +53,7 @@ class Rle:
 
     def iou(self, other: Rle) -> float:
         """Intersection over union with a mask of the same size; 0 where both are empty, as in COCO."""
-        return float(rle_iou([self], [other])[0, 0])
+        return float(compute_rle_iou([self], [other])[0, 0])
 
     def overlap(self, other: Rle) -> int:
         """Pixels in both masks."""
@@ -64,7 +64,7 @@ class Rle:
         return {"size": list(self.size), "counts": self.counts}
 
 
-def run_lengths(counts: bytes) -> Int64[np.ndarray, " n"]:
+def decode_rle_counts(counts: bytes) -> Int64[np.ndarray, " n"]:
     """The runs in COCO's compressed form: five bits a character, the sixth says "more follows", the last digit
     carries the sign; from the fourth run on, the difference to the run before last is stored.
 
@@ -85,7 +85,7 @@ def run_lengths(counts: bytes) -> Int64[np.ndarray, " n"]:
     return runs
 
 
-def rle_iou(a: Sequence[Rle], b: Sequence[Rle]) -> Float[np.ndarray, "n m"]:
+def compute_rle_iou(a: Sequence[Rle], b: Sequence[Rle]) -> Float[np.ndarray, "n m"]:
     """Mask IoU of every pair, without decoding."""
     if not a or not b:
         return np.zeros((len(a), len(b)))
@@ -125,7 +125,7 @@ def matrix_nms(masks: Bool[Tensor, "n h w"], scores: Float[Tensor, " n"], sharpn
     return out
 
 
-def paint(masks: Bool[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
+def resolve_overlaps_by_area(masks: Bool[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
     """Removes overlaps: a pixel goes to the smallest of the masks that claim it, on a tie to the first."""
     if len(masks) == 0:
         return masks
@@ -134,13 +134,13 @@ def paint(masks: Bool[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
     return masks & (torch.arange(len(masks), device=masks.device)[:, None, None] == winner)
 
 
-def resize(maps: Num[Tensor, "n h w"], size: tuple[int, int]) -> Float[Tensor, "n h2 w2"]:
+def resize_bilinear(maps: Num[Tensor, "n h w"], size: tuple[int, int]) -> Float[Tensor, "n h2 w2"]:
     """Bilinear resize of float maps to `size` (h, w), pixel centres aligned."""
     if tuple(maps.shape[-2:]) == size or len(maps) == 0:
         return maps.new_zeros(len(maps), *size).float() if len(maps) == 0 else maps.float()
     return nnf.interpolate(maps[None].float(), size=size, mode="bilinear", align_corners=False)[0]
 
 
-def stack(masks: Sequence[Bool[Tensor, "h w"]], size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
+def stack_masks(masks: Sequence[Bool[Tensor, "h w"]], size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
     """One tensor of any number of masks of `size` (h, w), also of none."""
     return torch.stack(list(masks)) if masks else torch.zeros(0, *size, dtype=torch.bool)

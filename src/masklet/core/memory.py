@@ -25,7 +25,7 @@ from masklet.core.memory_kinds import find_memory_kind, find_memory_tag
 FORMAT = "masklet-memory/1"
 
 
-def save(memory: Any, path: str | Path) -> None:
+def save_memory(memory: Any, path: str | Path) -> None:
     """Writes a memory, or the state of a stream, into one safetensors file; tensors that are shared are written once.
 
     Raises:
@@ -34,14 +34,14 @@ def save(memory: Any, path: str | Path) -> None:
             and tensors.
     """
     tensors: Held = {}
-    text = json.dumps(_described(memory, tensors))
+    text = json.dumps(_encode_memory_value(memory, tensors))
     named = {str(n): t.detach().cpu().clone().contiguous() for n, t in tensors.values()}
     with write_atomically(Path(path)) as file:
         file.write(packed(named, {FORMAT: text}))
 
 
-def load(path: str | Path, device: str = "cpu") -> Any:
-    """What `save` has written.
+def load_memory(path: str | Path, device: str = "cpu") -> Any:
+    """What `save_memory` has written.
 
     Raises:
         InputError: there is no such file, or it is not a saved memory.
@@ -52,7 +52,7 @@ def load(path: str | Path, device: str = "cpu") -> Any:
             if FORMAT not in told:
                 raise InputError(f"{path}: no saved memory ({FORMAT}); write one with masklet.core.memory.save")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-            return _made(json.loads(told[FORMAT]), tensors)
+            return _decode_memory_value(json.loads(told[FORMAT]), tensors)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (SafetensorError, ValueError, KeyError) as error:
@@ -62,7 +62,7 @@ def load(path: str | Path, device: str = "cpu") -> Any:
 Held = dict[int, tuple[int, Tensor]]  # address: number in the file, tensor
 
 
-def _described(value: Any, tensors: Held) -> Any:
+def _encode_memory_value(value: Any, tensors: Held) -> Any:
     """A value as JSON: what JSON has is itself, anything else a list [kind, content]."""
     if value is None or (isinstance(value, bool | int | float | str) and not isinstance(value, Enum)):
         return value
@@ -74,17 +74,20 @@ def _described(value: Any, tensors: Held) -> Any:
     if isinstance(value, bytes):
         return ["bytes", base64.b64encode(value).decode()]
     if isinstance(value, tuple | list):
-        return [type(value).__name__, [_described(v, tensors) for v in value]]
+        return [type(value).__name__, [_encode_memory_value(v, tensors) for v in value]]
     if isinstance(value, Mapping):
-        return ["dict", [[_described(k, tensors), _described(v, tensors)] for k, v in value.items()]]
+        return [
+            "dict",
+            [[_encode_memory_value(k, tensors), _encode_memory_value(v, tensors)] for k, v in value.items()],
+        ]
     tag = find_memory_tag(type(value))
     if isinstance(value, Enum):
         return ["enum", [tag, value.name]]
-    return ["made", [tag, {f.name: _described(getattr(value, f.name), tensors) for f in fields(value)}]]
+    return ["made", [tag, {f.name: _encode_memory_value(getattr(value, f.name), tensors) for f in fields(value)}]]
 
 
-def _made(told: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The value that `_described` was given."""
+def _decode_memory_value(told: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The value that `_encode_memory_value` was given."""
     if not isinstance(told, list):
         return told
     kind, content = told
@@ -95,9 +98,13 @@ _MAKERS: Mapping[str, Callable[[Any, Mapping[str, Tensor]], Any]] = {
     "tensor": lambda n, tensors: tensors[str(n)],
     "array": lambda n, tensors: tensors[str(n)].numpy(),
     "bytes": lambda text, tensors: base64.b64decode(text),
-    "tuple": lambda items, tensors: tuple(_made(v, tensors) for v in items),
-    "list": lambda items, tensors: [_made(v, tensors) for v in items],
-    "dict": lambda items, tensors: {_made(k, tensors): _made(v, tensors) for k, v in items},
+    "tuple": lambda items, tensors: tuple(_decode_memory_value(v, tensors) for v in items),
+    "list": lambda items, tensors: [_decode_memory_value(v, tensors) for v in items],
+    "dict": lambda items, tensors: {
+        _decode_memory_value(k, tensors): _decode_memory_value(v, tensors) for k, v in items
+    },
     "enum": lambda names, tensors: find_memory_kind(names[0])[names[1]],
-    "made": lambda parts, tensors: find_memory_kind(parts[0])(**{k: _made(v, tensors) for k, v in parts[1].items()}),
+    "made": lambda parts, tensors: find_memory_kind(parts[0])(
+        **{k: _decode_memory_value(v, tensors) for k, v in parts[1].items()}
+    ),
 }

@@ -88,14 +88,14 @@ class Propagator(Protocol[F, M]):
 
 
 @runtime_checkable
-class Contending(Protocol):
+class ContendingPropagator(Protocol):
     """A propagator that says whether its objects contend for pixels, so that each keeps others from swallowing it."""
 
     contends: bool
 
 
 @runtime_checkable
-class Carrier(Protocol[Seen]):
+class MaskCarrier(Protocol[Seen]):
     """A propagator that has a cheaper way to see where one frame's masks are in another (DEVA 3.2.1)."""
 
     def carry(self, masks: Mapping[int, Tensor], source: Seen, target: Seen) -> Prediction:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 
 from masklet.core.errors import InputError
-from masklet.core.masks import rle_iou
+from masklet.core.masks import compute_rle_iou
 from masklet.core.matching import match
 from masklet.core.tracks import Masklet, Sighting
 
@@ -76,14 +76,14 @@ class VideoResult:
         """
         from masklet.core import codec  # which needs this class
 
-        codec.save(self, Path(path))
+        codec.write_result(self, Path(path))
 
     @staticmethod
     def load(path: str | Path) -> VideoResult:
         """Reads what `save` wrote. Raises InputError naming the file and the entry that cannot be read."""
         from masklet.core import codec
 
-        return codec.load(Path(path))
+        return codec.read_result(Path(path))
 
     def compare(self, other: VideoResult) -> Comparison:
         """Pairs the objects of two results of one video, one to one, by IoU over space and time (> 0).
@@ -95,7 +95,7 @@ class VideoResult:
                 f"{self.name} ({self.length} frames of {self.size[1]}x{self.size[0]}) and {other.name} "
                 f"({other.length} of {other.size[1]}x{other.size[0]}) are not the same video; compare results of one"
             )
-        iou = tube_iou(self.masklets, other.masklets)
+        iou = compute_masklet_iou(self.masklets, other.masklets)
         links = match(torch.from_numpy(iou), 0.0)
         here, there = [m.id for m in self.masklets], [m.id for m in other.masklets]
         return Comparison(
@@ -123,7 +123,7 @@ class VideoResult:
         )
 
 
-def tube_iou(a: Sequence[Masklet], b: Sequence[Masklet]) -> Float[np.ndarray, "n m"]:
+def compute_masklet_iou(a: Sequence[Masklet], b: Sequence[Masklet]) -> Float[np.ndarray, "n m"]:
     """IoU over space and time of every pair: pixels in both over pixels in either, of all frames."""
     both = np.zeros((len(a), len(b)))
     for t in {t for m in a for t in m.sightings} & {t for m in b for t in m.sightings}:
@@ -131,7 +131,7 @@ def tube_iou(a: Sequence[Masklet], b: Sequence[Masklet]) -> Float[np.ndarray, "n
         cols = [c for c, m in enumerate(b) if t in m.sightings]
         masks, others = [a[r].sightings[t].mask for r in rows], [b[c].sightings[t].mask for c in cols]
         total = np.add.outer([m.area for m in masks], [m.area for m in others])
-        iou = rle_iou(masks, others)
+        iou = compute_rle_iou(masks, others)
         both[np.ix_(rows, cols)] += np.round(iou / (1 + iou) * total)  # iou = both / (total - both)
     total = np.add.outer(*([sum(s.mask.area for s in m.sightings.values()) for m in side] for side in (a, b)))
     return np.divide(both, total - both, out=np.zeros_like(both), where=total > both)

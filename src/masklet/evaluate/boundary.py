@@ -16,29 +16,30 @@ RATIO = 0.02  # of the image's diagonal
 CANVAS = 1 << 21  # pixels that are drawn at a time
 
 
-def depth(size: tuple[int, int]) -> int:
+def compute_boundary_width(size: tuple[int, int]) -> int:
     """How many pixels a boundary is wide in frames of h, w: 2 % of the diagonal, and at least one.
 
-    >>> depth((360, 640))
+    >>> compute_boundary_width((360, 640))
     15
     """
     return max(1, round(RATIO * math.hypot(*size)))
 
 
-def boundary(tube: Tube, size: tuple[int, int]) -> Tube:
-    """The pixels of a tube within `depth` rows and columns of one outside of it; outside of the frame, all are.
+def extract_tube_boundary(tube: Tube, size: tuple[int, int]) -> Tube:
+    """The pixels of a tube within `compute_boundary_width` rows and columns of one outside of it; outside of the frame,
+    all are.
 
     Boundary IoU (Cheng et al., CVPR 2021) says "distance"; its program erodes with a square, as is done here.
     """
-    runs = _column_runs(tube.edges, size[0])
-    parts = [_peel(part, size) for part in _portions(runs, size)]
+    runs = _split_runs_by_column(tube.edges, size[0])
+    parts = [_extract_boundary_edges(part, size) for part in _split_runs_by_frames(runs, size)]
     edges = np.concatenate([np.zeros(0), *parts])
     frames = (edges[::2] // (size[0] * size[1])).astype(np.int64)
     areas = np.bincount(frames, edges[1::2] - edges[::2], len(tube.areas)).astype(np.int64)
     return Tube(edges if len(edges) else np.zeros(2), areas)
 
 
-def _column_runs(edges: Float64[np.ndarray, " e"], height: int) -> Int64[np.ndarray, "n 3"]:
+def _split_runs_by_column(edges: Float64[np.ndarray, " e"], height: int) -> Int64[np.ndarray, "n 3"]:
     """Column of the wide image, first row and row after the last of every run, none longer than its column."""
     start, stop = edges.astype(np.int64).reshape(-1, 2).T
     start, stop = start[stop > start], stop[stop > start]
@@ -50,7 +51,7 @@ def _column_runs(edges: Float64[np.ndarray, " e"], height: int) -> Int64[np.ndar
     return np.stack([column, top, below], 1)
 
 
-def _portions(runs: Int64[np.ndarray, "n 3"], size: tuple[int, int]) -> Iterator[Int64[np.ndarray, "m 3"]]:
+def _split_runs_by_frames(runs: Int64[np.ndarray, "n 3"], size: tuple[int, int]) -> Iterator[Int64[np.ndarray, "m 3"]]:
     """Runs by whole frames, few enough to be drawn at once."""
     frames = max(1, CANVAS // (size[0] * size[1]))
     portion = runs[:, 0] // (size[1] * frames)
@@ -58,13 +59,13 @@ def _portions(runs: Int64[np.ndarray, "n 3"], size: tuple[int, int]) -> Iterator
         yield runs[portion == at]
 
 
-def _peel(runs: Int64[np.ndarray, "n 3"], size: tuple[int, int]) -> Float64[np.ndarray, " e"]:
+def _extract_boundary_edges(runs: Int64[np.ndarray, "n 3"], size: tuple[int, int]) -> Float64[np.ndarray, " e"]:
     """The edges of the boundaries of some frames' runs, drawn on one canvas with an empty column between frames."""
     column, rows = runs[:, 0], slice(int(runs[:, 1].min()), int(runs[:, 2].max()))
     step = np.diff(column, prepend=column[0] - 2)
     apart = (step > 1) | (step == 1) & (column % size[1] == 0)
     place = np.cumsum(np.minimum(step, 1) + apart) - 1
-    rim = _rim(_drawn(place, runs[:, 1:] - rows.start), depth(size))
+    rim = _remove_interior(_draw_runs(place, runs[:, 1:] - rows.start), compute_boundary_width(size))
     rim[1:] ^= rim[:-1].copy()  # where a run starts or ends
     tall = len(rim)
     spot, row = np.divmod(np.flatnonzero(cv2.transpose(rim).view(bool)), tall)
@@ -73,7 +74,7 @@ def _peel(runs: Int64[np.ndarray, "n 3"], size: tuple[int, int]) -> Float64[np.n
     return (columns[spot] * size[0] + row + rows.start).astype(float)
 
 
-def _drawn(place: Int64[np.ndarray, " n"], rows: Int64[np.ndarray, "n 2"]) -> UInt8[np.ndarray, "y x"]:
+def _draw_runs(place: Int64[np.ndarray, " n"], rows: Int64[np.ndarray, "n 2"]) -> UInt8[np.ndarray, "y x"]:
     """Runs as pixels, with an empty row below them."""
     canvas = np.zeros((rows.max() + 1, place[-1] + 1), np.uint8)
     canvas[rows[:, 0], place] = 1
@@ -83,7 +84,7 @@ def _drawn(place: Int64[np.ndarray, " n"], rows: Int64[np.ndarray, "n 2"]) -> UI
     return canvas
 
 
-def _rim(canvas: UInt8[np.ndarray, "y x"], width: int) -> UInt8[np.ndarray, "y x"]:
+def _remove_interior(canvas: UInt8[np.ndarray, "y x"], width: int) -> UInt8[np.ndarray, "y x"]:
     """A drawing without what its erosion by a square leaves."""
     square = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     return np.asarray(canvas ^ cv2.erode(canvas, square, borderType=cv2.BORDER_CONSTANT, borderValue=0))

@@ -8,11 +8,18 @@ from pathlib import Path
 import numpy as np
 
 from masklet.core.protocols import Watch
-from masklet.evaluate.burst_counts import SPLITS, ClassCounts, Result, box_similarity, count, mask_similarity
+from masklet.evaluate.burst_counts import (
+    SPLITS,
+    BurstResult,
+    ClassCounts,
+    compute_box_similarity,
+    compute_mask_similarity,
+    count_burst_split,
+)
 from masklet.evaluate.burst_files import COMMON
 from masklet.evaluate.report import Report, Scores
 from masklet.evaluate.tracking import HotaCounts
-from masklet.evaluate.workers import silent
+from masklet.evaluate.workers import discard_progress
 
 GUIDED = ("HOTA", "DetA", "AssA")
 OPEN = ("OWTA", "DetRe", "AssA", "HOTA", "DetA")
@@ -24,7 +31,9 @@ BOXES = (
 MASKS = "BURST as its paper says, 0 to 100: shapes are compared by the IoU of their masks; the program compares boxes"
 
 
-def burst(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = silent) -> Report:
+def evaluate_burst(
+    gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = discard_progress
+) -> Report:
     """The three tasks of BURST, by box IoU as its program does.
 
     Args:
@@ -36,49 +45,53 @@ def burst(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch:
     Raises:
         InputError: a file or an entry cannot be used.
     """
-    return _report("burst", BOXES, count(gt, pred, box_similarity, videos, watch))
+    return _build_burst_report("burst", BOXES, count_burst_split(gt, pred, compute_box_similarity, videos, watch))
 
 
-def burst_masks(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = silent) -> Report:
-    """The same by mask IoU, as BURST's paper says; arguments and errors as in `burst`."""
-    return _report("burst-masks", MASKS, count(gt, pred, mask_similarity, videos, watch))
+def evaluate_burst_masks(
+    gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = discard_progress
+) -> Report:
+    """The same by mask IoU, as BURST's paper says; arguments and errors as in `evaluate_burst`."""
+    return _build_burst_report(
+        "burst-masks", MASKS, count_burst_split(gt, pred, compute_mask_similarity, videos, watch)
+    )
 
 
-def _report(metric: str, protocol: str, result: Result) -> Report:
+def _build_burst_report(metric: str, protocol: str, result: BurstResult) -> Report:
     classes = {c: result.total.classes[c] for c in sorted(result.total.reported)}
     of_split: dict[str, Sequence[ClassCounts]] = {
         "all": list(classes.values()),
         "common": [counts for c, counts in classes.items() if c in COMMON],
         "uncommon": [counts for c, counts in classes.items() if c not in COMMON],
     }
-    rows = {name: _headline(of_split[name], result.total.open_world[name]) for name in SPLITS}
+    rows = {name: _compute_burst_headline(of_split[name], result.total.open_world[name]) for name in SPLITS}
     parts: dict[str, Scores] = {name: rows[name] for name in SPLITS[1:]}
     parts |= {f"class {c}": _class_row(counts) for c, counts in classes.items()}
-    parts |= {f"class {c} exemplar-guided": _hota_row(counts.exemplar) for c, counts in classes.items()}
-    parts |= {f"open-world {name}": _hota_row(result.total.open_world[name]) for name in SPLITS}
-    videos = {name: _hota_row(counts.open_world["all"]) for name, counts in result.videos.items()}
+    parts |= {f"class {c} exemplar-guided": _build_hota_row(counts.exemplar) for c, counts in classes.items()}
+    parts |= {f"open-world {name}": _build_hota_row(result.total.open_world[name]) for name in SPLITS}
+    videos = {name: _build_hota_row(counts.open_world["all"]) for name, counts in result.videos.items()}
     return Report(metric, protocol, rows["all"], parts, videos, result.objects, result.warnings, result.inputs)
 
 
-def _headline(classes: Sequence[ClassCounts], world: HotaCounts) -> Scores:
+def _compute_burst_headline(classes: Sequence[ClassCounts], world: HotaCounts) -> Scores:
     row: dict[str, float | None] = {}
     tasks: Mapping[str, Callable[[ClassCounts], HotaCounts]] = {
         "class-guided": lambda c: c.guided,
         "exemplar-guided": lambda c: c.exemplar,
     }
     for task, counts in tasks.items():
-        row |= {f"{task} {name}": _percent([counts(c).means[name] for c in classes]) for name in GUIDED}
-        row[f"{task} AP"] = _percent([c.ap for c in classes])
+        row |= {f"{task} {name}": _compute_mean_percent([counts(c).means[name] for c in classes]) for name in GUIDED}
+        row[f"{task} AP"] = _compute_mean_percent([c.ap for c in classes])
     return row | {f"open-world {name}": 100 * world.means[name] for name in OPEN}
 
 
-def _percent(values: Sequence[float]) -> float | None:
+def _compute_mean_percent(values: Sequence[float]) -> float | None:
     return 100 * float(np.mean(values)) if values else None
 
 
 def _class_row(counts: ClassCounts) -> Scores:
-    return {**_hota_row(counts.guided), "AP": 100 * counts.ap}
+    return {**_build_hota_row(counts.guided), "AP": 100 * counts.ap}
 
 
-def _hota_row(counts: HotaCounts) -> Scores:
+def _build_hota_row(counts: HotaCounts) -> Scores:
     return {name: 100 * counts.means[name] for name in ALL}

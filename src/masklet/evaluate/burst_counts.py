@@ -19,82 +19,92 @@ from masklet.evaluate.burst_files import (
     DISTRACTORS,
     GT_FORM,
     PRED_FORM,
-    Listing,
-    Page,
-    Truth,
-    lone_zero,
-    read_found,
-    read_listing,
-    read_truth,
+    BurstFile,
+    BurstFrame,
+    BurstTruth,
+    find_lone_zero_track,
+    read_burst_file,
+    read_burst_predictions,
+    read_burst_truth,
 )
 from masklet.evaluate.report import Scores
-from masklet.evaluate.tracking import EPSILON, HotaCounts, TrackFrame, TrackMatches, hota_counts, match_tracks, track_ap
-from masklet.evaluate.workers import silent
+from masklet.evaluate.tracking import (
+    EPSILON,
+    HotaCounts,
+    TrackFrame,
+    TrackMatches,
+    compute_track_ap,
+    count_hota,
+    match_tracks,
+)
+from masklet.evaluate.workers import discard_progress
 
 SPLITS = ("all", "common", "uncommon")
 OBJECT = 1  # the id of the open world's only class; also that of TAO's "acorn"
 SURE = 0.5  # similarity from which on a prediction is about some true object
 
-Similarity = Callable[[Page, Page], Float[np.ndarray, "g p"]]
+Similarity = Callable[[BurstFrame, BurstFrame], Float[np.ndarray, "g p"]]
 
 
-def box_similarity(truth: Page, found: Page) -> Float[np.ndarray, "g p"]:
+def compute_box_similarity(truth: BurstFrame, found: BurstFrame) -> Float[np.ndarray, "g p"]:
     """IoU of the masks' boxes, in whole pixels: what BURST's program does."""
-    return _iou(truth.boxes, found.boxes)
+    return _compute_coco_iou(truth.boxes, found.boxes)
 
 
-def mask_similarity(truth: Page, found: Page) -> Float[np.ndarray, "g p"]:
+def compute_mask_similarity(truth: BurstFrame, found: BurstFrame) -> Float[np.ndarray, "g p"]:
     """IoU of the masks: what BURST's paper says."""
-    return _iou(truth.masks, found.masks)
+    return _compute_coco_iou(truth.masks, found.masks)
 
 
-def _iou(truth: Any, found: Any) -> Float[np.ndarray, "g p"]:
+def _compute_coco_iou(truth: Any, found: Any) -> Float[np.ndarray, "g p"]:
     if not len(truth) or not len(found):
         return np.zeros((len(truth), len(found)))
     return np.asarray(coco.iou(truth, found, [0] * len(found)))
 
 
 @dataclass(frozen=True)
-class Scene:
+class BurstFramePair:
     """One frame with something in it to find."""
 
-    truth: Page
-    found: Page
+    truth: BurstFrame
+    found: BurstFrame
     similarity: Float[np.ndarray, "g p"]
 
 
-NOTHING = Page.of([])
+NOTHING = BurstFrame.of([])
 
 
-def scenes(truth: Truth, found: Mapping[str, Page], similarity: Similarity) -> list[Scene]:
+def collect_frame_pairs(
+    truth: BurstTruth, found: Mapping[str, BurstFrame], similarity: Similarity
+) -> list[BurstFramePair]:
     """The frames that count: those in which the ground truth shows something."""
     pages = [(page, found.get(image, NOTHING)) for image, page in truth.frames.items() if len(page.tracks)]
-    return [Scene(*both, similarity(*both)) for both in pages]
+    return [BurstFramePair(*both, similarity(*both)) for both in pages]
 
 
-def guided(seen: Sequence[Scene], category: int) -> list[TrackFrame]:
+def build_exemplar_guided_frames(seen: Sequence[BurstFramePair], category: int) -> list[TrackFrame]:
     """The frames of one class as the exemplar-guided task counts them: all that was predicted."""
-    return [_of_class(scene, category) for scene in seen]
+    return [_select_class(scene, category) for scene in seen]
 
 
-def class_guided(seen: Sequence[Scene], category: int, truth: Truth) -> list[TrackFrame]:
+def build_class_guided_frames(seen: Sequence[BurstFramePair], category: int, truth: BurstTruth) -> list[TrackFrame]:
     """The frames of one class without the predictions of which the labels say nothing: any in a frame without the
     class (unless it is known to be absent), unmatched ones of a class that is not labelled exhaustively."""
-    return [_labelled(frame, category, truth) for frame in guided(seen, category)]
+    return [_drop_unlabelled_tracks(frame, category, truth) for frame in build_exemplar_guided_frames(seen, category)]
 
 
-def open_world(seen: Sequence[Scene], truth: Truth) -> list[TrackFrame]:
+def build_open_world_frames(seen: Sequence[BurstFramePair], truth: BurstTruth) -> list[TrackFrame]:
     """The frames with all classes as one, whose id decides on the same rules."""
     frames = [TrackFrame(scene.truth.tracks, scene.found.tracks, scene.similarity) for scene in seen]
-    return [_labelled(frame, OBJECT, truth) for frame in frames]
+    return [_drop_unlabelled_tracks(frame, OBJECT, truth) for frame in frames]
 
 
-def _of_class(scene: Scene, category: int) -> TrackFrame:
+def _select_class(scene: BurstFramePair, category: int) -> TrackFrame:
     rows, cols = scene.truth.categories == category, scene.found.categories == category
     return TrackFrame(scene.truth.tracks[rows], scene.found.tracks[cols], scene.similarity[np.ix_(rows, cols)])
 
 
-def _labelled(frame: TrackFrame, category: int, truth: Truth) -> TrackFrame:
+def _drop_unlabelled_tracks(frame: TrackFrame, category: int, truth: BurstTruth) -> TrackFrame:
     if category not in truth.sketchy and (len(frame.truth) or category in truth.absent):
         return frame
     sure = np.where(frame.similarity < SURE - EPSILON, 0, frame.similarity)
@@ -104,7 +114,7 @@ def _labelled(frame: TrackFrame, category: int, truth: Truth) -> TrackFrame:
     return TrackFrame(frame.truth, frame.found[kept], frame.similarity[:, kept])
 
 
-def numbered(frames: Sequence[TrackFrame]) -> list[TrackFrame]:
+def index_tracks(frames: Sequence[TrackFrame]) -> list[TrackFrame]:
     """The same with the tracks numbered from 0 on, in the order of their ids."""
     sides = [np.unique(np.concatenate([[], *ids])) for ids in ([f.truth for f in frames], [f.found for f in frames])]
     return [
@@ -122,45 +132,53 @@ class TrackTable:
     iou: Float[np.ndarray, "d g"]  # over space and time
 
 
-def track_table(truth: Mapping[str, Page], found: Mapping[str, Page]) -> TrackTable:
+def build_track_table(truth: Mapping[str, BurstFrame], found: Mapping[str, BurstFrame]) -> TrackTable:
     """Overlaps of all tracks in all annotated frames, those where the ground truth shows nothing too."""
-    tracks, others = _tracks(truth.values()), _tracks(found.values())
+    tracks, others = _list_tracks(truth.values()), _list_tracks(found.values())
     shared, area, other_area = np.zeros((len(others), len(tracks))), np.zeros(len(tracks)), np.zeros(len(others))
     for image, page in truth.items():
         other = found.get(image, NOTHING)
-        cols, rows, size, other_size = _places(tracks, page), _places(others, other), _areas(page), _areas(other)
-        iou = _iou(other.masks, page.masks)
+        cols, rows, size, other_size = (
+            _find_track_rows(tracks, page),
+            _find_track_rows(others, other),
+            _measure_mask_areas(page),
+            _measure_mask_areas(other),
+        )
+        iou = _compute_coco_iou(other.masks, page.masks)
         shared[np.ix_(rows, cols)] += np.round(iou / (1 + iou) * np.add.outer(other_size, size))  # whole pixels
         area[cols] += size
         other_area[rows] += other_size
     union = np.add.outer(other_area, area) - shared
     return TrackTable(
-        tracks, others, _scores(others, found), np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+        tracks,
+        others,
+        _compute_track_scores(others, found),
+        np.divide(shared, union, out=np.zeros_like(shared), where=union > 0),
     )
 
 
-def _tracks(pages: Iterable[Page]) -> Int64[np.ndarray, "n 2"]:
+def _list_tracks(pages: Iterable[BurstFrame]) -> Int64[np.ndarray, "n 2"]:
     rows = [np.zeros((0, 2), np.int64), *(np.stack([page.tracks, page.categories], 1) for page in pages)]
     seen = np.concatenate(rows)
     return seen[np.sort(np.unique(seen[:, 0], return_index=True)[1])]
 
 
-def _places(tracks: Int64[np.ndarray, "n 2"], page: Page) -> Int64[np.ndarray, " m"]:
+def _find_track_rows(tracks: Int64[np.ndarray, "n 2"], page: BurstFrame) -> Int64[np.ndarray, " m"]:
     order = np.argsort(tracks[:, 0])
     return np.asarray(order[np.searchsorted(tracks[:, 0], page.tracks, sorter=order)])
 
 
-def _areas(page: Page) -> Float[np.ndarray, " m"]:
+def _measure_mask_areas(page: BurstFrame) -> Float[np.ndarray, " m"]:
     return np.array([coco.area(mask) for mask in page.masks], float)  # pycocotools 2.0.11 counts 255 at once
 
 
-def _scores(tracks: Int64[np.ndarray, "n 2"], pages: Mapping[str, Page]) -> Float[np.ndarray, " n"]:
+def _compute_track_scores(tracks: Int64[np.ndarray, "n 2"], pages: Mapping[str, BurstFrame]) -> Float[np.ndarray, " n"]:
     ids = np.concatenate([np.zeros(0, np.int64), *(page.tracks for page in pages.values())])
     scores = np.concatenate([np.zeros(0), *(page.scores for page in pages.values())])
     return np.array([scores[ids == id].mean() for id in tracks[:, 0]], float)
 
 
-def class_tracks(table: TrackTable, category: int, truth: Truth, zero_is_free: bool) -> TrackMatches:
+def match_class_tracks(table: TrackTable, category: int, truth: BurstTruth, zero_is_free: bool) -> TrackMatches:
     """The tracks of one class; the predicted ones count where the class is known to be there or to be absent."""
     rows, cols = table.found[:, 1] == category, table.truth[:, 1] == category
     if not cols.any() and category not in truth.absent:
@@ -184,57 +202,62 @@ class ClassCounts:
     @property
     def ap(self) -> float:
         """TrackMAP of the class, 0 to 1; 0 without a true track."""
-        found = track_ap(self.tracks)
+        found = compute_track_ap(self.tracks)
         return 0.0 if found is None else float(found.mean())
 
 
 @dataclass(frozen=True)
-class Counts:
+class BurstCounts:
     """What was counted of a sequence or a split; counts of parts add up to those of the whole."""
 
     classes: Mapping[int, ClassCounts]  # of all that occurs or is predicted; those to report: `reported`
     reported: frozenset[int]
     open_world: Mapping[str, HotaCounts]  # all, common, uncommon
 
-    def __add__(self, other: Counts) -> Counts:
+    def __add__(self, other: BurstCounts) -> BurstCounts:
         both = [c for c in self.classes if c in other.classes]
         classes = {**self.classes, **other.classes, **{c: self.classes[c] + other.classes[c] for c in both}}
         joined = {name: self.open_world[name] + other.open_world[name] for name in SPLITS}
-        return Counts(classes, self.reported | other.reported, joined)
+        return BurstCounts(classes, self.reported | other.reported, joined)
 
     @staticmethod
-    def none() -> Counts:
+    def none() -> BurstCounts:
         """Those of no sequence."""
-        return Counts({}, frozenset(), dict.fromkeys(SPLITS, HotaCounts.none()))
+        return BurstCounts({}, frozenset(), dict.fromkeys(SPLITS, HotaCounts.none()))
 
 
 def count_sequence(
-    truths: Mapping[str, Truth], found: Mapping[str, Page], similarity: Similarity, zero_is_free: bool = False
-) -> tuple[Counts, dict[int, Scores]]:
+    truths: Mapping[str, BurstTruth],
+    found: Mapping[str, BurstFrame],
+    similarity: Similarity,
+    zero_is_free: bool = False,
+) -> tuple[BurstCounts, dict[int, Scores]]:
     """Counts one sequence; `truths` are those of the files for all, common and uncommon classes.
 
     Also, of every true track: its class, its frames, in how many nothing reaches half a similarity, and the IoU over
     space and time of the best predicted track.
     """
-    views = {name: scenes(truth, found, similarity) for name, truth in truths.items()}
-    worlds = {name: hota_counts(numbered(open_world(views[name], truth))) for name, truth in truths.items()}
-    truth, seen, table = truths["all"], views["all"], track_table(truths["all"].frames, found)
+    views = {name: collect_frame_pairs(truth, found, similarity) for name, truth in truths.items()}
+    worlds = {
+        name: count_hota(index_tracks(build_open_world_frames(views[name], truth))) for name, truth in truths.items()
+    }
+    truth, seen, table = truths["all"], views["all"], build_track_table(truths["all"].frames, found)
     there = frozenset(int(c) for scene in seen for c in scene.truth.categories)
     classes = {}
-    for category in sorted(there | {int(c) for c in table.found[:, 1]} | _categories(seen)):
+    for category in sorted(there | {int(c) for c in table.found[:, 1]} | _list_predicted_categories(seen)):
         classes[category] = ClassCounts(
-            hota_counts(numbered(class_guided(seen, category, truth))),
-            hota_counts(numbered(guided(seen, category))),
-            (class_tracks(table, category, truth, zero_is_free),),
+            count_hota(index_tracks(build_class_guided_frames(seen, category, truth))),
+            count_hota(index_tracks(build_exemplar_guided_frames(seen, category))),
+            (match_class_tracks(table, category, truth, zero_is_free),),
         )
-    return Counts(classes, there - DISTRACTORS, worlds), _objects(table, seen)
+    return BurstCounts(classes, there - DISTRACTORS, worlds), _build_track_rows(table, seen)
 
 
-def _categories(seen: Sequence[Scene]) -> set[int]:
+def _list_predicted_categories(seen: Sequence[BurstFramePair]) -> set[int]:
     return {int(c) for scene in seen for c in scene.found.categories}
 
 
-def _objects(table: TrackTable, seen: Sequence[Scene]) -> dict[int, Scores]:
+def _build_track_rows(table: TrackTable, seen: Sequence[BurstFramePair]) -> dict[int, Scores]:
     frames, missed = Counter[int](), Counter[int]()
     for scene in seen:
         frames.update(scene.truth.tracks.tolist())
@@ -247,44 +270,44 @@ def _objects(table: TrackTable, seen: Sequence[Scene]) -> dict[int, Scores]:
 
 
 @dataclass(frozen=True)
-class Result:
+class BurstResult:
     """A split's counts, those of its sequences, and its objects as a report shows them."""
 
-    total: Counts
-    videos: Mapping[str, Counts]
+    total: BurstCounts
+    videos: Mapping[str, BurstCounts]
     objects: Mapping[str, Scores]
     warnings: tuple[str, ...]
     inputs: tuple[Path, ...]
 
 
-def count(
-    gt: Path, pred: Path, similarity: Similarity, videos: Collection[str] | None = None, watch: Watch = silent
-) -> Result:
+def count_burst_split(
+    gt: Path, pred: Path, similarity: Similarity, videos: Collection[str] | None = None, watch: Watch = discard_progress
+) -> BurstResult:
     """Counts a split, one sequence at a time. Raises InputError where a file or an entry cannot be used."""
-    truths = {name: read_listing(gt / f"{name}_classes.json", GT_FORM) for name in SPLITS}
-    found = read_listing(pred, PRED_FORM)
-    names = chosen(truths["all"], found, videos)
+    truths = {name: read_burst_file(gt / f"{name}_classes.json", GT_FORM) for name in SPLITS}
+    found = read_burst_file(pred, PRED_FORM)
+    names = select_sequences(truths["all"], found, videos)
     images = {name: frozenset(truths["all"].sequences[name].texts("annotated_image_paths")) for name in names}
-    zero, done = lone_zero(found, images), 0
-    counts: dict[str, Counts] = {}
+    zero, done = find_lone_zero_track(found, images), 0
+    counts: dict[str, BurstCounts] = {}
     objects: dict[str, Scores] = {}
     for name in names:
         entries = {split: truths[split].sequences.get(name) for split in SPLITS}
-        read = {split: read_truth(entry) if entry else EMPTY for split, entry in entries.items()}
-        pages = read_found(found.sequences.get(name), truths["all"].sequences[name].size(), images[name])
+        read = {split: read_burst_truth(entry) if entry else EMPTY for split, entry in entries.items()}
+        pages = read_burst_predictions(found.sequences.get(name), truths["all"].sequences[name].size(), images[name])
         counts[name], rows = count_sequence(read, pages, similarity, name == zero)
         objects |= {f"{name}/{id}": row for id, row in rows.items()}
         done += len(images[name])
         watch("burst", done, sum(map(len, images.values())), len(objects))
-    warnings = tuple(said(found, truths["all"], names, images, zero))
+    warnings = tuple(list_burst_warnings(found, truths["all"], names, images, zero))
     inputs = (*(listing.path for listing in truths.values()), pred)
-    return Result(sum(counts.values(), start=Counts.none()), counts, objects, warnings, inputs)
+    return BurstResult(sum(counts.values(), start=BurstCounts.none()), counts, objects, warnings, inputs)
 
 
-EMPTY = Truth({}, frozenset(), frozenset())
+EMPTY = BurstTruth({}, frozenset(), frozenset())
 
 
-def chosen(truth: Listing, found: Listing, videos: Collection[str] | None) -> list[str]:
+def select_sequences(truth: BurstFile, found: BurstFile, videos: Collection[str] | None) -> list[str]:
     """The sequences to score, in the order of the official program, which decides between equal scores."""
     if found.split is not None and found.split != truth.split:
         raise InputError(f"{found.path}: of the split {found.split!r}, the ground truth is of {truth.split!r}")
@@ -296,8 +319,8 @@ def chosen(truth: Listing, found: Listing, videos: Collection[str] | None) -> li
     return sorted(names, key=lambda name: name.replace("/", "-"))
 
 
-def said(
-    found: Listing, truth: Listing, names: Sequence[str], images: Mapping[str, Collection[str]], zero: str | None
+def list_burst_warnings(
+    found: BurstFile, truth: BurstFile, names: Sequence[str], images: Mapping[str, Collection[str]], zero: str | None
 ) -> Iterable[str]:
     """What the official program accepts in silence."""
     if missing := [name for name in names if name not in found.sequences]:

@@ -19,8 +19,8 @@ from pycocotools import mask as coco
 
 from masklet.core.errors import InputError
 from masklet.core.masks import Rle
-from masklet.evaluate.tubes import tubes
-from masklet.io.entry import Entry, read_object
+from masklet.evaluate.tubes import decode_tubes
+from masklet.io.entry import JsonEntry, read_json_object
 
 GT_FORM = "BURST's ground truth with 'sequences' and 'split'"
 PRED_FORM = "predictions in BURST's form, with 'sequences'"
@@ -45,7 +45,7 @@ Row = tuple[int, int, float, Mapping[str, Any]]  # track, category, score, mask 
 
 
 @dataclass(frozen=True)
-class Page:
+class BurstFrame:
     """What one side says of one frame."""
 
     tracks: Int64[np.ndarray, " n"]
@@ -55,56 +55,58 @@ class Page:
     boxes: Float[np.ndarray, "n 4"]  # x, y, w, h
 
     @staticmethod
-    def of(rows: Sequence[Row]) -> Page:
+    def of(rows: Sequence[Row]) -> BurstFrame:
         """The shapes of a frame, in their order."""
         tracks, categories, scores, masks = zip(*rows, strict=True) if rows else ((), (), (), ())
         boxes = np.trunc(coco.toBbox(list(masks))) if masks else np.zeros((0, 4))
-        return Page(
+        return BurstFrame(
             np.array(tracks, np.int64), np.array(categories, np.int64), np.array(scores, float), list(masks), boxes
         )
 
 
 @dataclass(frozen=True)
-class Listing:
+class BurstFile:
     """One file's sequences by name, dataset/sequence."""
 
     path: Path
     split: str | None
-    sequences: Mapping[str, Entry]
+    sequences: Mapping[str, JsonEntry]
 
 
-def read_listing(path: Path, form: str) -> Listing:
+def read_burst_file(path: Path, form: str) -> BurstFile:
     """Raises InputError where the file is not of its form or lists a sequence twice."""
-    file = read_object(path, form, "sequences")
-    sequences: dict[str, Entry] = {}
+    file = read_json_object(path, form, "sequences")
+    sequences: dict[str, JsonEntry] = {}
     for entry in file.entries("sequences"):
         name = f"{entry.text('dataset')}/{entry.text('seq_name')}"
         if name in sequences:
             raise entry.wrong(f"the sequence {name} is listed twice; keep one of them")
         sequences[name] = entry
-    return Listing(path, file.text("split") if "split" in file else None, sequences)
+    return BurstFile(path, file.text("split") if "split" in file else None, sequences)
 
 
 @dataclass(frozen=True)
-class Truth:
+class BurstTruth:
     """The ground truth of one sequence, distractors left out."""
 
-    frames: Mapping[str, Page]
+    frames: Mapping[str, BurstFrame]
     absent: frozenset[int]  # categories known not to be there
     sketchy: frozenset[int]  # categories that are not labelled exhaustively
 
 
-def read_truth(sequence: Entry) -> Truth:
+def read_burst_truth(sequence: JsonEntry) -> BurstTruth:
     """Raises InputError, naming the entry, where one is missing or damaged."""
     frames = {
-        image: Page.of([_merged(row) for row in rows if row[1] not in DISTRACTORS])
-        for image, rows in _frames(sequence, sequence.size())
+        image: BurstFrame.of([_merge_category(row) for row in rows if row[1] not in DISTRACTORS])
+        for image, rows in _read_burst_frames(sequence, sequence.size())
     }
     absent, sketchy = (frozenset(sequence.items(f"{kind}_category_ids")) for kind in ("neg", "not_exhaustive"))
-    return Truth(frames, absent, sketchy)
+    return BurstTruth(frames, absent, sketchy)
 
 
-def read_found(sequence: Entry | None, size: tuple[int, int], images: Collection[str]) -> dict[str, Page]:
+def read_burst_predictions(
+    sequence: JsonEntry | None, size: tuple[int, int], images: Collection[str]
+) -> dict[str, BurstFrame]:
     """The predictions in some frames of a sequence of `size` (h, w); where a file has more frames, they are skipped.
 
     Raises InputError, naming the entry, where one is missing or damaged.
@@ -112,30 +114,36 @@ def read_found(sequence: Entry | None, size: tuple[int, int], images: Collection
     if sequence is None:
         return {}
     frames = {}
-    for image, rows in _frames(sequence, size, images):
+    for image, rows in _read_burst_frames(sequence, size, images):
         kept = rows if len(rows) <= MOST else sorted(rows, key=lambda row: -row[2])[:MOST]
-        frames[image] = Page.of([_merged(row) for row in kept])
+        frames[image] = BurstFrame.of([_merge_category(row) for row in kept])
     return frames
 
 
-def _merged(row: Row) -> Row:
+def _merge_category(row: Row) -> Row:
     return row[0], PART_OF.get(row[1], row[1]), *row[2:]
 
 
-def _frames(
-    sequence: Entry, size: tuple[int, int], images: Collection[str] | None = None
+def _read_burst_frames(
+    sequence: JsonEntry, size: tuple[int, int], images: Collection[str] | None = None
 ) -> Iterable[tuple[str, list[Row]]]:
     """The frames' names and shapes, all or of some images; masks are checked, all at once."""
     names = sequence.entry("track_category_ids")
-    read = [(i, e, _rows(e, names, size)) for i, e in _listed(sequence) if images is None or i in images]
+    read = [
+        (i, e, _read_frame_shapes(e, names, size))
+        for i, e in _list_annotated_frames(sequence)
+        if images is None or i in images
+    ]
     try:
-        tubes([[row[3]["counts"] for _, _, rows in read for row in rows]], size[0] * size[1])
+        decode_tubes([[row[3]["counts"] for _, _, rows in read for row in rows]], size[0] * size[1])
     except ValueError as error:
-        raise _damaged(((entry, row) for _, entry, rows in read for row in rows), sequence.wrong(str(error))) from None
+        raise _find_damaged_mask(
+            ((entry, row) for _, entry, rows in read for row in rows), sequence.wrong(str(error))
+        ) from None
     return [(image, rows) for image, _, rows in read]
 
 
-def _damaged(rows: Iterable[tuple[Entry, Row]], unknown: InputError) -> InputError:
+def _find_damaged_mask(rows: Iterable[tuple[JsonEntry, Row]], unknown: InputError) -> InputError:
     """Which of the masks is damaged."""
     for entry, (track, _, _, mask) in rows:
         try:
@@ -145,7 +153,7 @@ def _damaged(rows: Iterable[tuple[Entry, Row]], unknown: InputError) -> InputErr
     return unknown
 
 
-def _listed(sequence: Entry) -> Iterable[tuple[str, Entry]]:
+def _list_annotated_frames(sequence: JsonEntry) -> Iterable[tuple[str, JsonEntry]]:
     images, shapes = sequence.texts("annotated_image_paths"), list(sequence.entries("segmentations"))
     if len(images) != len(shapes) or len(set(images)) < len(images):
         raise sequence.wrong(
@@ -154,15 +162,15 @@ def _listed(sequence: Entry) -> Iterable[tuple[str, Entry]]:
     return zip(images, shapes, strict=True)
 
 
-def _rows(shapes: Entry, names: Entry, size: tuple[int, int]) -> list[Row]:
-    rows = [_row(shapes, key, names, size) for key in shapes.content]
+def _read_frame_shapes(shapes: JsonEntry, names: JsonEntry, size: tuple[int, int]) -> list[Row]:
+    rows = [_read_shape(shapes, key, names, size) for key in shapes.content]
     if len({track for track, *_ in rows}) < len(rows):
         raise shapes.wrong("a track is named twice (07 and 7 are one); keep one of them")
     return rows
 
 
-def _row(shapes: Entry, key: str, names: Entry, size: tuple[int, int]) -> Row:
-    shape = Entry(f"{shapes.where}: track {key}", shapes.content[key])
+def _read_shape(shapes: JsonEntry, key: str, names: JsonEntry, size: tuple[int, int]) -> Row:
+    shape = JsonEntry(f"{shapes.where}: track {key}", shapes.content[key])
     if not key.isdecimal():
         raise shape.wrong("a track's name must be a whole number from 0 on")
     category = shape.whole("category_id") if "category_id" in shape else names.whole(key)
@@ -170,7 +178,7 @@ def _row(shapes: Entry, key: str, names: Entry, size: tuple[int, int]) -> Row:
     return int(key), category, shape.number("score", 1.0), mask
 
 
-def lone_zero(found: Listing, truth: Mapping[str, Collection[str]]) -> str | None:
+def find_lone_zero_track(found: BurstFile, truth: Mapping[str, Collection[str]]) -> str | None:
     """The only sequence whose annotated frames have a track 0, if there is exactly one.
 
     BURST's program numbers tracks anew where an id occurs in several sequences, and takes 0 for "free".
@@ -179,7 +187,7 @@ def lone_zero(found: Listing, truth: Mapping[str, Collection[str]]) -> str | Non
         name
         for name, images in truth.items()
         if name in found.sequences
-        for image, shapes in _listed(found.sequences[name])
+        for image, shapes in _list_annotated_frames(found.sequences[name])
         if image in images and any(key.isdecimal() and int(key) == 0 for key in shapes.content)
     )
     return next(iter(named)) if len(named) == 1 else None

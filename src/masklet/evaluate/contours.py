@@ -12,30 +12,32 @@ from functools import lru_cache
 
 import numpy as np
 
-from masklet.evaluate.label_maps import Mask, around, box_of
+from masklet.evaluate.label_maps import Mask, compute_joint_window, find_mask_box
 
 BOUND = 0.008  # tolerance of F, as a share of the image's diagonal
 
 
-def boundary_f(prediction: Mask, truth: Mask, bound: float = BOUND) -> float:
+def compute_boundary_f(prediction: Mask, truth: Mask, bound: float = BOUND) -> float:
     """F of one frame: harmonic mean of the contours' precision and recall, 0 to 1.
 
     A contour pixel is right when the other contour has one within `bound` of the image's diagonal, rounded
     up to pixels. Two masks without a contour (empty, or the whole frame) have 1, one alone has 0.
     """
-    window = around(box_of(prediction), box_of(truth), truth.shape)
-    return agreement(contour(prediction[window]), contour(truth[window]), [tolerance(truth.shape, bound)])[0]
+    window = compute_joint_window(find_mask_box(prediction), find_mask_box(truth), truth.shape)
+    return compute_contour_scores(
+        extract_contour(prediction[window]), extract_contour(truth[window]), [build_tolerance_disk(truth.shape, bound)]
+    )[0]
 
 
-def diagonal(size: tuple[int, ...]) -> float:
+def measure_diagonal(size: tuple[int, ...]) -> float:
     """Of an image of `size` (h, w), in pixels."""
     return math.sqrt(size[0] ** 2 + size[1] ** 2)
 
 
-def contour(mask: Mask) -> Mask:
+def extract_contour(mask: Mask) -> Mask:
     """Pixels that differ from their right, lower or lower-right neighbour; outside the frame there is none.
 
-    >>> contour(np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)).astype(int)
+    >>> extract_contour(np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], dtype=bool)).astype(int)
     array([[1, 1, 0],
            [1, 1, 0],
            [0, 0, 0]])
@@ -62,24 +64,24 @@ class Disk:
         grown = everywhere = 0
         for columns, rows in self.runs:
             for x in columns:
-                grown |= _shifted(bits, x)
+                grown |= _shift_bits(bits, x)
             for y in rows:
-                everywhere |= _shifted(grown, y * stride)
+                everywhere |= _shift_bits(grown, y * stride)
         return everywhere
 
 
-def _shifted(bits: int, by: int) -> int:
+def _shift_bits(bits: int, by: int) -> int:
     """Every pixel takes the value of the one that is `by` places after it."""
     return bits << by if by >= 0 else bits >> -by
 
 
-def tolerance(size: tuple[int, ...], bound: float = BOUND) -> Disk:
+def build_tolerance_disk(size: tuple[int, ...], bound: float = BOUND) -> Disk:
     """The disk of DAVIS for images of `size` (h, w)."""
-    return disk(float(math.ceil(bound * diagonal(size))))
+    return build_disk(float(math.ceil(bound * measure_diagonal(size))))
 
 
 @lru_cache(maxsize=1024)
-def disk(radius: float) -> Disk:
+def build_disk(radius: float) -> Disk:
     """The pixels within `radius` of a centre.
 
     The centre of a radius with a fraction is off the grid and the disk lopsided: so are those of scikit-image,
@@ -98,10 +100,10 @@ def disk(radius: float) -> Disk:
     return Disk(centre, tuple((tuple(more), tuple(runs[run])) for more, run in zip(new, lines, strict=True)))
 
 
-def agreement(found: Mask, wanted: Mask, disks: Sequence[Disk]) -> list[float]:
+def compute_contour_scores(found: Mask, wanted: Mask, disks: Sequence[Disk]) -> list[float]:
     """F of two contours, under each disk of tolerance."""
     gap = max(disk.reach for disk in disks)
-    (here, stride), (there, _) = packed(found, gap), packed(wanted, gap)
+    (here, stride), (there, _) = pack_mask(found, gap), pack_mask(wanted, gap)
     ours, theirs = here.bit_count(), there.bit_count()
     if not ours or not theirs:
         return [float(ours == theirs)] * len(disks)
@@ -113,7 +115,7 @@ def agreement(found: Mask, wanted: Mask, disks: Sequence[Disk]) -> list[float]:
     return scores
 
 
-def packed(mask: Mask, gap: int) -> tuple[int, int]:
+def pack_mask(mask: Mask, gap: int) -> tuple[int, int]:
     """A mask as one integer, its rows one after another with at least `gap` zeros between; and the bits of a row."""
     rows = np.packbits(mask, axis=1)
     spaced = np.zeros((len(rows), rows.shape[1] + (gap + 7) // 8), dtype=np.uint8)

@@ -18,21 +18,29 @@ from masklet.core.errors import InputError
 from masklet.core.protocols import Watch
 from masklet.evaluate.label_maps import VOID, LabelFrame, LabelMap, read_labels
 from masklet.evaluate.report import Report
-from masklet.evaluate.vos import JF, ObjectScore, Proposals, assigned, object_ids, object_scores, semi_supervised
+from masklet.evaluate.vos import (
+    JF,
+    ObjectScore,
+    ProposalScores,
+    drop_first_and_last,
+    list_object_ids,
+    match_proposals,
+    score_frame_objects,
+)
 from masklet.evaluate.vos_files import (
-    Clip,
     Notes,
     Row,
-    averages,
-    by_video,
-    clip_of,
-    pngs,
-    report,
-    scored,
-    truth_folder,
-    video_names,
+    VosClip,
+    build_vos_clip,
+    build_vos_report,
+    compute_column_means,
+    find_truth_folder,
+    group_rows_by_video,
+    list_pngs,
+    list_video_names,
+    score_vos_clips,
 )
-from masklet.evaluate.workers import silent
+from masklet.evaluate.workers import discard_progress
 
 RESOLUTION = "480p"  # the one that is evaluated, where a folder has several
 PARTS = (f"Annotations/{RESOLUTION}", "Annotations")  # where annotations are in a folder in DAVIS layout
@@ -57,7 +65,9 @@ EIGHT_BITS = 256  # from this many frames on, decay is an overflow
 Rows = dict[str, Row]  # of "video/object"
 
 
-def davis_semi(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = silent) -> Report:
+def evaluate_davis_semi(
+    gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = discard_progress
+) -> Report:
     """J and F of DAVIS 2017, semi-supervised, as the program davis2017-evaluation computes them.
 
     Args:
@@ -70,10 +80,12 @@ def davis_semi(gt: Path, pred: Path, *, videos: Collection[str] | None = None, w
     Raises:
         InputError: a file is missing, cannot be read or does not fit; an id is above the number of objects.
     """
-    return semi_report("davis-semi", SEMI, truth_folder(gt, *PARTS), pred, videos, _listed(gt, "2017"), watch)
+    return evaluate_semi_supervised(
+        "davis-semi", SEMI, find_truth_folder(gt, *PARTS), pred, videos, _read_video_list(gt, "2017"), watch
+    )
 
 
-def semi_report(
+def evaluate_semi_supervised(
     metric: str,
     protocol: str,
     truth: Path,
@@ -84,26 +96,26 @@ def semi_report(
 ) -> Report:
     """The semi-supervised report of DAVIS and of those who score as it does."""
     notes = Notes()
-    names = video_names(truth, pred, videos, notes, listed)
-    clips = [_clip(name, truth, pred, notes, given=True) for name in names]
+    names = list_video_names(truth, pred, videos, notes, listed)
+    clips = [_build_davis_clip(name, truth, pred, notes, given=True) for name in names]
     objects: Rows = {}
-    for clip, frames in scored(clips, _semi_frame, metric, watch):
-        objects |= {f"{clip.name}/{i}": _row([scores[i] for scores, _ in frames]) for i in clip.objects}
+    for clip, frames in score_vos_clips(clips, _score_semi_frame, metric, watch):
+        objects |= {f"{clip.name}/{i}": _build_davis_row([scores[i] for scores, _ in frames]) for i in clip.objects}
         ids = set[int]().union(*(there for _, there in frames))
         if ids - {VOID, *clip.objects}:
             notes.add("objects that are not in the first annotation are not evaluated", clip.name)
         if VOID in ids:
             notes.add("void pixels (255) count as background", clip.name)
-    return _report(metric, protocol, objects, notes, (truth, pred))
+    return _build_davis_report(metric, protocol, objects, notes, (truth, pred))
 
 
-def _clip(name: str, truth: Path, pred: Path, notes: Notes, given: bool) -> Clip:
+def _build_davis_clip(name: str, truth: Path, pred: Path, notes: Notes, given: bool) -> VosClip:
     """A video, its objects those of the first annotation; where that is `given`, the first and last frame are left out.
 
     Ids are counted, not looked up: one that is missing below the highest is an object that is never there.
     """
-    files = pngs(truth / name)
-    clip = clip_of(name, truth / name, pred / name, semi_supervised(files) if given else files)
+    files = list_pngs(truth / name)
+    clip = build_vos_clip(name, truth / name, pred / name, drop_first_and_last(files) if given else files)
     first = read_labels(truth / name / files[0])
     if not first.highest:
         notes.add("no object in the first annotation, so the video adds nothing", name)
@@ -114,67 +126,74 @@ def _clip(name: str, truth: Path, pred: Path, notes: Notes, given: bool) -> Clip
     return replace(clip, objects=tuple(range(1, first.highest + 1)))
 
 
-def _semi_frame(clip: Clip, frame: str) -> tuple[dict[int, JF], Collection[int]]:
+def _score_semi_frame(clip: VosClip, frame: str) -> tuple[dict[int, JF], Collection[int]]:
     """J and F of the objects, and the ids that the truth has."""
     found, truth = clip.read(frame)
     most = len(clip.objects)
-    _check(clip, frame, found, most, f"the first annotation of {clip.name} has {most} objects")
-    return object_scores(found, truth, clip.objects), truth.boxes.keys()
+    _check_highest_id(clip, frame, found, most, f"the first annotation of {clip.name} has {most} objects")
+    return score_frame_objects(found, truth, clip.objects), truth.boxes.keys()
 
 
-def _check(clip: Clip, frame: str, found: LabelFrame, most: int, why: str) -> None:
+def _check_highest_id(clip: VosClip, frame: str, found: LabelFrame, most: int, why: str) -> None:
     if (highest := max(found.boxes, default=0)) > most:
         raise InputError(f"{clip.found / frame}: id {highest}, but {why}; number the objects from 1 on without gaps")
 
 
-def davis_unsupervised(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = silent) -> Report:
+def evaluate_davis_unsupervised(
+    gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = discard_progress
+) -> Report:
     """J and F of DAVIS 2017/2019, unsupervised (multi-object): proposals are assigned to objects.
 
-    Args and errors as of `davis_semi`, but that all frames count; annotations are those of
+    Args and errors as of `evaluate_davis_semi`, but that all frames count; annotations are those of
     Annotations_unsupervised where they are there, the list that of ImageSets/2019 before 2017.
     """
-    truth = truth_folder(gt, *UNSUPERVISED_PARTS)
+    truth = find_truth_folder(gt, *UNSUPERVISED_PARTS)
     notes = Notes()
-    names = video_names(truth, pred, videos, notes, _listed(gt, "2019", "2017"))
-    clips = [_clip(name, truth, pred, notes, given=False) for name in names]
+    names = list_video_names(truth, pred, videos, notes, _read_video_list(gt, "2019", "2017"))
+    clips = [_build_davis_clip(name, truth, pred, notes, given=False) for name in names]
     objects: Rows = {}
-    for clip, frames in scored(clips, _proposals, "davis-unsupervised", watch):
-        for row, ((proposal, object), values) in enumerate(assigned(frames).items(), start=1):
-            objects[f"{clip.name}/{row}"] = {**_row(values), "object": object, "proposal": proposal}
-    return _report("davis-unsupervised", UNSUPERVISED, objects, notes, (truth, pred))
+    for clip, frames in score_vos_clips(clips, _score_proposals, "davis-unsupervised", watch):
+        for row, ((proposal, object), values) in enumerate(match_proposals(frames).items(), start=1):
+            objects[f"{clip.name}/{row}"] = {**_build_davis_row(values), "object": object, "proposal": proposal}
+    return _build_davis_report("davis-unsupervised", UNSUPERVISED, objects, notes, (truth, pred))
 
 
-def _proposals(clip: Clip, frame: str) -> Proposals:
+def _score_proposals(clip: VosClip, frame: str) -> ProposalScores:
     found, truth = clip.read(frame)
-    _check(clip, frame, found, PROPOSALS, f"the most that may be proposed is {PROPOSALS}")
-    return Proposals.of(found, truth, len(clip.objects))
+    _check_highest_id(clip, frame, found, PROPOSALS, f"the most that may be proposed is {PROPOSALS}")
+    return ProposalScores.of(found, truth, len(clip.objects))
 
 
-def davis16(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = silent) -> Report:
+def evaluate_davis16(
+    gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = discard_progress
+) -> Report:
     """J and F of DAVIS 2016: one object a video, in black and white images.
 
-    Args and errors as of `davis_semi`; the list is that of ImageSets/2016. What is not black is the object, in any
-    mode of image.
+    Args and errors as of `evaluate_davis_semi`; the list is that of ImageSets/2016. What is not black is the object, in
+    any mode of image.
     """
-    truth = truth_folder(gt, *PARTS)
+    truth = find_truth_folder(gt, *PARTS)
     notes = Notes()
-    names = video_names(truth, pred, videos, notes, _listed(gt, "2016"))
-    clips = [clip_of(name, truth / name, pred / name, semi_supervised(pngs(truth / name)), (1,)) for name in names]
+    names = list_video_names(truth, pred, videos, notes, _read_video_list(gt, "2016"))
+    clips = [
+        build_vos_clip(name, truth / name, pred / name, drop_first_and_last(list_pngs(truth / name)), (1,))
+        for name in names
+    ]
     notes.add(LONG, *(clip.name for clip in clips if len(clip.frames) >= EIGHT_BITS))
     objects: Rows = {}
-    for clip, frames in scored(clips, _single_frame, "davis16", watch):
-        objects[f"{clip.name}/1"] = _row([scores for scores, _ in frames])
+    for clip, frames in score_vos_clips(clips, _score_single_object, "davis16", watch):
+        objects[f"{clip.name}/1"] = _build_davis_row([scores for scores, _ in frames])
         if any(mixed for _, mixed in frames):
             notes.add("masks with several values besides 0; each of them counts as inside", clip.name)
-    return _report("davis16", SINGLE, objects, notes, (truth, pred))
+    return _build_davis_report("davis16", SINGLE, objects, notes, (truth, pred))
 
 
-def _single_frame(clip: Clip, frame: str) -> tuple[JF, bool]:
+def _score_single_object(clip: VosClip, frame: str) -> tuple[JF, bool]:
     found, truth = clip.read_masks(frame)
-    return object_scores(found, truth, (1,))[1], found.mixed or truth.mixed
+    return score_frame_objects(found, truth, (1,))[1], found.mixed or truth.mixed
 
 
-def _listed(gt: Path, *years: str) -> list[str] | None:
+def _read_video_list(gt: Path, *years: str) -> list[str] | None:
     """The validation videos that DAVIS's own list names; None where there is no list."""
     for path in (gt / "ImageSets" / year / "val.txt" for year in years):
         if path.is_file():
@@ -182,19 +201,21 @@ def _listed(gt: Path, *years: str) -> list[str] | None:
     return None
 
 
-def _report(metric: str, protocol: str, objects: Rows, notes: Notes, inputs: tuple[Path, ...]) -> Report:
-    videos = {name: averages(rows, COLUMNS) for name, rows in by_video(objects).items()}
-    return report(metric, protocol, averages(objects.values(), COLUMNS), objects, videos, notes, inputs)
+def _build_davis_report(metric: str, protocol: str, objects: Rows, notes: Notes, inputs: tuple[Path, ...]) -> Report:
+    videos = {name: compute_column_means(rows, COLUMNS) for name, rows in group_rows_by_video(objects).items()}
+    return build_vos_report(
+        metric, protocol, compute_column_means(objects.values(), COLUMNS), objects, videos, notes, inputs
+    )
 
 
-def _row(values: Sequence[JF]) -> Row:
+def _build_davis_row(values: Sequence[JF]) -> Row:
     """One object's statistics under the program's names."""
-    score = ObjectScore.of(values, eight_bit_quarters)
+    score = ObjectScore.of(values, compute_eight_bit_quarters)
     row = (score.jf, score.j.mean, score.j.recall, score.j.decay, score.f.mean, score.f.recall, score.f.decay)
     return dict(zip(COLUMNS, row, strict=True))
 
 
-def eight_bit_quarters(frames: int) -> tuple[slice, slice]:
+def compute_eight_bit_quarters(frames: int) -> tuple[slice, slice]:
     """DAVIS's quarters as its program finds them: their end frames are counted in eight bits."""
     starts = (np.round(np.linspace(1, frames, 5) + 1e-10) - 1).astype(int).astype(np.uint8)
     ends = starts + np.uint8(1)
@@ -217,15 +238,15 @@ class DavisSequence:
         0 being inside (DAVIS 2016). InputError where no frame shows an object.
         """
         pages = {t: Image.open(path) for t, path in self.annotations.items()}
-        values = {t: _values(page) for t, page in pages.items()}
+        values = {t: _read_label_values(page) for t, page in pages.items()}
         if _is_binary(values, palette=all(page.mode == "P" for page in pages.values())):
             values = {t: (v > 0).astype(np.uint8) for t, v in values.items()}
-        if not any(object_ids(v) for v in values.values()):
+        if not any(list_object_ids(v) for v in values.values()):
             raise InputError(f"{self.name}: no object in any annotation; leave this sequence out")
         return values
 
 
-def _values(page: Image.Image) -> LabelMap:
+def _read_label_values(page: Image.Image) -> LabelMap:
     pixels: UInt8[np.ndarray, "h w *c"] = np.asarray(page).astype(np.uint8)
     return pixels if pixels.ndim == 2 else pixels[..., :3].max(axis=2)  # some DAVIS masks are grey in RGB
 
@@ -235,17 +256,17 @@ def _is_binary(values: Mapping[int, LabelMap], palette: bool) -> bool:
     return VOID in found and (not palette or found <= {0, VOID})
 
 
-def davis_sequences(folder: Path, names: tuple[str, ...] = ()) -> list[DavisSequence]:
+def find_davis_sequences(folder: Path, names: tuple[str, ...] = ()) -> list[DavisSequence]:
     """The sequences under a folder in DAVIS layout, or the named ones. InputError where one is not there."""
-    images, annotations = (_resolution(folder / part) for part in ("JPEGImages", "Annotations"))
+    images, annotations = (_find_resolution_folder(folder / part) for part in ("JPEGImages", "Annotations"))
     there = sorted(p.name for p in images.iterdir() if p.is_dir() and (annotations / p.name).is_dir())
     missing = sorted(set(names) - set(there))
     if missing or not there:
         raise InputError(f"{folder}: no sequence {', '.join(missing) or 'at all'}; it has {', '.join(there)}")
-    return [_sequence(images / name, annotations / name) for name in names or there]
+    return [_build_davis_sequence(images / name, annotations / name) for name in names or there]
 
 
-def _resolution(folder: Path) -> Path:
+def _find_resolution_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputError(
             f"{folder} is not here; name a folder in DAVIS layout (JPEGImages/480p/<sequence>/*.jpg, "
@@ -257,7 +278,7 @@ def _resolution(folder: Path) -> Path:
     return next((p for p in found if p.name == RESOLUTION), found[0])
 
 
-def _sequence(images: Path, annotations: Path) -> DavisSequence:
+def _build_davis_sequence(images: Path, annotations: Path) -> DavisSequence:
     frames = sorted(p.stem for p in images.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     at = {stem: index for index, stem in enumerate(frames)}
     masks = {at[p.stem]: p for p in sorted(annotations.glob("*.png")) if p.stem in at}

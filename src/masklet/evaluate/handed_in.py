@@ -9,7 +9,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from masklet.core.errors import InputError
-from masklet.io.submission import RESULT, Submission, Target, read_split, result_files
+from masklet.io.submission import RESULT, Submission, SubmissionTarget, find_result_files, read_dataset_split
 
 LISTED = {  # metrics that read a form with ids: that form, and where the ground truth lists them
     **dict.fromkeys(("ytvis", "ytvis-agnostic", "tube-boundary", "ap-pool"), ("ytvis", "")),
@@ -21,7 +21,7 @@ INSIDE = {"vipseg": "", "ytvis": "results.json", "ovis": "results.json", "mose":
 
 
 @contextmanager
-def handed_in(metric: str, gt: Path, pred: Path) -> Iterator[Path]:
+def convert_predictions(metric: str, gt: Path, pred: Path) -> Iterator[Path]:
     """The predictions as the metric reads them; results of ours are written in that form, to a folder for the while.
 
     Videos that have no result are the metric's to judge. Raises InputError where a result does not fit the videos.
@@ -29,8 +29,8 @@ def handed_in(metric: str, gt: Path, pred: Path) -> Iterator[Path]:
     if not (pred.name == RESULT or (pred.is_dir() and (any(pred.glob(RESULT)) or any(pred.glob(f"*/{RESULT}"))))):
         yield pred
         return
-    target = wanted(metric, gt)
-    submission = Submission.check(target, result_files([pred]), allow_missing=True)
+    target = get_prediction_target(metric, gt)
+    submission = Submission.check(target, find_result_files([pred]), allow_missing=True)
     with tempfile.TemporaryDirectory(prefix="masklet-eval-") as folder:
         submission.write(Path(folder) / "results.zip")
         with ZipFile(Path(folder) / "results.zip") as archive:
@@ -38,12 +38,12 @@ def handed_in(metric: str, gt: Path, pred: Path) -> Iterator[Path]:
         yield Path(folder) / INSIDE[target.form]
 
 
-def wanted(metric: str, gt: Path) -> Target:
+def get_prediction_target(metric: str, gt: Path) -> SubmissionTarget:
     """The form of a metric's predictions."""
     if metric in LISTED:
         form, list_ = LISTED[metric]
-        return Target(form, read_split(gt / list_ if list_ else gt))
+        return SubmissionTarget(form, read_dataset_split(gt / list_ if list_ else gt))
     if metric in PAGES:
         places = (gt / "Annotations" / "480p", gt / "Annotations", gt)
-        return Target("mose", frames=next(p for p in places if p.is_dir()))
+        return SubmissionTarget("mose", frames=next(p for p in places if p.is_dir()))
     raise InputError(f"{metric}: reads no {RESULT}; give predictions in the form that is handed in")

@@ -14,7 +14,7 @@ from jaxtyping import Bool, UInt8
 
 from masklet.io.davis import BINARY
 from masklet.io.entry import Size
-from masklet.io.pages import read_page
+from masklet.io.pages import read_label_png
 
 Mask = Bool[np.ndarray, "h w"]
 LabelMap = UInt8[np.ndarray, "h w"]  # a pixel holds its object's id; 0: background, 255: void
@@ -39,7 +39,7 @@ class LabelFrame:
     @cached_property
     def boxes(self) -> Mapping[int, Box]:
         """The box of every value but 0 that occurs."""
-        return boxes(self.labels)
+        return find_label_boxes(self.labels)
 
     @property
     def size(self) -> Size:
@@ -56,10 +56,10 @@ class LabelFrame:
         return LabelFrame(np.where(pixels, np.uint8(0), self.labels))
 
 
-def boxes(labels: LabelMap) -> dict[int, Box]:
+def find_label_boxes(labels: LabelMap) -> dict[int, Box]:
     """A box around each value of a label map but 0; one that touches both sides may be wider than need be.
 
-    >>> boxes(np.array([[0, 0, 0], [0, 2, 1]], dtype=np.uint8))
+    >>> find_label_boxes(np.array([[0, 0, 0], [0, 2, 1]], dtype=np.uint8))
     {1: (1, 2, 2, 3), 2: (1, 2, 1, 2)}
     """
     height, width = labels.shape
@@ -76,12 +76,12 @@ def boxes(labels: LabelMap) -> dict[int, Box]:
     return found
 
 
-def box_of(mask: Mask) -> Box | None:
+def find_mask_box(mask: Mask) -> Box | None:
     """The box around a mask; None around an empty one."""
-    return boxes(mask.view(np.uint8)).get(1)
+    return find_label_boxes(mask.view(np.uint8)).get(1)
 
 
-def around(found: Box | None, wanted: Box | None, size: tuple[int, ...]) -> Window:
+def compute_joint_window(found: Box | None, wanted: Box | None, size: tuple[int, ...]) -> Window:
     """Two boxes and a pixel more on each side, within an image of `size`: all contours of what is in them."""
     there = [box for box in (found, wanted) if box is not None]
     if not there:
@@ -93,10 +93,10 @@ def around(found: Box | None, wanted: Box | None, size: tuple[int, ...]) -> Wind
     ]
 
 
-def apart(a: Box, b: Box) -> int:
+def measure_box_gap(a: Box, b: Box) -> int:
     """Rows or columns between two boxes, whichever are more; 0 or less where they touch.
 
-    >>> apart((0, 2, 0, 9), (5, 8, 0, 9))
+    >>> measure_box_gap((0, 2, 0, 9), (5, 8, 0, 9))
     3
     """
     return max(b[0] - a[1], a[0] - b[1], b[2] - a[3], a[2] - b[3])
@@ -104,13 +104,13 @@ def apart(a: Box, b: Box) -> int:
 
 def read_labels(path: Path, size: Size | None = None) -> LabelFrame:
     """An image of ids, with a palette or grey. InputError where it cannot be read or is not of `size` (h, w)."""
-    plain = plain_png(path)
+    plain = read_plain_png(path)
     if plain is not None and size in (None, plain.shape):
         return LabelFrame(plain)
-    return LabelFrame(read_page(path, IDS, "palette images of object ids", size).astype(np.uint8, copy=False))
+    return LabelFrame(read_label_png(path, IDS, "palette images of object ids", size).astype(np.uint8, copy=False))
 
 
-def plain_png(path: Path) -> LabelMap | None:
+def read_plain_png(path: Path) -> LabelMap | None:
     """The values of a PNG of a byte a pixel, palette or grey, none of whose rows is stored as a difference; else None.
 
     Nearly all label maps are of this kind, and reading them so takes a fifth less time than Pillow does.
@@ -120,7 +120,9 @@ def plain_png(path: Path) -> LabelMap | None:
         width, height, *form = HEADER.unpack_from(data, 16)
         if data[:8] != SIGNATURE or form not in ([8, 0, 0, 0, 0], [8, 3, 0, 0, 0]) or width * height > MOST:
             return None
-        rows = np.frombuffer(zlib.decompress(b"".join(_pixels(data)), bufsize=(width + 1) * height), np.uint8)
+        rows = np.frombuffer(
+            zlib.decompress(b"".join(_extract_idat_chunks(data)), bufsize=(width + 1) * height), np.uint8
+        )
     except (OSError, ValueError, struct.error, zlib.error):
         return None
     if rows.size != (width + 1) * height or not rows.size or rows[:: width + 1].any():
@@ -128,7 +130,7 @@ def plain_png(path: Path) -> LabelMap | None:
     return np.ascontiguousarray(rows.reshape(height, width + 1)[:, 1:])
 
 
-def _pixels(data: bytes) -> Iterator[bytes]:
+def _extract_idat_chunks(data: bytes) -> Iterator[bytes]:
     """The compressed pixels in a PNG file: what its IDAT chunks hold."""
     place, kind = len(SIGNATURE), b""
     while kind != b"IEND":
@@ -138,10 +140,10 @@ def _pixels(data: bytes) -> Iterator[bytes]:
         place += 12 + length
 
 
-def read_mask(path: Path, size: Size | None = None) -> LabelFrame:
+def read_mask_frame(path: Path, size: Size | None = None) -> LabelFrame:
     """An image of one object: whatever is not black has id 1. InputError as in `read_labels`."""
-    plain = plain_png(path)
-    page = plain if plain is not None and size in (None, plain.shape) else read_page(path, BINARY, WHAT, size)
+    plain = read_plain_png(path)
+    page = plain if plain is not None and size in (None, plain.shape) else read_label_png(path, BINARY, WHAT, size)
     values: LabelMap = (page if page.ndim == 2 else page.max(axis=2)).astype(np.uint8, copy=False)
     inside: Mask = values > 0
     return LabelFrame(inside.view(np.uint8), mixed=bool((inside & (values < values.max())).any()))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from masklet.core.errors import InputError
-from masklet.io.entry import Size, read_mask
+from masklet.io.entry import Size, parse_coco_mask
 
 EMPTY, OPENING, GAP, CLOSING = (re.compile(rf"\s*{p}\s*") for p in (r"\[\s*\]", r"(\[)", r"([,\]])", r"\]"))
 CHUNK = 1 << 20  # bytes
@@ -18,13 +18,13 @@ CHUNK = 1 << 20  # bytes
 Span = tuple[int, int]  # where an entry starts in its file, and its length
 
 
-def entries(path: Path) -> Iterator[tuple[Any, Span]]:
+def stream_json_entries(path: Path) -> Iterator[tuple[Any, Span]]:
     """The entries of a JSON file that is one list, one at a time. Raises InputError where it is none.
 
     Their texts, but for ASCII, are not to be read.
     """
     decoder, gap, text, number, start = json.JSONDecoder(), OPENING, "", 0, 0
-    for piece in _pieces(path):
+    for piece in _read_chunks(path):
         text, at = text + piece, 0
         while (found := gap.match(text, at)) and found[1] != "]":
             try:
@@ -41,7 +41,7 @@ def entries(path: Path) -> Iterator[tuple[Any, Span]]:
         raise InputError(f"{path}: not JSON, or cut off, {where}")
 
 
-def _pieces(path: Path) -> Iterator[str]:
+def _read_chunks(path: Path) -> Iterator[str]:
     try:
         with path.open("rb") as file:
             while piece := file.read(CHUNK):
@@ -50,12 +50,12 @@ def _pieces(path: Path) -> Iterator[str]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def entry_at(file: int, span: Span) -> Any:
+def read_entry_at(file: int, span: Span) -> Any:
     """An entry of an open file (its descriptor) once more."""
     return json.loads(os.pread(file, span[1], span[0]))
 
 
-def compressed(where: str, listed: list[Any], size: Size) -> list[bytes | None]:
+def encode_object_masks(where: str, listed: list[Any], size: Size) -> list[bytes | None]:
     """An object's masks, null, run lengths or polygons for every frame of h, w, as COCO's compressed run lengths.
 
     Raises InputError, beginning with `where`, that names the frame at fault. What is compressed already is not
@@ -66,5 +66,5 @@ def compressed(where: str, listed: list[Any], size: Size) -> list[bytes | None]:
         if isinstance(mask, dict) and mask.get("size") == shape and isinstance(mask.get("counts"), str):
             masks.append(mask["counts"].encode())
         else:
-            masks.append(None if mask is None else read_mask(f"{where}: frame {t}", mask, size).counts)
+            masks.append(None if mask is None else parse_coco_mask(f"{where}: frame {t}", mask, size).counts)
     return masks

@@ -15,14 +15,32 @@ from pathlib import Path
 import numpy as np
 
 from masklet.core.protocols import Watch
-from masklet.evaluate.contours import BOUND, Disk, agreement, contour, diagonal, disk, tolerance
-from masklet.evaluate.davis import PARTS, semi_report
-from masklet.evaluate.label_maps import LabelFrame, Mask, apart, around
+from masklet.evaluate.contours import (
+    BOUND,
+    Disk,
+    build_disk,
+    build_tolerance_disk,
+    compute_contour_scores,
+    extract_contour,
+    measure_diagonal,
+)
+from masklet.evaluate.davis import PARTS, evaluate_semi_supervised
+from masklet.evaluate.label_maps import LabelFrame, Mask, compute_joint_window, measure_box_gap
 from masklet.evaluate.report import Report
-from masklet.evaluate.vos import semi_supervised
-from masklet.evaluate.vos_files import Clip, Notes, by_video, clip_of, pngs, report, scored, truth_folder, video_names
-from masklet.evaluate.workers import silent
-from masklet.io.entry import Entry, read_object
+from masklet.evaluate.vos import drop_first_and_last
+from masklet.evaluate.vos_files import (
+    Notes,
+    VosClip,
+    build_vos_clip,
+    build_vos_report,
+    find_truth_folder,
+    group_rows_by_video,
+    list_pngs,
+    list_video_names,
+    score_vos_clips,
+)
+from masklet.evaluate.workers import discard_progress
+from masklet.io.entry import JsonEntry, read_json_object
 
 NEAR = 0.1  # tolerance of F-dot, as a share of the side of a square of the object's area
 COLUMNS = ("J", "F_new", "F", "disappear_J", "disappear_F_new", "reappear_J", "reappear_F_new")
@@ -37,16 +55,18 @@ V2 = (
 )
 
 
-def mose_v1(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = silent) -> Report:
+def evaluate_mose_v1(
+    gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = discard_progress
+) -> Report:
     """J and F of MOSE, version 1: `davis_semi` over a folder of palette PNGs for each video.
 
     Args and errors as there; gt is MOSE's folder (Annotations/<video>/<frame>.png) or its Annotations.
     """
-    return semi_report("mose-v1", V1, truth_folder(gt, *PARTS), pred, videos, None, watch)
+    return evaluate_semi_supervised("mose-v1", V1, find_truth_folder(gt, *PARTS), pred, videos, None, watch)
 
 
 @dataclass(frozen=True)
-class FrameScore:
+class MoseFrameScore:
     """One object in one frame."""
 
     j: float
@@ -55,7 +75,9 @@ class FrameScore:
     visible: bool  # in the truth
 
 
-def mose_v2(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = silent) -> Report:
+def evaluate_mose_v2(
+    gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = discard_progress
+) -> Report:
     """J, F-dot and F of MOSE, version 2, also over the frames of disappearance and of reappearance alone.
 
     Args:
@@ -67,84 +89,84 @@ def mose_v2(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watc
     Raises:
         InputError: a file is missing, cannot be read or does not fit; meta.json does not say what it must.
     """
-    told_of = read_object(gt / "meta.json", "MOSE's list of videos", "videos").entry("videos")
+    told_of = read_json_object(gt / "meta.json", "MOSE's list of videos", "videos").entry("videos")
     truth, notes = gt / "Annotations", Notes()
-    names = video_names(truth, pred, videos, notes, list(told_of))
-    clips = [_clip(name, truth, pred, told_of.entry(name)) for name in names]
+    names = list_video_names(truth, pred, videos, notes, list(told_of))
+    clips = [_build_mose_clip(name, truth, pred, told_of.entry(name)) for name in names]
     objects: dict[str, dict[str, float]] = {}
-    for clip, frames in scored(clips, _frame, "mose-v2", watch):
-        objects |= {f"{clip.name}/{i}": _row([scores[i] for scores, _ in frames]) for i in clip.objects}
+    for clip, frames in score_vos_clips(clips, _score_mose_frame, "mose-v2", watch):
+        objects |= {f"{clip.name}/{i}": _build_mose_row([scores[i] for scores, _ in frames]) for i in clip.objects}
         if any(more for _, more in frames):
             notes.add("ids that meta.json does not have are not counted", clip.name)
-    videos_rows = {name: _means(rows) for name, rows in by_video(objects).items()}
+    videos_rows = {name: _compute_mose_means(rows) for name, rows in group_rows_by_video(objects).items()}
     inputs = (gt / "meta.json", truth, pred)
-    return report("mose-v2", V2, _means(objects.values()), objects, videos_rows, notes, inputs)
+    return build_vos_report("mose-v2", V2, _compute_mose_means(objects.values()), objects, videos_rows, notes, inputs)
 
 
-def _clip(name: str, truth: Path, pred: Path, video: Entry) -> Clip:
+def _build_mose_clip(name: str, truth: Path, pred: Path, video: JsonEntry) -> VosClip:
     ids = video.texts("objects")
     wrong = [i for i in ids if not i.isdecimal() or not 1 <= int(i) <= 255]
     if wrong:
         raise video.wrong(f"{wrong[0]!r:.40} is no id of an object; ids are 1 to 255")
-    frames = semi_supervised(pngs(truth / name))
-    return clip_of(name, truth / name, pred / name, frames, [int(i) for i in ids])
+    frames = drop_first_and_last(list_pngs(truth / name))
+    return build_vos_clip(name, truth / name, pred / name, frames, [int(i) for i in ids])
 
 
-def _frame(clip: Clip, frame: str) -> tuple[dict[int, FrameScore], bool]:
+def _score_mose_frame(clip: VosClip, frame: str) -> tuple[dict[int, MoseFrameScore], bool]:
     """The objects' scores, and whether the prediction has others."""
     found, truth = clip.read(frame)
     more = bool(found.boxes.keys() - set(clip.objects))
-    return {i: frame_score(found, truth, i) for i in clip.objects}, more
+    return {i: score_mose_object(found, truth, i) for i in clip.objects}, more
 
 
-def frame_score(found: LabelFrame, truth: LabelFrame, object: int) -> FrameScore:
+def score_mose_object(found: LabelFrame, truth: LabelFrame, object: int) -> MoseFrameScore:
     """One object in one frame, from the prediction of the same id."""
     ours, theirs = found.boxes.get(object), truth.boxes.get(object)
     if ours is None and theirs is None:
-        return FrameScore(1.0, 1.0, 1.0, visible=False)
-    window = around(ours, theirs, truth.size)
+        return MoseFrameScore(1.0, 1.0, 1.0, visible=False)
+    window = compute_joint_window(ours, theirs, truth.size)
     here, there = found.labels[window] == object, truth.labels[window] == object
-    j = smoothed_jaccard(here, there)
-    disks = tolerances(int(np.count_nonzero(there)), truth.size)
-    if ours is not None and theirs is not None and apart(ours, theirs) > max(disk.reach for disk in disks):
-        return FrameScore(j, 0.0, 0.0, visible=True)
-    f_new, f = agreement(contour(here), contour(there), disks)
-    return FrameScore(j, f_new, f, visible=theirs is not None)
+    j = compute_smoothed_jaccard(here, there)
+    disks = build_mose_disks(int(np.count_nonzero(there)), truth.size)
+    if ours is not None and theirs is not None and measure_box_gap(ours, theirs) > max(disk.reach for disk in disks):
+        return MoseFrameScore(j, 0.0, 0.0, visible=True)
+    f_new, f = compute_contour_scores(extract_contour(here), extract_contour(there), disks)
+    return MoseFrameScore(j, f_new, f, visible=theirs is not None)
 
 
-def smoothed_jaccard(prediction: Mask, truth: Mask) -> float:
+def compute_smoothed_jaccard(prediction: Mask, truth: Mask) -> float:
     """J of MOSEv2: a pixel more in the intersection and in the union; two empty masks have 1."""
     union = np.count_nonzero(prediction | truth)
     return (np.count_nonzero(prediction & truth) + 1) / (union + 1)
 
 
-def tolerances(area: int, size: tuple[int, int]) -> tuple[Disk, Disk]:
+def build_mose_disks(area: int, size: tuple[int, int]) -> tuple[Disk, Disk]:
     """The disks of F-dot and of F for an object of `area` pixels in frames of `size` (h, w).
 
     F-dot's radius is a tenth of the side of a square of that area, rounded up, but no more than DAVIS's before it
     is rounded up; where that cap holds (as it does without an object), both are made with it.
     """
-    cap = BOUND * diagonal(size)
-    radius = math.ceil(NEAR * math.sqrt(area)) if area else math.ceil(NEAR * diagonal(size))
+    cap = BOUND * measure_diagonal(size)
+    radius = math.ceil(NEAR * math.sqrt(area)) if area else math.ceil(NEAR * measure_diagonal(size))
     if radius > cap:
-        return disk(cap), disk(cap)
-    return disk(float(radius)), tolerance(size)
+        return build_disk(cap), build_disk(cap)
+    return build_disk(float(radius)), build_tolerance_disk(size)
 
 
-def _row(frames: Sequence[FrameScore]) -> dict[str, float]:
+def _build_mose_row(frames: Sequence[MoseFrameScore]) -> dict[str, float]:
     means = [float(np.mean([getattr(frame, name) for frame in frames])) for name in ("j", "f_new", "f")]
-    gone = runs(frames, visible=False)
-    back = runs(frames, visible=True)
-    return dict(zip(COLUMNS, (*means, *_over(gone), *_over(back)), strict=True))
+    gone = find_visibility_runs(frames, visible=False)
+    back = find_visibility_runs(frames, visible=True)
+    return dict(zip(COLUMNS, (*means, *_compute_run_means(gone), *_compute_run_means(back)), strict=True))
 
 
-def runs(frames: Sequence[FrameScore], visible: bool) -> list[list[FrameScore]]:
+def find_visibility_runs(frames: Sequence[MoseFrameScore], visible: bool) -> list[list[MoseFrameScore]]:
     """The runs of frames with (or without) the object, but for one that begins with the first frame."""
     found = [list(run) for _, run in groupby(frames, key=lambda frame: frame.visible)]
     return [run for run in found[1:] if run[0].visible == visible]
 
 
-def _over(parts: Sequence[Sequence[FrameScore]]) -> tuple[float, float]:
+def _compute_run_means(parts: Sequence[Sequence[MoseFrameScore]]) -> tuple[float, float]:
     """J and F-dot: means over runs of the means over their frames; NaN without a run."""
     if not parts:
         return math.nan, math.nan
@@ -152,7 +174,7 @@ def _over(parts: Sequence[Sequence[FrameScore]]) -> tuple[float, float]:
     return float(np.mean(j)), float(np.mean(f))
 
 
-def _means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+def _compute_mose_means(rows: Iterable[Mapping[str, float]]) -> dict[str, float]:
     """Means over objects; of disappearance and reappearance over those that have any."""
     held = list(rows)
     kept = {c: [row[c] for row in held if not math.isnan(row[c])] for c in COLUMNS}

@@ -16,20 +16,20 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, Num
 
 from masklet.core.result import VideoResult
-from masklet.evaluate.segments import ABSENT, VOID, VideoTable, Windowed, table_of
+from masklet.evaluate.segments import ABSENT, VOID, VideoTable, WindowTubes, build_video_table
 
 WHOLE = sys.maxsize  # as many frames as there are
 WINDOWS = (1, 2, 4, 6, 8, 10, WHOLE)  # DEVA's; in annotated frames
 MATCH = 0.5  # of a predicted and a true tube, strictly above; also the share of a tube that crowds and void excuse
 
 
-def deva_windows(length: int, k: int) -> tuple[range, int]:
+def list_deva_windows(length: int, k: int) -> tuple[range, int]:
     """The windows of k frames, by their first frame, and k. DEVA: a video that is shorter is one window."""
     k = min(k, length)
     return range(length - k + 1), k
 
 
-def vipseg_windows(length: int, k: int) -> tuple[range, int]:
+def list_vipseg_windows(length: int, k: int) -> tuple[range, int]:
     """The windows of k frames, by their first frame, and k. VIPSeg's own script: a shorter video has none."""
     return range(max(length - k + 1, 0)), k
 
@@ -60,17 +60,17 @@ class PanopticCounts:
     @property
     def pq(self) -> Float[np.ndarray, " c"]:
         """Panoptic quality, 0 to 1; 0 where a category does not occur."""
-        return _ratio(self.iou, self.tp + self.fp / 2 + self.fn / 2)
+        return _compute_ratio(self.iou, self.tp + self.fp / 2 + self.fn / 2)
 
     @property
     def sq(self) -> Float[np.ndarray, " c"]:
         """Segmentation quality: mean IoU of the true positives, 0 without one."""
-        return _ratio(self.iou, self.tp)
+        return _compute_ratio(self.iou, self.tp)
 
     @property
     def rq(self) -> Float[np.ndarray, " c"]:
         """Recognition quality: F1 of the tubes."""
-        return _ratio(self.tp, self.tp + self.fp / 2 + self.fn / 2)
+        return _compute_ratio(self.tp, self.tp + self.fp / 2 + self.fn / 2)
 
     def mean(self, rate: str, among: Bool[np.ndarray, " c"] | None = None) -> float | None:
         """The mean of "pq", "sq" or "rq" over the categories that occur, maybe of some only; None of none."""
@@ -78,43 +78,45 @@ class PanopticCounts:
         return float(getattr(self, rate)[chosen].mean()) if chosen.any() else None
 
 
-def _ratio(a: Num[np.ndarray, " c"], b: Num[np.ndarray, " c"]) -> Float[np.ndarray, " c"]:
+def _compute_ratio(a: Num[np.ndarray, " c"], b: Num[np.ndarray, " c"]) -> Float[np.ndarray, " c"]:
     return np.asarray(np.divide(a, b, out=np.zeros(len(a)), where=b > 0))
 
 
 @dataclass(frozen=True)
-class Overlaps:
+class WindowOverlaps:
     """The tubes of every window, and how far each pair agrees."""
 
-    truth: Windowed
-    found: Windowed
+    truth: WindowTubes
+    found: WindowTubes
     shared: Int64[np.ndarray, "w p"]  # pixels
     size: Int64[np.ndarray, "w n"]  # pixels of the predicted tubes
     iou: Float[np.ndarray, "w p"]  # 0 where the categories differ or the true tube is a crowd
 
 
-def overlaps(video: VideoTable, windows: tuple[range, int]) -> Overlaps:
+def compute_window_overlaps(video: VideoTable, windows: tuple[range, int]) -> WindowOverlaps:
     """IoU of every pair of tubes in every window, whose union leaves out what the predicted one has on void."""
     starts, length = np.array(windows[0], np.int64), windows[1]
     truth, found = video.truth.window(starts, length), video.found.window(starts, length)
     shared = video.pixels[starts + length] - video.pixels[starts]
     g, p = video.pairs.T
-    size = _per_column(shared, p, found.category.shape[1])
-    void = _per_column(shared * (video.truth.ids[g] == VOID), p, size.shape[1])
+    size = _sum_per_column(shared, p, found.category.shape[1])
+    void = _sum_per_column(shared * (video.truth.ids[g] == VOID), p, size.shape[1])
     union = truth.area[:, g] + (size - void)[:, p] - shared
     same = (truth.category[:, g] == found.category[:, p]) & (truth.category[:, g] != ABSENT) & ~truth.crowd[:, g]
     iou = np.divide(shared, union, out=np.zeros(shared.shape), where=same & (union > 0))
-    return Overlaps(truth, found, shared, size, iou)
+    return WindowOverlaps(truth, found, shared, size, iou)
 
 
-def _per_column(values: Int64[np.ndarray, "w p"], columns: Int64[np.ndarray, " p"], n: int) -> Int64[np.ndarray, "w n"]:
+def _sum_per_column(
+    values: Int64[np.ndarray, "w p"], columns: Int64[np.ndarray, " p"], n: int
+) -> Int64[np.ndarray, "w n"]:
     """The pairs' values, summed over those of each of n columns."""
     total = np.zeros((n, len(values)), np.int64)
     np.add.at(total, columns, values.T)
     return total.T
 
 
-def window_counts(video: VideoTable, windows: tuple[range, int], categories: int) -> PanopticCounts:
+def count_window_matches(video: VideoTable, windows: tuple[range, int], categories: int) -> PanopticCounts:
     """Matches the tubes of every window (VPQ).
 
     A true and a predicted tube of one category match above half an IoU. Crowds are never missed, and a predicted
@@ -122,13 +124,13 @@ def window_counts(video: VideoTable, windows: tuple[range, int], categories: int
     """
     if not windows[0]:
         return PanopticCounts.none(categories)
-    seen = overlaps(video, windows)
+    seen = compute_window_overlaps(video, windows)
     truth, found, (g, p) = seen.truth, seen.found, video.pairs.T
     w, pair = np.nonzero(seen.iou > MATCH)
     missed = (truth.category != ABSENT) & ~truth.crowd
     missed[w, g[pair]] = False
-    crowd = np.take_along_axis(_last_crowd(truth, categories), found.category[:, p], 1)
-    excused = _per_column(seen.shared * ((video.truth.ids[g] == VOID) | (g == crowd)), p, found.category.shape[1])
+    crowd = np.take_along_axis(_find_last_crowds(truth, categories), found.category[:, p], 1)
+    excused = _sum_per_column(seen.shared * ((video.truth.ids[g] == VOID) | (g == crowd)), p, found.category.shape[1])
     wrong = (found.category != ABSENT) & (2 * excused <= seen.size)
     wrong[w, p[pair]] = False
     matched = truth.category[w, g[pair]]
@@ -140,7 +142,7 @@ def window_counts(video: VideoTable, windows: tuple[range, int], categories: int
     )
 
 
-def _last_crowd(truth: Windowed, categories: int) -> Int64[np.ndarray, "w c1"]:
+def _find_last_crowds(truth: WindowTubes, categories: int) -> Int64[np.ndarray, "w c1"]:
     """The crowd that a window's lists name last, by category: its column, or -1. The last category is none."""
     last = np.full((len(truth.category), categories + 1), -1)
     w, column = np.nonzero(truth.crowd)
@@ -190,7 +192,7 @@ class StqCounts:
 FIRST = (0,)  # the column of the segment that is listed first
 
 
-def stq_counts(video: VideoTable, things: Bool[np.ndarray, " c"], crowds: Sequence[int] = FIRST) -> StqCounts:
+def count_stq(video: VideoTable, things: Bool[np.ndarray, " c"], crowds: Sequence[int] = FIRST) -> StqCounts:
     """Pixels by category; for each true tube of a thing, the share of it that every predicted one has, times their IoU.
 
     A tube is an id with a category. The pixels of `crowds`, columns of true tubes, do not count for association. The
@@ -205,10 +207,10 @@ def stq_counts(video: VideoTable, things: Bool[np.ndarray, " c"], crowds: Sequen
     kept = ~(np.isin(g, crowds) & thing[true])
     tube = np.where(thing[true], true * len(video.truth.ids) + g, ABSENT)
     other = np.where(thing[found], found * len(video.found.ids) + p, ABSENT)
-    return StqCounts(confusion, *_association(tube[kept], other[kept], pixels[kept]))
+    return StqCounts(confusion, *_compute_association(tube[kept], other[kept], pixels[kept]))
 
 
-def _association(
+def _compute_association(
     true: Int64[np.ndarray, " n"], found: Int64[np.ndarray, " n"], pixels: Int64[np.ndarray, " n"]
 ) -> tuple[float, int]:
     """Sum over true tubes of sum over predicted ones of TPA * IoU / size, and how many true tubes there are."""
@@ -222,29 +224,29 @@ def _association(
     return float((tpa * (tpa / union) / size).sum()), len(size)
 
 
-def vpq(truth: VideoResult, found: VideoResult) -> dict[int, float | None]:
+def compute_vpq(truth: VideoResult, found: VideoResult) -> dict[int, float | None]:
     """VPQ of one video by the window's frames (the last is the whole video), 0 to 1; None where nothing is there.
 
     Ids need not agree, names must. Where masklets of one result overlap, a pixel goes to the smallest. Raises
     InputError where the videos differ in size or length.
     """
-    video, names, _ = table_of(truth, found)
-    return {k: window_counts(video, deva_windows(video.length, k), len(names)).mean("pq") for k in WINDOWS}
+    video, names, _ = build_video_table(truth, found)
+    return {k: count_window_matches(video, list_deva_windows(video.length, k), len(names)).mean("pq") for k in WINDOWS}
 
 
-def stq(truth: VideoResult, found: VideoResult) -> StqCounts:
-    """STQ, AQ and SQ of one video, 0 to 1, as defined (without the official program's crowd; see `stq_counts`).
+def compute_stq(truth: VideoResult, found: VideoResult) -> StqCounts:
+    """STQ, AQ and SQ of one video, 0 to 1, as defined (without the official program's crowd; see `count_stq`).
 
     Counts of several videos with the same categories add up. Raises InputError where the videos differ.
     """
-    video, _, things = table_of(truth, found)
-    return stq_counts(video, things, crowds=())
+    video, _, things = build_video_table(truth, found)
+    return count_stq(video, things, crowds=())
 
 
 Means = Mapping[int, float | None]  # mean PQ by the window's frames
 
 
-def mean_of(means: Means, windows: Sequence[int]) -> float | None:
+def compute_window_mean(means: Means, windows: Sequence[int]) -> float | None:
     """The plain mean over some windows; None where one of them is undefined.
 
     VIPSeg's tables (DVIS and others) show it of 1, 2, 4, 6; VIPSeg's script of 1, 2, 4, 6, 8; DEVA's script of all.
@@ -253,7 +255,7 @@ def mean_of(means: Means, windows: Sequence[int]) -> float | None:
     return None if None in values else sum(v for v in values if v is not None) / len(values)
 
 
-def vpq_bar(means: Means) -> float | None:
+def compute_vpq_bar(means: Means) -> float | None:
     """DEVA's paper: the mean of two, VPQ of the whole video and the mean over the windows of 1 to 10 frames."""
-    short, whole = mean_of(means, WINDOWS[:-1]), means[WHOLE]
+    short, whole = compute_window_mean(means, WINDOWS[:-1]), means[WHOLE]
     return None if short is None or whole is None else (short + whole) / 2

@@ -42,19 +42,21 @@ class Report:
             "videos": {name: dict(row) for name, row in self.videos.items()},
             "objects": {name: dict(row) for name, row in self.objects.items()},
             "warnings": list(self.warnings),
-            "inputs": {str(path): digest(path) for path in self.inputs},
+            "inputs": {str(path): compute_digest(path) for path in self.inputs},
         }
 
 
-def digest(path: Path) -> str:
+def compute_digest(path: Path) -> str:
     """sha256 of a file; of a folder, that of its files' names and digests in sorted order."""
     if path.is_dir():
-        return _sha256(f"{p.relative_to(path)} {digest(p)}\n".encode() for p in sorted(path.rglob("*")) if p.is_file())
+        return _compute_sha256(
+            f"{p.relative_to(path)} {compute_digest(p)}\n".encode() for p in sorted(path.rglob("*")) if p.is_file()
+        )
     with path.open("rb") as file:
-        return _sha256(iter(lambda: file.read(1 << 20), b""))
+        return _compute_sha256(iter(lambda: file.read(1 << 20), b""))
 
 
-def _sha256(parts: Iterable[bytes]) -> str:
+def _compute_sha256(parts: Iterable[bytes]) -> str:
     hashed = hashlib.sha256()
     for part in parts:
         hashed.update(part)

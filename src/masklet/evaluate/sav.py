@@ -12,22 +12,22 @@ from masklet.core.errors import InputError
 from masklet.core.protocols import Watch
 from masklet.evaluate.label_maps import LabelFrame
 from masklet.evaluate.report import Report
-from masklet.evaluate.vos import JF, object_scores, semi_supervised
+from masklet.evaluate.vos import JF, drop_first_and_last, score_frame_objects
 from masklet.evaluate.vos_files import (
-    Clip,
     Notes,
     Row,
-    averages,
-    by_video,
-    clip_of,
-    folders,
-    pngs,
-    report,
-    scored,
-    truth_folder,
-    video_names,
+    VosClip,
+    build_vos_clip,
+    build_vos_report,
+    compute_column_means,
+    find_truth_folder,
+    group_rows_by_video,
+    list_pngs,
+    list_subfolders,
+    list_video_names,
+    score_vos_clips,
 )
-from masklet.evaluate.workers import silent
+from masklet.evaluate.workers import discard_progress
 
 COLUMNS = ("J&F", "J", "F")
 SAV = (
@@ -41,18 +41,18 @@ BENCHMARK = (
 Counted = Callable[[Sequence[str]], Sequence[str]]  # of a folder's frames, those that count
 
 
-def every(frames: Sequence[str]) -> Sequence[str]:
+def keep_all_frames(frames: Sequence[str]) -> Sequence[str]:
     """All frames count, the first and the last too: the program's option not to skip them."""
     return frames
 
 
-def sav(
+def evaluate_sav(
     gt: Path,
     pred: Path,
     *,
     videos: Collection[str] | None = None,
-    watch: Watch = silent,
-    counted: Counted = semi_supervised,
+    watch: Watch = discard_progress,
+    counted: Counted = drop_first_and_last,
 ) -> Report:
     """J and F of SA-V, whose objects have a folder of masks each, at their own frames.
 
@@ -61,79 +61,80 @@ def sav(
         pred: the same form; more frames than annotated ones may be there.
         videos: those to evaluate; None: all that have annotations.
         watch: told of progress, in frames.
-        counted: which of an object's annotated frames count; `every` is the other choice.
+        counted: which of an object's annotated frames count; `keep_all_frames` is the other choice.
 
     Raises:
         InputError: a file is missing, cannot be read or does not fit; an object is in no frame that counts.
     """
     notes = Notes()
     clips = []
-    for name in video_names(gt, pred, videos, notes):
-        there = folders(gt / name)
+    for name in list_video_names(gt, pred, videos, notes):
+        there = list_subfolders(gt / name)
         notes.surplus(pred / name, there, f"{name}/")
-        clips += [_clip(f"{name}/{object}", gt, pred, counted) for object in there]
+        clips += [_build_sav_clip(f"{name}/{object}", gt, pred, counted) for object in there]
     objects: dict[str, Row] = {}
-    for clip, frames in scored(clips, _mask_frame, "sav", watch):
-        seen = from_first_sight(ids for ids, *_ in frames)
+    for clip, frames in score_vos_clips(clips, _score_mask_frame, "sav", watch):
+        seen = collect_from_first_sight(ids for ids, *_ in frames)
         if not any(there for _, there, _ in frames):
             raise InputError(
                 f"{clip.truth}: the object is in none of the {len(frames)} frames that count; leave it out"
             )
-        objects[clip.name] = _row(seen[1])
+        objects[clip.name] = _build_sav_row(seen[1])
         if any(mixed for *_, mixed in frames):
             notes.add("masks with several values besides 0; each of them counts as inside", clip.name)
-    return _report("sav", SAV, objects, notes, (gt, pred))
+    return _build_sav_report("sav", SAV, objects, notes, (gt, pred))
 
 
-def _clip(name: str, truth: Path, pred: Path, counted: Counted) -> Clip:
+def _build_sav_clip(name: str, truth: Path, pred: Path, counted: Counted) -> VosClip:
     """A video, or an object with a folder of its own."""
-    return clip_of(name, truth / name, pred / name, counted(pngs(truth / name)), (1,))
+    return build_vos_clip(name, truth / name, pred / name, counted(list_pngs(truth / name)), (1,))
 
 
-def _mask_frame(clip: Clip, frame: str) -> tuple[Mapping[int, JF], Collection[int], bool]:
+def _score_mask_frame(clip: VosClip, frame: str) -> tuple[Mapping[int, JF], Collection[int], bool]:
     found, truth = clip.read_masks(frame)
-    return *_scores(found, truth), found.mixed or truth.mixed
+    return *_score_seen_objects(found, truth), found.mixed or truth.mixed
 
 
-def vos_benchmark(
+def evaluate_vos_benchmark(
     gt: Path,
     pred: Path,
     *,
     videos: Collection[str] | None = None,
-    watch: Watch = silent,
-    counted: Counted = semi_supervised,
+    watch: Watch = discard_progress,
+    counted: Counted = drop_first_and_last,
 ) -> Report:
     """J and F of vos-benchmark, over a folder of palette PNGs for each video.
 
-    Args and errors as of `sav`, but gt and pred are <video>/<frame>.png and a pixel's value is its object's id.
+    Args and errors as of `evaluate_sav`, but gt and pred are <video>/<frame>.png and a pixel's value is its object's
+    id.
     """
-    truth, notes = truth_folder(gt, "Annotations"), Notes()
-    clips = [_clip(name, truth, pred, counted) for name in video_names(truth, pred, videos, notes)]
+    truth, notes = find_truth_folder(gt, "Annotations"), Notes()
+    clips = [_build_sav_clip(name, truth, pred, counted) for name in list_video_names(truth, pred, videos, notes)]
     objects: dict[str, Row] = {}
-    for clip, frames in scored(clips, _label_frame, "vos-benchmark", watch):
-        seen = from_first_sight(ids for ids, _ in frames)
+    for clip, frames in score_vos_clips(clips, _score_label_frame, "vos-benchmark", watch):
+        seen = collect_from_first_sight(ids for ids, _ in frames)
         wanted = set[int]().union(*(there for _, there in frames))
-        objects |= {f"{clip.name}/{i}": _row(seen[i]) for i in sorted(wanted)}
+        objects |= {f"{clip.name}/{i}": _build_sav_row(seen[i]) for i in sorted(wanted)}
         if not wanted:
             notes.add("no object in the frames that count, so the video adds nothing", clip.name)
         if seen.keys() - wanted:
             notes.add("ids that no annotation has are not counted", clip.name)
-    return _report("vos-benchmark", BENCHMARK, objects, notes, (truth, pred))
+    return _build_sav_report("vos-benchmark", BENCHMARK, objects, notes, (truth, pred))
 
 
-def _label_frame(clip: Clip, frame: str) -> tuple[Mapping[int, JF], Collection[int]]:
-    return _scores(*clip.read(frame))
+def _score_label_frame(clip: VosClip, frame: str) -> tuple[Mapping[int, JF], Collection[int]]:
+    return _score_seen_objects(*clip.read(frame))
 
 
-def _scores(found: LabelFrame, truth: LabelFrame) -> tuple[Mapping[int, JF], Collection[int]]:
+def _score_seen_objects(found: LabelFrame, truth: LabelFrame) -> tuple[Mapping[int, JF], Collection[int]]:
     """J and F of whatever is seen in a frame, and the ids that the truth has."""
-    return object_scores(found, truth, found.boxes.keys() | truth.boxes.keys()), truth.boxes.keys()
+    return score_frame_objects(found, truth, found.boxes.keys() | truth.boxes.keys()), truth.boxes.keys()
 
 
-def from_first_sight(frames: Iterable[Mapping[int, JF]]) -> dict[int, list[JF]]:
+def collect_from_first_sight(frames: Iterable[Mapping[int, JF]]) -> dict[int, list[JF]]:
     """By object, J and F from the frame on in which it is first seen; where nobody sees it again, both are 1.
 
-    >>> from_first_sight([{}, {3: (0.0, 0.5)}, {}])
+    >>> collect_from_first_sight([{}, {3: (0.0, 0.5)}, {}])
     {3: [(0.0, 0.5), (1.0, 1.0)]}
     """
     tracks: dict[int, list[JF]] = {}
@@ -145,11 +146,15 @@ def from_first_sight(frames: Iterable[Mapping[int, JF]]) -> dict[int, list[JF]]:
     return tracks
 
 
-def _report(metric: str, protocol: str, objects: dict[str, Row], notes: Notes, inputs: tuple[Path, ...]) -> Report:
-    videos = {name: averages(rows, COLUMNS) for name, rows in by_video(objects).items()}
-    return report(metric, protocol, averages(objects.values(), COLUMNS), objects, videos, notes, inputs)
+def _build_sav_report(
+    metric: str, protocol: str, objects: dict[str, Row], notes: Notes, inputs: tuple[Path, ...]
+) -> Report:
+    videos = {name: compute_column_means(rows, COLUMNS) for name, rows in group_rows_by_video(objects).items()}
+    return build_vos_report(
+        metric, protocol, compute_column_means(objects.values(), COLUMNS), objects, videos, notes, inputs
+    )
 
 
-def _row(values: Sequence[JF]) -> Row:
+def _build_sav_row(values: Sequence[JF]) -> Row:
     j, f = (100 * sum(side) / len(values) for side in zip(*values, strict=True))
     return dict(zip(COLUMNS, ((j + f) / 2, j, f), strict=True))

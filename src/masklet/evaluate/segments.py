@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Int, Int64
 
 from masklet.core.errors import InputError
-from masklet.core.masks import paint, stack
+from masklet.core.masks import resolve_overlaps_by_area, stack_masks
 from masklet.core.result import VideoResult
 
 VOID = 0  # a map's pixels without a segment
@@ -20,7 +20,7 @@ IdMap = Int[np.ndarray, "h w"]  # a pixel holds its segment's id
 
 
 @dataclass(frozen=True)
-class Segment:
+class ListedSegment:
     """What a frame's list says of one segment."""
 
     category: int  # place in the list of categories
@@ -29,19 +29,19 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Frame:
+class FrameOverlap:
     """One frame: the pixels that each pair of segments shares, and the two lists, in their order."""
 
     pairs: Int64[np.ndarray, "n 2"]  # id of the true segment, of the predicted one; 0: none
     pixels: Int64[np.ndarray, " n"]
-    truth: Mapping[int, Segment]
-    found: Mapping[int, Segment]
+    truth: Mapping[int, ListedSegment]
+    found: Mapping[int, ListedSegment]
 
 
-def shared_pixels(truth: IdMap, found: IdMap) -> tuple[Int64[np.ndarray, "n 2"], Int64[np.ndarray, " n"]]:
+def count_shared_pixels(truth: IdMap, found: IdMap) -> tuple[Int64[np.ndarray, "n 2"], Int64[np.ndarray, " n"]]:
     """The pairs of ids (below 2^31) that share pixels, and how many.
 
-    >>> shared_pixels(np.array([[1, 1, 0]]), np.array([[7, 0, 0]]))
+    >>> count_shared_pixels(np.array([[1, 1, 0]]), np.array([[7, 0, 0]]))
     (array([[0, 0],
            [1, 0],
            [1, 7]]), array([1, 1, 1]))
@@ -54,7 +54,7 @@ def shared_pixels(truth: IdMap, found: IdMap) -> tuple[Int64[np.ndarray, "n 2"],
 
 
 @dataclass(frozen=True)
-class Windowed:
+class WindowTubes:
     """One side's tubes in every window: a tube is what its first frame in there says of it."""
 
     category: Int64[np.ndarray, "w n"]
@@ -64,7 +64,7 @@ class Windowed:
 
 
 @dataclass(frozen=True)
-class Tubes:
+class SegmentTubes:
     """The segments of one side through a video, one column each, in the order in which the lists name them."""
 
     ids: Int64[np.ndarray, " n"]
@@ -75,7 +75,7 @@ class Tubes:
     area: Int64[np.ndarray, "t1 n"]  # of all frames before
 
     @staticmethod
-    def of(lists: Sequence[Mapping[int, Segment]], others: Sequence[int]) -> Tubes:
+    def of(lists: Sequence[Mapping[int, ListedSegment]], others: Sequence[int]) -> SegmentTubes:
         """The tubes of every frame's list, and columns for the ids that are only in the pixels."""
         ids = list(dict.fromkeys([*(i for listed in lists for i in listed), *others]))
         column, shape = {i: n for n, i in enumerate(ids)}, (len(lists), len(ids))
@@ -88,23 +88,23 @@ class Tubes:
                 category[t, n], crowd[t, n], area[t + 1, n], turn[t, n] = s.category, s.crowd, s.area, count
         for t in reversed(range(len(lists))):
             following[t] = np.where(category[t] != ABSENT, t, following[t + 1])
-        return Tubes(np.array(ids, np.int64), category, crowd, turn, following[:-1], area.cumsum(0))
+        return SegmentTubes(np.array(ids, np.int64), category, crowd, turn, following[:-1], area.cumsum(0))
 
-    def window(self, starts: Int64[np.ndarray, " w"], length: int) -> Windowed:
+    def window(self, starts: Int64[np.ndarray, " w"], length: int) -> WindowTubes:
         """The windows of some frames from each start on."""
         first, column = self.following[starts], np.arange(len(self.ids))
         listed, at = first < starts[:, None] + length, np.minimum(first, len(self.category) - 1)
         category = np.where(listed, self.category[at, column], ABSENT)
         area = self.area[starts + length] - self.area[starts]
-        return Windowed(category, listed & self.crowd[at, column], self.turn[at, column], area)
+        return WindowTubes(category, listed & self.crowd[at, column], self.turn[at, column], area)
 
 
 @dataclass(frozen=True)
 class VideoTable:
     """One video: its tubes, and the pixels that every pair shares, up to every frame."""
 
-    truth: Tubes
-    found: Tubes
+    truth: SegmentTubes
+    found: SegmentTubes
     pairs: Int64[np.ndarray, "p 2"]  # columns of the true tube and of the predicted one
     pixels: Int64[np.ndarray, "t1 p"]  # of all frames before
 
@@ -114,24 +114,26 @@ class VideoTable:
         return len(self.pixels) - 1
 
     @staticmethod
-    def of(frames: Sequence[Frame]) -> VideoTable:
+    def of(frames: Sequence[FrameOverlap]) -> VideoTable:
         """The table of at least one frame."""
         keys, places = np.unique(np.concatenate([f.pairs for f in frames]), axis=0, return_inverse=True)
         when = np.repeat(np.arange(len(frames)), [len(f.pairs) for f in frames])
         pixels = np.zeros((len(frames) + 1, len(keys)), np.int64)
         pixels[when + 1, places.ravel()] = np.concatenate([f.pixels for f in frames])
-        truth = Tubes.of([f.truth for f in frames], keys[:, 0].tolist())
-        found = Tubes.of([f.found for f in frames], keys[:, 1].tolist())
-        pairs = np.stack([_columns(truth.ids, keys[:, 0]), _columns(found.ids, keys[:, 1])], 1)
+        truth = SegmentTubes.of([f.truth for f in frames], keys[:, 0].tolist())
+        found = SegmentTubes.of([f.found for f in frames], keys[:, 1].tolist())
+        pairs = np.stack([_find_columns(truth.ids, keys[:, 0]), _find_columns(found.ids, keys[:, 1])], 1)
         return VideoTable(truth, found, pairs, pixels.cumsum(0))
 
 
-def _columns(ids: Int64[np.ndarray, " n"], wanted: Int64[np.ndarray, " p"]) -> Int64[np.ndarray, " p"]:
+def _find_columns(ids: Int64[np.ndarray, " n"], wanted: Int64[np.ndarray, " p"]) -> Int64[np.ndarray, " p"]:
     order = np.argsort(ids)
     return order[np.searchsorted(ids, wanted, sorter=order)]
 
 
-def table_of(truth: VideoResult, found: VideoResult) -> tuple[VideoTable, tuple[str, ...], Bool[np.ndarray, " c"]]:
+def build_video_table(
+    truth: VideoResult, found: VideoResult
+) -> tuple[VideoTable, tuple[str, ...], Bool[np.ndarray, " c"]]:
     """The table of two results of one video, the names of the categories of both, and which are things.
 
     Where masklets of one result overlap, a pixel goes to the smallest. Raises InputError where the videos differ.
@@ -144,20 +146,28 @@ def table_of(truth: VideoResult, found: VideoResult) -> tuple[VideoTable, tuple[
     names = tuple(dict.fromkeys(r.name_of(m) for r in (truth, found) for m in r.masklets))
     frames = []
     for t in range(truth.length):
-        maps = _id_map(truth, t), _id_map(found, t)
-        frames.append(Frame(*shared_pixels(*maps), _listed(truth, names, maps[0]), _listed(found, names, maps[1])))
+        maps = _paint_id_map(truth, t), _paint_id_map(found, t)
+        frames.append(
+            FrameOverlap(
+                *count_shared_pixels(*maps),
+                _list_segments(truth, names, maps[0]),
+                _list_segments(found, names, maps[1]),
+            )
+        )
     things = {r.name_of(m) for r in (truth, found) for m in r.masklets if m.is_thing}
     return VideoTable.of(frames), names, np.array([name in things for name in names], bool)
 
 
-def _id_map(result: VideoResult, frame: int) -> IdMap:
+def _paint_id_map(result: VideoResult, frame: int) -> IdMap:
     """A frame's pixels with the number of their masklet, from 1 on."""
     owners = [n for n, m in enumerate(result.masklets, start=1) if frame in m.sightings]
-    masks = paint(stack([result.masklets[n - 1].sightings[frame].mask.decode() for n in owners], result.size))
+    masks = resolve_overlaps_by_area(
+        stack_masks([result.masklets[n - 1].sightings[frame].mask.decode() for n in owners], result.size)
+    )
     return (masks * torch.tensor(owners, dtype=torch.int32)[:, None, None]).sum(0, dtype=torch.int32).numpy()
 
 
-def _listed(result: VideoResult, names: Sequence[str], labels: IdMap) -> dict[int, Segment]:
+def _list_segments(result: VideoResult, names: Sequence[str], labels: IdMap) -> dict[int, ListedSegment]:
     ids, areas = np.unique(labels[labels != VOID], return_counts=True)
     of = {n: names.index(result.name_of(m)) for n, m in enumerate(result.masklets, start=1)}
-    return {i: Segment(of[i], area) for i, area in zip(ids.tolist(), areas.tolist(), strict=True)}
+    return {i: ListedSegment(of[i], area) for i, area in zip(ids.tolist(), areas.tolist(), strict=True)}

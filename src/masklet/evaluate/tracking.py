@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from scipy.optimize import linear_sum_assignment
 
 from masklet.core.errors import InputError
-from masklet.core.masks import rle_iou
+from masklet.core.masks import compute_rle_iou
 from masklet.core.result import VideoResult
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # similarities from which on a pair counts as matched
@@ -77,10 +77,10 @@ class HotaCounts:
         return {name: float(rate.mean()) for name, rate in self.rates.items()}
 
 
-def hota_counts(frames: Sequence[TrackFrame]) -> HotaCounts:
+def count_hota(frames: Sequence[TrackFrame]) -> HotaCounts:
     """Counts one video: in every frame shapes are paired so as to agree in similarity and in whole tracks."""
-    g, p, similarity = _pairs(frames)
-    seen = [np.bincount(np.concatenate([[], *ids]).astype(np.int64)) for ids in _sides(frames)]
+    g, p, similarity = _match_shapes(frames)
+    seen = [np.bincount(np.concatenate([[], *ids]).astype(np.int64)) for ids in _split_sides(frames)]
     matched = similarity[:, None] >= ALPHAS - EPSILON
     tp = matched.sum(0).astype(float)
     pairs, places = np.unique(np.stack([g, p]), axis=1, return_inverse=True)
@@ -97,15 +97,15 @@ def hota_counts(frames: Sequence[TrackFrame]) -> HotaCounts:
     )
 
 
-def _sides(frames: Sequence[TrackFrame]) -> tuple[list[Int64[np.ndarray, " g"]], list[Int64[np.ndarray, " p"]]]:
+def _split_sides(frames: Sequence[TrackFrame]) -> tuple[list[Int64[np.ndarray, " g"]], list[Int64[np.ndarray, " p"]]]:
     return [f.truth for f in frames], [f.found for f in frames]
 
 
-def _pairs(
+def _match_shapes(
     frames: Sequence[TrackFrame],
 ) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """The pairs of every frame that maximise similarity times alignment, and their similarity."""
-    alignment = _alignment(frames)
+    alignment = _compute_alignment(frames)
     found = [(np.zeros((2, 0), np.int64), np.zeros(0))]
     for f in frames:
         rows, cols = linear_sum_assignment(-(alignment[np.ix_(f.truth, f.found)] * f.similarity))
@@ -114,10 +114,10 @@ def _pairs(
     return pairs[0], pairs[1], np.concatenate([similarity for _, similarity in found])
 
 
-def _alignment(frames: Sequence[TrackFrame]) -> Float[np.ndarray, "g p"]:
+def _compute_alignment(frames: Sequence[TrackFrame]) -> Float[np.ndarray, "g p"]:
     """How well every two tracks go together: their Jaccard index, a frame counting as the similarity there over
     all similarity that the two shapes have."""
-    shape = [max([int(ids.max()) + 1 for ids in side if len(ids)], default=0) for side in _sides(frames)]
+    shape = [max([int(ids.max()) + 1 for ids in side if len(ids)], default=0) for side in _split_sides(frames)]
     potential, true, found = np.zeros(shape), np.zeros((shape[0], 1)), np.zeros((1, shape[1]))
     for f in frames:
         all_of = f.similarity.sum(0)[None] + f.similarity.sum(1)[:, None] - f.similarity
@@ -165,7 +165,7 @@ def match_tracks(
     return TrackMatches(scores[order], tp, ~tp & exhaustive, iou.shape[1])
 
 
-def track_ap(videos: Sequence[TrackMatches]) -> Float[np.ndarray, " 10"] | None:
+def compute_track_ap(videos: Sequence[TrackMatches]) -> Float[np.ndarray, " 10"] | None:
     """Average precision of one category's tracks at every IoU; None without a true track."""
     positives = sum(v.positives for v in videos)
     if not positives:
@@ -179,7 +179,7 @@ def track_ap(videos: Sequence[TrackMatches]) -> Float[np.ndarray, " 10"] | None:
     return np.array([row[places].mean() for row, places in zip(padded, at, strict=True)])
 
 
-def hota(truth: VideoResult, found: VideoResult) -> HotaCounts:
+def compute_hota(truth: VideoResult, found: VideoResult) -> HotaCounts:
     """HOTA, DetA, AssA, OWTA of one video by mask IoU, whatever things are called; see `rates` and `means`.
 
     Counts of several videos add up. Raises InputError where the videos differ in size or length.
@@ -193,8 +193,8 @@ def hota(truth: VideoResult, found: VideoResult) -> HotaCounts:
     for t in range(truth.length):
         rows = [n for n, m in enumerate(truth.masklets) if t in m.sightings]
         cols = [n for n, m in enumerate(found.masklets) if t in m.sightings]
-        iou = rle_iou(
+        iou = compute_rle_iou(
             [truth.masklets[n].sightings[t].mask for n in rows], [found.masklets[n].sightings[t].mask for n in cols]
         )
         frames.append(TrackFrame(np.array(rows, np.int64), np.array(cols, np.int64), iou))
-    return hota_counts(frames)
+    return count_hota(frames)

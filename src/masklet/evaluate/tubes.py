@@ -39,9 +39,9 @@ class Tube:
         return before
 
 
-def tube_iou(found: Sequence[Tube], truths: Sequence[Tube]) -> Float64[np.ndarray, "n g"]:
+def compute_tube_ious(found: Sequence[Tube], truths: Sequence[Tube]) -> Float64[np.ndarray, "n g"]:
     """IoU over space and time of every pair; 0 where both are empty. Of two lists the longer one is cut."""
-    both, total = overlaps(found, truths), np.zeros((len(found), len(truths)))
+    both, total = compute_tube_overlaps(found, truths), np.zeros((len(found), len(truths)))
     iou = np.zeros_like(both)
     for row, tube in enumerate(found):
         for col, truth in enumerate(truths):
@@ -51,7 +51,7 @@ def tube_iou(found: Sequence[Tube], truths: Sequence[Tube]) -> Float64[np.ndarra
     return iou
 
 
-def overlaps(found: Sequence[Tube], truths: Sequence[Tube]) -> Float64[np.ndarray, "n g"]:
+def compute_tube_overlaps(found: Sequence[Tube], truths: Sequence[Tube]) -> Float64[np.ndarray, "n g"]:
     """Pixels in both tubes of every pair."""
     both = np.zeros((len(found), len(truths)))
     if not found or not truths:
@@ -65,7 +65,7 @@ def overlaps(found: Sequence[Tube], truths: Sequence[Tube]) -> Float64[np.ndarra
     return both
 
 
-def tubes(lists: Sequence[Sequence[bytes | None]], pixels: int) -> list[Tube]:
+def decode_tubes(lists: Sequence[Sequence[bytes | None]], pixels: int) -> list[Tube]:
     """The tubes of one video from COCO's compressed run lengths, one list per object, None where it is absent.
 
     `pixels` are those of a frame. Raises ValueError where a mask is damaged or of another size.
@@ -75,7 +75,7 @@ def tubes(lists: Sequence[Sequence[bytes | None]], pixels: int) -> list[Tube]:
     if not masks:
         return [Tube(np.zeros(2), area) for area in areas]
     rows, frames, counts = zip(*masks, strict=True)
-    edges, firsts, drawn = decode(counts, np.array(frames), pixels)
+    edges, firsts, drawn = decode_wide_runs(counts, np.array(frames), pixels)
     for row, t, area in zip(rows, frames, drawn.tolist(), strict=True):
         areas[row][t] = area
     bounds = 2 * firsts[np.searchsorted(rows, np.arange(len(lists) + 1))]
@@ -83,13 +83,14 @@ def tubes(lists: Sequence[Sequence[bytes | None]], pixels: int) -> list[Tube]:
     return [Tube(part, area) for part, area in zip(parts, areas, strict=True)]
 
 
-def decode(
+def decode_wide_runs(
     counts: Sequence[bytes], frames: Int64[np.ndarray, " m"], pixels: int
 ) -> tuple[Float64[np.ndarray, " e"], Int64[np.ndarray, " m1"], Int64[np.ndarray, " m"]]:
     """Many masks at once, each in its frame of a wide image: where runs start and end, each mask's first run (and the
-    number of all runs at the end), each mask's pixels. `masklet.core.masks.run_lengths` does the same for one mask.
+    number of all runs at the end), each mask's pixels. `masklet.core.masks.decode_rle_counts` does the same for one
+    mask.
     """
-    values, sizes = numbers(counts)
+    values, sizes = parse_run_lengths(counts)
     firsts = np.append(0, np.cumsum((sizes + 1) // 2))  # by pairs of a run outside and one inside
     start, end = firsts[:-1], firsts[1:]
     runs = np.zeros((end[-1], 2))
@@ -113,7 +114,7 @@ def decode(
     return flat, firsts, np.add.reduceat(inside, start).astype(np.int64)
 
 
-def numbers(counts: Sequence[bytes]) -> tuple[Int32[np.ndarray, " n"], Int64[np.ndarray, " m"]]:
+def parse_run_lengths(counts: Sequence[bytes]) -> tuple[Int32[np.ndarray, " n"], Int64[np.ndarray, " m"]]:
     """The numbers in many strings of five bits a character, of which the sixth says "more follows" and the last
     digit carries the sign; and how many each string has.
     """
@@ -126,11 +127,11 @@ def numbers(counts: Sequence[bytes]) -> tuple[Int32[np.ndarray, " n"], Int64[np.
     values = SHORT.take(pairs.take(places - 1))
     more = digits > 31
     longer = np.unique(np.searchsorted(places, np.flatnonzero(more[:-1] & more[1:]) + 1))
-    values[longer] = _long(digits, places[longer])
+    values[longer] = _parse_long_numbers(digits, places[longer])
     return values, np.diff(np.searchsorted(places, ends), prepend=-1)
 
 
-def _long(digits: UInt8[np.ndarray, " c"], places: Int64[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
+def _parse_long_numbers(digits: UInt8[np.ndarray, " c"], places: Int64[np.ndarray, " n"]) -> Int32[np.ndarray, " n"]:
     """The numbers that end at some places, of any number of digits."""
     values: Int32[np.ndarray, " n"] = (digits[places] ^ 16).astype(np.int32) - 16
     live = np.arange(len(places))
@@ -142,11 +143,11 @@ def _long(digits: UInt8[np.ndarray, " c"], places: Int64[np.ndarray, " n"]) -> I
     return values
 
 
-def _short() -> Int32[np.ndarray, " 8192"]:
+def _build_short_table() -> Int32[np.ndarray, " 8192"]:
     """By the last character (high byte) and the one before it: the number, if it has no third digit."""
     last, lower = np.divmod(np.arange(8192), 256)
     signed = (last ^ 16) - 16
     return np.where(lower > 31, signed << 5 | lower & 31, signed).astype(np.int32)
 
 
-SHORT = _short()
+SHORT = _build_short_table()

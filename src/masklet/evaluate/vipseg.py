@@ -24,16 +24,16 @@ from masklet.evaluate.panoptic import (
     WINDOWS,
     PanopticCounts,
     StqCounts,
-    deva_windows,
-    overlaps,
-    stq_counts,
-    vipseg_windows,
-    window_counts,
+    compute_window_overlaps,
+    count_stq,
+    count_window_matches,
+    list_deva_windows,
+    list_vipseg_windows,
 )
 from masklet.evaluate.report import Scores
-from masklet.evaluate.segments import ABSENT, VOID, Frame, IdMap, Segment, VideoTable, shared_pixels
-from masklet.evaluate.workers import cores, in_order, silent
-from masklet.io.entry import Entry, read_object
+from masklet.evaluate.segments import ABSENT, VOID, FrameOverlap, IdMap, ListedSegment, VideoTable, count_shared_pixels
+from masklet.evaluate.workers import count_cores, discard_progress, run_in_order
+from masklet.io.entry import JsonEntry, read_json_object
 
 GT_FORM = "VIPSeg's panoptic_gt.json with 'annotations' and 'categories'"
 PRED_FORM = "a pred.json with 'annotations', as VIPSeg's evaluation reads it"
@@ -43,14 +43,14 @@ PRED_FORM = "a pred.json with 'annotations', as VIPSeg's evaluation reads it"
 class FrameFiles:
     """One frame on both sides: its entry in the JSON and its png."""
 
-    truth: Entry
+    truth: JsonEntry
     truth_png: Path
-    found: Entry
+    found: JsonEntry
     found_png: Path
 
 
 @dataclass
-class Split:
+class VipsegSplit:
     """What the two JSON files list; `notes` counts what the official programs accept in silence."""
 
     categories: Mapping[int, int]  # id: place
@@ -61,31 +61,37 @@ class Split:
     notes: Counter[str] = field(default_factory=Counter)
 
 
-def read_split(gt: Path, pred: Path, videos: Collection[str] | None = None) -> Split:
+def read_vipseg_split(gt: Path, pred: Path, videos: Collection[str] | None = None) -> VipsegSplit:
     """The frames to compare, all or of some videos. Raises InputError where a file is not of its form, or where a
     video or a frame has no prediction."""
-    truth_file = read_object(gt / "panoptic_gt.json", GT_FORM, "annotations", "categories")
-    found_file = read_object(pred / "pred.json", PRED_FORM, "annotations")
-    truth, found = _by_video(truth_file), _by_video(found_file)
+    truth_file = read_json_object(gt / "panoptic_gt.json", GT_FORM, "annotations", "categories")
+    found_file = read_json_object(pred / "pred.json", PRED_FORM, "annotations")
+    truth, found = _group_frames_by_video(truth_file), _group_frames_by_video(found_file)
     wanted = list(truth) if videos is None else [name for name in truth if name in videos]
     if unknown := set(videos or ()) - truth.keys():
-        raise InputError(f"{truth_file.where}: no video {_some(unknown)}; it has {_some(truth)}")
+        raise InputError(
+            f"{truth_file.where}: no video {_format_sorted_names(unknown)}; it has {_format_sorted_names(truth)}"
+        )
     if missing := set(wanted) - found.keys():
-        raise InputError(f"{found_file.where}: no video {_some(missing)}; predict it, or name the videos to score")
-    paired = {name: list(_pair(gt, pred, name, truth[name], found[name])) for name in wanted}
+        raise InputError(
+            f"{found_file.where}: no video {_format_sorted_names(missing)}; predict it, or name the videos to score"
+        )
+    paired = {name: list(_match_frame_files(gt, pred, name, truth[name], found[name])) for name in wanted}
     if not any(paired.values()):
         raise InputError(f"{truth_file.where}: no frame in any video; nothing can be scored")
     inputs = (gt / "panoptic_gt.json", gt / "panomasksRGB", pred / "pred.json", pred / "pan_pred")
-    split = Split(*_categories(truth_file), {name: frames for name, frames in paired.items() if frames}, inputs)
+    split = VipsegSplit(
+        *_parse_categories(truth_file), {name: frames for name, frames in paired.items() if frames}, inputs
+    )
     split.notes["predicted videos without ground truth: ignored"] += len(found.keys() - truth.keys())
     spare = sum(len(found[name]) - len(paired[name]) for name in wanted)
     split.notes["predicted frames without ground truth: ignored"] += spare
     return split
 
 
-def _by_video(file: Entry) -> dict[str, dict[str, Entry]]:
+def _group_frames_by_video(file: JsonEntry) -> dict[str, dict[str, JsonEntry]]:
     """Video: frame (its file's name without suffix): entry. Raises InputError where one is listed twice."""
-    videos: dict[str, dict[str, Entry]] = {}
+    videos: dict[str, dict[str, JsonEntry]] = {}
     for video in file.entries("annotations"):
         listed = list(video.entries("annotations"))
         frames = {Path(frame.text("file_name")).stem: frame for frame in listed}
@@ -97,17 +103,19 @@ def _by_video(file: Entry) -> dict[str, dict[str, Entry]]:
     return videos
 
 
-def _pair(
-    gt: Path, pred: Path, video: str, truth: Mapping[str, Entry], found: Mapping[str, Entry]
+def _match_frame_files(
+    gt: Path, pred: Path, video: str, truth: Mapping[str, JsonEntry], found: Mapping[str, JsonEntry]
 ) -> Iterator[FrameFiles]:
     if missing := truth.keys() - found.keys():
-        raise InputError(f"{pred / 'pred.json'}: video {video} has no frame {_some(missing)}; predict it too")
+        raise InputError(
+            f"{pred / 'pred.json'}: video {video} has no frame {_format_sorted_names(missing)}; predict it too"
+        )
     for name, entry in truth.items():
         png = Path(video) / f"{name}.png"
         yield FrameFiles(entry, gt / "panomasksRGB" / png, found[name], pred / "pan_pred" / png)
 
 
-def _categories(file: Entry) -> tuple[dict[int, int], list[str], Bool[np.ndarray, " c"]]:
+def _parse_categories(file: JsonEntry) -> tuple[dict[int, int], list[str], Bool[np.ndarray, " c"]]:
     listed = list(file.entries("categories"))
     places = {category.whole("id"): n for n, category in enumerate(listed)}
     if len(places) < len(listed):
@@ -116,12 +124,12 @@ def _categories(file: Entry) -> tuple[dict[int, int], list[str], Bool[np.ndarray
     return places, names, np.array([c.whole("isthing") != 0 for c in listed], bool)
 
 
-def _some(names: Collection[str]) -> str:
+def _format_sorted_names(names: Collection[str]) -> str:
     shown = ", ".join(sorted(names)[:3])
     return shown + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def read_ids(path: Path) -> IdMap:
+def read_panoptic_ids(path: Path) -> IdMap:
     """A panoptic png's ids. Raises InputError where it cannot be read or is not of three colours."""
     try:
         with Image.open(path) as image:
@@ -133,38 +141,41 @@ def read_ids(path: Path) -> IdMap:
     return (pixels.view("<u4")[..., 0] & 0xFFFFFF).astype(np.int32)
 
 
-def read_frame(files: FrameFiles, split: Split) -> Frame:
+def read_vipseg_frame(files: FrameFiles, split: VipsegSplit) -> FrameOverlap:
     """One frame of both sides.
 
     Raises InputError where the sizes differ, a category is not listed, or a prediction's png and list disagree.
     """
-    truth, found = read_ids(files.truth_png), read_ids(files.found_png)
+    truth, found = read_panoptic_ids(files.truth_png), read_panoptic_ids(files.found_png)
     if truth.shape != found.shape:
         raise InputError(f"{files.found_png}: {found.shape} pixels (h, w), the ground truth has {truth.shape}")
-    pairs, pixels = shared_pixels(truth, found)
-    listed = _segments(files.truth, split.categories, areas=True), _segments(files.found, split.categories, areas=False)
+    pairs, pixels = count_shared_pixels(truth, found)
+    listed = (
+        _read_segments(files.truth, split.categories, areas=True),
+        _read_segments(files.found, split.categories, areas=False),
+    )
     drawn, there = set(pairs[:, 1].tolist()), listed[1].keys()
     if wrong := sorted((drawn - there - {VOID}) | (there - drawn)):
         where = "the list but not in the png" if wrong[0] in there else "the png but not in the list"
         raise files.found.wrong(f"segment {wrong[0]} is in {where} {files.found_png}; make them agree")
-    return Frame(pairs, pixels, *listed)
+    return FrameOverlap(pairs, pixels, *listed)
 
 
-def _segments(frame: Entry, categories: Mapping[int, int], areas: bool) -> dict[int, Segment]:
+def _read_segments(frame: JsonEntry, categories: Mapping[int, int], areas: bool) -> dict[int, ListedSegment]:
     """A frame's list. Only the ground truth's areas and crowds count."""
-    segments: dict[int, Segment] = {}
+    segments: dict[int, ListedSegment] = {}
     for entry in frame.entries("segments_info"):
         id, category = entry.whole("id"), entry.whole("category_id")
         if category not in categories or id in segments:
             raise entry.wrong(f"segment {id}: " + ("is listed twice" if id in segments else f"no category {category}"))
         crowd = areas and entry.content.get("iscrowd", 0) == 1
-        segments[id] = Segment(categories[category], entry.whole("area") if areas else 0, crowd)
+        segments[id] = ListedSegment(categories[category], entry.whole("area") if areas else 0, crowd)
     return segments
 
 
-def read_video(frames: Sequence[FrameFiles], split: Split, pool: ThreadPoolExecutor) -> VideoTable:
-    """A video's table, frame by frame. Raises InputError as `read_frame`."""
-    tables = list(in_order(pool, lambda files: read_frame(files, split), frames, ahead=2 * cores()))
+def read_vipseg_video(frames: Sequence[FrameFiles], split: VipsegSplit, pool: ThreadPoolExecutor) -> VideoTable:
+    """A video's table, frame by frame. Raises InputError as `read_vipseg_frame`."""
+    tables = list(run_in_order(pool, lambda files: read_vipseg_frame(files, split), frames, ahead=2 * count_cores()))
     for frame in tables:
         drawn = Counter(dict.fromkeys(frame.truth, 0))
         for id, pixels in zip(frame.pairs[:, 0].tolist(), frame.pixels.tolist(), strict=True):
@@ -179,7 +190,7 @@ def read_video(frames: Sequence[FrameFiles], split: Split, pool: ThreadPoolExecu
 
 
 @dataclass(frozen=True)
-class Counts:
+class VipsegCounts:
     """All that is counted in a video or a split; counts of parts add up to those of the whole."""
 
     deva: Mapping[int, PanopticCounts]  # by the window's frames; a shorter video is one window
@@ -189,17 +200,17 @@ class Counts:
     short: Mapping[int, int]  # videos with fewer frames than the window
 
     @staticmethod
-    def of(video: VideoTable, things: Bool[np.ndarray, " c"]) -> Counts:
+    def of(video: VideoTable, things: Bool[np.ndarray, " c"]) -> VipsegCounts:
         """Those of one video."""
         short = {k: int(k != WHOLE and video.length < k) for k in WINDOWS}
-        deva = {k: window_counts(video, deva_windows(video.length, k), len(things)) for k in WINDOWS}
+        deva = {k: count_window_matches(video, list_deva_windows(video.length, k), len(things)) for k in WINDOWS}
         vipseg = {
-            k: deva[k] if vipseg_windows(video.length, k)[0] else PanopticCounts.none(len(things)) for k in WINDOWS
+            k: deva[k] if list_vipseg_windows(video.length, k)[0] else PanopticCounts.none(len(things)) for k in WINDOWS
         }
-        return Counts(deva, vipseg, stq_counts(video, things), stq_counts(video, things, crowds=()), short)
+        return VipsegCounts(deva, vipseg, count_stq(video, things), count_stq(video, things, crowds=()), short)
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
+    def __add__(self, other: VipsegCounts) -> VipsegCounts:
+        return VipsegCounts(
             {k: self.deva[k] + other.deva[k] for k in WINDOWS},
             {k: self.vipseg[k] + other.vipseg[k] for k in WINDOWS},
             self.stq + other.stq,
@@ -209,37 +220,42 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Result:
+class VipsegResult:
     """A split's counts, and those of its videos and objects as a report shows them."""
 
-    split: Split
-    total: Counts
-    videos: Mapping[str, Counts]
+    split: VipsegSplit
+    total: VipsegCounts
+    videos: Mapping[str, VipsegCounts]
     objects: Mapping[str, Scores]
 
 
-def count(
-    gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = silent, name: str = "vipseg"
-) -> Result:
+def count_vipseg_split(
+    gt: Path,
+    pred: Path,
+    *,
+    videos: Collection[str] | None = None,
+    watch: Watch = discard_progress,
+    name: str = "vipseg",
+) -> VipsegResult:
     """Counts a split in one pass over its pngs, one video at a time, frames shared out among the cores."""
-    split = read_split(gt, pred, videos)
+    split = read_vipseg_split(gt, pred, videos)
     frames, done = sum(map(len, split.videos.values())), 0
-    counts: dict[str, Counts] = {}
+    counts: dict[str, VipsegCounts] = {}
     objects: dict[str, Scores] = {}
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(count_cores()) as pool:
         for video, files in split.videos.items():
-            table = read_video(files, split, pool)
-            counts[video] = Counts.of(table, split.things)
-            objects |= {f"{video}/{id}": row for id, row in object_rows(table, split).items()}
+            table = read_vipseg_video(files, split, pool)
+            counts[video] = VipsegCounts.of(table, split.things)
+            objects |= {f"{video}/{id}": row for id, row in build_tube_rows(table, split).items()}
             done += len(files)
             watch(name, done, frames, len(objects))
     first, *others = counts.values()
-    return Result(split, sum(others, start=first), counts, objects)
+    return VipsegResult(split, sum(others, start=first), counts, objects)
 
 
-def object_rows(video: VideoTable, split: Split) -> dict[int, Scores]:
+def build_tube_rows(video: VideoTable, split: VipsegSplit) -> dict[int, Scores]:
     """Of every true tube but crowds: frames, those in which nothing matches it, and its best IoU over the video."""
-    frames, whole = (overlaps(video, deva_windows(video.length, k)) for k in (1, WHOLE))
+    frames, whole = (compute_window_overlaps(video, list_deva_windows(video.length, k)) for k in (1, WHOLE))
     matched = np.zeros(frames.truth.category.shape, bool)
     w, pair = np.nonzero(frames.iou > MATCH)
     matched[w, video.pairs[pair, 0]] = True

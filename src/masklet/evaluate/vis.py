@@ -18,9 +18,9 @@ from jaxtyping import Bool, Float64, Int64
 from masklet.core.errors import InputError
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Masklet
-from masklet.evaluate.boundary import boundary
+from masklet.evaluate.boundary import extract_tube_boundary
 from masklet.evaluate.report import Scores
-from masklet.evaluate.tubes import Tube, tube_iou, tubes
+from masklet.evaluate.tubes import Tube, compute_tube_ious, decode_tubes
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # IoU from which a prediction is right
 RECALLS = np.linspace(0, 1, 101)  # where precision is read off
@@ -31,7 +31,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Range:
+class ObjectRange:
     """Which objects count: mean area in pixels and level of occlusion, both ends included."""
 
     name: str
@@ -39,20 +39,20 @@ class Range:
     occlusion: tuple[float, float] = (0, 1)
 
 
-def areas(small: float, medium: float) -> tuple[Range, ...]:
+def build_area_ranges(small: float, medium: float) -> tuple[ObjectRange, ...]:
     """All objects, and those up to `small`, up to `medium` and above, the edges in pixels of a square."""
     edges = [0, small**2, medium**2, 1e10]
     bounds = [(0, 1e10), *pairwise(edges)]
-    return tuple(Range(name, area) for name, area in zip(("", "s", "m", "l"), bounds, strict=True))
+    return tuple(ObjectRange(name, area) for name, area in zip(("", "s", "m", "l"), bounds, strict=True))
 
 
-AREAS = areas(128, 256)
+AREAS = build_area_ranges(128, 256)
 LEVELS = (("", (0, 1)), ("_light", (0, 0.25)), ("_medium", (0.25, 0.5)), ("_heavy", (0.5, 1)))  # of occlusion
-OCCLUSIONS = tuple(Range(a.name + name, a.area, level) for a in AREAS for name, level in LEVELS)
+OCCLUSIONS = tuple(ObjectRange(a.name + name, a.area, level) for a in AREAS for name, level in LEVELS)
 
 
 @dataclass(frozen=True)
-class Truth:
+class TrueObject:
     """An object that is there."""
 
     id: int
@@ -65,7 +65,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Found:
+class PredictedObject:
     """An object that was predicted."""
 
     category: int
@@ -76,41 +76,48 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Scene:
+class VisVideo:
     """One video, or one image as a video of one frame."""
 
     name: str
     size: Size  # h, w
-    truths: Sequence[Truth]
-    found: Sequence[Found]  # in the file's order, which decides between equal scores
+    truths: Sequence[TrueObject]
+    found: Sequence[PredictedObject]  # in the file's order, which decides between equal scores
 
 
-Similarity = Callable[[Size, Sequence[Found], Sequence[Truth]], Float64[np.ndarray, "n g"]]
+Similarity = Callable[[Size, Sequence[PredictedObject], Sequence[TrueObject]], Float64[np.ndarray, "n g"]]
 
 
-def mask_similarity(size: Size, found: Sequence[Found], truths: Sequence[Truth]) -> Float64[np.ndarray, "n g"]:
+def compute_tube_similarity(
+    size: Size, found: Sequence[PredictedObject], truths: Sequence[TrueObject]
+) -> Float64[np.ndarray, "n g"]:
     """IoU of the tubes. Crowds have no rule of their own, unlike in COCO."""
-    return tube_iou([f.tube for f in found], [t.tube for t in truths])
+    return compute_tube_ious([f.tube for f in found], [t.tube for t in truths])
 
 
-def boundary_similarity(size: Size, found: Sequence[Found], truths: Sequence[Truth]) -> Float64[np.ndarray, "n g"]:
+def compute_boundary_similarity(
+    size: Size, found: Sequence[PredictedObject], truths: Sequence[TrueObject]
+) -> Float64[np.ndarray, "n g"]:
     """The lower one of the IoU of the tubes and that of their boundaries; for a crowd, that of the tubes.
 
     Ke et al., Video Mask Transfiner for High-Quality Video Instance Segmentation, ECCV 2022.
     """
-    iou = mask_similarity(size, found, truths)
+    iou = compute_tube_similarity(size, found, truths)
     sharp = np.array([not t.crowd for t in truths], bool)
     rows, cols = (
         np.flatnonzero(iou[:, sharp].any(1)).tolist(),
         np.flatnonzero(iou.any(0) & sharp).tolist(),
     )  # else 0 is the lower one
-    edges = tube_iou([boundary(found[r].tube, size) for r in rows], [boundary(truths[c].tube, size) for c in cols])
+    edges = compute_tube_ious(
+        [extract_tube_boundary(found[r].tube, size) for r in rows],
+        [extract_tube_boundary(truths[c].tube, size) for c in cols],
+    )
     iou[np.ix_(rows, cols)] = np.minimum(iou[np.ix_(rows, cols)], edges)
     return iou
 
 
 @dataclass(frozen=True)
-class Matches:
+class GroupMatches:
     """What became of one group's predictions, best first: the group is a category in a video, or all of a video."""
 
     scores: Float64[np.ndarray, " n"]
@@ -120,17 +127,19 @@ class Matches:
 
 
 @dataclass(frozen=True)
-class Group:
+class MatchedGroup:
     """One group's predictions and objects, matched."""
 
     video: str
     category: int
     ids: tuple[int, ...]  # of the objects
     iou: Float64[np.ndarray, "n g"]  # predictions by falling score, objects in the file's order
-    matches: Matches
+    matches: GroupMatches
 
 
-def judge(scene: Scene, ranges: Sequence[Range], similarity: Similarity, limit: int | None) -> list[Group]:
+def match_by_category(
+    scene: VisVideo, ranges: Sequence[ObjectRange], similarity: Similarity, limit: int | None
+) -> list[MatchedGroup]:
     """Matches what was found in a video with what is there, category by category, in the order of their numbers.
 
     The best `limit` of a category take part.
@@ -141,11 +150,11 @@ def judge(scene: Scene, ranges: Sequence[Range], similarity: Similarity, limit: 
         found = sorted((f for f in scene.found if f.category == category), key=lambda f: -f.score)[:limit]
         iou = similarity(scene.size, found, truths)
         ids = tuple(t.id for t in truths)
-        groups.append(Group(scene.name, category, ids, iou, assess(found, truths, iou, ranges)))
+        groups.append(MatchedGroup(scene.name, category, ids, iou, assess_predictions(found, truths, iou, ranges)))
     return groups
 
 
-def class_agnostic(scene: Scene) -> Scene:
+def make_class_agnostic(scene: VisVideo) -> VisVideo:
     """A video whose objects are all of one category, in the order of those that they were of."""
     truths = [replace(t, category=0) for t in sorted(scene.truths, key=lambda t: t.category)]
     return replace(
@@ -153,33 +162,36 @@ def class_agnostic(scene: Scene) -> Scene:
     )
 
 
-def assess(
-    found: Sequence[Found], truths: Sequence[Truth], iou: Float64[np.ndarray, "n g"], ranges: Sequence[Range]
-) -> Matches:
+def assess_predictions(
+    found: Sequence[PredictedObject],
+    truths: Sequence[TrueObject],
+    iou: Float64[np.ndarray, "n g"],
+    ranges: Sequence[ObjectRange],
+) -> GroupMatches:
     """Which predictions, best first, are right, wrong or ignored.
 
     An object of id 0 takes its prediction and is never found by it: the programs ask whether the id is zero.
     """
     ignored = np.zeros((len(ranges), len(truths) + 1), bool)  # and one column more for "no object"
-    ignored[:, :-1] = _outside(ranges, "area", [t.area for t in truths])
-    ignored[:, :-1] |= _outside(ranges, "occlusion", [t.occlusion for t in truths])
+    ignored[:, :-1] = _find_outside_ranges(ranges, "area", [t.area for t in truths])
+    ignored[:, :-1] |= _find_outside_ranges(ranges, "occlusion", [t.occlusion for t in truths])
     ignored[:, :-1] |= np.array([t.ignored for t in truths], bool)
-    partner = match(iou, ignored[:, :-1], np.array([t.crowd for t in truths], bool))
+    partner = match_predictions(iou, ignored[:, :-1], np.array([t.crowd for t in truths], bool))
     right = np.array([*(t.id != 0 for t in truths), False])[partner]
-    excused = _outside(ranges, "area", [f.area for f in found])
+    excused = _find_outside_ranges(ranges, "area", [f.area for f in found])
     excused |= np.array([f.excused for f in found], bool)
     skipped = ignored[np.arange(len(ranges))[:, None, None], partner] | ~right & excused[:, None]
     scores = np.array([f.score for f in found], float)
-    return Matches(scores, right & ~skipped, ~(right | skipped), (~ignored[:, :-1]).sum(1))
+    return GroupMatches(scores, right & ~skipped, ~(right | skipped), (~ignored[:, :-1]).sum(1))
 
 
-def _outside(ranges: Sequence[Range], what: str, values: Sequence[float]) -> Bool[np.ndarray, "r n"]:
+def _find_outside_ranges(ranges: Sequence[ObjectRange], what: str, values: Sequence[float]) -> Bool[np.ndarray, "r n"]:
     low, high = np.array([getattr(r, what) for r in ranges], float).T[:, :, None]
     given = np.array(values, float)
     return np.asarray((given < low) | (given > high))
 
 
-def match(
+def match_predictions(
     iou: Float64[np.ndarray, "n g"], ignored: Bool[np.ndarray, "r g"], crowd: Bool[np.ndarray, " g"]
 ) -> Int64[np.ndarray, "r t n"]:
     """The object that each prediction takes, best prediction first, by range and threshold; g where it takes none.
@@ -206,18 +218,18 @@ def match(
 
 
 @dataclass(frozen=True)
-class Curve:
+class PrecisionCurve:
     """Precision and recall of predictions that were joined in one list; -1 where there is nothing to be found."""
 
     ap: Float64[np.ndarray, "r t"]  # mean precision over the points of recall
     recall: Float64[np.ndarray, "r t"]  # of all predictions
 
 
-def accumulate(groups: Sequence[Matches], limit: int | None) -> Curve:
+def accumulate_curve(groups: Sequence[GroupMatches], limit: int | None) -> PrecisionCurve:
     """Joins groups, each cut to its best `limit`, in one list by falling score; equal scores stay in their order."""
     positives = sum((m.positives for m in groups), np.zeros(1, np.int64))[:, None, None]
     order = np.argsort(-np.concatenate([m.scores[:limit] for m in groups]), kind="stable")
-    right, wrong = (np.concatenate(parts, 2)[:, :, order].cumsum(2, float) for parts in _cut(groups, limit))
+    right, wrong = (np.concatenate(parts, 2)[:, :, order].cumsum(2, float) for parts in _limit_groups(groups, limit))
     recall = right / np.maximum(positives, 1)
     precision = right / (right + wrong + EPSILON)
     precision = np.maximum.accumulate(precision[:, :, ::-1], 2)[:, :, ::-1]
@@ -226,15 +238,15 @@ def accumulate(groups: Sequence[Matches], limit: int | None) -> Curve:
         RECALLS
     )  # precision where each is first reached
     last = recall[:, :, -1] if len(order) else np.zeros(recall.shape[:2])
-    return Curve(*(np.where(positives[:, 0] > 0, table, -1.0) for table in (ap, last)))
+    return PrecisionCurve(*(np.where(positives[:, 0] > 0, table, -1.0) for table in (ap, last)))
 
 
-def _cut(groups: Sequence[Matches], limit: int | None) -> tuple[list[Bool[np.ndarray, "r t n"]], ...]:
+def _limit_groups(groups: Sequence[GroupMatches], limit: int | None) -> tuple[list[Bool[np.ndarray, "r t n"]], ...]:
     return [m.right[:, :, :limit] for m in groups], [m.wrong[:, :, :limit] for m in groups]
 
 
 @dataclass(frozen=True)
-class Tables:
+class ApTables:
     """AP and recall by threshold, category, range of objects and limit; -1 where there is nothing to be found."""
 
     categories: tuple[int, ...]
@@ -242,56 +254,61 @@ class Tables:
     recall: Float64[np.ndarray, "t k r m"]
 
 
-def tables(
-    groups: Sequence[Group], categories: Sequence[int], ranges: Sequence[Range], limits: Sequence[int | None] = LIMITS
-) -> Tables:
+def compute_ap_tables(
+    groups: Sequence[MatchedGroup],
+    categories: Sequence[int],
+    ranges: Sequence[ObjectRange],
+    limits: Sequence[int | None] = LIMITS,
+) -> ApTables:
     """The curve of each category, with so many of its best in each video. Groups are in order of videos."""
     shape = (len(categories), len(limits), len(ranges), len(THRESHOLDS))
     ap, recall = np.full(shape, -1.0), np.full(shape, -1.0)
     held = {k: [g.matches for g in groups if g.category == k] for k in categories}
     for row, k in enumerate(categories):
         for col, limit in enumerate(limits if held[k] else ()):
-            curve = accumulate(held[k], limit)
+            curve = accumulate_curve(held[k], limit)
             ap[row, col], recall[row, col] = curve.ap, curve.recall
-    return Tables(tuple(categories), ap.transpose(3, 0, 2, 1), recall.transpose(3, 0, 2, 1))
+    return ApTables(tuple(categories), ap.transpose(3, 0, 2, 1), recall.transpose(3, 0, 2, 1))
 
 
-def mean(table: Float64[np.ndarray, "..."]) -> float | None:
+def compute_defined_mean(table: Float64[np.ndarray, "..."]) -> float | None:
     """Mean of a table's entries but for those where there is nothing to be found; None where it has no other."""
     held = table[table > -1]
     return float(held.mean()) if len(held) else None
 
 
-def headline(results: Tables, ranges: Sequence[Range], rows: Sequence[int]) -> dict[str, float | None]:
+def compute_ap_headline(
+    results: ApTables, ranges: Sequence[ObjectRange], rows: Sequence[int]
+) -> dict[str, float | None]:
     """The official numbers: AP at 100 of all objects and of some ranges, then recall at 1, 10 and 100, and of those."""
     ap, recall = results.ap[:, :, :, -1], results.recall
     return {
-        "AP": mean(ap[:, :, 0]),
-        "AP50": mean(ap[0, :, 0]),
-        "AP75": mean(ap[5, :, 0]),
-        **{f"AP{ranges[row].name}": mean(ap[:, :, row]) for row in rows},
-        **{f"AR{limit}": mean(recall[:, :, 0, col]) for col, limit in enumerate(LIMITS)},
-        **{f"AR{ranges[row].name}": mean(recall[:, :, row, -1]) for row in rows},
+        "AP": compute_defined_mean(ap[:, :, 0]),
+        "AP50": compute_defined_mean(ap[0, :, 0]),
+        "AP75": compute_defined_mean(ap[5, :, 0]),
+        **{f"AP{ranges[row].name}": compute_defined_mean(ap[:, :, row]) for row in rows},
+        **{f"AR{limit}": compute_defined_mean(recall[:, :, 0, col]) for col, limit in enumerate(LIMITS)},
+        **{f"AR{ranges[row].name}": compute_defined_mean(recall[:, :, row, -1]) for row in rows},
     }
 
 
-def mean_area(pixels: Iterable[float | None]) -> float:
+def compute_mean_area(pixels: Iterable[float | None]) -> float:
     """Mean over the frames in which an object has any; 0 where there is none."""
     seen = [a for a in pixels if a]
     return float(np.mean(seen)) if seen else 0.0
 
 
-def occlusion(levels: Sequence[float]) -> float:
+def compute_occlusion_score(levels: Sequence[float]) -> float:
     """OVIS's score of an object: the mean of the upper half of its frames' levels.
 
-    >>> occlusion([0.0, 0.75, 0.25])
+    >>> compute_occlusion_score([0.0, 0.75, 0.25])
     0.5
     """
     upper = sorted(levels, reverse=True)[: math.ceil(len(levels) / 2)]
     return float(np.mean(upper))
 
 
-def video_ap(truths: Sequence[VideoResult], results: Sequence[VideoResult]) -> Scores:
+def compute_video_ap(truths: Sequence[VideoResult], results: Sequence[VideoResult]) -> Scores:
     """YouTube-VIS's twelve numbers of results against the truth, video by video in the same order.
 
     Objects are masklets with labels, and scores where they are results. Raises InputError where two do not belong
@@ -301,19 +318,23 @@ def video_ap(truths: Sequence[VideoResult], results: Sequence[VideoResult]) -> S
     for number, (truth, result) in enumerate(zip(truths, results, strict=True)):
         if (truth.size, truth.length, truth.categories) != (result.size, result.length, result.categories):
             raise InputError(f"{result.name}: size, length or categories are not those of the truth {truth.name}")
-        here, there = _tubes(truth), _tubes(result)
-        objects = [Truth(n, m.label, t, t.area) for n, (m, t) in enumerate(zip(truth.masklets, here, strict=True), 1)]
-        found = [Found(m.label, t, t.area, m.score) for m, t in zip(result.masklets, there, strict=True)]
-        scene = Scene(str(number), truth.size, objects, found)
-        groups += judge(scene, AREAS, mask_similarity, LIMITS[-1])
+        here, there = _decode_result_tubes(truth), _decode_result_tubes(result)
+        objects = [
+            TrueObject(n, m.label, t, t.area) for n, (m, t) in enumerate(zip(truth.masklets, here, strict=True), 1)
+        ]
+        found = [PredictedObject(m.label, t, t.area, m.score) for m, t in zip(result.masklets, there, strict=True)]
+        scene = VisVideo(str(number), truth.size, objects, found)
+        groups += match_by_category(scene, AREAS, compute_tube_similarity, LIMITS[-1])
     categories = sorted({g.category for g in groups})
-    return headline(tables(groups, categories, AREAS), AREAS, range(1, 4))
+    return compute_ap_headline(compute_ap_tables(groups, categories, AREAS), AREAS, range(1, 4))
 
 
-def _tubes(result: VideoResult) -> list[Tube]:
-    return tubes([_counts(m, result.length) for m in result.masklets], result.size[0] * result.size[1])
+def _decode_result_tubes(result: VideoResult) -> list[Tube]:
+    return decode_tubes(
+        [_list_masklet_counts(m, result.length) for m in result.masklets], result.size[0] * result.size[1]
+    )
 
 
-def _counts(masklet: Masklet, length: int) -> list[bytes | None]:
+def _list_masklet_counts(masklet: Masklet, length: int) -> list[bytes | None]:
     seen = masklet.sightings
     return [seen[t].mask.counts if t in seen else None for t in range(length)]

@@ -16,25 +16,32 @@ from typing import Any
 from masklet.core.errors import InputError
 from masklet.core.masks import Rle
 from masklet.core.protocols import Watch
-from masklet.evaluate.lifted import Span, compressed, entries, entry_at
-from masklet.evaluate.tubes import Tube, tubes
-from masklet.evaluate.vis import Found, Group, Scene, Truth, mean_area, occlusion
-from masklet.evaluate.workers import cores, in_order
-from masklet.io.entry import Entry, read_object
+from masklet.evaluate.lifted import Span, encode_object_masks, read_entry_at, stream_json_entries
+from masklet.evaluate.tubes import Tube, decode_tubes
+from masklet.evaluate.vis import (
+    MatchedGroup,
+    PredictedObject,
+    TrueObject,
+    VisVideo,
+    compute_mean_area,
+    compute_occlusion_score,
+)
+from masklet.evaluate.workers import count_cores, run_in_order
+from masklet.io.entry import JsonEntry, read_json_object
 from masklet.io.split import read_categories
 
 LEVELS = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 0.75}  # OVIS
 DOUBT = 0.01  # share by which an object's area in the file may differ from that of its masks
-Judge = Callable[[Scene], list[Group]]
+Judge = Callable[[VisVideo], list[MatchedGroup]]
 Names = Collection[str | int]
 
 
-def no_occlusion(annotation: Entry) -> float:
+def read_no_occlusion(annotation: JsonEntry) -> float:
     """The level of occlusion where a data set has none."""
     return 0.0
 
 
-def ovis_occlusion(annotation: Entry) -> float:
+def read_ovis_occlusion(annotation: JsonEntry) -> float:
     """The level of an object of OVIS. Raises InputError where its frames' levels are missing or unknown."""
     words = annotation.items("occlusion")
     unknown = [w for w in words if w is not None and w not in LEVELS]
@@ -42,18 +49,18 @@ def ovis_occlusion(annotation: Entry) -> float:
         raise annotation.wrong(
             f"'occlusion' must be null or one of {', '.join(LEVELS)} for every frame, not always null"
         )
-    return occlusion([LEVELS[w] for w in words if w is not None])
+    return compute_occlusion_score([LEVELS[w] for w in words if w is not None])
 
 
 @dataclass(frozen=True)
-class Form:
+class VisFileFormat:
     """How a data set's files call things."""
 
     unit: str
     masks: str
     areas: str
     listed: Callable[[Any], Any]  # from what stands under `masks` and `areas` to one of it for every frame
-    level: Callable[[Entry], float] = no_occlusion
+    level: Callable[[JsonEntry], float] = read_no_occlusion
     cuts: bool = True  # whether of two lists of masks the longer one is cut, or both must be as long as the video
 
     @property
@@ -62,13 +69,13 @@ class Form:
         return f"{self.unit}_id"
 
 
-YOUTUBE_VIS = Form("video", "segmentations", "areas", lambda value: value)
-OVIS = Form("video", "segmentations", "areas", lambda value: value, ovis_occlusion, cuts=False)
-LVIS = Form("image", "segmentation", "area", lambda value: [value])
+YOUTUBE_VIS = VisFileFormat("video", "segmentations", "areas", lambda value: value)
+OVIS = VisFileFormat("video", "segmentations", "areas", lambda value: value, read_ovis_occlusion, cuts=False)
+LVIS = VisFileFormat("image", "segmentation", "area", lambda value: [value])
 
 
 @dataclass(frozen=True)
-class Object:
+class VisObject:
     """One object of a file."""
 
     where: str
@@ -86,25 +93,25 @@ class Object:
 
 
 @dataclass(frozen=True)
-class Clip:
+class VisClip:
     """One video of the ground truth, or one image, and the objects of it."""
 
     name: str
     size: tuple[int, int]  # h, w
     frames: int | None  # where the file says so
-    entry: Entry
-    truths: list[Object] = field(default_factory=list)
-    found: list[Object] = field(default_factory=list)
+    entry: JsonEntry
+    truths: list[VisObject] = field(default_factory=list)
+    found: list[VisObject] = field(default_factory=list)
 
 
 @dataclass
-class Data:
+class VisDataset:
     """What two files say, but for the masks."""
 
-    form: Form
+    form: VisFileFormat
     gt: Path
     pred: Path
-    clips: dict[int, Clip]  # that count, by rising id
+    clips: dict[int, VisClip]  # that count, by rising id
     others: frozenset[int]  # videos that do not
     categories: dict[int, str]
     frequencies: dict[int, str]  # of LVIS: r, c or f
@@ -118,55 +125,57 @@ class Data:
         return tuple(f"{found[0]}: {what}{more[what]}" for what, found in self.notes.items())
 
 
-def read(gt: Path, pred: Path, form: Form, videos: Names | None = None) -> Data:
+def read_vis_dataset(gt: Path, pred: Path, form: VisFileFormat, videos: Names | None = None) -> VisDataset:
     """Both files, checked; of `videos` only, given by their ids or names.
 
     Raises InputError naming the file and the entry that cannot be used.
     """
-    data = _read_truth(gt, pred, form, videos)
-    for number, (content, span) in enumerate(entries(pred)):
-        _read_prediction(Entry(f"{pred}: [{number}]", content), number, span, data)
+    data = _read_vis_truth(gt, pred, form, videos)
+    for number, (content, span) in enumerate(stream_json_entries(pred)):
+        _add_prediction(JsonEntry(f"{pred}: [{number}]", content), number, span, data)
     silent = [clip.name for clip in data.clips.values() if not clip.found]
     if silent:
         data.notes[f"no prediction for {form.unit} {silent[0]}"] = [str(pred)] * len(silent)
     return data
 
 
-def _read_truth(gt: Path, pred: Path, form: Form, videos: Names | None) -> Data:
-    content = read_object(gt, f"a ground truth json with {form.unit}s", f"{form.unit}s", "categories", "annotations")
-    clips, categories = _clips(content, form), read_categories(content)
+def _read_vis_truth(gt: Path, pred: Path, form: VisFileFormat, videos: Names | None) -> VisDataset:
+    content = read_json_object(
+        gt, f"a ground truth json with {form.unit}s", f"{form.unit}s", "categories", "annotations"
+    )
+    clips, categories = _read_vis_clips(content, form), read_categories(content)
     letters = {c["id"]: str(c.get("frequency", "")) for c in content.items("categories")}
-    chosen = _chosen(gt, clips, videos, form)
+    chosen = _select_videos(gt, clips, videos, form)
     counted = {id: clips[id] for id in sorted(clips) if id in chosen}
-    data = Data(form, gt, pred, counted, frozenset(clips) - chosen, categories, letters)
+    data = VisDataset(form, gt, pred, counted, frozenset(clips) - chosen, categories, letters)
     ids: set[int] = set()
     for annotation in content.entries("annotations"):
         if annotation.whole("id") in ids:
             raise annotation.wrong(f"the annotation id {annotation.whole('id')} is given twice; keep one of them")
         ids.add(annotation.whole("id"))
-        _read_annotation(annotation, data)
+        _add_annotation(annotation, data)
     return data
 
 
-def _clips(content: Entry, form: Form) -> dict[int, Clip]:
-    clips: dict[int, Clip] = {}
+def _read_vis_clips(content: JsonEntry, form: VisFileFormat) -> dict[int, VisClip]:
+    clips: dict[int, VisClip] = {}
     for entry in content.entries(f"{form.unit}s"):
         id = entry.whole("id")
         if id in clips:
             raise entry.wrong(f"the {form.unit} id {id} is given twice; keep one of them")
         frames = entry.whole("length") if "length" in entry else None
-        clips[id] = Clip(_name(entry, id), entry.size(), frames, entry)
+        clips[id] = VisClip(_infer_video_name(entry, id), entry.size(), frames, entry)
     if len({clip.name for clip in clips.values()}) == len(clips):
         return clips
-    return {id: Clip(str(id), clip.size, clip.frames, clip.entry) for id, clip in clips.items()}
+    return {id: VisClip(str(id), clip.size, clip.frames, clip.entry) for id, clip in clips.items()}
 
 
-def _name(entry: Entry, id: int) -> str:
+def _infer_video_name(entry: JsonEntry, id: int) -> str:
     files = entry.texts("file_names") if "file_names" in entry else []
     return (PurePosixPath(files[0]).parent.name if files else "") or str(id)
 
 
-def _chosen(gt: Path, clips: Mapping[int, Clip], videos: Names | None, form: Form) -> frozenset[int]:
+def _select_videos(gt: Path, clips: Mapping[int, VisClip], videos: Names | None, form: VisFileFormat) -> frozenset[int]:
     if videos is None:
         return frozenset(clips)
     names = {clip.name: id for id, clip in clips.items()}
@@ -178,7 +187,7 @@ def _chosen(gt: Path, clips: Mapping[int, Clip], videos: Names | None, form: For
     return frozenset(named[v] for v in videos)
 
 
-def _belongs(entry: Entry, data: Data) -> tuple[Clip | None, int]:
+def _find_clip_and_category(entry: JsonEntry, data: VisDataset) -> tuple[VisClip | None, int]:
     """The video of an entry, None where that does not count, and its category."""
     id, category = entry.whole(data.form.key), entry.whole("category_id")
     if id not in data.clips and id not in data.others:
@@ -188,7 +197,7 @@ def _belongs(entry: Entry, data: Data) -> tuple[Clip | None, int]:
     return data.clips.get(id), category
 
 
-def _check_length(entry: Entry, clip: Clip, data: Data) -> None:
+def _check_length(entry: JsonEntry, clip: VisClip, data: VisDataset) -> None:
     masks = data.form.listed(entry.get(data.form.masks))
     if not isinstance(masks, list):
         raise entry.wrong(f"{data.form.masks!r} must be a list with a mask or null for every frame, not {masks!r:.40}")
@@ -201,8 +210,8 @@ def _check_length(entry: Entry, clip: Clip, data: Data) -> None:
         )
 
 
-def _read_annotation(entry: Entry, data: Data) -> None:
-    clip, category = _belongs(entry, data)
+def _add_annotation(entry: JsonEntry, data: VisDataset) -> None:
+    clip, category = _find_clip_and_category(entry, data)
     if clip is None:
         return
     id, crowd, form = entry.whole("id"), bool(entry.content.get("iscrowd")), data.form
@@ -215,23 +224,27 @@ def _read_annotation(entry: Entry, data: Data) -> None:
     ignored, crowd = (bool(entry.content.get("ignore")), False) if form is LVIS else (crowd, crowd)
     _check_length(entry, clip, data)
     place, masks = len(clip.truths), form.listed(entry.get(form.masks))
-    clip.truths.append(Object(entry.where, category, place, None, masks, areas, id, ignored, crowd, form.level(entry)))
+    clip.truths.append(
+        VisObject(entry.where, category, place, None, masks, areas, id, ignored, crowd, form.level(entry))
+    )
 
 
-def _read_prediction(entry: Entry, number: int, span: Span, data: Data) -> None:
-    clip, category = _belongs(entry, data)
+def _add_prediction(entry: JsonEntry, number: int, span: Span, data: VisDataset) -> None:
+    clip, category = _find_clip_and_category(entry, data)
     score = entry.number("score")
     if clip is not None:
         _check_length(entry, clip, data)
-        clip.found.append(Object(entry.where, category, number, span, score=score))
+        clip.found.append(VisObject(entry.where, category, number, span, score=score))
 
 
-def scored(data: Data, judging: Judge, watch: Watch) -> list[Group]:
+def score_vis_clips(data: VisDataset, judging: Judge, watch: Watch) -> list[MatchedGroup]:
     """The groups of all videos in order, a few videos at a time."""
-    groups: list[Group] = []
-    with data.pred.open("rb") as file, ThreadPoolExecutor(cores()) as pool:
-        work = partial(_scored, data.form, judging, file.fileno())
-        for done, (found, notes) in enumerate(in_order(pool, work, data.clips.values(), 2 * cores()), start=1):
+    groups: list[MatchedGroup] = []
+    with data.pred.open("rb") as file, ThreadPoolExecutor(count_cores()) as pool:
+        work = partial(_score_vis_clip, data.form, judging, file.fileno())
+        for done, (found, notes) in enumerate(
+            run_in_order(pool, work, data.clips.values(), 2 * count_cores()), start=1
+        ):
             groups += found
             for what, where in notes:
                 data.notes[what].append(where)
@@ -239,41 +252,44 @@ def scored(data: Data, judging: Judge, watch: Watch) -> list[Group]:
     return groups
 
 
-def _scored(form: Form, judging: Judge, file: int, clip: Clip) -> tuple[list[Group], list[tuple[str, str]]]:
-    there = _tubes(clip.truths, [o.masks for o in clip.truths], clip)
-    read = [form.listed(entry_at(file, o.span)[form.masks]) for o in clip.found if o.span]
-    found = _tubes(clip.found, read, clip)
+def _score_vis_clip(
+    form: VisFileFormat, judging: Judge, file: int, clip: VisClip
+) -> tuple[list[MatchedGroup], list[tuple[str, str]]]:
+    there = _decode_object_tubes(clip.truths, [o.masks for o in clip.truths], clip)
+    read = [form.listed(read_entry_at(file, o.span)[form.masks]) for o in clip.found if o.span]
+    found = _decode_object_tubes(clip.found, read, clip)
     truths = [
-        Truth(o.id, o.category, tube, mean_area(o.areas), o.ignored, o.crowd, o.occlusion)
+        TrueObject(o.id, o.category, tube, compute_mean_area(o.areas), o.ignored, o.crowd, o.occlusion)
         for o, tube in zip(clip.truths, there, strict=True)
     ]
     predictions = [
-        Found(o.category, tube, tube.area, o.score, o.excused) for o, tube in zip(clip.found, found, strict=True)
+        PredictedObject(o.category, tube, tube.area, o.score, o.excused)
+        for o, tube in zip(clip.found, found, strict=True)
     ]
-    notes = [note for o, tube in zip(clip.truths, there, strict=True) for note in _doubts(o, tube, form)]
-    return judging(Scene(clip.name, clip.size, truths, predictions)), notes
+    notes = [note for o, tube in zip(clip.truths, there, strict=True) for note in _list_area_doubts(o, tube, form)]
+    return judging(VisVideo(clip.name, clip.size, truths, predictions)), notes
 
 
-def _doubts(truth: Object, tube: Tube, form: Form) -> Iterable[tuple[str, str]]:
+def _list_area_doubts(truth: VisObject, tube: Tube, form: VisFileFormat) -> Iterable[tuple[str, str]]:
     if not tube.areas.any():
         yield "no pixel in any frame; the object counts and cannot be found", truth.where
         return
-    if abs(mean_area(truth.areas) - tube.area) > DOUBT * tube.area:
+    if abs(compute_mean_area(truth.areas) - tube.area) > DOUBT * tube.area:
         yield (
             f"{form.areas!r} does not agree with the masks; as in the official program, it tells the size",
             truth.where,
         )
 
 
-def _tubes(objects: Sequence[Object], listed: Sequence[list[Any]], clip: Clip) -> list[Tube]:
-    held = [compressed(o.where, masks, clip.size) for o, masks in zip(objects, listed, strict=True)]
+def _decode_object_tubes(objects: Sequence[VisObject], listed: Sequence[list[Any]], clip: VisClip) -> list[Tube]:
+    held = [encode_object_masks(o.where, masks, clip.size) for o, masks in zip(objects, listed, strict=True)]
     try:
-        return tubes(held, clip.size[0] * clip.size[1])
+        return decode_tubes(held, clip.size[0] * clip.size[1])
     except ValueError:
-        raise _damage(objects, held, clip) from None
+        raise _explain_damage(objects, held, clip) from None
 
 
-def _damage(objects: Sequence[Object], held: Sequence[Sequence[bytes | None]], clip: Clip) -> InputError:
+def _explain_damage(objects: Sequence[VisObject], held: Sequence[Sequence[bytes | None]], clip: VisClip) -> InputError:
     """The first mask that does not decode, as an error to raise."""
     for found, counts in zip(objects, held, strict=True):
         for t, mask in enumerate(counts):

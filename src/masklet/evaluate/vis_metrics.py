@@ -22,29 +22,38 @@ from masklet.evaluate.vis import (
     LIMITS,
     OCCLUSIONS,
     THRESHOLDS,
-    Curve,
-    Group,
-    Matches,
-    Range,
+    GroupMatches,
+    MatchedGroup,
+    ObjectRange,
+    PrecisionCurve,
     Similarity,
-    accumulate,
-    areas,
-    boundary_similarity,
-    class_agnostic,
-    headline,
-    judge,
-    mask_similarity,
-    mean,
-    tables,
+    accumulate_curve,
+    build_area_ranges,
+    compute_ap_headline,
+    compute_ap_tables,
+    compute_boundary_similarity,
+    compute_defined_mean,
+    compute_tube_similarity,
+    make_class_agnostic,
+    match_by_category,
 )
-from masklet.evaluate.vis_files import LVIS, OVIS, YOUTUBE_VIS, Data, Names, Object, read, scored
-from masklet.evaluate.workers import silent
+from masklet.evaluate.vis_files import (
+    LVIS,
+    OVIS,
+    YOUTUBE_VIS,
+    Names,
+    VisDataset,
+    VisObject,
+    read_vis_dataset,
+    score_vis_clips,
+)
+from masklet.evaluate.workers import discard_progress
 
 MOST = LIMITS[-1]
 POOLED = 10_000  # predictions of a category that count, over the whole set
 SIZES = (1, 2, 3)  # rows of the ranges of areas: small, medium, large
 OVIS_ROWS = (4, 8, 12, 1, 2, 3)  # all levels of occlusion by area, then all areas by level
-LVIS_AREAS = areas(32, 96)
+LVIS_AREAS = build_area_ranges(32, 96)
 FREQUENCIES = {"r": "rare", "c": "common", "f": "frequent"}
 
 COMMON = (
@@ -67,121 +76,151 @@ PROTOCOLS = {
 }
 
 
-def youtube_vis(gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = silent) -> Report:
+def evaluate_youtube_vis(
+    gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = discard_progress
+) -> Report:
     """YouTube-VIS's AP and AR, twelve numbers from 0 to 1, and six by category. `videos` (ids, or names of frame
     folders) restricts both files, as for the short and long videos of YouTube-VIS 2022.
 
     Yang et al., ICCV 2019; as in the program YTVOSeval. Raises InputError naming the file and the entry at fault.
     """
-    data = read(gt, pred, YOUTUBE_VIS, videos)
-    return _by_category("youtube_vis", data, AREAS, SIZES, mask_similarity, watch)
+    data = read_vis_dataset(gt, pred, YOUTUBE_VIS, videos)
+    return _evaluate_by_category("youtube_vis", data, AREAS, SIZES, compute_tube_similarity, watch)
 
 
-def tube_boundary(gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = silent) -> Report:
+def evaluate_tube_boundary(
+    gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = discard_progress
+) -> Report:
     """Tube-Boundary AP of HQ-YTVIS: the same with the lower one of mask and boundary IoU.
 
     Ke et al., ECCV 2022; as in the program of VMT, but that absent masks need no height and width and refined masks
     are not read. Raises InputError naming the file and the entry at fault.
     """
-    data = read(gt, pred, YOUTUBE_VIS, videos)
-    return _by_category("tube_boundary", data, AREAS, SIZES, boundary_similarity, watch)
+    data = read_vis_dataset(gt, pred, YOUTUBE_VIS, videos)
+    return _evaluate_by_category("tube_boundary", data, AREAS, SIZES, compute_boundary_similarity, watch)
 
 
-def ovis(gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = silent) -> Report:
+def evaluate_ovis(gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = discard_progress) -> Report:
     """OVIS's AP and AR, eighteen numbers: by area, and by level of occlusion.
 
     Qi et al., IJCV 2022; as in the program OVISeval. Raises InputError naming the file and the entry at fault.
     """
-    data = read(gt, pred, OVIS, videos)
-    return _by_category("ovis", data, OCCLUSIONS, OVIS_ROWS, mask_similarity, watch)
+    data = read_vis_dataset(gt, pred, OVIS, videos)
+    return _evaluate_by_category("ovis", data, OCCLUSIONS, OVIS_ROWS, compute_tube_similarity, watch)
 
 
-def youtube_vis_class_agnostic(gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = silent) -> Report:
+def evaluate_class_agnostic(
+    gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = discard_progress
+) -> Report:
     """YouTube-VIS's AP and AR with all categories as one. Raises InputError naming the file and entry at fault."""
-    data = read(gt, pred, YOUTUBE_VIS, videos)
-    judging = partial(judge, ranges=AREAS, similarity=mask_similarity, limit=MOST)
-    groups = scored(data, lambda scene: judging(class_agnostic(scene)), watch)
+    data = read_vis_dataset(gt, pred, YOUTUBE_VIS, videos)
+    judging = partial(match_by_category, ranges=AREAS, similarity=compute_tube_similarity, limit=MOST)
+    groups = score_vis_clips(data, lambda scene: judging(make_class_agnostic(scene)), watch)
     _warn_of_limit(data, lambda found: "")
-    return _report("youtube_vis_class_agnostic", data, groups, headline(tables(groups, [0], AREAS), AREAS, SIZES), {})
+    return _build_vis_report(
+        "youtube_vis_class_agnostic",
+        data,
+        groups,
+        compute_ap_headline(compute_ap_tables(groups, [0], AREAS), AREAS, SIZES),
+        {},
+    )
 
 
-def ap_pool_video(gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = silent) -> Report:
+def evaluate_ap_pool_video(
+    gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = discard_progress
+) -> Report:
     """AP^Pool over videos: all categories' matches in one list. The part "best 100" has at most 100 predictions of a
     category in a video, as YouTube-VIS.
 
     Dave et al. 2021. Raises InputError naming the file and the entry at fault.
     """
-    data = read(gt, pred, YOUTUBE_VIS, videos)
+    data = read_vis_dataset(gt, pred, YOUTUBE_VIS, videos)
     _keep_best(data, POOLED)
-    groups = scored(data, partial(judge, ranges=AREAS, similarity=mask_similarity, limit=None), watch)
-    pools = [_pool([g.matches for g in groups], AREAS, limit) for limit in (None, MOST)]
-    return _report("ap_pool_video", data, groups, pools[0], {f"best {MOST}": pools[1]})
+    groups = score_vis_clips(
+        data, partial(match_by_category, ranges=AREAS, similarity=compute_tube_similarity, limit=None), watch
+    )
+    pools = [_compute_pooled_ap([g.matches for g in groups], AREAS, limit) for limit in (None, MOST)]
+    return _build_vis_report("ap_pool_video", data, groups, pools[0], {f"best {MOST}": pools[1]})
 
 
-def ap_pool_lvis(
-    gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = silent, best: int = POOLED
+def evaluate_ap_pool_lvis(
+    gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = discard_progress, best: int = POOLED
 ) -> Report:
     """AP^Pool over LVIS's images, and of the rare, common and frequent categories; the part "fixed" has the mean over
     categories. `videos` are images here, by their ids; `best` predictions of a category count.
 
     Dave et al. 2021; as in the program of large-vocab-devil. Raises InputError naming the file and the entry at fault.
     """
-    data = read(gt, pred, LVIS, videos)
+    data = read_vis_dataset(gt, pred, LVIS, videos)
     _keep_best(data, best)
     _keep_verified(data)
-    groups = scored(data, partial(judge, ranges=LVIS_AREAS, similarity=mask_similarity, limit=None), watch)
+    groups = score_vis_clips(
+        data, partial(match_by_category, ranges=LVIS_AREAS, similarity=compute_tube_similarity, limit=None), watch
+    )
     among = {letter: [k for k in data.categories if data.frequencies[k] == letter] for letter in FREQUENCIES}
     pools = {"all": list(data.categories)} | among
     parts = {
-        f"pool {name}": _pool([g.matches for g in groups if g.category in ks], LVIS_AREAS, None)
+        f"pool {name}": _compute_pooled_ap([g.matches for g in groups if g.category in ks], LVIS_AREAS, None)
         for name, ks in pools.items()
     }
     scores = {f"AP{'' if name == 'all' else name}": parts[f"pool {name}"]["AP"] for name in pools}
-    return _report("ap_pool_lvis", data, groups, scores, parts | _fixed(data, groups, among))
+    return _build_vis_report("ap_pool_lvis", data, groups, scores, parts | _compute_fixed_ap(data, groups, among))
 
 
-def _by_category(
-    metric: str, data: Data, ranges: Sequence[Range], rows: Sequence[int], similarity: Similarity, watch: Watch
+def _evaluate_by_category(
+    metric: str,
+    data: VisDataset,
+    ranges: Sequence[ObjectRange],
+    rows: Sequence[int],
+    similarity: Similarity,
+    watch: Watch,
 ) -> Report:
-    groups = scored(data, partial(judge, ranges=ranges, similarity=similarity, limit=MOST), watch)
+    groups = score_vis_clips(data, partial(match_by_category, ranges=ranges, similarity=similarity, limit=MOST), watch)
     _warn_of_limit(data, lambda found: f" of {data.categories[found.category]}")
-    results = tables(groups, sorted(data.categories), ranges)
+    results = compute_ap_tables(groups, sorted(data.categories), ranges)
     parts = {}
     for number, category in enumerate(results.categories):
         one = replace(results, ap=results.ap[:, [number]], recall=results.recall[:, [number]])
-        parts[data.categories[category]] = headline(one, ranges, ())
-    return _report(metric, data, groups, headline(results, ranges, rows), parts)
+        parts[data.categories[category]] = compute_ap_headline(one, ranges, ())
+    return _build_vis_report(metric, data, groups, compute_ap_headline(results, ranges, rows), parts)
 
 
-def _pool(groups: Sequence[Matches], ranges: Sequence[Range], limit: int | None) -> Scores:
+def _compute_pooled_ap(groups: Sequence[GroupMatches], ranges: Sequence[ObjectRange], limit: int | None) -> Scores:
     """AP of groups in one list: its mean, by threshold, by area; and recall."""
     nothing = np.full((len(ranges), len(THRESHOLDS)), -1.0)
-    curve = accumulate(groups, limit) if groups else Curve(nothing, nothing)
+    curve = accumulate_curve(groups, limit) if groups else PrecisionCurve(nothing, nothing)
     names = [f"{100 * t:.0f}" for t in THRESHOLDS]
     return {
-        "AP": mean(curve.ap[0]),
-        **{f"AP{name}": mean(curve.ap[0, n : n + 1]) for n, name in enumerate(names)},
-        **{f"AP{ranges[row].name}": mean(curve.ap[row]) for row in SIZES},
-        "AR": mean(curve.recall[0]),
-        **{f"AR{name}": mean(curve.recall[0, n : n + 1]) for n, name in enumerate(names)},
+        "AP": compute_defined_mean(curve.ap[0]),
+        **{f"AP{name}": compute_defined_mean(curve.ap[0, n : n + 1]) for n, name in enumerate(names)},
+        **{f"AP{ranges[row].name}": compute_defined_mean(curve.ap[row]) for row in SIZES},
+        "AR": compute_defined_mean(curve.recall[0]),
+        **{f"AR{name}": compute_defined_mean(curve.recall[0, n : n + 1]) for n, name in enumerate(names)},
     }
 
 
-def _fixed(data: Data, groups: Sequence[Group], among: Mapping[str, Sequence[int]]) -> dict[str, Scores]:
+def _compute_fixed_ap(
+    data: VisDataset, groups: Sequence[MatchedGroup], among: Mapping[str, Sequence[int]]
+) -> dict[str, Scores]:
     """The 'fixed' AP, a mean over categories, and each category's."""
-    results = tables(groups, sorted(data.categories), LVIS_AREAS, (None,))
+    results = compute_ap_tables(groups, sorted(data.categories), LVIS_AREAS, (None,))
     ap = results.ap[:, :, :, 0]
     rows = {letter: np.isin(results.categories, ks) for letter, ks in among.items()}
-    fixed = {"AP": mean(ap[:, :, 0]), "AP50": mean(ap[0, :, 0]), "AP75": mean(ap[5, :, 0])}
-    fixed |= {f"AP{LVIS_AREAS[row].name}": mean(ap[:, :, row]) for row in SIZES}
-    fixed |= {f"AP{letter}": mean(ap[:, some, 0]) for letter, some in rows.items()}
+    fixed = {
+        "AP": compute_defined_mean(ap[:, :, 0]),
+        "AP50": compute_defined_mean(ap[0, :, 0]),
+        "AP75": compute_defined_mean(ap[5, :, 0]),
+    }
+    fixed |= {f"AP{LVIS_AREAS[row].name}": compute_defined_mean(ap[:, :, row]) for row in SIZES}
+    fixed |= {f"AP{letter}": compute_defined_mean(ap[:, some, 0]) for letter, some in rows.items()}
     alone: dict[str, Scores] = {
-        f"fixed {data.categories[k]}": {"AP": mean(ap[:, n, 0])} for n, k in enumerate(results.categories)
+        f"fixed {data.categories[k]}": {"AP": compute_defined_mean(ap[:, n, 0])}
+        for n, k in enumerate(results.categories)
     }
     return {"fixed": fixed} | alone
 
 
-def _keep_best(data: Data, best: int) -> None:
+def _keep_best(data: VisDataset, best: int) -> None:
     """Cuts each category to its best predictions over the whole set; of equal scores the earlier stay."""
     found = sorted((o for clip in data.clips.values() for o in clip.found), key=lambda o: (-o.score, o.number))
     counts: Counter[int] = Counter()
@@ -197,7 +236,7 @@ def _keep_best(data: Data, best: int) -> None:
         clip.found[:] = [o for o in clip.found if o.number not in dropped]
 
 
-def _keep_verified(data: Data) -> None:
+def _keep_verified(data: VisDataset) -> None:
     """Drops an image's predictions of categories about which LVIS says nothing there, and excuses those of
     categories that are not annotated exhaustively."""
     for clip in data.clips.values():
@@ -207,7 +246,7 @@ def _keep_verified(data: Data) -> None:
         clip.found[:] = [replace(o, excused=o.category in inexhaustive) for o in kept]
 
 
-def _warn_of_limit(data: Data, kind: Callable[[Object], str]) -> None:
+def _warn_of_limit(data: VisDataset, kind: Callable[[VisObject], str]) -> None:
     for clip in data.clips.values():
         for name, some in Counter(map(kind, clip.found)).items():
             if some > MOST:
@@ -215,8 +254,10 @@ def _warn_of_limit(data: Data, kind: Callable[[Object], str]) -> None:
                 data.notes[what].append(f"{data.pred}: video {clip.name}, {some} predictions")
 
 
-def _report(metric: str, data: Data, groups: Sequence[Group], scores: Scores, parts: Mapping[str, Scores]) -> Report:
-    videos = {name: _video(list(some)) for name, some in groupby(groups, lambda g: g.video)}
+def _build_vis_report(
+    metric: str, data: VisDataset, groups: Sequence[MatchedGroup], scores: Scores, parts: Mapping[str, Scores]
+) -> Report:
+    videos = {name: _build_video_row(list(some)) for name, some in groupby(groups, lambda g: g.video)}
     nothing: Scores = {"AP": None, "missed": 0, "wrong": 0}
     return Report(
         metric,
@@ -224,27 +265,27 @@ def _report(metric: str, data: Data, groups: Sequence[Group], scores: Scores, pa
         scores,
         parts,
         {clip.name: videos.get(clip.name, nothing) for clip in data.clips.values()},
-        {f"{g.video}/{id}": row for g in groups for id, row in zip(g.ids, _objects(g), strict=True)},
+        {f"{g.video}/{id}": row for g in groups for id, row in zip(g.ids, _build_group_rows(g), strict=True)},
         data.warnings(),
         (data.gt, data.pred),
     )
 
 
-def _video(groups: Sequence[Group]) -> Scores:
+def _build_video_row(groups: Sequence[MatchedGroup]) -> Scores:
     """A video's own AP, and what goes wrong at IoU 0.5; all sizes of objects."""
     all_sizes = [
         replace(m, right=m.right[:1], wrong=m.wrong[:1], positives=m.positives[:1]) for m in (g.matches for g in groups)
     ]
-    curves = [accumulate([m], MOST).ap for m in all_sizes if m.positives[0]]
+    curves = [accumulate_curve([m], MOST).ap for m in all_sizes if m.positives[0]]
     missed = sum(int(m.positives[0] - m.right[0, 0].sum()) for m in all_sizes)
     return {
-        "AP": mean(np.array(curves)),
+        "AP": compute_defined_mean(np.array(curves)),
         "missed": missed,
         "wrong": sum(int(m.wrong[0, 0].sum()) for m in all_sizes),
     }
 
 
-def _objects(group: Group) -> list[Scores]:
+def _build_group_rows(group: MatchedGroup) -> list[Scores]:
     if not len(group.iou):
         return [{"IoU": 0.0, "score": None}] * len(group.ids)
     best = group.iou.argmax(0)

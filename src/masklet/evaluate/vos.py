@@ -16,53 +16,55 @@ import torch
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 
-from masklet.core.masks import Rle, rle_iou
+from masklet.core.masks import Rle, compute_rle_iou
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Masklet
-from masklet.evaluate.contours import agreement, boundary_f, contour, tolerance
-from masklet.evaluate.label_maps import VOID, LabelFrame, LabelMap, Mask, apart, around
-from masklet.io.davis import labels as labels_of
+from masklet.evaluate.contours import build_tolerance_disk, compute_boundary_f, compute_contour_scores, extract_contour
+from masklet.evaluate.label_maps import VOID, LabelFrame, LabelMap, Mask, compute_joint_window, measure_box_gap
+from masklet.io.davis import paint_label_image as labels_of
 
 RECALL = 0.5  # a frame counts as found above this
 JF = tuple[float, float]  # J and F
 T = TypeVar("T")
 
 
-def jaccard(prediction: Mask, truth: Mask) -> float:
+def compute_jaccard(prediction: Mask, truth: Mask) -> float:
     """J of one frame: intersection over union, 0 to 1. Two empty masks have 1 (in association: 0)."""
     union = np.count_nonzero(prediction | truth)
     return np.count_nonzero(prediction & truth) / union if union else 1.0
 
 
-def pair_scores(found: LabelFrame, proposal: int, truth: LabelFrame, object: int) -> JF:
+def score_label_pair(found: LabelFrame, proposal: int, truth: LabelFrame, object: int) -> JF:
     """J and F of one id in a predicted label map against one in the true one."""
-    disk = tolerance(truth.size)
+    disk = build_tolerance_disk(truth.size)
     ours, theirs = found.boxes.get(proposal), truth.boxes.get(object)
     if ours is None and theirs is None:
         return 1.0, 1.0
-    if ours is not None and theirs is not None and apart(ours, theirs) > disk.reach:
+    if ours is not None and theirs is not None and measure_box_gap(ours, theirs) > disk.reach:
         return 0.0, 0.0
-    window = around(ours, theirs, truth.size)
+    window = compute_joint_window(ours, theirs, truth.size)
     here, there = found.labels[window] == proposal, truth.labels[window] == object
-    return jaccard(here, there), agreement(contour(here), contour(there), [disk])[0]
+    return compute_jaccard(here, there), compute_contour_scores(extract_contour(here), extract_contour(there), [disk])[
+        0
+    ]
 
 
-def object_scores(found: LabelFrame, truth: LabelFrame, ids: Iterable[int]) -> dict[int, JF]:
+def score_frame_objects(found: LabelFrame, truth: LabelFrame, ids: Iterable[int]) -> dict[int, JF]:
     """J and F of one frame's objects, each from the prediction of the same id."""
-    return {i: pair_scores(found, i, truth, i) for i in ids}
+    return {i: score_label_pair(found, i, truth, i) for i in ids}
 
 
 Quarters = Callable[[int], tuple[slice, slice]]  # of a number of frames: those of the first and the last quarter
 
 
-def quarters(frames: int) -> tuple[slice, slice]:
+def compute_quarters(frames: int) -> tuple[slice, slice]:
     """DAVIS's first and last quarter; they share their end frames, and a half is rounded up."""
     ends = np.round(np.linspace(1, frames, 5) + 1e-10).astype(int)
     return slice(0, int(ends[1])), slice(int(ends[3]) - 1, int(ends[4]))
 
 
 @dataclass(frozen=True)
-class Summary:
+class DavisStatistics:
     """DAVIS's statistics of one measure over one object's frames."""
 
     mean: float
@@ -70,20 +72,20 @@ class Summary:
     decay: float  # mean of the first quarter minus mean of the last
 
     @staticmethod
-    def of(values: Sequence[float] | Float[np.ndarray, " t"], quarters: Quarters = quarters) -> Summary:
+    def of(values: Sequence[float] | Float[np.ndarray, " t"], quarters: Quarters = compute_quarters) -> DavisStatistics:
         """The statistics of at least one frame's values, in order of time. An empty quarter makes decay NaN."""
         scores = np.asarray(values, dtype=float)
         first, last = (scores[part] for part in quarters(len(scores)))
         decay = float(first.mean() - last.mean()) if len(first) and len(last) else math.nan
-        return Summary(float(scores.mean()), float((scores > RECALL).mean()), decay)
+        return DavisStatistics(float(scores.mean()), float((scores > RECALL).mean()), decay)
 
 
 @dataclass(frozen=True)
 class ObjectScore:
     """One object in one sequence."""
 
-    j: Summary
-    f: Summary
+    j: DavisStatistics
+    f: DavisStatistics
 
     @property
     def jf(self) -> float:
@@ -91,52 +93,56 @@ class ObjectScore:
         return (self.j.mean + self.f.mean) / 2
 
     @staticmethod
-    def of(values: Sequence[JF], quarters: Quarters = quarters) -> ObjectScore:
+    def of(values: Sequence[JF], quarters: Quarters = compute_quarters) -> ObjectScore:
         """The statistics of J and F in the frames that count, in order of time."""
         j, f = zip(*values, strict=True)
-        return ObjectScore(Summary.of(j, quarters), Summary.of(f, quarters))
+        return ObjectScore(DavisStatistics.of(j, quarters), DavisStatistics.of(f, quarters))
 
 
-def object_score(predictions: Iterable[Mask], truths: Iterable[Mask]) -> ObjectScore:
+def score_object_masks(predictions: Iterable[Mask], truths: Iterable[Mask]) -> ObjectScore:
     """J and F of one object over the frames that count, in order of time; an absent one has an empty mask."""
-    return ObjectScore.of([(jaccard(p, t), boundary_f(p, t)) for p, t in zip(predictions, truths, strict=True)])
+    return ObjectScore.of(
+        [(compute_jaccard(p, t), compute_boundary_f(p, t)) for p, t in zip(predictions, truths, strict=True)]
+    )
 
 
-def semi_supervised(frames: Sequence[T]) -> Sequence[T]:
+def drop_first_and_last(frames: Sequence[T]) -> Sequence[T]:
     """The frames that count when the first one's masks were given: all but the first and the last.
 
-    >>> semi_supervised([0, 1, 2, 3])
+    >>> drop_first_and_last([0, 1, 2, 3])
     [1, 2]
     """
     return frames[1:-1]
 
 
-def object_ids(labels: LabelMap) -> tuple[int, ...]:
+def list_object_ids(labels: LabelMap) -> tuple[int, ...]:
     """The objects in a label map: its values but 0 (background) and 255 (void)."""
     return tuple(int(i) for i in np.unique(labels) if i not in (0, VOID))
 
 
-def given_objects(truth: Mapping[int, LabelMap]) -> tuple[int, tuple[int, ...]]:
+def find_given_objects(truth: Mapping[int, LabelMap]) -> tuple[int, tuple[int, ...]]:
     """The first annotated frame with an object, and its objects: what a semi-supervised run is given."""
-    return next((t, ids) for t, labels in sorted(truth.items()) if (ids := object_ids(labels)))
+    return next((t, ids) for t, labels in sorted(truth.items()) if (ids := list_object_ids(labels)))
 
 
-def track_scores(result: VideoResult, truth: Mapping[int, LabelMap]) -> dict[int, ObjectScore]:
+def score_given_objects(result: VideoResult, truth: Mapping[int, LabelMap]) -> dict[int, ObjectScore]:
     """J and F of every object that was given in the first frame, from the masklet of the same id.
 
     Semi-supervised DAVIS: neither that frame nor the last counts, nor do objects that appear later.
     """
-    start, ids = given_objects(truth)
+    start, ids = find_given_objects(truth)
     masklets = {m.id: m for m in result.masklets}
-    frames = semi_supervised([t for t in sorted(truth) if t >= start])
+    frames = drop_first_and_last([t for t in sorted(truth) if t >= start])
     return {
-        i: object_score((pixels(masklets.get(i), t, result.size) for t in frames), (truth[t] == i for t in frames))
+        i: score_object_masks(
+            (get_masklet_mask(masklets.get(i), t, result.size) for t in frames), (truth[t] == i for t in frames)
+        )
         for i in ids
     }
 
 
 @dataclass(frozen=True)
-class Proposals:
+class ProposalScores:
     """J and F of every proposal with every object in one frame."""
 
     highest: int  # id of a proposal
@@ -144,22 +150,22 @@ class Proposals:
     absent: Sequence[JF]  # of a proposal without a pixel
 
     @staticmethod
-    def of(found: LabelFrame, truth: LabelFrame, objects: int) -> Proposals:
+    def of(found: LabelFrame, truth: LabelFrame, objects: int) -> ProposalScores:
         """A frame with objects 1 to `objects`; pixels that are void in the truth count for nobody."""
         kept = found.without(truth.labels == VOID) if VOID in truth.boxes else found
         ids = range(1, objects + 1)
-        rows = {p: [pair_scores(kept, p, truth, i) for i in ids] for p in kept.boxes}
-        return Proposals(max(found.boxes, default=0), rows, [_absence(truth, i) for i in ids])
+        rows = {p: [score_label_pair(kept, p, truth, i) for i in ids] for p in kept.boxes}
+        return ProposalScores(max(found.boxes, default=0), rows, [_score_absence(truth, i) for i in ids])
 
 
-def _absence(truth: LabelFrame, object: int) -> JF:
+def _score_absence(truth: LabelFrame, object: int) -> JF:
     """J and F of an empty mask; an object that fills the frame has no contour either."""
     if object not in truth.boxes:
         return 1.0, 1.0
     return 0.0, float((truth.labels == object).all())
 
 
-def assigned(frames: Sequence[Proposals]) -> dict[tuple[int, int], list[JF]]:
+def match_proposals(frames: Sequence[ProposalScores]) -> dict[tuple[int, int], list[JF]]:
     """Unsupervised DAVIS: each object's one proposal, such that the mean of J and F is greatest in total.
 
     Returns J and F by frame for each (proposal, object), in the order of the proposals. Ids below the highest
@@ -174,15 +180,17 @@ def assigned(frames: Sequence[Proposals]) -> dict[tuple[int, int], list[JF]]:
     return {(int(p) + 1, int(i) + 1): [(j, f) for j, f in table[:, p, i].T.tolist()] for p, i in pairs}
 
 
-def assigned_scores(result: VideoResult, truth: Mapping[int, LabelMap]) -> dict[int, ObjectScore]:
+def score_assigned_objects(result: VideoResult, truth: Mapping[int, LabelMap]) -> dict[int, ObjectScore]:
     """J and F of every object of the first annotated frame, from the masklet that was assigned to it.
 
     Unsupervised DAVIS: all annotated frames count. Where masklets overlap, the smallest is on top.
     """
     times = sorted(truth)
     objects = LabelFrame(truth[times[0]]).highest
-    frames = [Proposals.of(LabelFrame(labels_of(result, t)), LabelFrame(truth[t]), objects) for t in times]
-    return {i: ObjectScore.of(values) for (_, i), values in sorted(assigned(frames).items(), key=lambda p: p[0][1])}
+    frames = [ProposalScores.of(LabelFrame(labels_of(result, t)), LabelFrame(truth[t]), objects) for t in times]
+    return {
+        i: ObjectScore.of(values) for (_, i), values in sorted(match_proposals(frames).items(), key=lambda p: p[0][1])
+    }
 
 
 @dataclass(frozen=True)
@@ -193,51 +201,51 @@ class Discovery:
     union: float  # mean J of all masklets together with the whole foreground
 
 
-def discovery(result: VideoResult, truth: Mapping[int, LabelMap]) -> Discovery:
+def measure_discovery(result: VideoResult, truth: Mapping[int, LabelMap]) -> Discovery:
     """How well the masklets of a result cover the true objects, each by a single one and all together."""
-    ids = sorted({i for labels in truth.values() for i in object_ids(labels)})
-    tubes = {i: {t: _rle(labels == i) for t, labels in truth.items()} for i in ids}
-    ground = {t: _rle((labels != 0) & (labels != VOID)) for t, labels in truth.items()}
-    best = {i: best_masklet(result.masklets, tube) for i, tube in tubes.items()}
-    return Discovery(best, union_jaccard(result.masklets, ground))
+    ids = sorted({i for labels in truth.values() for i in list_object_ids(labels)})
+    tubes = {i: {t: _encode_rle(labels == i) for t, labels in truth.items()} for i in ids}
+    ground = {t: _encode_rle((labels != 0) & (labels != VOID)) for t, labels in truth.items()}
+    best = {i: find_best_masklet(result.masklets, tube) for i, tube in tubes.items()}
+    return Discovery(best, compute_union_jaccard(result.masklets, ground))
 
 
-def pixels(masklet: Masklet | None, frame: int, size: tuple[int, int]) -> Mask:
+def get_masklet_mask(masklet: Masklet | None, frame: int, size: tuple[int, int]) -> Mask:
     """A masklet's mask in one frame; empty where it is not seen, or where there is no masklet."""
     if masklet is None or frame not in masklet.sightings:
         return np.zeros(size, dtype=bool)
     return np.asarray(masklet.sightings[frame].mask.decode().numpy())
 
 
-def best_masklet(masklets: Iterable[Masklet], truth: Mapping[int, Rle]) -> tuple[int | None, float]:
+def find_best_masklet(masklets: Iterable[Masklet], truth: Mapping[int, Rle]) -> tuple[int | None, float]:
     """The id of the masklet of highest mean J with one object, and that J; None and 0 where there is none."""
-    scores = {m.id: tube_jaccard(m, truth) for m in masklets}
+    scores = {m.id: compute_tube_jaccard(m, truth) for m in masklets}
     best = max(scores, key=lambda i: scores[i], default=None)
     return best, 0.0 if best is None else scores[best]
 
 
-def tube_jaccard(masklet: Masklet, truth: Mapping[int, Rle]) -> float:
+def compute_tube_jaccard(masklet: Masklet, truth: Mapping[int, Rle]) -> float:
     """Mean J of a masklet over the annotated frames; where neither has a pixel it is 1."""
-    return float(np.mean([_frame_jaccard(masklet, t, mask) for t, mask in truth.items()]))
+    return float(np.mean([_compute_frame_jaccard(masklet, t, mask) for t, mask in truth.items()]))
 
 
-def _frame_jaccard(masklet: Masklet, frame: int, truth: Rle) -> float:
+def _compute_frame_jaccard(masklet: Masklet, frame: int, truth: Rle) -> float:
     if frame not in masklet.sightings:
         return float(truth.area == 0)
-    return float(rle_iou([masklet.sightings[frame].mask], [truth])[0, 0])  # a sighting is never empty
+    return float(compute_rle_iou([masklet.sightings[frame].mask], [truth])[0, 0])  # a sighting is never empty
 
 
-def union_jaccard(masklets: Iterable[Masklet], truth: Mapping[int, Rle]) -> float:
+def compute_union_jaccard(masklets: Iterable[Masklet], truth: Mapping[int, Rle]) -> float:
     """Mean J over the annotated frames of all masklets together with the whole foreground."""
     held = tuple(masklets)
     scores = []
     for t, mask in truth.items():
         found = np.zeros(mask.size, dtype=bool)
         for m in held:
-            found |= pixels(m, t, mask.size)
-        scores.append(jaccard(found, mask.decode().numpy()))
+            found |= get_masklet_mask(m, t, mask.size)
+        scores.append(compute_jaccard(found, mask.decode().numpy()))
     return float(np.mean(scores))
 
 
-def _rle(mask: Mask) -> Rle:
+def _encode_rle(mask: Mask) -> Rle:
     return Rle.encode(torch.from_numpy(mask))

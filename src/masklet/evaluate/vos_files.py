@@ -17,9 +17,9 @@ import numpy as np
 
 from masklet.core.errors import InputError
 from masklet.core.protocols import Watch
-from masklet.evaluate.label_maps import LabelFrame, read_labels, read_mask
+from masklet.evaluate.label_maps import LabelFrame, read_labels, read_mask_frame
 from masklet.evaluate.report import Report, Scores
-from masklet.evaluate.workers import cores, in_order
+from masklet.evaluate.workers import count_cores, run_in_order
 from masklet.io.entry import Size
 
 R = TypeVar("R")
@@ -37,16 +37,16 @@ class Notes(dict[str, list[str]]):
 
     def surplus(self, found: Path, names: Collection[str], prefix: str = "") -> None:
         """Warns of folders of predictions that nothing is compared with."""
-        more = sorted(set(folders(found)) - set(names))
+        more = sorted(set(list_subfolders(found)) - set(names))
         self.add("predictions of what has no annotation are not counted", *(prefix + name for name in more))
 
     def sentences(self) -> list[str]:
         """A warning for each kind that there is."""
-        return [f"{some(names)}: {what}" for what, names in self.items() if names]
+        return [f"{format_first_names(names)}: {what}" for what, names in self.items() if names]
 
 
 @dataclass(frozen=True)
-class Clip:
+class VosClip:
     """One video, or one object of it, whose frames are read in pairs."""
 
     name: str
@@ -61,34 +61,34 @@ class Clip:
 
     def read_masks(self, frame: str) -> tuple[LabelFrame, LabelFrame]:
         """The same, where images hold one object's mask: all that is not black has id 1."""
-        return self._pair(frame, read_mask)
+        return self._pair(frame, read_mask_frame)
 
     def _pair(self, frame: str, read: Callable[[Path, Size | None], LabelFrame]) -> tuple[LabelFrame, LabelFrame]:
         truth = read(self.truth / frame, None)
         return read(self.found / frame, truth.size), truth
 
 
-def clip_of(name: str, truth: Path, found: Path, frames: Sequence[str], objects: Sequence[int] = ()) -> Clip:
+def build_vos_clip(name: str, truth: Path, found: Path, frames: Sequence[str], objects: Sequence[int] = ()) -> VosClip:
     """A clip all of whose files are there; InputError where they are not, or where there is no frame."""
     if not frames:
         raise InputError(f"{truth}: too few annotations, none is evaluated; leave it out")
     if not found.is_dir():
         raise InputError(f"{found} is not here; every evaluated video needs a folder of predictions")
     for folder in (truth, found):
-        missing = sorted(set(frames) - set(pngs(folder)))
+        missing = sorted(set(frames) - set(list_pngs(folder)))
         if missing:
-            raise InputError(f"{folder}: no {some(missing)}, of {len(frames)} frames that are evaluated")
-    return Clip(name, truth, found, tuple(frames), tuple(objects))
+            raise InputError(f"{folder}: no {format_first_names(missing)}, of {len(frames)} frames that are evaluated")
+    return VosClip(name, truth, found, tuple(frames), tuple(objects))
 
 
-def truth_folder(root: Path, *parts: str) -> Path:
+def find_truth_folder(root: Path, *parts: str) -> Path:
     """The folder that has the videos' folders: the first of the parts that is there, else the root itself."""
     if not root.is_dir():
         raise InputError(f"{root} is not here; give the folder with the annotations")
     return next((root / part for part in parts if (root / part).is_dir()), root)
 
 
-def video_names(
+def list_video_names(
     truth: Path, found: Path, videos: Collection[str] | None, notes: Notes, listed: Collection[str] | None = None
 ) -> list[str]:
     """The videos to evaluate, in the order of their names: the named ones, else the listed ones, else all with
@@ -96,57 +96,59 @@ def video_names(
 
     InputError where annotations or predictions of one are not there.
     """
-    default = folders(truth) if listed is None else listed
+    default = list_subfolders(truth) if listed is None else listed
     names = sorted(set(default if videos is None else videos))
     if not names:
         raise InputError(f"{truth}: no video to evaluate; give a folder with a folder of PNGs for each video")
     for folder in (truth, found):
         missing = [name for name in names if not (folder / name).is_dir()]
         if missing:
-            raise InputError(f"{folder}: no folder {some(missing)}, of {len(names)} videos that are evaluated")
+            raise InputError(
+                f"{folder}: no folder {format_first_names(missing)}, of {len(names)} videos that are evaluated"
+            )
     if videos is None:
         notes.surplus(found, names)
     return names
 
 
-def folders(folder: Path) -> list[str]:
+def list_subfolders(folder: Path) -> list[str]:
     """Names of the folders in one, in order; none where it is not there."""
     there = folder.iterdir() if folder.is_dir() else ()
     return sorted(p.name for p in there if p.is_dir() and not p.name.startswith("."))
 
 
-def pngs(folder: Path) -> list[str]:
+def list_pngs(folder: Path) -> list[str]:
     """Names of the PNGs in a folder, in order."""
     return sorted(p.name for p in folder.glob("*.png") if not p.name.startswith("."))
 
 
-def some(names: Sequence[str]) -> str:
+def format_first_names(names: Sequence[str]) -> str:
     """The first few names of a list."""
     return ", ".join(names[:FEW]) + (f" and {len(names) - FEW} more" if len(names) > FEW else "")
 
 
-def scored(
-    clips: Sequence[Clip], work: Callable[[Clip, str], R], phase: str, watch: Watch
-) -> Iterator[tuple[Clip, list[R]]]:
+def score_vos_clips(
+    clips: Sequence[VosClip], work: Callable[[VosClip, str], R], phase: str, watch: Watch
+) -> Iterator[tuple[VosClip, list[R]]]:
     """What the work makes of each frame, clip by clip; its frames are shared out among the cores."""
     total, done = sum(len(clip.frames) for clip in clips), 0
     items = ((clip, frame) for clip in clips for frame in clip.frames)
-    threads = cores()
+    threads = count_cores()
     with ThreadPoolExecutor(threads) as pool:
-        results = in_order(pool, lambda item: work(*item), items, AHEAD * threads)
+        results = run_in_order(pool, lambda item: work(*item), items, AHEAD * threads)
         for clip in clips:
             yield clip, list(islice(results, len(clip.frames)))
             done += len(clip.frames)
             watch(phase, done, total, len(clip.objects))
 
 
-def averages(rows: Iterable[Row], columns: Sequence[str]) -> dict[str, float]:
+def compute_column_means(rows: Iterable[Row], columns: Sequence[str]) -> dict[str, float]:
     """The plain mean of each column; NaN where one of its values is."""
     held = list(rows)
     return {c: float(np.mean([row[c] for row in held])) if held else math.nan for c in columns}
 
 
-def report(
+def build_vos_report(
     metric: str,
     protocol: str,
     scores: Row,
@@ -156,11 +158,11 @@ def report(
     inputs: Iterable[Path],
 ) -> Report:
     """A report in which what is undefined is None."""
-    per_video, per_object = ({name: told(row) for name, row in table.items()} for table in (videos, objects))
+    per_video, per_object = ({name: nan_to_none(row) for name, row in table.items()} for table in (videos, objects))
     return Report(
         metric,
         protocol,
-        told(scores),
+        nan_to_none(scores),
         videos=per_video,
         objects=per_object,
         warnings=tuple(notes.sentences()),
@@ -168,12 +170,12 @@ def report(
     )
 
 
-def told(row: Row) -> Scores:
+def nan_to_none(row: Row) -> Scores:
     """A row in which what is undefined is None."""
     return {name: None if math.isnan(value) else value for name, value in row.items()}
 
 
-def by_video(objects: Mapping[str, Row]) -> dict[str, list[Row]]:
+def group_rows_by_video(objects: Mapping[str, Row]) -> dict[str, list[Row]]:
     """The rows of "video/object" under their video."""
     found: dict[str, list[Row]] = {}
     for name, row in objects.items():

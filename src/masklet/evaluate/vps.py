@@ -1,4 +1,4 @@
-"""VPQ and STQ of files in VIPSeg's layout (see `vipseg`), with the means of VIPSeg, DEVA and DVIS, as reports."""
+"""VPQ and STQ of files in VIPSeg's layout (see `evaluate_vipseg`), with means of VIPSeg, DEVA and DVIS."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Bool
 
 from masklet.core.protocols import Watch
-from masklet.evaluate.panoptic import WHOLE, WINDOWS, PanopticCounts, mean_of, vpq_bar
+from masklet.evaluate.panoptic import WHOLE, WINDOWS, PanopticCounts, compute_vpq_bar, compute_window_mean
 from masklet.evaluate.report import Report, Scores
-from masklet.evaluate.vipseg import Counts, Result, Split, count
-from masklet.evaluate.workers import silent
+from masklet.evaluate.vipseg import VipsegCounts, VipsegResult, VipsegSplit, count_vipseg_split
+from masklet.evaluate.workers import discard_progress
 
 NAMES = {k: f"VPQ^{'whole' if k == WHOLE else k}" for k in WINDOWS}
 TABLE, SCRIPT = (1, 2, 4, 6), (1, 2, 4, 6, 8)  # windows: of VIPSeg's and DVIS's tables, of VIPSeg's own script
@@ -28,7 +28,9 @@ STQ = (
 )
 
 
-def vpq(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = silent) -> Report:
+def evaluate_vpq(
+    gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = discard_progress
+) -> Report:
     """Video panoptic quality for all k at once.
 
     Args:
@@ -40,70 +42,88 @@ def vpq(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: W
     Raises:
         InputError: a file is not of its form, or a video or frame has no prediction.
     """
-    return _report("vpq", VPQ, count(gt, pred, videos=videos, watch=watch, name="vpq"), [_VPQ])
+    return _build_vps_report("vpq", VPQ, count_vipseg_split(gt, pred, videos=videos, watch=watch, name="vpq"), [_VPQ])
 
 
-def stq(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = silent) -> Report:
-    """Segmentation and tracking quality, with AQ and SQ; arguments and errors as in `vpq`."""
-    return _report("stq", STQ, count(gt, pred, videos=videos, watch=watch, name="stq"), [_STQ])
+def evaluate_stq(
+    gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = discard_progress
+) -> Report:
+    """Segmentation and tracking quality, with AQ and SQ; arguments and errors as in `evaluate_vpq`."""
+    return _build_vps_report("stq", STQ, count_vipseg_split(gt, pred, videos=videos, watch=watch, name="stq"), [_STQ])
 
 
-def vipseg(gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = silent) -> Report:
-    """VPQ and STQ in one pass; arguments and errors as in `vpq`."""
-    return _report("vipseg", f"{VPQ}. {STQ}", count(gt, pred, videos=videos, watch=watch), [_VPQ, _STQ])
+def evaluate_vipseg(
+    gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = discard_progress
+) -> Report:
+    """VPQ and STQ in one pass; arguments and errors as in `evaluate_vpq`."""
+    return _build_vps_report(
+        "vipseg", f"{VPQ}. {STQ}", count_vipseg_split(gt, pred, videos=videos, watch=watch), [_VPQ, _STQ]
+    )
 
 
-def _report(metric: str, protocol: str, result: Result, measures: Sequence[Measure]) -> Report:
+def _build_vps_report(metric: str, protocol: str, result: VipsegResult, measures: Sequence[PanopticMeasure]) -> Report:
     total, split = result.total, result.split
     notes = [f"{text} ({n})" for text, n in split.notes.items() if n]
     return Report(
         metric,
         protocol,
-        _joined(measure.scores(total) for measure in measures),
+        _merge_score_rows(measure.scores(total) for measure in measures),
         {name: row for measure in measures for name, row in measure.parts(total, split).items()},
-        {name: _joined(measure.scores(counts) for measure in measures) for name, counts in result.videos.items()},
+        {
+            name: _merge_score_rows(measure.scores(counts) for measure in measures)
+            for name, counts in result.videos.items()
+        },
         result.objects,
         tuple(notes + [warning for measure in measures for warning in measure.warnings(result)]),
         split.inputs,
     )
 
 
-def _joined(rows: Iterable[Scores]) -> Scores:
+def _merge_score_rows(rows: Iterable[Scores]) -> Scores:
     return {name: value for row in rows for name, value in row.items()}
 
 
-def _percent(counts: Mapping[int, PanopticCounts], among: Bool[np.ndarray, " c"] | None) -> dict[int, float | None]:
+def _compute_percent_means(
+    counts: Mapping[int, PanopticCounts], among: Bool[np.ndarray, " c"] | None
+) -> dict[int, float | None]:
     means = {k: c.mean("pq", among) for k, c in counts.items()}
     return {k: None if mean is None else 100 * mean for k, mean in means.items()}
 
 
-def vpq_scores(counts: Counts, among: Bool[np.ndarray, " c"] | None = None) -> Scores:
+def compute_vpq_scores(counts: VipsegCounts, among: Bool[np.ndarray, " c"] | None = None) -> Scores:
     """VPQ, 0 to 100, with DEVA's windows: every k, DEVA's two means and that of VIPSeg's tables; maybe of some
     categories only. None where none of them occurs."""
-    means = _percent(counts.deva, among)
-    rows = {"bar": vpq_bar(means), "mean of 7": mean_of(means, WINDOWS), "mean 1,2,4,6": mean_of(means, TABLE)}
+    means = _compute_percent_means(counts.deva, among)
+    rows = {
+        "bar": compute_vpq_bar(means),
+        "mean of 7": compute_window_mean(means, WINDOWS),
+        "mean 1,2,4,6": compute_window_mean(means, TABLE),
+    }
     return {f"VPQ {name}": mean for name, mean in rows.items()} | {NAMES[k]: means[k] for k in WINDOWS}
 
 
-def vipseg_scores(counts: Counts, among: Bool[np.ndarray, " c"] | None = None) -> Scores:
+def compute_vipseg_scores(counts: VipsegCounts, among: Bool[np.ndarray, " c"] | None = None) -> Scores:
     """VPQ, 0 to 100, with the windows of VIPSeg's own script: its k, the mean that it prints, that of the tables."""
-    means = _percent(counts.vipseg, among)
-    rows = {"VPQ mean 1,2,4,6,8": mean_of(means, SCRIPT), "VPQ mean 1,2,4,6": mean_of(means, TABLE)}
+    means = _compute_percent_means(counts.vipseg, among)
+    rows = {
+        "VPQ mean 1,2,4,6,8": compute_window_mean(means, SCRIPT),
+        "VPQ mean 1,2,4,6": compute_window_mean(means, TABLE),
+    }
     return rows | {NAMES[k]: means[k] for k in SCRIPT}
 
 
-def _vpq_parts(counts: Counts, split: Split) -> dict[str, Scores]:
+def _build_vpq_parts(counts: VipsegCounts, split: VipsegSplit) -> dict[str, Scores]:
     groups = {"": None, "things": split.things, "stuff": ~split.things}
-    parts = {name: vpq_scores(counts, among) for name, among in groups.items() if name}
-    parts |= {f"VIPSeg {name}".rstrip(): vipseg_scores(counts, among) for name, among in groups.items()}
+    parts = {name: compute_vpq_scores(counts, among) for name, among in groups.items() if name}
+    parts |= {f"VIPSeg {name}".rstrip(): compute_vipseg_scores(counts, among) for name, among in groups.items()}
     for k, c in counts.deva.items():
         rates = {rate.upper(): c.mean(rate) for rate in ("pq", "sq", "rq")}
         shown = {rate: None if v is None else 100 * v for rate, v in rates.items()}
         parts[NAMES[k]] = shown | {"categories": int(c.counted.sum())}
-    return parts | {f"category {name}": _category(counts, n) for n, name in enumerate(split.names)}
+    return parts | {f"category {name}": _build_category_row(counts, n) for n, name in enumerate(split.names)}
 
 
-def _category(counts: Counts, n: int) -> Scores:
+def _build_category_row(counts: VipsegCounts, n: int) -> Scores:
     row: dict[str, float | None] = {}
     for k, c in counts.deva.items():
         row[NAMES[k]] = 100 * float(c.pq[n]) if c.counted[n] else None
@@ -111,7 +131,7 @@ def _category(counts: Counts, n: int) -> Scores:
     return row
 
 
-def _vpq_warnings(result: Result) -> list[str]:
+def _list_vpq_warnings(result: VipsegResult) -> list[str]:
     short = [f"{n} than {k}" for k, n in result.total.short.items() if n]
     if not short:
         return []
@@ -121,19 +141,19 @@ def _vpq_warnings(result: Result) -> list[str]:
     ]
 
 
-def stq_scores(counts: Counts) -> Scores:
+def compute_stq_scores(counts: VipsegCounts) -> Scores:
     """STQ, AQ and SQ, 0 to 1, as the official program has them."""
     return {"STQ": counts.stq.stq, "AQ": counts.stq.aq, "SQ": counts.stq.sq}
 
 
-def _stq_parts(counts: Counts, split: Split) -> dict[str, Scores]:
+def _build_stq_parts(counts: VipsegCounts, split: VipsegSplit) -> dict[str, Scores]:
     rows = counts.stq.ious
     defined = {"STQ": counts.defined.stq, "AQ": counts.defined.aq, "SQ": counts.defined.sq}
     parts: dict[str, Scores] = {"STQ without the crowd by listing": defined}
     return parts | {f"pixels of {name}": {"IoU": rows[n]} for n, name in enumerate(split.names)}
 
 
-def _stq_warnings(result: Result) -> list[str]:
+def _list_stq_warnings(result: VipsegResult) -> list[str]:
     ours, defined = result.total.stq, result.total.defined
     if ours.association == defined.association and ours.tubes == defined.tubes:
         return []
@@ -145,13 +165,13 @@ def _stq_warnings(result: Result) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Measure:
+class PanopticMeasure:
     """What one metric adds to a report."""
 
-    scores: Callable[[Counts], Scores]
-    parts: Callable[[Counts, Split], Mapping[str, Scores]]
-    warnings: Callable[[Result], list[str]]
+    scores: Callable[[VipsegCounts], Scores]
+    parts: Callable[[VipsegCounts, VipsegSplit], Mapping[str, Scores]]
+    warnings: Callable[[VipsegResult], list[str]]
 
 
-_VPQ = Measure(vpq_scores, _vpq_parts, _vpq_warnings)
-_STQ = Measure(stq_scores, _stq_parts, _stq_warnings)
+_VPQ = PanopticMeasure(compute_vpq_scores, _build_vpq_parts, _list_vpq_warnings)
+_STQ = PanopticMeasure(compute_stq_scores, _build_stq_parts, _list_stq_warnings)

@@ -13,16 +13,16 @@ from typing import Any
 
 from masklet.core.files import write_atomically
 from masklet.core.result import VideoResult
-from masklet.io.entry import Entry, read_mask, read_object
+from masklet.io.entry import JsonEntry, parse_coco_mask, read_json_object
 from masklet.io.split import (
-    Listed,
-    Objects,
-    Split,
-    category_id,
-    frame_names,
-    number_categories,
+    DatasetSplit,
+    ListedVideo,
+    VideoObjects,
+    build_video_result,
+    find_category_id,
+    index_categories,
     read_categories,
-    video_result,
+    resolve_frame_names,
 )
 
 BURST = "a BURST json"
@@ -41,13 +41,13 @@ def write_burst(
     `categories` are id: name of the data set; without them the names of the results are numbered from 1. Raises
     InputError where an object's category is not among them, or two results have one name.
     """
-    ids = {name: id for id, name in categories.items()} if categories else number_categories(results)
-    Split.of(str(path), [Listed(r.name) for r in results])
+    ids = {name: id for id, name in categories.items()} if categories else index_categories(results)
+    DatasetSplit.of(str(path), [ListedVideo(r.name) for r in results])
     content = {
         "split": split,
         "categories": [{"id": id, "name": name} for name, id in ids.items()],
         "sequences": [
-            {"id": n, **_sequence(r, frame_names(r, (names or {}).get(r.name)), ids)}
+            {"id": n, **_format_burst_sequence(r, resolve_frame_names(r, (names or {}).get(r.name)), ids)}
             for n, r in enumerate(results, start=1)
         ],
     }
@@ -55,7 +55,7 @@ def write_burst(
         file.write(json.dumps(content).encode())
 
 
-def _sequence(result: VideoResult, names: Sequence[str], ids: Mapping[str, int]) -> dict[str, Any]:
+def _format_burst_sequence(result: VideoResult, names: Sequence[str], ids: Mapping[str, int]) -> dict[str, Any]:
     dataset, _, sequence = result.name.rpartition("/")
     files = [f"{name}.jpg" for name in names]
     return {
@@ -66,7 +66,7 @@ def _sequence(result: VideoResult, names: Sequence[str], ids: Mapping[str, int])
         "fps": result.rate,
         "all_image_paths": files,
         "annotated_image_paths": files,
-        "track_category_ids": {str(m.id): category_id(result, m, ids) for m in result.masklets},
+        "track_category_ids": {str(m.id): find_category_id(result, m, ids) for m in result.masklets},
         "segmentations": [
             {str(m.id): {"rle": s.mask.counts.decode(), "score": m.score} for m, s in result.at(t)}
             for t in range(result.length)
@@ -81,21 +81,23 @@ def read_burst(path: Path, categories: Mapping[int, str] | None = None) -> list[
     Category names are those given, else the file's own, else the ids. Raises InputError naming the file, sequence,
     frame and track that are malformed, given twice or not listed.
     """
-    content = read_object(path, BURST, "sequences")
+    content = read_json_object(path, BURST, "sequences")
     sequences = list(content.entries("sequences"))
-    known = categories or (read_categories(content) if "categories" in content else _occurring(sequences))
-    split = Split(str(path), {}, known)
-    results = [_read_sequence(path, s, split) for s in sequences]
-    Split.of(str(path), [Listed(r.name) for r in results])
+    known = categories or (
+        read_categories(content) if "categories" in content else _collect_burst_categories(sequences)
+    )
+    split = DatasetSplit(str(path), {}, known)
+    results = [_read_burst_sequence(path, s, split) for s in sequences]
+    DatasetSplit.of(str(path), [ListedVideo(r.name) for r in results])
     return results
 
 
-def _occurring(sequences: Sequence[Entry]) -> dict[int, str]:
+def _collect_burst_categories(sequences: Sequence[JsonEntry]) -> dict[int, str]:
     found = [(s.entry("track_category_ids"), k) for s in sequences for k in s.entry("track_category_ids")]
     return {id: str(id) for id in {entry.whole(key) for entry, key in found}}
 
 
-def _read_sequence(path: Path, sequence: Entry, split: Split) -> VideoResult:
+def _read_burst_sequence(path: Path, sequence: JsonEntry, split: DatasetSplit) -> VideoResult:
     dataset = sequence.content.get("dataset") or ""
     name = f"{dataset}/{sequence.text('seq_name')}".lstrip("/")
     sequence.where = f"{path}: {name}"
@@ -106,21 +108,21 @@ def _read_sequence(path: Path, sequence: Entry, split: Split) -> VideoResult:
     at = {file: t for t, file in enumerate(files)}
     if len(at) < len(files) or len(set(annotated)) < len(annotated):
         raise sequence.wrong("an image is listed twice; keep one of them")
-    labels, objects, size = _labels(sequence, split), Objects(), sequence.size()
+    labels, objects, size = _map_track_labels(sequence, split), VideoObjects(), sequence.size()
     for file, page in zip(annotated, pages, strict=True):
         if file not in at:
             raise sequence.wrong(f"the annotated image {file} is not in 'all_image_paths'")
         for track in page:
-            entry = Entry(f"{path}: {name}, {file}, track {track}", page.get(track))
+            entry = JsonEntry(f"{path}: {name}, {file}, track {track}", page.get(track))
             if track not in labels:
                 raise entry.wrong("the track is not in 'track_category_ids'")
-            mask = read_mask(entry.where, {"size": list(size), "counts": entry.get("rle")}, size)
+            mask = parse_coco_mask(entry.where, {"size": list(size), "counts": entry.get("rle")}, size)
             if not objects.add(int(track), at[file], mask, entry.number("score", 1.0), labels[track]):
                 raise entry.wrong("the track is given twice; keep one of them")
-    return video_result(name, size, len(files), objects, split.names, path, sequence.number("fps", 25.0))
+    return build_video_result(name, size, len(files), objects, split.names, path, sequence.number("fps", 25.0))
 
 
-def _labels(sequence: Entry, split: Split) -> dict[str, int]:
+def _map_track_labels(sequence: JsonEntry, split: DatasetSplit) -> dict[str, int]:
     """Track id: label."""
     tracks, labels = sequence.entry("track_category_ids"), split.labels
     for track in tracks:

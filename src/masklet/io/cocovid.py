@@ -17,16 +17,16 @@ from typing import Any
 from masklet.core.files import write_atomically
 from masklet.core.masks import Rle
 from masklet.core.result import VideoResult
-from masklet.io.entry import Entry, Size, mask_json, read_mask, read_object
+from masklet.io.entry import JsonEntry, Size, format_coco_rle, parse_coco_mask, read_json_object
 from masklet.io.split import (
-    Listed,
-    Objects,
-    Split,
-    category_id,
-    frame_names,
-    number_categories,
+    DatasetSplit,
+    ListedVideo,
+    VideoObjects,
+    build_video_result,
+    find_category_id,
+    index_categories,
     read_categories,
-    video_result,
+    resolve_frame_names,
 )
 
 COCOVID = "a COCO-VID json"
@@ -39,10 +39,10 @@ def write_cocovid(results: Sequence[VideoResult], path: Path, names: Mapping[str
     masklet's id, unique in its video. Raises InputError where two results have one name, or a video's frames not one
     each.
     """
-    Split.of(str(path), [Listed(r.name) for r in results])
-    ids = number_categories(results)
+    DatasetSplit.of(str(path), [ListedVideo(r.name) for r in results])
+    ids = index_categories(results)
     images = [(n, r, t) for n, r in enumerate(results, start=1) for t in range(r.length)]
-    files = [f"{r.name}/{name}.jpg" for r in results for name in frame_names(r, (names or {}).get(r.name))]
+    files = [f"{r.name}/{name}.jpg" for r in results for name in resolve_frame_names(r, (names or {}).get(r.name))]
     numbers = count(1)
     content = {
         "videos": [{"id": n, "name": r.name} for n, r in enumerate(results, start=1)],
@@ -54,39 +54,39 @@ def write_cocovid(results: Sequence[VideoResult], path: Path, names: Mapping[str
         "annotations": [
             {"id": next(numbers), "image_id": i, "video_id": n, **annotation}
             for i, (n, r, t) in enumerate(images, start=1)
-            for annotation in _annotations(r, t, ids)
+            for annotation in _format_cocovid_annotations(r, t, ids)
         ],
     }
     with write_atomically(path) as file:
         file.write(json.dumps(content).encode())
 
 
-def _annotations(result: VideoResult, frame: int, ids: Mapping[str, int]) -> Iterator[dict[str, Any]]:
+def _format_cocovid_annotations(result: VideoResult, frame: int, ids: Mapping[str, int]) -> Iterator[dict[str, Any]]:
     for masklet, sighting in result.at(frame):
         yield {
             "instance_id": masklet.id,
-            "category_id": category_id(result, masklet, ids),
+            "category_id": find_category_id(result, masklet, ids),
             "score": masklet.score,
             "iscrowd": 0,
             "area": sighting.mask.area,
-            "bbox": _bbox(sighting.mask),
-            "segmentation": mask_json(sighting.mask),
+            "bbox": _compute_coco_box(sighting.mask),
+            "segmentation": format_coco_rle(sighting.mask),
         }
 
 
-def _bbox(mask: Rle) -> list[int]:
+def _compute_coco_box(mask: Rle) -> list[int]:
     x0, y0, x1, y1 = mask.box
     return [x0, y0, x1 - x0, y1 - y0]
 
 
 @dataclass
-class _Read:
+class _CocovidVideo:
     """One video while the file is read."""
 
     name: str
     size: Size | None = None
     frames: set[int] = field(default_factory=set)
-    objects: Objects = field(default_factory=Objects)
+    objects: VideoObjects = field(default_factory=VideoObjects)
 
 
 def read_cocovid(path: Path) -> list[VideoResult]:
@@ -95,23 +95,27 @@ def read_cocovid(path: Path) -> list[VideoResult]:
     Crowd flags and boxes are not read; a video without an image is left out, as nothing says its size. Raises
     InputError naming the entry that is malformed, given twice, or of an image, video or category that is not listed.
     """
-    content = read_object(path, COCOVID, "videos", "images", "annotations", "categories")
+    content = read_json_object(path, COCOVID, "videos", "images", "annotations", "categories")
     categories = read_categories(content)
-    split = Split.of(str(path), [Listed(v.text("name"), v.whole("id")) for v in content.entries("videos")], categories)
-    videos = {v.id: _Read(v.name) for v in split.videos.values()}
-    images: dict[int, tuple[_Read, int]] = {}
+    split = DatasetSplit.of(
+        str(path), [ListedVideo(v.text("name"), v.whole("id")) for v in content.entries("videos")], categories
+    )
+    videos = {v.id: _CocovidVideo(v.name) for v in split.videos.values()}
+    images: dict[int, tuple[_CocovidVideo, int]] = {}
     for image in content.entries("images"):
         id = image.whole("id")
         if id in images:
             raise image.wrong(f"the image id {id} is given twice; keep one of them")
-        images[id] = _read_image(image, videos.get(image.whole("video_id")))
+        images[id] = _read_cocovid_image(image, videos.get(image.whole("video_id")))
     for annotation in content.entries("annotations"):
-        _read_annotation(annotation, images, split)
+        _read_cocovid_annotation(annotation, images, split)
     found = [v for v in videos.values() if v.size is not None]
-    return [video_result(v.name, v.size, max(v.frames) + 1, v.objects, split.names, path) for v in found if v.size]
+    return [
+        build_video_result(v.name, v.size, max(v.frames) + 1, v.objects, split.names, path) for v in found if v.size
+    ]
 
 
-def _read_image(image: Entry, video: _Read | None) -> tuple[_Read, int]:
+def _read_cocovid_image(image: JsonEntry, video: _CocovidVideo | None) -> tuple[_CocovidVideo, int]:
     frame, size = image.whole("frame_id"), image.size()
     if video is None:
         raise image.wrong(f"video {image.get('video_id')} is not in 'videos'")
@@ -124,7 +128,9 @@ def _read_image(image: Entry, video: _Read | None) -> tuple[_Read, int]:
     return video, frame
 
 
-def _read_annotation(annotation: Entry, images: Mapping[int, tuple[_Read, int]], split: Split) -> None:
+def _read_cocovid_annotation(
+    annotation: JsonEntry, images: Mapping[int, tuple[_CocovidVideo, int]], split: DatasetSplit
+) -> None:
     image, category = annotation.whole("image_id"), annotation.whole("category_id")
     if image not in images:
         raise annotation.wrong(f"image {image} is not in 'images'")
@@ -134,7 +140,7 @@ def _read_annotation(annotation: Entry, images: Mapping[int, tuple[_Read, int]],
     id = annotation.whole("instance_id" if "instance_id" in annotation else "track_id")
     place = f"{video.name}, frame {frame}, object {id}"
     size = video.size or (0, 0)
-    mask = read_mask(f"{annotation.where}: {place}", annotation.get("segmentation"), size)
+    mask = parse_coco_mask(f"{annotation.where}: {place}", annotation.get("segmentation"), size)
     label = split.labels[category]
     if not video.objects.add(id, frame, mask, annotation.number("score", 1.0), label):
         raise annotation.wrong(f"{place} is given twice; keep one of them")

@@ -11,12 +11,12 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
-from masklet.io.source import Damaged
+from masklet.io.source import DamagedSourceError
 
 CUT_OFF = "the file is cut off there"
 
 
-def video_stream(container: InputContainer) -> VideoStream | None:
+def find_video_stream(container: InputContainer) -> VideoStream | None:
     """The first stream that is a video, not a cover picture or text drawn as one."""
     for stream in container.streams.video:
         cover = stream.disposition & Disposition.attached_pic
@@ -25,17 +25,17 @@ def video_stream(container: InputContainer) -> VideoStream | None:
     return None
 
 
-def decoded(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
+def decode_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
     """Pictures in the order of display; raises Damaged at the first that is not what was recorded."""
     stream.codec_context.thread_count = 1  # so that an error shows at its own frame
-    reading = _Reading(container, stream)
+    reading = _DecodingPass(container, stream)
     yield from reading.forward()
     yield from reading.tail()
     if reading.damage:
-        raise Damaged(reading.damage)
+        raise DamagedSourceError(reading.damage)
 
 
-class _Reading:
+class _DecodingPass:
     """One pass over a stream: what it has seen, and what went wrong."""
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
@@ -106,7 +106,7 @@ class _Reading:
 
     def _ends_early(self) -> bool:
         """Whether the container promises more than came: some demuxers just stop where a file is cut off."""
-        promised, base = promised_end(self.container, self.stream), float(self.stream.time_base or 0)
+        promised, base = read_promised_end(self.container, self.stream), float(self.stream.time_base or 0)
         if promised is None or not base:
             return False
         period = 1 / float(self.stream.average_rate or 25)
@@ -118,7 +118,7 @@ class _Reading:
         if picture.pts is None or not self.shown:
             return False
         usual = float(self.widest) if self.widest <= 1.5 * self.narrowest else 0.0
-        if not self.widest and promised_end(self.container, self.stream) is None:  # the second picture of all
+        if not self.widest and read_promised_end(self.container, self.stream) is None:  # the second picture of all
             usual = self._period()
         return picture.pts - self.shown[-1] > 1.5 * usual > 0
 
@@ -128,7 +128,7 @@ class _Reading:
         return float(1 / (rate * base)) if rate and base else 0.0
 
 
-def promised_end(container: InputContainer, stream: VideoStream) -> float | None:
+def read_promised_end(container: InputContainer, stream: VideoStream) -> float | None:
     """Seconds from the first picture to the end, as the container's header says; None where it does not."""
     if container.format.name in ("mpegts", "mpeg"):  # estimated from the last packets, so no promise
         return None
@@ -143,7 +143,7 @@ def promised_end(container: InputContainer, stream: VideoStream) -> float | None
     return None
 
 
-def upright(picture: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
+def convert_upright_rgb(picture: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
     """A picture's pixels as RGB, turned as the recording camera says."""
     pixels = picture.to_ndarray(format="rgb24")
     quarters = round(picture.rotation / 90) % 4

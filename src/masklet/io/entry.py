@@ -13,17 +13,17 @@ from pycocotools import mask as coco
 
 from masklet.core.errors import InputError
 from masklet.core.masks import Rle
-from masklet.io.source import by
+from masklet.io.source import format_size
 
 Size = tuple[int, int]  # h, w
 
 
-class Entry:
+class JsonEntry:
     """An object of a JSON file and where it is. Every method raises InputError that names the place."""
 
     def __init__(self, where: str, content: Any) -> None:
         self.where, self.content = where, content
-        if isinstance(content, _Twice):
+        if isinstance(content, _DuplicateKeyObject):
             raise self.wrong(f"{content.key!r} is given twice; keep one of them")
         if not isinstance(content, dict):
             raise self.wrong(f"must be an object with named values, not {content!r:.40}")
@@ -47,7 +47,7 @@ class Entry:
     def whole(self, key: str) -> int:
         """A whole number from 0 on."""
         value = self.get(key)
-        if not is_count(value):
+        if not is_whole_number(value):
             raise self.wrong(f"{key!r} must be a whole number from 0 on, not {value!r:.40}")
         return int(value)
 
@@ -82,98 +82,98 @@ class Entry:
                 raise self.wrong(f"{key}[{n}] must be a text, not {value!r:.40}")
         return values
 
-    def entry(self, key: str) -> Entry:
+    def entry(self, key: str) -> JsonEntry:
         """An object in this one."""
-        return Entry(f"{self.where}: {key}", self.get(key))
+        return JsonEntry(f"{self.where}: {key}", self.get(key))
 
-    def entries(self, key: str) -> Iterator[Entry]:
+    def entries(self, key: str) -> Iterator[JsonEntry]:
         """A list of objects."""
-        return (Entry(f"{self.where}: {key}[{n}]", item) for n, item in enumerate(self.items(key)))
+        return (JsonEntry(f"{self.where}: {key}[{n}]", item) for n, item in enumerate(self.items(key)))
 
     def size(self) -> Size:
         """'height' and 'width', at least a pixel each."""
         size = self.whole("height"), self.whole("width")
         if 0 in size:
-            raise self.wrong(f"a frame of {by(size)} has no pixel")
+            raise self.wrong(f"a frame of {format_size(size)} has no pixel")
         return size
 
 
-class _Twice(dict[str, Any]):
+class _DuplicateKeyObject(dict[str, Any]):
     """An object in which a key is given twice."""
 
     key = ""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _mark_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) == len(pairs):
         return made
-    marked, keys = _Twice(made), [k for k, _ in pairs]
+    marked, keys = _DuplicateKeyObject(made), [k for k, _ in pairs]
     marked.key = next(k for k in keys if keys.count(k) > 1)
     return marked
 
 
-def read_json(path: Path, form: str) -> Any:
+def read_json_file(path: Path, form: str) -> Any:
     """A file's content. Raises InputError where it cannot be read; `form` says what it should be."""
     try:
-        return json.loads(path.read_bytes(), object_pairs_hook=_object)
+        return json.loads(path.read_bytes(), object_pairs_hook=_mark_duplicate_keys)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give {form}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON, or cut off ({error}); give {form}") from None
 
 
-def read_object(path: Path, form: str, *needed: str) -> Entry:
+def read_json_object(path: Path, form: str, *needed: str) -> JsonEntry:
     """A file that holds one object with some keys. Raises InputError where it is not of this form."""
-    content = read_json(path, form)
+    content = read_json_file(path, form)
     missing = [k for k in needed if not isinstance(content, dict) or k not in content]
     if missing:
         raise InputError(f"{path}: holds no {' and no '.join(map(repr, missing))}, so it is not {form}")
-    return Entry(str(path), content)
+    return JsonEntry(str(path), content)
 
 
-def is_count(value: Any) -> bool:
+def is_whole_number(value: Any) -> bool:
     """Whether a JSON value is a whole number from 0 on."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def mask_json(mask: Rle) -> dict[str, Any]:
+def format_coco_rle(mask: Rle) -> dict[str, Any]:
     """Run lengths as COCO's JSON has them."""
     return {"size": list(mask.size), "counts": mask.counts.decode()}
 
 
-def read_mask(where: str, shape: Any, size: Size) -> Rle:
+def parse_coco_mask(where: str, shape: Any, size: Size) -> Rle:
     """COCO's three ways to write a mask: compressed run lengths, a list of them, polygons.
 
     Raises InputError, beginning with `where`, where it does not decode or is not of `size` (h, w).
     """
     try:
-        return _polygons(shape, size) if isinstance(shape, list) else _run_lengths(shape, size)
+        return _parse_coco_polygons(shape, size) if isinstance(shape, list) else _parse_coco_rle(shape, size)
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None
 
 
-def _run_lengths(shape: Any, size: Size) -> Rle:
+def _parse_coco_rle(shape: Any, size: Size) -> Rle:
     if not isinstance(shape, dict) or not isinstance(shape.get("size"), list) or "counts" not in shape:
         raise ValueError(f"a mask must be run lengths with 'size' and 'counts', or polygons, not {shape!r:.40}")
-    if not all(is_count(n) for n in shape["size"]) or tuple(shape["size"]) != size:
+    if not all(is_whole_number(n) for n in shape["size"]) or tuple(shape["size"]) != size:
         raise ValueError(f"the mask's size is {shape['size']}, the frame's {list(size)} (height, width)")
     counts = shape["counts"]
     if isinstance(counts, list):
-        if not all(is_count(c) for c in counts) or sum(counts) != size[0] * size[1]:
-            raise ValueError(f"the run lengths do not fill the {by(size)} pixels of the frame")
+        if not all(is_whole_number(c) for c in counts) or sum(counts) != size[0] * size[1]:
+            raise ValueError(f"the run lengths do not fill the {format_size(size)} pixels of the frame")
         return Rle(size, coco.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"])
     if not isinstance(counts, str) or not counts.isascii():
         raise ValueError(f"'counts' must be COCO run lengths, not {counts!r:.40}")
     return Rle.checked(size, counts.encode())
 
 
-def _polygons(polygons: list[Any], size: Size) -> Rle:
+def _parse_coco_polygons(polygons: list[Any], size: Size) -> Rle:
     far = max(size)  # pycocotools walks along every edge pixel by pixel, however far it leads
     for polygon in polygons or [None]:
         numbers = isinstance(polygon, list) and all(type(v) in (int, float) for v in polygon)
         if not numbers or len(polygon) < 6 or len(polygon) % 2:
             raise ValueError("a polygon needs three points or more, x and y each")
         if not (np.abs(np.array(polygon, float)) <= 2 * far).all():
-            raise ValueError(f"a polygon lies far outside the {by(size)} pixels of the frame")
+            raise ValueError(f"a polygon lies far outside the {format_size(size)} pixels of the frame")
     return Rle(size, coco.merge(coco.frPyObjects(polygons, *size))["counts"])

@@ -10,16 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from masklet.core.errors import InputError
-from masklet.core.files import unwritable
+from masklet.core.files import explain_write_error
 
 
 @contextmanager
-def in_words(path: Path) -> Iterator[None]:
+def explain_write_errors(path: Path) -> Iterator[None]:
     """Turns what the system says about writing to `path` into a sentence for the user."""
     try:
         yield
     except OSError as error:
-        raise unwritable(path, error) from error
+        raise explain_write_error(path, error) from error
 
 
 class OutputFolder:
@@ -35,24 +35,24 @@ class OutputFolder:
         self._mark = f".partial-{platform.node() or 'here'}-"  # others may share the disk, not the process numbers
         self._partial = out / f".{name[:40]}{self._mark}{os.getpid()}"
         self._old = out / f".old{self._mark}{os.getpid()}"
-        with in_words(self.path):
+        with explain_write_errors(self.path):
             filled = self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir()))
         if filled and not overwrite:
             raise InputError(f"{self.path}: there are results already; add --overwrite to replace them")
 
     def __enter__(self) -> Path:
-        with in_words(self.path):
+        with explain_write_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for left in self.path.parent.iterdir():
                 process = left.name.rpartition(self._mark)[2] if left.name.startswith(".") else ""
-                if process.isdecimal() and not alive(int(process)):
-                    remove(left)
+                if process.isdecimal() and not is_process_alive(int(process)):
+                    remove_path(left)
             self._clear()  # of an earlier process of this number, as in a container that is started again
             self._partial.mkdir()
         return self._partial
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: object) -> None:
-        with in_words(self.path):
+        with explain_write_errors(self.path):
             try:
                 if error is None:
                     self._appear()
@@ -68,11 +68,11 @@ class OutputFolder:
         self._partial.replace(self.path)
 
     def _clear(self) -> None:
-        remove(self._partial)
-        remove(self._old)
+        remove_path(self._partial)
+        remove_path(self._old)
 
 
-def alive(process: int) -> bool:
+def is_process_alive(process: int) -> bool:
     """Whether a process of this number runs."""
     try:
         os.kill(process, 0)
@@ -83,7 +83,7 @@ def alive(process: int) -> bool:
     return True
 
 
-def remove(path: Path) -> None:
+def remove_path(path: Path) -> None:
     """Removes a file or a folder with all that is in it, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

@@ -17,12 +17,12 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
-from masklet.core.masks import Rle, paint, stack
+from masklet.core.masks import Rle, resolve_overlaps_by_area, stack_masks
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Masklet
-from masklet.io.entry import Size, read_mask
-from masklet.io.pages import Page, masks_of, png, read_pages
-from masklet.io.split import Objects, category_id, frame_names, number_categories, video_result
+from masklet.io.entry import Size, parse_coco_mask
+from masklet.io.pages import Page, encode_png, read_label_pngs, split_label_image
+from masklet.io.split import VideoObjects, build_video_result, find_category_id, index_categories, resolve_frame_names
 
 INSTANCES = 1000  # ids of a class
 IGNORE = 10  # the class of what is not evaluated
@@ -30,20 +30,20 @@ CLASSES = {1: "car", 2: "pedestrian"}
 FORM = "lines of 'frame id class height width run-lengths'"
 
 
-def mots_ids(result: VideoResult, classes: Mapping[int, str] | None = None) -> dict[int, int]:
+def compute_mots_ids(result: VideoResult, classes: Mapping[int, str] | None = None) -> dict[int, int]:
     """Masklet id: id in the form. Raises InputError where one does not fit, or its class is not among the classes.
 
     Without `classes` (id: name) the categories are numbered from 1.
     """
-    by_name = {name: id for id, name in classes.items()} if classes else number_categories([result])
-    ids = {m.id: _id(result, m, category_id(result, m, by_name)) for m in result.masklets}
+    by_name = {name: id for id, name in classes.items()} if classes else index_categories([result])
+    ids = {m.id: _convert_mots_id(result, m, find_category_id(result, m, by_name)) for m in result.masklets}
     twice = next((v for v in ids.values() if list(ids.values()).count(v) > 1), None)
     if twice is not None:
         raise InputError(f"{result.name}: two objects would have the id {twice}; number them from 1 to 999")
     return ids
 
 
-def _id(result: VideoResult, masklet: Masklet, class_id: int) -> int:
+def _convert_mots_id(result: VideoResult, masklet: Masklet, class_id: int) -> int:
     fits = 1 <= class_id < 65 and class_id != IGNORE  # 16 bit
     if fits and masklet.id // INSTANCES == class_id:
         return masklet.id
@@ -55,11 +55,11 @@ def _id(result: VideoResult, masklet: Masklet, class_id: int) -> int:
     return class_id * INSTANCES + masklet.id
 
 
-def mots_frames(result: VideoResult, ids: Mapping[int, int]) -> Iterator[Page]:
+def paint_mots_frames(result: VideoResult, ids: Mapping[int, int]) -> Iterator[Page]:
     """The id at every pixel of each frame, 0 where there is none."""
     for frame in range(result.length):
         seen = result.at(frame)
-        masks = paint(stack([s.mask.decode() for _, s in seen], result.size)).numpy()
+        masks = resolve_overlaps_by_area(stack_masks([s.mask.decode() for _, s in seen], result.size)).numpy()
         page: Page = np.zeros(result.size, np.uint16)
         for (masklet, _), mask in zip(seen, masks, strict=True):
             page[mask] = ids[masklet.id]
@@ -69,12 +69,12 @@ def mots_frames(result: VideoResult, ids: Mapping[int, int]) -> Iterator[Page]:
 def write_mots(result: VideoResult, path: Path, classes: Mapping[int, str] | None = None, first: int = 0) -> None:
     """One line per frame and object; frames count from `first` (KITTI: 0, MOTSChallenge: 1).
 
-    Raises InputError where an id or class does not fit, see `mots_ids`.
+    Raises InputError where an id or class does not fit, see `compute_mots_ids`.
     """
-    ids = mots_ids(result, classes)
+    ids = compute_mots_ids(result, classes)
     with write_atomically(path) as file:
-        for frame, page in enumerate(mots_frames(result, ids), start=first):
-            for id, mask in masks_of(page, (0,)):
+        for frame, page in enumerate(paint_mots_frames(result, ids), start=first):
+            for id, mask in split_label_image(page, (0,)):
                 h, w = mask.size
                 file.write(f"{frame} {id} {id // INSTANCES} {h} {w} {mask.counts.decode()}\n".encode())
 
@@ -84,12 +84,12 @@ def write_mots_pngs(
 ) -> None:
     """One 16 bit PNG per frame, 0 where there is no object.
 
-    Raises InputError where `names` are not one for each frame, or an id or class does not fit, see `mots_ids`.
+    Raises InputError where `names` are not one for each frame, or an id or class does not fit, see `compute_mots_ids`.
     """
-    ids, frames = mots_ids(result, classes), frame_names(result, names)
+    ids, frames = compute_mots_ids(result, classes), resolve_frame_names(result, names)
     folder.mkdir()
-    for name, page in zip(frames, mots_frames(result, ids), strict=True):
-        (folder / f"{name}.png").write_bytes(png(Image.fromarray(page)))
+    for name, page in zip(frames, paint_mots_frames(result, ids), strict=True):
+        (folder / f"{name}.png").write_bytes(encode_png(Image.fromarray(page)))
 
 
 def read_mots(
@@ -104,22 +104,24 @@ def read_mots(
     `size` (h, w) and `length` in frames are those of the lines unless given. Raises InputError naming the line that
     is malformed, of another size, beyond the length, of no known class, or given twice.
     """
-    objects, known, end = _Objects(classes), size, 0
-    for n, line in enumerate(_lines(path), start=1):
+    objects, known, end = _MotsObjects(classes), size, 0
+    for n, line in enumerate(_read_mots_lines(path), start=1):
         where = f"{path}: line {n}"
-        frame, id, class_id, shape, counts = _fields(where, line)
+        frame, id, class_id, shape, counts = _parse_mots_line(where, line)
         known = known or shape
         frame -= first
         if frame < 0 or (length is not None and frame >= length):
             raise InputError(f"{where}: object {id} in frame {frame + first}, which the video does not have")
         if id // INSTANCES != class_id:
             raise InputError(f"{where}: object {id} is said to be of class {class_id}; an id begins with its class")
-        mask = read_mask(f"{where}: frame {frame + first}, object {id}", {"size": list(shape), "counts": counts}, known)
+        mask = parse_coco_mask(
+            f"{where}: frame {frame + first}, object {id}", {"size": list(shape), "counts": counts}, known
+        )
         objects.note(where, id, frame, mask)
         end = max(end, frame + 1)
     if known is None:
         raise InputError(f"{path}: no line in it, so the frames' size is not known; give it")
-    return video_result(path.stem, known, length or end, objects.found, objects.names, path)
+    return build_video_result(path.stem, known, length or end, objects.found, objects.names, path)
 
 
 def read_mots_pngs(folder: Path, classes: Mapping[int, str] = CLASSES) -> VideoResult:
@@ -127,19 +129,19 @@ def read_mots_pngs(folder: Path, classes: Mapping[int, str] = CLASSES) -> VideoR
 
     Raises InputError naming the image that cannot be used or shows an object of no known class.
     """
-    objects, length, size = _Objects(classes), 0, (0, 0)
-    for frame, page in enumerate(read_pages(folder, ("I;16", "I"), "16 bit images of class * 1000 + instance")):
+    objects, length, size = _MotsObjects(classes), 0, (0, 0)
+    for frame, page in enumerate(read_label_pngs(folder, ("I;16", "I"), "16 bit images of class * 1000 + instance")):
         length, size = frame + 1, page.shape
-        for id, mask in masks_of(page, (0,)):
+        for id, mask in split_label_image(page, (0,)):
             objects.note(f"{folder}: image {frame}", id, frame, mask)
-    return video_result(folder.resolve().name, size, length, objects.found, objects.names, folder)
+    return build_video_result(folder.resolve().name, size, length, objects.found, objects.names, folder)
 
 
-class _Objects:
+class _MotsObjects:
     """What is found while a video is read."""
 
     def __init__(self, classes: Mapping[int, str]) -> None:
-        self.found, self.ids = Objects(), sorted(classes)
+        self.found, self.ids = VideoObjects(), sorted(classes)
         self.names = [classes[id] for id in self.ids]
 
     def note(self, where: str, id: int, frame: int, mask: Rle) -> None:
@@ -154,7 +156,7 @@ class _Objects:
             raise InputError(f"{where}: object {id} is in this frame already; keep one of the lines")
 
 
-def _lines(path: Path) -> list[str]:
+def _read_mots_lines(path: Path) -> list[str]:
     try:
         return path.read_text().splitlines()
     except OSError as error:
@@ -163,7 +165,7 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"{path}: not a text; give {FORM}") from None
 
 
-def _fields(where: str, line: str) -> tuple[int, int, int, Size, Any]:
+def _parse_mots_line(where: str, line: str) -> tuple[int, int, int, Size, Any]:
     fields = line.split()
     if len(fields) != 6 or not all(f.isdecimal() for f in fields[:5]):
         raise InputError(f"{where}: {line!r:.60} is not of the form {FORM}")

@@ -15,23 +15,23 @@ from PIL import Image
 from masklet.core.errors import InputError
 from masklet.core.masks import Rle
 from masklet.io.entry import Size
-from masklet.io.source import by
-from masklet.io.video import natural
+from masklet.io.source import format_size
+from masklet.io.video import make_natural_key
 
 Page = Integer[np.ndarray, "h w"]
 
 
-def page_files(folder: Path) -> list[Path]:
+def list_label_pngs(folder: Path) -> list[Path]:
     """The PNGs of a folder in the order of their names, numbers counted. Raises InputError where there is none."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give the folder of one video's label images")
-    found = sorted((p for p in folder.glob("*.png") if not p.name.startswith(".")), key=natural)
+    found = sorted((p for p in folder.glob("*.png") if not p.name.startswith(".")), key=make_natural_key)
     if not found:
         raise InputError(f"{folder}: no png in this folder; give the folder of one video's label images")
     return found
 
 
-def read_page(path: Path, modes: Collection[str], what: str, size: Size | None) -> Any:
+def read_label_png(path: Path, modes: Collection[str], what: str, size: Size | None) -> Any:
     """An image's pixels [h w] or [h w c].
 
     Raises InputError where it cannot be read, is not of the modes (Pillow's names) that `what` comes in, or, if a
@@ -45,32 +45,35 @@ def read_page(path: Path, modes: Collection[str], what: str, size: Size | None) 
     if mode not in modes:
         raise InputError(f"{path}: an image of mode {mode}; give {what}, which is of mode {' or '.join(modes)}")
     if size is not None and pixels.shape[:2] != size:
-        raise InputError(f"{path}: {by(pixels.shape[:2])} pixels, the video has {by(size)}; give frames of one size")
+        raise InputError(
+            f"{path}: {format_size(pixels.shape[:2])} pixels, "
+            f"the video has {format_size(size)}; give frames of one size"
+        )
     return pixels
 
 
-def read_pages(folder: Path, modes: Collection[str], what: str) -> Iterator[Any]:
+def read_label_pngs(folder: Path, modes: Collection[str], what: str) -> Iterator[Any]:
     """All pages of a video, of one size."""
     size = None
-    for path in page_files(folder):
-        page = read_page(path, modes, what, size)
+    for path in list_label_pngs(folder):
+        page = read_label_png(path, modes, what, size)
         size = page.shape[:2]
         yield page
 
 
-def masks_of(page: Page, nothing: Collection[int]) -> Iterator[tuple[int, Rle]]:
+def split_label_image(page: Page, nothing: Collection[int]) -> Iterator[tuple[int, Rle]]:
     """Each value of a page with its pixels; those in `nothing` mean no object."""
     for value in np.unique(page).tolist():
         if value not in nothing:
-            yield value, mask_of(page == value)
+            yield value, encode_numpy_mask(page == value)
 
 
-def mask_of(pixels: Bool[np.ndarray, "h w"]) -> Rle:
+def encode_numpy_mask(pixels: Bool[np.ndarray, "h w"]) -> Rle:
     """Run lengths of numpy's pixels."""
     return Rle.encode(torch.from_numpy(np.ascontiguousarray(pixels)))
 
 
-def png(image: Image.Image) -> bytes:
+def encode_png(image: Image.Image) -> bytes:
     """An image as a PNG file's content."""
     buffer = BytesIO()
     image.save(buffer, "PNG")

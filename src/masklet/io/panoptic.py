@@ -20,21 +20,21 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
-from masklet.core.masks import paint, stack
+from masklet.core.masks import resolve_overlaps_by_area, stack_masks
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Masklet, Sighting
-from masklet.io.entry import Entry, Size, read_object
-from masklet.io.pages import Page, mask_of, png, read_page
-from masklet.io.postprocess import Segment, VideoIds
+from masklet.io.entry import JsonEntry, Size, read_json_object
+from masklet.io.pages import Page, encode_numpy_mask, encode_png, read_label_png
+from masklet.io.postprocess import FrameSegment, VideoIds
 from masklet.io.split import (
-    Listed,
-    Objects,
-    Split,
-    category_id,
-    frame_names,
-    number_categories,
+    DatasetSplit,
+    ListedVideo,
+    VideoObjects,
+    build_video_result,
+    find_category_id,
+    index_categories,
     read_categories,
-    video_result,
+    resolve_frame_names,
 )
 
 FORM = "a panoptic json as of VIPSeg"
@@ -55,9 +55,9 @@ def write_panoptic(
     of the data set; without them the names of the results are numbered from 0. Raises InputError where an object's
     category is not among them, or its id not in 1 to 2^24 - 1, or two results have one name.
     """
-    ids = {name: id for id, name in categories.items()} if categories else number_categories(results, first=0)
-    Split.of(str(folder), [Listed(r.name) for r in results])
-    stuff = {category_id(r, m, ids) for r in results for m in r.masklets if not m.is_thing}
+    ids = {name: id for id, name in categories.items()} if categories else index_categories(results, first=0)
+    DatasetSplit.of(str(folder), [ListedVideo(r.name) for r in results])
+    stuff = {find_category_id(r, m, ids) for r in results for m in r.masklets if not m.is_thing}
     content: dict[str, list[Any]] = {
         "videos": [],
         "annotations": [],
@@ -66,18 +66,18 @@ def write_panoptic(
     for result in results:
         check_panoptic_ids(result)
     for result in results:
-        frames = frame_names(result, (names or {}).get(result.name))
+        frames = resolve_frame_names(result, (names or {}).get(result.name))
         (folder / "pan_pred" / result.name).mkdir(parents=True)
         annotation = PanopticVideo(result, frames, ids)
         for name, page in annotation.pages():
             (folder / "pan_pred" / result.name / name).write_bytes(page)
-        content["videos"].append(_video(result, frames))
+        content["videos"].append(_format_panoptic_video(result, frames))
         content["annotations"].append(annotation.listed())
     with write_atomically(folder / "pred.json") as file:
         file.write(json.dumps(content).encode())
 
 
-def _video(result: VideoResult, names: Sequence[str]) -> dict[str, Any]:
+def _format_panoptic_video(result: VideoResult, names: Sequence[str]) -> dict[str, Any]:
     h, w = result.size
     images = [{"id": f"{result.name}_{n}", "file_name": f"{n}.png", "width": w, "height": h} for n in names]
     return {"video_id": result.name, "images": images}
@@ -96,25 +96,28 @@ class PanopticVideo:
         """File name and content of each frame."""
         ids = VideoIds()
         for frame, name in enumerate(self.names):
-            page, segments = panoptic_frame(self.result, frame, self.categories, ids)
+            page, segments = paint_panoptic_frame(self.result, frame, self.categories, ids)
             self._frames.append({"file_name": f"{name}.png", "segments_info": segments})
             rgb = np.stack([page >> shift & 255 for shift in (0, 8, 16)], axis=2).astype(np.uint8)
-            yield f"{name}.png", png(Image.fromarray(rgb))
+            yield f"{name}.png", encode_png(Image.fromarray(rgb))
 
     def listed(self) -> dict[str, Any]:
         """The video's entry in 'annotations'."""
         return {"video_id": self.result.name, "annotations": self._frames}
 
 
-def panoptic_frame(
+def paint_panoptic_frame(
     result: VideoResult, frame: int, categories: Mapping[str, int], ids: VideoIds
 ) -> tuple[Page, list[dict[str, Any]]]:
     """The id at every pixel of a frame, and its segments."""
     seen, page = result.at(frame), np.zeros(result.size, np.int32)
     listed: dict[int, dict[str, Any]] = {}
-    for masklet, mask in (*_painted(seen, False, result.size), *_painted(seen, True, result.size)):
-        category = category_id(result, masklet, categories)
-        id = ids.of(Segment(masklet.id, category, masklet.is_thing))
+    for masklet, mask in (
+        *_paint_panoptic_masks(seen, False, result.size),
+        *_paint_panoptic_masks(seen, True, result.size),
+    ):
+        category = find_category_id(result, masklet, categories)
+        id = ids.of(FrameSegment(masklet.id, category, masklet.is_thing))
         page[mask] = id
         listed.setdefault(
             id, {"id": id, "category_id": category, "isthing": int(masklet.is_thing), "score": masklet.score}
@@ -130,34 +133,36 @@ def check_panoptic_ids(result: VideoResult) -> None:
         raise InputError(f"{result.name}: object {wrong} does not fit; panoptic ids are 1 to {MOST}")
 
 
-def _painted(seen: Iterable[tuple[Masklet, Sighting]], is_thing: bool, size: Size) -> list[tuple[Masklet, Any]]:
+def _paint_panoptic_masks(
+    seen: Iterable[tuple[Masklet, Sighting]], is_thing: bool, size: Size
+) -> list[tuple[Masklet, Any]]:
     chosen = [(m, s) for m, s in seen if m.is_thing == is_thing]
-    masks = paint(stack([s.mask.decode() for _, s in chosen], size)).numpy()
+    masks = resolve_overlaps_by_area(stack_masks([s.mask.decode() for _, s in chosen], size)).numpy()
     return list(zip([m for m, _ in chosen], masks, strict=True))
 
 
-def panoptic_split(path: Path) -> Split:
+def read_panoptic_split(path: Path) -> DatasetSplit:
     """The videos and categories of a panoptic json: of its lists, or, where it has none, those that occur.
 
     Raises InputError naming the entry that is malformed.
     """
-    return _split(path, read_object(path, FORM))
+    return _parse_panoptic_split(path, read_json_object(path, FORM))
 
 
-def _split(path: Path, content: Entry) -> Split:
+def _parse_panoptic_split(path: Path, content: JsonEntry) -> DatasetSplit:
     if "videos" in content:
-        videos = [_listed(v, "images") for v in content.entries("videos")]
+        videos = [_parse_panoptic_video(v, "images") for v in content.entries("videos")]
     else:
-        videos = [_listed(v, "annotations") for v in content.entries("annotations")]
+        videos = [_parse_panoptic_video(v, "annotations") for v in content.entries("annotations")]
     if "categories" in content:
         stuff = {c.whole("id") for c in content.entries("categories") if "isthing" in c and not c.whole("isthing")}
-        return Split.of(str(path), videos, read_categories(content), stuff)
+        return DatasetSplit.of(str(path), videos, read_categories(content), stuff)
     frames = [f for v in content.entries("annotations") for f in v.entries("annotations")]
     found = {s.whole("category_id") for f in frames for s in f.entries("segments_info")}
-    return Split.of(str(path), videos, {id: str(id) for id in found})
+    return DatasetSplit.of(str(path), videos, {id: str(id) for id in found})
 
 
-def _listed(video: Entry, key: str) -> Listed:
+def _parse_panoptic_video(video: JsonEntry, key: str) -> ListedVideo:
     images, name = list(video.entries(key)), video.text("video_id")
     frames = tuple(PurePath(i.text("file_name")).stem for i in images)
     if not frames or len(set(frames)) < len(frames):
@@ -165,10 +170,10 @@ def _listed(video: Entry, key: str) -> Listed:
     sizes = {i.size() for i in images if "height" in i}
     if len(sizes) > 1:
         raise video.wrong(f"the images of video {name} differ in size; list those of one size")
-    return Listed(name, size=next(iter(sizes), None), frames=frames)
+    return ListedVideo(name, size=next(iter(sizes), None), frames=frames)
 
 
-def read_panoptic(path: Path, pngs: Path, split: Split | None = None) -> Iterator[VideoResult]:
+def read_panoptic(path: Path, pngs: Path, split: DatasetSplit | None = None) -> Iterator[VideoResult]:
     """The videos of a panoptic json, one at a time; their images are <pngs>/<video>/<frame>.png.
 
     With the ground truth's `split` a prediction has that one's frames, also those that it leaves out. A segment whose
@@ -176,33 +181,35 @@ def read_panoptic(path: Path, pngs: Path, split: Split | None = None) -> Iterato
     areas and boxes are not read. Raises InputError naming the file and the entry: a segment without pixels or pixels
     without a segment, what is given twice, or not listed in the split.
     """
-    content = read_object(path, FORM, "annotations")
-    split = split or _split(path, content)
-    annotations: dict[str, Entry] = {}
+    content = read_json_object(path, FORM, "annotations")
+    split = split or _parse_panoptic_split(path, content)
+    annotations: dict[str, JsonEntry] = {}
     for video in content.entries("annotations"):
         name = video.text("video_id")
         if name in annotations or name not in split.videos:
             raise video.wrong(f"video {name} is {'given twice' if name in annotations else f'not in {split.label}'}")
         annotations[name] = video
     for listed in split.videos.values():
-        yield _read_video(path, pngs / listed.name, listed, annotations.get(listed.name), split)
+        yield _read_panoptic_video(path, pngs / listed.name, listed, annotations.get(listed.name), split)
 
 
-def _read_video(path: Path, folder: Path, listed: Listed, video: Entry | None, split: Split) -> VideoResult:
-    frames, size, objects = listed.frames or (), listed.size, Objects()
-    pages = _frames(video, frames) if video else {}
-    names = _names([s for page in pages.values() for s in page.entries("segments_info")])
+def _read_panoptic_video(
+    path: Path, folder: Path, listed: ListedVideo, video: JsonEntry | None, split: DatasetSplit
+) -> VideoResult:
+    frames, size, objects = listed.frames or (), listed.size, VideoObjects()
+    pages = _index_panoptic_frames(video, frames) if video else {}
+    names = _map_masklet_ids([s for page in pages.values() for s in page.entries("segments_info")])
     for frame, page in sorted(pages.items()):
         image = folder / f"{frames[frame]}.png"
-        pixels = read_page(image, MODES, WHAT, size).astype(np.int32)
+        pixels = read_label_png(image, MODES, WHAT, size).astype(np.int32)
         size = pixels.shape[:2]
-        _read_frame(image, pixels @ np.array([1, 256, 65536], np.int32), page, frame, objects, split, names)
+        _read_panoptic_frame(image, pixels @ np.array([1, 256, 65536], np.int32), page, frame, objects, split, names)
     if size is None:
         raise InputError(f"{path}: no image says the size of video {listed.name}; give the split's json too")
-    return video_result(listed.name, size, len(frames), objects, split.names, path)
+    return build_video_result(listed.name, size, len(frames), objects, split.names, path)
 
 
-def _frames(video: Entry, frames: Sequence[str]) -> dict[int, Entry]:
+def _index_panoptic_frames(video: JsonEntry, frames: Sequence[str]) -> dict[int, JsonEntry]:
     """Frame index: its entry."""
     at, found = {name: t for t, name in enumerate(frames)}, {}
     for page in video.entries("annotations"):
@@ -213,7 +220,7 @@ def _frames(video: Entry, frames: Sequence[str]) -> dict[int, Entry]:
     return found
 
 
-def _names(segments: Sequence[Entry]) -> dict[tuple[int, int], int]:
+def _map_masklet_ids(segments: Sequence[JsonEntry]) -> dict[tuple[int, int], int]:
     """(id, category): the masklet's id."""
     pairs = dict.fromkeys((s.whole("id"), s.whole("category_id")) for s in segments)
     free = max((id for id, _ in pairs), default=0) + 1
@@ -225,16 +232,16 @@ def _names(segments: Sequence[Entry]) -> dict[tuple[int, int], int]:
     return names
 
 
-def _read_frame(
+def _read_panoptic_frame(
     image: Path,
     page: Page,
-    listed: Entry,
+    listed: JsonEntry,
     frame: int,
-    objects: Objects,
-    split: Split,
+    objects: VideoObjects,
+    split: DatasetSplit,
     names: Mapping[tuple[int, int], int],
 ) -> None:
-    segments: dict[int, Entry] = {}
+    segments: dict[int, JsonEntry] = {}
     for segment in listed.entries("segments_info"):
         id, category = segment.whole("id"), segment.whole("category_id")
         if id in segments or not id:
@@ -250,4 +257,4 @@ def _read_frame(
         category = segment.whole("category_id")
         is_thing = bool(segment.whole("isthing")) if "isthing" in segment else category not in split.stuff
         name, score = names[id, category], segment.number("score", 1.0)
-        objects.add(name, frame, mask_of(page == id), score, split.labels[category], is_thing)
+        objects.add(name, frame, encode_numpy_mask(page == id), score, split.labels[category], is_thing)

@@ -13,18 +13,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
-from masklet.io.source import Damaged, Source
+from masklet.io.source import DamagedSourceError, FrameSource
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 RATE = 25.0  # frames per second where nothing says
 
 
-def is_picture(path: Path) -> bool:
+def is_image_file(path: Path) -> bool:
     """Whether a file is an image by its name; those of hidden files do not count."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-class Pictures(Source):
+class ImageSequence(FrameSource):
     """Image files, one a frame."""
 
     def __init__(self, paths: Sequence[Path], label: str, name: str, rate: float = RATE) -> None:
@@ -44,26 +44,26 @@ class Pictures(Source):
 
     def _frame(self, n: int) -> Frame:
         try:
-            return Frame(n, read_picture(self.paths[n]), n / self.rate)
+            return Frame(n, read_rgb_image(self.paths[n]), n / self.rate)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise Damaged(f"{self.paths[n].name}: {_why(error)}") from None
+            raise DamagedSourceError(f"{self.paths[n].name}: {_explain_image_error(error)}") from None
 
 
-def _why(error: Exception) -> str:
+def _explain_image_error(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image that can be read"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def read_picture(path: Path) -> UInt8[np.ndarray, "h w 3"]:
+def read_rgb_image(path: Path) -> UInt8[np.ndarray, "h w 3"]:
     """An image file as RGB, upright as its EXIF says. Raises OSError, ValueError, SyntaxError or PIL's own."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large images are welcome here, odd metadata is not our business
         with Image.open(path) as image:
-            return rgb(ImageOps.exif_transpose(image))
+            return convert_to_rgb(ImageOps.exif_transpose(image))
 
 
-def rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
+def convert_to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     """The pixels as RGB; transparency is dropped, 16 bits are brought to 8."""
     if image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.int64).clip(0, 65535)
@@ -71,7 +71,7 @@ def rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
     return np.array(image.convert("RGB"))
 
 
-class InMemory(Source):
+class FramesInMemory(FrameSource):
     """Pictures that are there already: an array [t h w 3], or a list of arrays, images or frames."""
 
     def __init__(self, items: Sequence[Any], name: str, rate: float = RATE) -> None:
@@ -83,13 +83,13 @@ class InMemory(Source):
         return len(self.items)
 
     def frames(self) -> Iterator[Frame]:
-        return (as_frame(n, item, self.rate) for n, item in enumerate(self.items))
+        return (convert_to_frame(n, item, self.rate) for n, item in enumerate(self.items))
 
     def read(self, start: int, stop: int) -> list[Frame]:
-        return [as_frame(n, self.items[n], self.rate) for n in range(start, min(stop, len(self.items)))]
+        return [convert_to_frame(n, self.items[n], self.rate) for n in range(start, min(stop, len(self.items)))]
 
 
-def frames_of(items: Iterable[Any], rate: float = RATE) -> Iterator[Frame]:
+def iterate_live_frames(items: Iterable[Any], rate: float = RATE) -> Iterator[Frame]:
     """Frames of a live source, as they come.
 
     Args:
@@ -101,7 +101,7 @@ def frames_of(items: Iterable[Any], rate: float = RATE) -> Iterator[Frame]:
     """
     size = None
     for n, item in enumerate(items):
-        frame = as_frame(n, item, rate)
+        frame = convert_to_frame(n, item, rate)
         size = size or frame.size
         if frame.size != size:
             raise InputError(
@@ -111,11 +111,11 @@ def frames_of(items: Iterable[Any], rate: float = RATE) -> Iterator[Frame]:
         yield frame
 
 
-def as_frame(n: int, item: Any, rate: float) -> Frame:
+def convert_to_frame(n: int, item: Any, rate: float) -> Frame:
     """One picture as frame n. Raises InputError where it is no RGB picture."""
     if isinstance(item, Frame):
         return Frame(n, item.image, item.time)
-    image = rgb(item) if isinstance(item, Image.Image) else np.asarray(item)
+    image = convert_to_rgb(item) if isinstance(item, Image.Image) else np.asarray(item)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
         raise InputError(
             f"frame {n} is {image.dtype} {list(image.shape)}; give RGB pictures as uint8 [height, width, 3]"

@@ -26,19 +26,19 @@ def limit_objects(result: VideoResult, most: int = DAVIS_OBJECTS) -> VideoResult
     bound what it can earn, and surplus objects cost nothing. Pixels decide between the many that are seen throughout:
     the annotated ones are the salient ones. The order of ids stays.
 
-    The released DEVA code does something else, see `released_limit`.
+    The released DEVA code does something else, see `limit_as_released`.
     """
-    ranked = sorted(result.masklets, key=lambda m: (-len(m.sightings), -pixels(m), m.id))
+    ranked = sorted(result.masklets, key=lambda m: (-len(m.sightings), -count_masklet_pixels(m), m.id))
     kept = sorted(ranked[:most], key=lambda m: m.id)
     return replace(result, masklets=tuple(replace(m, id=n) for n, m in enumerate(kept, start=1)))
 
 
-def pixels(masklet: Masklet) -> int:
+def count_masklet_pixels(masklet: Masklet) -> int:
     """Pixels in all frames."""
     return sum(s.mask.area for s in masklet.sightings.values())
 
 
-def released_limit(pages: Iterable[Page], most: int = DAVIS_OBJECTS) -> dict[int, int]:
+def limit_as_released(pages: Iterable[Page], most: int = DAVIS_OBJECTS) -> dict[int, int]:
     """The limit as the released DEVA code sets it, of which its DAVIS 2017 unsupervised numbers come: {id: new id}.
 
     It lists the ids of frame after frame, each by falling area (of equals, the higher id first), until there are
@@ -54,7 +54,7 @@ def released_limit(pages: Iterable[Page], most: int = DAVIS_OBJECTS) -> dict[int
     return {id: n for n, id in enumerate(listed[:most], start=1)}
 
 
-def renumber(page: Page, ids: Mapping[int, int]) -> Page:
+def replace_label_ids(page: Page, ids: Mapping[int, int]) -> Page:
     """A label image with new ids; those without one become background."""
     values, places = np.unique(page, return_inverse=True)
     new = np.array([ids.get(v, 0) for v in values.tolist()], page.dtype)
@@ -62,7 +62,7 @@ def renumber(page: Page, ids: Mapping[int, int]) -> Page:
 
 
 @dataclass(frozen=True)
-class Segment:
+class FrameSegment:
     """One segment of a frame of a panoptic result."""
 
     id: int
@@ -81,7 +81,7 @@ class VideoIds:
 
     ids: dict[Hashable, int] = field(default_factory=dict)
 
-    def of(self, segment: Segment) -> int:
+    def of(self, segment: FrameSegment) -> int:
         """The id in this video; segments must come frame by frame."""
         key = (segment.id, segment.category) if segment.is_thing else segment.category
         if key not in self.ids:
@@ -91,9 +91,11 @@ class VideoIds:
         return self.ids[key]
 
 
-def merge_stuff(frames: Iterable[tuple[Page, Iterable[Segment]]]) -> Iterator[tuple[Page, tuple[Segment, ...]]]:
+def merge_stuff(
+    frames: Iterable[tuple[Page, Iterable[FrameSegment]]],
+) -> Iterator[tuple[Page, tuple[FrameSegment, ...]]]:
     """The frames of one video, id image and segments, with `VideoIds`; pixels of no segment become 0."""
     ids = VideoIds()
     for page, segments in frames:
         new = {s.id: replace(s, id=ids.of(s)) for s in segments}
-        yield renumber(page, {old: s.id for old, s in new.items()}), tuple(dict.fromkeys(new.values()))
+        yield replace_label_ids(page, {old: s.id for old, s in new.items()}), tuple(dict.fromkeys(new.values()))

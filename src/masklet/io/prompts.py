@@ -50,17 +50,17 @@ def read_prompt(text: str) -> tuple[int, int, Prompt]:
         raise InputError(f"--prompt {text}: {FORM}")
     frame, id, what = int(parts[0]), int(parts[1]), parts[2]
     if what.startswith("box="):
-        return frame, id, Box(*_numbers(text, what, 4))
+        return frame, id, Box(*_parse_prompt_numbers(text, what, 4))
     if what.startswith("point="):
-        x, y = _numbers(text, what, 2)
+        x, y = _parse_prompt_numbers(text, what, 2)
         return frame, id, Point(x, y)
     if what.startswith("outside="):
-        x, y = _numbers(text, what, 2)
+        x, y = _parse_prompt_numbers(text, what, 2)
         return frame, id, Point(x, y, inside=False)
-    return frame, id, read_mask(Path(what), id)
+    return frame, id, read_prompt_mask(Path(what), id)
 
 
-def _numbers(text: str, what: str, n: int) -> list[float]:
+def _parse_prompt_numbers(text: str, what: str, n: int) -> list[float]:
     try:
         values = [float(v) for v in what.partition("=")[2].split(",")]
     except ValueError:
@@ -70,12 +70,12 @@ def _numbers(text: str, what: str, n: int) -> list[float]:
     return values
 
 
-def read_mask(path: Path, id: int) -> Bool[Tensor, "h w"]:
+def read_prompt_mask(path: Path, id: int) -> Bool[Tensor, "h w"]:
     """The mask in an image: in a palette image (DAVIS) the pixels of value `id`, elsewhere all that are not black.
 
     Raises InputError where there is no such image or nothing in it.
     """
-    image = _opened(path)
+    image = _open_prompt_image(path)
     if image.mode == "P":
         mask: Any = np.asarray(image) == id
     else:
@@ -86,7 +86,7 @@ def read_mask(path: Path, id: int) -> Bool[Tensor, "h w"]:
     return torch.from_numpy(mask)
 
 
-def _opened(path: Path) -> Image.Image:
+def _open_prompt_image(path: Path) -> Image.Image:
     try:
         image = Image.open(path)
         image.load()

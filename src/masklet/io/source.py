@@ -10,11 +10,11 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 
 
-class Damaged(Exception):
+class DamagedSourceError(Exception):
     """The rest of a source cannot be read. The message says why."""
 
 
-class Source(ABC):
+class FrameSource(ABC):
     """A `Video`, made of a way to get its frames and a way to get a window of them.
 
     `len()` is what the source says of itself until its frames have been read to the end once, then what was really
@@ -58,7 +58,7 @@ class Source(ABC):
                 self.check(frame)
                 done += 1
                 yield frame
-        except Damaged as reason:
+        except DamagedSourceError as reason:
             self.damage = self._sentence(done, str(reason))
         self._length = done
 
@@ -70,7 +70,8 @@ class Source(ABC):
         """Raises InputError where a frame differs in size from the first."""
         if frame.size != self.size:
             raise InputError(
-                f"{self.label}: frame {frame.index} is {by(frame.size)}, the first one {by(self.size)}; "
+                f"{self.label}: frame {frame.index} is {format_size(frame.size)}, "
+                f"the first one {format_size(self.size)}; "
                 "give frames of one size"
             )
 
@@ -79,17 +80,17 @@ class Source(ABC):
         frames = self.frames()
         try:
             first = next(frames, None)
-        except Damaged as reason:
+        except DamagedSourceError as reason:
             raise InputError(f"{self.label}: damaged before its first frame ({reason}); give an intact copy") from None
         if first is None:
             raise InputError(f"{self.label}: holds no frame; give a video with at least one")
         self.size = first.size
 
 
-def by(size: tuple[int, int]) -> str:
+def format_size(size: tuple[int, int]) -> str:
     """A size (h, w) as people write it.
 
-    >>> by((272, 640))
+    >>> format_size((272, 640))
     '640x272'
     """
     return f"{size[1]}x{size[0]}"

@@ -10,12 +10,12 @@ from masklet.core.errors import InputError
 from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.io.entry import Entry, Size
+from masklet.io.entry import JsonEntry, Size
 from masklet.io.pictures import RATE
 
 
 @dataclass(frozen=True)
-class Listed:
+class ListedVideo:
     """One video of a split, as far as the list says."""
 
     name: str
@@ -25,21 +25,21 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Split:
+class DatasetSplit:
     """The videos and categories of a split."""
 
     label: str  # the file
-    videos: Mapping[str, Listed]
+    videos: Mapping[str, ListedVideo]
     categories: Mapping[int, str] = field(default_factory=dict)  # id: name
     stuff: frozenset[int] = frozenset()  # ids of categories that are no things
 
     @staticmethod
     def of(
         label: str,
-        videos: Iterable[Listed],
+        videos: Iterable[ListedVideo],
         categories: Mapping[int, str] | None = None,
         stuff: Iterable[int] = (),
-    ) -> Split:
+    ) -> DatasetSplit:
         """Raises InputError where two videos have one name or id."""
         listed = list(videos)
         for key in ("name", "id"):
@@ -47,7 +47,7 @@ class Split:
             if len(set(values)) < len(values):
                 twice = next(v for v in values if values.count(v) > 1)
                 raise InputError(f"{label}: the video {key} {twice!r} is given twice; keep one of them")
-        return Split(label, {v.name: v for v in listed}, categories or {}, frozenset(stuff))
+        return DatasetSplit(label, {v.name: v for v in listed}, categories or {}, frozenset(stuff))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,7 +65,7 @@ class Split:
         return {name: id for id, name in self.categories.items()}
 
 
-def read_categories(content: Entry) -> dict[int, str]:
+def read_categories(content: JsonEntry) -> dict[int, str]:
     """{id: name} of the list 'categories'. Raises InputError where an id or a name is given twice."""
     found: dict[int, str] = {}
     for entry in content.entries("categories"):
@@ -76,14 +76,14 @@ def read_categories(content: Entry) -> dict[int, str]:
     return found
 
 
-def number_categories(results: Sequence[VideoResult], first: int = 1) -> dict[str, int]:
+def index_categories(results: Sequence[VideoResult], first: int = 1) -> dict[str, int]:
     """Name: id of all that is named in some results, in their order; "object" where something has no name."""
     names = [name for r in results for name in r.categories]
     names += [r.name_of(m) for r in results for m in r.masklets]
     return {name: id for id, name in enumerate(dict.fromkeys(names), start=first)}
 
 
-def category_id(result: VideoResult, masklet: Masklet, ids: Mapping[str, int]) -> int:
+def find_category_id(result: VideoResult, masklet: Masklet, ids: Mapping[str, int]) -> int:
     """The category's id by its name. Raises InputError where the form or the split has no such category."""
     name = result.name_of(masklet)
     if name not in ids:
@@ -92,7 +92,7 @@ def category_id(result: VideoResult, masklet: Masklet, ids: Mapping[str, int]) -
     return ids[name]
 
 
-def frame_names(result: VideoResult, names: Sequence[str] | None) -> Sequence[str]:
+def resolve_frame_names(result: VideoResult, names: Sequence[str] | None) -> Sequence[str]:
     """The frames' names, 00000 on where none are given. Raises InputError where they are not one for each frame."""
     if names is None:
         return [f"{t:05d}" for t in range(result.length)]
@@ -104,7 +104,7 @@ def frame_names(result: VideoResult, names: Sequence[str] | None) -> Sequence[st
 
 
 @dataclass
-class Objects:
+class VideoObjects:
     """The objects of one video while its file is read."""
 
     masks: dict[int, dict[int, tuple[Rle, float]]] = field(default_factory=dict)  # id: frame: mask, score
@@ -134,8 +134,14 @@ class Objects:
         return Masklet(id, sightings, label, mean(score for _, score in seen.values()), id not in self.stuff)
 
 
-def video_result(
-    name: str, size: Size, length: int, objects: Objects, categories: Sequence[str], source: object, rate: float = RATE
+def build_video_result(
+    name: str,
+    size: Size,
+    length: int,
+    objects: VideoObjects,
+    categories: Sequence[str],
+    source: object,
+    rate: float = RATE,
 ) -> VideoResult:
     """The result that a file means; `source` is the file."""
     made = Provenance("unknown", source=str(source))

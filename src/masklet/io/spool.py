@@ -15,8 +15,8 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
-from masklet.io.decode import decoded, upright, video_stream
-from masklet.io.source import Damaged, Source
+from masklet.io.decode import convert_upright_rgb, decode_frames, find_video_stream
+from masklet.io.source import DamagedSourceError, FrameSource
 
 STDIN = "stdin"
 HOW = "pipe pictures one after the other, as `ffmpeg -i clip.mp4 -f image2pipe -c:v png -` makes them"
@@ -29,7 +29,7 @@ STARTS = {
 }
 
 
-class Spooled(Source):
+class SpooledFrames(FrameSource):
     """A one-shot iterator of frames; the folder goes with `close`, with this object, or at exit."""
 
     def __init__(self, frames: Iterator[Frame], name: str, rate: float) -> None:
@@ -56,7 +56,7 @@ class Spooled(Source):
             yield frame
             n += 1
         if self._end:
-            raise Damaged(self._end)
+            raise DamagedSourceError(self._end)
 
     def read(self, start: int, stop: int) -> list[Frame]:
         while len(self._times) < stop and self._pull() is not None:
@@ -72,7 +72,7 @@ class Spooled(Source):
             return None
         try:
             frame = next(self._source, None)
-        except Damaged as reason:
+        except DamagedSourceError as reason:
             frame, self._end = None, str(reason)
         if frame is None:
             self._end = self._end or ""
@@ -98,7 +98,7 @@ class Spooled(Source):
         return Path(self._folder.name) / f"{n}.png"
 
 
-def piped(stream: BinaryIO | None = None) -> Spooled:
+def open_pipe(stream: BinaryIO | None = None) -> SpooledFrames:
     """The frames piped into a stream, standard input by default: pictures one after the other (JPEG, PNG, PPM, BMP),
     or a video in a container that can be read without seeking (Matroska, MPEG-TS, fragmented MP4).
     """
@@ -111,19 +111,19 @@ def piped(stream: BinaryIO | None = None) -> Spooled:
         container = av.open(source, "r", format=form)
     except (av.FFmpegError, ValueError):
         raise InputError(f"{STDIN}: neither pictures nor a video; {HOW}") from None
-    video = video_stream(container)
+    video = find_video_stream(container)
     if video is None:
         raise InputError(f"{STDIN}: holds no video stream; {HOW}")
     rate = float(video.average_rate or video.guessed_rate or 25)
-    return Spooled(_frames(container, video, rate), STDIN, rate)
+    return SpooledFrames(_decode_piped_frames(container, video, rate), STDIN, rate)
 
 
-def _frames(
+def _decode_piped_frames(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream, rate: float
 ) -> Iterator[Frame]:
     with container:
-        for n, picture in enumerate(decoded(container, stream)):
-            yield Frame(n, upright(picture), n / rate)
+        for n, picture in enumerate(decode_frames(container, stream)):
+            yield Frame(n, convert_upright_rgb(picture), n / rate)
 
 
 class _Pipe:

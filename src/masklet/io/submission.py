@@ -25,55 +25,61 @@ from PIL import Image
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
 from masklet.core.result import VideoResult
-from masklet.io.davis import check_ids, davis_pages
-from masklet.io.entry import Entry, Size, read_json
-from masklet.io.panoptic import PanopticVideo, check_panoptic_ids, panoptic_split
-from masklet.io.pictures import is_picture
-from masklet.io.source import by
-from masklet.io.split import Listed, Split
-from masklet.io.video import natural
-from masklet.io.ytvis import split_entries, ytvis_split
+from masklet.io.davis import check_palette_ids, encode_davis_pngs
+from masklet.io.entry import JsonEntry, Size, read_json_file
+from masklet.io.panoptic import PanopticVideo, check_panoptic_ids, read_panoptic_split
+from masklet.io.pictures import is_image_file
+from masklet.io.source import format_size
+from masklet.io.split import DatasetSplit, ListedVideo
+from masklet.io.video import make_natural_key
+from masklet.io.ytvis import format_split_entries, read_ytvis_split
 
 RESULT = "masklets.json"
 LIST = "a split's list of videos, as json or as txt with one name a line"
 DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip can say
 
 
-def read_split(path: Path) -> Split:
+def read_dataset_split(path: Path) -> DatasetSplit:
     """A split's videos: the json of YouTube-VIS, OVIS, VIPSeg, YouTube-VOS, MOSE or LVOS, or a txt of names.
 
     Raises InputError where it is none of these, or has no video.
     """
-    split = _json_split(path) if path.suffix.lower() == ".json" else _txt_split(path)
+    split = _read_json_split(path) if path.suffix.lower() == ".json" else _read_txt_split(path)
     if not split.videos:
         raise InputError(f"{path}: lists no video; give {LIST}")
     return split
 
 
-def _json_split(path: Path) -> Split:
-    content = Entry(str(path), read_json(path, LIST))
+def _read_json_split(path: Path) -> DatasetSplit:
+    content = JsonEntry(str(path), read_json_file(path, LIST))
     videos = content.get("videos")
     if isinstance(videos, dict):  # the names are the keys
-        return Split.of(str(path), map(Listed, content.entry("videos")))
-    return panoptic_split(path) if any("images" in v for v in content.entries("videos")) else ytvis_split(path)
+        return DatasetSplit.of(str(path), map(ListedVideo, content.entry("videos")))
+    return (
+        read_panoptic_split(path) if any("images" in v for v in content.entries("videos")) else read_ytvis_split(path)
+    )
 
 
-def _txt_split(path: Path) -> Split:
+def _read_txt_split(path: Path) -> DatasetSplit:
     try:
         names = path.read_text().split()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give {LIST}") from None
-    return Split.of(str(path), map(Listed, names))
+    return DatasetSplit.of(str(path), map(ListedVideo, names))
 
 
-def result_files(paths: Sequence[Path]) -> list[Path]:
+def find_result_files(paths: Sequence[Path]) -> list[Path]:
     """The results that are meant: files, folders of a video's results, or folders of such folders.
 
     Raises InputError where there is none.
     """
     found = []
     for path in paths:
-        own = [path] if path.is_file() else sorted(path.glob(RESULT)) or sorted(path.glob(f"*/{RESULT}"), key=natural)
+        own = (
+            [path]
+            if path.is_file()
+            else sorted(path.glob(RESULT)) or sorted(path.glob(f"*/{RESULT}"), key=make_natural_key)
+        )
         if not own:
             raise InputError(f"{path}: no {RESULT} there; give such files, or the folder that masklet run wrote")
         found += own
@@ -81,11 +87,11 @@ def result_files(paths: Sequence[Path]) -> list[Path]:
 
 
 @dataclass(frozen=True)
-class Target:
+class SubmissionTarget:
     """Where results are to go: what a server expects."""
 
     form: str
-    split: Split | None = None
+    split: DatasetSplit | None = None
     frames: Path | None = None  # a folder of frames per video, such as JPEGImages
 
     def __post_init__(self) -> None:
@@ -96,22 +102,22 @@ class Target:
                 f"({LISTED_BY[self.form]})"
             )
 
-    def listed(self, result: VideoResult) -> Listed:
+    def listed(self, result: VideoResult) -> ListedVideo:
         """The video's frames and size: of the split's list, of the folder of frames, or of the result's source.
 
         Raises InputError where nothing says what the frames are called.
         """
-        listed = self.split.videos[result.name] if self.split else Listed(result.name)
+        listed = self.split.videos[result.name] if self.split else ListedVideo(result.name)
         if listed.frames is not None:
             return listed
         source = str(self.frames / result.name) if self.frames else result.provenance.source
         found = Path(source).iterdir() if source and Path(source).is_dir() else ()
-        pictures = sorted((p for p in found if is_picture(p)), key=natural)
+        pictures = sorted((p for p in found if is_image_file(p)), key=make_natural_key)
         if not pictures:
             raise InputError(
                 f"{result.name}: no frames in {source!r} that say their names; give the folder by --frames"
             )
-        return Listed(result.name, listed.id, _size(pictures[0]), tuple(p.stem for p in pictures))
+        return ListedVideo(result.name, listed.id, _read_image_size(pictures[0]), tuple(p.stem for p in pictures))
 
     def unfit(self, result: VideoResult) -> Iterator[str]:
         """What is wrong with a result, each in a sentence."""
@@ -127,7 +133,8 @@ class Target:
         if len(listed.frames or ()) != result.length:
             yield f"{result.name}: {result.length} frames, not the {len(listed.frames or ())} of the split; run it anew"
         if listed.size not in (None, result.size):
-            yield f"{result.name}: {by(result.size)}, not the {by(listed.size or (0, 0))} of the split; run it anew"
+            expected = format_size(listed.size or (0, 0))
+            yield f"{result.name}: {format_size(result.size)}, not the {expected} of the split; run it anew"
 
     def missing(self, names: Container[str]) -> Iterator[str]:
         """The split's videos that are not among the names, each in a sentence."""
@@ -140,12 +147,12 @@ class Target:
 class Submission:
     """Results on their way into a zip, and what a server would reject of them."""
 
-    target: Target
+    target: SubmissionTarget
     results: Mapping[str, Path]  # by the video's name
     problems: tuple[str, ...]
 
     @staticmethod
-    def check(target: Target, results: Sequence[Path], allow_missing: bool = False) -> Submission:
+    def check(target: SubmissionTarget, results: Sequence[Path], allow_missing: bool = False) -> Submission:
         """Reads the results one by one. Raises InputError where one cannot be read."""
         found: dict[str, Path] = {}
         problems: list[str] = []
@@ -166,7 +173,7 @@ class Submission:
             raise InputError(self.problems[0])
         part = PARTS[self.target.form]
         with write_atomically(path) as file, ZipFile(file, "w") as archive, tempfile.TemporaryFile() as listing:
-            rows = _Rows(listing)
+            rows = _JsonRows(listing)
             for name in sorted(self.results):
                 result = VideoResult.load(self.results[name])
                 part.add(result, self.target.listed(result), self.target.split, archive, rows)
@@ -174,7 +181,7 @@ class Submission:
                 rows.copy(archive, *part.listing)
 
 
-def _size(picture: Path) -> Size:
+def _read_image_size(picture: Path) -> Size:
     try:
         with Image.open(picture) as image:  # its header
             return image.height, image.width
@@ -182,14 +189,14 @@ def _size(picture: Path) -> Size:
         raise InputError(f"{picture}: not an image that can be read ({error}); give intact frames") from None
 
 
-def _info(name: str) -> ZipInfo:
+def _create_zip_info(name: str) -> ZipInfo:
     info = ZipInfo(name, DATE)
     info.create_system, info.external_attr = 3, 0o644 << 16  # unix, on every machine
     info.compress_type = ZIP_STORED if name.endswith(".png") else ZIP_DEFLATED
     return info
 
 
-class _Rows:
+class _JsonRows:
     """A JSON list that is written row by row."""
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -201,7 +208,7 @@ class _Rows:
 
     def copy(self, archive: ZipFile, name: str, before: bytes, after: bytes) -> None:
         """Into the zip, between what makes it a file."""
-        info = _info(name)
+        info = _create_zip_info(name)
         info.file_size = self._file.tell() + len(before) + len(after)  # decides on the 64 bit form
         self._file.seek(0)
         with archive.open(info, "w") as entry:
@@ -210,36 +217,42 @@ class _Rows:
             entry.write(after)
 
 
-Add = Callable[[VideoResult, Listed, Split | None, ZipFile, _Rows], None]
+Add = Callable[[VideoResult, ListedVideo, DatasetSplit | None, ZipFile, _JsonRows], None]
 
 
 @dataclass(frozen=True)
-class _Part:
+class _SubmissionForm:
     """What a form is made of."""
 
     add: Add  # one video
-    check: Callable[[VideoResult, Split | None], None]  # raises InputError where an object does not fit
+    check: Callable[[VideoResult, DatasetSplit | None], None]  # raises InputError where an object does not fit
     listing: tuple[str, bytes, bytes] | None = None  # the json's name, and what stands around its rows
 
 
-def _add_ytvis(result: VideoResult, listed: Listed, split: Split | None, archive: ZipFile, rows: _Rows) -> None:
-    for entry in split_entries(result, split or Split("", {})):
+def _add_ytvis(
+    result: VideoResult, listed: ListedVideo, split: DatasetSplit | None, archive: ZipFile, rows: _JsonRows
+) -> None:
+    for entry in format_split_entries(result, split or DatasetSplit("", {})):
         rows.add(entry)
 
 
-def _add_davis(result: VideoResult, listed: Listed, split: Split | None, archive: ZipFile, rows: _Rows) -> None:
-    for name, page in zip(listed.frames or (), davis_pages(result), strict=True):
-        archive.writestr(_info(f"Annotations/{result.name}/{name}.png"), page)
+def _add_davis(
+    result: VideoResult, listed: ListedVideo, split: DatasetSplit | None, archive: ZipFile, rows: _JsonRows
+) -> None:
+    for name, page in zip(listed.frames or (), encode_davis_pngs(result), strict=True):
+        archive.writestr(_create_zip_info(f"Annotations/{result.name}/{name}.png"), page)
 
 
-def _add_vipseg(result: VideoResult, listed: Listed, split: Split | None, archive: ZipFile, rows: _Rows) -> None:
+def _add_vipseg(
+    result: VideoResult, listed: ListedVideo, split: DatasetSplit | None, archive: ZipFile, rows: _JsonRows
+) -> None:
     video = PanopticVideo(result, listed.frames or (), split.category_ids if split else {})
     for name, page in video.pages():
-        archive.writestr(_info(f"pan_pred/{result.name}/{name}"), page)
+        archive.writestr(_create_zip_info(f"pan_pred/{result.name}/{name}"), page)
     rows.add(video.listed())
 
 
-def _check_categories(result: VideoResult, split: Split | None) -> None:
+def _check_categories(result: VideoResult, split: DatasetSplit | None) -> None:
     known = split.category_ids if split else {}
     odd = sorted({result.name_of(m) for m in result.masklets} - known.keys())
     if odd:
@@ -247,20 +260,20 @@ def _check_categories(result: VideoResult, split: Split | None) -> None:
         raise InputError(f"{result.name}: objects are called {', '.join(odd)}, which is no category of {label}")
 
 
-def _check_palette(result: VideoResult, split: Split | None) -> None:
-    check_ids(result)
+def _check_palette(result: VideoResult, split: DatasetSplit | None) -> None:
+    check_palette_ids(result)
 
 
-def _check_panoptic(result: VideoResult, split: Split | None) -> None:
+def _check_panoptic(result: VideoResult, split: DatasetSplit | None) -> None:
     check_panoptic_ids(result)
     _check_categories(result, split)
 
 
-_YTVIS = _Part(_add_ytvis, _check_categories, ("results.json", b"[", b"]"))
-_VOS = _Part(_add_davis, _check_palette)
-_VIPSEG = _Part(_add_vipseg, _check_panoptic, ("pred.json", b'{"annotations":[', b"]}"))
+_YTVIS = _SubmissionForm(_add_ytvis, _check_categories, ("results.json", b"[", b"]"))
+_VOS = _SubmissionForm(_add_davis, _check_palette)
+_VIPSEG = _SubmissionForm(_add_vipseg, _check_panoptic, ("pred.json", b'{"annotations":[', b"]}"))
 
-PARTS: Mapping[str, _Part] = {
+PARTS: Mapping[str, _SubmissionForm] = {
     "ytvis": _YTVIS,
     "ovis": _YTVIS,
     "youtube-vos": _VOS,

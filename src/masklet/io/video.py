@@ -17,17 +17,17 @@ from av.video.stream import VideoStream
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
-from masklet.io.decode import decoded, upright, video_stream
-from masklet.io.pictures import RATE, InMemory, Pictures, frames_of, is_picture
-from masklet.io.source import Damaged, Source
-from masklet.io.spool import STDIN, Spooled, piped
+from masklet.io.decode import convert_upright_rgb, decode_frames, find_video_stream
+from masklet.io.pictures import RATE, FramesInMemory, ImageSequence, is_image_file, iterate_live_frames
+from masklet.io.source import DamagedSourceError, FrameSource
+from masklet.io.spool import STDIN, SpooledFrames, open_pipe
 
-__all__ = ["frames_of", "open_video", "sources", "unique_names"]
+__all__ = ["iterate_live_frames", "list_video_sources", "make_unique_names", "open_video"]
 
 GIVE = "give a video file, a folder of images, a glob, or - for a pipe"
 
 
-def open_video(source: Any, rate: float = RATE) -> Source:
+def open_video(source: Any, rate: float = RATE) -> FrameSource:
     """A video that can be read more than once; closes as a context manager.
 
     Args:
@@ -45,60 +45,60 @@ def open_video(source: Any, rate: float = RATE) -> Source:
     if isinstance(source, str | Path):
         return _open_path(str(source), rate)
     if isinstance(source, np.ndarray) or (isinstance(source, Sequence) and not isinstance(source, bytes)):
-        return InMemory(list(source) if isinstance(source, np.ndarray) else source, "frames", rate)
+        return FramesInMemory(list(source) if isinstance(source, np.ndarray) else source, "frames", rate)
     if isinstance(source, Iterable) and not isinstance(source, bytes):
-        return Spooled(frames_of(source, rate), "frames", rate)
+        return SpooledFrames(iterate_live_frames(source, rate), "frames", rate)
     raise InputError(f"{type(source).__name__} is no source of frames; {GIVE}")
 
 
-def _open_path(source: str, rate: float) -> Source:
+def _open_path(source: str, rate: float) -> FrameSource:
     path = Path(source)
     if source == "-":
-        return piped()
+        return open_pipe()
     try:
         if path.is_dir():
-            return _folder(path, rate)
+            return _open_image_folder(path, rate)
         if path.exists() or not has_magic(source):
             return VideoFile(path)
     except OSError as error:
         raise InputError(f"{source}: {(error.strerror or str(error)).lower()}; {GIVE}") from None
-    found = _matches(source)
-    if all(is_picture(p) for p in found):
-        return Pictures(found, source, name_of(source), rate)
+    found = _find_glob_matches(source)
+    if all(is_image_file(p) for p in found):
+        return ImageSequence(found, source, name_source(source), rate)
     if len(found) > 1:
         raise InputError(f"{source}: matches {len(found)} files that are not all images; give one video")
     return _open_path(str(found[0]), rate)
 
 
-def _folder(path: Path, rate: float) -> Pictures:
-    found = sorted((p for p in path.iterdir() if is_picture(p)), key=natural)
+def _open_image_folder(path: Path, rate: float) -> ImageSequence:
+    found = sorted((p for p in path.iterdir() if is_image_file(p)), key=make_natural_key)
     if not found:
         raise InputError(f"{path}: a folder without images; give a video file or a folder of jpg or png frames")
-    return Pictures(found, str(path), name_of(str(path)), rate)
+    return ImageSequence(found, str(path), name_source(str(path)), rate)
 
 
-def natural(path: Path) -> tuple[tuple[int, int | str], ...]:
+def make_natural_key(path: Path) -> tuple[tuple[int, int | str], ...]:
     """A sort key that counts: 2.png before 10.png."""
     parts = split(r"(\d+)", str(path))
     return (*tuple((0, int(p)) if p.isdecimal() else (1, p) for p in parts if p), (1, str(path)))
 
 
-def _matches(pattern: str) -> list[Path]:
-    found = sorted((Path(p) for p in glob(pattern, recursive=True)), key=natural)
+def _find_glob_matches(pattern: str) -> list[Path]:
+    found = sorted((Path(p) for p in glob(pattern, recursive=True)), key=make_natural_key)
     if not found:
         raise InputError(f"{pattern}: matches no file; {GIVE}")
     return found
 
 
-def sources(argument: str) -> list[str]:
+def list_video_sources(argument: str) -> list[str]:
     """The videos that one argument of the command line means: a glob of videos means each of them.
 
     A glob of images is one video of frames. Raises InputError where a glob matches nothing, or images and videos.
     """
     if argument == "-" or not has_magic(argument) or Path(argument).exists():
         return [argument]
-    found = _matches(argument)
-    pictures = [p for p in found if is_picture(p)]
+    found = _find_glob_matches(argument)
+    pictures = [p for p in found if is_image_file(p)]
     if len(pictures) == len(found):
         return [argument]
     if pictures:
@@ -106,7 +106,7 @@ def sources(argument: str) -> list[str]:
     return [str(p) for p in found]
 
 
-def name_of(source: str) -> str:
+def name_source(source: str) -> str:
     """What a video is called: a file's stem, a folder's name, for a glob that of the folder it looks in."""
     if source == "-":
         return STDIN
@@ -117,31 +117,31 @@ def name_of(source: str) -> str:
     return name.lstrip(".-") or "video"
 
 
-def unique_names(given: Sequence[str]) -> list[str]:
+def make_unique_names(given: Sequence[str]) -> list[str]:
     """A name for each source; equal ones are numbered, in order: clip, clip-2, clip-3."""
     taken: set[str] = set()
     names = []
-    for name in map(name_of, given):
+    for name in map(name_source, given):
         free = (name if n == 1 else f"{name}-{n}" for n in range(1, len(given) + 1))
         names.append(next(n for n in free if n not in taken))
         taken.add(names[-1])
     return names
 
 
-class Mark(NamedTuple):
+class FrameMark(NamedTuple):
     """Where one frame of a file is found again."""
 
     pts: int | None  # in the stream's time base
     key: bool  # decoding can start here
 
 
-class VideoFile(Source):
+class VideoFile(FrameSource):
     """A video file. Windows are read from the key frame before them."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(str(path), name_of(str(path)), RATE)
+        super().__init__(str(path), name_source(str(path)), RATE)
         self.path = path
-        self._marks: list[Mark] = []
+        self._marks: list[FrameMark] = []
         self._claim: int | None = None
         self._check_file()
         with self._open() as (_, stream):
@@ -168,7 +168,7 @@ class VideoFile(Source):
             why = getattr(error, "strerror", None) or "its name is not UTF-8"
             raise InputError(f"{self.path}: not a video that can be read ({why}); {GIVE}") from None
         with container:
-            stream = video_stream(container)
+            stream = find_video_stream(container)
             if stream is None:
                 raise InputError(f"{self.path}: no video stream; {GIVE}")
             yield container, stream
@@ -196,14 +196,14 @@ class VideoFile(Source):
     def _frame(self, n: int, picture: av.VideoFrame) -> Frame:
         start, now = self._marks[0].pts, self._marks[n].pts
         time = n / self.rate if start is None or now is None else (now - start) * self._base
-        return Frame(n, upright(picture), time)
+        return Frame(n, convert_upright_rgb(picture), time)
 
     def _pictures(self) -> Iterator[av.VideoFrame]:
         """All pictures from the first on, marked on the way."""
         with self._open() as (container, stream):
-            for n, picture in enumerate(decoded(container, stream)):
+            for n, picture in enumerate(decode_frames(container, stream)):
                 if n == len(self._marks):
-                    self._marks.append(Mark(picture.pts, bool(picture.key_frame)))
+                    self._marks.append(FrameMark(picture.pts, bool(picture.key_frame)))
                 yield picture
 
     def read(self, start: int, stop: int) -> list[Frame]:
@@ -225,7 +225,7 @@ class VideoFile(Source):
             for n, _ in enumerate(self._pictures()):
                 if n + 1 >= stop:
                     return
-        except Damaged:
+        except DamagedSourceError:
             return
 
     def _entries(self, start: int) -> list[int]:
@@ -243,14 +243,14 @@ class VideoFile(Source):
         with self._open() as (container, stream):
             try:
                 container.seek(self._marks[key].pts or 0, stream=stream)
-                for seen, picture in enumerate(decoded(container, stream)):
+                for seen, picture in enumerate(decode_frames(container, stream)):
                     if seen == 0 and not (picture.key_frame and picture.pts in {m.pts for m in self._marks[: key + 1]}):
                         return None
                     if picture.pts in wanted:
                         found.append(self._frame(wanted[picture.pts], picture))
                     if len(found) == len(wanted):
                         break
-            except (av.FFmpegError, Damaged):
+            except (av.FFmpegError, DamagedSourceError):
                 pass
         return found if [f.index for f in found] == list(range(start, stop)) else None
 
@@ -262,6 +262,6 @@ class VideoFile(Source):
                     found.append(self._frame(n, picture))
                 if n + 1 == stop:
                     break
-        except Damaged:  # cannot be: these frames have been decoded before
+        except DamagedSourceError:  # cannot be: these frames have been decoded before
             raise InputError(f"{self.path}: changed while it was read; run again") from None
         return found

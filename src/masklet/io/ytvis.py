@@ -16,40 +16,47 @@ from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Masklet
-from masklet.io.entry import Entry, is_count, mask_json, read_json, read_mask, read_object
+from masklet.io.entry import (
+    JsonEntry,
+    format_coco_rle,
+    is_whole_number,
+    parse_coco_mask,
+    read_json_file,
+    read_json_object,
+)
 from masklet.io.split import (
-    Listed,
-    Objects,
-    Split,
-    category_id,
-    frame_names,
-    number_categories,
+    DatasetSplit,
+    ListedVideo,
+    VideoObjects,
+    build_video_result,
+    find_category_id,
+    index_categories,
     read_categories,
-    video_result,
+    resolve_frame_names,
 )
 
 TRUTH = "a ground truth json of YouTube-VIS or OVIS"
 RESULTS = "a results json of YouTube-VIS or OVIS"
 
 
-def write_ytvis(results: Sequence[VideoResult], path: Path, split: Split | None = None) -> None:
+def write_ytvis(results: Sequence[VideoResult], path: Path, split: DatasetSplit | None = None) -> None:
     """Writes results with the ids of the split, looked up by the names of videos and categories.
 
     Without a split, video_id and category_id count from 1, in the order of the results and categories. Raises
     InputError naming the video or category that the split does not have.
     """
-    numbered = (entry(r, m, n) for n, r in enumerate(results, start=1) for m in r.masklets)
-    entries = [e for r in results for e in split_entries(r, split)] if split else list(numbered)
+    numbered = (format_ytvis_entry(r, m, n) for n, r in enumerate(results, start=1) for m in r.masklets)
+    entries = [e for r in results for e in format_split_entries(r, split)] if split else list(numbered)
     with write_atomically(path) as file:
         file.write(json.dumps(entries).encode())
 
 
-def entry(result: VideoResult, masklet: Masklet, video_id: int) -> dict[str, Any]:
+def format_ytvis_entry(result: VideoResult, masklet: Masklet, video_id: int) -> dict[str, Any]:
     """One object; one without a name is of the first category."""
-    return _entry(result, masklet, video_id, max(masklet.label, 0) + 1)
+    return _format_masklet_entry(result, masklet, video_id, max(masklet.label, 0) + 1)
 
 
-def split_entries(result: VideoResult, split: Split) -> Iterator[dict[str, Any]]:
+def format_split_entries(result: VideoResult, split: DatasetSplit) -> Iterator[dict[str, Any]]:
     """The objects of one video with the split's ids of the video and the categories, looked up by name.
 
     Raises InputError naming the video or category that the split does not have.
@@ -58,16 +65,18 @@ def split_entries(result: VideoResult, split: Split) -> Iterator[dict[str, Any]]
         raise InputError(f"{result.name}: no video of {split.label}; leave it out")
     listed, ids = split.videos[result.name], split.category_ids
     for masklet in result.masklets:
-        yield _entry(result, masklet, listed.id, category_id(result, masklet, ids))
+        yield _format_masklet_entry(result, masklet, listed.id, find_category_id(result, masklet, ids))
 
 
-def _entry(result: VideoResult, masklet: Masklet, video_id: int | str | None, category: int) -> dict[str, Any]:
+def _format_masklet_entry(
+    result: VideoResult, masklet: Masklet, video_id: int | str | None, category: int
+) -> dict[str, Any]:
     seen = masklet.sightings
     return {
         "video_id": video_id,
         "category_id": category,
         "score": masklet.score,
-        "segmentations": [mask_json(seen[t].mask) if t in seen else None for t in range(result.length)],
+        "segmentations": [format_coco_rle(seen[t].mask) if t in seen else None for t in range(result.length)],
     }
 
 
@@ -79,30 +88,34 @@ def write_ytvis_truth(
     `names` has the names of a video's frames, without suffix; 00000 on where there are none. Scores are lost.
     Raises InputError where two results have one name, or a video's frames not one name each.
     """
-    ids = number_categories(results)
+    ids = index_categories(results)
     objects = [(n, r, m) for n, r in enumerate(results, start=1) for m in r.masklets]
     content = {
-        "videos": [_video(n, r, frame_names(r, (names or {}).get(r.name))) for n, r in enumerate(results, start=1)],
+        "videos": [
+            _format_ytvis_video(n, r, resolve_frame_names(r, (names or {}).get(r.name)))
+            for n, r in enumerate(results, start=1)
+        ],
         "categories": [{"id": id, "name": name} for name, id in ids.items()],
         "annotations": [
-            {"id": id, **_annotation(r, m, n, category_id(r, m, ids))} for id, (n, r, m) in enumerate(objects, start=1)
+            {"id": id, **_format_ytvis_annotation(r, m, n, find_category_id(r, m, ids))}
+            for id, (n, r, m) in enumerate(objects, start=1)
         ],
     }
-    Split.of(str(path), [Listed(r.name, n) for n, r in enumerate(results, start=1)])
+    DatasetSplit.of(str(path), [ListedVideo(r.name, n) for n, r in enumerate(results, start=1)])
     with write_atomically(path) as file:
         file.write(json.dumps(content).encode())
 
 
-def _video(id: int, result: VideoResult, names: Sequence[str]) -> dict[str, Any]:
+def _format_ytvis_video(id: int, result: VideoResult, names: Sequence[str]) -> dict[str, Any]:
     h, w = result.size
     files = [f"{result.name}/{name}.jpg" for name in names]
     return {"id": id, "height": h, "width": w, "length": result.length, "file_names": files}
 
 
-def _annotation(result: VideoResult, masklet: Masklet, video_id: int, category: int) -> dict[str, Any]:
+def _format_ytvis_annotation(result: VideoResult, masklet: Masklet, video_id: int, category: int) -> dict[str, Any]:
     frames = [masklet.sightings.get(t) for t in range(result.length)]
     boxes = [s.mask.box if s else None for s in frames]
-    made = _entry(result, masklet, video_id, category)
+    made = _format_masklet_entry(result, masklet, video_id, category)
     del made["score"]
     return made | {
         "height": result.size[0],
@@ -114,25 +127,25 @@ def _annotation(result: VideoResult, masklet: Masklet, video_id: int, category: 
     }
 
 
-def ytvis_split(path: Path) -> Split:
+def read_ytvis_split(path: Path) -> DatasetSplit:
     """The videos and categories of a ground truth file; also of one without annotations, as of validation splits.
 
     A video is called after the folder of its frames. Raises InputError naming the entry that is malformed.
     """
-    content = read_object(path, TRUTH, "videos", "categories")
-    return _split(path, content)
+    content = read_json_object(path, TRUTH, "videos", "categories")
+    return _parse_ytvis_split(path, content)
 
 
-def _split(path: Path, content: Entry) -> Split:
-    return Split.of(str(path), map(_listed, content.entries("videos")), read_categories(content))
+def _parse_ytvis_split(path: Path, content: JsonEntry) -> DatasetSplit:
+    return DatasetSplit.of(str(path), map(_parse_ytvis_video, content.entries("videos")), read_categories(content))
 
 
-def _listed(video: Entry) -> Listed:
+def _parse_ytvis_video(video: JsonEntry) -> ListedVideo:
     files = [PurePosixPath(f) for f in video.texts("file_names")]
     if not files or ("length" in video and video.whole("length") != len(files)):
         raise video.wrong(f"{len(files)} file_names for a length of {video.content.get('length')}")
     name = files[0].parent.name or str(video.whole("id"))
-    return Listed(name, video.whole("id"), video.size(), tuple(f.stem for f in files))
+    return ListedVideo(name, video.whole("id"), video.size(), tuple(f.stem for f in files))
 
 
 def read_ytvis_truth(path: Path) -> list[VideoResult]:
@@ -141,59 +154,59 @@ def read_ytvis_truth(path: Path) -> list[VideoResult]:
     Crowd flags, areas, boxes and occlusion levels are not read. Raises InputError naming the file and the entry that
     is malformed, given twice, or of a video or category that is not listed.
     """
-    content = read_object(path, TRUTH, "videos", "categories", "annotations")
-    split, ids = _split(path, content), set()
-    objects = {v.id: Objects() for v in split.videos.values()}
+    content = read_json_object(path, TRUTH, "videos", "categories", "annotations")
+    split, ids = _parse_ytvis_split(path, content), set()
+    objects = {v.id: VideoObjects() for v in split.videos.values()}
     for annotation in content.entries("annotations"):
         id = annotation.whole("id")
         if id in ids:
             raise annotation.wrong(f"the annotation id {id} is given twice; keep one of them")
         ids.add(id)
-        _read_object(annotation, split, objects, id, 1.0)
-    return _results(path, split, objects)
+        _read_ytvis_object(annotation, split, objects, id, 1.0)
+    return _build_ytvis_results(path, split, objects)
 
 
-def read_ytvis(path: Path, split: Split | None = None) -> list[VideoResult]:
+def read_ytvis(path: Path, split: DatasetSplit | None = None) -> list[VideoResult]:
     """The videos of a results file: all of the `split`, also those without an object.
 
     Without a split, those that occur, called by their ids, and categories likewise; at the length and size of the
     masks. Raises InputError naming the file and the entry that is malformed or not of the split.
     """
-    content = read_json(path, RESULTS)
+    content = read_json_file(path, RESULTS)
     if not isinstance(content, list):
         raise InputError(f"{path}: holds no list of objects, so it is not {RESULTS}")
-    entries = [Entry(f"{path}: [{n}]", item) for n, item in enumerate(content)]
-    split = split or _split_of_results(path, entries)
-    objects = {v.id: Objects() for v in split.videos.values()}
+    entries = [JsonEntry(f"{path}: [{n}]", item) for n, item in enumerate(content)]
+    split = split or _infer_ytvis_split(path, entries)
+    objects = {v.id: VideoObjects() for v in split.videos.values()}
     for found in entries:
         known = objects.get(found.whole("video_id"))
-        _read_object(found, split, objects, len(known.masks) + 1 if known else 0, found.number("score"))
-    return _results(path, split, objects)
+        _read_ytvis_object(found, split, objects, len(known.masks) + 1 if known else 0, found.number("score"))
+    return _build_ytvis_results(path, split, objects)
 
 
-def _split_of_results(path: Path, entries: Iterable[Entry]) -> Split:
-    videos: dict[int, Listed] = {}
+def _infer_ytvis_split(path: Path, entries: Iterable[JsonEntry]) -> DatasetSplit:
+    videos: dict[int, ListedVideo] = {}
     for found in entries:
         id, masks = found.whole("video_id"), found.items("segmentations")
-        size = next((_said_size(found, m) for m in masks if isinstance(m, dict)), None)
+        size = next((_parse_mask_size(found, m) for m in masks if isinstance(m, dict)), None)
         if id not in videos or videos[id].size is None:
-            videos[id] = Listed(str(id), id, size, tuple(f"{t:05d}" for t in range(len(masks))))
+            videos[id] = ListedVideo(str(id), id, size, tuple(f"{t:05d}" for t in range(len(masks))))
     nowhere = next((v.id for v in videos.values() if v.size is None), None)
     if nowhere is not None:
         raise InputError(f"{path}: video {nowhere} has no mask that says its size; give the split's json too")
     categories = {found.whole("category_id") for found in entries}
-    return Split.of(str(path), videos.values(), {id: str(id) for id in categories})
+    return DatasetSplit.of(str(path), videos.values(), {id: str(id) for id in categories})
 
 
-def _said_size(found: Entry, mask: dict[str, Any]) -> tuple[int, int]:
+def _parse_mask_size(found: JsonEntry, mask: dict[str, Any]) -> tuple[int, int]:
     size = mask.get("size")
-    if not isinstance(size, list) or len(size) != 2 or not all(is_count(n) and n for n in size):
+    if not isinstance(size, list) or len(size) != 2 or not all(is_whole_number(n) and n for n in size):
         raise found.wrong(f"a mask's 'size' must be its height and width, not {size!r:.40}")
     return size[0], size[1]
 
 
-def _read_object(
-    found: Entry, split: Split, objects: Mapping[int | str | None, Objects], id: int, score: float
+def _read_ytvis_object(
+    found: JsonEntry, split: DatasetSplit, objects: Mapping[int | str | None, VideoObjects], id: int, score: float
 ) -> None:
     """One entry's masks into its video's objects."""
     video_id, category, masks = found.whole("video_id"), found.whole("category_id"), found.items("segmentations")
@@ -207,13 +220,15 @@ def _read_object(
     objects[video_id].masks[id] = {}
     for frame, shape in enumerate(masks):
         if shape is not None:
-            mask = read_mask(f"{found.where}: video {video_id}, frame {frame}", shape, listed.size)
+            mask = parse_coco_mask(f"{found.where}: video {video_id}, frame {frame}", shape, listed.size)
             objects[video_id].add(id, frame, mask, score, split.labels[category])
 
 
-def _results(path: Path, split: Split, objects: Mapping[int | str | None, Objects]) -> list[VideoResult]:
+def _build_ytvis_results(
+    path: Path, split: DatasetSplit, objects: Mapping[int | str | None, VideoObjects]
+) -> list[VideoResult]:
     return [
-        video_result(v.name, v.size, len(v.frames), objects[v.id], split.names, path)
+        build_video_result(v.name, v.size, len(v.frames), objects[v.id], split.names, path)
         for v in split.videos.values()
         if v.size is not None and v.frames is not None
     ]

@@ -20,25 +20,25 @@ from torch import Tensor
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Clicks, Prediction, Prompt
-from masklet.core.masks import resize, stack
-from masklet.models.encoder import STRIDE, Encoder, Features
-from masklet.models.image_predictor import Answer, load_image_predictor
-from masklet.nn.outline import colour_bins, guided_lines
-from masklet.nn.parts import scatter, strangers
+from masklet.core.masks import resize_bilinear, stack_masks
+from masklet.models.encoder import STRIDE, Encoder, EncoderFeatures
+from masklet.models.image_predictor import MaskHypotheses, load_image_predictor
+from masklet.nn.outline import fit_guided_filter, quantize_colours
+from masklet.nn.parts import component_spread, detached_components
 from masklet.nn.propagation import (
     WAVES,
-    Link,
+    FrameLink,
     Moments,
-    carry,
-    colour_odds,
-    colour_shares,
-    descriptors,
-    exclusive,
-    link,
-    log_odds,
-    moments,
-    regress,
-    window,
+    build_cell_descriptors,
+    compute_colour_odds,
+    compute_log_odds,
+    compute_moments,
+    exclude_rivals,
+    find_mask_window,
+    measure_colour_shares,
+    measure_frame_link,
+    move_masks_by_flow,
+    score_likeness,
 )
 
 SURE = 0.02  # a belief is trusted no further than this from 0 and 1
@@ -84,22 +84,24 @@ class AffinityMemory:
 
 
 @dataclass(frozen=True)
-class View:
+class AffinityView:
     """What prediction and learning both want to know of a frame."""
 
-    features: Features
+    features: EncoderFeatures
     cells: Float[Tensor, "m d"]  # a descriptor each
     bins: Int32[np.ndarray, "h w"]  # colours
     grey: UInt8[Tensor, "h w"]
-    _links: dict[int, tuple[Tensor, Link]] = field(default_factory=dict)  # by the id of the other frame, held with it
+    _links: dict[int, tuple[Tensor, FrameLink]] = field(
+        default_factory=dict
+    )  # by the id of the other frame, held with it
 
-    def link(self, before: UInt8[Tensor, "h w"]) -> Link:
+    def link(self, before: UInt8[Tensor, "h w"]) -> FrameLink:
         """How this frame goes on from another one."""
         if id(before) not in self._links:
-            self._links[id(before)] = before, link(before.numpy(), self.grey.numpy())
+            self._links[id(before)] = before, measure_frame_link(before.numpy(), self.grey.numpy())
         return self._links[id(before)][1]
 
-    def origin(self, memory: AffinityMemory) -> tuple[Shot, Link]:
+    def origin(self, memory: AffinityMemory) -> tuple[Shot, FrameLink]:
         """What this frame goes on from: as a rule the last one, else whichever explains it best."""
         shots = [memory.last]
         if memory.left.grey.numel() and not self.link(memory.last.grey).is_sound:
@@ -133,9 +135,11 @@ class Affinity:
     trust: float = 1.0  # weight of a later prompt against all seen since the first: what was wrong is unlearnt
     revised: float = 0.5  # the same against the prompts before
     nested: float = 0.5  # share of the smaller from which two objects may overlap anywhere, a thing and its part
-    _last: list[View] = field(default_factory=list, repr=False, compare=False)  # at most one: a frame is seen twice
+    _last: list[AffinityView] = field(
+        default_factory=list, repr=False, compare=False
+    )  # at most one: a frame is seen twice
 
-    def encode(self, frames: Sequence[Frame]) -> list[Features]:
+    def encode(self, frames: Sequence[Frame]) -> list[EncoderFeatures]:
         """The features of each frame, shared with whoever has the same encoder."""
         return [self.encoder(frame) for frame in frames]
 
@@ -145,36 +149,36 @@ class Affinity:
         shot = Shot(torch.zeros(0, 0, dtype=torch.uint8), torch.zeros(0, 0, 0).half(), nobody)
         return AffinityMemory((), none, none, shot, shot, torch.zeros(0, 0), torch.zeros(0))
 
-    def predict(self, memory: AffinityMemory, features: Features) -> Prediction:
+    def predict(self, memory: AffinityMemory, features: EncoderFeatures) -> Prediction:
         """Where every remembered object is in this frame, logits at the working resolution."""
         if not memory.ids:
-            return _belief((), torch.zeros(0, *features.guide.shape[:2]), torch.zeros(0), torch.zeros(0))
+            return _make_belief((), torch.zeros(0, *features.guide.shape[:2]), torch.zeros(0), torch.zeros(0))
         size = features.guide.shape[0], features.guide.shape[1]
         known = memory.recent.mix(memory.anchor, torch.full((len(memory.ids),), self.anchored))
         view = self._view(features)
-        looks = regress(view.cells, known, self.ridge).clamp(-1.5, 1.5)
+        looks = score_likeness(view.cells, known, self.ridge).clamp(-1.5, 1.5)
         looks = looks.view(-1, *features.keys.shape[1:])
         logits = torch.full((len(memory.ids), *size), NOWHERE)
         origin, found = view.origin(memory)
-        there = _carried(origin, found)
+        there = _propagate_masks(origin, found)
         lost = ~(there > 0.5).flatten(1).any(1)
         asked = torch.where(lost, self.again, self.present)
         rows = (~lost | (looks.amax((1, 2)) > asked)).nonzero()[:, 0]  # the others cannot be found
         if len(rows):
-            rivals = _rivals(memory.shared[rows][:, rows], memory.anchor.moment[rows], self.nested)
+            rivals = _measure_rivalry(memory.shared[rows][:, rows], memory.anchor.moment[rows], self.nested)
             rivals[~lost[rows]] *= ~lost[rows]  # what is not seen takes nothing from what is
-            common = common_parts(memory.shared[rows][:, rows], there[rows])
+            common = find_common_parts(memory.shared[rows][:, rows], there[rows])
             outlined = self._outlines(view, known[rows], looks[rows], there[rows], rivals, common)
-            logits[rows] = together(outlined, there[rows], memory.scattered[rows])
-        alike = _alikeness(logits, looks)
+            logits[rows] = remove_detached_parts(outlined, there[rows], memory.scattered[rows])
+        alike = _score_appearance(logits, looks)
         unlike = (origin.unseen | ~torch.tensor(found.holds)) & (alike <= asked)
         logits[unlike] = NOWHERE  # what another scene has of its kind is something else
-        quality = (_crispness(logits) * alike.clamp(0, 1)).sqrt()
-        return _belief(memory.ids, logits, quality, alike - asked)
+        quality = (_score_crispness(logits) * alike.clamp(0, 1)).sqrt()
+        return _make_belief(memory.ids, logits, quality, alike - asked)
 
     def _outlines(
         self,
-        view: View,
+        view: AffinityView,
         known: Moments,
         looks: Float[Tensor, "n y x"],
         there: Float[Tensor, "n h w"],
@@ -182,47 +186,47 @@ class Affinity:
         common: Mapping[tuple[int, int], Bool[Tensor, "h w"]],
     ) -> Float[Tensor, "n h w"]:
         """Log odds from appearance, carried masks and colour, contended between rivals, outlined."""
-        moved = [_blurred(p) for p in there]
-        evidence = self.appearance * resize(looks, (there.shape[1], there.shape[2]))
+        moved = [_compute_blurred_odds(p) for p in there]
+        evidence = self.appearance * resize_bilinear(looks, (there.shape[1], there.shape[2]))
         evidence += torch.stack([self._motion(p, odds) for p, odds in zip(there, moved, strict=True)])
-        evidence += colour_odds(view.bins, known, self.colour)
-        claims = self.claim * torch.stack([_claim(p, odds) for p, odds in zip(there, moved, strict=True)])
-        evidence = exclusive(evidence, claims, rivals, common)
-        logits = log_odds(self._outlined(view.features, evidence.sigmoid()), SURE)
-        return exclusive(logits, torch.zeros_like(logits), rivals, common)  # outlines may have met again
+        evidence += compute_colour_odds(view.bins, known, self.colour)
+        claims = self.claim * torch.stack([_compute_claim(p, odds) for p, odds in zip(there, moved, strict=True)])
+        evidence = exclude_rivals(evidence, claims, rivals, common)
+        logits = compute_log_odds(self._outlined(view.features, evidence.sigmoid()), SURE)
+        return exclude_rivals(logits, torch.zeros_like(logits), rivals, common)  # outlines may have met again
 
-    def commit(self, memory: AffinityMemory, features: Features, belief: Prediction) -> AffinityMemory:
+    def commit(self, memory: AffinityMemory, features: EncoderFeatures, belief: Prediction) -> AffinityMemory:
         """Remembers each object's believed mask; learns its look from it unless something is wrong with the frame."""
         belief, view = belief.best, self._view(features)
         soft = belief.logits[:, 0].sigmoid() * (belief.presence > 0)[:, :, None]
         rows = [memory.ids.index(id) for id in belief.ids]
         if not memory.ids:
-            return _seen(memory, features)
+            return _set_last_frame(memory, features)
         origin, found = view.origin(memory)
-        after = _followed(memory, origin, found, view.grey)
+        after = _follow_frame(memory, origin, found, view.grey)
         if not found.is_sound:
-            return _placed(after, rows, soft)
+            return _set_last_masks(after, rows, soft)
         return self._learn(after, rows, soft, features, torch.full((len(rows),), self.learning))
 
     def prompt(
-        self, memory: AffinityMemory, features: Features, prompts: Mapping[int, Prompt]
+        self, memory: AffinityMemory, features: EncoderFeatures, prompts: Mapping[int, Prompt]
     ) -> tuple[AffinityMemory, Prediction]:
         """Remembers masks, or what boxes and points stand for; the answer is at the frame's own size."""
-        known = {id: log_odds(memory.last.soft[row].float(), SURE) for row, id in enumerate(memory.ids)}
-        answers = as_answers(prompts, features, known).values()
-        masks = stack([answer.logits[0] > 0 for answer in answers], features.size)
+        known = {id: compute_log_odds(memory.last.soft[row].float(), SURE) for row, id in enumerate(memory.ids)}
+        answers = resolve_prompts(prompts, features, known).values()
+        masks = stack_masks([answer.logits[0] > 0 for answer in answers], features.size)
         quality = torch.tensor([float(answer.quality[0]) for answer in answers])
         new = [id for id in prompts if id not in memory.ids]
-        memory = _admit(_seen(memory, features), new)
+        memory = _add_objects(_set_last_frame(memory, features), new)
         rows = [memory.ids.index(id) for id in prompts]
-        soft = _shrunk(masks, (features.guide.shape[0], features.guide.shape[1]))
-        apart = torch.tensor([scatter((one > 0.5).numpy()) for one in soft])
+        soft = _compute_coverage(masks, (features.guide.shape[0], features.guide.shape[1]))
+        apart = torch.tensor([component_spread((one > 0.5).numpy()) for one in soft])
         memory = replace(memory, scattered=memory.scattered.index_copy(0, torch.tensor(rows, dtype=torch.int64), apart))
         memory = self._learn(memory, rows, soft, features, torch.full((len(rows),), self.trust), self.revised)
-        memory = replace(memory, shared=_shared(memory, rows, len(new)))
-        sure = log_odds(masks.float(), SURE)
+        memory = replace(memory, shared=_update_overlaps(memory, rows, len(new)))
+        sure = compute_log_odds(masks.float(), SURE)
         seen = masks.flatten(1).any(1).float()
-        return memory, _belief(tuple(prompts), sure, quality, 2 * seen - 1)
+        return memory, _make_belief(tuple(prompts), sure, quality, 2 * seen - 1)
 
     def forget(self, memory: AffinityMemory, ids: Iterable[int]) -> AffinityMemory:
         """The memory without these objects."""
@@ -235,15 +239,17 @@ class Affinity:
         looks, shots = (memory.anchor[rows], memory.recent[rows]), (memory.last[rows], memory.left[rows])
         return AffinityMemory(tuple(origins), *looks, *shots, memory.shared[rows][:, rows], memory.scattered[rows])
 
-    def is_sound(self, memory: AffinityMemory, features: Features) -> bool:
+    def is_sound(self, memory: AffinityMemory, features: EncoderFeatures) -> bool:
         """Whether the frame goes on as it should from those before, so that something can be learnt from it."""
         return not memory.ids or self._view(features).origin(memory)[1].is_sound
 
-    def _view(self, features: Features) -> View:
+    def _view(self, features: EncoderFeatures) -> AffinityView:
         if not self._last or self._last[0].features is not features:
             colour = nnf.avg_pool2d(features.guide.permute(2, 0, 1)[None].float() / 255 - 0.5, STRIDE)[0]
-            cells = descriptors(features.keys.float(), features.detail.float(), colour, self.context)
-            self._last[:] = [View(features, cells, colour_bins(features.guide.numpy()), grey(features))]
+            cells = build_cell_descriptors(features.keys.float(), features.detail.float(), colour, self.context)
+            self._last[:] = [
+                AffinityView(features, cells, quantize_colours(features.guide.numpy()), convert_to_grey(features))
+            ]
         return self._last[0]
 
     def _motion(self, there: Float[Tensor, "h w"], odds: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
@@ -254,14 +260,14 @@ class Affinity:
         steps = cv2.distanceTransform(far, cv2.DIST_L2, 3) / self.reach
         return self.motion * odds - self.distance * torch.from_numpy(steps).clamp(max=3)
 
-    def _outlined(self, features: Features, soft: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    def _outlined(self, features: EncoderFeatures, soft: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
         """The guided filter, where an object may be; it changes nothing elsewhere."""
         guide, out = features.guide.numpy(), soft.clone()
         for row in out:
             radius, p = self._radius(row), row.numpy()
-            near = window(p > LIKELY, 2 * radius)
+            near = find_mask_window(p > LIKELY, 2 * radius)
             if p[near].size:
-                p[near] = guided_lines(guide[near], p[near], radius, self.flat).at(guide[near])
+                p[near] = fit_guided_filter(guide[near], p[near], radius, self.flat).at(guide[near])
         return out.clamp(0, 1)
 
     def _radius(self, soft: Float[Tensor, "h w"]) -> int:
@@ -274,7 +280,7 @@ class Affinity:
         memory: AffinityMemory,
         rows: list[int],
         soft: Float[Tensor, "k h w"],
-        features: Features,
+        features: EncoderFeatures,
         share: Float[Tensor, " k"],
         anchored: float = 0.0,
     ) -> AffinityMemory:
@@ -282,16 +288,16 @@ class Affinity:
         so much of the anchor.
         """
         at, hard = torch.tensor(rows, dtype=torch.int64), soft > 0.5
-        memory = _placed(memory, rows, soft)
+        memory = _set_last_masks(memory, rows, soft)
         seen = hard.flatten(1).any(1)
         if not seen.any():
             return memory
         at, hard, share = at[seen], hard[seen], share[seen]
         view = self._view(features)
-        colours = colour_shares(view.bins, hard, self.around)
-        cells = _cells(hard.float())
-        near = find_beside(cells, self.beside).flatten(1)
-        new = moments(view.cells, cells.flatten(1), near, colours, self.heed)
+        colours = measure_colour_shares(view.bins, hard, self.around)
+        cells = _aggregate_cells(hard.float())
+        near = find_surroundings(cells, self.beside).flatten(1)
+        new = compute_moments(view.cells, cells.flatten(1), near, colours, self.heed)
         old, first = memory.recent[at], memory.anchor[at]
         begins = (first.moment == 0).all(1)
         anchor = memory.anchor.put(at, first.mix(new, torch.where(begins, 1.0, anchored)))
@@ -300,23 +306,25 @@ class Affinity:
         )
 
 
-def together(
+def remove_detached_parts(
     logits: Float[Tensor, "n h w"], before: Float[Tensor, "n h w"], scattered: Float[Tensor, " n"]
 ) -> Float[Tensor, "n h w"]:
-    """Log odds without the parts of masks that belong to something else (`nn.parts.strangers`)."""
+    """Log odds without the parts of masks that belong to something else (`nn.parts.detached_components`)."""
     told = zip(logits.detach().cpu().sigmoid(), before, scattered.tolist(), strict=True)
-    away = torch.stack([torch.from_numpy(strangers(soft.numpy(), there.numpy(), far)) for soft, there, far in told])
+    away = torch.stack(
+        [torch.from_numpy(detached_components(soft.numpy(), there.numpy(), far)) for soft, there, far in told]
+    )
     return logits.masked_fill(away.to(logits.device), NOWHERE)
 
 
-def grey(features: Features) -> UInt8[Tensor, "h w"]:
+def convert_to_grey(features: EncoderFeatures) -> UInt8[Tensor, "h w"]:
     """The working image without colour, for optical flow."""
     return torch.from_numpy(cv2.cvtColor(features.guide.numpy(), cv2.COLOR_RGB2GRAY))
 
 
-def as_answers(
-    prompts: Mapping[int, Prompt], features: Features, earlier: Mapping[int, Float[Tensor, "h w"]]
-) -> dict[int, Answer]:
+def resolve_prompts(
+    prompts: Mapping[int, Prompt], features: EncoderFeatures, earlier: Mapping[int, Float[Tensor, "h w"]]
+) -> dict[int, MaskHypotheses]:
     """What prompts stand for, at the frame's size: masks as they are, clicks and boxes as the image predictor draws
     them over what was believed before.
 
@@ -326,33 +334,37 @@ def as_answers(
         earlier: mask logits at the working resolution, of those objects of which there are any.
     """
     return {
-        id: as_given(prompt) if isinstance(prompt, Tensor) else _drawn(Clicks.of(prompt), features, earlier.get(id))
+        id: wrap_given_mask(prompt)
+        if isinstance(prompt, Tensor)
+        else _predict_from_clicks(Clicks.of(prompt), features, earlier.get(id))
         for id, prompt in prompts.items()
     }
 
 
-def as_given(mask: Bool[Tensor, "h w"]) -> Answer:
+def wrap_given_mask(mask: Bool[Tensor, "h w"]) -> MaskHypotheses:
     """A mask that is believed as it is."""
-    return Answer(log_odds(mask.float(), SURE)[None], torch.ones(1))
+    return MaskHypotheses(compute_log_odds(mask.float(), SURE)[None], torch.ones(1))
 
 
-def _drawn(clicks: Clicks, features: Features, earlier: Float[Tensor, "h w"] | None) -> Answer:
+def _predict_from_clicks(
+    clicks: Clicks, features: EncoderFeatures, earlier: Float[Tensor, "h w"] | None
+) -> MaskHypotheses:
     """The image predictor's answer in the working image."""
     (h, w), guide = features.size, features.guide.numpy()
     scale = guide.shape[1] / w, guide.shape[0] / h
     size = (guide.shape[0], guide.shape[1])
-    told = None if earlier is None else resize(earlier.detach().cpu()[None], size)[0].numpy()
+    told = None if earlier is None else resize_bilinear(earlier.detach().cpu()[None], size)[0].numpy()
     answer = load_image_predictor().predict(guide, clicks.scaled(*scale), told)
-    return Answer(resize(answer.logits, features.size), answer.quality)
+    return MaskHypotheses(resize_bilinear(answer.logits, features.size), answer.quality)
 
 
-def _carried(origin: Shot, found: Link) -> Float[Tensor, "n h w"]:
+def _propagate_masks(origin: Shot, found: FrameLink) -> Float[Tensor, "n h w"]:
     """Where every object would be in a frame by what it goes on from; nowhere in a new scene."""
     soft = origin.soft.float()
-    return carry(soft, found.flow) if found.holds else torch.zeros_like(soft)
+    return move_masks_by_flow(soft, found.flow) if found.holds else torch.zeros_like(soft)
 
 
-def _followed(memory: AffinityMemory, origin: Shot, found: Link, now: UInt8[Tensor, "h w"]) -> AffinityMemory:
+def _follow_frame(memory: AffinityMemory, origin: Shot, found: FrameLink, now: UInt8[Tensor, "h w"]) -> AffinityMemory:
     """The memory with this frame as the last one; masks of objects nobody speaks of stay where they are.
 
     Where it does not go on from the last one as it should, that one is kept: one of the two may be disturbed.
@@ -363,21 +375,21 @@ def _followed(memory: AffinityMemory, origin: Shot, found: Link, now: UInt8[Tens
     return replace(memory, last=replace(begun, grey=now), left=left)
 
 
-def _placed(memory: AffinityMemory, rows: Sequence[int], soft: Float[Tensor, "k h w"]) -> AffinityMemory:
+def _set_last_masks(memory: AffinityMemory, rows: Sequence[int], soft: Float[Tensor, "k h w"]) -> AffinityMemory:
     """The memory with some objects' masks in the last frame."""
     at, before = torch.tensor(rows, dtype=torch.int64), memory.last
     unseen = before.unseen.index_copy(0, at, before.unseen[at] & ~(soft > 0.5).flatten(1).any(1))
     return replace(memory, last=replace(before, soft=before.soft.index_copy(0, at, soft.half()), unseen=unseen))
 
 
-def _seen(memory: AffinityMemory, features: Features) -> AffinityMemory:
+def _set_last_frame(memory: AffinityMemory, features: EncoderFeatures) -> AffinityMemory:
     """The memory with this frame as the last one."""
     size = features.guide.shape[:2]
     soft = memory.last.soft if memory.ids else memory.last.soft.new_zeros(0, *size)
-    return replace(memory, last=Shot(grey(features), soft, memory.last.unseen))
+    return replace(memory, last=Shot(convert_to_grey(features), soft, memory.last.unseen))
 
 
-def _admit(memory: AffinityMemory, new: Sequence[int]) -> AffinityMemory:
+def _add_objects(memory: AffinityMemory, new: Sequence[int]) -> AffinityMemory:
     """Rows for new objects, of which nothing is known."""
     none = Moments.none(len(new), CHANNELS)
     last, left = (shot.joined_by(len(new)) for shot in (memory.last, memory.left))
@@ -393,7 +405,7 @@ def _admit(memory: AffinityMemory, new: Sequence[int]) -> AffinityMemory:
     )
 
 
-def _belief(
+def _make_belief(
     ids: tuple[int, ...],
     logits: Float[Tensor, "n h w"],
     quality: Float[Tensor, " n"],
@@ -402,22 +414,22 @@ def _belief(
     return Prediction(ids, logits[:, None], quality[:, None], presence[:, None])
 
 
-def _blurred(soft: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+def _compute_blurred_odds(soft: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     """Log odds of a carried mask, blurred by what the flow is wrong."""
-    return log_odds(torch.from_numpy(cv2.blur(soft.numpy(), (BLUR, BLUR))), SURE)
+    return compute_log_odds(torch.from_numpy(cv2.blur(soft.numpy(), (BLUR, BLUR))), SURE)
 
 
-def _claim(soft: Float[Tensor, "h w"], odds: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
+def _compute_claim(soft: Float[Tensor, "h w"], odds: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
     """0 where a carried mask is, and everywhere for an object that was lost: it may turn up anywhere; else less."""
     return odds.clamp(max=0) if (soft > 0.5).any() else torch.zeros_like(soft)
 
 
-def _cells(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n y x"]:
+def _aggregate_cells(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n y x"]:
     """Means over cells."""
     return nnf.avg_pool2d(maps[None], STRIDE)[0]
 
 
-def find_beside(cells: Float[Tensor, "n y x"], reach: float) -> Float[Tensor, "n y x"]:
+def find_surroundings(cells: Float[Tensor, "n y x"], reach: float) -> Float[Tensor, "n y x"]:
     """The share of each cell that is outside an object, and not further from it than `reach` sides of the square of
     its area (2 cells at least).
     """
@@ -426,15 +438,15 @@ def find_beside(cells: Float[Tensor, "n y x"], reach: float) -> Float[Tensor, "n
     return torch.stack(wide) * (1 - cells)
 
 
-def _shrunk(masks: Bool[Tensor, "n h w"], size: tuple[int, int]) -> Float[Tensor, "n y x"]:
+def _compute_coverage(masks: Bool[Tensor, "n h w"], size: tuple[int, int]) -> Float[Tensor, "n y x"]:
     """The share of every working pixel that lies in each mask."""
     if masks.shape[1] * masks.shape[2] < size[0] * size[1]:
-        return resize(masks.float(), size)
+        return resize_bilinear(masks.float(), size)
     small = [cv2.resize(m.numpy().astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) for m in masks]
     return torch.from_numpy(np.array(small, np.float32).reshape(-1, *size))
 
 
-def _crispness(logits: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
+def _score_crispness(logits: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
     """Expected IoU of each mask with a draw from its soft mask, 0 to 1."""
     p = logits.sigmoid()
     inside = (p * (logits > 0)).sum((1, 2))
@@ -442,14 +454,16 @@ def _crispness(logits: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
     return inside / either.clamp(min=1)
 
 
-def _alikeness(logits: Float[Tensor, "n h w"], looks: Float[Tensor, "n y x"]) -> Float[Tensor, " n"]:
+def _score_appearance(logits: Float[Tensor, "n h w"], looks: Float[Tensor, "n y x"]) -> Float[Tensor, " n"]:
     """Mean appearance within each mask, -1.5 to 1.5; -1 for an empty one."""
-    inside = _cells((logits > 0).float())
+    inside = _aggregate_cells((logits > 0).float())
     area = inside.sum((1, 2))
     return torch.where(area > 0, (inside * looks).sum((1, 2)) / area.clamp(min=1e-3), -1.0)
 
 
-def _rivals(shared: Float[Tensor, "n n"], anchors: Float[Tensor, "n d"], nested: float) -> Float[Tensor, "n n"]:
+def _measure_rivalry(
+    shared: Float[Tensor, "n n"], anchors: Float[Tensor, "n d"], nested: float
+) -> Float[Tensor, "n n"]:
     """How much each object's pixels are contended by each other. What shares an anchor are hypotheses of one object:
     they do not contend with each other, and with others no more than one. A thing does not contend with its part.
     """
@@ -457,7 +471,7 @@ def _rivals(shared: Float[Tensor, "n n"], anchors: Float[Tensor, "n d"], nested:
     return (~(shared > nested) & ~same) / same.sum(0)
 
 
-def common_parts(
+def find_common_parts(
     shared: Float[Tensor, "n n"], there: Float[Tensor, "n h w"]
 ) -> dict[tuple[int, int], Bool[Tensor, "h w"]]:
     """Where two objects that overlapped when they were given both are, by (row, row)."""
@@ -465,7 +479,7 @@ def common_parts(
     return {(a, b): inside[a] & inside[b] for a, b in shared.nonzero().tolist()}
 
 
-def _shared(memory: AffinityMemory, rows: Sequence[int], new: int) -> Float[Tensor, "n n"]:
+def _update_overlaps(memory: AffinityMemory, rows: Sequence[int], new: int) -> Float[Tensor, "n n"]:
     """How far objects overlap: those that were given in the last frame, and new ones, there; others as remembered."""
     n, inside = len(memory.ids), (memory.last.soft > 0.5).flatten(1).float()
     area = inside.sum(1).clamp(min=1)

@@ -42,7 +42,7 @@ class AutoSegmenter(Generic[N, U]):
         self.categories = (*named.categories, NAMELESS)
         self.look_ahead = max(named.look_ahead, nameless.look_ahead)
         self.conf, self.low_conf = named.conf, named.low_conf
-        self.weights: Mapping[str, str] = {**weights_of(named), **weights_of(nameless)}
+        self.weights: Mapping[str, str] = {**collect_segmenter_weights(named), **collect_segmenter_weights(nameless)}
         self.description = f"auto: {describe_part(named)}; {describe_part(nameless)}"
 
     def empty(self) -> AutoMemory[N, U]:
@@ -71,7 +71,7 @@ class AutoSegmenter(Generic[N, U]):
         return Detections(masks, torch.cat([named.scores, rest.scores]), labels)
 
 
-def weights_of(part: object) -> Mapping[str, str]:
+def collect_segmenter_weights(part: object) -> Mapping[str, str]:
     """The sha256 of a part's weight files, or of the encoder that it looks through."""
     found: Mapping[str, str] = getattr(part, "weights", None) or getattr(getattr(part, "encoder", None), "weights", {})
     return found

@@ -48,7 +48,7 @@ class BoxDetector(Protocol):
         ...
 
 
-def corners(centred: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
+def convert_to_corners(centred: Float[Tensor, "n 4"]) -> Float[Tensor, "n 4"]:
     """Boxes given as centre and size (x, y, w, h) by their corners."""
     centre, half = centred[:, :2], centred[:, 2:] / 2
     return torch.cat([centre - half, centre + half], dim=1)
@@ -58,11 +58,11 @@ def box_iou(a: Float[Tensor, "n 4"], b: Float[Tensor, "m 4"]) -> Float[Tensor, "
     """Intersection over union of every pair; 0 where neither has an area."""
     low, high = torch.maximum(a[:, None, :2], b[None, :, :2]), torch.minimum(a[:, None, 2:], b[None, :, 2:])
     both = (high - low).clamp(min=0).prod(2)
-    either = area(a)[:, None] + area(b)[None] - both
+    either = compute_box_areas(a)[:, None] + compute_box_areas(b)[None] - both
     return torch.where(either > 0, both / either, 0.0)
 
 
-def area(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
+def compute_box_areas(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
     """Of each box, in pixels."""
     return (boxes[:, 2:] - boxes[:, :2]).prod(1)
 

@@ -8,7 +8,7 @@ CONFIG, TENSORS = "config.json", "model.safetensors"  # the two files of every m
 
 
 @dataclass(frozen=True)
-class Original:
+class OriginalFile:
     """The file in which the authors published a model."""
 
     url: str
@@ -30,7 +30,7 @@ class Checkpoint:
     sha256: str | None = None  # of model.safetensors
     revision: str = "main"
     licence: str = ""
-    original: Original | None = None
+    original: OriginalFile | None = None
     besides: tuple[str, ...] = ()  # files without which it cannot be used: a tokenizer's
     alone: str = ""  # the one file of a model that is published without a config
     page: str = ""  # where a person finds it, of those that no program can fetch
@@ -93,7 +93,7 @@ CARRIERS = {
             "48c14467e5cf9e51870511feb72c89688e82dd74523142c0538b663e193ac2a7",
             "de431c4043854a71d8101e17995dfe596bf101a5",
             "Apache-2.0",
-            Original(
+            OriginalFile(
                 f"{_META}/092824/sam2.1_hiera_tiny.pt",
                 "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
             ),
@@ -105,7 +105,7 @@ CARRIERS = {
             "0a4067b11ce1e23d5229203f11c718a823060d15a4b23fa2372a7d4b77cbbc60",
             "ee5bba1d82bb8749febdf90f45e84b687142ba03",
             "Apache-2.0",
-            Original(
+            OriginalFile(
                 f"{_META}/092824/sam2.1_hiera_small.pt",
                 "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
             ),
@@ -117,7 +117,7 @@ CARRIERS = {
             "2012733a0de5d03efd1bba550a2847c4551be9ef2e0d497c83074df66189f780",
             "b7320756a13354e7530a63935656d35b2f91a290",
             "Apache-2.0",
-            Original(
+            OriginalFile(
                 f"{_META}/092824/sam2.1_hiera_base_plus.pt",
                 "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
             ),
@@ -129,7 +129,7 @@ CARRIERS = {
             "dc407dce21301fd94abb395c5099b4f2c455fdc8a8f261ac3d0ea6d4cd197230",
             "665f8e2ad61cf5f53d65644ff27c8ee525124610",
             "Apache-2.0",
-            Original(
+            OriginalFile(
                 f"{_META}/092824/sam2.1_hiera_large.pt",
                 "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
             ),
@@ -139,7 +139,7 @@ CARRIERS = {
             "facebook/sam2-hiera-tiny",
             155_841_672,
             licence="Apache-2.0",
-            original=Original(
+            original=OriginalFile(
                 f"{_META}/072824/sam2_hiera_tiny.pt",
                 "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
             ),
@@ -149,7 +149,7 @@ CARRIERS = {
             "facebook/sam2-hiera-small",
             184_238_888,
             licence="Apache-2.0",
-            original=Original(
+            original=OriginalFile(
                 f"{_META}/072824/sam2_hiera_small.pt",
                 "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
             ),
@@ -159,7 +159,7 @@ CARRIERS = {
             "facebook/sam2-hiera-base-plus",
             323_409_896,
             licence="Apache-2.0",
-            original=Original(
+            original=OriginalFile(
                 f"{_META}/072824/sam2_hiera_base_plus.pt",
                 "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
             ),
@@ -170,7 +170,7 @@ CARRIERS = {
             897_831_024,
             revision="e6a8e8809b8f1bfa2238b6d080f3d05cc76bd251",
             licence="Apache-2.0",
-            original=Original(
+            original=OriginalFile(
                 f"{_META}/072824/sam2_hiera_large.pt",
                 "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
             ),
@@ -182,12 +182,12 @@ CARRIERS = {
 _MINVIS = "deahuang/MinVIS-Model-Zoo"  # of the paper's first author
 
 
-def _minvis(name: str, file: str, size: int, sha256: str | None) -> Checkpoint:
+def _make_minvis_checkpoint(name: str, file: str, size: int, sha256: str | None) -> Checkpoint:
     revision = "b6561851d98613ea63e9e1d2f9435a0cdcc02fb6"
     return Checkpoint(f"minvis-{name}", _MINVIS, size, sha256, revision, "CC-BY-NC-SA", alone=f"minvis_{file}.pth")
 
 
-def _dvis(name: str) -> Checkpoint:
+def _make_dvis_checkpoint(name: str) -> Checkpoint:
     page = "https://github.com/zhang-tao-whu/DVIS/blob/main/MODEL_ZOO.md"
     return Checkpoint(f"dvis-{name}", "", licence="MIT", alone=f"dvis-{name}.pth", page=page)
 
@@ -204,30 +204,36 @@ QUERIES = {
             revision="22c4a2f15dc88149b8b8d9f4d42c54431fbd66f6",
             licence="CC-BY-NC",
         ),
-        _minvis("r50-ovis", "ovis_R50", _R50, "5bde648e5f315f95b0048b15e56fab94ab7f89d831cab3a6da2b534eab89f13f"),
-        _minvis("r50-ytvis19", "ytvis19_R50", _R50, "601f32311d14a5695033cbbf0e5a67f98f73fd5c4ab44749a10431e7c06f8866"),
-        _minvis("r50-ytvis21", "ytvis21_R50", _R50, "a679383305d1096e69ea8ea83fe013537966a8fb4acd675a514c2c4347da95d7"),
-        _minvis(
+        _make_minvis_checkpoint(
+            "r50-ovis", "ovis_R50", _R50, "5bde648e5f315f95b0048b15e56fab94ab7f89d831cab3a6da2b534eab89f13f"
+        ),
+        _make_minvis_checkpoint(
+            "r50-ytvis19", "ytvis19_R50", _R50, "601f32311d14a5695033cbbf0e5a67f98f73fd5c4ab44749a10431e7c06f8866"
+        ),
+        _make_minvis_checkpoint(
+            "r50-ytvis21", "ytvis21_R50", _R50, "a679383305d1096e69ea8ea83fe013537966a8fb4acd675a514c2c4347da95d7"
+        ),
+        _make_minvis_checkpoint(
             "swin-l-ovis",
             "ovis_swin_large",
             _SWIN_L,
             "45882d63e56e2eeec2c04034099c38a5201f76295fe480f3c4245d45872872bb",
         ),
-        _minvis(
+        _make_minvis_checkpoint(
             "swin-l-ytvis19",
             "ytvis19_swin_large",
             _SWIN_L,
             "5750072b22b0885ffdcecd1d4e983d2b808f7a6d3392f77a68c6bec8f147951c",
         ),
-        _minvis("swin-l-ytvis21", "ytvis21_swin_large", _SWIN_L, None),
+        _make_minvis_checkpoint("swin-l-ytvis21", "ytvis21_swin_large", _SWIN_L, None),
         *(
-            _dvis(f"{mode}-{backbone}-{data}")
+            _make_dvis_checkpoint(f"{mode}-{backbone}-{data}")
             for mode in ("online", "offline")
             for backbone in ("r50", "swin-l")
             for data in ("ovis", "ytvis19", "ytvis21")
         ),
-        _dvis("online-swin-l-vipseg"),
-        _dvis("offline-swin-l-vipseg"),
+        _make_dvis_checkpoint("online-swin-l-vipseg"),
+        _make_dvis_checkpoint("offline-swin-l-vipseg"),
     )
 }
 

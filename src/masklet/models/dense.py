@@ -15,11 +15,11 @@ from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
-from masklet.core.masks import mask_nms, matrix_nms, resize
-from masklet.models.encoder import DEEP, MEAN, STD, Deeper, Encoder, Features
-from masklet.models.small_mask2former import metadata_of
-from masklet.models.zoo import ZOO, hashed, intact
-from masklet.nn.dense_head import DenseHead, DenseSettings
+from masklet.core.masks import mask_nms, matrix_nms, resize_bilinear
+from masklet.models.encoder import DEEP, MEAN, STD, DeepBackbone, Encoder, EncoderFeatures
+from masklet.models.small_mask2former import read_safetensors_metadata
+from masklet.models.zoo import ZOO, compute_hash, verify_packaged
+from masklet.nn.dense_head import DenseHead, DenseHeadSettings
 
 KIND = "nano-segmenter"  # in the metadata of its files
 PACKAGED = "nano-segmenter"  # in the zoo
@@ -65,7 +65,7 @@ class DenseSegmenter:
         """
         self.head, self.encoder, self.choice = head, encoder, choice or DenseChoice()
         self.categories = tuple(categories)
-        self.deeper = Deeper()
+        self.deeper = DeepBackbone()
         self.weights = {**encoder.weights, DEEP: ZOO[DEEP].sha256, **(weights or {})}
         self.description = f"nano, {encoder.short} px"
 
@@ -76,16 +76,16 @@ class DenseSegmenter:
         """The detections of each frame, each for itself."""
         return [self._found(self.encoder(frame)) for frame in frames], None
 
-    def _found(self, features: Features) -> Detections:
+    def _found(self, features: EncoderFeatures) -> Detections:
         objects, likely = self._offered(features)
         return Detections(objects.masks, objects.scores * likely, objects.labels)
 
     @torch.no_grad()
-    def _offered(self, features: Features) -> tuple[Detections, Float[Tensor, " n"]]:
+    def _offered(self, features: EncoderFeatures) -> tuple[Detections, Float[Tensor, " n"]]:
         """Objects, and how likely their names are."""
-        logits, scores, names = offers(self.head, self.deeper, features, self.choice)
+        logits, scores, names = decode_proposals(self.head, self.deeper, features, self.choice)
         likely, labels = names.softmax(1).max(1)
-        masks = enlarged(logits, features.size)
+        masks = resize_cell_masks(logits, features.size)
         there = masks.flatten(1).any(1)
         return Detections(masks[there], scores[there], labels[there]), likely[there]
 
@@ -102,19 +102,19 @@ class ObjectSegmenter(DenseSegmenter):
         super().__init__(named.head, ("object",), named.encoder, choice=named.choice, weights=named.weights)
         self.description = f"{named.description}, without names"
 
-    def _found(self, features: Features) -> Detections:
+    def _found(self, features: EncoderFeatures) -> Detections:
         objects, _ = self._offered(features)
         return Detections(objects.masks, objects.scores, torch.zeros_like(objects.labels))
 
 
-def offers(
-    head: DenseHead, deeper: Deeper, features: Features, choice: DenseChoice
+def decode_proposals(
+    head: DenseHead, deeper: DeepBackbone, features: EncoderFeatures, choice: DenseChoice
 ) -> tuple[Float[Tensor, "n h w"], Float[Tensor, " n"], Float[Tensor, "n k"]]:
     """Mask logits at stride 4, scores as objects, and logits of names, the best first; of masks that overlap, the
     lesser ones have less of a score.
     """
     keys, detail = features.keys[None].float(), features.detail[None].float()
-    cells = head(keys, detail, deeper(keys, features.strength[None].float()), as_image(features))
+    cells = head(keys, detail, deeper(keys, features.strength[None].float()), extract_image(features))
     scores = cells.scores[0].sigmoid()
     chosen = scores.topk(min(choice.looked_at, len(scores))).indices
     chosen = chosen[scores[chosen] > choice.least]
@@ -128,12 +128,12 @@ def offers(
     return logits, own[best], head.names(cells, 0, chosen, logits)
 
 
-def enlarged(logits: Float[Tensor, "n y x"], size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
+def resize_cell_masks(logits: Float[Tensor, "n y x"], size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
     """Masks of a size; a cell that is beyond doubt does not push the outline into its neighbour."""
-    return resize(logits.clamp(-SURE, SURE), size) > 0
+    return resize_bilinear(logits.clamp(-SURE, SURE), size) > 0
 
 
-def as_image(features: Features) -> Float[Tensor, "1 3 h w"]:
+def extract_image(features: EncoderFeatures) -> Float[Tensor, "1 3 h w"]:
     """The encoder's picture in ImageNet's normalisation."""
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
     return (features.guide.permute(2, 0, 1)[None].float() - mean) / std
@@ -142,7 +142,7 @@ def as_image(features: Features) -> Float[Tensor, "1 3 h w"]:
 # -- files
 
 
-def save_dense(path: Path, head: DenseHead, settings: DenseSettings, categories: Sequence[str]) -> None:
+def save_dense(path: Path, head: DenseHead, settings: DenseHeadSettings, categories: Sequence[str]) -> None:
     """One safetensors file in float16, with all that `read_dense` needs."""
     from safetensors.torch import save
 
@@ -157,31 +157,31 @@ def save_dense(path: Path, head: DenseHead, settings: DenseSettings, categories:
 
 
 @dataclass(frozen=True)
-class Dense:
+class DenseCheckpoint:
     """What a file holds."""
 
     head: DenseHead  # float32, eval, no gradients, CPU
-    settings: DenseSettings
+    settings: DenseHeadSettings
     categories: tuple[str, ...]
 
 
-def read_dense(path: Path) -> Dense:
+def read_dense(path: Path) -> DenseCheckpoint:
     """A file that `save_dense` wrote. Raises InputError where it is of something else or damaged."""
     from safetensors.torch import load_file
 
-    metadata = metadata_of(path)
+    metadata = read_safetensors_metadata(path)
     if metadata.get("kind") != KIND:
         raise InputError(f"{path}: not weights of a nano segmenter, as masklet train nano writes them")
     try:
         told = json.loads(metadata["settings"])
-        settings = DenseSettings(**{f.name: int(told[f.name]) for f in fields(DenseSettings)})
+        settings = DenseHeadSettings(**{f.name: int(told[f.name]) for f in fields(DenseHeadSettings)})
         categories = tuple(str(name) for name in json.loads(metadata["categories"]))
         head = DenseHead(len(categories), settings)
         head.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:120]
         raise InputError(f"{path}: damaged ({reason}); train or copy it again") from None
-    return Dense(head.requires_grad_(False).eval(), settings, categories)
+    return DenseCheckpoint(head.requires_grad_(False).eval(), settings, categories)
 
 
 def load_dense(path: Path | None, encoder: Encoder) -> DenseSegmenter:
@@ -191,6 +191,6 @@ def load_dense(path: Path | None, encoder: Encoder) -> DenseSegmenter:
     """
     if path and not path.is_file():
         raise InputError(f"{path}: no such file; train one with `masklet train segmenter --from nano`")
-    path = path or intact(ZOO[PACKAGED])
+    path = path or verify_packaged(ZOO[PACKAGED])
     held = read_dense(path)
-    return DenseSegmenter(held.head, held.categories, encoder, weights={path.name: hashed(path).sha256})
+    return DenseSegmenter(held.head, held.categories, encoder, weights={path.name: compute_hash(path).sha256})

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from masklet.core.errors import InputError
 from masklet.core.instances import Prediction
 from masklet.models.sam2 import Sam2, Sam2Features
-from masklet.nn.memory_attention import MemoryAttention, rotations
-from masklet.nn.repvit import RepVit, fold
+from masklet.nn.memory_attention import MemoryAttention, compute_rotary_encodings
+from masklet.nn.repvit import RepVit, merge_batch_norms
 
 if TYPE_CHECKING:
     from transformers import EdgeTamVideoConfig, EdgeTamVideoModel
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 STRIDE = 16  # pixels of the network's input to a token
 
 
-class Backbone(nn.Module):
+class RepVitBackbone(nn.Module):
     """RepViT where transformers looks for timm's: under its name, and with its answer."""
 
     def __init__(self, channels: tuple[int, ...]) -> None:
@@ -37,7 +37,7 @@ class Backbone(nn.Module):
         return SimpleNamespace(last_hidden_state=self.timm_model(pixel_values), hidden_states=None)
 
 
-def edgetam_network(config: EdgeTamVideoConfig) -> EdgeTamVideoModel:
+def build_edgetam(config: EdgeTamVideoConfig) -> EdgeTamVideoModel:
     """transformers' `EdgeTamVideoModel`, with our RepViT for timm's; its parameters have the hub's names.
 
     The config's `backbone_config` is not read: EdgeTAM's is always RepViT-M1, of the neck's channels.
@@ -50,7 +50,7 @@ def edgetam_network(config: EdgeTamVideoConfig) -> EdgeTamVideoModel:
     # transformers makes the backbone itself, and timm's it cannot: it makes the smallest of another kind.
     vision.backbone_config = ResNetConfig(embedding_size=1, hidden_sizes=[4], depths=[1])
     net = EdgeTamVideoModel(config)
-    net.vision_encoder.backbone = Backbone(tuple(vision.backbone_channel_list[::-1]))
+    net.vision_encoder.backbone = RepVitBackbone(tuple(vision.backbone_channel_list[::-1]))
     vision.backbone_config = timm
     return net
 
@@ -61,7 +61,7 @@ class LatentAttention(MemoryAttention):
     def __init__(self, net: Any, whole: int) -> None:
         """`whole` is the number of a frame's latents that look at all of it; they come first."""
         super().__init__(net)
-        windows = rotations(SimpleNamespace(rotary_emb=net.rotary_emb, position_ids=net.position_ids_k))
+        windows = compute_rotary_encodings(SimpleNamespace(rotary_emb=net.rotary_emb, position_ids=net.position_ids_k))
         self.memory_rotations = torch.cat([windows.new_ones(whole, windows.shape[1]), windows])
 
     def _thinks(self, layer: Any, x: Float[Tensor, "b p c"]) -> Float[Tensor, "b p c"]:
@@ -71,7 +71,7 @@ class LatentAttention(MemoryAttention):
 
 
 class EdgeTam(Sam2):
-    """EdgeTAM; `net` is an `EdgeTamVideoModel`, of `edgetam_network`. All else is SAM 2's.
+    """EdgeTAM; `net` is an `EdgeTamVideoModel`, of `build_edgetam`. All else is SAM 2's.
 
     Of the network's changes one more than SAM 2's: its batch norms are folded, so that it loses the hub's names.
     """
@@ -94,7 +94,7 @@ class EdgeTam(Sam2):
                 f"{self._windows} x {self._windows} windows; use a multiple of {STRIDE * self._windows}"
             )
         grid = net.backbone_feature_sizes[-1]
-        fold(net.vision_encoder.backbone)
+        merge_batch_norms(net.vision_encoder.backbone)
         self._spatial = self._tokens(net.memory_encoder.position_encoding((1, net.mem_dim, *grid), *self._at()))
         around = perceiver.positional_encoding((1, net.mem_dim, self._windows, self._windows), *self._at())
         self._spatial_positions = torch.cat([torch.zeros_like(perceiver.latents_1d), self._tokens(around)[0]])
@@ -111,7 +111,7 @@ class EdgeTam(Sam2):
         """The 2D spatial perceiver: memories summed up in latents of the whole frame, then one for each window."""
         tokens = self._memorised(features, answer, binary)
         perceiver, b = self.net.spatial_perceiver, len(tokens)
-        windows = windowed(tokens, self._windows)
+        windows = split_windows(tokens, self._windows)
         whole, parts = perceiver.latents_1d.expand(b, -1, -1), perceiver.latents_2d.repeat(b, 1)[:, None]
         for layer in perceiver.layers:
             whole, parts = layer(whole, tokens, self._spatial.expand(b, -1, -1)), layer(parts, windows)
@@ -119,7 +119,7 @@ class EdgeTam(Sam2):
         return latents.to(torch.bfloat16)
 
 
-def windowed(tokens: Float[Tensor, "b p d"], count: int) -> Float[Tensor, "bn s d"]:
+def split_windows(tokens: Float[Tensor, "b p d"], count: int) -> Float[Tensor, "bn s d"]:
     """A square's tokens in `count` x `count` square windows, row by row."""
     side = round(tokens.shape[1] ** 0.5) // count
     grid = tokens.reshape(len(tokens), count, side, count, side, -1)

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float16, UInt8
 from torch import Tensor, nn
 
 from masklet.core.frames import Frame
-from masklet.models.zoo import ZOO, read
+from masklet.models.zoo import ZOO, read_packaged
 from masklet.nn.mobilenet import DeepMobileNet, MobileNetV2
 
 MOBILENET, DEEP = "mobilenetv2", "mobilenetv2-deep"  # in the zoo
@@ -24,7 +24,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB in 0
 
 
 @dataclass(frozen=True)
-class Features:
+class EncoderFeatures:
     """One frame as the models see it, and what is kept of it for the backward sweep: 1.4 MiB at 480p."""
 
     keys: Float16[Tensor, "128 h w"]  # blocks 6 and 13, each of unit length at every cell
@@ -34,33 +34,35 @@ class Features:
     size: tuple[int, int]  # of the frame: h, w
 
 
-def working_size(size: tuple[int, int], short: int, largest: float = 2.0, aspect: float = 3.0) -> tuple[int, int]:
+def compute_working_size(
+    size: tuple[int, int], short: int, largest: float = 2.0, aspect: float = 3.0
+) -> tuple[int, int]:
     """The size (h, w) at which a frame is looked at, multiples of the stride.
 
     The short side becomes `short`, unless that enlarges a small frame more than `largest` times or gives a
     very long one more pixels than a frame of `aspect` : 1.
 
-    >>> working_size((480, 854), 320), working_size((1920, 1080), 320), working_size((48, 48), 320)
-    ((320, 568), (568, 320), (96, 96))
+    >>> [compute_working_size(size, 320) for size in ((480, 854), (1920, 1080), (48, 48))]
+    [(320, 568), (568, 320), (96, 96)]
     """
     h, w = size
     scale = min(short / min(h, w), largest, sqrt(aspect * short * short / (h * w)))
     return max(round(h * scale / STRIDE), LEAST) * STRIDE, max(round(w * scale / STRIDE), LEAST) * STRIDE
 
 
-def unit(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+def normalize_cells(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """Every cell's vector at length 1."""
     return nn.functional.normalize(x, dim=1)
 
 
-class Seen(nn.Module):
+class DenseBackbone(nn.Module):
     """ImageNet's MobileNetV2 as a dense feature extractor for batches of pictures of one size, frozen."""
 
     def __init__(self) -> None:
         """Raises InputError on damaged weights."""
         super().__init__()
         self.net = MobileNetV2().requires_grad_(False).eval()
-        self.net.load_state_dict({name: value.float() for name, value in read(ZOO[MOBILENET]).items()})
+        self.net.load_state_dict({name: value.float() for name, value in read_packaged(ZOO[MOBILENET]).items()})
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # two thirds of the time
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
         self.mean, self.std = nn.Buffer(mean, persistent=False), nn.Buffer(std, persistent=False)
@@ -71,14 +73,17 @@ class Seen(nn.Module):
     ) -> tuple[
         Float[Tensor, "b 3 h w"], Float[Tensor, "b 128 h8 w8"], Float[Tensor, "b 24 h8 w8"], Float[Tensor, "b 1 h8 w8"]
     ]:
-        """The pictures in ImageNet's normalisation, and what `Features` calls their keys, detail and strength."""
+        """The images in ImageNet's normalisation, and what `EncoderFeatures` calls their keys, detail and strength."""
         images = (pictures.float() - self.mean) / self.std
         three, six, thirteen = self.net(images.contiguous(memory_format=torch.channels_last))
-        keys, detail = torch.cat([unit(six), unit(thirteen)], dim=1), nn.functional.avg_pool2d(unit(three), 2)
+        keys, detail = (
+            torch.cat([normalize_cells(six), normalize_cells(thirteen)], dim=1),
+            nn.functional.avg_pool2d(normalize_cells(three), 2),
+        )
         return images, keys, detail, six.norm(dim=1, keepdim=True)
 
 
-class Deeper(nn.Module):
+class DeepBackbone(nn.Module):
     """The rest of ImageNet's MobileNetV2, of what is kept of frames, frozen: only a segmenter needs it."""
 
     def __init__(self) -> None:
@@ -86,7 +91,7 @@ class Deeper(nn.Module):
         super().__init__()
         self.net = DeepMobileNet().requires_grad_(False).eval()
         first = DeepMobileNet.FIRST - 1  # files count blocks from 0
-        held = {**read(ZOO[MOBILENET]), **read(ZOO[DEEP])}
+        held = {**read_packaged(ZOO[MOBILENET]), **read_packaged(ZOO[DEEP])}
         named = {tuple(name.split(".", 2)): value.float() for name, value in held.items() if name.startswith("blocks.")}
         state = {f"blocks.{int(n) - first}.{rest}": v for (_, n, rest), v in named.items() if int(n) >= first}
         self.net.load_state_dict(state)
@@ -114,19 +119,19 @@ class Encoder:
         file = ZOO[MOBILENET]
         self.short = short
         self.weights: Mapping[str, str] = {file.name: file.sha256}
-        self._look = Seen()
-        self._seen: WeakKeyDictionary[Frame, Features] = WeakKeyDictionary()
+        self._look = DenseBackbone()
+        self._seen: WeakKeyDictionary[Frame, EncoderFeatures] = WeakKeyDictionary()
 
-    def __call__(self, frame: Frame) -> Features:
+    def __call__(self, frame: Frame) -> EncoderFeatures:
         """The features of one frame of any size."""
         if frame not in self._seen:
             self._seen[frame] = self._encode(frame)
         return self._seen[frame]
 
-    def _encode(self, frame: Frame) -> Features:
-        h, w = working_size(frame.size, self.short)
+    def _encode(self, frame: Frame) -> EncoderFeatures:
+        h, w = compute_working_size(frame.size, self.short)
         shrinks = h * w < frame.size[0] * frame.size[1]
         small = cv2.resize(frame.image, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         guide = torch.from_numpy(np.ascontiguousarray(small))
         _, keys, detail, strength = self._look(guide.permute(2, 0, 1)[None])
-        return Features(keys[0].half().contiguous(), detail[0].half(), strength[0].half(), guide, frame.size)
+        return EncoderFeatures(keys[0].half().contiguous(), detail[0].half(), strength[0].half(), guide, frame.size)

@@ -12,9 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from masklet.core.errors import InputError
-from masklet.core.files import unwritable
+from masklet.core.files import explain_write_error
 from masklet.models.checkpoints import Checkpoint
-from masklet.models.zoo import by_hand, find, hashed, mismatch, note, verify, where
+from masklet.models.zoo import (
+    compute_hash,
+    describe_mismatch,
+    explain_manual_fetch,
+    find_weights,
+    get_model_folder,
+    record_hash,
+    verify_weights,
+)
 
 Watch = Callable[[str, int, int | None], None]  # file, bytes done, bytes in all
 
@@ -24,7 +32,7 @@ UNKNOWN = (401, 403, 404)  # the hub answers 401 of models that do not exist, to
 
 
 @dataclass(frozen=True)
-class Remote:
+class RemoteFile:
     """A file as the hub describes it."""
 
     url: str
@@ -32,53 +40,53 @@ class Remote:
     sha256: str | None  # the hub knows it of large files only
 
 
-def present(model: Checkpoint) -> Path | None:
+def find_verified_file(model: Checkpoint) -> Path | None:
     """The weight file of a model that needs no fetching: it is here and it is the right one."""
-    located = find(model)
+    located = find_weights(model)
     try:
-        return located.path if located and verify(model, located) else None
+        return located.path if located and verify_weights(model, located) else None
     except InputError:  # another file: a fetch puts that right
         return None
 
 
-def plan(model: Checkpoint) -> Mapping[str, Remote]:
+def plan_fetch(model: Checkpoint) -> Mapping[str, RemoteFile]:
     """The files of a model, as the hub describes them now. Raises InputError where it cannot be asked."""
     if model.page:
-        raise InputError(by_hand(model))
-    with told(model):
-        return {file: describe(model, file) for file in model.files}
+        raise InputError(explain_manual_fetch(model))
+    with explain_hub_errors(model):
+        return {file: describe_remote(model, file) for file in model.files}
 
 
-def fetch(model: Checkpoint, files: Mapping[str, Remote], watch: Watch) -> Path:
+def fetch_checkpoint(model: Checkpoint, files: Mapping[str, RemoteFile], watch: Watch) -> Path:
     """Fetches a model's files into the weights folder, and gives its weight file; goes on with what was begun before.
 
     Raises InputError where the hub cannot be reached or sends another file than it must be, or nothing can be written.
     """
-    there = where(model.name)
+    there = get_model_folder(model.name)
     try:
         there.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise unwritable(there, error) from None
+        raise explain_write_error(there, error) from None
     for file, remote in files.items():
         partial = there / f".{file}.{(remote.sha256 or 'unknown')[:8]}.partial"
-        with told(model):
-            download(remote, partial, lambda done, f=file, all=remote.size: watch(f, done, all))  # type: ignore[misc]
-        accept(model, file, remote, partial)
+        with explain_hub_errors(model):
+            download_file(remote, partial, lambda done, f=file, all=remote.size: watch(f, done, all))  # type: ignore[misc]
+        install_file(model, file, remote, partial)
     return there / model.weight
 
 
-def describe(model: Checkpoint, file: str) -> Remote:
+def describe_remote(model: Checkpoint, file: str) -> RemoteFile:
     """Asks the hub for one file's size and sha256."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(model.repo, file, revision=model.revision)
     facts = get_hf_file_metadata(url)
     etag = facts.etag or ""
-    return Remote(url, facts.size, etag if SHA256.fullmatch(etag) else None)
+    return RemoteFile(url, facts.size, etag if SHA256.fullmatch(etag) else None)
 
 
 @contextmanager
-def opened(url: str, start: int) -> Iterator[tuple[bool, Iterator[bytes]]]:
+def open_url(url: str, start: int) -> Iterator[tuple[bool, Iterator[bytes]]]:
     """The content of a file from byte `start` on, and whether the server heeded that; if not, all of it."""
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
@@ -89,16 +97,16 @@ def opened(url: str, start: int) -> Iterator[tuple[bool, Iterator[bytes]]]:
         yield response.status_code == 206, response.iter_bytes(CHUNK)
 
 
-def download(remote: Remote, partial: Path, report: Callable[[int], None]) -> None:
+def download_file(remote: RemoteFile, partial: Path, report: Callable[[int], None]) -> None:
     """Fetches a file, or what is missing of it."""
     done = partial.stat().st_size if partial.is_file() and remote.size else 0
     if remote.size and done >= remote.size:
         return
-    with opened(remote.url, done) as (resumed, chunks), _writing(partial, resumed) as file:
+    with open_url(remote.url, done) as (resumed, chunks), _open_partial(partial, resumed) as file:
         done = done if resumed else 0
         report(done)
         for chunk in chunks:
-            _write(file, chunk, partial)
+            _write_chunk(file, chunk, partial)
             done += len(chunk)
             report(done)
     if remote.size and done < remote.size:
@@ -106,43 +114,43 @@ def download(remote: Remote, partial: Path, report: Callable[[int], None]) -> No
 
 
 @contextmanager
-def _writing(partial: Path, resumed: bool) -> Iterator[FileIO]:
+def _open_partial(partial: Path, resumed: bool) -> Iterator[FileIO]:
     """Without a buffer, so that a full disk shows when we write and not when the file is closed."""
     try:
         file = partial.open("ab" if resumed else "wb", buffering=0)
     except OSError as error:
-        raise unwritable(partial, error) from None
+        raise explain_write_error(partial, error) from None
     with file:
         yield file
 
 
-def _write(file: FileIO, chunk: bytes, partial: Path) -> None:
+def _write_chunk(file: FileIO, chunk: bytes, partial: Path) -> None:
     left = memoryview(chunk)
     try:
         while left:
             left = left[file.write(left) :]
     except OSError as error:
-        raise unwritable(partial, error) from None
+        raise explain_write_error(partial, error) from None
 
 
-def accept(model: Checkpoint, file: str, remote: Remote, partial: Path) -> None:
+def install_file(model: Checkpoint, file: str, remote: RemoteFile, partial: Path) -> None:
     """Gives a fetched file its name if it is the right one, else removes it.
 
     Raises InputError where it is not.
     """
-    found, final = hashed(partial), where(model.name) / file
+    found, final = compute_hash(partial), get_model_folder(model.name) / file
     expected = (model.sha256 if file == model.weight else None) or remote.sha256
     if expected and found.sha256 != expected:
         partial.unlink()
-        raise InputError(mismatch(model.name, final, found, expected, remote.size))
+        raise InputError(describe_mismatch(model.name, final, found, expected, remote.size))
     if file.endswith(".json") and not is_json(partial):
         partial.unlink()
         raise InputError(f"weights {model.name}: {remote.url} is not a config but another page; is HF_ENDPOINT right?")
     try:
         partial.replace(final)
     except OSError as error:
-        raise unwritable(final, error) from None
-    note(model.name, file, found)
+        raise explain_write_error(final, error) from None
+    record_hash(model.name, file, found)
 
 
 def is_json(path: Path) -> bool:
@@ -154,7 +162,7 @@ def is_json(path: Path) -> bool:
 
 
 @contextmanager
-def told(model: Checkpoint) -> Iterator[None]:
+def explain_hub_errors(model: Checkpoint) -> Iterator[None]:
     """Says in one sentence what to do when the hub does not answer or does not have it."""
     from huggingface_hub import errors
 
@@ -169,14 +177,14 @@ def told(model: Checkpoint) -> Iterator[None]:
                 "check the name, or log in with `hf auth login`"
             ) from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{model.repo} cannot be fetched ({reason}); {elsewhere(model)}") from None
+        raise InputError(f"{model.repo} cannot be fetched ({reason}); {explain_offline_fetch(model)}") from None
 
 
-def elsewhere(model: Checkpoint) -> str:
+def explain_offline_fetch(model: Checkpoint) -> str:
     """How to get a model by way of another machine."""
     revision = "" if model.revision == "main" else f" --revision {model.revision}"
     command = f"hf download {model.repo} {' '.join(model.files)}{revision} --local-dir {model.name}"
     return (
         f"try again (what is here is kept), or on a machine with network run `{command}` and bring the folder "
-        f"{model.name} to {where(model.name)}, or to any folder DIR and set MASKLET_WEIGHTS=DIR"
+        f"{model.name} to {get_model_folder(model.name)}, or to any folder DIR and set MASKLET_WEIGHTS=DIR"
     )

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.core.slots import FrameSlots
-from masklet.models.slot_model import Decoded, Maps, OnFrames
-from masklet.nn.genvis import ObjectDecoder, ObjectMemory, ObjectSettings
+from masklet.models.slot_model import DecodedSlots, Maps, VideoSlotModel
+from masklet.nn.genvis import ObjectDecoder, ObjectDecoderSettings, ObjectMemory
 
 
 @dataclass(frozen=True)
-class GenvisSettings:
+class GenvisNetSettings:
     """What encoder and decoder are built of; other sizes are the Mask2Former's."""
 
     encoder_layers: int = 6
@@ -48,14 +48,14 @@ class GenvisMemory:
 class GenvisNet(nn.Module):
     """The network, for b videos side by side. The Mask2Former stays as it was trained on images."""
 
-    def __init__(self, segmenter: nn.Module, settings: GenvisSettings = GenvisSettings()) -> None:
+    def __init__(self, segmenter: nn.Module, settings: GenvisNetSettings = GenvisNetSettings()) -> None:
         super().__init__()
         self.settings = settings
         self.segmenter: Any = segmenter
         parts: Any = segmenter.requires_grad_(False)
         config = parts.config
         self.objects = ObjectDecoder(
-            ObjectSettings(
+            ObjectDecoderSettings(
                 classes=parts.class_predictor.out_features - 1,
                 width=config.hidden_dim,
                 heads=settings.heads,
@@ -89,13 +89,13 @@ class GenvisNet(nn.Module):
         """The memory before the first frame."""
         return GenvisMemory()
 
-    def decoded(self, memory: GenvisMemory, features: Maps) -> Decoded:
+    def decoded(self, memory: GenvisMemory, features: Maps) -> DecodedSlots:
         """One frame, all layers of the object decoder."""
         frame_queries, pixels = features[0], self.objects.pixels(features[1])
         before: Any = memory.videos or [None] * len(frame_queries)
         videos = [self.objects(m, q[None]) for m, q in zip(before, frame_queries, strict=True)]
         layers = [torch.stack(layer) for layer in zip(*videos, strict=True)]
-        return Decoded(
+        return DecodedSlots(
             layers[-1],
             tuple(self.objects.classify(self.objects.decoder_norm(x)) for x in layers),
             tuple(self.decode(x, pixels) for x in layers),
@@ -112,7 +112,7 @@ class GenvisNet(nn.Module):
         """Ends a frame."""
         before: Any = memory.videos or [None] * len(slots.queries)
         after = (self.objects.remembered(m, q) for m, q in zip(before, slots.queries, strict=True))
-        return GenvisMemory(tuple(recent(m, self.settings.frames) for m in after))
+        return GenvisMemory(tuple(select_recent(m, self.settings.frames) for m in after))
 
     def decode(self, queries: Float[Tensor, "b n c"], pixels: Float[Tensor, "b d h w"]) -> Float[Tensor, "b n h w"]:
         """Mask logits of queries in a frame's own pixel features."""
@@ -120,14 +120,14 @@ class GenvisNet(nn.Module):
         return torch.einsum("bnd,bdhw->bnhw", embedded, pixels)
 
 
-def recent(memory: ObjectMemory, frames: int | None) -> ObjectMemory:
+def select_recent(memory: ObjectMemory, frames: int | None) -> ObjectMemory:
     """The memory of the last frames; None: of all."""
     if frames is None:
         return memory
     return ObjectMemory(memory.queries, memory.keys[-frames:], memory.values[-frames:])
 
 
-class Genvis(OnFrames[GenvisMemory]):
+class Genvis(VideoSlotModel[GenvisMemory]):
     """The slot model."""
 
     kind = "genvis"

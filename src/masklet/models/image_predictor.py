@@ -22,9 +22,9 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
 from masklet.core.instances import Box, Clicks, Point
-from masklet.core.masks import mask_iou, stack
+from masklet.core.masks import mask_iou, stack_masks
 from masklet.models.encoder import DEEP, MEAN, MOBILENET, STD
-from masklet.models.zoo import ZOO, intact, read
+from masklet.models.zoo import ZOO, read_packaged, verify_packaged
 from masklet.nn.prompt_network import FIXED, MAPS, PromptNetwork
 
 PACKAGED = "nano-image-predictor"  # in the zoo
@@ -48,7 +48,7 @@ Maps = Float32[np.ndarray, "m s s"]
 
 
 @dataclass(frozen=True)
-class Answer:
+class MaskHypotheses:
     """The mask that a prompt describes, at the picture's size."""
 
     logits: Float[Tensor, "k h w"]  # > 0: inside; the best hypothesis first
@@ -111,7 +111,7 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _PromptState:
     """A prompt so far, in the picture's pixels, and the answer to it, which the next click will see."""
 
     points: tuple[Point, ...] = ()
@@ -126,14 +126,14 @@ class _Asked:
             return None
         return np.asarray(1 / (1 + np.exp(-self.logits[0].clip(-30, 30))))
 
-    def changed_at(self, point: Point, before: _Asked) -> _Asked:
+    def changed_at(self, point: Point, before: _PromptState) -> _PromptState:
         """The answer where a click asks for it, the one before elsewhere: somebody who corrects a mask in one place
         means the rest to stay (progressive merge, Chen et al. 2022, arXiv:2204.02574, section 3.4).
         """
         assert self.logits is not None and before.logits is not None
         new, old = self.logits[0], before.logits[0]
         changed = ((new > 0) & (old <= 0)) if point.inside else ((new <= 0) & (old > 0))
-        x, y = pixel_of(point, new.shape)
+        x, y = find_pixel(point, new.shape)
         parts = cv2.connectedComponents(changed.view(np.uint8), connectivity=4)[1]
         here = changed & (parts == parts[y, x])
         return replace(self, logits=np.where(here, new, old)[None])
@@ -142,7 +142,7 @@ class _Asked:
         """Whether the answer is as a click says."""
         if self.logits is None:
             return False
-        x, y = pixel_of(point, self.logits.shape[1:])
+        x, y = find_pixel(point, self.logits.shape[1:])
         return bool((self.logits[0, y, x] > 0) == point.inside)
 
 
@@ -158,7 +158,7 @@ class ImagePredictor:
         """
         self.net, self.weights, self.at_once = net, dict(weights or {}), at_once
 
-    def predict(self, picture: Picture, clicks: Clicks, earlier: Logits | None = None) -> Answer:
+    def predict(self, picture: Picture, clicks: Clicks, earlier: Logits | None = None) -> MaskHypotheses:
         """The mask that clicks, a box and an earlier answer describe together.
 
         Args:
@@ -170,7 +170,7 @@ class ImagePredictor:
             Three hypotheses where one click is all that is said, else one.
         """
         given = earlier if clicks.mask is None else np.where(clicks.mask.cpu().numpy(), SURE, -SURE).astype(np.float32)
-        asked = _Asked() if given is None else _Asked(logits=given[None], quality=(1.0,))
+        asked = _PromptState() if given is None else _PromptState(logits=given[None], quality=(1.0,))
         points = clicks.points
         drawn = clicks.box is not None or asked.soft is not None
         if clicks.box:
@@ -178,7 +178,7 @@ class ImagePredictor:
         elif asked.soft is None:
             first = next((n for n, p in enumerate(points) if p.inside), None)
             if first is None:
-                return nothing(picture.shape[:2])
+                return make_empty_hypotheses(picture.shape[:2])
             asked = self._click_anew(picture, points[first])
             points = points[:first] + points[first + 1 :]
         for point in points:
@@ -187,8 +187,8 @@ class ImagePredictor:
             answer = asked if settled else self._ask(picture, asked)
             asked = answer.changed_at(point, asked) if drawn else answer
         assert asked.logits is not None
-        logits = np.stack([insist(one, asked.points) for one in asked.logits])
-        return Answer(torch.from_numpy(logits), torch.tensor(asked.quality))
+        logits = np.stack([apply_clicks(one, asked.points) for one in asked.logits])
+        return MaskHypotheses(torch.from_numpy(logits), torch.tensor(asked.quality))
 
     def predict_boxes(
         self, picture: Picture, boxes: Float[Tensor, "n 4"]
@@ -196,14 +196,14 @@ class ImagePredictor:
         """What fills each box (x0, y0, x1, y1, pixels), and the mask IoU that is expected of it."""
         masks, quality = [], []
         for group in torch.split(boxes, self.at_once) if len(boxes) else ():
-            asked = [_Asked(box=Box(*box)) for box in group.tolist()]
-            views = [_view(one, picture.shape[:2]) for one in asked]
+            asked = [_PromptState(box=Box(*box)) for box in group.tolist()]
+            views = [_choose_crop(one, picture.shape[:2]) for one in asked]
             logits, expected = self._look(picture, asked, views)
             for one, view, answer in zip(asked, views, logits[:, 0], strict=True):
-                masks.append(torch.from_numpy(_cut_off(view.paste(answer, picture.shape[:2]), one) > 0))
+                masks.append(torch.from_numpy(_clip_to_box(view.paste(answer, picture.shape[:2]), one) > 0))
             quality.append(expected[:, 0])
         none = torch.zeros(0)
-        return stack(masks, picture.shape[:2]), torch.cat([none, *(torch.from_numpy(q) for q in quality)])
+        return stack_masks(masks, picture.shape[:2]), torch.cat([none, *(torch.from_numpy(q) for q in quality)])
 
     def redraw(self, picture: Picture, believed: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
         """Masks that somebody believes, corrected by what the network draws of each: it is told the mask and its box.
@@ -221,9 +221,10 @@ class ImagePredictor:
         for start in range(0, len(rows), self.at_once):
             group = rows[start : start + self.at_once]
             told = [
-                _Asked(box=_box_around(masks[n]), logits=believed[n, None].clamp(-DOUBT, DOUBT).numpy()) for n in group
+                _PromptState(box=_find_mask_box(masks[n]), logits=believed[n, None].clamp(-DOUBT, DOUBT).numpy())
+                for n in group
             ]
-            views = [_view(one, size) for one in told]
+            views = [_choose_crop(one, size) for one in told]
             for n, view, drawn in zip(group, views, self._look(picture, told, views)[0][:, 0], strict=True):
                 other = torch.from_numpy(view.paste(drawn, size))
                 if float(mask_iou(masks[n, None], other[None] > 0)) >= AGREED:
@@ -242,9 +243,9 @@ class ImagePredictor:
         size = picture.shape[:2]
         whole = Crop.around(0, 0, size[1], size[0], 1)
         for start in range(0, len(points), self.at_once):
-            asked = [_Asked((point,)) for point in points[start : start + self.at_once]]
+            asked = [_PromptState((point,)) for point in points[start : start + self.at_once]]
             first = self._answers(picture, asked, [whole] * len(asked))
-            views = [_view(one, size) for one in first]
+            views = [_choose_crop(one, size) for one in first]
             near = [n for n, view in enumerate(views) if view.side < NEAR * whole.side]
             again = self._answers(picture, [first[n] for n in near], [views[n] for n in near])
             for n, one in zip(near, again, strict=True):
@@ -252,46 +253,46 @@ class ImagePredictor:
             logits = np.stack([one.logits for one in first if one.logits is not None])
             yield torch.from_numpy(logits), torch.tensor([one.quality for one in first])
 
-    def _answers(self, picture: Picture, asked: Sequence[_Asked], views: Sequence[Crop]) -> list[_Asked]:
+    def _answers(self, picture: Picture, asked: Sequence[_PromptState], views: Sequence[Crop]) -> list[_PromptState]:
         """A look at each of several points, for which there are three hypotheses."""
         if not asked:
             return []
         logits, quality = self._look(picture, asked, views)
         return [
-            _answered(one, view, found, expected, picture.shape[:2], doubtful=True)
+            _record_answer(one, view, found, expected, picture.shape[:2], doubtful=True)
             for one, view, found, expected in zip(asked, views, logits, quality, strict=True)
         ]
 
-    def _click_anew(self, picture: Picture, point: Point) -> _Asked:
+    def _click_anew(self, picture: Picture, point: Point) -> _PromptState:
         """The first click: a look at the whole picture, and one from near by."""
         h, w = picture.shape[:2]
         side = max(h, w)
         whole = Crop((w - side) // 2, (h - side) // 2, side)
-        asked = self._answer(picture, _Asked((point,)), whole, doubtful=True)
-        view = _view(asked, (h, w))
+        asked = self._answer(picture, _PromptState((point,)), whole, doubtful=True)
+        view = _choose_crop(asked, (h, w))
         return self._answer(picture, asked, view, doubtful=True) if view.side < NEAR * side else asked
 
-    def _ask(self, picture: Picture, asked: _Asked) -> _Asked:
+    def _ask(self, picture: Picture, asked: _PromptState) -> _PromptState:
         """One more look, from where all that is known of the object is seen."""
-        return self._answer(picture, asked, _view(asked, picture.shape[:2]), doubtful=False)
+        return self._answer(picture, asked, _choose_crop(asked, picture.shape[:2]), doubtful=False)
 
-    def _answer(self, picture: Picture, asked: _Asked, view: Crop, *, doubtful: bool) -> _Asked:
+    def _answer(self, picture: Picture, asked: _PromptState, view: Crop, *, doubtful: bool) -> _PromptState:
         logits, quality = self._look_twice(picture, asked, view)
-        return _answered(asked, view, logits[0], quality[0], picture.shape[:2], doubtful=doubtful)
+        return _record_answer(asked, view, logits[0], quality[0], picture.shape[:2], doubtful=doubtful)
 
     def _look(
-        self, picture: Picture, asked: Sequence[_Asked], views: Sequence[Crop]
+        self, picture: Picture, asked: Sequence[_PromptState], views: Sequence[Crop]
     ) -> tuple[Float32[np.ndarray, "b k s2 s2"], Float32[np.ndarray, "b k"]]:
-        maps = np.stack([_maps_of(one, view) for one, view in zip(asked, views, strict=True)])
+        maps = np.stack([_make_prompt_maps(one, view) for one, view in zip(asked, views, strict=True)])
         return self._compute([view.cut(picture, SIDE, GREY) for view in views], maps)
 
     def _look_twice(
-        self, picture: Picture, asked: _Asked, view: Crop
+        self, picture: Picture, asked: _PromptState, view: Crop
     ) -> tuple[Float32[np.ndarray, "1 k s2 s2"], Float32[np.ndarray, "1 k"]]:
         """The mean of the answers to the crop and to its mirror image: where there are few prompts it is worth the
         time.
         """
-        crop, maps = view.cut(picture, SIDE, GREY), _maps_of(asked, view)
+        crop, maps = view.cut(picture, SIDE, GREY), _make_prompt_maps(asked, view)
         both = np.stack([maps, maps[..., ::-1]])
         logits, quality = self._compute([crop, np.ascontiguousarray(crop[:, ::-1])], both)
         return (logits[:1] + logits[1:, ..., ::-1]) / 2, quality.mean(0, keepdims=True)
@@ -301,32 +302,32 @@ class ImagePredictor:
         self, crops: Sequence[Picture], maps: Float32[np.ndarray, "b m s s"]
     ) -> tuple[Float32[np.ndarray, "b k s2 s2"], Float32[np.ndarray, "b k"]]:
         device = next(self.net.parameters()).device
-        logits, quality = self.net(self.net.look(normalise(crops).to(device)), torch.from_numpy(maps).to(device))
+        logits, quality = self.net(self.net.look(normalize_crops(crops).to(device)), torch.from_numpy(maps).to(device))
         return logits.float().cpu().numpy(), quality.float().sigmoid().cpu().numpy()
 
 
-def _answered(
-    asked: _Asked,
+def _record_answer(
+    asked: _PromptState,
     view: Crop,
     logits: Float32[np.ndarray, "k s s"],
     quality: Float32[np.ndarray, " k"],
     size: tuple[int, ...],
     *,
     doubtful: bool,
-) -> _Asked:
+) -> _PromptState:
     """The prompt with the network's answer, the best hypothesis first where it leaves doubt."""
     rows = 1 + np.argsort(-quality[1:], kind="stable") if doubtful else np.array([0])
-    found = np.stack([_cut_off(view.paste(logits[k], (size[0], size[1])), asked) for k in rows])
+    found = np.stack([_clip_to_box(view.paste(logits[k], (size[0], size[1])), asked) for k in rows])
     return replace(asked, logits=found, quality=tuple(quality[rows].tolist()))
 
 
-def _box_around(mask: Bool[Tensor, "h w"]) -> Box:
+def _find_mask_box(mask: Bool[Tensor, "h w"]) -> Box:
     """The box of a mask that is not empty."""
     ys, xs = (mask.any(axis).nonzero()[:, 0] for axis in (1, 0))
     return Box(float(xs[0]), float(ys[0]), float(xs[-1]) + 1, float(ys[-1]) + 1)
 
 
-def _view(asked: _Asked, size: tuple[int, ...]) -> Crop:
+def _choose_crop(asked: _PromptState, size: tuple[int, ...]) -> Crop:
     """The square in which all is seen that is known of an object: its box, its clicks, the answer so far."""
     boxes = [(b.x0, b.y0, b.x1, b.y1) for b in ([asked.box] if asked.box else [])]
     boxes += [(p.x, p.y, p.x + 1, p.y + 1) for p in asked.points]
@@ -338,10 +339,10 @@ def _view(asked: _Asked, size: tuple[int, ...]) -> Crop:
     return Crop.around(float(x0.min()), float(y0.min()), float(x1.max()), float(y1.max()), scale)
 
 
-def _maps_of(asked: _Asked, view: Crop) -> Maps:
+def _make_prompt_maps(asked: _PromptState, view: Crop) -> Maps:
     """What is known of an object as the network sees it."""
     soft = asked.soft
-    return draw_maps(
+    return draw_prompt_maps(
         [view.see(point) for point in asked.points],
         view.see_box(asked.box) if asked.box else None,
         None if soft is None else view.cut(soft, SIDE, 0.0),
@@ -349,7 +350,7 @@ def _maps_of(asked: _Asked, view: Crop) -> Maps:
     )
 
 
-def _cut_off(logits: Logits, asked: _Asked) -> Logits:
+def _clip_to_box(logits: Logits, asked: _PromptState) -> Logits:
     """The answer to a box without what lies outside it, but for where somebody clicked."""
     if asked.box is None or asked.points:
         return logits
@@ -361,10 +362,10 @@ def _cut_off(logits: Logits, asked: _Asked) -> Logits:
     return out
 
 
-def insist(logits: Logits, points: Sequence[Point]) -> Logits:
+def apply_clicks(logits: Logits, points: Sequence[Point]) -> Logits:
     """The answer with what was clicked as the clicks say, whatever the network made of it."""
     out = logits.copy()
-    places = [pixel_of(point, out.shape) for point in points]
+    places = [find_pixel(point, out.shape) for point in points]
     for (x, y), point in zip(places, points, strict=True):
         if (out[y, x] > 0) != point.inside:
             others = [at for at, other in zip(places, points, strict=True) if other.inside != point.inside]
@@ -374,21 +375,21 @@ def insist(logits: Logits, points: Sequence[Point]) -> Logits:
     return out
 
 
-def pixel_of(point: Point, size: tuple[int, ...]) -> tuple[int, int]:
+def find_pixel(point: Point, size: tuple[int, ...]) -> tuple[int, int]:
     """x and y of the pixel of a picture of `size` (h, w) whose middle is nearest.
 
-    >>> pixel_of(Point(2.7, -0.3), (4, 6))
+    >>> find_pixel(Point(2.7, -0.3), (4, 6))
     (3, 0)
     """
     return min(max(round(point.x), 0), size[1] - 1), min(max(round(point.y), 0), size[0] - 1)
 
 
-def nothing(size: tuple[int, ...]) -> Answer:
+def make_empty_hypotheses(size: tuple[int, ...]) -> MaskHypotheses:
     """The answer to what describes no object."""
-    return Answer(torch.full((1, *size), OUTSIDE), torch.zeros(1))
+    return MaskHypotheses(torch.full((1, *size), OUTSIDE), torch.zeros(1))
 
 
-def draw_maps(points: Sequence[Point], box: Box | None, earlier: Logits | None, side: int) -> Maps:
+def draw_prompt_maps(points: Sequence[Point], box: Box | None, earlier: Logits | None, side: int) -> Maps:
     """A prompt as the network sees it.
 
     Args:
@@ -409,7 +410,7 @@ def draw_maps(points: Sequence[Point], box: Box | None, earlier: Logits | None, 
     return maps
 
 
-def normalise(pictures: Sequence[Picture]) -> Float[Tensor, "b 3 s s"]:
+def normalize_crops(pictures: Sequence[Picture]) -> Float[Tensor, "b 3 s s"]:
     """Crops in ImageNet's normalisation, in the order of memory that convolutions like best on a CPU."""
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
     crops = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
@@ -427,7 +428,7 @@ def create_prompt_network(seed: int = 0) -> PromptNetwork:
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         net = PromptNetwork()
-    held = {**read(ZOO[MOBILENET]), **read(ZOO[DEEP])}
+    held = {**read_packaged(ZOO[MOBILENET]), **read_packaged(ZOO[DEEP])}
     state = {}
     for name, value in held.items():
         part, _, rest = name.partition(".")
@@ -478,4 +479,4 @@ def read_prompt_network(path: Path) -> PromptNetwork:
 def load_image_predictor() -> ImagePredictor:
     """The packaged one. Raises InputError where its file is damaged or not there."""
     file = ZOO[PACKAGED]
-    return ImagePredictor(read_prompt_network(intact(file)), {file.name: file.sha256})
+    return ImagePredictor(read_prompt_network(verify_packaged(file)), {file.name: file.sha256})

@@ -20,9 +20,9 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
-from masklet.core.masks import resize
+from masklet.core.masks import resize_bilinear
 from masklet.core.slots import FrameSlots
-from masklet.models.mask2former_weights import build
+from masklet.models.mask2former_weights import build_mask2former
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0 to 255
 LONGEST = 1333  # pixels of the long side, at most
@@ -98,10 +98,10 @@ class Mask2Former:
         rows = rows[likely[rows] >= self.threshold]  # a mask can only lower the score
         parts = [Detections.none(size)]
         for some in torch.split(rows, AT_ONCE) if len(rows) else ():
-            maps = at_size(masks[some], inside, size)
-            scores = likely[some] * certainty(maps)
+            maps = resize_to_frame(masks[some], inside, size)
+            scores = likely[some] * score_mask_certainty(maps)
             parts.append(Detections((maps > 0).cpu(), scores.cpu(), labels[some].cpu()))
-        found = joined(parts)
+        found = concat_detections(parts)
         found = found[(found.scores >= self.threshold) & found.masks.flatten(1).any(1)]
         return found[found.scores.argsort(descending=True, stable=True)]
 
@@ -122,7 +122,7 @@ class Mask2Former:
 
     def pixels(self, frames: Sequence[Frame]) -> tuple[Float[Tensor, "t 3 h w"], tuple[int, int]]:
         """The network's input, padded with grey (the mean) on the right and below; and h, w of what is not padding."""
-        h, w = seen_size(frames[0].size, self.shortest)
+        h, w = compute_mask2former_size(frames[0].size, self.shortest)
         small = [np.array(Image.fromarray(f.image).resize((w, h), Image.Resampling.BILINEAR)) for f in frames]
         mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (MEAN, STD))
         images = (torch.from_numpy(np.stack(small)).to(self.device).permute(0, 3, 1, 2) - mean) / std
@@ -147,11 +147,11 @@ class Mask2Former:
         return FrameSlots(queries.float(), logits.float(), decoded.mask_features, masks, inside)
 
 
-def seen_size(size: tuple[int, int], shortest: int, longest: int = LONGEST) -> tuple[int, int]:
+def compute_mask2former_size(size: tuple[int, int], shortest: int, longest: int = LONGEST) -> tuple[int, int]:
     """The size (h, w) at which a frame is looked at: the short side `shortest`, the long one at most `longest`.
 
-    >>> seen_size((720, 1280), 360), seen_size((1080, 1920), 800), seen_size((427, 240), 480)
-    ((360, 640), (750, 1333), (854, 480))
+    >>> [compute_mask2former_size(*sizes) for sizes in (((720, 1280), 360), ((1080, 1920), 800), ((427, 240), 480))]
+    [(360, 640), (750, 1333), (854, 480)]
     """
     scale = shortest / min(size)
     sides = [shortest if side == min(size) else scale * side for side in size]
@@ -161,19 +161,21 @@ def seen_size(size: tuple[int, int], shortest: int, longest: int = LONGEST) -> t
     return max(int(sides[0] + 0.5), 1), max(int(sides[1] + 0.5), 1)
 
 
-def at_size(logits: Float[Tensor, "n h w"], inside: tuple[int, int], size: tuple[int, int]) -> Float[Tensor, "n h2 w2"]:
+def resize_to_frame(
+    logits: Float[Tensor, "n h w"], inside: tuple[int, int], size: tuple[int, int]
+) -> Float[Tensor, "n h2 w2"]:
     """Mask logits at a frame's size: to the input's size, without its padding, then to the frame's, each bilinear."""
     h, w = logits.shape[1:]
-    return resize(resize(logits, (h * STRIDE, w * STRIDE))[:, : inside[0], : inside[1]], size)
+    return resize_bilinear(resize_bilinear(logits, (h * STRIDE, w * STRIDE))[:, : inside[0], : inside[1]], size)
 
 
-def certainty(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
+def score_mask_certainty(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
     """The mean probability of the pixels inside each mask, 0 of an empty one (Mask2Former's instance inference)."""
     within = maps > 0
     return (maps.sigmoid() * within).flatten(1).sum(1) / (within.flatten(1).sum(1) + 1e-6)
 
 
-def joined(parts: Sequence[Detections]) -> Detections:
+def concat_detections(parts: Sequence[Detections]) -> Detections:
     """Detections of one frame put together."""
     return Detections(*(torch.cat([getattr(p, n) for p in parts]) for n in ("masks", "scores", "labels")))
 
@@ -186,7 +188,7 @@ def load_mask2former(
     threshold: float = 0.5,
     categories: Sequence[str] | None = None,
 ) -> Mask2Former:
-    """A segmenter with the weights that `mask2former_weights.build` makes of a name. Nothing is fetched.
+    """A segmenter with the weights that `mask2former_weights.build_mask2former` makes of a name. Nothing is fetched.
 
     Args:
         name: a name of ours, a hub id, a folder or an official checkpoint.
@@ -195,7 +197,7 @@ def load_mask2former(
         threshold: detections stay that score this or more.
         categories: names of the classes; None: those that come with the weights (official files: "1", "2", ...).
     """
-    built = build(name)
+    built = build_mask2former(name)
     net: Any = built.net
     return Mask2Former(
         net.to(device),

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from masklet.core.errors import InputError
-from masklet.models.sam2_weights import first
+from masklet.models.sam2_weights import format_keys
 
 # -- what a checkpoint is of
 
@@ -18,7 +18,7 @@ VIDEO = (25, 40, VIPSEG)  # classes of the data sets of video: OVIS, YouTube-VIS
 HEAD, PIXELS = "sem_seg_head.predictor.", "sem_seg_head.pixel_decoder."
 
 
-def kind_of(state: Mapping[str, Tensor], where: str = "these weights") -> str:
+def infer_checkpoint_kind(state: Mapping[str, Tensor], where: str = "these weights") -> str:
     """Of what a table of tensors is: "mask2former", "minvis", "dvis-online" or "dvis-offline".
 
     MinVIS has the keys of Mask2Former, and is told by the number of classes of a video data set. Raises InputError
@@ -30,7 +30,9 @@ def kind_of(state: Mapping[str, Tensor], where: str = "these weights") -> str:
     if starts == {"model", "class_predictor", "criterion"}:
         return MASK2FORMER
     if not {"backbone", "sem_seg_head"} <= starts:
-        raise InputError(f"{where}: not weights of Mask2Former, MinVIS or DVIS (its keys begin with {first(state)})")
+        raise InputError(
+            f"{where}: not weights of Mask2Former, MinVIS or DVIS (its keys begin with {format_keys(state)})"
+        )
     if starts & {"refiner", "offline_tracker"}:
         if "tracker" not in starts:
             raise InputError(f"{where}: a refiner of DVIS without its tracker; give the whole checkpoint")
@@ -40,19 +42,19 @@ def kind_of(state: Mapping[str, Tensor], where: str = "these weights") -> str:
     return MINVIS if len(state.get(f"{HEAD}class_embed.bias", ())) - 1 in VIDEO else MASK2FORMER
 
 
-def demand(kind: str, wanted: str, where: str) -> None:
+def require_kind(kind: str, wanted: str, where: str) -> None:
     """Raises InputError where the weights are of another kind than a system needs."""
     if kind != wanted:
         raise InputError(f"{where}: weights of {kind}, this needs those of {wanted}")
 
 
-def split(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
+def split_checkpoint(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Segmenter, tracker and refiner of an official checkpoint, each by its own names (of today)."""
     segmenter: dict[str, Tensor] = {}
     tracker: dict[str, Tensor] = {}
     refiner: dict[str, Tensor] = {}
     for key, value in state.items():
-        part, _, name = renamed(key, EARLY).partition(".")
+        part, _, name = rename_mask2former_key(key, EARLY).partition(".")
         if part in ("tracker", "refiner"):
             (tracker if part == "tracker" else refiner)[name] = value
         else:
@@ -67,18 +69,18 @@ ENCODER, DECODER = "model.pixel_level_module.encoder.", "model.pixel_level_modul
 QUERIES = "model.transformer_module."
 
 
-def _rules(*pairs: tuple[str, str | Callable[[re.Match[str]], str]]) -> tuple[Rule, ...]:
+def _make_rules(*pairs: tuple[str, str | Callable[[re.Match[str]], str]]) -> tuple[Rule, ...]:
     return tuple((re.compile(pattern), to) for pattern, to in pairs)
 
 
 # From what the first official checkpoints have to what the official code has now.
-EARLY = _rules(
+EARLY = _make_rules(
     (r"^offline_tracker\.", "refiner."),
     (r"^sem_seg_head\.(?!predictor\.|pixel_decoder\.)", PIXELS),
     (r"^sem_seg_head\.predictor\.static_query\.", f"{HEAD}query_feat."),
 )
 # From an official key to transformers', one after the other. "qkv" stands for three tensors in one.
-RULES = _rules(
+RULES = _make_rules(
     # ResNet
     (r"^backbone\.stem\.conv1\.norm\.", f"{ENCODER}embedder.embedder.normalization."),
     (r"^backbone\.stem\.conv1\.", f"{ENCODER}embedder.embedder.convolution."),
@@ -130,7 +132,7 @@ RULES = _rules(
     (r"^sem_seg_head\.predictor\.class_embed\.", "class_predictor."),
 )
 # From the names of transformers 4, which the hub's checkpoints have, to those of transformers 5.
-NEWER = _rules(
+NEWER = _make_rules(
     (r"^(model\.pixel_level_module\.encoder)\.(embeddings|encoder\.layers)\.", r"\1.swin.\2."),
     (r"\.attention\.self\.(query|key|value)\.", lambda m: f".attention.{m[1][0]}_proj."),
     (r"\.attention\.output\.dense\.", ".attention.o_proj."),
@@ -145,18 +147,18 @@ COMPUTED = "relative_position_index"  # kept in some files; the network makes it
 UNREAD = re.compile(r"(\.num_batches_tracked|\.swin\.layernorm\.(weight|bias)|^criterion\.empty_weight)$")
 
 
-def renamed(key: str, rules: tuple[Rule, ...] = RULES) -> str:
+def rename_mask2former_key(key: str, rules: tuple[Rule, ...] = RULES) -> str:
     """transformers' name of an official parameter, or its newer name of one of its own."""
     for pattern, to in rules:
         key = pattern.sub(to, key)
     return key
 
 
-def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_mask2former_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The official segmenter's tensors under transformers' names; queries, keys and values are taken apart."""
     out: dict[str, Tensor] = {}
     for key, value in state.items():
-        name = renamed(key)
+        name = rename_mask2former_key(key)
         if ".qkv." in name:
             for part, third in zip("qkv", value.chunk(3), strict=True):
                 out[name.replace(".qkv.", f".{part}_proj.")] = third
@@ -165,6 +167,6 @@ def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def renewed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def update_state_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """transformers' tensors under the names that it gives them now."""
-    return {renamed(key, NEWER): value for key, value in state.items() if not key.endswith(COMPUTED)}
+    return {rename_mask2former_key(key, NEWER): value for key, value in state.items() if not key.endswith(COMPUTED)}

@@ -24,17 +24,17 @@ from masklet.models.mask2former_names import (
     PIXELS,
     UNREAD,
     VIPSEG,
-    converted,
-    kind_of,
-    renamed,
-    renewed,
-    split,
+    convert_mask2former_state,
+    infer_checkpoint_kind,
+    rename_mask2former_key,
+    split_checkpoint,
+    update_state_names,
 )
-from masklet.models.sam2_weights import content, first, source, tensors
+from masklet.models.sam2_weights import format_keys, locate_sam2, read_network_config, read_tensors
 from masklet.models.small_mask2former import KIND as SMALL
 from masklet.models.small_mask2former import is_small, load_small
-from masklet.models.text import silently
-from masklet.models.zoo import HUB_ID, hashed
+from masklet.models.text import drop_transformers_output
+from masklet.models.zoo import HUB_ID, compute_hash
 
 if TYPE_CHECKING:
     from transformers import Mask2FormerForUniversalSegmentation
@@ -45,7 +45,7 @@ STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
 
 @dataclass(frozen=True)
-class Built:
+class LoadedMask2Former:
     """A Mask2Former (float32, eval, no gradients, CPU), and what else its file held."""
 
     net: Mask2FormerForUniversalSegmentation
@@ -68,7 +68,7 @@ class Built:
         return 360 if backbone.model_type == "resnet" else 480
 
 
-def build(name: str | Path) -> Built:
+def build_mask2former(name: str | Path) -> LoadedMask2Former:
     """Mask2Former with its weights, and the parts of DVIS that come with them. Nothing is fetched.
 
     Args:
@@ -78,22 +78,28 @@ def build(name: str | Path) -> Built:
 
     Raises InputError where the weights are not on this machine, damaged, of another network or not what they must be.
     """
-    path, files = located(name)
+    path, files = locate_mask2former(name)
     if path.name == TENSORS and path.with_name(CONFIG).is_file():
-        return Built(filled(config_of(path.with_name(CONFIG)), renewed(tensors(path)), path), MASK2FORMER, files)
+        return LoadedMask2Former(
+            fill_mask2former(
+                read_mask2former_config(path.with_name(CONFIG)), update_state_names(read_tensors(path)), path
+            ),
+            MASK2FORMER,
+            files,
+        )
     if is_small(path):
         small = load_small(path)
-        return Built(small.net, SMALL, files, trained_at=min(small.size))
-    state = arrays(path) if path.suffix == ".pkl" else tensors(path)
-    kind = checked_kind(str(name), state, path)
-    own, tracker, refiner = split(state)
-    net = filled(inferred(own, path), converted(own), path)
-    return Built(net, kind, files, tracker, refiner)
+        return LoadedMask2Former(small.net, SMALL, files, trained_at=min(small.size))
+    state = read_detectron2(path) if path.suffix == ".pkl" else read_tensors(path)
+    kind = resolve_kind(str(name), state, path)
+    own, tracker, refiner = split_checkpoint(state)
+    net = fill_mask2former(infer_mask2former_config(own, path), convert_mask2former_state(own), path)
+    return LoadedMask2Former(net, kind, files, tracker, refiner)
 
 
-def checked_kind(name: str, state: Mapping[str, Tensor], path: Path) -> str:
-    """Of what a file is (`kind_of`). Raises InputError where a name of ours says something else."""
-    kind = kind_of(state, str(path))
+def resolve_kind(name: str, state: Mapping[str, Tensor], path: Path) -> str:
+    """Of what a file is (`infer_checkpoint_kind`). Raises InputError where a name of ours says something else."""
+    kind = infer_checkpoint_kind(state, str(path))
     if name in QUERIES and not name.startswith(kind):
         raise InputError(f"{path}: weights of {kind}, but {name} is meant to be another model: bring the right file")
     return kind
@@ -102,19 +108,21 @@ def checked_kind(name: str, state: Mapping[str, Tensor], path: Path) -> str:
 def check_kind(name: str, path: Path) -> None:
     """Raises InputError where the file of a name of ours is of another kind of model."""
     if QUERIES[name].alone:
-        checked_kind(name, tensors(path), path)
+        resolve_kind(name, read_tensors(path), path)
 
 
-def located(name: str | Path) -> tuple[Path, Mapping[str, str]]:
+def locate_mask2former(name: str | Path) -> tuple[Path, Mapping[str, str]]:
     """The weight file that a name stands for, and {name: sha256} of it."""
     path = Path(name).expanduser()
     if path.suffix != ".pkl":
-        return source(name)
-    return path, {path.name: hashed(path).sha256}
+        return locate_sam2(name)
+    return path, {path.name: compute_hash(path).sha256}
 
 
 def is_mask2former(name: str) -> bool:
-    """Whether a name means weights for `build`: a name with "mask2former" in it, a folder with a config, or a file."""
+    """Whether a name means weights for `build_mask2former`: a name with "mask2former" in it, a folder with a config, or
+    a file.
+    """
     if name in QUERIES:
         return True
     path = Path(name).expanduser()
@@ -139,7 +147,7 @@ ADMITTED: Mapping[tuple[str, str], Any] = {
 }
 
 
-class _Arrays(pickle.Unpickler):
+class _ArrayUnpickler(pickle.Unpickler):
     """Reads tables of numpy arrays, and refuses anything else that a pickle can make or call."""
 
     def __init__(self, file: BinaryIO) -> None:
@@ -152,11 +160,11 @@ class _Arrays(pickle.Unpickler):
         return ADMITTED[known]
 
 
-def arrays(path: Path) -> dict[str, Tensor]:
+def read_detectron2(path: Path) -> dict[str, Tensor]:
     """The tensors of a detectron2 .pkl, without running anything that it holds. Raises InputError on damage."""
     try:
         with path.open("rb") as file:
-            told = _Arrays(file).load()
+            told = _ArrayUnpickler(file).load()
     except Exception as error:  # a damaged pickle can fail in any way
         reason = str(error).splitlines()[0][:120] if str(error) else "it ends too early"
         raise InputError(f"{path}: damaged, or holds more than numpy arrays, which is not read ({reason})") from None
@@ -171,25 +179,25 @@ def arrays(path: Path) -> dict[str, Tensor]:
 # -- networks
 
 
-def config_of(path: Path) -> Any:
+def read_mask2former_config(path: Path) -> Any:
     """The config in a folder that transformers saved. Raises InputError where it is damaged or of another network."""
     from transformers import Mask2FormerConfig
 
-    told = content(path)
+    told = read_network_config(path)
     if told.get("model_type") != MODEL_TYPE:
         raise InputError(f"{path}: of a network {told.get('model_type')!r}; this needs {MODEL_TYPE!r}")
     backbone = told.get("backbone_config") or {}
     if told.get("use_timm_backbone") or backbone.get("model_type", "swin") not in ("swin", "resnet"):
         raise InputError(f"{path}: a backbone that transformers does not have itself; this needs swin or resnet")
     try:
-        with silently():  # of ResNet, it doubts
+        with drop_transformers_output():  # of ResNet, it doubts
             return Mask2FormerConfig.from_dict(told)
     except Exception as error:  # of many kinds, from what the file holds
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: damaged ({reason}); fetch or copy it again") from None
 
 
-def inferred(state: Mapping[str, Tensor], path: Path) -> Any:
+def infer_mask2former_config(state: Mapping[str, Tensor], path: Path) -> Any:
     """The config of an official checkpoint, from its keys and shapes; its classes are numbered from 1.
 
     Raises InputError where it is of another network.
@@ -200,17 +208,19 @@ def inferred(state: Mapping[str, Tensor], path: Path) -> Any:
         queries, hidden = state[f"{HEAD}query_feat.weight"].shape
         mask, feature = state[f"{PIXELS}mask_features.weight"].shape[:2]
         offsets = f"{PIXELS}transformer.encoder.layers.0.self_attn.sampling_offsets.bias"
-        with silently():
+        with drop_transformers_output():
             return Mask2FormerConfig(
-                backbone_config=swin(state) if "backbone.patch_embed.proj.weight" in state else resnet(state),
+                backbone_config=infer_swin_config(state)
+                if "backbone.patch_embed.proj.weight" in state
+                else infer_resnet_config(state),
                 feature_size=feature,
                 mask_feature_size=mask,
                 hidden_dim=hidden,
                 num_queries=queries,
                 num_attention_heads=len(state[offsets]) // 24,  # three levels, four points, x and y
-                encoder_layers=count(state, rf"{re.escape(PIXELS)}transformer\.encoder\.layers\."),
+                encoder_layers=count_indices(state, rf"{re.escape(PIXELS)}transformer\.encoder\.layers\."),
                 encoder_feedforward_dim=len(state[f"{PIXELS}transformer.encoder.layers.0.linear1.bias"]),
-                decoder_layers=count(state, rf"{re.escape(HEAD)}transformer_ffn_layers\.") + 1,
+                decoder_layers=count_indices(state, rf"{re.escape(HEAD)}transformer_ffn_layers\.") + 1,
                 dim_feedforward=len(state[f"{HEAD}transformer_ffn_layers.0.linear1.bias"]),
                 enforce_input_projection=f"{HEAD}input_proj.0.weight" in state,
                 id2label={n: str(n + 1) for n in range(len(state[f"{HEAD}class_embed.bias"]) - 1)},
@@ -219,23 +229,23 @@ def inferred(state: Mapping[str, Tensor], path: Path) -> Any:
         raise InputError(f"{path}: not weights of a Mask2Former: it lacks {error.args[0]}") from None
 
 
-def swin(state: Mapping[str, Tensor]) -> Any:
+def infer_swin_config(state: Mapping[str, Tensor]) -> Any:
     """The Swin transformer of an official checkpoint."""
     import transformers
 
-    stages = count(state, r"backbone\.layers\.")
+    stages = count_indices(state, r"backbone\.layers\.")
     tables = [state[f"backbone.layers.{s}.blocks.0.attn.relative_position_bias_table"] for s in range(stages)]
     config: Any = transformers.SwinConfig
     return config(
         embed_dim=len(state["backbone.patch_embed.proj.weight"]),
-        depths=[count(state, rf"backbone\.layers\.{s}\.blocks\.") for s in range(stages)],
+        depths=[count_indices(state, rf"backbone\.layers\.{s}\.blocks\.") for s in range(stages)],
         num_heads=[table.shape[1] for table in tables],
         window_size=(isqrt(len(tables[0])) + 1) // 2,
         out_features=STAGES,
     )
 
 
-def resnet(state: Mapping[str, Tensor]) -> Any:
+def infer_resnet_config(state: Mapping[str, Tensor]) -> Any:
     """The ResNet of bottlenecks (50, 101) of an official checkpoint."""
     import transformers
 
@@ -244,17 +254,17 @@ def resnet(state: Mapping[str, Tensor]) -> Any:
     return config(
         embedding_size=len(state["backbone.stem.conv1.weight"]),
         hidden_sizes=[len(state[f"backbone.res{s}.0.conv3.weight"]) for s in stages],
-        depths=[count(state, rf"backbone\.res{s}\.") for s in stages],
+        depths=[count_indices(state, rf"backbone\.res{s}\.") for s in stages],
         out_features=STAGES,
     )
 
 
-def count(state: Mapping[str, Tensor], prefix: str) -> int:
+def count_indices(state: Mapping[str, Tensor], prefix: str) -> int:
     """How many numbers follow a prefix."""
     return len({found[1] for key in state if (found := re.match(rf"{prefix}(\d+)\.", key))})
 
 
-def filled(config: Any, state: Mapping[str, Tensor], path: Path) -> Mask2FormerForUniversalSegmentation:
+def fill_mask2former(config: Any, state: Mapping[str, Tensor], path: Path) -> Mask2FormerForUniversalSegmentation:
     """A network of this config with exactly these tensors. Raises InputError where they are not its own."""
     import transformers
     from transformers.initialization import no_init_weights
@@ -265,14 +275,14 @@ def filled(config: Any, state: Mapping[str, Tensor], path: Path) -> Mask2FormerF
     with no_init_weights():
         net = transformers.Mask2FormerForUniversalSegmentation(config)
     # Some versions of transformers have the older names themselves.
-    own = {renamed(key, NEWER): (key, value) for key, value in net.state_dict().items()}
+    own = {rename_mask2former_key(key, NEWER): (key, value) for key, value in net.state_dict().items()}
     given = {key: torch.zeros_like(value) for key, (_, value) in own.items() if UNREAD.search(key)} | dict(state)
     strange = {
         "lacks": own.keys() - given.keys(),
         "has besides": given.keys() - own.keys(),
         "has in another shape": {k for k in own.keys() & given.keys() if own[k][1].shape != given[k].shape},
     }
-    said = [f"{what} {first(keys)}" for what, keys in strange.items() if keys]
+    said = [f"{what} {format_keys(keys)}" for what, keys in strange.items() if keys]
     if said:
         raise InputError(f"{path}: not the weights of this Mask2Former: it {', it '.join(said)}")
     net.load_state_dict({own[k][0]: value.to(own[k][1].dtype) for k, value in given.items()}, assign=True)

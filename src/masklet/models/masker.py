@@ -1,7 +1,7 @@
 """SAM 2 as an image model, and two segmenters made of it: what is named in words, and everything.
 
 Nothing is remembered from frame to frame, and masks of one frame may overlap: a system that wants every pixel once
-lets the smaller masks win (`core.masks.paint`; `systems.deva` does).
+lets the smaller masks win (`core.masks.resolve_overlaps_by_area`; `systems.deva` does).
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from torch import Tensor
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections, Point
-from masklet.core.masks import Rle, resize, stack
+from masklet.core.masks import Rle, resize_bilinear, stack_masks
 from masklet.models.boxes import box_nms
 from masklet.models.image_predictor import ImagePredictor
 from masklet.models.sam2 import Sam2, Sam2Features
-from masklet.models.text import Detector
+from masklet.models.text import TextDetector
 
 Q = TypeVar("Q")
 Fe = TypeVar("Fe")  # one frame's features
@@ -52,7 +52,7 @@ class BoxMasker(Protocol[Fe]):
         ...
 
 
-class Masker:
+class PromptedMasker:
     """SAM 2 (or EdgeTAM) without its memory: the masks of prompts in one frame.
 
     As in the official image predictor an answer does not depend on the object score: who asks knows that it is there.
@@ -72,10 +72,10 @@ class Masker:
     def boxed(self, features: Sam2Features, boxes: Float[Tensor, "n 4"]) -> Bool[Tensor, "n h w"]:
         """What fills each box (x0, y0, x1, y1 in the frame's pixels): the answer of best predicted IoU of three."""
         found = [
-            (resize(logits[torch.arange(len(logits)), quality.argmax(1)], features.size) > 0).cpu()
+            (resize_bilinear(logits[torch.arange(len(logits)), quality.argmax(1)], features.size) > 0).cpu()
             for logits, quality in self.answers(features, boxes.view(-1, 2, 2), (LOW, HIGH))
         ]
-        return torch.cat(found) if found else stack([], features.size)
+        return torch.cat(found) if found else stack_masks([], features.size)
 
     def answers(
         self, features: Sam2Features, points: Float[Tensor, "n k 2"], marks: Sequence[int]
@@ -144,7 +144,7 @@ class TextSegmenter(Generic[Q]):
     look_ahead = 0
 
     def __init__(
-        self, detector: Detector[Q], masker: BoxMasker[Any], prompts: Sequence[str], *, nms: float = 0.8
+        self, detector: TextDetector[Q], masker: BoxMasker[Any], prompts: Sequence[str], *, nms: float = 0.8
     ) -> None:
         """
         Args:
@@ -180,7 +180,7 @@ class TextSegmenter(Generic[Q]):
 
 
 @dataclass(frozen=True)
-class Candidate:
+class MaskCandidate:
     """One of the masks that a grid of points gives, with its predicted IoU."""
 
     mask: Rle
@@ -229,25 +229,26 @@ class EverythingSegmenter:
         return [self._found(frame) for frame in frames], None
 
     def _found(self, frame: Frame) -> Detections:
-        features, points = self.masker.look(frame), grid(self.points_per_side, frame.size)
+        features, points = self.masker.look(frame), make_point_grid(self.points_per_side, frame.size)
         answers = self.masker.answers(features, points[:, None], (INSIDE,))
         found = [c for logits, quality in answers for c in self._candidates(logits, quality, frame.size)]
         boxes = torch.tensor([c.mask.box for c in found], dtype=torch.float32).view(-1, 4)
         scores = torch.tensor([c.quality for c in found])
         kept = box_nms(boxes, scores, self.nms)
-        masks = stack([found[row].mask.decode() for row in kept.tolist()], frame.size)
+        masks = stack_masks([found[row].mask.decode() for row in kept.tolist()], frame.size)
         return Detections(masks, scores[kept], torch.zeros(len(kept), dtype=torch.int64))
 
     def _candidates(
         self, logits: Float[Tensor, "b 3 y x"], quality: Float[Tensor, "b 3"], size: tuple[int, int]
-    ) -> Iterator[Candidate]:
+    ) -> Iterator[MaskCandidate]:
         """The good and stable ones, one by one at the frame's size and run lengths from then on."""
         for row, k in (quality > self.quality).nonzero().tolist():
-            large = resize(logits[row, k][None], size)[0]
-            if stability_score(large, self.offset) >= self.stability:
+            large = resize_bilinear(logits[row, k][None], size)[0]
+            if compute_stability_score(large, self.offset) >= self.stability:
                 mask = (large > 0).cpu()
-                yield Candidate(
-                    Rle.encode(tidied(mask, self.smallest) if self.smallest else mask), float(quality[row, k])
+                yield MaskCandidate(
+                    Rle.encode(remove_small_regions(mask, self.smallest) if self.smallest else mask),
+                    float(quality[row, k]),
                 )
 
 
@@ -260,37 +261,37 @@ class NanoEverything(EverythingSegmenter):
         super().__init__(NanoMasker(predictor), 12, quality=0.7, stability=0.8)
 
 
-def grid(side: int, size: tuple[int, int]) -> Float[Tensor, "n 2"]:
+def make_point_grid(side: int, size: tuple[int, int]) -> Float[Tensor, "n 2"]:
     """`side` x `side` points (x, y) in a frame of `size` (h, w), in the middle of equal cells, row by row."""
     at = (torch.arange(side) + 0.5) / side
     y, x = torch.meshgrid(at * size[0], at * size[1], indexing="ij")
     return torch.stack([x.flatten(), y.flatten()], dim=1)
 
 
-def stability_score(logits: Float[Tensor, "h w"], offset: float) -> float:
+def compute_stability_score(logits: Float[Tensor, "h w"], offset: float) -> float:
     """Mask IoU of the masks at the thresholds `offset` and `-offset` (SAM); 0 where both are empty."""
     return float((logits > offset).sum() / (logits > -offset).sum().clamp(min=1))
 
 
-def tidied(mask: Bool[Tensor, "h w"], smallest: int) -> Bool[Tensor, "h w"]:
+def remove_small_regions(mask: Bool[Tensor, "h w"], smallest: int) -> Bool[Tensor, "h w"]:
     """A mask without holes of fewer than `smallest` pixels, then without such islands; the largest island stays."""
-    full = ~without_specks(~mask, smallest)
-    left = without_specks(full, smallest)
-    return left if left.any() else without_specks(full, largest_island(full))
+    full = ~remove_small_components(~mask, smallest)
+    left = remove_small_components(full, smallest)
+    return left if left.any() else remove_small_components(full, measure_largest_component(full))
 
 
-def without_specks(mask: Bool[Tensor, "h w"], smallest: int) -> Bool[Tensor, "h w"]:
+def remove_small_components(mask: Bool[Tensor, "h w"], smallest: int) -> Bool[Tensor, "h w"]:
     """The connected parts (by sides and corners) of at least `smallest` pixels."""
-    parts, areas = islands(mask)
+    parts, areas = label_components(mask)
     return torch.from_numpy((np.append(0, areas) >= smallest)[parts]) & mask
 
 
-def largest_island(mask: Bool[Tensor, "h w"]) -> int:
+def measure_largest_component(mask: Bool[Tensor, "h w"]) -> int:
     """Pixels in the largest connected part."""
-    return int(islands(mask)[1].max(initial=1))
+    return int(label_components(mask)[1].max(initial=1))
 
 
-def islands(mask: Bool[Tensor, "h w"]) -> tuple[np.ndarray, np.ndarray]:
+def label_components(mask: Bool[Tensor, "h w"]) -> tuple[np.ndarray, np.ndarray]:
     """The number of the connected part that each pixel is in (0: none), and the parts' areas from number 1 on."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.numpy().astype(np.uint8), connectivity=8)
     return parts, stats[1:, cv2.CC_STAT_AREA]

@@ -20,10 +20,15 @@ from torch import Tensor
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
-from masklet.core.masks import stack
+from masklet.core.masks import stack_masks
 from masklet.models.encoder import Encoder
-from masklet.nn.flow import camera_motion, dense_flow, planar_flow, unexplained
-from masklet.nn.outline import Image, Map, colour_mask, guided_lines
+from masklet.nn.flow import (
+    compute_dense_flow,
+    compute_planar_flow,
+    estimate_camera_motion,
+    measure_unexplained_variance,
+)
+from masklet.nn.outline import Image, Map, fit_guided_filter, refine_mask_by_colour
 
 CELL = 6  # flow pixels per feature cell: flow is taken at three quarters of the encoder's resolution
 CHANNELS = 128  # of the encoder's keys
@@ -59,7 +64,7 @@ Keys = Float16[Tensor, "128 r c"]
 
 
 @dataclass(frozen=True)
-class Appearance:
+class AppearanceModel:
     """What moves and what does not, by their features: normal equations of a ridge regression, fading."""
 
     gram: Float64[Tensor, "d d"]
@@ -71,13 +76,13 @@ class MotionMemory:
     """What the frames so far leave behind; its size does not depend on how many they were."""
 
     grey: UInt8[Tensor, "h w"]  # the previous frame at flow resolution; 0 x 0 before the first
-    appearance: Appearance
+    appearance: AppearanceModel
     left: UInt8[Tensor, "y x"]  # the last frame before some that are like no other, should it go on from there
     gap: int  # how many these are
 
 
 @dataclass(frozen=True)
-class View:
+class MotionView:
     """A frame against one of its neighbours, at flow resolution."""
 
     rest: Flow  # the flow that the camera's motion leaves, pixels a frame, forward in time
@@ -91,7 +96,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class MotionEvidence:
     """What one frame says of its moving things."""
 
     image: Image  # at flow resolution
@@ -116,7 +121,7 @@ class Motion:
     def empty(self) -> MotionMemory:
         """The memory before the first frame."""
         none = torch.zeros(0, 0, dtype=torch.uint8)
-        return MotionMemory(none, unlearnt(), none, 0)
+        return MotionMemory(none, init_appearance(), none, 0)
 
     def segment(
         self, memory: MotionMemory, frames: Sequence[Frame], future: Sequence[Frame]
@@ -131,42 +136,46 @@ class Motion:
 
     def _step(self, memory: MotionMemory, frame: Frame, after: Frame | None) -> tuple[Detections, MotionMemory]:
         keys = self.encoder(frame).keys
-        image = shrink(frame.image, (keys.shape[1] * CELL, keys.shape[2] * CELL))
-        grey = greyed(image)
-        before = look_back(memory, grey)
-        ahead = [look(grey, greyed(shrink(after.image, grey.shape)), 1)] if after else []
+        image = scale_by_area(frame.image, (keys.shape[1] * CELL, keys.shape[2] * CELL))
+        grey = compute_luminance(image)
+        before = compare_with_past(memory, grey)
+        ahead = (
+            [compute_motion_view(grey, compute_luminance(scale_by_area(after.image, grey.shape)), 1)] if after else []
+        )
         views = before + [view for view in ahead if view.holds]
-        known = memory.appearance if before or not views else unlearnt()  # in a new scene what was learnt misleads
+        known = (
+            memory.appearance if before or not views else init_appearance()
+        )  # in a new scene what was learnt misleads
         found = Detections.none(frame.size)
         if views:
-            evidence, known = weigh(image, views, keys, known)
-            found = gather(frame, list(candidates(frame.image, evidence)))
+            evidence, known = weigh_evidence(image, views, keys, known)
+            found = collect_detections(frame, list(extract_candidates(frame.image, evidence)))
             found = replace(found, scores=estimate_chance(found.scores))
-        left, gap = kept(memory) if not views else (torch.zeros(0, 0, dtype=torch.uint8), 0)
+        left, gap = keep_known_frame(memory) if not views else (torch.zeros(0, 0, dtype=torch.uint8), 0)
         return found, MotionMemory(torch.from_numpy(grey), known, left, gap)
 
 
-def look_back(memory: MotionMemory, grey: Grey) -> list[View]:
+def compare_with_past(memory: MotionMemory, grey: Grey) -> list[MotionView]:
     """A frame against the last one, or if it does not go on from that, against the one before those like no other."""
     others = [(memory.grey, 1), (memory.left, memory.gap + 1)]
-    views = (look(grey, other.numpy(), -ago) for other, ago in others if other.numel())
+    views = (compute_motion_view(grey, other.numpy(), -ago) for other, ago in others if other.numel())
     return list(islice((view for view in views if view.holds), 1))
 
 
-def kept(memory: MotionMemory) -> tuple[Tensor, int]:
+def keep_known_frame(memory: MotionMemory) -> tuple[Tensor, int]:
     """The last frame before those like no other, after one more of them, and how many these are."""
     return (memory.left if memory.gap else memory.grey), memory.gap + 1
 
 
-def look(grey: Grey, other: Grey, step: int) -> View:
+def compute_motion_view(grey: Grey, other: Grey, step: int) -> MotionView:
     """What moves in a frame beside the camera, by the flow to another one, `step` frames later."""
-    flow = dense_flow(grey, other)
-    motion, scale = camera_motion(flow[CELL // 2 :: CELL, CELL // 2 :: CELL])
-    rest = (flow - planar_flow(motion, *grey.shape)) / np.float32(step)
-    return View(rest, scale / abs(step), unexplained(grey, other, flow))
+    flow = compute_dense_flow(grey, other)
+    motion, scale = estimate_camera_motion(flow[CELL // 2 :: CELL, CELL // 2 :: CELL])
+    rest = (flow - compute_planar_flow(motion, *grey.shape)) / np.float32(step)
+    return MotionView(rest, scale / abs(step), measure_unexplained_variance(grey, other, flow))
 
 
-def calmest(views: list[View]) -> Flow:
+def select_slowest_flow(views: list[MotionView]) -> Flow:
     """At every pixel the slowest of the views: what appears from behind something has no true flow to that side,
     but one to the other.
     """
@@ -176,35 +185,39 @@ def calmest(views: list[View]) -> Flow:
     return flow
 
 
-def weigh(image: Image, views: list[View], keys: Keys, known: Appearance) -> tuple[Evidence, Appearance]:
+def weigh_evidence(
+    image: Image, views: list[MotionView], keys: Keys, known: AppearanceModel
+) -> tuple[MotionEvidence, AppearanceModel]:
     """Motion, what is known of the movers' appearance with this frame added, and the two together."""
     size = image.shape[:2]
-    flow = calmest(views)
+    flow = select_slowest_flow(views)
     speed = np.hypot(flow[..., 0], flow[..., 1])
     reliable = 1 - max(view.unexplained for view in views) / CUT
     grid = keys.shape[1], keys.shape[2]
     scale = float(np.mean([view.scale for view in views]))
-    moving = moving_share(shrink(speed, grid), scale)
-    measured = shrink(textured(greyed(image)), grid)
-    centre = central(*moving.shape)
-    known = learn(known, keys, moving**2 * centre, measured, reliable)
-    saliency: Map = predict(known, keys) * np.sqrt(moving * centre)
+    moving = estimate_moving_share(scale_by_area(speed, grid), scale)
+    measured = scale_by_area(measure_texture(compute_luminance(image)), grid)
+    centre = compute_centre_prior(*moving.shape)
+    known = update_appearance(known, keys, moving**2 * centre, measured, reliable)
+    saliency: Map = predict_moving(known, keys) * np.sqrt(moving * centre)
     saliency = cv2.resize(saliency, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
-    level = max(otsu(saliency), FAINT)
-    regions = parted(cv2.connectedComponents((saliency > level).astype(np.uint8))[1], flow)
+    level = max(compute_otsu_threshold(saliency), FAINT)
+    regions = split_regions(cv2.connectedComponents((saliency > level).astype(np.uint8))[1], flow)
     soft = (saliency / (2 * level)).clip(0, 1)
-    return Evidence(image, speed, enlarge(moving * np.sqrt(measured), size), soft, regions, reliable), known
+    return MotionEvidence(
+        image, speed, scale_bilinear(moving * np.sqrt(measured), size), soft, regions, reliable
+    ), known
 
 
-def moving_share(speed: Grid, scale: float) -> Grid:
+def estimate_moving_share(speed: Grid, scale: float) -> Grid:
     """How surely each cell moves, 0 to 1: one half at a speed that is well above the background's noise, what
     counts as still, and (as there often is parallax) the valley between slow and fast.
     """
-    level = max(NOISE_SCALES * scale, STILL, 2 * otsu(np.sqrt(speed)) ** 2)
+    level = max(NOISE_SCALES * scale, STILL, 2 * compute_otsu_threshold(np.sqrt(speed)) ** 2)
     return speed**2 / (speed**2 + np.float32(level) ** 2)
 
 
-def textured(grey: Grey) -> Map:
+def measure_texture(grey: Grey) -> Map:
     """How much of a flow was measured, 0 to 1: where nothing contrasts, as in smoke, it was filled in."""
     level = grey.astype(np.float32)
     variance = cv2.blur(level * level, (AROUND, AROUND)) - cv2.blur(level, (AROUND, AROUND)) ** 2
@@ -212,62 +225,64 @@ def textured(grey: Grey) -> Map:
     return contrast / (contrast + np.float32(CONTRAST) ** 2)
 
 
-def unlearnt() -> Appearance:
+def init_appearance() -> AppearanceModel:
     """The appearance model before the first frame."""
     d = CHANNELS + 1
-    return Appearance(torch.zeros(d, d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64))
+    return AppearanceModel(torch.zeros(d, d, dtype=torch.float64), torch.zeros(d, dtype=torch.float64))
 
 
-def learn(known: Appearance, keys: Keys, moving: Grid, measured: Grid, reliable: float) -> Appearance:
+def update_appearance(
+    known: AppearanceModel, keys: Keys, moving: Grid, measured: Grid, reliable: float
+) -> AppearanceModel:
     """One more frame. Movers and background have fixed shares of the weight, so that small things count.
 
     What moves but was not `measured` to is no example of either.
     """
-    x, y = inputs(keys), torch.from_numpy(moving.ravel()).double()
+    x, y = make_regression_inputs(keys), torch.from_numpy(moving.ravel()).double()
     trust = reliable * min(1.0, float(y.mean()) / ENOUGH)
     z = y * torch.from_numpy(measured.ravel()).double()
     inside = trust * FOREGROUND * z / z.sum().clamp(min=1e-6)
     outside = trust * (1 - FOREGROUND) * (1 - y) / (1 - y).sum().clamp(min=1e-6)
     gram = (x * (inside + outside)[:, None]).T @ x
-    return Appearance(FADING * known.gram + gram, FADING * known.moment + x.T @ inside)
+    return AppearanceModel(FADING * known.gram + gram, FADING * known.moment + x.T @ inside)
 
 
-def predict(known: Appearance, keys: Keys) -> Grid:
+def predict_moving(known: AppearanceModel, keys: Keys) -> Grid:
     """How much every cell looks like what moves, 0 to 1."""
     d = len(known.moment)
     damping = RIDGE * max(float(known.gram.trace()) / d, 1e-9)
     weights = torch.linalg.solve(known.gram + damping * torch.eye(d, dtype=torch.float64), known.moment)
-    likely: Grid = (inputs(keys) @ weights).clamp(0, 1).float().reshape(keys.shape[1:]).numpy()
+    likely: Grid = (make_regression_inputs(keys) @ weights).clamp(0, 1).float().reshape(keys.shape[1:]).numpy()
     return likely
 
 
-def inputs(keys: Keys) -> Float64[Tensor, "n d"]:
+def make_regression_inputs(keys: Keys) -> Float64[Tensor, "n d"]:
     """The regression's inputs, one row a cell."""
     cells = keys.flatten(1).T.double()
     return torch.cat([cells, torch.full((len(cells), 1), BIAS, dtype=torch.float64)], dim=1)
 
 
-def candidates(full: Image, evidence: Evidence) -> Iterator[tuple[Mask, float]]:
+def extract_candidates(full: Image, evidence: MotionEvidence) -> Iterator[tuple[Mask, float]]:
     """The outline, at the size of `full`, and the score of every region that is large enough."""
-    for k in heaviest(evidence.regions, evidence.soft):
-        near = around(evidence.regions, k)
+    for k in select_heaviest_regions(evidence.regions, evidence.soft):
+        near = mask_near_region(evidence.regions, k)
         x, y, w, h = cv2.boundingRect(near.astype(np.uint8))
         here = slice(y, y + h), slice(x, x + w)
         image, near = evidence.image[here], near[here]
-        lines = guided_lines(image, colour_mask(image, evidence.soft[here], near))
+        lines = fit_guided_filter(image, refine_mask_by_colour(image, evidence.soft[here], near))
         soft = (lines.at(image) * near).clip(0, 1)
-        inside = biggest(soft > 0.5)
+        inside = select_largest_component(soft > 0.5)
         if inside.sum() < SMALLEST * evidence.soft.size:
             continue
-        there = scaled(here, evidence.soft.shape, full.shape)
+        there = scale_window(here, evidence.soft.shape, full.shape)
         mask = np.zeros(full.shape[:2], dtype=bool)
         fine = lines.at(full[there])
-        mask[there] = biggest(fine * enlarge(near.astype(np.float32), fine.shape) > 0.5)
+        mask[there] = select_largest_component(fine * scale_bilinear(near.astype(np.float32), fine.shape) > 0.5)
         if mask.any():
-            yield mask, score(evidence, here, soft, inside)
+            yield mask, score_motion_mask(evidence, here, soft, inside)
 
 
-def score(evidence: Evidence, here: tuple[slice, slice], soft: Map, inside: Mask) -> float:
+def score_motion_mask(evidence: MotionEvidence, here: tuple[slice, slice], soft: Map, inside: Mask) -> float:
     """Expected mask IoU: of the mask by its own soft mask, less where little of it moves, where it moves
     slowly, and where the flow does not explain the frame.
     """
@@ -277,7 +292,7 @@ def score(evidence: Evidence, here: tuple[slice, slice], soft: Map, inside: Mask
     return crisp * sqrt(moving * evidence.reliable * speed**2 / (speed**2 + SLOW**2))
 
 
-def parted(regions: Regions, flow: Flow) -> Regions:
+def split_regions(regions: Regions, flow: Flow) -> Regions:
     """Regions in which two things that move differently touch, cut in two. In place of the old ones."""
     parts = regions.copy()
     for k in range(1, int(regions.max()) + 1):
@@ -285,14 +300,14 @@ def parted(regions: Regions, flow: Flow) -> Regions:
         if len(inside[0]) < 2 * LEAST_PART * regions.size:
             continue
         second = np.zeros(regions.shape, dtype=bool)
-        second[inside] = two_motions(flow[inside])
+        second[inside] = find_second_motion(flow[inside])
         first = (regions == k) & ~second
-        if whole(first) and whole(second):
+        if is_separate_thing(first) and is_separate_thing(second):
             parts[second] = parts.max() + 1
     return parts
 
 
-def two_motions(flow: Float32[np.ndarray, "n 2"], rounds: int = 5) -> Bool[np.ndarray, " n"]:
+def find_second_motion(flow: Float32[np.ndarray, "n 2"], rounds: int = 5) -> Bool[np.ndarray, " n"]:
     """Which of a region's pixels move in the second of two ways; none where one way describes them all.
 
     Two means, from the two sides of the mean along the direction in which the flows differ most.
@@ -314,19 +329,19 @@ def two_motions(flow: Float32[np.ndarray, "n 2"], rounds: int = 5) -> Bool[np.nd
     return second if differ else np.zeros(len(flow), dtype=bool)
 
 
-def whole(mask: Mask) -> bool:
+def is_separate_thing(mask: Mask) -> bool:
     """Whether a part of a region is a thing of its own: large enough and, but for specks, in one piece."""
-    return bool(mask.sum() >= LEAST_PART * mask.size and biggest(mask).sum() >= 0.85 * mask.sum())
+    return bool(mask.sum() >= LEAST_PART * mask.size and select_largest_component(mask).sum() >= 0.85 * mask.sum())
 
 
-def heaviest(regions: Regions, soft: Map) -> list[int]:
+def select_heaviest_regions(regions: Regions, soft: Map) -> list[int]:
     """The regions that are large enough, most mass first, at most `MOST`."""
     mass, area = np.bincount(regions.ravel(), soft.ravel()), np.bincount(regions.ravel())
     order = 1 + np.argsort(-mass[1:], kind="stable")[:MOST]
     return [int(k) for k in order if area[k] >= SMALLEST * regions.size]
 
 
-def around(regions: Regions, k: int) -> Mask:
+def mask_near_region(regions: Regions, k: int) -> Mask:
     """The region and what is near it, without other regions."""
     own = regions == k
     square = np.ones((2 * REACH + 1, 2 * REACH + 1), dtype=np.uint8)
@@ -335,7 +350,7 @@ def around(regions: Regions, k: int) -> Mask:
     return free
 
 
-def biggest(mask: Mask) -> Mask:
+def select_largest_component(mask: Mask) -> Mask:
     """The largest connected part."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if len(stats) == 1:
@@ -345,7 +360,7 @@ def biggest(mask: Mask) -> Mask:
 
 
 def estimate_chance(expected: Float32[Tensor, " n"]) -> Float32[Tensor, " n"]:
-    """How likely masks are right (IoU > 0.5), by what `score` says of them; fitted on videos for training.
+    """How likely masks are right (IoU > 0.5), by what `score_motion_mask` says of them; fitted on videos for training.
 
     >>> [round(float(p), 2) for p in estimate_chance(torch.tensor([0.3, 0.45, 0.6]))]
     [0.1, 0.69, 0.98]
@@ -353,17 +368,17 @@ def estimate_chance(expected: Float32[Tensor, " n"]) -> Float32[Tensor, " n"]:
     return (STEEP * (expected - EVEN)).sigmoid()
 
 
-def gather(frame: Frame, found: list[tuple[Mask, float]]) -> Detections:
+def collect_detections(frame: Frame, found: list[tuple[Mask, float]]) -> Detections:
     """Candidates as detections, best first."""
     found.sort(key=lambda one: -one[1])
     return Detections(
-        stack([torch.from_numpy(mask) for mask, _ in found], frame.size),
+        stack_masks([torch.from_numpy(mask) for mask, _ in found], frame.size),
         torch.tensor([score for _, score in found], dtype=torch.float32),
         torch.zeros(len(found), dtype=torch.int64),
     )
 
 
-def scaled(window: tuple[slice, slice], size: Sequence[int], to: Sequence[int]) -> tuple[slice, slice]:
+def scale_window(window: tuple[slice, slice], size: Sequence[int], to: Sequence[int]) -> tuple[slice, slice]:
     """A window of a picture of one size in the same picture of another size."""
     y, x = (
         slice(round(part.start * n / m), max(round(part.stop * n / m), round(part.start * n / m) + 1))
@@ -372,29 +387,29 @@ def scaled(window: tuple[slice, slice], size: Sequence[int], to: Sequence[int]) 
     return y, x
 
 
-def greyed(image: Image) -> Grey:
+def compute_luminance(image: Image) -> Grey:
     """Luminance."""
     grey: Grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return grey
 
 
-def shrink(image: Shaped[np.ndarray, "h w *c"], size: Sequence[int]) -> Shaped[np.ndarray, "h2 w2 *c"]:
+def scale_by_area(image: Shaped[np.ndarray, "h w *c"], size: Sequence[int]) -> Shaped[np.ndarray, "h2 w2 *c"]:
     """Area average; to `size` (h, w)."""
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_AREA)
 
 
-def enlarge(image: Map, size: Sequence[int]) -> Float32[np.ndarray, "h2 w2"]:
+def scale_bilinear(image: Map, size: Sequence[int]) -> Float32[np.ndarray, "h2 w2"]:
     """Bilinear; to `size` (h, w)."""
     return cv2.resize(image, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
-def central(h: int, w: int) -> Grid:
+def compute_centre_prior(h: int, w: int) -> Grid:
     """The weight of the picture's middle (a prior: people point cameras at things)."""
     x, y = (2 * np.arange(w) + 1 - w) / w, (2 * np.arange(h) + 1 - h) / h
     return np.exp(-(x[None] ** 2 + y[:, None] ** 2) / (2 * CENTRE**2)).astype(np.float32)
 
 
-def otsu(values: Float32[np.ndarray, "h w"], bins: int = 128) -> float:
+def compute_otsu_threshold(values: Float32[np.ndarray, "h w"], bins: int = 128) -> float:
     """The threshold with the greatest variance between the two sides (Otsu 1979)."""
     low, high = float(values.min()), float(values.max())
     if high - low < 1e-6:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
-from masklet.models.encoder import MEAN, STD, Features
-from masklet.models.text import silently
+from masklet.models.encoder import MEAN, STD, EncoderFeatures
+from masklet.models.text import drop_transformers_output
 
 if TYPE_CHECKING:
     from transformers import Sam2VideoConfig
@@ -46,7 +46,7 @@ class NanoSettings:
     width: int = 256  # inner channels of the feed-forward layers
 
 
-class Neck(nn.Module):
+class NanoNeck(nn.Module):
     """The encoder's features, squeezed into a square, at strides 4, 8 and 16 of it."""
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Neck(nn.Module):
         self.mean, self.std = nn.Buffer(mean, persistent=False), nn.Buffer(std, persistent=False)
 
     def forward(
-        self, features: Features, side: int
+        self, features: EncoderFeatures, side: int
     ) -> tuple[Float[Tensor, "1 e h4 w4"], Float[Tensor, "1 d h2 w2"], Float[Tensor, "1 c h w"]]:
         """The three maps of one frame."""
         square = cv2.resize(features.guide.numpy(), (side, side), interpolation=cv2.INTER_LINEAR)
@@ -80,7 +80,7 @@ class Neck(nn.Module):
         return fine, self.medium(trunk), nnf.avg_pool2d(keys, 2) + self.coarse(trunk)
 
 
-class Hints(nn.Module):
+class MaskHints(nn.Module):
     """A guess at the finer levels of the mask decoder, and how much it counts."""
 
     def __init__(self) -> None:
@@ -99,7 +99,7 @@ class Hints(nn.Module):
         return self.fine(x), self.medium(x)
 
 
-def nano_config(settings: NanoSettings) -> Sam2VideoConfig:
+def build_nano_config(settings: NanoSettings) -> Sam2VideoConfig:
     """Of transformers' network."""
     from transformers import Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
     from transformers.models.sam2_video.configuration_sam2_video import (
@@ -143,32 +143,32 @@ def nano_config(settings: NanoSettings) -> Sam2VideoConfig:
     )
 
 
-def blank_nano(settings: NanoSettings) -> Any:
+def create_blank_nano(settings: NanoSettings) -> Any:
     """The network with random weights throughout (torch's generator decides), float32 on the CPU."""
     from transformers import Sam2VideoModel
 
-    with silently():
-        net: Any = Sam2VideoModel(nano_config(settings))
-    net.vision_encoder, net.hints = Neck(), Hints()
+    with drop_transformers_output():
+        net: Any = Sam2VideoModel(build_nano_config(settings))
+    net.vision_encoder, net.hints = NanoNeck(), MaskHints()
     net.mask_decoder.conv_s0 = net.mask_decoder.conv_s1 = nn.Identity()  # the neck's maps are that narrow already
     cells = settings.side // 16
     net.memory_attention.position_ids = net.memory_attention.position_ids * (EXTENT / cells)
     return net
 
 
-def nano_network(settings: NanoSettings | None = None, seed: int = 0) -> Any:
+def create_nano(settings: NanoSettings | None = None, seed: int = 0) -> Any:
     """The network as training begins: it compares what it sees with what it remembers, and leaves guesses alone."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        net = blank_nano(settings or NanoSettings())
-        _scatter(net)
+        net = create_blank_nano(settings or NanoSettings())
+        _initialize_weights(net)
         with torch.no_grad():
-            _compare(net)
-            _leave_alone(net)
+            _initialize_attention(net)
+            _initialize_outputs(net)
     return net
 
 
-def _scatter(net: nn.Module) -> None:
+def _initialize_weights(net: nn.Module) -> None:
     """transformers' own initial weights are for wide networks."""
     for part in net.modules():
         if isinstance(part, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
@@ -177,7 +177,7 @@ def _scatter(net: nn.Module) -> None:
             nn.init.normal_(part.weight, std=0.5)
 
 
-def _compare(net: Any) -> None:
+def _initialize_attention(net: Any) -> None:
     """Memory attention begins as the likeness of features: its keys are the remembered features, but fewer of them."""
     encoder = net.memory_encoder
     fewer = torch.linalg.qr(torch.randn(HIDDEN, HIDDEN))[0][:MEMORY]
@@ -198,7 +198,7 @@ def _compare(net: Any) -> None:
         nn.init.zeros_(part.k_proj.bias)
 
 
-def _leave_alone(net: Any) -> None:
+def _initialize_outputs(net: Any) -> None:
     """Small answers, and objects that are there."""
     for head in net.mask_decoder.output_hypernetworks_mlps:
         head.proj_out.weight.mul_(0.1)
@@ -239,7 +239,7 @@ def read_nano(path: Path) -> tuple[Any, NanoSettings]:
     try:
         told = json.loads(metadata["settings"])
         settings = NanoSettings(**{f.name: int(told[f.name]) for f in fields(NanoSettings)})
-        net = blank_nano(settings)
+        net = create_blank_nano(settings)
         net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:120]

@@ -21,13 +21,13 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Prediction, Prompt
-from masklet.models.affinity import Affinity, AffinityMemory, as_answers, together
-from masklet.models.encoder import Encoder, Features
+from masklet.models.affinity import Affinity, AffinityMemory, remove_detached_parts, resolve_prompts
+from masklet.models.encoder import Encoder, EncoderFeatures
 from masklet.models.image_predictor import load_image_predictor
 from masklet.models.nano import HIDDEN, read_nano
-from masklet.models.sam2 import Sam2, Sam2Features, inferred
-from masklet.models.sam2_memory import Policy, Sam2Memory, passed
-from masklet.models.zoo import ZOO, hashed, intact
+from masklet.models.sam2 import Sam2, Sam2Features, wrap_inference
+from masklet.models.sam2_memory import MemoryPolicy, Sam2Memory, shift_time
+from masklet.models.zoo import ZOO, compute_hash, verify_packaged
 
 PACKAGED = "nano-propagator"  # in the zoo
 HYPOTHESES = 3
@@ -37,7 +37,7 @@ HYPOTHESES = 3
 class NanoFeatures(Sam2Features):
     """One frame as SAM 2 at nano size sees it."""
 
-    seen: Features  # as the encoder gave them to whoever looks at the frame
+    seen: EncoderFeatures  # as the encoder gave them to whoever looks at the frame
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Nano(Sam2):
         self,
         net: Any,
         encoder: Encoder,
-        policy: Policy | None = None,
+        policy: MemoryPolicy | None = None,
         *,
         weights: Mapping[str, str] | None = None,
         gradients: bool = False,
@@ -83,7 +83,7 @@ class Nano(Sam2):
 
     # -- the propagator
 
-    @inferred
+    @wrap_inference
     def encode(self, frames: Sequence[Frame]) -> list[Sam2Features]:
         """The neck, over features that are shared with whoever has the same encoder."""
         return [self._necked(frame) for frame in frames]
@@ -92,13 +92,13 @@ class Nano(Sam2):
         """The memory of no object."""
         return NanoMemory(guessed=self.guess.empty())
 
-    @inferred
+    @wrap_inference
     def predict(  # type: ignore[override]  # of its own memories and features alone
         self, memory: NanoMemory, features: NanoFeatures
     ) -> Prediction:
         """Three hypotheses of every remembered object; tokens are the object pointers they would leave."""
         if not memory.banks:
-            return nobody(features.seen)
+            return make_empty_belief(features.seen)
         guesses, look = self._guesses(memory, features), self._look(features)
 
         def answer(id: int) -> tuple[Tensor, ...]:
@@ -110,11 +110,11 @@ class Nano(Sam2):
         apart = dict(zip(memory.guessed.ids, memory.guessed.scattered.tolist(), strict=True))
         scattered = torch.tensor([apart[id] for id in ids])
         before = torch.stack([guesses[id].sigmoid().cpu() for id in ids])
-        parted = [together(of, before, scattered) for of in belief.logits.unbind(1)]
+        parted = [remove_detached_parts(of, before, scattered) for of in belief.logits.unbind(1)]
         belief = replace(belief, logits=torch.stack(parted, 1))
-        return belief if self.gradients else weighed(redrawn(belief, features.seen))
+        return belief if self.gradients else weigh_empty_hypotheses(refine_best_masks(belief, features.seen))
 
-    @inferred
+    @wrap_inference
     def commit(  # type: ignore[override]  # of its own memories and features alone
         self, memory: NanoMemory, features: NanoFeatures, belief: Prediction
     ) -> NanoMemory:
@@ -126,10 +126,10 @@ class Nano(Sam2):
         with torch.no_grad():
             sound = self.guess.is_sound(memory.guessed, features.seen)
             guessed = self.guess.commit(memory.guessed, features.seen, believed)
-        after = super().commit(memory, features, belief) if sound else passed(memory, 1)
+        after = super().commit(memory, features, belief) if sound else shift_time(memory, 1)
         return NanoMemory(after.banks, guessed=guessed)
 
-    @inferred
+    @wrap_inference
     def prompt(  # type: ignore[override]
         self, memory: NanoMemory, features: NanoFeatures, prompts: Mapping[int, Prompt]
     ) -> tuple[NanoMemory, Prediction]:
@@ -137,7 +137,7 @@ class Nano(Sam2):
         image predictor draws them over what was believed before. The answer is at the frame's own size.
         """
         known = {id: bank.logits for id, bank in memory.banks.items() if bank.logits is not None}
-        answers = as_answers(prompts, features.seen, known)
+        answers = resolve_prompts(prompts, features.seen, known)
         told: dict[int, Prompt] = {id: answer.logits[0] > 0 for id, answer in answers.items()}
         made, given = super().prompt(memory, features, told)
         with torch.no_grad():
@@ -195,7 +195,7 @@ class Nano(Sam2):
         return (large + self.net.hints.gain * guess)[0], *(x[0] for x in rest)
 
 
-def redrawn(belief: Prediction, seen: Features) -> Prediction:
+def refine_best_masks(belief: Prediction, seen: EncoderFeatures) -> Prediction:
     """The belief whose best hypotheses the image predictor has drawn anew (`ImagePredictor.redraw`)."""
     at = torch.arange(len(belief.ids)), belief.quality.argmax(1)
     logits = belief.logits.cpu().clone()
@@ -203,7 +203,7 @@ def redrawn(belief: Prediction, seen: Features) -> Prediction:
     return replace(belief, logits=logits.to(belief.logits.device))
 
 
-def weighed(belief: Prediction) -> Prediction:
+def weigh_empty_hypotheses(belief: Prediction) -> Prediction:
     """The belief in which a hypothesis without a pixel says that its object is not there: predicted IoU, which is
     trained on masks alone, is then how likely that is by the object score, and an object of nothing else is absent.
     """
@@ -213,20 +213,20 @@ def weighed(belief: Prediction) -> Prediction:
     return replace(belief, quality=quality, presence=torch.where(absent, -belief.presence.abs(), belief.presence))
 
 
-def nobody(features: Features) -> Prediction:
+def make_empty_belief(features: EncoderFeatures) -> Prediction:
     """The belief about no object."""
     none, size = torch.zeros(0, HYPOTHESES), features.guide.shape[:2]
     return Prediction((), torch.zeros(0, HYPOTHESES, *size), none, none, torch.zeros(0, HYPOTHESES, HIDDEN))
 
 
-def load_nano(path: Path | None, encoder: Encoder, policy: Policy | None = None) -> Nano:
+def build_nano_propagator(path: Path | None, encoder: Encoder, policy: MemoryPolicy | None = None) -> Nano:
     """The propagator with the weights of a file that `masklet train propagator` wrote; None: the packaged ones.
 
     Raises InputError where the file is of something else, damaged or not there.
     """
     if path and not path.is_file():
         raise InputError(f"{path}: no such file; train one with `masklet train propagator`")
-    path = path or intact(ZOO[PACKAGED])
+    path = path or verify_packaged(ZOO[PACKAGED])
     net, _ = read_nano(path)
-    used = {path.name: hashed(path).sha256, **load_image_predictor().weights}
+    used = {path.name: compute_hash(path).sha256, **load_image_predictor().weights}
     return Nano(net, encoder, policy, weights=used)

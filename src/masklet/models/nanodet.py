@@ -15,7 +15,7 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.models.boxes import Boxes, box_nms
-from masklet.models.zoo import ZOO, Weights, read
+from masklet.models.zoo import ZOO, PackagedWeights, read_packaged
 from masklet.nn.nanodet import STRIDES, NanoDetNetwork, decode_logits
 
 PACKAGED = "nanodet"  # in the zoo
@@ -46,7 +46,7 @@ class NanoDetSettings:
 
 
 class NanoDet:
-    """NanoDet-g (R. Lyu 2020): boxes with COCO's 80 names. It is a `text.Detector` whose prompts are such names."""
+    """NanoDet-g (R. Lyu 2020): boxes with COCO's 80 names. It is a `text.TextDetector` whose prompts are such names."""
 
     categories: tuple[str, ...] = COCO_NAMES
 
@@ -76,11 +76,11 @@ class NanoDet:
         rows, columns = compute_input_size((h, w), self.settings.long_side)
         small = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_LINEAR)
         device = next(self.network.parameters()).device
-        levels = self.network(normalise_image(small).to(device))
+        levels = self.network(normalize_bgr(small).to(device))
         scores, boxes = (x.cpu() for x in decode_logits([logits[0] for logits in levels]))
         # Cut at the border first: what is cut overlaps otherwise than what was offered.
         candidates = choose_candidates(scores, boxes, self.settings).within((rows, columns))
-        kept = suppress_twins(candidates, self.settings.nms_iou)
+        kept = apply_category_nms(candidates, self.settings.nms_iou)
         best = kept[kept.scores.argsort(descending=True, stable=True)[: self.settings.max_boxes]]
         scale = torch.tensor([w / columns, h / rows]).repeat(2)
         return Boxes(best.corners * scale, best.scores, best.labels).within((h, w))
@@ -109,7 +109,7 @@ def compute_input_size(size: tuple[int, int], long_side: int) -> tuple[int, int]
     return max(round(size[0] * cells), 1) * COARSEST, max(round(size[1] * cells), 1) * COARSEST
 
 
-def normalise_image(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
+def normalize_bgr(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
     """An image (RGB) as the network takes it: BGR, normalised."""
     bgr = image[..., ::-1].astype(np.float32)
     scaled = (bgr - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
@@ -132,7 +132,7 @@ def choose_candidates(scores: Float[Tensor, "n 80"], boxes: Float[Tensor, "n 4"]
     return found[found.scores.topk(min(settings.max_candidates, len(found))).indices]
 
 
-def suppress_twins(found: Boxes, iou: float) -> Boxes:
+def apply_category_nms(found: Boxes, iou: float) -> Boxes:
     """Non-maximum suppression in each category for itself: of two boxes that overlap by more than `iou`, the one of
     higher score stays.
     """
@@ -157,7 +157,7 @@ def find_label(name: str) -> int:
     raise InputError(f"nanodet: {name!r} is none of the 80 things it knows; {hint}they are: {', '.join(COCO_NAMES)}")
 
 
-def load_nanodet(settings: NanoDetSettings | None = None, file: Weights = ZOO[PACKAGED]) -> NanoDet:
+def load_nanodet(settings: NanoDetSettings | None = None, file: PackagedWeights = ZOO[PACKAGED]) -> NanoDet:
     """The packaged detector: float32, eval, no gradients, CPU.
 
     Args:
@@ -168,6 +168,6 @@ def load_nanodet(settings: NanoDetSettings | None = None, file: Weights = ZOO[PA
         InputError: the weights are damaged or not there.
     """
     network = NanoDetNetwork().requires_grad_(False).eval()
-    network.load_state_dict({name: value.float() for name, value in read(file).items()})
+    network.load_state_dict({name: value.float() for name, value in read_packaged(file).items()})
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return NanoDet(network, settings, weights={file.name: file.sha256})

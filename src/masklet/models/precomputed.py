@@ -20,7 +20,7 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
-from masklet.core.masks import Rle, stack
+from masklet.core.masks import Rle, stack_masks
 from masklet.models.image_predictor import load_image_predictor
 
 Entry = tuple[int, Mapping[str, Any]]  # position in the file, content
@@ -43,15 +43,15 @@ class Precomputed:
         """Raises InputError naming the file and the entry that is malformed."""
         self.path = path
         if path.is_dir():
-            self._labels: Sequence[Path] = label_images(path)
+            self._labels: Sequence[Path] = list_label_images(path)
             self._entries: Mapping[int, list[Entry]] = {}
             self.weights: Mapping[str, str] = {}
             self.categories: tuple[str, ...] = ("object",)
             return
-        content, self.weights = read_json(path)
+        content, self.weights = read_results_file(path)
         entries = content["annotations"] if isinstance(content, dict) else content
-        self._labels, self._entries = (), by_frame(path, entries)
-        names = category_names(path, content) if isinstance(content, dict) else {}
+        self._labels, self._entries = (), group_by_frame(path, entries)
+        names = read_category_names(path, content) if isinstance(content, dict) else {}
         known = sorted({*names, *(e["category_id"] for e in entries)})
         self._label = {id: n for n, id in enumerate(known)}
         self.categories = tuple(names.get(id, str(id)) for id in known)
@@ -65,12 +65,12 @@ class Precomputed:
 
     def _from_entries(self, frame: Frame) -> Detections:
         found = self._entries.get(frame.index, [])
-        masks = [entry_mask(f"{self.path}: entry {n}", e, frame.size).decode() for n, e in found]
+        masks = [decode_entry_mask(f"{self.path}: entry {n}", e, frame.size).decode() for n, e in found]
         boxed = [row for row, (_, entry) in enumerate(found) if "segmentation" not in entry]
-        for row, mask in zip(boxed, draw_boxes(frame, [found[row][1]["bbox"] for row in boxed]), strict=True):
+        for row, mask in zip(boxed, segment_boxes(frame, [found[row][1]["bbox"] for row in boxed]), strict=True):
             masks[row] = mask if mask.any() else masks[row]
         return Detections(
-            stack(masks, frame.size),
+            stack_masks(masks, frame.size),
             torch.tensor([float(e["score"]) for _, e in found]),
             torch.tensor([self._label[e["category_id"]] for _, e in found], dtype=torch.int64),
         )
@@ -79,30 +79,32 @@ class Precomputed:
         if frame.index >= len(self._labels):
             return Detections.none(frame.size)
         path = self._labels[frame.index]
-        image = opened(path)
+        image = open_label_image(path)
         labels = np.array(image)
         if labels.shape != frame.size:
-            raise InputError(f"{path}: the labels are {in_words(labels.shape)}, the video {in_words(frame.size)}")
+            raise InputError(
+                f"{path}: the labels are {format_frame_size(labels.shape)}, the video {format_frame_size(frame.size)}"
+            )
         nothing = (0, 255) if image.mode == "P" else (0,)
         values = [v for v in np.unique(labels) if v not in nothing]
-        masks = torch.from_numpy(np.stack([labels == v for v in values])) if values else stack([], frame.size)
+        masks = torch.from_numpy(np.stack([labels == v for v in values])) if values else stack_masks([], frame.size)
         return Detections(masks, torch.ones(len(values)), torch.zeros(len(values), dtype=torch.int64))
 
 
-def draw_boxes(frame: Frame, boxes: Sequence[Sequence[float]]) -> Bool[Tensor, "n h w"]:
+def segment_boxes(frame: Frame, boxes: Sequence[Sequence[float]]) -> Bool[Tensor, "n h w"]:
     """What fills each box [x, y, w, h] of a frame, as nano's image predictor draws it."""
     if not boxes:
-        return stack([], frame.size)
+        return stack_masks([], frame.size)
     corners = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in boxes], dtype=torch.float32)
     return load_image_predictor().predict_boxes(frame.image, corners)[0]
 
 
-def in_words(size: tuple[int, ...]) -> str:
+def format_frame_size(size: tuple[int, ...]) -> str:
     """A size (h, w) as width x height."""
     return "x".join(str(n) for n in reversed(size))
 
 
-def read_json(path: Path) -> tuple[Any, dict[str, str]]:
+def read_results_file(path: Path) -> tuple[Any, dict[str, str]]:
     """A file's content, and its sha256 by its name."""
     try:
         data = path.read_bytes()
@@ -117,33 +119,33 @@ def read_json(path: Path) -> tuple[Any, dict[str, str]]:
     return content, {path.name: hashlib.sha256(data).hexdigest()}
 
 
-def category_names(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
+def read_category_names(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
     """The names by their ids. Raises InputError naming the category that is malformed."""
     given = content.get("categories") or []
     for n, category in enumerate(given if isinstance(given, list) else [given]):
-        if not isinstance(category, dict) or not is_count(category.get("id")) or "name" not in category:
+        if not isinstance(category, dict) or not is_frame_number(category.get("id")) or "name" not in category:
             raise InputError(f"{path}: category {n}: must be an object with 'id', a whole number, and 'name'")
     return {c["id"]: str(c["name"]) for c in given}
 
 
-def by_frame(path: Path, entries: Sequence[Any]) -> dict[int, list[Entry]]:
+def group_by_frame(path: Path, entries: Sequence[Any]) -> dict[int, list[Entry]]:
     """The entries of each frame, checked as far as they can be before the video is known."""
     frames: dict[int, list[Entry]] = defaultdict(list)
     for n, entry in enumerate(entries):
-        frames[checked_entry(f"{path}: entry {n}", entry)].append((n, entry))
+        frames[check_entry(f"{path}: entry {n}", entry)].append((n, entry))
     return dict(frames)
 
 
-def checked_entry(where: str, entry: Any) -> int:
+def check_entry(where: str, entry: Any) -> int:
     """The entry's frame. Raises InputError saying what is wrong with the entry."""
     if not isinstance(entry, dict):
         raise InputError(f"{where}: not an object but {type(entry).__name__}")
     frame = next((entry[k] for k in ("frame", "frame_index", "image_id") if k in entry), None)
-    if not is_count(frame):
+    if not is_frame_number(frame):
         raise InputError(
             f"{where}: 'frame' (or 'frame_index', 'image_id') must be a whole number from 0, not {frame!r}"
         )
-    if not is_count(entry.get("category_id")):
+    if not is_frame_number(entry.get("category_id")):
         raise InputError(f"{where}: 'category_id' must be a whole number from 0, not {entry.get('category_id')!r}")
     score = entry.get("score")
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
@@ -153,18 +155,18 @@ def checked_entry(where: str, entry: Any) -> int:
     return int(frame)
 
 
-def is_count(value: Any) -> TypeGuard[int]:
+def is_frame_number(value: Any) -> TypeGuard[int]:
     """Whether a JSON value is a whole number from 0 on."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def entry_mask(where: str, entry: Mapping[str, Any], size: tuple[int, int]) -> Rle:
+def decode_entry_mask(where: str, entry: Mapping[str, Any], size: tuple[int, int]) -> Rle:
     """The mask of an entry: run lengths as text or list, polygons, or a filled box."""
     shape = entry.get("segmentation", entry.get("bbox"))
     try:
         if isinstance(shape, dict):
-            return from_run_lengths(shape, size)
-        polygons = shape if "segmentation" in entry else [box_corners(shape)]
+            return decode_coco_rle(shape, size)
+        polygons = shape if "segmentation" in entry else [convert_box_to_polygon(shape)]
         if not polygons or any(len(p) < 6 or len(p) % 2 or not np.isfinite(p).all() for p in polygons):
             raise ValueError("a polygon needs three points, x and y each")
         code = coco.merge(coco.frPyObjects(polygons, *size))
@@ -173,25 +175,25 @@ def entry_mask(where: str, entry: Mapping[str, Any], size: tuple[int, int]) -> R
     return Rle(size, code["counts"])
 
 
-def from_run_lengths(shape: Mapping[str, Any], size: tuple[int, int]) -> Rle:
+def decode_coco_rle(shape: Mapping[str, Any], size: tuple[int, int]) -> Rle:
     """COCO run lengths, compressed or as a list of numbers. Raises ValueError where they do not fill the frame."""
     if tuple(shape["size"]) != size:
-        raise ValueError(f"the mask is {in_words(tuple(shape['size']))}, the video {in_words(size)}")
+        raise ValueError(f"the mask is {format_frame_size(tuple(shape['size']))}, the video {format_frame_size(size)}")
     counts = shape["counts"]
     if not isinstance(counts, list):
         return Rle.checked(size, counts.encode() if isinstance(counts, str) else counts)
-    if not all(is_count(c) for c in counts) or sum(counts) != size[0] * size[1]:
-        raise ValueError(f"run lengths fill {sum(counts)} pixels, not the {in_words(size)} of the frame")
+    if not all(is_frame_number(c) for c in counts) or sum(counts) != size[0] * size[1]:
+        raise ValueError(f"run lengths fill {sum(counts)} pixels, not the {format_frame_size(size)} of the frame")
     return Rle(size, coco.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"])
 
 
-def box_corners(box: Sequence[float]) -> list[float]:
+def convert_box_to_polygon(box: Sequence[float]) -> list[float]:
     """A box [x, y, w, h] as a polygon."""
     x, y, w, h = box
     return [x, y, x + w, y, x + w, y + h, x, y + h]
 
 
-def label_images(folder: Path) -> list[Path]:
+def list_label_images(folder: Path) -> list[Path]:
     """The images of a folder in the order of their names, numbers counted."""
     pngs = (p for p in folder.iterdir() if p.suffix.lower() == ".png" and not p.name.startswith("."))
     found = sorted(pngs, key=lambda p: [(not part.isdecimal(), part.zfill(20)) for part in split(r"(\d+)", p.stem)])
@@ -200,7 +202,7 @@ def label_images(folder: Path) -> list[Path]:
     return found
 
 
-def opened(path: Path) -> Image.Image:
+def open_label_image(path: Path) -> Image.Image:
     """A label image: one value per pixel."""
     try:
         image = Image.open(path)

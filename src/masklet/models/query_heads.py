@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
-from masklet.nn.query_layers import loaded
+from masklet.nn.query_layers import load_dvis_weights
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 
@@ -28,12 +28,12 @@ def save_heads(path: Path, categories: Sequence[str], **heads: ReferringTracker 
     written.
     """
     about = {"categories": [*categories], **{name: asdict(head.settings) for name, head in heads.items()}}
-    state = {f"{name}.{key}": held for name, head in heads.items() for key, held in tensors(head).items()}
+    state = {f"{name}.{key}": held for name, head in heads.items() for key, held in copy_module_weights(head).items()}
     with write_atomically(path) as file:
         file.write(packed(state, {FORMAT: json.dumps(about)}))
 
 
-def tensors(module: nn.Module) -> dict[str, Tensor]:
+def copy_module_weights(module: nn.Module) -> dict[str, Tensor]:
     """A module's weights on the host, each in memory of its own."""
     return {key: held.detach().cpu().clone().contiguous() for key, held in module.state_dict().items()}
 
@@ -52,9 +52,9 @@ def load_tracker(path: str | Path) -> tuple[ReferringTracker, tuple[str, ...]]:
 
     Raises InputError where the file is damaged, or none that holds a tracker.
     """
-    about, state = opened(Path(path), "tracker")
-    network = ReferringTracker(made(TrackerSettings, about["tracker"], path))
-    return loaded(network, state, "tracker"), tuple(about["categories"])
+    about, state = read_head(Path(path), "tracker")
+    network = ReferringTracker(make_head_settings(TrackerSettings, about["tracker"], path))
+    return load_dvis_weights(network, state, "tracker"), tuple(about["categories"])
 
 
 def load_refiner(path: str | Path) -> tuple[TemporalRefiner, tuple[str, ...]]:
@@ -62,12 +62,12 @@ def load_refiner(path: str | Path) -> tuple[TemporalRefiner, tuple[str, ...]]:
 
     Raises InputError where the file is damaged, or none that holds a refiner.
     """
-    about, state = opened(Path(path), "refiner")
-    network = TemporalRefiner(made(RefinerSettings, about["refiner"], path))
-    return loaded(network, state, "refiner"), tuple(about["categories"])
+    about, state = read_head(Path(path), "refiner")
+    network = TemporalRefiner(make_head_settings(RefinerSettings, about["refiner"], path))
+    return load_dvis_weights(network, state, "refiner"), tuple(about["categories"])
 
 
-def opened(path: Path, part: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_head(path: Path, part: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What a file says of itself, and the weights of one of its heads."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; pass a file of query heads, as `masklet train` writes them")
@@ -86,7 +86,7 @@ def opened(path: Path, part: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return about, state
 
 
-def made(settings: type[S], told: Any, path: str | Path) -> S:
+def make_head_settings(settings: type[S], told: Any, path: str | Path) -> S:
     """Settings from what a file tells. Raises InputError where it tells others."""
     try:
         return settings(**told)

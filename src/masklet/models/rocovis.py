@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.core.slots import FrameSlots
-from masklet.models.slot_model import Decoded, Maps, OnFrames, last_layer
-from masklet.nn.mask_propagation import MaskPropagation, matched, suppressed
+from masklet.models.slot_model import DecodedSlots, Maps, VideoSlotModel, take_last_layer
+from masklet.nn.mask_propagation import MaskPropagation, estimate_query_trust, weigh_masks_by_trust
 
 
 @dataclass(frozen=True)
-class RocovisSettings:
+class RocovisNetSettings:
     """What a network is built of, besides its Mask2Former."""
 
     levels: int = (
@@ -42,7 +42,7 @@ class RocovisSettings:
 
 
 @dataclass(frozen=True)
-class Remembered:
+class RememberedFrame:
     """One frame, at each calibrated level, the coarsest first: as the cross-attention looks at it."""
 
     keys: tuple[Float[Tensor, "b _ e"], ...]
@@ -54,20 +54,20 @@ class RocovisMemory:
     """All that the next frame needs of those before it, of one size from the third frame on."""
 
     queries: Float[Tensor, "b n c"] | None = None  # Q_{t-1}; None: a video begins
-    frames: tuple[Remembered, ...] = ()  # the last ones, oldest first
+    frames: tuple[RememberedFrame, ...] = ()  # the last ones, oldest first
 
     def detached(self) -> RocovisMemory:
         """The same, from which no gradient goes back further (truncated back-propagation)."""
         if self.queries is None:
             return self
-        kept = (Remembered(*(tuple(x.detach() for x in part) for part in (f.keys, f.values))) for f in self.frames)
+        kept = (RememberedFrame(*(tuple(x.detach() for x in part) for part in (f.keys, f.values))) for f in self.frames)
         return RocovisMemory(self.queries.detach(), tuple(kept))
 
 
 class RocovisNet(nn.Module):
     """The network, for b videos side by side."""
 
-    def __init__(self, segmenter: nn.Module, settings: RocovisSettings = RocovisSettings()) -> None:
+    def __init__(self, segmenter: nn.Module, settings: RocovisNetSettings = RocovisNetSettings()) -> None:
         """`segmenter`: a Mask2Former of transformers, or one with the same parts; trained on images it is a start."""
         super().__init__()
         self.settings = settings
@@ -110,7 +110,7 @@ class RocovisNet(nn.Module):
             calibrated[-1 - n] = maps + part(maps, keys, values)
         return tuple(calibrated)
 
-    def decoded(self, memory: RocovisMemory, features: Maps) -> Decoded:  # Q_t = D(Q_{t-1}, P(F_t + F'_t))
+    def decoded(self, memory: RocovisMemory, features: Maps) -> DecodedSlots:  # Q_t = D(Q_{t-1}, P(F_t + F'_t))
         """Direct query decoding of one frame, all layers; the first is what queries say before they have looked."""
         pixels = self.calibrated(memory, features)
         with torch.autocast(pixels[0].device.type, enabled=False):
@@ -119,7 +119,7 @@ class RocovisNet(nn.Module):
             self.segmenter.model.transformer_module, memory.queries, decoded.multi_scale_features, decoded.mask_features
         )
         layers = [normed.transpose(0, 1) for normed in answer.intermediate_hidden_states]
-        return Decoded(
+        return DecodedSlots(
             answer.last_hidden_state,
             tuple(self.segmenter.class_predictor(normed) for normed in layers),
             tuple(answer.masks_queries_logits),
@@ -128,26 +128,26 @@ class RocovisNet(nn.Module):
 
     def predict(self, memory: RocovisMemory, features: Maps) -> FrameSlots:
         """One frame's slots: the last layer's answer."""
-        return last_layer(self.decoded(memory, features))
+        return take_last_layer(self.decoded(memory, features))
 
     def commit(
         self, memory: RocovisMemory, features: Maps, slots: FrameSlots, trust: Float[Tensor, "b n"]
     ) -> RocovisMemory:
-        """Ends a frame. `trust` is 1 for queries that are an object, at inference `matched`."""
-        masks = suppressed(slots.mask_logits.float().sigmoid(), trust)
+        """Ends a frame. `trust` is 1 for queries that are an object, at inference `estimate_query_trust`."""
+        masks = weigh_masks_by_trust(slots.mask_logits.float().sigmoid(), trust)
         keys, values = [], []
         for n, part in enumerate(self.propagation):
             maps = features[-1 - n].float()
             identity = part.identity(slots.queries.float(), masks, tuple(maps.shape[2:]))
             keys.append(part.keys(maps))
             values.append(part.values(maps, identity))
-        kept = (*memory.frames, Remembered(tuple(keys), tuple(values)))[-self.settings.frames :]
+        kept = (*memory.frames, RememberedFrame(tuple(keys), tuple(values)))[-self.settings.frames :]
         return RocovisMemory(slots.queries, kept)
 
     def trust(self, slots: FrameSlots) -> Float[Tensor, "b n"]:
         """Of each query where the truth is not known."""
         if self.settings.suppress:
-            return matched(slots.class_logits)
+            return estimate_query_trust(slots.class_logits)
         return torch.ones_like(slots.class_logits[..., 0])
 
     def decode(self, queries: Float[Tensor, "b n c"], pixels: Float[Tensor, "b d h w"]) -> Float[Tensor, "b n h w"]:
@@ -187,7 +187,7 @@ def decode_queries(
     )
 
 
-class Rocovis(OnFrames[RocovisMemory]):
+class Rocovis(VideoSlotModel[RocovisMemory]):
     """The slot model."""
 
     kind = "rocovis"

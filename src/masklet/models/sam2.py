@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Clicks, Point, Prediction, Prompt
-from masklet.core.masks import resize
-from masklet.models.sam2_memory import Bank, Entry, Policy, Reading, RecentFrames, Sam2Memory
+from masklet.core.masks import resize_bilinear
+from masklet.models.sam2_memory import MemoryBank, MemoryEntry, MemoryPolicy, MemoryReading, RecentFrames, Sam2Memory
 from masklet.nn.memory_attention import MemoryAttention
-from masklet.nn.parallel import side_by_side
+from masklet.nn.parallel import run_on_threads
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB in 0 to 1
 ABSENT = -1024.0  # logit of every pixel of an object that is not in the frame
@@ -38,7 +38,7 @@ S = TypeVar("S", bound="Sam2")
 P = ParamSpec("P")
 
 
-def inferred(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+def wrap_inference(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
     """Without gradients but in training; in bfloat16 where the official code is: on a GPU, under autocast."""
 
     @wraps(method)
@@ -66,7 +66,7 @@ class Sam2:
     def __init__(
         self,
         net: Any,
-        policy: Policy | None = None,
+        policy: MemoryPolicy | None = None,
         *,
         postprocess: bool = True,
         prompts: int = 8,
@@ -129,11 +129,11 @@ class Sam2:
         self.renew()
 
     def _settle(self, cells: int) -> None:
-        settle(self.net.vision_encoder, cells)
+        freeze_position_encodings(self.net.vision_encoder, cells)
 
     # -- the propagator
 
-    @inferred
+    @wrap_inference
     def encode(self, frames: Sequence[Frame]) -> list[Sam2Features]:
         """The image encoder, one frame at a time."""
         return [self._encode(frame) for frame in frames]
@@ -142,7 +142,7 @@ class Sam2:
         """The memory of no object."""
         return Sam2Memory()
 
-    @inferred
+    @wrap_inference
     def predict(self, memory: Sam2Memory, features: Sam2Features) -> Prediction:
         """Three hypotheses of every remembered object; tokens are the object pointers they would leave."""
         readings = {id: self.policy.read(bank) for id, bank in memory.banks.items()}
@@ -160,7 +160,7 @@ class Sam2:
             rows |= dict(zip(ids, zip(*answer, strict=True), strict=True))
         return self._prediction(tuple(memory.banks), [rows[id] for id in memory.banks])
 
-    @inferred
+    @wrap_inference
     def commit(self, memory: Sam2Memory, features: Sam2Features, belief: Prediction) -> Sam2Memory:
         """Remembers each object's best hypothesis; time goes on for all objects."""
         best = belief.best
@@ -172,12 +172,12 @@ class Sam2:
             banks[id] = self.policy.keep(replace(banks[id], recent=recent, logits=best.logits[row, 0]))
         return Sam2Memory(banks)
 
-    @inferred
+    @wrap_inference
     def prompt(
         self, memory: Sam2Memory, features: Sam2Features, prompts: Mapping[int, Prompt]
     ) -> tuple[Sam2Memory, Prediction]:
         """Each prompt makes this frame a conditioning frame of its object. The answer is at the frame's own size."""
-        banks = {id: memory.banks.get(id, Bank(now=1)) for id in prompts}
+        banks = {id: memory.banks.get(id, MemoryBank(now=1)) for id in prompts}
         given = {id: p for id, p in prompts.items() if isinstance(p, Tensor)}
         answers = [self._given(features, given)] if given else []
         answers += [self._clicked(features, id, p, banks[id]) for id, p in prompts.items() if not isinstance(p, Tensor)]
@@ -185,7 +185,7 @@ class Sam2:
             entries = self._entries(features, answer, {id: banks[id].now - 1 for id in answer.ids}, self.postprocess)
             for row, (id, entry) in enumerate(zip(answer.ids, entries, strict=True)):
                 banks[id] = banks[id].with_prompt(entry, answer.logits[row, 0], self.prompts)
-        return Sam2Memory({**memory.banks, **banks}), at_full_size(answers, given, tuple(prompts), features.size)
+        return Sam2Memory({**memory.banks, **banks}), resize_answers(answers, given, tuple(prompts), features.size)
 
     def forget(self, memory: Sam2Memory, ids: Iterable[int]) -> Sam2Memory:
         """The memory without these objects."""
@@ -213,7 +213,7 @@ class Sam2:
         return self._attend.look(features.coarse.flatten(1).T + 0.1 * self._position)
 
     def _conditioned(
-        self, features: Sam2Features, look: Float[Tensor, "1 p c"], readings: Sequence[Reading]
+        self, features: Sam2Features, look: Float[Tensor, "1 p c"], readings: Sequence[MemoryReading]
     ) -> Float[Tensor, "b c h w"]:
         """The frame, conditioned on the memory of each object; the readings are of one shape."""
         read = [self._read(reading) for reading in readings]
@@ -226,7 +226,7 @@ class Sam2:
         """Tokens that a pointer is cut into."""
         return int(self.net.hidden_dim // self.net.mem_dim)
 
-    def _read(self, reading: Reading) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"]]:
+    def _read(self, reading: MemoryReading) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"]]:
         """A bank's reading as keys and values of memory attention."""
         frames = torch.stack([e.spatial for e in reading.frames if e.spatial is not None]).to(self.dtype)
         frame_keys = frames + self._memory_positions[list(reading.ranks)]
@@ -249,7 +249,7 @@ class Sam2:
         """Encodings of how long ago the pointers are from."""
         if not self.net.config.enable_temporal_pos_encoding_for_object_pointers:
             return torch.zeros(len(distances), self.net.mem_dim, device=self.device, dtype=self.dtype)
-        encoded = sines(torch.tensor(distances, device=self.device), self.net.hidden_dim)
+        encoded = encode_sines(torch.tensor(distances, device=self.device), self.net.hidden_dim)
         when: Tensor = self.net.temporal_positional_encoding_projection_layer(encoded.to(self.dtype))
         return when
 
@@ -298,7 +298,9 @@ class Sam2:
 
     def _given(self, features: Sam2Features, masks: Mapping[int, Bool[Tensor, "y x"]]) -> Prediction:
         """Given masks are believed as they are; only their pointers come from the network."""
-        squares = torch.stack([squeezed(mask, self.side) for mask in masks.values()]).to(self.device, self.dtype)
+        squares = torch.stack([resize_mask_to_square(mask, self.side) for mask in masks.values()]).to(
+            self.device, self.dtype
+        )
         seen = squares.flatten(1).any(1)
         dense = self.net.prompt_encoder.mask_embed(self.net.mask_downsample(squares))
         coarse = features.coarse[None].expand(len(squares), -1, -1, -1)
@@ -310,9 +312,9 @@ class Sam2:
         presence = (seen.float() * 2 * SURE - SURE).cpu()[:, None]
         return Prediction(tuple(masks), sure.cpu(), torch.ones_like(presence), presence, pointers)
 
-    def _clicked(self, features: Sam2Features, id: int, prompt: Box | Point | Clicks, bank: Bank) -> Prediction:
+    def _clicked(self, features: Sam2Features, id: int, prompt: Box | Point | Clicks, bank: MemoryBank) -> Prediction:
         """The decoder's answer to clicks and boxes, in the light of what is remembered and was answered before."""
-        points, labels = marks(prompt, features.size, self.side)
+        points, labels = encode_prompt_points(prompt, features.size, self.side)
         reading = self.policy.read(bank.before(bank.now - 1))
         conditioned = features.coarse[None] + self.net.no_memory_embedding.view(1, -1, 1, 1)
         if reading.frames:
@@ -326,7 +328,7 @@ class Sam2:
 
     def _entries(
         self, features: Sam2Features, answer: Prediction, times: Mapping[int, int], binary: bool
-    ) -> list[Entry]:
+    ) -> list[MemoryEntry]:
         """The memory encoder: what is remembered of each object in this frame."""
 
         def remembered(rows: list[int]) -> Tensor:
@@ -336,9 +338,9 @@ class Sam2:
         assert answer.tokens is not None
         quality, presence = (scores[:, 0].tolist() for scores in (answer.quality, answer.presence))
         found = zip(answer.ids, answer.tokens[:, 0], quality, presence, spatial, strict=True)
-        return [Entry(times[id], pointer, q, p, m) for id, pointer, q, p, m in found]
+        return [MemoryEntry(times[id], pointer, q, p, m) for id, pointer, q, p, m in found]
 
-    def _groups(self, readings: Mapping[int, Reading]) -> Iterator[list[int]]:
+    def _groups(self, readings: Mapping[int, MemoryReading]) -> Iterator[list[int]]:
         """Ids whose readings have one shape, as many as go through the networks together."""
         alike: dict[tuple[int, int], list[int]] = defaultdict(list)
         for id, reading in readings.items():
@@ -358,7 +360,7 @@ class Sam2:
     def _each(self, work: Callable[[G], R], groups: Sequence[G]) -> list[R]:
         """The work of every group, on a CPU side by side."""
         alone = self.device.type != "cpu" or self.gradients
-        return [work(group) for group in groups] if alone else side_by_side(work, groups)
+        return [work(group) for group in groups] if alone else run_on_threads(work, groups)
 
     def _remembered(self, features: Sam2Features, answer: Prediction, binary: bool) -> BFloat16[Tensor, "b p d"]:
         """What is remembered of the best masks."""
@@ -379,14 +381,14 @@ class Sam2:
         return spatial
 
 
-def sines(positions: Float[Tensor, " n"], dim: int) -> Float[Tensor, "n d"]:
+def encode_sines(positions: Float[Tensor, " n"], dim: int) -> Float[Tensor, "n d"]:
     """Sine encodings of positions (Vaswani et al. 2017), sines first."""
     steps = torch.arange(dim // 2, device=positions.device) // 2
     angles = positions[:, None] / 10000 ** (4 * steps / dim)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def marks(
+def encode_prompt_points(
     prompt: Box | Point | Clicks, size: tuple[int, int], side: int
 ) -> tuple[list[tuple[float, float]], list[int]]:
     """A prompt's points in the network's pixels, and what they are: 1 inside, 0 outside, 2 and 3 a box's corners."""
@@ -397,7 +399,7 @@ def marks(
     return [(x * side / size[1], y * side / size[0]) for x, y, _ in found], [label for *_, label in found]
 
 
-def at_full_size(
+def resize_answers(
     answers: Sequence[Prediction], given: Mapping[int, Tensor], ids: tuple[int, ...], size: tuple[int, int]
 ) -> Prediction:
     """The answers to prompts in the order of the prompts; a given mask is answered exactly."""
@@ -405,35 +407,35 @@ def at_full_size(
     if not rows:
         return Prediction((), torch.zeros(0, 1, *size), torch.zeros(0, 1), torch.zeros(0, 1))
     logits = [
-        given[id].cpu().float() * 2 * SURE - SURE if id in given else resize(rows[id].logits[:, 0], size)[0]
+        given[id].cpu().float() * 2 * SURE - SURE if id in given else resize_bilinear(rows[id].logits[:, 0], size)[0]
         for id in ids
     ]
     quality, presence = (torch.cat([getattr(rows[id], name) for id in ids]) for name in ("quality", "presence"))
     return Prediction(ids, torch.stack(logits)[:, None], quality, presence)
 
 
-def squeezed(mask: Bool[Tensor, "y x"], side: int) -> Bool[Tensor, "1 s s"]:
+def resize_mask_to_square(mask: Bool[Tensor, "y x"], side: int) -> Bool[Tensor, "1 s s"]:
     """A mask in the network's square; of one too fine for it, what is left most of."""
     shares = nnf.interpolate(mask[None, None].float(), (side, side), mode="bilinear", antialias=True)[0]
     return (shares >= shares.max().clamp(max=0.5)) & (shares > 0)
 
 
-class Unread(nn.Module):
+class UnreadPositions(nn.Module):
     """In the place of position encodings that nobody reads."""
 
     def forward(self, shape: Sequence[int], device: torch.device, dtype: torch.dtype, mask: None = None) -> Tensor:
         return torch.zeros(0, device=device, dtype=dtype)
 
 
-def settle(encoder: Any, cells: int) -> None:
+def freeze_position_encodings(encoder: Any, cells: int) -> None:
     """Changes an image encoder so that it does not compute anew, for every image, what is the same for all."""
-    encoder.neck.position_encoding = Unread()
+    encoder.neck.position_encoding = UnreadPositions()
     if hasattr(encoder.backbone, "_get_pos_embed"):
         position = encoder.backbone._get_pos_embed((cells, cells))
         encoder.backbone._get_pos_embed = lambda size: position
 
 
-def resized(net: Any, side: int) -> Any:
+def set_image_size(net: Any, side: int) -> Any:
     """The network, made to see images of `side` x `side` pixels, a multiple of 32; it was trained at one size."""
     grids = [(side // n,) * 2 for n in (4, 8, 16)]
     net.image_size = net.config.image_size = side

@@ -19,7 +19,7 @@ POINTERS = 16  # object pointers that are read at most
 
 
 @dataclass(frozen=True, eq=False)
-class Entry:
+class MemoryEntry:
     """What is remembered of one object in one frame."""
 
     time: int  # on the bank's clock
@@ -30,56 +30,56 @@ class Entry:
 
 
 @dataclass(frozen=True, eq=False)
-class Bank:
+class MemoryBank:
     """One object's memory."""
 
     now: int = 0  # time of the frame to come
-    prompted: tuple[Entry, ...] = ()  # conditioning frames; the first is the anchor
-    recent: tuple[Entry, ...] = ()  # the other frames, oldest first
+    prompted: tuple[MemoryEntry, ...] = ()  # conditioning frames; the first is the anchor
+    recent: tuple[MemoryEntry, ...] = ()  # the other frames, oldest first
     logits: Float[Tensor, "h w"] | None = None  # the answer in the last frame, where there was one
 
-    def before(self, time: int) -> Bank:
+    def before(self, time: int) -> MemoryBank:
         """The bank as it was when the frame of that time was to come."""
         earlier = [tuple(e for e in entries if e.time != time) for entries in (self.prompted, self.recent)]
-        return Bank(time, earlier[0], earlier[1])
+        return MemoryBank(time, earlier[0], earlier[1])
 
-    def with_prompt(self, entry: Entry, logits: Float[Tensor, "h w"], most: int) -> Bank:
+    def with_prompt(self, entry: MemoryEntry, logits: Float[Tensor, "h w"], most: int) -> MemoryBank:
         """With a conditioning frame in place of what was believed of that frame; the anchor and the latest stay."""
         bank = self.before(entry.time)
         prompted = (*bank.prompted, entry)
         if len(prompted) > most:
             prompted = (prompted[0], *prompted[len(prompted) - most + 1 :])
-        return Bank(self.now, prompted, bank.recent, logits)
+        return MemoryBank(self.now, prompted, bank.recent, logits)
 
 
 @dataclass(frozen=True)
 class Sam2Memory:
     """The memory of all objects: a value."""
 
-    banks: Mapping[int, Bank] = field(default_factory=dict)
+    banks: Mapping[int, MemoryBank] = field(default_factory=dict)
 
 
-def passed(memory: Sam2Memory, frames: int) -> Sam2Memory:
+def shift_time(memory: Sam2Memory, frames: int) -> Sam2Memory:
     """The memory `frames` frames later (earlier, where negative), nothing having been seen in between."""
     return Sam2Memory({id: replace(bank, now=bank.now + frames) for id, bank in memory.banks.items()})
 
 
-def turned(memory: Sam2Memory) -> Sam2Memory:
+def reverse_time(memory: Sam2Memory) -> Sam2Memory:
     """The memory with time running the other way: what was to come has been, the frame to come stays the same."""
     banks = {}
     for id, bank in memory.banks.items():
         prompted, recent = (tuple(replace(e, time=-e.time) for e in es) for es in (bank.prompted, bank.recent))
-        banks[id] = Bank(-bank.now, prompted, recent[::-1])
+        banks[id] = MemoryBank(-bank.now, prompted, recent[::-1])
     return Sam2Memory(banks)
 
 
 @dataclass(frozen=True)
-class Reading:
+class MemoryReading:
     """What memory attention is given of one bank."""
 
-    frames: Sequence[Entry]
+    frames: Sequence[MemoryEntry]
     ranks: Sequence[int]  # 0: conditioning frame; n: as if n frames ago
-    pointers: Sequence[Entry]
+    pointers: Sequence[MemoryEntry]
     distances: Sequence[float]  # of the pointers, in units of the longest
     frame_weights: Sequence[float] | None = None  # factors of the keys; None: 1
     pointer_weights: Sequence[float] | None = None
@@ -91,12 +91,12 @@ class Reading:
 
 
 @runtime_checkable
-class Policy(Protocol):
+class MemoryPolicy(Protocol):
     """What of a bank is read for the frame to come, and what must be kept for frames after it."""
 
-    def read(self, bank: Bank) -> Reading: ...
+    def read(self, bank: MemoryBank) -> MemoryReading: ...
 
-    def keep(self, bank: Bank) -> Bank: ...
+    def keep(self, bank: MemoryBank) -> MemoryBank: ...
 
 
 @dataclass(frozen=True)
@@ -106,25 +106,25 @@ class RecentFrames:
     conditioning: int | None = None  # conditioning frames that are read; None: all that are held
     pointers: int = POINTERS  # at most, and at most the frames in the video; 2 or more
 
-    def read(self, bank: Bank) -> Reading:
+    def read(self, bank: MemoryBank) -> MemoryReading:
         """By true distance; a conditioning frame that is not selected counts like any other frame."""
-        chosen = closest(bank.prompted, bank.now, self.conditioning)
+        chosen = select_closest(bank.prompted, bank.now, self.conditioning)
         others = {bank.now - e.time: e for e in (*bank.recent, *bank.prompted) if e not in chosen}
         ranks = [n for n in range(SPATIAL, 0, -1) if n in others]
         past = [e for e in chosen if e.time <= bank.now]
         near = [n for n in range(1, self.pointers) if n in others]
         distances = [bank.now - e.time for e in past] + near
-        return Reading(
+        return MemoryReading(
             [*chosen, *(others[n] for n in ranks)],
             [0] * len(chosen) + ranks,
             [*past, *(others[n] for n in near)],
             [d / (self.pointers - 1) for d in distances],
         )
 
-    def keep(self, bank: Bank) -> Bank:
+    def keep(self, bank: MemoryBank) -> MemoryBank:
         """One frame more than is read: a prompt may ask for the frame just seen again."""
         recent = [e for e in bank.recent if bank.now - e.time <= max(self.pointers, SPATIAL + 1)]
-        return replace(bank, recent=lighter(recent, lambda e: bank.now - e.time > SPATIAL + 1))
+        return replace(bank, recent=drop_old_spatial_entries(recent, lambda e: bank.now - e.time > SPATIAL + 1))
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class ReliableFrames:
     weights: tuple[float, float] = (0.95, 1.05)  # factors of the keys, from the lowest to the highest object score
     prompt_score: float = 10.0  # what a conditioning frame's object score counts as
 
-    def read(self, bank: Bank) -> Reading:
+    def read(self, bank: MemoryBank) -> MemoryReading:
         """By rank among the reliable frames; the last frame always counts as one."""
         valid = self.valid(bank)
         nearest = valid[-SPATIAL:]
@@ -144,7 +144,7 @@ class ReliableFrames:
         # Conditioning frames keep their true distance.
         distances = [float(bank.now - e.time) for e in bank.prompted] + [n + 1.0 for n in range(len(followers))]
         plain = not valid
-        return Reading(
+        return MemoryReading(
             [*bank.prompted, *nearest],
             [0] * len(bank.prompted) + list(range(len(nearest), 0, -1)),
             [*bank.prompted, *followers],
@@ -153,28 +153,28 @@ class ReliableFrames:
             None if plain else self._factors(len(bank.prompted), followers),
         )
 
-    def valid(self, bank: Bank) -> list[Entry]:
+    def valid(self, bank: MemoryBank) -> list[MemoryEntry]:
         """The latest reliable frames, oldest first, and the last frame, reliable or not, unless it was prompted."""
         reliable = [e for e in bank.recent if self.is_reliable(e)][-(self.pointers - 1) :]
         last = [e for e in bank.recent[-1:] if e.time == bank.now - 1 and e not in reliable]
         return [*reliable, *last]
 
-    def is_reliable(self, entry: Entry) -> bool:
+    def is_reliable(self, entry: MemoryEntry) -> bool:
         """SAM2Long eq. 4: seen, and seen well."""
         return entry.quality > self.quality and entry.presence > 0
 
-    def _factors(self, prompts: int, others: Sequence[Entry]) -> list[float]:
-        return factors([self.prompt_score] * prompts + [e.presence for e in others], self.weights)
+    def _factors(self, prompts: int, others: Sequence[MemoryEntry]) -> list[float]:
+        return compute_key_factors([self.prompt_score] * prompts + [e.presence for e in others], self.weights)
 
-    def keep(self, bank: Bank) -> Bank:
+    def keep(self, bank: MemoryBank) -> MemoryBank:
         """What may be read, now or when a prompt asks for the frame just seen again."""
         reliable = [e for e in bank.recent if self.is_reliable(e)][-self.pointers :]
         recent = [e for e in bank.recent if e in reliable or e in bank.recent[-2:]]
         spatial = recent[-SPATIAL - 2 :]
-        return replace(bank, recent=lighter(recent, lambda e: e not in spatial))
+        return replace(bank, recent=drop_old_spatial_entries(recent, lambda e: e not in spatial))
 
 
-def closest(entries: Sequence[Entry], now: int, most: int | None) -> tuple[Entry, ...]:
+def select_closest(entries: Sequence[MemoryEntry], now: int, most: int | None) -> tuple[MemoryEntry, ...]:
     """At most `most` conditioning frames: the last before, the first after, then the nearest."""
     if most is None or len(entries) <= most:
         return tuple(entries)
@@ -184,7 +184,7 @@ def closest(entries: Sequence[Entry], now: int, most: int | None) -> tuple[Entry
     return (*before, *after, *rest)[:most]
 
 
-def factors(scores: Sequence[float], span: tuple[float, float]) -> list[float]:
+def compute_key_factors(scores: Sequence[float], span: tuple[float, float]) -> list[float]:
     """Evenly spaced factors, the smallest for the lowest score; of equal scores the earlier has the smaller."""
     if len(scores) == 1:
         return [torch.tensor(span[0], dtype=torch.bfloat16).item()]  # as the official code has it for the lone prompt
@@ -193,6 +193,8 @@ def factors(scores: Sequence[float], span: tuple[float, float]) -> list[float]:
     return [steps[order.index(n)] for n in range(len(scores))]
 
 
-def lighter(entries: Sequence[Entry], old: Callable[[Entry], bool]) -> tuple[Entry, ...]:
+def drop_old_spatial_entries(
+    entries: Sequence[MemoryEntry], old: Callable[[MemoryEntry], bool]
+) -> tuple[MemoryEntry, ...]:
     """The entries, the old ones without their spatial memory."""
     return tuple(replace(e, spatial=None) if e.spatial is not None and old(e) else e for e in entries)

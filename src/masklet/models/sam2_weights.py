@@ -16,7 +16,7 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.models.checkpoints import CHECKPOINTS, CONFIG, TENSORS
-from masklet.models.zoo import checkpoint, hashed, ready
+from masklet.models.zoo import compute_hash, find_checkpoint, resolve_weights
 
 if TYPE_CHECKING:
     from transformers import EdgeTamVideoConfig, EdgeTamVideoModel, Sam2VideoConfig, Sam2VideoModel
@@ -29,7 +29,7 @@ FILES = (".pt", ".pth", ".safetensors")
 
 
 @dataclass(frozen=True)
-class Trunk:
+class HieraTrunk:
     """What a checkpoint's shapes do not tell of its Hiera trunk."""
 
     heads: int
@@ -38,11 +38,11 @@ class Trunk:
 
 
 # By channels and blocks per stage; facts from the official configurations.
-TRUNKS: Mapping[tuple[int, tuple[int, ...]], Trunk] = {
-    (96, (1, 2, 7, 2)): Trunk(1, (5, 7, 9), (8, 4, 14, 7)),  # tiny
-    (96, (1, 2, 11, 2)): Trunk(1, (7, 10, 13), (8, 4, 14, 7)),  # small
-    (112, (2, 3, 16, 3)): Trunk(2, (12, 16, 20), (8, 4, 14, 7)),  # base-plus
-    (144, (2, 6, 36, 4)): Trunk(2, (23, 33, 43), (8, 4, 16, 8)),  # large
+TRUNKS: Mapping[tuple[int, tuple[int, ...]], HieraTrunk] = {
+    (96, (1, 2, 7, 2)): HieraTrunk(1, (5, 7, 9), (8, 4, 14, 7)),  # tiny
+    (96, (1, 2, 11, 2)): HieraTrunk(1, (7, 10, 13), (8, 4, 14, 7)),  # small
+    (112, (2, 3, 16, 3)): HieraTrunk(2, (12, 16, 20), (8, 4, 14, 7)),  # base-plus
+    (144, (2, 6, 36, 4)): HieraTrunk(2, (23, 33, 43), (8, 4, 16, 8)),  # large
 }
 
 Rule = tuple[re.Pattern[str], str]
@@ -113,7 +113,7 @@ PROMPT_PLACES, IMAGE_PLACES = "prompt_encoder.shared_embedding", "shared_image_e
 TRUNK = "image_encoder.trunk."
 
 
-def build(name: str | Path, config: Sam2VideoConfig | None = None) -> tuple[Network, Mapping[str, str]]:
+def build_sam2(name: str | Path, config: Sam2VideoConfig | None = None) -> tuple[Network, Mapping[str, str]]:
     """A network with its weights (float32, eval, no gradients, CPU), and {file: sha256} of what it was made from.
 
     Args:
@@ -124,24 +124,24 @@ def build(name: str | Path, config: Sam2VideoConfig | None = None) -> tuple[Netw
 
     Raises InputError where the weights are not on this machine, damaged, of another network or not what they must be.
     """
-    path, files = source(name)
+    path, files = locate_sam2(name)
     if path.name == TENSORS and path.with_name(CONFIG).is_file():
-        net = assembled(config_of(path.with_name(CONFIG)), tensors(path), path)
+        net = fill_sam2(read_sam2_config(path.with_name(CONFIG)), read_tensors(path), path)
     else:
-        state = tensors(path)
-        net = assembled(config or inferred(state, path), converted(state), path)
+        state = read_tensors(path)
+        net = fill_sam2(config or infer_sam2_config(state, path), convert_sam2_state(state), path)
     return net, files
 
 
-def source(name: str | Path) -> tuple[Path, Mapping[str, str]]:
+def locate_sam2(name: str | Path) -> tuple[Path, Mapping[str, str]]:
     """The weight file that a name stands for, and {name: sha256} of it."""
     path = Path(name).expanduser()
     if isinstance(name, Path) or (name not in CHECKPOINTS and (path.exists() or is_path(name))):
-        file = within(path)
+        file = find_weight_file(path)
         label = f"{path.resolve().name}/{file.name}" if path.is_dir() else file.name
-        return file, {label: hashed(file).sha256}
-    model = checkpoint(name)
-    located, sha256 = ready(model)
+        return file, {label: compute_hash(file).sha256}
+    model = find_checkpoint(name)
+    located, sha256 = resolve_weights(model)
     return located.path, {f"{model.name}/{located.path.name}": sha256}
 
 
@@ -150,7 +150,7 @@ def is_path(name: str) -> bool:
     return name.startswith(("/", ".", "~")) or name.endswith(FILES)
 
 
-def within(path: Path) -> Path:
+def find_weight_file(path: Path) -> Path:
     """The weight file of a folder, or the file itself."""
     if path.is_dir():
         missing = [f for f in (CONFIG, TENSORS) if not (path / f).is_file()]
@@ -164,15 +164,15 @@ def within(path: Path) -> Path:
     return path
 
 
-def tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by key, without running anything that it holds. Raises InputError on damage."""
-    state = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(f'{path}: holds no table of tensors, neither as it is nor under "model"')
     return state
 
 
-def _safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -182,7 +182,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: damaged or cut off ({error}); fetch or copy it again") from None
 
 
-def _pickled(path: Path) -> Any:
+def _read_pickle(path: Path) -> Any:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -197,27 +197,27 @@ def _pickled(path: Path) -> Any:
 # -- official checkpoints
 
 
-def renamed(key: str, rules: Sequence[Rule] = RULES) -> str:
+def rename_sam2_key(key: str, rules: Sequence[Rule] = RULES) -> str:
     """transformers' name of an official parameter; a row of a tensor as `name[row]`."""
     for pattern, to in rules:
         key = pattern.sub(to, key)
-    return MASK_LAYER.sub(_mask_layer, key)
+    return MASK_LAYER.sub(_rename_mask_layer, key)
 
 
-def _mask_layer(found: re.Match[str]) -> str:
+def _rename_mask_layer(found: re.Match[str]) -> str:
     """Four groups of convolution, norm and activation, then a last convolution."""
     layer, part = divmod(int(found[1]), 3)
     name = "final_conv" if layer == 4 else f"layers.{layer}.{('conv', 'layer_norm')[part]}"
     return f".mask_downsampler.{name}."
 
 
-def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def convert_sam2_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Official tensors under transformers' names; rows of one tensor are put together."""
     rules = EDGETAM_RULES + RULES if LATENTS in state else RULES
     out: dict[str, Tensor] = {}
     rows: dict[str, dict[int, Tensor]] = {}
     for key, value in state.items():
-        name, _, row = renamed(key, rules).removesuffix("]").partition("[")
+        name, _, row = rename_sam2_key(key, rules).removesuffix("]").partition("[")
         if name.endswith(".to_kv.weight"):
             for part, half in zip("kv", value.chunk(2), strict=True):
                 out[name.replace("to_kv", f"{part}_proj")] = half
@@ -231,7 +231,7 @@ def converted(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out if shared is None else {**out, f"{IMAGE_PLACES}.positional_embedding": shared.clone()}
 
 
-def inferred(state: Mapping[str, Tensor], path: Path) -> Sam2VideoConfig | EdgeTamVideoConfig:
+def infer_sam2_config(state: Mapping[str, Tensor], path: Path) -> Sam2VideoConfig | EdgeTamVideoConfig:
     """The config of an official checkpoint, from its keys and shapes; its image size is 1024, which they do not tell.
 
     Raises InputError where it is of another network.
@@ -251,9 +251,9 @@ def inferred(state: Mapping[str, Tensor], path: Path) -> Sam2VideoConfig | EdgeT
             enable_occlusion_spatial_embedding=False,
         )
     if f"{TRUNK}pos_embed" not in state or "maskmem_tpos_enc" not in state:
-        raise InputError(f"{path}: not an official SAM 2 checkpoint (its keys begin with {first(state)})")
+        raise InputError(f"{path}: not an official SAM 2 checkpoint (its keys begin with {format_keys(state)})")
     background = state[f"{TRUNK}pos_embed"]
-    widths, blocks = stages(state)
+    widths, blocks = infer_stages(state)
     trunk = TRUNKS.get((widths[0], blocks))
     if trunk is None:
         raise InputError(
@@ -277,7 +277,7 @@ def inferred(state: Mapping[str, Tensor], path: Path) -> Sam2VideoConfig | EdgeT
     )
 
 
-def stages(state: Mapping[str, Tensor]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def infer_stages(state: Mapping[str, Tensor]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Channels and number of blocks of each stage of the trunk: a block that projects begins the next stage."""
     found = {int(m[1]) for key in state if (m := re.match(rf"{re.escape(TRUNK)}blocks\.(\d+)\.", key))}
     projections = {b: state.get(f"{TRUNK}blocks.{b}.proj.weight") for b in sorted(found)}
@@ -289,11 +289,11 @@ def stages(state: Mapping[str, Tensor]) -> tuple[tuple[int, ...], tuple[int, ...
 # -- networks
 
 
-def config_of(path: Path) -> Any:
+def read_sam2_config(path: Path) -> Any:
     """The config in a folder that transformers saved. Raises InputError where it is damaged or of another network."""
     import transformers
 
-    told = content(path)
+    told = read_network_config(path)
     kind = told.get("model_type")
     if kind not in KINDS:
         raise InputError(f"{path}: of a network {kind!r}; this needs {' or '.join(KINDS)}")
@@ -303,7 +303,7 @@ def config_of(path: Path) -> Any:
     return getattr(transformers, f"{KINDS[kind]}Config").from_dict(told)
 
 
-def content(path: Path) -> dict[str, Any]:
+def read_network_config(path: Path) -> dict[str, Any]:
     """What a config says, whatever network it is of. Raises InputError where it is damaged."""
     try:
         told = json.loads(path.read_bytes())
@@ -312,16 +312,16 @@ def content(path: Path) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def assembled(config: Any, state: Mapping[str, Tensor], path: Path) -> Network:
+def fill_sam2(config: Any, state: Mapping[str, Tensor], path: Path) -> Network:
     """A network of this config with exactly these tensors. Raises InputError where they are not its own."""
-    net = empty(config)
+    net = build_empty_sam2(config)
     own = net.state_dict()
     strange = {
         "lacks": own.keys() - state.keys(),
         "has besides": state.keys() - own.keys(),
         "has in another shape": {k for k in own.keys() & state.keys() if own[k].shape != state[k].shape},
     }
-    said = [f"{what} {first(keys)}" for what, keys in strange.items() if keys]
+    said = [f"{what} {format_keys(keys)}" for what, keys in strange.items() if keys]
     if said:
         raise InputError(f"{path}: not the weights of this {type(net).__name__}: it {', it '.join(said)}")
     net.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
@@ -329,19 +329,19 @@ def assembled(config: Any, state: Mapping[str, Tensor], path: Path) -> Network:
     return net
 
 
-def empty(config: Any) -> Network:
+def build_empty_sam2(config: Any) -> Network:
     """The network with its constants, and parameters that hold nothing yet: making random ones takes longer."""
     import transformers
     from transformers.initialization import no_init_weights
 
-    from masklet.models.edgetam import edgetam_network
+    from masklet.models.edgetam import build_edgetam
 
     with no_init_weights():
-        net: Network = edgetam_network(config) if config.model_type == EDGETAM else transformers.Sam2VideoModel(config)
+        net: Network = build_edgetam(config) if config.model_type == EDGETAM else transformers.Sam2VideoModel(config)
     return net
 
 
-def first(keys: Iterable[str]) -> str:
+def format_keys(keys: Iterable[str]) -> str:
     """Up to three keys, and how many more there are."""
     ordered = sorted(keys)
     more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""

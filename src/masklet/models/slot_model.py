@@ -19,7 +19,7 @@ Maps = tuple[Tensor, ...]  # what is made of frames without a memory; the first 
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedSlots:
     """What a frame's decoder says, layer by layer."""
 
     queries: Float[Tensor, "b n c"]  # Q_t, before the decoder's last norm
@@ -28,7 +28,7 @@ class Decoded:
     pixel_features: Float[Tensor, "b d h w"]
 
 
-def last_layer(decoded: Decoded) -> FrameSlots:
+def take_last_layer(decoded: DecodedSlots) -> FrameSlots:
     """The answer."""
     masks, pixels = decoded.mask_logits[-1].float(), decoded.pixel_features
     whole = (4 * pixels.shape[2], 4 * pixels.shape[3])
@@ -50,7 +50,7 @@ class SlotNet(Protocol[M]):
         """The memory before the first frame."""
         ...
 
-    def decoded(self, memory: M, features: Maps) -> Decoded:
+    def decoded(self, memory: M, features: Maps) -> DecodedSlots:
         """One frame, all layers."""
         ...
 
@@ -68,14 +68,14 @@ class SlotNet(Protocol[M]):
 
 
 @dataclass(frozen=True)
-class Features:
+class SlotFeatures:
     """One frame's."""
 
     maps: tuple[Float[Tensor, "1 ..."], ...]
     inside: tuple[int, int]  # h, w of the image in the padded input
 
 
-class OnFrames(Generic[M]):
+class VideoSlotModel(Generic[M]):
     """A slot model (core.protocols.SlotModel): a network on frames of a video, in bfloat16 on a GPU."""
 
     kind: str
@@ -104,29 +104,29 @@ class OnFrames(Generic[M]):
         self.description = f"{self.kind}, {self._look.description}"
 
     @torch.no_grad()
-    def encode(self, frames: Sequence[Frame]) -> list[Features]:
+    def encode(self, frames: Sequence[Frame]) -> list[SlotFeatures]:
         """What needs no memory, of frames of one size."""
         images, inside = self._look.pixels(frames)
         with self._mixed():
             maps = self.net.encode(images)
-        return [Features(tuple(m[t : t + 1] for m in maps), inside) for t in range(len(frames))]
+        return [SlotFeatures(tuple(m[t : t + 1] for m in maps), inside) for t in range(len(frames))]
 
     def empty(self) -> M:
         """The memory before the first frame."""
         return self.net.empty()
 
     @torch.no_grad()
-    def predict(self, memory: M, features: Features) -> FrameSlots:
+    def predict(self, memory: M, features: SlotFeatures) -> FrameSlots:
         """The slots in the next frame."""
         with self._mixed():
-            return replace(last_layer(self.net.decoded(memory, features.maps)), inside=features.inside)
+            return replace(take_last_layer(self.net.decoded(memory, features.maps)), inside=features.inside)
 
     def trust(self, slots: FrameSlots) -> Float[Tensor, "1 n"]:
         """How far each query may speak for an object."""
         return self.net.trust(slots)
 
     @torch.no_grad()
-    def commit(self, memory: M, features: Features, slots: FrameSlots, trust: Float[Tensor, "1 n"]) -> M:
+    def commit(self, memory: M, features: SlotFeatures, slots: FrameSlots, trust: Float[Tensor, "1 n"]) -> M:
         """Ends a frame."""
         with self._mixed():
             return self.net.commit(memory, features.maps, slots, trust)

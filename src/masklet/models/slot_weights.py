@@ -14,26 +14,26 @@ from torch import nn
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
 from masklet.models import mask2former_weights, small_mask2former
-from masklet.models.genvis import Genvis, GenvisNet, GenvisSettings
-from masklet.models.rocovis import Rocovis, RocovisNet, RocovisSettings
-from masklet.models.text import silently
-from masklet.models.zoo import hashed
+from masklet.models.genvis import Genvis, GenvisNet, GenvisNetSettings
+from masklet.models.rocovis import Rocovis, RocovisNet, RocovisNetSettings
+from masklet.models.text import drop_transformers_output
+from masklet.models.zoo import compute_hash
 
 # By kind, as the metadata has it.
-SETTINGS: Mapping[str, type[Any]] = {"rocovis": RocovisSettings, "genvis": GenvisSettings}
+SETTINGS: Mapping[str, type[Any]] = {"rocovis": RocovisNetSettings, "genvis": GenvisNetSettings}
 NETS: Mapping[str, type[Any]] = {"rocovis": RocovisNet, "genvis": GenvisNet}
 MODELS: Mapping[str, type[Any]] = {"rocovis": Rocovis, "genvis": Genvis}
 
 
 @dataclass(frozen=True)
-class Start:
+class ImageTrainedSegmenter:
     """A Mask2Former that was trained on images (float32, eval, no gradients, CPU): what a slot model begins as."""
 
     net: Any
     shortest: int  # pixels of the short side at which it looks at frames
 
 
-def image_trained(name: str | Path) -> Start:
+def load_image_trained(name: str | Path) -> ImageTrainedSegmenter:
     """A Mask2Former by a name, folder or file, as `--segmenter` takes them, or the file of a small one.
 
     Raises InputError where the weights are not on this machine, damaged or of another network.
@@ -41,9 +41,9 @@ def image_trained(name: str | Path) -> Start:
     path = Path(name).expanduser()
     if path.suffix == ".safetensors" and path.is_file() and small_mask2former.is_small(path):
         small = small_mask2former.load_small(path)
-        return Start(small.net, min(small.size))
-    built = mask2former_weights.build(name)
-    return Start(built.net, built.shortest)
+        return ImageTrainedSegmenter(small.net, min(small.size))
+    built = mask2former_weights.build_mask2former(name)
+    return ImageTrainedSegmenter(built.net, built.shortest)
 
 
 def save_slot_model(path: Path, kind: str, net: Any, shortest: int) -> None:
@@ -53,7 +53,7 @@ def save_slot_model(path: Path, kind: str, net: Any, shortest: int) -> None:
     """
     from safetensors.torch import save
 
-    told = {"settings": asdict(net.settings), "shortest": shortest, "mask2former": told_of(net.segmenter)}
+    told = {"settings": asdict(net.settings), "shortest": shortest, "mask2former": describe_slot_network(net.segmenter)}
     metadata = {"kind": kind, **{name: json.dumps(value) for name, value in told.items()}}
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     with write_atomically(path) as file:
@@ -62,7 +62,7 @@ def save_slot_model(path: Path, kind: str, net: Any, shortest: int) -> None:
 
 def is_slot_model(path: Path) -> bool:
     """Whether a file is what `save_slot_model` writes. Raises InputError where it is a damaged safetensors file."""
-    return path.suffix == ".safetensors" and small_mask2former.metadata_of(path).get("kind") in NETS
+    return path.suffix == ".safetensors" and small_mask2former.read_safetensors_metadata(path).get("kind") in NETS
 
 
 def load_slot_model(
@@ -89,24 +89,24 @@ def load_slot_model(
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(f"{path}: no such file; bring the weights of a {kind}, as masklet train {kind} writes them")
-    metadata = small_mask2former.metadata_of(path)
+    metadata = small_mask2former.read_safetensors_metadata(path)
     if metadata.get("kind") != kind:
         of = metadata.get("kind", "something else")
         raise InputError(f"{path}: weights of {of}, not of a {kind} as masklet train {kind} writes them")
     try:
         told = {name: json.loads(metadata[name]) for name in ("settings", "shortest", "mask2former")}
         settings = SETTINGS[kind](**{f.name: told["settings"][f.name] for f in fields(SETTINGS[kind])})
-        net = NETS[kind](blank(told["mask2former"]), settings)
+        net = NETS[kind](build_blank_segmenter(told["mask2former"]), settings)
         side = int(told["shortest"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path}: damaged ({' '.join(str(error).split())[:120]}); train or copy it again") from None
-    fill(net, load_file(path), path, kind)
+    fill_slot_network(net, load_file(path), path, kind)
     net.requires_grad_(False).eval()
-    files = {path.name: hashed(path).sha256}
+    files = {path.name: compute_hash(path).sha256}
     return MODELS[kind](net.to(device), shortest=shortest or side, categories=categories, weights=files)
 
 
-def fill(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path, kind: str) -> None:
+def fill_slot_network(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path, kind: str) -> None:
     """Gives a network exactly these tensors. Raises InputError, which names the first that does not fit."""
     own = net.state_dict()
     odd = {
@@ -123,8 +123,8 @@ def fill(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path, kind: st
 # -- the Mask2Former inside
 
 
-def told_of(net: Any) -> dict[str, Any]:
-    """All that `blank` needs to build such a network, as JSON has it."""
+def describe_slot_network(net: Any) -> dict[str, Any]:
+    """All that `build_blank_segmenter` needs to build such a network, as JSON has it."""
     config = net.config
     if not isinstance(net.model.pixel_level_module.encoder, small_mask2former.StridedMobileNet):
         return {"transformers": json.loads(config.to_json_string(use_diff=False))}
@@ -142,11 +142,13 @@ def told_of(net: Any) -> dict[str, Any]:
     }
 
 
-def blank(told: Mapping[str, Any]) -> Any:
+def build_blank_segmenter(told: Mapping[str, Any]) -> Any:
     """A Mask2Former of these sizes, whose weights are still to come."""
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
 
     if "small" in told:
-        return small_mask2former.blank(small_mask2former.SmallSettings(**told["small"]), told["categories"])
-    with silently():
+        return small_mask2former.create_blank_small(
+            small_mask2former.SmallMask2FormerSettings(**told["small"]), told["categories"]
+        )
+    with drop_transformers_output():
         return Mask2FormerForUniversalSegmentation(Mask2FormerConfig.from_dict(told["transformers"]))

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
-from masklet.models.text import silently
-from masklet.models.zoo import ZOO, read
+from masklet.models.text import drop_transformers_output
+from masklet.models.zoo import ZOO, read_packaged
 from masklet.nn.mobilenet import MobileNetV2
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ STRIDED = 7  # the block that halves the picture from stride 8 to 16
 
 
 @dataclass(frozen=True)
-class SmallSettings:
+class SmallMask2FormerSettings:
     """Sizes. The published network has 256, 6, 9, 100, 8, 1024 and 2048."""
 
     hidden: int = 64  # channels of features, queries and masks; a multiple of 32
@@ -43,7 +43,7 @@ class SmallSettings:
 
 
 @dataclass(frozen=True)
-class Maps:
+class BackboneMaps:
     """What transformers expects of a backbone."""
 
     feature_maps: tuple[Float[Tensor, "b _ _ _"], ...]  # of strides 4, 8, 16, 32
@@ -69,7 +69,7 @@ class StridedMobileNet(nn.Module):
         last = self.channels[-1]
         self.down = nn.Sequential(nn.Conv2d(96, last, 3, 2, 1, bias=False), nn.GroupNorm(8, last), nn.ReLU())
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Maps:
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> BackboneMaps:
         """Maps of RGB in ImageNet's normalisation, height and width multiples of 32."""
         # Filters of single channels are twice as fast with the channels last.
         x = nn.functional.hardtanh_(self.net.stem(images.contiguous(memory_format=torch.channels_last)), 0.0, 6.0)
@@ -78,16 +78,18 @@ class StridedMobileNet(nn.Module):
             x = block(x)
             if number in self.net.TAPS:
                 taps.append(x)
-        return Maps((*taps, self.down(x)))
+        return BackboneMaps((*taps, self.down(x)))
 
 
-def blank(settings: SmallSettings, categories: Sequence[str]) -> Mask2FormerForUniversalSegmentation:
+def create_blank_small(
+    settings: SmallMask2FormerSettings, categories: Sequence[str]
+) -> Mask2FormerForUniversalSegmentation:
     """The network with random weights throughout (torch's generator decides), float32 on the CPU."""
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, MobileNetV2Config, ResNetConfig
 
     like_resnet: Any = ResNetConfig  # stands in for the backbone until it is there
 
-    with silently():
+    with drop_transformers_output():
         config = Mask2FormerConfig(
             backbone_config=like_resnet(
                 embedding_size=8,
@@ -114,21 +116,21 @@ def blank(settings: SmallSettings, categories: Sequence[str]) -> Mask2FormerForU
     return net
 
 
-def small_mask2former(
-    settings: SmallSettings, categories: Sequence[str], seed: int = 0
+def create_small_mask2former(
+    settings: SmallMask2FormerSettings, categories: Sequence[str], seed: int = 0
 ) -> Mask2FormerForUniversalSegmentation:
     """The network as training begins: the packaged weights in its backbone, the rest random, the same for a seed."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        net = blank(settings, categories)
+        net = create_blank_small(settings, categories)
     encoder: Any = net.model.pixel_level_module.encoder
-    encoder.net.load_state_dict({name: value.float() for name, value in read(ZOO[PACKAGED]).items()})
-    begin_with_likeness(net)
+    encoder.net.load_state_dict({name: value.float() for name, value in read_packaged(ZOO[PACKAGED]).items()})
+    initialize_likeness(net)
     return net
 
 
 @torch.no_grad()
-def begin_with_likeness(net: Any) -> None:
+def initialize_likeness(net: Any) -> None:
     """Sets new weights so that a query's next mask is where pixels are like the mean of those that it attends to.
 
     Cross-attention hands on what it reads, the mask head and the last convolution of the pixel decoder hand on what
@@ -158,7 +160,7 @@ def begin_with_likeness(net: Any) -> None:
 # -- files
 
 
-def save_small(path: Path, net: Any, settings: SmallSettings, size: tuple[int, int]) -> None:
+def save_small(path: Path, net: Any, settings: SmallMask2FormerSettings, size: tuple[int, int]) -> None:
     """One safetensors file with all that `load_small` needs. `size`: of the images of training, h and w in pixels."""
     from safetensors.torch import save
 
@@ -171,40 +173,42 @@ def save_small(path: Path, net: Any, settings: SmallSettings, size: tuple[int, i
 
 
 @dataclass(frozen=True)
-class Small:
+class SmallCheckpoint:
     """What a file holds."""
 
     net: Mask2FormerForUniversalSegmentation  # float32, eval, no gradients, CPU
-    settings: SmallSettings
+    settings: SmallMask2FormerSettings
     size: tuple[int, int]  # h, w of the images of training
 
 
-def load_small(path: Path) -> Small:
+def load_small(path: Path) -> SmallCheckpoint:
     """A file that `save_small` wrote. Raises InputError where it is of something else or damaged."""
     from safetensors.torch import load_file
 
-    metadata = metadata_of(path)
+    metadata = read_safetensors_metadata(path)
     if metadata.get("kind") != KIND:
         raise InputError(f"{path}: not weights of a small Mask2Former, as masklet train segmenter writes them")
     try:
         told = {name: json.loads(metadata[name]) for name in ("settings", "categories", "size")}
-        settings = SmallSettings(**{f.name: int(told["settings"][f.name]) for f in fields(SmallSettings)})
+        settings = SmallMask2FormerSettings(
+            **{f.name: int(told["settings"][f.name]) for f in fields(SmallMask2FormerSettings)}
+        )
         h, w = (int(side) for side in told["size"])
-        net = blank(settings, [str(name) for name in told["categories"]])
+        net = create_blank_small(settings, [str(name) for name in told["categories"]])
         net.load_state_dict(load_file(path))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:120]
         raise InputError(f"{path}: damaged ({reason}); train or copy it again") from None
     net.requires_grad_(False).eval()  # type: ignore[no-untyped-call]
-    return Small(net, settings, (h, w))
+    return SmallCheckpoint(net, settings, (h, w))
 
 
 def is_small(path: Path) -> bool:
     """Whether a file is what `save_small` writes. Raises InputError where it is a damaged safetensors file."""
-    return path.suffix == ".safetensors" and metadata_of(path).get("kind") == KIND
+    return path.suffix == ".safetensors" and read_safetensors_metadata(path).get("kind") == KIND
 
 
-def metadata_of(path: Path) -> dict[str, str]:
+def read_safetensors_metadata(path: Path) -> dict[str, str]:
     """What a safetensors file says of itself. Raises InputError on damage."""
     from safetensors import SafetensorError, safe_open
 

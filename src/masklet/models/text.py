@@ -21,9 +21,9 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
-from masklet.models.boxes import Boxes, corners
+from masklet.models.boxes import Boxes, convert_to_corners
 from masklet.models.checkpoints import CONFIG, DETECTORS, TENSORS
-from masklet.models.sam2_weights import content, first, is_path, source
+from masklet.models.sam2_weights import format_keys, is_path, locate_sam2, read_network_config
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation, RGB in 0 to 1
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -33,7 +33,7 @@ Q = TypeVar("Q")  # prompts as a detector reads them
 
 
 @runtime_checkable
-class Detector(Protocol[Q]):
+class TextDetector(Protocol[Q]):
     """Finds boxes of what prompts name."""
 
     weights: Mapping[str, str]
@@ -53,12 +53,12 @@ class Detector(Protocol[Q]):
 # -- prompts
 
 
-def split(text: str) -> tuple[str, ...]:
+def split_prompts(text: str) -> tuple[str, ...]:
     """The prompts of a text, split at full stops.
 
     Raises InputError where there is none, or one twice.
 
-    >>> split("dog. red  car.")
+    >>> split_prompts("dog. red  car.")
     ('dog', 'red car')
     """
     prompts = tuple(filter(None, (" ".join(part.split()) for part in text.split("."))))
@@ -75,7 +75,7 @@ def split(text: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Spans:
+class DinoQuery:
     """Prompts as one sentence of Grounding DINO's."""
 
     tokens: Mapping[str, Int64[Tensor, "1 t"]]  # what the network takes
@@ -107,7 +107,7 @@ class GroundingDino:
         self.weights = weights or {}
         self.description = f"grounding-dino, box {box_threshold:g}, text {text_threshold:g}"
 
-    def query(self, prompts: Sequence[str]) -> Spans:
+    def query(self, prompts: Sequence[str]) -> DinoQuery:
         """One lower-case sentence, a full stop after each prompt, and the tokens that each prompt has in it."""
         lowered = [prompt.lower() for prompt in prompts]
         read = self.tokenizer(". ".join(lowered) + ".", return_offsets_mapping=True)
@@ -121,32 +121,32 @@ class GroundingDino:
         unread = next((p for p, has in zip(prompts, own.any(1).tolist(), strict=True) if not has), None)
         if unread is not None:
             raise InputError(f"text: {unread!r} holds nothing that Grounding DINO can read; say it in other words")
-        return Spans({name: torch.tensor([ids], device=self.net.device) for name, ids in read.items()}, own)
+        return DinoQuery({name: torch.tensor([ids], device=self.net.device) for name, ids in read.items()}, own)
 
     @torch.no_grad()
-    def find(self, frame: Frame, query: Spans) -> Boxes:
+    def find(self, frame: Frame, query: DinoQuery) -> Boxes:
         """Boxes by score, each with the prompt that has its likeliest token."""
         out = self.net(pixel_values=self.pixels(frame).to(self.net.device), **query.tokens)
         likely = out.logits[0, :, : query.own.shape[1]].float().sigmoid().cpu()
         scores = likely.max(1).values
         sure = scores > self.threshold
         named = torch.where(query.own, likely[sure][:, None], 0.0).amax(2)
-        found = Boxes(corners(out.pred_boxes[0].float().cpu()[sure]), scores[sure], named.argmax(1))
+        found = Boxes(convert_to_corners(out.pred_boxes[0].float().cpu()[sure]), scores[sure], named.argmax(1))
         h, w = frame.size
         found = Boxes(found.corners * torch.tensor([w, h, w, h]), found.scores, found.labels)
         return found[named.amax(1) > self.text_threshold]
 
     def pixels(self, frame: Frame) -> Float[Tensor, "1 3 h w"]:
         """Grounding DINO's input. All of it is image: frames go one by one, so that none is padded."""
-        h, w = seen_size(frame.size)
+        h, w = compute_dino_size(frame.size)
         small = np.array(Image.fromarray(frame.image).resize((w, h), Image.Resampling.BILINEAR))
-        return normalised(small.astype(np.float32) / 255, IMAGENET)
+        return normalize_rgb(small.astype(np.float32) / 255, IMAGENET)
 
 
-def seen_size(size: tuple[int, int]) -> tuple[int, int]:
+def compute_dino_size(size: tuple[int, int]) -> tuple[int, int]:
     """The size (h, w) at which Grounding DINO looks at a frame: the short side 800, the long one at most 1333.
 
-    >>> seen_size((480, 640)), seen_size((1920, 1080)), seen_size((480, 854))
+    >>> compute_dino_size((480, 640)), compute_dino_size((1920, 1080)), compute_dino_size((480, 854))
     ((800, 1066), (1333, 750), (749, 1333))
     """
     short, long = min(size), max(size)
@@ -159,7 +159,7 @@ def seen_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class Queries:
+class Owlv2Queries:
     """Prompts as OWLv2 reads them, one by one."""
 
     ids: Int64[Tensor, "p t"]
@@ -183,7 +183,7 @@ class Owlv2:
         self.side = int(net.config.vision_config.image_size)
         self.description = f"owlv2, {self.side} px, {threshold:g}"
 
-    def query(self, prompts: Sequence[str]) -> Queries:
+    def query(self, prompts: Sequence[str]) -> Owlv2Queries:
         """The tokens of each prompt."""
         rows = [torch.tensor(self.tokenizer(prompt)["input_ids"], dtype=torch.int64) for prompt in prompts]
         most = self.net.config.text_config.max_position_embeddings
@@ -196,10 +196,10 @@ class Owlv2:
             torch.nn.utils.rnn.pad_sequence(x, batch_first=True) for x in (rows, [r.new_ones(len(r)) for r in rows])
         ]
         ids, mask = (x.to(self.net.device) for x in padded)
-        return Queries(ids, mask)
+        return Owlv2Queries(ids, mask)
 
     @torch.no_grad()
-    def find(self, frame: Frame, query: Queries) -> Boxes:
+    def find(self, frame: Frame, query: Owlv2Queries) -> Boxes:
         """Boxes above the threshold, each with its likeliest prompt."""
         out = self.net(
             input_ids=query.ids, attention_mask=query.mask, pixel_values=self.pixels(frame).to(self.net.device)
@@ -208,7 +208,7 @@ class Owlv2:
         scores = best.values.sigmoid()
         sure = scores > self.threshold
         # Shares of the padded square, whose corner is the frame's.
-        found = corners(out.pred_boxes[0].float().cpu()[sure]) * max(frame.size)
+        found = convert_to_corners(out.pred_boxes[0].float().cpu()[sure]) * max(frame.size)
         return Boxes(found, scores[sure], best.indices[sure])
 
     def pixels(self, frame: Frame) -> Float[Tensor, "1 3 s s"]:
@@ -220,10 +220,10 @@ class Owlv2:
         if blur > 0:
             width = 2 * int(np.ceil(3 * blur)) + 1
             square = cv2.GaussianBlur(square, (width, width), blur, borderType=cv2.BORDER_REFLECT_101)
-        return normalised(cv2.resize(square, (self.side, self.side), interpolation=cv2.INTER_LINEAR), CLIP)
+        return normalize_rgb(cv2.resize(square, (self.side, self.side), interpolation=cv2.INTER_LINEAR), CLIP)
 
 
-def normalised(
+def normalize_rgb(
     image: Float[np.ndarray, "h w 3"], to: tuple[tuple[float, ...], tuple[float, ...]]
 ) -> Float[Tensor, "1 3 h w"]:
     """RGB in 0 to 1 as a network takes it."""
@@ -245,31 +245,35 @@ def load_detector(name: str, device: torch.device) -> GroundingDino | Owlv2:
 
     Nothing is fetched. Raises InputError where it is not on this machine, damaged, or of another class.
     """
-    folder, weights = found(name)
-    kind = str(content(folder / CONFIG).get("model_type"))
+    folder, weights = locate_detector(name)
+    kind = str(read_network_config(folder / CONFIG).get("model_type"))
     if kind not in KINDS:
         raise InputError(f"{folder}: of a network {kind!r}; text is read by {' or '.join(KINDS)}")
     classname, detector = KINDS[kind]
-    tokenizer = tokenizer_in(folder)
-    return detector(network_in(folder, classname).to(device), tokenizer, weights=weights)
+    tokenizer = load_tokenizer(folder)
+    return detector(load_text_network(folder, classname).to(device), tokenizer, weights=weights)
 
 
-def found(name: str) -> tuple[Path, Mapping[str, str]]:
+def locate_detector(name: str) -> tuple[Path, Mapping[str, str]]:
     """The folder that a name stands for, and {name: sha256} of its weights."""
     if is_path(name) and not Path(name).expanduser().is_dir():
-        raise InputError(f"{name}: no such folder; give one with {CONFIG}, {TENSORS} and a tokenizer, or {or_names()}")
-    path, weights = source(name)
+        raise InputError(
+            f"{name}: no such folder; give one with {CONFIG}, {TENSORS} and a tokenizer, or {list_detector_names()}"
+        )
+    path, weights = locate_sam2(name)
     if path.name != TENSORS:
-        raise InputError(f"{path}: not a text detector; give a folder as transformers saves it, or {or_names()}")
+        raise InputError(
+            f"{path}: not a text detector; give a folder as transformers saves it, or {list_detector_names()}"
+        )
     return path.parent, weights
 
 
-def or_names() -> str:
+def list_detector_names() -> str:
     """The names that a user may give."""
     return f"one of {', '.join(DETECTORS)}"
 
 
-def tokenizer_in(folder: Path) -> Any:
+def load_tokenizer(folder: Path) -> Any:
     """The tokenizer that lies with the weights. transformers itself would make an empty one of no vocabulary."""
     from transformers import AutoTokenizer
 
@@ -283,27 +287,27 @@ def tokenizer_in(folder: Path) -> Any:
         raise InputError(f"{folder}: its tokenizer cannot be read ({reason}); fetch or copy it again") from None
 
 
-def network_in(folder: Path, classname: str) -> Any:
+def load_text_network(folder: Path, classname: str) -> Any:
     """The network (float32, eval, no gradients), with exactly the weights of the folder."""
     import transformers
     from safetensors import SafetensorError
 
     how: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
     try:
-        with silently():
+        with drop_transformers_output():
             net, told = getattr(transformers, classname).from_pretrained(folder, output_loading_info=True, **how)
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{folder}: damaged or of another network ({reason}); fetch or copy it again") from None
     wrong = {what: told[f"{what}_keys"] for what in ("missing", "unexpected", "mismatched") if told[f"{what}_keys"]}
     if wrong:
-        said = "; ".join(f"{what}: {first(map(str, keys))}" for what, keys in wrong.items())
+        said = "; ".join(f"{what}: {format_keys(map(str, keys))}" for what, keys in wrong.items())
         raise InputError(f"{folder}: not the weights of this {classname} ({said}); fetch or copy it again")
     return net.requires_grad_(False).eval()
 
 
 @contextmanager
-def silently() -> Iterator[None]:
+def drop_transformers_output() -> Iterator[None]:
     """Without transformers' progress bars and remarks: what matters in them becomes an error of ours."""
     from transformers.utils import logging
 

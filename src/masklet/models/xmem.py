@@ -22,12 +22,28 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Prediction, Prompt
-from masklet.core.masks import resize
-from masklet.models.sam2_weights import FILES, first, tensors
-from masklet.models.xmem_memory import Decoded, Group, Limits, Tokens, Trace, XmemMemory, affinity
-from masklet.models.zoo import hashed
-from masklet.nn.parallel import side_by_side
-from masklet.nn.xmem import VALUE, Canvas, Query, XmemNet, aggregated, enlarged, margins
+from masklet.core.masks import resize_bilinear
+from masklet.models.sam2_weights import FILES, format_keys, read_tensors
+from masklet.models.xmem_memory import (
+    DecodedMasks,
+    MemoryGroup,
+    MemoryLimits,
+    MemoryTokens,
+    ObjectTrace,
+    XmemMemory,
+    compute_affinity,
+)
+from masklet.models.zoo import compute_hash
+from masklet.nn.parallel import run_on_threads
+from masklet.nn.xmem import (
+    VALUE,
+    Canvas,
+    XmemNet,
+    XmemQuery,
+    aggregate_probabilities,
+    compute_margins,
+    scale_up_bilinear,
+)
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB in 0 to 1
 SURE = 10.0  # logit of a pixel in a given mask, and presence of a given mask that is not empty
@@ -37,7 +53,7 @@ R = TypeVar("R")
 P = ParamSpec("P")
 
 
-def _inferred(method: Callable[Concatenate[Xmem, P], R]) -> Callable[Concatenate[Xmem, P], R]:
+def _wrap_without_gradients(method: Callable[Concatenate[Xmem, P], R]) -> Callable[Concatenate[Xmem, P], R]:
     """Without gradients."""
 
     @wraps(method)
@@ -55,7 +71,7 @@ class XmemFeatures:
     image: Float[Tensor, "1 3 y x"]
     skips: tuple[Float[Tensor, "1 512 h8 w8"], Float[Tensor, "1 256 h4 w4"]]  # what the decoder adds
     coarse: Float[Tensor, "1 512 h w"]
-    query: Query
+    query: XmemQuery
     canvas: Canvas
 
 
@@ -77,7 +93,7 @@ class Xmem:
         size: int | None = 480,
         every: int = 5,
         top_k: int = 30,
-        limits: Limits | None = None,
+        limits: MemoryLimits | None = None,
         weights: Mapping[str, str] | None = None,
     ) -> None:
         """
@@ -91,7 +107,7 @@ class Xmem:
         """
         self.net: XmemNet = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # half the time
         self.size, self.every, self.top_k = size, every, top_k
-        self.limits, self.weights = limits or Limits(), weights or {}
+        self.limits, self.weights = limits or MemoryLimits(), weights or {}
         self.device = net.key_proj.key_proj.weight.device
         self._shift, self._scale = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (MEAN, STD))
         self._last: tuple[XmemMemory, XmemFeatures, Prediction] | None = None  # what `predict` was asked and said
@@ -103,7 +119,7 @@ class Xmem:
 
     # -- the propagator
 
-    @_inferred
+    @_wrap_without_gradients
     def encode(self, frames: Sequence[Frame]) -> list[XmemFeatures]:
         """The image encoder, one frame at a time."""
         return [self._encode(frame) for frame in frames]
@@ -112,7 +128,7 @@ class Xmem:
         """The memory of no object."""
         return XmemMemory()
 
-    @_inferred
+    @_wrap_without_gradients
     def predict(self, memory: XmemMemory, features: XmemFeatures) -> Prediction:
         """Every remembered object; tokens are what it leaves for `commit`."""
         ids, canvas = tuple(memory.traces), features.canvas
@@ -120,25 +136,27 @@ class Xmem:
             return Prediction((), torch.zeros(0, 1, *canvas.inner), torch.zeros(0, 1), torch.zeros(0, 1))
         readouts, received = self._read(memory, features)
         logits, sensory = self._decode(features, memory, readouts)
-        odds = enlarged(aggregated(logits.sigmoid())[None], 4)[0]
-        soft, ahead = odds.softmax(0)[1:], canvas.crop(margins(odds)[1:])
+        odds = scale_up_bilinear(aggregate_probabilities(logits.sigmoid())[None], 4)[0]
+        soft, ahead = odds.softmax(0)[1:], canvas.crop(compute_margins(odds)[1:])
         presence, inside = ahead.amax((1, 2)), ahead > 0
         quality = (canvas.crop(soft) * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
-        left = Decoded(sensory, soft, presence, received)
+        left = DecodedMasks(sensory, soft, presence, received)
         belief = Prediction(ids, ahead.cpu()[:, None], quality.cpu()[:, None], presence.cpu()[:, None], left.tokens())
         self._last = memory, features, belief
         return belief
 
-    @_inferred
+    @_wrap_without_gradients
     def carry(self, masks: Mapping[int, Bool[Tensor, "h w"]], source: XmemFeatures, target: XmemFeatures) -> Prediction:
         """One frame's masks in another, by a memory of that frame alone: as `prompt` and `predict`, without tokens."""
         memory, _ = self.prompt(self.empty(), source, masks)
         logits = self._glimpsed(target, memory, self._read(memory, target)[0])
-        ahead = target.canvas.crop(margins(enlarged(aggregated(logits.sigmoid())[None], 4)[0])[1:]).cpu()
+        ahead = target.canvas.crop(
+            compute_margins(scale_up_bilinear(aggregate_probabilities(logits.sigmoid())[None], 4)[0])[1:]
+        ).cpu()
         presence = ahead.amax((1, 2))[:, None]
         return Prediction(tuple(memory.traces), ahead[:, None], torch.ones_like(presence), presence)
 
-    @_inferred
+    @_wrap_without_gradients
     def commit(self, memory: XmemMemory, features: XmemFeatures, belief: Prediction) -> XmemMemory:
         """Remembers each object's state, and the frame when it is time; time goes on for all objects.
 
@@ -149,10 +167,10 @@ class Xmem:
             tuple(replace(g, since=g.since + 1) for g in memory.groups),
         )
         noted = self._noted(passed, features, belief)
-        due = [n for n, g in enumerate(noted.groups) if g.since >= self.every and complete(g, noted)]
+        due = [n for n, g in enumerate(noted.groups) if g.since >= self.every and is_group_complete(g, noted)]
         return self._written(noted, features, due) if due else noted
 
-    @_inferred
+    @_wrap_without_gradients
     def prompt(
         self, memory: XmemMemory, features: XmemFeatures, prompts: Mapping[int, Prompt]
     ) -> tuple[XmemMemory, Prediction]:
@@ -169,18 +187,18 @@ class Xmem:
             told = canvas.pad(canvas.fit(torch.stack(list(given.values()))).float())
             soft = self._together([memory.traces[id] for id in others], told, canvas)
             memory = self.remember(memory, features, dict(zip((*others, *given), soft, strict=True)))
-        return memory, answer(given, features.canvas.size)
+        return memory, make_given_prediction(given, features.canvas.size)
 
-    @_inferred
+    @_wrap_without_gradients
     def prompt_soft(
         self, memory: XmemMemory, features: XmemFeatures, masks: Mapping[int, Float[Tensor, "h w"]]
     ) -> XmemMemory:
         """Remembers probabilities, of the frame's size, as this frame's masks (DEVA 3.3)."""
         canvas, soft = features.canvas, torch.stack(list(masks.values())).to(self.device)
-        fitted = canvas.pad(soft if canvas.inner == canvas.size else resize(soft, canvas.inner))
+        fitted = canvas.pad(soft if canvas.inner == canvas.size else resize_bilinear(soft, canvas.inner))
         return self.remember(memory, features, dict(zip(masks, fitted, strict=True)))
 
-    @_inferred
+    @_wrap_without_gradients
     def remember(
         self, memory: XmemMemory, features: XmemFeatures, soft: Mapping[int, Float[Tensor, "y x"]]
     ) -> XmemMemory:
@@ -191,9 +209,11 @@ class Xmem:
         before = self._caught_up(before, features, [id for id in soft if id in before.traces])
         nothing = features.coarse.new_zeros(VALUE, *features.coarse.shape[2:])
         held = {id: t.sensory for id, t in before.traces.items()}
-        new = {id: Trace(held.get(id, nothing), mask, features.canvas.crop(mask) > 0.5) for id, mask in soft.items()}
+        new = {
+            id: ObjectTrace(held.get(id, nothing), mask, features.canvas.crop(mask) > 0.5) for id, mask in soft.items()
+        }
         noted = replace(before, traces={**before.traces, **new})
-        return self._written(noted, features, [n for n, g in enumerate(noted.groups) if complete(g, noted)])
+        return self._written(noted, features, [n for n, g in enumerate(noted.groups) if is_group_complete(g, noted)])
 
     def forget(self, memory: XmemMemory, ids: Iterable[int]) -> XmemMemory:
         """The memory without these objects."""
@@ -212,11 +232,11 @@ class Xmem:
             return memory
         best = belief.best
         assert best.tokens is not None
-        left = Decoded.of(best.tokens, features.canvas.outer)
+        left = DecodedMasks.of(best.tokens, features.canvas.outer)
         denied = ((best.presence[:, 0] <= 0).to(self.device) & (left.presence > 0))[:, None, None]
         soft = left.soft.masked_fill(denied, 0.0)
         inside = best.logits[:, 0].to(self.device) > 0
-        traces = {id: Trace(*own) for id, *own in zip(best.ids, left.sensory, soft, inside, strict=True)}
+        traces = {id: ObjectTrace(*own) for id, *own in zip(best.ids, left.sensory, soft, inside, strict=True)}
         received = dict(zip(best.ids, left.received, strict=True))
         groups = []
         for group in memory.groups:
@@ -231,14 +251,14 @@ class Xmem:
         if not missed:
             return memory
         # Most often it has just been predicted, and left out because of the prompt: decoding costs most of all.
-        if self._last and self._last[1] is features and all(same(self._last[0], memory, id) for id in missed):
+        if self._last and self._last[1] is features and all(has_same_state(self._last[0], memory, id) for id in missed):
             belief = self._last[2]
         else:
             belief = self.predict(memory.branch({id: id for id in missed}), features)
         return self._noted(memory, features, belief.only([belief.ids.index(id) for id in missed]))
 
     def _together(
-        self, others: Sequence[Trace], told: Float[Tensor, "n y x"], canvas: Canvas
+        self, others: Sequence[ObjectTrace], told: Float[Tensor, "n y x"], canvas: Canvas
     ) -> Float[Tensor, "m y x"]:
         """Masks that are remembered in a frame with prompts: of the others as believed without what the prompts claim,
         then of the prompts; and all so that they exclude each other.
@@ -246,7 +266,7 @@ class Xmem:
         if not others and told.sum(0).max() <= 1:
             return told  # nothing to share out: they stay exactly as they are
         free = ~(told > 0).any(0)
-        return aggregated(torch.cat([*(t.mask[None] * free for t in others), told])).softmax(0)[1:]
+        return aggregate_probabilities(torch.cat([*(t.mask[None] * free for t in others), told])).softmax(0)[1:]
 
     def _written(self, noted: XmemMemory, features: XmemFeatures, due: Sequence[int]) -> XmemMemory:
         """The memory with this frame in some groups, and in a new one of all objects that have none."""
@@ -255,9 +275,9 @@ class Xmem:
         ids = [id for n in due for id in groups[n].ids] + new
         values, traces = self._memorised(features, {id: noted.traces[id] for id in ids})
         for n in due:
-            frame = Tokens.of(features.query, {id: values[id] for id in groups[n].ids})
+            frame = MemoryTokens.of(features.query, {id: values[id] for id in groups[n].ids})
             groups[n] = groups[n].with_frame(frame, self.limits)
-        groups += [Group((Tokens.of(features.query, {id: values[id] for id in new}),))] if new else []
+        groups += [MemoryGroup((MemoryTokens.of(features.query, {id: values[id] for id in new}),))] if new else []
         return XmemMemory({**noted.traces, **traces}, tuple(groups), noted)
 
     # -- the networks
@@ -288,7 +308,7 @@ class Xmem:
         most = max(len(group) for group in memory.groups)
         readouts, received = {}, {}
         for group in memory.groups:
-            found = affinity(features.query, group.parts, self.top_k)
+            found = compute_affinity(features.query, group.parts, self.top_k)
             taken = nnf.pad(found.received(len(group)), (0, most - len(group)))
             for id in group.ids:
                 readouts[id] = found.of(torch.cat([part.values[id] for part in group.parts]))
@@ -333,8 +353,8 @@ class Xmem:
         return features.coarse, features.skips, readout, *state
 
     def _memorised(
-        self, features: XmemFeatures, traces: Mapping[int, Trace]
-    ) -> tuple[dict[int, Float[Tensor, "p v"]], dict[int, Trace]]:
+        self, features: XmemFeatures, traces: Mapping[int, ObjectTrace]
+    ) -> tuple[dict[int, Float[Tensor, "p v"]], dict[int, ObjectTrace]]:
         """The values that are remembered of each object, and its trace after the deep update."""
 
         def encoded(ids: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -353,21 +373,21 @@ class Xmem:
     def _each(self, work: Callable[[Sequence[int]], R], ids: Sequence[int]) -> list[R]:
         """The work of all objects, as many together as a device is good at; on a CPU side by side."""
         if self.device.type == "cpu":
-            return side_by_side(work, [[id] for id in ids])
+            return run_on_threads(work, [[id] for id in ids])
         return [work(ids[n : n + BATCH]) for n in range(0, len(ids), BATCH)]
 
 
-def complete(group: Group, memory: XmemMemory) -> bool:
+def is_group_complete(group: MemoryGroup, memory: XmemMemory) -> bool:
     """Whether something is known of all objects of a group in the last frame."""
     return all(memory.traces[id].fresh for id in group.ids)
 
 
-def same(a: XmemMemory, b: XmemMemory, id: int) -> bool:
+def has_same_state(a: XmemMemory, b: XmemMemory, id: int) -> bool:
     """Whether an object is in the same state in two memories."""
     return id in a.traces and a.traces[id].sensory is b.traces[id].sensory
 
 
-def answer(given: Mapping[int, Bool[Tensor, "y x"]], size: tuple[int, int]) -> Prediction:
+def make_given_prediction(given: Mapping[int, Bool[Tensor, "y x"]], size: tuple[int, int]) -> Prediction:
     """Given masks, exactly."""
     if not given:
         return Prediction((), torch.zeros(0, 1, *size), torch.zeros(0, 1), torch.zeros(0, 1))
@@ -377,7 +397,7 @@ def answer(given: Mapping[int, Bool[Tensor, "y x"]], size: tuple[int, int]) -> P
     return Prediction(tuple(given), sure, torch.ones(len(given), 1), seen.float() * 2 * SURE - SURE)
 
 
-def load(path: str | Path, device: str | torch.device = "cpu", size: int | None = 480) -> Xmem:
+def load_xmem(path: str | Path, device: str | torch.device = "cpu", size: int | None = 480) -> Xmem:
     """The propagator with the weights of a file, DEVA's published .pth or a safetensors file with its keys.
 
     Raises InputError where it cannot be read, holds more than tensors, or tensors of another network.
@@ -385,11 +405,11 @@ def load(path: str | Path, device: str | torch.device = "cpu", size: int | None 
     path = Path(path).expanduser()
     if not path.is_file() or path.suffix not in FILES:
         raise InputError(f"{path}: no weight file; XMem's weights are read from one {', '.join(FILES)} file")
-    net = network(tensors(path), path)
-    return Xmem(net.to(device), size=size, weights={path.name: hashed(path).sha256})
+    net = build_xmem(read_tensors(path), path)
+    return Xmem(net.to(device), size=size, weights={path.name: compute_hash(path).sha256})
 
 
-def network(state: Mapping[str, Tensor], path: Path) -> XmemNet:
+def build_xmem(state: Mapping[str, Tensor], path: Path) -> XmemNet:
     """The network with exactly these tensors. Raises InputError where they are not its own."""
     with torch.device("meta"):
         net = XmemNet()
@@ -399,7 +419,7 @@ def network(state: Mapping[str, Tensor], path: Path) -> XmemNet:
         "has besides": state.keys() - own.keys(),
         "has in another shape": {k for k in own.keys() & state.keys() if own[k].shape != state[k].shape},
     }
-    said = [f"{what} {first(keys)}" for what, keys in strange.items() if keys]
+    said = [f"{what} {format_keys(keys)}" for what, keys in strange.items() if keys]
     if said:
         raise InputError(f"{path}: not the weights of DEVA's propagation network: it {', it '.join(said)}")
     net.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, assign=True)

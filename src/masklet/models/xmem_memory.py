@@ -16,13 +16,13 @@ import torch.nn.functional as nnf
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from masklet.nn.xmem import STRIDE, VALUE, Query
+from masklet.nn.xmem import STRIDE, VALUE, XmemQuery
 
 SCORES = 1 << 23  # similarities that are held at a time: 32 MiB
 
 
 @dataclass(frozen=True)
-class Limits:
+class MemoryLimits:
     """How much a group remembers; XMem's numbers. A frame is a cell grid's worth of tokens."""
 
     frames: int = 10  # T_max: frames of working memory at which it is consolidated
@@ -32,7 +32,7 @@ class Limits:
 
 
 @dataclass(frozen=True, eq=False)
-class Tokens:
+class MemoryTokens:
     """Remembered cells."""
 
     keys: Float[Tensor, "m c"]
@@ -43,45 +43,45 @@ class Tokens:
     values: Mapping[int, Float[Tensor, "m v"]]  # of each object
 
     @staticmethod
-    def of(query: Query, values: Mapping[int, Float[Tensor, "m v"]]) -> Tokens:
+    def of(query: XmemQuery, values: Mapping[int, Float[Tensor, "m v"]]) -> MemoryTokens:
         """One frame's, not yet read."""
         none = torch.zeros_like(query.shrinkage)
-        return Tokens(query.keys, query.shrinkage, query.selection, none, none, values)
+        return MemoryTokens(query.keys, query.shrinkage, query.selection, none, none, values)
 
     @staticmethod
-    def cat(parts: Sequence[Tokens]) -> Tokens:
+    def cat(parts: Sequence[MemoryTokens]) -> MemoryTokens:
         """One after the other."""
         if len(parts) == 1:
             return parts[0]
         own = {f: torch.cat([getattr(p, f) for p in parts]) for f in PLAIN}
-        return Tokens(**own, values={id: torch.cat([p.values[id] for p in parts]) for id in parts[0].values})
+        return MemoryTokens(**own, values={id: torch.cat([p.values[id] for p in parts]) for id in parts[0].values})
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, rows: Tensor) -> Tokens:
+    def __getitem__(self, rows: Tensor) -> MemoryTokens:
         own = {f: getattr(self, f)[rows] for f in PLAIN}
-        return Tokens(**own, values={id: v[rows] for id, v in self.values.items()})
+        return MemoryTokens(**own, values={id: v[rows] for id, v in self.values.items()})
 
     @property
     def usage(self) -> Float[Tensor, " m"]:
         """The affinity received in a read, on average; 0 of what has not been read."""
         return self.received / self.reads.clamp(min=1)
 
-    def read(self, received: Float[Tensor, " m"]) -> Tokens:
+    def read(self, received: Float[Tensor, " m"]) -> MemoryTokens:
         """After one more read."""
         return replace(self, received=self.received + received, reads=self.reads + 1)
 
 
-PLAIN = tuple(f.name for f in fields(Tokens) if f.name != "values")
+PLAIN = tuple(f.name for f in fields(MemoryTokens) if f.name != "values")
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class MemoryGroup:
     """The memory of objects that began in the same frame."""
 
-    working: tuple[Tokens, ...]  # a frame each, oldest first
-    long_term: Tokens | None = None
+    working: tuple[MemoryTokens, ...]  # a frame each, oldest first
+    long_term: MemoryTokens | None = None
     since: int = 0  # frames since the last one that was remembered
 
     @property
@@ -90,14 +90,14 @@ class Group:
         return tuple(self.working[0].values)
 
     @property
-    def parts(self) -> tuple[Tokens, ...]:
+    def parts(self) -> tuple[MemoryTokens, ...]:
         """All that is read."""
         return self.working if self.long_term is None else (self.long_term, *self.working)
 
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
 
-    def read(self, received: Float[Tensor, " m"]) -> Group:
+    def read(self, received: Float[Tensor, " m"]) -> MemoryGroup:
         """After one more read, by which each token received so much affinity."""
         parts = [
             p.read(r) for p, r in zip(self.parts, torch.split(received, [len(p) for p in self.parts]), strict=True)
@@ -106,25 +106,27 @@ class Group:
             return replace(self, working=tuple(parts))
         return replace(self, long_term=parts[0], working=tuple(parts[1:]))
 
-    def with_frame(self, frame: Tokens, limits: Limits) -> Group:
+    def with_frame(self, frame: MemoryTokens, limits: MemoryLimits) -> MemoryGroup:
         """With one more frame, consolidated where that is one too many (XMem 3.2.3)."""
-        group = Group((*self.working, frame), self.long_term)
+        group = MemoryGroup((*self.working, frame), self.long_term)
         return group if len(group.working) < limits.frames else group.consolidated(limits)
 
-    def consolidated(self, limits: Limits) -> Group:
+    def consolidated(self, limits: MemoryLimits) -> MemoryGroup:
         """The frames between the first and the last few become prototypes in long-term memory."""
         last = len(self.working) - limits.recent + 1
-        new = prototypes(Tokens.cat(self.working[1:last]), limits.prototypes)
-        kept = [] if self.long_term is None else [most_used(self.long_term, limits.long_term - limits.prototypes)]
+        new = compute_prototypes(MemoryTokens.cat(self.working[1:last]), limits.prototypes)
+        kept = (
+            [] if self.long_term is None else [select_most_used(self.long_term, limits.long_term - limits.prototypes)]
+        )
         # As few as this stay as they are, in the published code: they are consolidated once more with the next.
         few = len(self.working) <= limits.recent + 1
         return replace(
             self,
             working=self.working if few else (self.working[0], *self.working[last:]),
-            long_term=Tokens.cat([*kept, new]),
+            long_term=MemoryTokens.cat([*kept, new]),
         )
 
-    def branch(self, origins: Mapping[int, int]) -> Group | None:
+    def branch(self, origins: Mapping[int, int]) -> MemoryGroup | None:
         """The memory of some objects alone, {new id: old id}; None: of nobody."""
         own = {new: old for new, old in origins.items() if old in self.working[0].values}
         if not own:
@@ -134,18 +136,18 @@ class Group:
         return replace(self, long_term=parts[0] if at else None, working=tuple(parts[at:]))
 
 
-def prototypes(candidates: Tokens, most: int) -> Tokens:
+def compute_prototypes(candidates: MemoryTokens, most: int) -> MemoryTokens:
     """The most used tokens, by descending usage, their values and shrinkage averaged over all candidates by how similar
     these are to them: prototypes with no aliasing (XMem, eq. 6 and 7). They count as not yet read.
     """
     chosen = candidates.usage.topk(min(most, len(candidates))).indices
     key, selection = candidates.keys[chosen], candidates.selection[chosen]
-    near = similarity(key, selection, candidates.keys, candidates.shrinkage).softmax(1)
+    near = compute_similarity(key, selection, candidates.keys, candidates.shrinkage).softmax(1)
     values = {id: near @ v for id, v in candidates.values.items()}
-    return Tokens.of(Query(key, near @ candidates.shrinkage, selection), values)
+    return MemoryTokens.of(XmemQuery(key, near @ candidates.shrinkage, selection), values)
 
 
-def most_used(tokens: Tokens, most: int) -> Tokens:
+def select_most_used(tokens: MemoryTokens, most: int) -> MemoryTokens:
     """At most so many tokens: those used more than the best of the others, so that equal ones stay or go together."""
     if len(tokens) <= most:
         return tokens
@@ -156,7 +158,7 @@ def most_used(tokens: Tokens, most: int) -> Tokens:
 
 
 @dataclass(frozen=True, eq=False)
-class Affinity:
+class TokenAffinity:
     """How much every cell takes of which tokens."""
 
     tokens: Int64[Tensor, "p k"]
@@ -171,18 +173,18 @@ class Affinity:
         return self.shares.new_zeros(m).index_add_(0, self.tokens.flatten(), self.shares.flatten())
 
 
-def affinity(query: Query, parts: Sequence[Tokens], most: int) -> Affinity:
+def compute_affinity(query: XmemQuery, parts: Sequence[MemoryTokens], most: int) -> TokenAffinity:
     """The softmax, for each cell, over the `most` tokens that are most similar to it (XMem, eq. 2; STCN's top-k)."""
     keys, shrinkage = torch.cat([p.keys for p in parts]), torch.cat([p.shrinkage for p in parts])
     rows = max(SCORES // len(keys), 1)
     found = [
-        similarity(k, e, keys, shrinkage).topk(min(most, len(keys)), sorted=False)
+        compute_similarity(k, e, keys, shrinkage).topk(min(most, len(keys)), sorted=False)
         for k, e in zip(torch.split(query.keys, rows), torch.split(query.selection, rows), strict=True)
     ]
-    return Affinity(torch.cat([f.indices for f in found]), torch.cat([f.values for f in found]).softmax(1))
+    return TokenAffinity(torch.cat([f.indices for f in found]), torch.cat([f.values for f in found]).softmax(1))
 
 
-def similarity(
+def compute_similarity(
     query: Float[Tensor, "p c"],
     selection: Float[Tensor, "p c"],
     keys: Float[Tensor, "m c"],
@@ -203,7 +205,7 @@ def similarity(
 
 
 @dataclass(frozen=True, eq=False)
-class Decoded:
+class DecodedMasks:
     """What a propagated mask leaves for `commit`; as rows of tokens it goes through any system."""
 
     sensory: Float[Tensor, "n v h w"]
@@ -217,16 +219,16 @@ class Decoded:
         return torch.cat(rows, 1)[:, None]
 
     @staticmethod
-    def of(tokens: Float[Tensor, "n 1 c"], outer: tuple[int, int]) -> Decoded:
+    def of(tokens: Float[Tensor, "n 1 c"], outer: tuple[int, int]) -> DecodedMasks:
         """From the rows; `outer` is the size of what the network sees."""
         h, w = outer[0] // STRIDE, outer[1] // STRIDE
         whole = VALUE * h * w, outer[0] * outer[1], 1
         sensory, soft, presence, received = torch.split(tokens[:, 0], [*whole, tokens.shape[2] - sum(whole)], 1)
-        return Decoded(sensory.reshape(-1, VALUE, h, w), soft.reshape(-1, *outer), presence[:, 0], received)
+        return DecodedMasks(sensory.reshape(-1, VALUE, h, w), soft.reshape(-1, *outer), presence[:, 0], received)
 
 
 @dataclass(frozen=True, eq=False)
-class Trace:
+class ObjectTrace:
     """What is remembered of one object for the next frame only."""
 
     sensory: Float[Tensor, "v h w"]
@@ -239,8 +241,8 @@ class Trace:
 class XmemMemory:
     """The memory of all objects: a value."""
 
-    traces: Mapping[int, Trace] = field(default_factory=dict)
-    groups: tuple[Group, ...] = ()
+    traces: Mapping[int, ObjectTrace] = field(default_factory=dict)
+    groups: tuple[MemoryGroup, ...] = ()
     unwritten: XmemMemory | None = None  # the same, had the last frame not been remembered; None: it was not
 
     def branch(self, origins: Mapping[int, int]) -> XmemMemory:

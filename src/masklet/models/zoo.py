@@ -25,7 +25,7 @@ MEGABYTE = 10**6
 
 
 @dataclass(frozen=True)
-class Weights:
+class PackagedWeights:
     """One weight file that comes with the package."""
 
     name: str
@@ -34,7 +34,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Located:
+class LocatedWeights:
     """A weight file that is on this machine, not yet looked into."""
 
     path: Path
@@ -48,7 +48,7 @@ class Located:
 
 
 @dataclass(frozen=True)
-class Hashed:
+class FileHash:
     """A file's content, and by what to tell that it was not touched since."""
 
     sha256: str
@@ -56,12 +56,12 @@ class Hashed:
     mtime_ns: int
 
 
-def _packaged(file: str) -> Path:
+def _locate_packaged(file: str) -> Path:
     return Path(str(resources.files("masklet") / "weights" / file))
 
 
 ZOO = {
-    name: Weights(name, _packaged(f"{name}.safetensors"), sha256)
+    name: PackagedWeights(name, _locate_packaged(f"{name}.safetensors"), sha256)
     for name, sha256 in (
         ("mobilenetv2", "9793fd2eebf993a47ec125a23d29228a527c0955b60663a04b2b306b99944e25"),
         ("mobilenetv2-deep", "b370be0858920e16c73fff4aea9aa3c74040f89a4906fa62ffe48894f8d3c05a"),
@@ -75,12 +75,12 @@ ZOO = {
 # -- what comes with the package
 
 
-def read(weights: Weights) -> dict[str, Tensor]:
-    """The tensors of a weight file, by name. Raises InputError as `intact`."""
-    return load_file(intact(weights))
+def read_packaged(weights: PackagedWeights) -> dict[str, Tensor]:
+    """The tensors of a weight file, by name. Raises InputError as `verify_packaged`."""
+    return load_file(verify_packaged(weights))
 
 
-def intact(weights: Weights) -> Path:
+def verify_packaged(weights: PackagedWeights) -> Path:
     """The path of a weight file.
 
     Raises InputError where the file is not there or is not the one whose sha256 is on record.
@@ -103,7 +103,7 @@ def intact(weights: Weights) -> Path:
 # -- what is fetched
 
 
-def checkpoint(name: str) -> Checkpoint:
+def find_checkpoint(name: str) -> Checkpoint:
     """The model of a name of ours, or of a hub id "owner/name". Raises InputError for other names."""
     if name in CHECKPOINTS:
         return CHECKPOINTS[name]
@@ -115,31 +115,31 @@ def checkpoint(name: str) -> Checkpoint:
     raise InputError(f"no weights {name!r}; {hint}there are: {known}, and hub ids such as owner/name")
 
 
-def folder() -> Path:
+def get_weights_folder() -> Path:
     """The weights folder: MASKLET_WEIGHTS, else one in the user's cache. Nothing is created."""
     given = os.environ.get("MASKLET_WEIGHTS")
     return Path(given).expanduser() if given else Path.home() / ".cache" / "masklet" / "weights"
 
 
-def where(name: str) -> Path:
+def get_model_folder(name: str) -> Path:
     """The folder of one model, there or not: <weights folder>/<name>."""
-    return folder() / name
+    return get_weights_folder() / name
 
 
-def find(model: Checkpoint) -> Located | None:
+def find_weights(model: Checkpoint) -> LocatedWeights | None:
     """A model's weight file: in the weights folder, as we fetch it or as its authors publish it, or in the hub's cache.
 
     Nothing is read, hashed or fetched.
     """
-    here = where(model.name)
+    here = get_model_folder(model.name)
     if all((here / file).is_file() for file in model.files):
-        return Located(here / model.weight, model.sha256)
+        return LocatedWeights(here / model.weight, model.sha256)
     if model.original and (here / model.original.file).is_file():
-        return Located(here / model.original.file, model.original.sha256)
-    return _cached(model)
+        return LocatedWeights(here / model.original.file, model.original.sha256)
+    return _find_cached(model)
 
 
-def _cached(model: Checkpoint) -> Located | None:
+def _find_cached(model: Checkpoint) -> LocatedWeights | None:
     """The model in huggingface_hub's own cache: all files of one revision."""
     from huggingface_hub import try_to_load_from_cache
 
@@ -148,17 +148,17 @@ def _cached(model: Checkpoint) -> Located | None:
     for revision in dict.fromkeys((model.revision, "main")):
         files = [try_to_load_from_cache(model.repo, file, revision=revision) for file in model.files]
         if all(isinstance(file, str) for file in files):
-            return Located(Path(str(files[-1])), model.sha256, cached=True)
+            return LocatedWeights(Path(str(files[-1])), model.sha256, cached=True)
     return None
 
 
-def located(model: Checkpoint) -> Located:
+def require_weights(model: Checkpoint) -> LocatedWeights:
     """A model's weight file. Raises InputError where it is not on this machine: nothing is ever fetched here."""
-    found = find(model)
+    found = find_weights(model)
     if found is None:
-        here = where(model.name)
+        here = get_model_folder(model.name)
         if model.page:
-            raise InputError(by_hand(model))
+            raise InputError(explain_manual_fetch(model))
         missing = [file for file in model.files if not (here / file).is_file()]
         if model.weight not in missing:
             raise InputError(
@@ -167,43 +167,45 @@ def located(model: Checkpoint) -> Located:
             )
         raise InputError(
             f"weights {model.name} are not on this machine: run `masklet weights fetch {model.name}` "
-            f"({in_words(model.size)}), or set MASKLET_WEIGHTS to the folder that holds {model.name}/"
+            f"({format_file_size(model.size)}), or set MASKLET_WEIGHTS to the folder that holds {model.name}/"
         )
     return found
 
 
-def ready(model: Checkpoint) -> tuple[Located, str]:
+def resolve_weights(model: Checkpoint) -> tuple[LocatedWeights, str]:
     """A model's weight file and its sha256, hashed only where it was touched since it was last hashed.
 
     Raises InputError where it is not on this machine, or is another file than it must be.
     """
-    file = located(model)
-    last = recorded(model.name).get(file.path.name)
-    if last and _untouched(file.path, last) and last.sha256 == (file.sha256 or last.sha256):
+    file = require_weights(model)
+    last = read_hash_record(model.name).get(file.path.name)
+    if last and _is_untouched(file.path, last) and last.sha256 == (file.sha256 or last.sha256):
         return file, last.sha256
-    return file, verify(model, file)
+    return file, verify_weights(model, file)
 
 
-def verify(model: Checkpoint, file: Located) -> str:
+def verify_weights(model: Checkpoint, file: LocatedWeights) -> str:
     """The sha256 of a weight file, hashed now; noted for later loads.
 
     Raises InputError where it is neither the one on record with us nor, where there is none, the one noted before.
     """
-    last = recorded(model.name).get(file.path.name)
+    last = read_hash_record(model.name).get(file.path.name)
     expected = file.sha256 or (last and last.sha256)
-    found = hashed(file.path)
+    found = compute_hash(file.path)
     if expected and found.sha256 != expected:
-        raise InputError(mismatch(model.name, file.path, found, expected, _size(model, file, last)))
-    note(model.name, file.path.name, found)
+        raise InputError(
+            describe_mismatch(model.name, file.path, found, expected, _find_expected_size(model, file, last))
+        )
+    record_hash(model.name, file.path.name, found)
     return found.sha256
 
 
-def _size(model: Checkpoint, file: Located, last: Hashed | None) -> int | None:
+def _find_expected_size(model: Checkpoint, file: LocatedWeights, last: FileHash | None) -> int | None:
     """Bytes that the file should have, where that is known."""
     return model.size if file.sha256 and file.path.name == model.weight else last.size if last else None
 
 
-def mismatch(name: str, path: Path, found: Hashed, expected: str, size: int | None) -> str:
+def describe_mismatch(name: str, path: Path, found: FileHash, expected: str, size: int | None) -> str:
     """What to tell the user of a file that is not the right one."""
     bytes_ = f" in {size:,} bytes" if size else ""
     return (
@@ -212,7 +214,7 @@ def mismatch(name: str, path: Path, found: Hashed, expected: str, size: int | No
     )
 
 
-def hashed(path: Path) -> Hashed:
+def compute_hash(path: Path) -> FileHash:
     """Hashes a file. Raises InputError where it cannot be read."""
     try:
         before = path.stat()  # first: what changes while we read is hashed again next time
@@ -220,41 +222,41 @@ def hashed(path: Path) -> Hashed:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    return Hashed(sha256, before.st_size, before.st_mtime_ns)
+    return FileHash(sha256, before.st_size, before.st_mtime_ns)
 
 
-def _untouched(path: Path, last: Hashed) -> bool:
+def _is_untouched(path: Path, last: FileHash) -> bool:
     now = path.stat()
     return (now.st_size, now.st_mtime_ns) == (last.size, last.mtime_ns)
 
 
-def recorded(name: str) -> Mapping[str, Hashed]:
+def read_hash_record(name: str) -> Mapping[str, FileHash]:
     """What a model's files were when they were last hashed; nothing where there is no record that can be read."""
     try:
-        entries = json.loads((where(name) / RECORD).read_bytes())
-        return {file: Hashed(**entry) for file, entry in entries.items()}
+        entries = json.loads((get_model_folder(name) / RECORD).read_bytes())
+        return {file: FileHash(**entry) for file, entry in entries.items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 
 
-def note(name: str, file: str, found: Hashed) -> None:
+def record_hash(name: str, file: str, found: FileHash) -> None:
     """Notes what a file is. In a folder that cannot be written (shared, read-only) it is hashed at every load."""
-    entries = {**recorded(name), file: found}
+    entries = {**read_hash_record(name), file: found}
     text = json.dumps({file: asdict(entry) for file, entry in entries.items()}, indent=1)
     try:
-        where(name).mkdir(parents=True, exist_ok=True)
-        with write_atomically(where(name) / RECORD) as out:
+        get_model_folder(name).mkdir(parents=True, exist_ok=True)
+        with write_atomically(get_model_folder(name) / RECORD) as out:
             out.write(text.encode())
     except (OSError, InputError):
         return
 
 
-def by_hand(model: Checkpoint) -> str:
+def explain_manual_fetch(model: Checkpoint) -> str:
     """What to tell the user of a model that no program can fetch."""
-    path = where(model.name) / model.weight
+    path = get_model_folder(model.name) / model.weight
     return f"weights {model.name} are not on this machine, and fetched by hand only: see {model.page}, save as {path}"
 
 
-def in_words(size: int | None) -> str:
+def format_file_size(size: int | None) -> str:
     """A file's size for people."""
     return f"{size / MEGABYTE:,.0f} MB" if size else "size unknown"

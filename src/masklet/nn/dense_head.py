@@ -29,7 +29,7 @@ AT_ONCE = 8  # masks that are drawn side by side: what lies between two layers s
 
 
 @dataclass(frozen=True)
-class DenseSettings:
+class DenseHeadSettings:
     """Sizes of the head."""
 
     width: int = 96  # channels of the pyramid
@@ -38,7 +38,7 @@ class DenseSettings:
 
 
 @dataclass(frozen=True)
-class Cells:
+class CellPredictions:
     """What all cells of a batch say, level by level and row by row."""
 
     scores: Float[Tensor, "b n"]  # logits
@@ -51,30 +51,30 @@ class Cells:
     scene: Float[Tensor, "b f"]  # the same of the whole picture
 
 
-def normed(channels: int) -> nn.GroupNorm:
+def build_group_norm(channels: int) -> nn.GroupNorm:
     """Group norm: batches are small."""
     return nn.GroupNorm(channels // GROUP, channels)
 
 
-def convolved(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def build_conv_block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     """A convolution, normalised, nothing below 0."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), normed(outputs), nn.ReLU())
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), build_group_norm(outputs), nn.ReLU())
 
 
-class Residual(nn.Module):
+class ResidualBottleneck(nn.Module):
     """A bottleneck of half the channels, added to what comes in."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         inner = channels // 2
-        last = normed(channels)
+        last = build_group_norm(channels)
         nn.init.zeros_(last.weight)
         self.steps = nn.Sequential(
             nn.Conv2d(channels, inner, 1, bias=False),
-            normed(inner),
+            build_group_norm(inner),
             nn.ReLU(),
             nn.Conv2d(inner, inner, 3, 1, 1, bias=False),
-            normed(inner),
+            build_group_norm(inner),
             nn.ReLU(),
             nn.Conv2d(inner, channels, 1, bias=False),
             last,
@@ -87,29 +87,31 @@ class Residual(nn.Module):
 class DenseHead(nn.Module):
     """Scores, masks and names of what is in pictures."""
 
-    def __init__(self, classes: int, settings: DenseSettings | None = None) -> None:
+    def __init__(self, classes: int, settings: DenseHeadSettings | None = None) -> None:
         super().__init__()
-        at = settings or DenseSettings()
+        at = settings or DenseHeadSettings()
         width, wide = at.width, at.wide
         self.colours = nn.Sequential(
             nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, COLOURS, 3, 2, 1, bias=False), nn.ReLU()
         )
         self.levels = nn.ModuleList(
             [
-                nn.Sequential(convolved(SEEN + DETAIL, wide, 2), Residual(wide), Residual(wide)),
-                nn.Sequential(convolved(wide, wide, 2), Residual(wide), Residual(wide)),
-                nn.Sequential(convolved(wide, wide, 2), Residual(wide)),
+                nn.Sequential(
+                    build_conv_block(SEEN + DETAIL, wide, 2), ResidualBottleneck(wide), ResidualBottleneck(wide)
+                ),
+                nn.Sequential(build_conv_block(wide, wide, 2), ResidualBottleneck(wide), ResidualBottleneck(wide)),
+                nn.Sequential(build_conv_block(wide, wide, 2), ResidualBottleneck(wide)),
             ]
         )
         self.deeper = nn.ModuleList(nn.Conv2d(inputs, wide, 1, bias=False) for inputs in DEEPER)
         self.laterals = nn.ModuleList(
             [nn.Conv2d(SEEN + DETAIL + COLOURS, width, 1), *(nn.Conv2d(wide, width, 1) for _ in self.levels)]
         )
-        self.tower = nn.Sequential(*(convolved(width, width) for _ in range(3)))
+        self.tower = nn.Sequential(*(build_conv_block(width, width) for _ in range(3)))
         self.score = nn.Conv2d(width, 1, 3, 1, 1)
         self.kernel = nn.Conv2d(width, sum(WEIGHTS), 3, 1, 1)
-        self.mask = convolved(width, 64)
-        self.fine = nn.Sequential(convolved(64 + COLOURS, 32), nn.Conv2d(32, DEEP, 1))
+        self.mask = build_conv_block(width, 64)
+        self.fine = nn.Sequential(build_conv_block(64 + COLOURS, 32), nn.Conv2d(32, DEEP, 1))
         self.name = nn.Sequential(
             nn.Linear(width + SEEN + 2 * wide + DEEPER[1], at.hidden), nn.ReLU(), nn.Linear(at.hidden, classes)
         )
@@ -123,7 +125,7 @@ class DenseHead(nn.Module):
         detail: Float[Tensor, "b 24 h w"],
         deeper: tuple[Float[Tensor, "b 96 h2 w2"], Float[Tensor, "b 320 h4 w4"]],
         images: Float[Tensor, "b 3 h8 w8"],
-    ) -> Cells:
+    ) -> CellPredictions:
         """What the cells say.
 
         Args:
@@ -138,14 +140,14 @@ class DenseHead(nn.Module):
         pyramid = self._pyramid([torch.cat([seen, nnf.avg_pool2d(colours, 2)], 1), *maps[1:]])
         towers = [self.tower(p) for p in pyramid]
         fine = nnf.interpolate(self.mask(pyramid[0]), colours.shape[2:], mode="bilinear")
-        fitted = nnf.adaptive_avg_pool2d(keys, size_of(maps[1]))
-        known = nnf.interpolate(deeper[1], size_of(maps[1]), mode="bilinear")
+        fitted = nnf.adaptive_avg_pool2d(keys, get_map_size(maps[1]))
+        known = nnf.interpolate(deeper[1], get_map_size(maps[1]), mode="bilinear")
         under = torch.cat([fitted, maps[1], known], 1)
-        at, stride = places([t.shape[2:] for t in towers])
-        return Cells(
-            in_rows([self.score(t) for t in towers])[..., 0],
-            in_rows([self.kernel(t) for t in towers]),
-            in_rows(towers),
+        at, stride = locate_cells([t.shape[2:] for t in towers])
+        return CellPredictions(
+            flatten_levels([self.score(t) for t in towers])[..., 0],
+            flatten_levels([self.kernel(t) for t in towers]),
+            flatten_levels(towers),
             at.to(keys.device),
             stride.to(keys.device),
             self.fine(torch.cat([fine, colours], 1)),
@@ -171,20 +173,20 @@ class DenseHead(nn.Module):
             found[n] = found[n] + nnf.interpolate(found[n + 1], found[n].shape[2:], mode="bilinear")
         return found
 
-    def masks(self, cells: Cells, b: int, chosen: Int64[Tensor, " n"]) -> Float[Tensor, "n h4 w4"]:
+    def masks(self, cells: CellPredictions, b: int, chosen: Int64[Tensor, " n"]) -> Float[Tensor, "n h4 w4"]:
         """Mask logits of some cells of one picture, at stride 4 (CondInst 3.1)."""
         h, w = cells.masks.shape[2:]
-        shared = torch.cat([cells.masks[b].flatten(1), corners(h, w, cells.masks.device)])
-        drawn = torch.cat([drawn_of(shared, cells, b, some) for some in torch.split(chosen, AT_ONCE)])
+        shared = torch.cat([cells.masks[b].flatten(1), locate_mask_cells(h, w, cells.masks.device)])
+        drawn = torch.cat([apply_cell_kernels(shared, cells, b, some) for some in torch.split(chosen, AT_ONCE)])
         return drawn.view(-1, h, w)
 
     def names(
-        self, cells: Cells, b: int, chosen: Int64[Tensor, " n"], masks: Float[Tensor, "n h4 w4"]
+        self, cells: CellPredictions, b: int, chosen: Int64[Tensor, " n"], masks: Float[Tensor, "n h4 w4"]
     ) -> Float[Tensor, "n k"]:
         """Logits of what the masks of some cells show: from the cells, from what lies under the masks, and from the
         whole picture.
         """
-        inside = nnf.adaptive_avg_pool2d(masks.sigmoid()[:, None], size_of(cells.under))[:, 0].flatten(1)
+        inside = nnf.adaptive_avg_pool2d(masks.sigmoid()[:, None], get_map_size(cells.under))[:, 0].flatten(1)
         share = inside / inside.sum(1, keepdim=True).clamp(min=1e-3)
         pooled = share @ cells.under[b].flatten(1).T
         scene = cells.scene[b].expand(len(chosen), -1)
@@ -193,7 +195,9 @@ class DenseHead(nn.Module):
         return found
 
 
-def drawn_of(shared: Float[Tensor, "e p"], cells: Cells, b: int, chosen: Int64[Tensor, " n"]) -> Float[Tensor, "n 1 p"]:
+def apply_cell_kernels(
+    shared: Float[Tensor, "e p"], cells: CellPredictions, b: int, chosen: Int64[Tensor, " n"]
+) -> Float[Tensor, "n 1 p"]:
     """Each cell's own network on the mask features and coordinates that all share."""
     first, second, third = torch.split(cells.kernels[b, chosen], list(WEIGHTS), 1)
     n, reach = len(chosen), cells.stride[chosen] * REACH
@@ -209,17 +213,17 @@ def drawn_of(shared: Float[Tensor, "e p"], cells: Cells, b: int, chosen: Int64[T
     return torch.baddbmm(bias[..., None], kernel.view(n, 1, DEEP), x)
 
 
-def size_of(maps: Float[Tensor, "b c h w"]) -> tuple[int, int]:
+def get_map_size(maps: Float[Tensor, "b c h w"]) -> tuple[int, int]:
     """h and w."""
     return maps.shape[2], maps.shape[3]
 
 
-def in_rows(maps: Sequence[Float[Tensor, "b c _ _"]]) -> Float[Tensor, "b n c"]:
+def flatten_levels(maps: Sequence[Float[Tensor, "b c _ _"]]) -> Float[Tensor, "b n c"]:
     """Cells of all levels, one after the other."""
     return torch.cat([x.flatten(2) for x in maps], 2).transpose(1, 2)
 
 
-def places(sizes: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
+def locate_cells(sizes: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "n 2"], Float[Tensor, " n"]]:
     """Middles of all cells, x and y in pixels, and their sides."""
     at, sides = [], []
     for (h, w), stride in zip(sizes, STRIDES, strict=True):
@@ -229,7 +233,7 @@ def places(sizes: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "n 2"], Float[
     return torch.cat(at), torch.cat(sides)
 
 
-def corners(h: int, w: int, device: torch.device) -> Float[Tensor, "2 p"]:
+def locate_mask_cells(h: int, w: int, device: torch.device) -> Float[Tensor, "2 p"]:
     """Middles of cells at stride 4, x and y in pixels."""
     y, x = torch.meshgrid((torch.arange(h) + 0.5) * 4, (torch.arange(w) + 0.5) * 4, indexing="ij")
     return torch.stack([x.flatten(), y.flatten()]).to(device)

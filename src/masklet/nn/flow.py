@@ -13,14 +13,14 @@ NOISE = 25.0  # grey levels squared: a picture that varies less than this is fla
 FINEST = 0.1  # pixels: no flow is more exact than this
 
 
-def dense_flow(start: Grey, end: Grey) -> Flow:
+def compute_dense_flow(start: Grey, end: Grey) -> Flow:
     """Where every pixel of `start` is in `end` (DIS flow, Kroeger et al. 2016, medium preset)."""
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     flow: Flow = dis.calc(start, end, None)  # type: ignore[call-overload]  # None: from scratch
     return flow
 
 
-def unexplained(start: Grey, end: Grey, flow: Flow) -> float:
+def measure_unexplained_variance(start: Grey, end: Grey, flow: Flow) -> float:
     """The share of the picture's variance that the flow does not carry over: 0.01 to 0.2 in ordinary video,
     0.5 in a whip pan, above 1 at a cut.
     """
@@ -31,7 +31,7 @@ def unexplained(start: Grey, end: Grey, flow: Flow) -> float:
     return float(np.square(error).mean() / (start.astype(np.float32).var() + NOISE))
 
 
-def planar_basis(h: int, w: int) -> Float64[np.ndarray, "2 n 8"]:
+def build_planar_basis(h: int, w: int) -> Float64[np.ndarray, "2 n 8"]:
     """The flow fields of a moving plane (Longuet-Higgins 1984), sideways and down, at the cells of a grid."""
     y, x = np.mgrid[:h, :w]
     x, y = (2 * x.ravel() + 1 - w) / w, (2 * y.ravel() + 1 - h) / w
@@ -41,10 +41,10 @@ def planar_basis(h: int, w: int) -> Float64[np.ndarray, "2 n 8"]:
     return np.stack([across, down])
 
 
-def weighted_median(values: Float[np.ndarray, " n"], weights: Float[np.ndarray, " n"]) -> float:
+def compute_weighted_median(values: Float[np.ndarray, " n"], weights: Float[np.ndarray, " n"]) -> float:
     """The value with half of the weight below it.
 
-    >>> weighted_median(np.array([3.0, 1.0, 2.0]), np.array([5.0, 1.0, 1.0]))
+    >>> compute_weighted_median(np.array([3.0, 1.0, 2.0]), np.array([5.0, 1.0, 1.0]))
     3.0
     """
     order = np.argsort(values, kind="stable")
@@ -52,8 +52,8 @@ def weighted_median(values: Float[np.ndarray, " n"], weights: Float[np.ndarray, 
     return float(values[order[np.searchsorted(below, below[-1] / 2)]])
 
 
-def planar_flow(motion: Float64[np.ndarray, "8"], h: int, w: int) -> Float32[np.ndarray, "h w 2"]:
-    """The flow field of `planar_basis` on a grid of any size that covers the same picture."""
+def compute_planar_flow(motion: Float64[np.ndarray, "8"], h: int, w: int) -> Float32[np.ndarray, "h w 2"]:
+    """The flow field of `build_planar_basis` on a grid of any size that covers the same picture."""
     x = ((2 * np.arange(w) + 1 - w) / w)[None]
     y = ((2 * np.arange(h) + 1 - h) / w)[:, None]
     a = motion
@@ -62,28 +62,30 @@ def planar_flow(motion: Float64[np.ndarray, "8"], h: int, w: int) -> Float32[np.
     return np.stack([across, down], axis=-1).astype(np.float32)
 
 
-def camera_motion(flow: Float32[np.ndarray, "h w 2"], rounds: int = 8) -> tuple[Float64[np.ndarray, "8"], float]:
+def estimate_camera_motion(
+    flow: Float32[np.ndarray, "h w 2"], rounds: int = 8
+) -> tuple[Float64[np.ndarray, "8"], float]:
     """The plane's motion that explains most of the picture, and the scale of what it leaves there (pixels).
 
     Iteratively reweighted least squares from two starts, all of the picture and its border alone, so that a
     large object in the middle does not pass for the background. No random numbers.
     """
     h, w = flow.shape[:2]
-    basis, target = planar_basis(h, w), flow.reshape(-1, 2).T.astype(np.float64)
-    starts = [np.ones(h * w), border(h, w).ravel()]
-    fits = [_robust_fit(basis, target, start, rounds) for start in starts]
+    basis, target = build_planar_basis(h, w), flow.reshape(-1, 2).T.astype(np.float64)
+    starts = [np.ones(h * w), make_border_weights(h, w).ravel()]
+    fits = [_fit_robustly(basis, target, start, rounds) for start in starts]
     _, motion, scale = min(fits, key=lambda fit: fit[0])
     return motion, scale
 
 
-def border(h: int, w: int, share: float = 0.15) -> Float64[np.ndarray, "h w"]:
+def make_border_weights(h: int, w: int, share: float = 0.15) -> Float64[np.ndarray, "h w"]:
     """1 within `share` of the picture's sides, almost 0 elsewhere."""
     y, x = (np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w
     depth = np.minimum(np.minimum(y, 1 - y)[:, None], np.minimum(x, 1 - x)[None])
     return np.where(depth < share, 1.0, 1e-3)
 
 
-def _robust_fit(
+def _fit_robustly(
     basis: Float64[np.ndarray, "2 n 8"],
     target: Float64[np.ndarray, "2 n"],
     start: Float64[np.ndarray, " n"],
@@ -96,6 +98,6 @@ def _robust_fit(
         gram = scaled.T @ basis.reshape(-1, 8) + 1e-3 * np.eye(8)
         motion = np.linalg.solve(gram, scaled.T @ target.ravel())
         rest = np.hypot(*(target - basis @ motion))
-        scale = max(1.4826 * weighted_median(rest, counted), FINEST)
+        scale = max(1.4826 * compute_weighted_median(rest, counted), FINEST)
         weights, counted = 1 / (1 + (rest / (CAUCHY * scale)) ** 2) ** 2, np.ones_like(start)
     return float(np.log1p(rest**2).sum()), motion, scale

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from masklet.nn.query_layers import FeedForward, Mlp, SelfAttention, initialised
+from masklet.nn.query_layers import FeedForward, Mlp, SelfAttention, initialize_xavier
 
 
 @dataclass(frozen=True)
-class ObjectSettings:
+class ObjectDecoderSettings:
     """What encoder and decoder are built of."""
 
     classes: int
@@ -44,7 +44,7 @@ class ObjectMemory:
         return ObjectMemory(self.queries.detach(), self.keys.detach(), self.values.detach())
 
 
-class PlacedSelfAttention(SelfAttention):
+class PositionalSelfAttention(SelfAttention):
     """Self-attention with positions on queries and keys."""
 
     def forward(  # type: ignore[override]
@@ -56,7 +56,7 @@ class PlacedSelfAttention(SelfAttention):
         return normed
 
 
-class PlacedCrossAttention(nn.Module):
+class PositionalCrossAttention(nn.Module):
     """Cross-attention with positions on queries and keys."""
 
     def __init__(self, width: int, heads: int) -> None:
@@ -80,16 +80,16 @@ class PlacedCrossAttention(nn.Module):
 class ObjectDecoder(nn.Module):
     """The network."""
 
-    def __init__(self, settings: ObjectSettings) -> None:
+    def __init__(self, settings: ObjectDecoderSettings) -> None:
         super().__init__()
         at = self.settings = settings
         times, c = range(at.decoder_layers), at.width
-        self.transformer_self_attention_layers = nn.ModuleList(PlacedSelfAttention(c, at.heads) for _ in times)
-        self.transformer_cross_attention_layers = nn.ModuleList(PlacedCrossAttention(c, at.heads) for _ in times)
+        self.transformer_self_attention_layers = nn.ModuleList(PositionalSelfAttention(c, at.heads) for _ in times)
+        self.transformer_cross_attention_layers = nn.ModuleList(PositionalCrossAttention(c, at.heads) for _ in times)
         self.transformer_ffn_layers = nn.ModuleList(FeedForward(c, at.hidden) for _ in times)
         self.enc_self_attn = nn.ModuleList(SelfAttention(c, at.heads) for _ in range(at.encoder_layers))
         self.enc_ffn = nn.ModuleList(FeedForward(c, at.hidden) for _ in range(at.encoder_layers))
-        initialised(self)
+        initialize_xavier(self)
         self.vita_mask_features = nn.Conv2d(at.feature_width, at.mask_width, 1)
         self.decoder_norm = nn.LayerNorm(c)
         self.query_feat, self.query_embed = nn.Embedding(at.queries, c), nn.Embedding(at.queries, c)

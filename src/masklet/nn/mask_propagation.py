@@ -19,32 +19,32 @@ ASSIGNED = 0.5  # mask probability from which on a pixel is an object's
 MATCHED = 0.5  # foreground probability above which a query counts as matched when nobody knows the truth
 
 
-def foreground_probability(class_logits: Float[Tensor, "*b k1"]) -> Float[Tensor, "*b"]:
+def compute_foreground_probability(class_logits: Float[Tensor, "*b k1"]) -> Float[Tensor, "*b"]:
     """1 - p(no object), the last class being no object."""
     return 1 - class_logits.softmax(-1)[..., -1]
 
 
-def matched(class_logits: Float[Tensor, "*b k1"]) -> Float[Tensor, "*b"]:
+def estimate_query_trust(class_logits: Float[Tensor, "*b k1"]) -> Float[Tensor, "*b"]:
     """Which queries are trusted at inference: 1 or 0."""
-    return (foreground_probability(class_logits) > MATCHED).to(class_logits.dtype)
+    return (compute_foreground_probability(class_logits) > MATCHED).to(class_logits.dtype)
 
 
-def suppressed(masks: Float[Tensor, "b n h w"], trust: Float[Tensor, "b n"]) -> Float[Tensor, "b n h w"]:
+def weigh_masks_by_trust(masks: Float[Tensor, "b n h w"], trust: Float[Tensor, "b n"]) -> Float[Tensor, "b n h w"]:
     """Mask probabilities times how far each query is trusted: those of queries without an object are zero (UVLA++)."""
     return masks * trust[..., None, None]
 
 
-def area_downsampled(masks: Float[Tensor, "b n h w"], size: tuple[int, int]) -> Float[Tensor, "b n h2 w2"]:
+def resize_by_area(masks: Float[Tensor, "b n h w"], size: tuple[int, int]) -> Float[Tensor, "b n h2 w2"]:
     """The mean probability of what lies in each pixel of a coarser level."""
     return nnf.interpolate(masks, size=size, mode="area")
 
 
-def assigned(masks: Float[Tensor, "b n h w"]) -> Bool[Tensor, "b h w"]:
+def find_assigned_pixels(masks: Float[Tensor, "b n h w"]) -> Bool[Tensor, "b h w"]:
     """Pixels that an object has: those where the largest probability is a half or more."""
     return masks.amax(1) >= ASSIGNED
 
 
-def spatial_identity(
+def compute_spatial_identity(
     queries: Float[Tensor, "b n c"], masks: Float[Tensor, "b n h w"]
 ) -> Float[Tensor, "b c h w"]:  # RoCoVIS: Z = Q^T M
     """Each pixel gets the sum of the queries, weighted by their mask probabilities. Those below a half are left out,
@@ -53,21 +53,23 @@ def spatial_identity(
     return torch.einsum("bnc,bnhw->bchw", queries, masks * (masks >= ASSIGNED))
 
 
-def with_background(
+def add_background_identity(
     identity: Float[Tensor, "b c h w"], background: Float[Tensor, " c"], assigned: Bool[Tensor, "b h w"]
 ) -> Float[Tensor, "b c h w"]:  # RoCoVIS eq. 2: Z' = Z + B 1{no object}
     """The background vector where no object is."""
     return identity + background[:, None, None] * ~assigned[:, None]
 
 
-def everywhere(background: Float[Tensor, " c"], features: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c h w"]:
+def fill_with_background(
+    background: Float[Tensor, " c"], features: Float[Tensor, "b d h w"]
+) -> Float[Tensor, "b c h w"]:
     """The first frame's identity E: nothing has been seen, all is background."""
     b, _, h, w = features.shape
     return background[None, :, None, None].expand(b, -1, h, w)
 
 
 @lru_cache(maxsize=8)
-def sine_positions(size: tuple[int, int], width: int, device: torch.device) -> Float[Tensor, "hw c"]:
+def encode_sine_positions(size: tuple[int, int], width: int, device: torch.device) -> Float[Tensor, "hw c"]:
     """2-D sine positions as Mask2Former has them: half of the channels for y, half for x, each over one turn."""
     half = width // 2
     steps = torch.arange(half, device=device).div(2, rounding_mode="floor")
@@ -80,7 +82,7 @@ def sine_positions(size: tuple[int, int], width: int, device: torch.device) -> F
     return torch.cat([y[:, None].expand(-1, len(x), -1), x[None].expand(len(y), -1, -1)], -1).flatten(0, 1)
 
 
-def tokens(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b hw c"]:
+def flatten_to_tokens(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b hw c"]:
     """Pixels in a row."""
     return maps.flatten(2).transpose(1, 2)
 
@@ -129,21 +131,25 @@ class MaskPropagation(nn.Module):
 
     def values(self, features: Float[Tensor, "b c h w"], identity: Float[Tensor, "b q h w"]) -> Float[Tensor, "b hw e"]:
         """What is found there: F + Z'."""
-        values: Tensor = self.value_proj(self.value_norm(tokens(features) + self.to_features(tokens(identity))))
+        values: Tensor = self.value_proj(
+            self.value_norm(flatten_to_tokens(features) + self.to_features(flatten_to_tokens(identity)))
+        )
         return values
 
     def first_values(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b hw e"]:
         """The first frame's: F_0 + E."""
-        return self.values(features, everywhere(self.background, features))
+        return self.values(features, fill_with_background(self.background, features))
 
     def identity(
         self, queries: Float[Tensor, "b n q"], masks: Float[Tensor, "b n h w"], size: tuple[int, int]
     ) -> Float[Tensor, "b q h2 w2"]:
         """Z' at the level's size, of mask probabilities that are already suppressed."""
-        small = area_downsampled(masks, size)
-        return with_background(spatial_identity(queries, small), self.background, assigned(small))
+        small = resize_by_area(masks, size)
+        return add_background_identity(
+            compute_spatial_identity(queries, small), self.background, find_assigned_pixels(small)
+        )
 
     def _placed(self, features: Float[Tensor, "b c h w"]) -> Float[Tensor, "b hw c"]:
         h, w = features.shape[2:]
-        normed: Tensor = self.norm(tokens(features))
-        return normed + sine_positions((h, w), features.shape[1], features.device)
+        normed: Tensor = self.norm(flatten_to_tokens(features))
+        return normed + encode_sine_positions((h, w), features.shape[1], features.device)

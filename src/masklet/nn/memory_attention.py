@@ -20,11 +20,11 @@ ALIGNED = 8  # keys are padded to a multiple of this: a twentieth of the time
 
 
 class MemoryAttention:
-    """`net` is the module; `rotations` are its rotary position encodings of one frame's tokens."""
+    """`net` is the module; `compute_rotary_encodings` are its rotary position encodings of one frame's tokens."""
 
     def __init__(self, net: Any) -> None:
         self.net = net
-        self.rotations = rotations(net)
+        self.rotations = compute_rotary_encodings(net)
         self.memory_rotations = self.rotations  # of one remembered frame's tokens
 
     def look(self, current: Float[Tensor, "p c"]) -> Float[Tensor, "1 p c"]:
@@ -60,7 +60,7 @@ class MemoryAttention:
         return out
 
     def _looks_around(self, part: Any, x: Float[Tensor, "a p c"]) -> Float[Tensor, "a p c"]:
-        q, k = rotated(part.q_proj(x), self.rotations), rotated(part.k_proj(x), self.rotations)
+        q, k = rotate_tokens(part.q_proj(x), self.rotations), rotate_tokens(part.k_proj(x), self.rotations)
         attended = nnf.scaled_dot_product_attention(q[:, None], k[:, None], part.v_proj(x)[:, None])
         out: Tensor = part.o_proj(attended[:, 0])
         return out
@@ -73,20 +73,20 @@ class MemoryAttention:
         values: Float[Tensor, "b m d"],
         pointers: int,
     ) -> Float[Tensor, "b p c"]:
-        q, k = rotated(part.q_proj(x), self.rotations), part.k_proj(keys)
+        q, k = rotate_tokens(part.q_proj(x), self.rotations), part.k_proj(keys)
         frames = k.shape[1] - pointers
-        k = torch.cat([rotated(k[:, :frames], self.memory_rotations), k[:, frames:]], dim=1)
+        k = torch.cat([rotate_tokens(k[:, :frames], self.memory_rotations), k[:, frames:]], dim=1)
         q = q.expand(len(k), -1, -1)
         if k.is_cuda or k.requires_grad:
             v = part.v_proj(values)
             mixed = nnf.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
         else:
-            mixed = part.v_proj(averages(q / math.sqrt(q.shape[2]), k, values))
+            mixed = part.v_proj(compute_attention_average(q / math.sqrt(q.shape[2]), k, values))
         out: Tensor = part.o_proj(mixed)
         return out
 
 
-def averages(
+def compute_attention_average(
     q: Float[Tensor, "b p c"], k: Float[Tensor, "b m c"], values: Float[Tensor, "b m d"]
 ) -> Float[Tensor, "b p d"]:
     """Each query's average of the values, weighted by the softmax of its products with the keys."""
@@ -100,13 +100,13 @@ def averages(
     return out
 
 
-def rotations(net: Any) -> Complex[Tensor, "p half"]:
+def compute_rotary_encodings(net: Any) -> Complex[Tensor, "p half"]:
     """The rotary position encodings (Su et al. 2021, along both axes) of a frame's tokens, as complex numbers."""
     cos, sin = net.rotary_emb(torch.zeros((), device=net.position_ids.device), net.position_ids)
     return torch.complex(cos[0, :, ::2].contiguous(), sin[0, :, ::2].contiguous())
 
 
-def rotated(x: Float[Tensor, "b m c"], by: Complex[Tensor, "p half"]) -> Float[Tensor, "b m c"]:
+def rotate_tokens(x: Float[Tensor, "b m c"], by: Complex[Tensor, "p half"]) -> Float[Tensor, "b m c"]:
     """The tokens of m / p frames, rotated by where they are."""
     pairs = torch.view_as_complex(x.float().reshape(len(x), -1, len(by), by.shape[1], 2))
     return torch.view_as_real(pairs * by).flatten(3).flatten(1, 2).to(x.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Stage:
+class MobileNetStage:
     """A row of table 2 of the paper; dilation stands in for stride where the features must stay dense."""
 
     expansion: int
@@ -24,17 +24,22 @@ STEM = 32
 # Sandler et al. 2018, table 2, up to the end of the sixth row (block 13). The fourth row's stride is left out
 # and the filters after it dilated instead, so that everything from block 4 on has stride 8.
 STAGES = (
-    Stage(1, 16, 1, 1),
-    Stage(6, 24, 2, 2),
-    Stage(6, 32, 3, 2),
-    Stage(6, 64, 4, 1, 2),
-    Stage(6, 96, 3, 1, 2),
+    MobileNetStage(1, 16, 1, 1),
+    MobileNetStage(6, 24, 2, 2),
+    MobileNetStage(6, 32, 3, 2),
+    MobileNetStage(6, 64, 4, 1, 2),
+    MobileNetStage(6, 96, 3, 1, 2),
 )
 # The fourth to the seventh row (blocks 7 to 17) with the strides of the paper.
-DEEP_STAGES = (Stage(6, 64, 4, 2), Stage(6, 96, 3, 1), Stage(6, 160, 3, 2), Stage(6, 320, 1, 1))
+DEEP_STAGES = (
+    MobileNetStage(6, 64, 4, 2),
+    MobileNetStage(6, 96, 3, 1),
+    MobileNetStage(6, 160, 3, 2),
+    MobileNetStage(6, 320, 1, 1),
+)
 
 
-class Block(nn.Module):
+class InvertedResidual(nn.Module):
     """Inverted residual: widen, filter each channel, narrow; added to the input where the shapes agree."""
 
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int, dilation: int) -> None:
@@ -51,7 +56,7 @@ class Block(nn.Module):
         return out.add_(x) if self.residual else out
 
 
-def blocks_of(stages: Sequence[Stage], inputs: int) -> list[Block]:
+def build_mobilenet_blocks(stages: Sequence[MobileNetStage], inputs: int) -> list[InvertedResidual]:
     """The blocks of some stages, one after the other. A block that leaves its stride out filters as densely as the
     blocks before it: every second cell of what it and the next ones give is what they give with the stride.
     """
@@ -59,7 +64,7 @@ def blocks_of(stages: Sequence[Stage], inputs: int) -> list[Block]:
     for stage in stages:
         for n in range(stage.blocks):
             stride = stage.stride if n == 0 else 1
-            blocks.append(Block(inputs, stage.channels, stage.expansion, stride, dilation))
+            blocks.append(InvertedResidual(inputs, stage.channels, stage.expansion, stride, dilation))
             inputs, dilation = stage.channels, stage.dilation
     return blocks
 
@@ -76,7 +81,7 @@ class MobileNetV2(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.stem = nn.Conv2d(3, STEM, 3, 2, 1)
-        self.blocks = nn.ModuleList(blocks_of(STAGES, STEM))
+        self.blocks = nn.ModuleList(build_mobilenet_blocks(STAGES, STEM))
 
     def forward(
         self, image: Float[Tensor, "b 3 h w"]
@@ -99,7 +104,7 @@ class DeepMobileNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(blocks_of(DEEP_STAGES, 32))
+        self.blocks = nn.ModuleList(build_mobilenet_blocks(DEEP_STAGES, 32))
 
     def forward(
         self, six: Float[Tensor, "b 32 h w"]

@@ -23,7 +23,7 @@ def build_conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, 1)
 
 
-def activate(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+def apply_leaky_relu(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """LeakyReLU, in place."""
     return nn.functional.leaky_relu_(x, SLOPE)
 
@@ -47,10 +47,10 @@ class CspStage(nn.Module):
         self.merge = nn.ModuleList(build_conv3x3(channels, width) for width in widths)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
-        shortcut = activate(self.entry(x))
-        out = activate(self.narrow(shortcut))
+        shortcut = apply_leaky_relu(self.entry(x))
+        out = apply_leaky_relu(self.narrow(shortcut))
         for deepen, merge in zip(self.deepen, self.merge, strict=True):
-            out = activate(merge(torch.cat([activate(deepen(out)), out], dim=1)))
+            out = apply_leaky_relu(merge(torch.cat([apply_leaky_relu(deepen(out)), out], dim=1)))
         return torch.cat([out, shortcut], dim=1)
 
 
@@ -63,12 +63,12 @@ class NanoDetHead(nn.Module):
         self.output = nn.Conv2d(WIDTH, CATEGORIES + SIDES * BINS, 1)
 
     def forward(self, x: Float[Tensor, "b 128 h w"]) -> Float[Tensor, "b 124 h w"]:
-        out: Tensor = self.output(activate(self.hidden(x)))
+        out: Tensor = self.output(apply_leaky_relu(self.hidden(x)))
         return out
 
 
 class NanoDetNetwork(nn.Module):
-    """NanoDet-g, 3.8 million parameters. Takes BGR as `models.nanodet.normalise_image` gives it, height and width
+    """NanoDet-g, 3.8 million parameters. Takes BGR as `models.nanodet.normalize_bgr` gives it, height and width
     multiples of 32. `forward` is `extract_features`, then `predict_logits`.
     """
 
@@ -101,7 +101,7 @@ class NanoDetNetwork(nn.Module):
         self, image: Float[Tensor, "b 3 h w"]
     ) -> tuple[Float[Tensor, "b 128 h8 w8"], Float[Tensor, "b 256 h16 w16"], Float[Tensor, "b 512 h32 w32"]]:
         """The outputs of the last three stages."""
-        x = nn.functional.max_pool2d(activate(self.stem(image)), 3, 2, 1)
+        x = nn.functional.max_pool2d(apply_leaky_relu(self.stem(image)), 3, 2, 1)
         maps = []
         for stage in self.stages:
             x = stage(x)

@@ -23,14 +23,14 @@ _SPREAD = np.clip((_SCALE - 128) * CHROMA + 128, 0, 255).astype(np.int32)
 _TABLES = [(values * BINS // 256).astype(np.int32) * BINS**k for k, values in ((2, _SCALE), (1, _SPREAD), (0, _SPREAD))]
 
 
-def colour_bins(image: Image) -> Int32[np.ndarray, "h w"]:
+def quantize_colours(image: Image) -> Int32[np.ndarray, "h w"]:
     """The colour bin of every pixel."""
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
     bins: Int32[np.ndarray, "h w"] = sum(table[lab[..., k]] for k, table in enumerate(_TABLES))
     return bins
 
 
-def histogram(bins: Int32[np.ndarray, "h w"], weights: Map) -> Float64[np.ndarray, " b"]:
+def compute_colour_histogram(bins: Int32[np.ndarray, "h w"], weights: Map) -> Float64[np.ndarray, " b"]:
     """The share of every colour, blurred a little across neighbouring colours."""
     counts = np.bincount(bins.ravel(), weights.ravel(), BINS**3).reshape(BINS, BINS, BINS)
     for axis in range(3):
@@ -41,29 +41,31 @@ def histogram(bins: Int32[np.ndarray, "h w"], weights: Map) -> Float64[np.ndarra
     return shares
 
 
-def colour_mask(image: Image, rough: Map, near: Bool[np.ndarray, "h w"], rounds: int = 3, most: float = 2.0) -> Map:
+def refine_mask_by_colour(
+    image: Image, rough: Map, near: Bool[np.ndarray, "h w"], rounds: int = 3, most: float = 2.0
+) -> Map:
     """`rough` with the odds of every pixel's colour inside against outside, learnt from `rough` itself.
 
     The idea of GrabCut (Rother et al. 2004) with histograms, and without a cut. Only pixels in `near` count,
     0 elsewhere. A colour moves the log odds by `most` at most.
     """
-    bins, prior = colour_bins(image), _log_odds(rough)
+    bins, prior = quantize_colours(image), _convert_to_log_odds(rough)
     soft: Map = rough * near
     for _ in range(rounds):
-        inside, outside = histogram(bins, soft), histogram(bins, (1 - soft) * near)
+        inside, outside = compute_colour_histogram(bins, soft), compute_colour_histogram(bins, (1 - soft) * near)
         odds = np.log((inside + RARE) / (outside + RARE)).clip(-most, most)
         soft = (near / (1 + np.exp(-prior - odds[bins]))).astype(np.float32)
     return soft
 
 
-def _log_odds(soft: Map) -> Float[np.ndarray, "h w"]:
+def _convert_to_log_odds(soft: Map) -> Float[np.ndarray, "h w"]:
     p = soft.clip(SURE, 1 - SURE)
     odds: Float[np.ndarray, "h w"] = np.log(p / (1 - p))
     return odds
 
 
 @dataclass(frozen=True)
-class LocalLines:
+class LocalLinearMask:
     """At every pixel, a mask as a linear function of the colour around it."""
 
     slope: tuple[Map, Map, Map]  # for red, green and blue
@@ -72,13 +74,13 @@ class LocalLines:
     def at(self, image: UInt8[np.ndarray, "y x 3"]) -> Float32[np.ndarray, "y x"]:
         """The mask's value at every pixel of a picture of any size that shows the same."""
         size = image.shape[0], image.shape[1]
-        soft = _at_size(self.offset, size).copy()
-        for slope, plane in zip(self.slope, _planes(image), strict=True):
-            soft += _at_size(slope, size) * plane
+        soft = _resize_plane(self.offset, size).copy()
+        for slope, plane in zip(self.slope, _split_planes(image), strict=True):
+            soft += _resize_plane(slope, size) * plane
         return soft
 
 
-def guided_lines(image: Image, soft: Map, radius: int = 10, flat: float = 1e-3) -> LocalLines:
+def fit_guided_filter(image: Image, soft: Map, radius: int = 10, flat: float = 1e-3) -> LocalLinearMask:
     """The guided filter (He et al. 2010) with a colour guide, kept as lines so that it can be read at a finer
     resolution (He and Sun 2015). `radius` in pixels; contrasts below the variance `flat` are smoothed over.
     """
@@ -88,28 +90,28 @@ def guided_lines(image: Image, soft: Map, radius: int = 10, flat: float = 1e-3) 
         return averaged
 
     soft = np.ascontiguousarray(soft)
-    guide = _planes(image)
+    guide = _split_planes(image)
     centre, level = [mean(x) for x in guide], mean(soft)
     shared = [mean(x * soft) - c * level for x, c in zip(guide, centre, strict=True)]
     pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
     spread = [mean(guide[i] * guide[j]) - centre[i] * centre[j] + np.float32(flat * (i == j)) for i, j in pairs]
-    slope = _solve(spread, shared)
+    slope = _apply_symmetric_inverse(spread, shared)
     offset = level - sum(s * c for s, c in zip(slope, centre, strict=True))
     red, green, blue = (mean(s) for s in slope)
-    return LocalLines((red, green, blue), mean(offset))
+    return LocalLinearMask((red, green, blue), mean(offset))
 
 
-def _planes(image: Image) -> list[Map]:
+def _split_planes(image: Image) -> list[Map]:
     """Red, green and blue, 0 to 1; each by itself, which is faster than side by side."""
     return [plane.astype(np.float32) / 255 for plane in cv2.split(np.ascontiguousarray(image))]
 
 
-def _at_size(x: Map, size: tuple[int, int]) -> Float32[np.ndarray, "y x"]:
+def _resize_plane(x: Map, size: tuple[int, int]) -> Float32[np.ndarray, "y x"]:
     resized: Map = x if x.shape == size else cv2.resize(x, size[::-1], interpolation=cv2.INTER_LINEAR)
     return resized
 
 
-def _solve(upper: list[Map], right: list[Map]) -> list[Map]:
+def _apply_symmetric_inverse(upper: list[Map], right: list[Map]) -> list[Map]:
     """A symmetric 3 x 3 system at every pixel, by cofactors: many times faster than a batched solver."""
     a, b, c, d, e, f = upper
     x, y, z = right

@@ -12,7 +12,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def side_by_side(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
+def run_on_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:
     """`work` of every item, as many at a time as there are threads, each on one: a small network on one thread is
     done sooner than on all of them in turn. What is left over has all threads. Gradients are off.
     """

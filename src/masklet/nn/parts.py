@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32
 
-from masklet.nn.propagation import window
+from masklet.nn.propagation import find_mask_window
 
 NEAR = 0.25  # distance from the main part within which a part is the object's, in sides of the square of its area
 KNOWN = 0.5  # the same for a part that was the object's in the last frame
@@ -20,58 +20,58 @@ Map = Float32[np.ndarray, "h w"]
 Mask = Bool[np.ndarray, "h w"]
 
 
-def scatter(mask: Mask) -> float:
+def component_spread(mask: Mask) -> float:
     """How far the parts of a mask lie from the largest, in sides of the square of its area; 0 for one part.
 
     >>> mask = np.zeros((9, 40), bool)
     >>> mask[:9, :9] = mask[:3, 27:30] = True
-    >>> round(scatter(mask), 1)
+    >>> round(component_spread(mask), 1)
     2.0
     """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
     if count <= 2:
         return 0.0
     areas = stats[1:, cv2.CC_STAT_AREA]
-    far = distances(labels, count, 1 + int(areas.argmax()))[1:]
+    far = measure_component_distances(labels, count, 1 + int(areas.argmax()))[1:]
     return float(far[areas >= SPECK * areas.max()].max() / np.sqrt(areas.max()))
 
 
-def strangers(soft: Map, before: Map, scattered: float) -> Mask:
+def detached_components(soft: Map, before: Map, scattered: float) -> Mask:
     """The pixels of a mask's parts that belong to something else.
 
     Args:
         soft: the mask, 0 to 1.
         before: where the object was, carried here, 0 to 1; the main part is the one that is likeliest and was there.
-        scattered: as far apart as the object's parts were where it was given (`scatter`).
+        scattered: as far apart as the object's parts were where it was given (`component_spread`).
     """
     inside = soft > 0.5
     away = np.zeros_like(inside)
     if inside.any():
-        box = window(inside, 0)
-        away[box] = _strangers(soft[box], before[box], scattered)
+        box = find_mask_window(inside, 0)
+        away[box] = _find_detached_in_box(soft[box], before[box], scattered)
     return away
 
 
-def _strangers(soft: Map, before: Map, scattered: float) -> Mask:
+def _find_detached_in_box(soft: Map, before: Map, scattered: float) -> Mask:
     """The same in the box of a mask."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats((soft > 0.5).view(np.uint8), connectivity=8)
     if count <= 2:
         return np.zeros(soft.shape, bool)
     areas = stats[:, cv2.CC_STAT_AREA]
-    main = 1 + int(sums(labels, count, soft * (before + np.float32(0.02)))[1:].argmax())
-    known = sums(labels, count, before) > 0.5 * areas
+    main = 1 + int(sum_over_components(labels, count, soft * (before + np.float32(0.02)))[1:].argmax())
+    known = sum_over_components(labels, count, before) > 0.5 * areas
     reach = np.where(known, max(NEAR + scattered, KNOWN), NEAR + scattered) * np.sqrt(areas[main])
-    away = distances(labels, count, main) > np.maximum(reach, CLOSE)
+    away = measure_component_distances(labels, count, main) > np.maximum(reach, CLOSE)
     away[0] = False
     return np.asarray(away[labels])
 
 
-def sums(labels: Int32[np.ndarray, "h w"], count: int, weights: Map) -> Float64[np.ndarray, " n"]:
+def sum_over_components(labels: Int32[np.ndarray, "h w"], count: int, weights: Map) -> Float64[np.ndarray, " n"]:
     """Of weights over each part."""
     return np.bincount(labels.ravel(), weights.ravel(), count)
 
 
-def distances(labels: Int32[np.ndarray, "h w"], count: int, main: int) -> Float32[np.ndarray, " n"]:
+def measure_component_distances(labels: Int32[np.ndarray, "h w"], count: int, main: int) -> Float32[np.ndarray, " n"]:
     """From the main part to the nearest pixel of each, in pixels; of what is no part: infinite."""
     away = cv2.distanceTransform((labels != main).view(np.uint8), cv2.DIST_L2, 3)
     parts = np.flatnonzero(labels)

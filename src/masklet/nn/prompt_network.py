@@ -17,7 +17,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from masklet.nn.mobilenet import DEEP_STAGES, STAGES, STEM, blocks_of
+from masklet.nn.mobilenet import DEEP_STAGES, STAGES, STEM, build_mobilenet_blocks
 
 MAPS = 4  # clicks inside, clicks outside, the box filled, the earlier answer
 ANSWERS = 4  # one for prompts that leave no doubt, three hypotheses of a single click
@@ -41,7 +41,7 @@ class PromptNetwork(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        blocks = blocks_of((*STAGES[:3], *DEEP_STAGES), STEM)
+        blocks = build_mobilenet_blocks((*STAGES[:3], *DEEP_STAGES), STEM)
         self.stem = nn.Conv2d(3, STEM, 3, 2, 1)
         self.fixed = nn.ModuleList(blocks[:FIXED])
         self.blocks = nn.ModuleList(blocks[FIXED:])
@@ -99,13 +99,13 @@ class PromptNetwork(nn.Module):
         levels = [lateral(tap) for lateral, tap in zip(self.laterals, taps, strict=True)]
         x, whole = levels[-1], levels[-1].mean((2, 3))
         for level, smooth in zip(levels[-2::-1], self.smooth, strict=True):
-            x = nnf.relu(smooth(level + enlarge(x)))
-        x = self.lateral(low) + enlarge(self.lift(x))
+            x = nnf.relu(smooth(level + resize_to_double(x)))
+        x = self.lateral(low) + resize_to_double(self.lift(x))
         x = nnf.relu(self.first(torch.cat([x, nnf.avg_pool2d(maps, 4)], 1)))
         x = x + nnf.relu(self.second(x))
-        fine = nnf.relu(enlarge(self.narrow(x)) + self.edges(crops.stem))
+        fine = nnf.relu(resize_to_double(self.narrow(x)) + self.edges(crops.stem))
         fine = nnf.relu(self.third(torch.cat([fine, nnf.avg_pool2d(maps, 2)], 1)))
-        logits = enlarge(self.coarse(x)) + self.fine(fine)
+        logits = resize_to_double(self.coarse(x)) + self.fine(fine)
         return logits, self._expected_iou(logits.detach(), x, whole)
 
     def _expected_iou(
@@ -121,6 +121,6 @@ class PromptNetwork(nn.Module):
         return torch.as_tensor(self.judge(told))[..., 0]
 
 
-def enlarge(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
+def resize_to_double(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
     """Twice as large, bilinear."""
     return nnf.interpolate(x, scale_factor=2.0, mode="bilinear")

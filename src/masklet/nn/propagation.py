@@ -18,8 +18,8 @@ import torch.nn.functional as nnf
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
 from torch import Tensor
 
-from masklet.nn.flow import dense_flow, unexplained
-from masklet.nn.outline import BINS, RARE, histogram
+from masklet.nn.flow import compute_dense_flow, measure_unexplained_variance
+from masklet.nn.outline import BINS, RARE, compute_colour_histogram
 
 WAVES = 256
 CUT = 0.8  # share of the variance that the flow leaves unexplained from which two frames are not of one scene
@@ -65,19 +65,19 @@ class Moments:
 
 
 @cache
-def _projection(inputs: int) -> tuple[Tensor, Tensor]:
+def _draw_fourier_projection(inputs: int) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(0)
     return torch.randn(inputs, WAVES, generator=draw), torch.rand(WAVES, generator=draw) * 2 * torch.pi
 
 
-def waves(z: Float[Tensor, "m i"]) -> Float[Tensor, "m k"]:
+def compute_fourier_features(z: Float[Tensor, "m i"]) -> Float[Tensor, "m k"]:
     """Random Fourier features (Rahimi and Recht 2007): their products are a Gaussian affinity of width 1."""
-    directions, phases = _projection(z.shape[1])
+    directions, phases = _draw_fourier_projection(z.shape[1])
     cosines: Tensor = torch.cos(z @ directions + phases) * (2 / WAVES) ** 0.5
     return cosines
 
 
-def descriptors(
+def build_cell_descriptors(
     keys: Float[Tensor, "c h w"], detail: Float[Tensor, "e h w"], colour: Float[Tensor, "3 h w"], context: int
 ) -> Float[Tensor, "m d"]:
     """One row a cell: its features, their mean over `context` x `context` cells, its colour, a constant, and waves
@@ -87,10 +87,10 @@ def descriptors(
     around = nnf.avg_pool2d(nnf.pad(keys[None], edge, mode="replicate"), context, 1)[0]
     one = torch.ones_like(colour[:1])
     linear = torch.cat([keys, around, detail, colour, one]).flatten(1).T
-    return torch.cat([linear, waves(linear[:, : 2 * len(keys)])], dim=1)
+    return torch.cat([linear, compute_fourier_features(linear[:, : 2 * len(keys)])], dim=1)
 
 
-def moments(
+def compute_moments(
     x: Float[Tensor, "m d"],
     labels: Float[Tensor, "n m"],
     beside: Float[Tensor, "n m"],
@@ -115,16 +115,16 @@ def moments(
     # Far outside weighs the same in all cells: one product of the frame serves all objects, and each adds its own.
     whole = x.T @ x
     own = weights - back[:, None] * labels
-    gram = torch.stack([_product(x, one) + far * whole for one, far in zip(own, back, strict=True)])
+    gram = torch.stack([_compute_weighted_gram(x, one) + far * whole for one, far in zip(own, back, strict=True)])
     return Moments(gram, ((weights + everywhere) * (2 * labels - 1)) @ x, colours)
 
 
-def _product(x: Float[Tensor, "m d"], weights: Float[Tensor, " m"]) -> Float[Tensor, "d d"]:
+def _compute_weighted_gram(x: Float[Tensor, "m d"], weights: Float[Tensor, " m"]) -> Float[Tensor, "d d"]:
     rows = weights.nonzero()[:, 0]
     return (x[rows] * weights[rows, None]).T @ x[rows]
 
 
-def regress(x: Float[Tensor, "m d"], known: Moments, ridge: float) -> Float[Tensor, "n m"]:
+def score_likeness(x: Float[Tensor, "m d"], known: Moments, ridge: float) -> Float[Tensor, "n m"]:
     """How much every cell looks like each object: about 1 inside, -1 outside."""
     damped = known.gram + ridge * torch.eye(x.shape[1])
     weights = torch.cholesky_solve(known.moment[..., None], torch.linalg.cholesky(damped))
@@ -132,7 +132,7 @@ def regress(x: Float[Tensor, "m d"], known: Moments, ridge: float) -> Float[Tens
     return answer
 
 
-def window(mask: Bool[np.ndarray, "h w"], reach: int) -> tuple[slice, slice]:
+def find_mask_window(mask: Bool[np.ndarray, "h w"], reach: int) -> tuple[slice, slice]:
     """The part of a picture within `reach` pixels of a mask's box; nothing for an empty mask."""
     x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
     if w == 0:
@@ -140,26 +140,26 @@ def window(mask: Bool[np.ndarray, "h w"], reach: int) -> tuple[slice, slice]:
     return slice(max(y - reach, 0), y + h + reach), slice(max(x - reach, 0), x + w + reach)
 
 
-def colour_shares(bins: Bins, masks: Bool[Tensor, "n h w"], reach: int) -> Float[Tensor, "n 2 b"]:
+def measure_colour_shares(bins: Bins, masks: Bool[Tensor, "n h w"], reach: int) -> Float[Tensor, "n 2 b"]:
     """The shares of the colours inside each mask, and outside it within about `reach` pixels."""
     square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     out = []
     for whole in masks.numpy():
-        near = window(whole, reach)
+        near = find_mask_window(whole, reach)
         mask = np.ascontiguousarray(whole[near])
         around = (cv2.dilate(mask.view(np.uint8), square) > 0) & ~mask if mask.size else mask
-        out.append([histogram(bins[near], part.astype(np.float32)) for part in (mask, around)])
+        out.append([compute_colour_histogram(bins[near], part.astype(np.float32)) for part in (mask, around)])
     return torch.from_numpy(np.array(out, np.float32).reshape(-1, 2, BINS**3))
 
 
-def colour_odds(bins: Bins, known: Moments, most: float) -> Float[Tensor, "n h w"]:
+def compute_colour_odds(bins: Bins, known: Moments, most: float) -> Float[Tensor, "n h w"]:
     """Log odds, from every pixel's colour alone, that it is inside each object; `most` at most."""
     inside, outside = (known.colours + RARE).unbind(1)
     return (inside / outside).log().clamp(-most, most)[:, torch.from_numpy(bins).long()]
 
 
 @dataclass(frozen=True)
-class Link:
+class FrameLink:
     """How one frame goes on from another."""
 
     flow: Float32[np.ndarray, "h w 2"]  # from its pixels to those of the other
@@ -182,23 +182,25 @@ class Link:
         return not self.holds, self.altered, self.unexplained
 
 
-def link(before: Grey, now: Grey) -> Link:
+def measure_frame_link(before: Grey, now: Grey) -> FrameLink:
     """How the frame `now` goes on from the frame `before`; where that does not explain it, as if exposed alike."""
-    flow = dense_flow(now, before)
-    share = unexplained(now, before, flow)
+    flow = compute_dense_flow(now, before)
+    share = measure_unexplained_variance(now, before, flow)
     if share <= CUT:
-        return Link(flow, share, altered=not 1 / SHARPER < sharpness(now) / sharpness(before) < SHARPER)
-    alike = expose_alike(now, before)
-    flow = dense_flow(alike, before)
-    return Link(flow, unexplained(alike, before, flow), altered=True)
+        return FrameLink(
+            flow, share, altered=not 1 / SHARPER < measure_sharpness(now) / measure_sharpness(before) < SHARPER
+        )
+    alike = match_exposure(now, before)
+    flow = compute_dense_flow(alike, before)
+    return FrameLink(flow, measure_unexplained_variance(alike, before, flow), altered=True)
 
 
-def sharpness(grey: Grey) -> float:
+def measure_sharpness(grey: Grey) -> float:
     """How much fine detail a frame has, in grey levels."""
     return float(np.abs(cv2.Laplacian(grey, cv2.CV_32F)).mean()) + FINEST
 
 
-def expose_alike(grey: Grey, other: Grey) -> Grey:
+def match_exposure(grey: Grey, other: Grey) -> Grey:
     """A frame as bright and of as much contrast as another one; of a flat one nothing is made."""
     level = grey.astype(np.float32)
     gain = other.std() / max(float(level.std()), FLATTEST)
@@ -206,7 +208,7 @@ def expose_alike(grey: Grey, other: Grey) -> Grey:
     return alike
 
 
-def carry(soft: Float[Tensor, "n h w"], flow: Float32[np.ndarray, "h w 2"]) -> Float[Tensor, "n h w"]:
+def move_masks_by_flow(soft: Float[Tensor, "n h w"], flow: Float32[np.ndarray, "h w 2"]) -> Float[Tensor, "n h w"]:
     """Soft masks, moved along a flow that says for every pixel where it was."""
     h, w = flow.shape[:2]
     x, y = np.arange(w, dtype=np.float32)[None] + flow[..., 0], np.arange(h, dtype=np.float32)[:, None] + flow[..., 1]
@@ -214,12 +216,12 @@ def carry(soft: Float[Tensor, "n h w"], flow: Float32[np.ndarray, "h w 2"]) -> F
     return torch.from_numpy(np.stack(maps))
 
 
-def log_odds(p: Float[Tensor, "..."], sure: float) -> Float[Tensor, "..."]:
+def compute_log_odds(p: Float[Tensor, "..."], sure: float) -> Float[Tensor, "..."]:
     """Log odds of probabilities, held `sure` away from 0 and 1."""
     return torch.logit(p.float(), eps=sure)
 
 
-def exclusive(
+def exclude_rivals(
     logits: Float[Tensor, "n h w"],
     claims: Float[Tensor, "n h w"],
     rivals: Float[Tensor, "n n"],

@@ -74,7 +74,7 @@ class Mlp(nn.Module):
         return out
 
 
-def in_place(parts: Callable[..., Tensor], x: Tensor, *others: Tensor, size: int) -> None:
+def apply_in_place(parts: Callable[..., Tensor], x: Tensor, *others: Tensor, size: int) -> None:
     """x becomes `parts(x, *others)`, which treats every row alone, `size` rows at a time: of a long video neither the
     large hidden layers nor a second x ever exist at once. For inference: gradients cannot go through it.
     """
@@ -82,14 +82,14 @@ def in_place(parts: Callable[..., Tensor], x: Tensor, *others: Tensor, size: int
         rows[0].copy_(parts(*rows))
 
 
-def initialised(module: nn.Module) -> None:
+def initialize_xavier(module: nn.Module) -> None:
     """Matrices as Xavier and Glorot draw them; all else as PyTorch does."""
     for weight in module.parameters():
         if weight.dim() > 1:
             nn.init.xavier_uniform_(weight)
 
 
-def sizes(state: Mapping[str, Tensor], part: str) -> dict[str, Any]:
+def infer_dvis_settings(state: Mapping[str, Tensor], part: str) -> dict[str, Any]:
     """What weights of a tracker or a refiner say of its settings: all but the heads.
 
     Raises InputError where they are not of such a network; `part` names it.
@@ -110,7 +110,7 @@ def sizes(state: Mapping[str, Tensor], part: str) -> dict[str, Any]:
     }
 
 
-def loaded(network: N, state: Mapping[str, Tensor], part: str) -> N:
+def load_dvis_weights(network: N, state: Mapping[str, Tensor], part: str) -> N:
     """The network with weights, in eval mode. Raises InputError where a name or a shape is not its own."""
     own = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
     given = {name: tuple(weight.shape) for name, weight in state.items()}

@@ -15,9 +15,17 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from masklet.core.alignment import Aligner, TrackedSlots, aligned, aligned_as_released
+from masklet.core.alignment import Aligner, TrackedSlots, match_slots, match_slots_as_released
 from masklet.core.slots import FrameSlots
-from masklet.nn.query_layers import CrossAttention, FeedForward, Mlp, SelfAttention, initialised, loaded, sizes
+from masklet.nn.query_layers import (
+    CrossAttention,
+    FeedForward,
+    Mlp,
+    SelfAttention,
+    infer_dvis_settings,
+    initialize_xavier,
+    load_dvis_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class StandardCrossAttention(ReferringCrossAttention):
         return super().forward(identity, identity, frame)
 
 
-ALIGNERS: Mapping[str, Aligner] = {"paper": aligned, "released": aligned_as_released}
+ALIGNERS: Mapping[str, Aligner] = {"paper": match_slots, "released": match_slots_as_released}
 ATTENTIONS = {"referring": ReferringCrossAttention, "standard": StandardCrossAttention}
 INITIALS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "matched": lambda matched, output: matched,
@@ -84,7 +92,7 @@ class ReferringTracker(nn.Module):
         self.transformer_self_attention_layers = nn.ModuleList(SelfAttention(at.width, at.heads) for _ in times)
         self.transformer_cross_attention_layers = nn.ModuleList(cross(at.width, at.heads) for _ in times)
         self.transformer_ffn_layers = nn.ModuleList(FeedForward(at.width, at.hidden) for _ in times)
-        initialised(self)
+        initialize_xavier(self)
         self.decoder_norm = nn.LayerNorm(at.width)
         self.class_embed = nn.Linear(at.width, at.classes + 1)
         self.mask_embed = Mlp(at.width, at.mask_width)
@@ -171,7 +179,7 @@ class ReferringTracker(nn.Module):
         return self.predict_masks(tracked.queries.to(on), dense.to(on))
 
 
-def released_tracker(state: Mapping[str, Tensor], heads: int = 8) -> ReferringTracker:
+def build_released_tracker(state: Mapping[str, Tensor], heads: int = 8) -> ReferringTracker:
     """The tracker of an official checkpoint, with the matching that its weights were trained with.
 
     Args:
@@ -180,5 +188,5 @@ def released_tracker(state: Mapping[str, Tensor], heads: int = 8) -> ReferringTr
 
     Raises InputError where they are not a tracker's.
     """
-    settings = TrackerSettings(heads=heads, matching="released", **sizes(state, "tracker"))
-    return loaded(ReferringTracker(settings), state, "tracker")
+    settings = TrackerSettings(heads=heads, matching="released", **infer_dvis_settings(state, "tracker"))
+    return load_dvis_weights(ReferringTracker(settings), state, "tracker")

@@ -31,7 +31,7 @@ class ConvNorm(nn.Module):
         """The convolution that does both."""
         assert self.bn.running_mean is not None and self.bn.running_var is not None
         factor = self.bn.weight / (self.bn.running_var + self.bn.eps).sqrt()
-        return convolution(
+        return make_conv_like(
             self.c, self.c.weight * factor[:, None, None, None], self.bn.bias - self.bn.running_mean * factor
         )
 
@@ -54,7 +54,7 @@ class TokenMixer(nn.Module):
         assert wide.bias is not None and point.bias is not None
         weight = wide.weight.clone()
         weight[:, :, 1, 1] += point.weight[:, :, 0, 0] + 1
-        return convolution(wide, weight, wide.bias + point.bias)
+        return make_conv_like(wide, weight, wide.bias + point.bias)
 
 
 class SqueezeExcite(nn.Module):
@@ -62,7 +62,7 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        few = squeezed(channels)
+        few = count_squeezed_channels(channels)
         self.fc1 = nn.Conv2d(channels, few, 1)
         self.fc2 = nn.Conv2d(few, channels, 1)
 
@@ -85,7 +85,7 @@ class ChannelMixer(nn.Module):
         return out
 
 
-class Block(nn.Module):
+class RepVitBlock(nn.Module):
     """A RepViT block: tokens are mixed, then channels."""
 
     def __init__(self, channels: int, excited: bool) -> None:
@@ -100,7 +100,7 @@ class Block(nn.Module):
         return out
 
 
-class Stem(nn.Module):
+class RepVitStem(nn.Module):
     """Two convolutions of stride 2."""
 
     def __init__(self, channels: int) -> None:
@@ -113,12 +113,12 @@ class Stem(nn.Module):
         return out
 
 
-class Downsample(nn.Module):
+class RepVitDownsample(nn.Module):
     """From one stage to the next: half the resolution, then other channels."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.pre_block = Block(inputs, excited=False)
+        self.pre_block = RepVitBlock(inputs, excited=False)
         self.spatial_downsample = ConvNorm(inputs, inputs, 3, 2, groups=inputs)
         self.channel_downsample = ConvNorm(inputs, outputs)
         self.ffn = ChannelMixer(outputs)
@@ -129,13 +129,13 @@ class Downsample(nn.Module):
         return out
 
 
-class Stage(nn.Module):
+class RepVitStage(nn.Module):
     """Blocks of one resolution; every other one, from the first, has squeeze and excitation."""
 
     def __init__(self, inputs: int, outputs: int, depth: int) -> None:
         super().__init__()
-        self.downsample = Downsample(inputs, outputs) if inputs != outputs else nn.Identity()
-        self.blocks = nn.Sequential(*(Block(outputs, excited=n % 2 == 0) for n in range(depth)))
+        self.downsample = RepVitDownsample(inputs, outputs) if inputs != outputs else nn.Identity()
+        self.blocks = nn.Sequential(*(RepVitBlock(outputs, excited=n % 2 == 0) for n in range(depth)))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
         out: Tensor = self.blocks(self.downsample(x))
@@ -150,11 +150,11 @@ class RepVit(nn.Module):
 
     def __init__(self, channels: tuple[int, ...] = CHANNELS, depths: tuple[int, ...] = DEPTHS) -> None:
         super().__init__()
-        self.stem = Stem(channels[0])
+        self.stem = RepVitStem(channels[0])
         self.names = [f"stages_{n}" for n in range(len(depths))]
         inputs = (channels[0], *channels)
         for name, before, after, depth in zip(self.names, inputs, channels, depths, strict=False):
-            self.add_module(name, Stage(before, after, depth))
+            self.add_module(name, RepVitStage(before, after, depth))
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
         x, features = self.stem(image), []
@@ -164,13 +164,13 @@ class RepVit(nn.Module):
         return features
 
 
-def squeezed(channels: int) -> int:
+def count_squeezed_channels(channels: int) -> int:
     """A quarter of the channels, rounded to a multiple of 8, at least 8."""
     few = channels // REDUCTION
     return max(DIVISOR, (few + DIVISOR // 2) // DIVISOR * DIVISOR)
 
 
-def convolution(like: nn.Conv2d, weight: Float[Tensor, "o i k k"], bias: Float[Tensor, " o"]) -> nn.Conv2d:
+def make_conv_like(like: nn.Conv2d, weight: Float[Tensor, "o i k k"], bias: Float[Tensor, " o"]) -> nn.Conv2d:
     """A convolution of the same geometry with these weights."""
     conv = nn.Conv2d(
         like.in_channels,
@@ -187,7 +187,7 @@ def convolution(like: nn.Conv2d, weight: Float[Tensor, "o i k k"], bias: Float[T
 
 
 @torch.no_grad()
-def fold(net: nn.Module) -> None:
+def merge_batch_norms(net: nn.Module) -> None:
     """Folds each batch norm, and each token mixer's branches, into one convolution: the same answers in less time.
 
     The parameters have other names afterwards. What is folded already stays as it is.
@@ -196,4 +196,4 @@ def fold(net: nn.Module) -> None:
         if isinstance(part, ConvNorm | TokenMixer):
             setattr(net, name, part.folded())
         else:
-            fold(part)
+            merge_batch_norms(part)

@@ -21,10 +21,10 @@ from masklet.nn.query_layers import (
     FeedForward,
     Mlp,
     SelfAttention,
-    in_place,
-    initialised,
-    loaded,
-    sizes,
+    apply_in_place,
+    infer_dvis_settings,
+    initialize_xavier,
+    load_dvis_weights,
 )
 
 FRAMES, OBJECTS = 32, 8  # treated at once by what is per frame, and by what is per object
@@ -42,7 +42,7 @@ class RefinerSettings:
     mask_width: int = 256  # channels of the segmenter's pixel features
 
 
-def aggregation(width: int) -> nn.Sequential:
+def build_temporal_aggregation(width: int) -> nn.Sequential:
     """The short-term aggregation over time: two convolutions, which repeat the first and the last frame."""
     padded = {"padding": "same", "padding_mode": "replicate"}
     return nn.Sequential(
@@ -63,8 +63,8 @@ class TemporalRefiner(nn.Module):
         self.transformer_time_self_attention_layers = nn.ModuleList(SelfAttention(at.width, at.heads) for _ in times)
         self.transformer_cross_attention_layers = nn.ModuleList(CrossAttention(at.width, at.heads) for _ in times)
         self.transformer_ffn_layers = nn.ModuleList(FeedForward(at.width, at.hidden) for _ in times)
-        self.conv_short_aggregate_layers = nn.ModuleList(aggregation(at.width) for _ in times)
-        initialised(self)
+        self.conv_short_aggregate_layers = nn.ModuleList(build_temporal_aggregation(at.width) for _ in times)
+        initialize_xavier(self)
         self.conv_norms = nn.ModuleList(nn.LayerNorm(at.width) for _ in times)
         self.decoder_norm = nn.LayerNorm(at.width)
         self.class_embed = nn.Linear(at.width, at.classes + 1)
@@ -120,9 +120,9 @@ class TemporalRefiner(nn.Module):
         on = self.class_embed.weight.device
         x, context = tracks.to(on, copy=True), context.to(on)
         for n in range(self.settings.layers):
-            in_place(partial(self._over_time, n), x.transpose(0, 1), size=OBJECTS)
-            in_place(partial(self._in_frames, n), x, context, size=FRAMES)
-        in_place(self.decoder_norm, x, size=FRAMES)
+            apply_in_place(partial(self._over_time, n), x.transpose(0, 1), size=OBJECTS)
+            apply_in_place(partial(self._in_frames, n), x, context, size=FRAMES)
+        apply_in_place(self.decoder_norm, x, size=FRAMES)
         return x, self.classify(x)
 
     @torch.no_grad()
@@ -132,7 +132,7 @@ class TemporalRefiner(nn.Module):
         return self.predict_masks(tracked.queries.to(on), dense.to(on))
 
 
-def released_refiner(state: Mapping[str, Tensor], heads: int = 8) -> TemporalRefiner:
+def build_released_refiner(state: Mapping[str, Tensor], heads: int = 8) -> TemporalRefiner:
     """The refiner of an official offline checkpoint.
 
     Args:
@@ -141,5 +141,5 @@ def released_refiner(state: Mapping[str, Tensor], heads: int = 8) -> TemporalRef
 
     Raises InputError where they are not a refiner's.
     """
-    settings = RefinerSettings(**sizes(state, "refiner"), heads=heads)
-    return loaded(TemporalRefiner(settings), state, "refiner")
+    settings = RefinerSettings(**infer_dvis_settings(state, "refiner"), heads=heads)
+    return load_dvis_weights(TemporalRefiner(settings), state, "refiner")

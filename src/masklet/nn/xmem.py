@@ -23,7 +23,7 @@ SURE = 1e-7  # probabilities are held this far from 0 and 1 before they become l
 
 
 @dataclass(frozen=True, eq=False)
-class Query:
+class XmemQuery:
     """What a frame asks of the memory, and under what it is remembered: one row a cell (XMem, section 3.2)."""
 
     keys: Float[Tensor, "p c"]
@@ -73,11 +73,11 @@ class Canvas:
 
     def fit(self, masks: Bool[Tensor, "n y0 x0"]) -> Bool[Tensor, "n y1 x1"]:
         """Masks of the frame's size resized, each pixel going by the nearest (as Pillow finds it)."""
-        rows, columns = (nearest(n, m) for n, m in zip(self.size, self.inner, strict=True))
+        rows, columns = (find_nearest_pixels(n, m) for n, m in zip(self.size, self.inner, strict=True))
         return masks[:, rows][:, :, columns]
 
 
-def nearest(n: int, m: int) -> Int64[Tensor, " m"]:
+def find_nearest_pixels(n: int, m: int) -> Int64[Tensor, " m"]:
     """The pixels out of n that a line of m is made of; on ties as Pillow rounds."""
     line = Image.fromarray(np.arange(n, dtype=np.int32)[None]).resize((m, 1), Image.Resampling.NEAREST)
     return torch.from_numpy(np.array(line)[0]).long()
@@ -91,7 +91,7 @@ class Bottleneck(nn.Module):
         self.conv1, self.bn1 = nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
         self.conv3, self.bn3 = nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width)
-        self.downsample = projection(inputs, 4 * width, stride)
+        self.downsample = build_skip_projection(inputs, 4 * width, stride)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
         y = nnf.relu(self.bn1(self.conv1(x)))
@@ -100,14 +100,14 @@ class Bottleneck(nn.Module):
         return nnf.relu(out)
 
 
-class Basic(nn.Module):
+class BasicBlock(nn.Module):
     """ResNet-18's block."""
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(inputs, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width)
         self.conv2, self.bn2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
-        self.downsample = projection(inputs, width, stride)
+        self.downsample = build_skip_projection(inputs, width, stride)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
         y = nnf.relu(self.bn1(self.conv1(x)))
@@ -115,20 +115,22 @@ class Basic(nn.Module):
         return nnf.relu(out)
 
 
-def projection(inputs: int, outputs: int, stride: int) -> nn.Module:
+def build_skip_projection(inputs: int, outputs: int, stride: int) -> nn.Module:
     """The skip of a ResNet block."""
     if inputs == outputs and stride == 1:
         return nn.Identity()
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
-def stage(kind: type[Bottleneck | Basic], inputs: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+def build_resnet_stage(
+    kind: type[Bottleneck | BasicBlock], inputs: int, width: int, blocks: int, stride: int
+) -> nn.Sequential:
     """Blocks of one width; the first one strides."""
     outputs = 4 * width if kind is Bottleneck else width
     return nn.Sequential(kind(inputs, width, stride), *(kind(outputs, width, 1) for _ in range(blocks - 1)))
 
 
-class Residual(nn.Module):
+class PreActivationResidual(nn.Module):
     """A residual block with its activations first and no norm."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -182,12 +184,16 @@ class Cbam(nn.Module):
         return out
 
 
-class Fuser(nn.Module):
+class FeatureFuser(nn.Module):
     """What the frame looks like, and what is known of each object in it, into one feature for each object."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.block1, self.attention, self.block2 = Residual(inputs, outputs), Cbam(outputs), Residual(outputs, outputs)
+        self.block1, self.attention, self.block2 = (
+            PreActivationResidual(inputs, outputs),
+            Cbam(outputs),
+            PreActivationResidual(outputs, outputs),
+        )
 
     def forward(self, frame: Float[Tensor, "1 c h w"], each: Float[Tensor, "b d h w"]) -> Float[Tensor, "b e h w"]:
         g = self.block1(torch.cat([frame.expand(len(each), -1, -1, -1), each], 1))
@@ -195,7 +201,9 @@ class Fuser(nn.Module):
         return out
 
 
-def gated(change: Float[Tensor, "b c3 h w"], sensory: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+def update_sensory_state(
+    change: Float[Tensor, "b c3 h w"], sensory: Float[Tensor, "b c h w"]
+) -> Float[Tensor, "b c h w"]:
     """The sensory state after a change: gates of forgetting and of updating, and a new value."""
     forget, update, new = change.float().chunk(3, 1)
     kept = forget.sigmoid() * sensory * (1 - update.sigmoid())
@@ -210,7 +218,7 @@ class DeepUpdate(nn.Module):
         self.transform = nn.Conv2d(2 * VALUE, 3 * VALUE, 3, 1, 1)
 
     def forward(self, g: Float[Tensor, "b c h w"], sensory: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return gated(self.transform(torch.cat([g, sensory], 1)), sensory)
+        return update_sensory_state(self.transform(torch.cat([g, sensory], 1)), sensory)
 
 
 class SensoryUpdate(nn.Module):
@@ -231,7 +239,7 @@ class SensoryUpdate(nn.Module):
         sensory: Float[Tensor, "b f h w"],
     ) -> Float[Tensor, "b f h w"]:
         g = self.g16_conv(g16) + self.g8_conv(nnf.avg_pool2d(g8, 2)) + self.g4_conv(nnf.avg_pool2d(g4, 4))
-        return gated(self.transform(torch.cat([g, sensory], 1)), sensory)
+        return update_sensory_state(self.transform(torch.cat([g, sensory], 1)), sensory)
 
 
 class ImageEncoder(nn.Module):
@@ -240,9 +248,9 @@ class ImageEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
-        self.res2 = stage(Bottleneck, 64, 64, 3, 1)
-        self.layer2 = stage(Bottleneck, 256, 128, 4, 2)
-        self.layer3 = stage(Bottleneck, 512, 256, 6, 2)
+        self.res2 = build_resnet_stage(Bottleneck, 64, 64, 3, 1)
+        self.layer2 = build_resnet_stage(Bottleneck, 256, 128, 4, 2)
+        self.layer3 = build_resnet_stage(Bottleneck, 512, 256, 6, 2)
         self.proj1, self.proj2 = nn.Conv2d(1024, 512, 1), nn.Conv2d(1024, 512, 1)
 
     def forward(self, image: Float[Tensor, "b 3 y x"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -261,9 +269,9 @@ class KeyProjection(nn.Module):
         super().__init__()
         self.key_proj, self.d_proj, self.e_proj = (nn.Conv2d(512, n, 3, 1, 1) for n in (KEY, 1, KEY))
 
-    def forward(self, f16: Float[Tensor, "1 c h w"]) -> Query:
+    def forward(self, f16: Float[Tensor, "1 c h w"]) -> XmemQuery:
         keys, shrinkage, selection = (conv(f16)[0].flatten(1).T for conv in (self.key_proj, self.d_proj, self.e_proj))
-        return Query(keys.float().contiguous(), shrinkage[:, 0].float() ** 2 + 1, selection.float().sigmoid())
+        return XmemQuery(keys.float().contiguous(), shrinkage[:, 0].float() ** 2 + 1, selection.float().sigmoid())
 
 
 class MaskEncoder(nn.Module):
@@ -272,10 +280,10 @@ class MaskEncoder(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3 + 1, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64)
-        self.layer1 = stage(Basic, 64, 64, 2, 1)
-        self.layer2 = stage(Basic, 64, 128, 2, 2)
-        self.layer3 = stage(Basic, 128, 256, 2, 2)
-        self.fuser = Fuser(512 + 256, VALUE)
+        self.layer1 = build_resnet_stage(BasicBlock, 64, 64, 2, 1)
+        self.layer2 = build_resnet_stage(BasicBlock, 64, 128, 2, 2)
+        self.layer3 = build_resnet_stage(BasicBlock, 128, 256, 2, 2)
+        self.fuser = FeatureFuser(512 + 256, VALUE)
         self.sensory_update = DeepUpdate()
 
     def forward(
@@ -292,7 +300,7 @@ class MaskEncoder(nn.Module):
         return values, self.sensory_update(values, sensory)
 
 
-class Skips(nn.Module):
+class DecoderSkips(nn.Module):
     """What the decoder adds of the frame at strides 8 and 4; the same for all objects."""
 
     def __init__(self) -> None:
@@ -305,10 +313,10 @@ class Upsampler(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.out_conv = Residual(inputs, outputs)
+        self.out_conv = PreActivationResidual(inputs, outputs)
 
     def forward(self, skip: Float[Tensor, "1 c h2 w2"], g: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
-        out: Tensor = self.out_conv(enlarged(g, 2) + skip)
+        out: Tensor = self.out_conv(scale_up_bilinear(g, 2) + skip)
         return out
 
 
@@ -325,10 +333,10 @@ class MaskDecoder(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fuser = Fuser(512 + VALUE, 512)
+        self.fuser = FeatureFuser(512 + VALUE, 512)
         self.sensory_compress = nn.Conv2d(VALUE + 1, VALUE, 1)
         self.sensory_update = SensoryUpdate()
-        self.decoder_feat_proc = Skips()
+        self.decoder_feat_proc = DecoderSkips()
         self.up_16_8, self.up_8_4 = Upsampler(512, 256), Upsampler(256, 256)
         self.pred = nn.Conv2d(256, 1, 3, 1, 1)
         self.sensory_linear_pred = SensoryPrediction()
@@ -376,12 +384,12 @@ class XmemNet(nn.Module):
         self.key_proj, self.mask_decoder = KeyProjection(), MaskDecoder()
 
 
-def enlarged(maps: Float[Tensor, "b c h w"], by: int) -> Float[Tensor, "b c h2 w2"]:
+def scale_up_bilinear(maps: Float[Tensor, "b c h w"], by: int) -> Float[Tensor, "b c h2 w2"]:
     """Bilinear, pixel centres aligned."""
     return nnf.interpolate(maps, scale_factor=by, mode="bilinear", align_corners=False)
 
 
-def aggregated(p: Float[Tensor, "n h w"]) -> Float[Tensor, "m h w"]:
+def aggregate_probabilities(p: Float[Tensor, "n h w"]) -> Float[Tensor, "m h w"]:
     """Log odds of the background and of n objects that were looked at one by one (STM's soft aggregation, Oh et al.
     2019); a softmax over them makes them exclude each other. The background is where no object is.
     """
@@ -389,7 +397,7 @@ def aggregated(p: Float[Tensor, "n h w"]) -> Float[Tensor, "m h w"]:
     return torch.logit(every, eps=SURE)
 
 
-def margins(odds: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+def compute_margins(odds: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
     """By how much each map is above the best of the others."""
     two, which = odds.topk(2, 0)
     channels = torch.arange(len(odds), device=odds.device)[:, None, None]

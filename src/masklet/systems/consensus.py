@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from masklet.core.masks import mask_iou, stack
+from masklet.core.masks import mask_iou, stack_masks
 from masklet.core.matching import match
 
 SUPPORT = 0.5  # mask IoU above which two segments are one: they support each other, and exclude each other
@@ -31,7 +31,7 @@ class Agreement:
     objective: float  # sum of (sum of IoU - alpha), eq. 4 to 8
 
 
-def consensus(
+def find_consensus(
     masks: Bool[Tensor, "p h w"], frames: Sequence[int], things: Sequence[Thing], alpha: float = 0.5
 ) -> Agreement:
     """In-clip consensus (DEVA eq. 1 to 8): the best supported proposals of which no two are the same segment.
@@ -45,24 +45,30 @@ def consensus(
     Among equally good selections the one with the earliest proposal (by frame, then by order) is taken.
 
     >>> square = torch.ones(1, 2, 2, dtype=torch.bool)
-    >>> consensus(torch.cat([square, square]), (0, 1), (None, None)).selected
+    >>> find_consensus(torch.cat([square, square]), (0, 1), (None, None)).selected
     (0,)
     """
-    iou = support(masks, frames, things)
+    iou = measure_support(masks, frames, things)
     order = sorted(range(len(masks)), key=lambda p: (frames[p], p))
     gain = iou.sum(1) - alpha
-    chosen = [p for component in components(iou > 0, order) for p in best_selection(gain, iou > 0, component)]
+    chosen = [
+        p
+        for component in find_support_components(iou > 0, order)
+        for p in find_best_selection(gain, iou > 0, component)
+    ]
     selected = tuple(sorted(chosen))
     members = tuple((p, *np.flatnonzero(iou[p]).tolist()) for p in selected)
-    return Agreement(selected, members, render(masks[list(selected)]), float(gain[list(selected)].sum()))
+    return Agreement(selected, members, resolve_overlaps(masks[list(selected)]), float(gain[list(selected)].sum()))
 
 
-def support(masks: Bool[Tensor, "p h w"], frames: Sequence[int], things: Sequence[Thing]) -> Float64[np.ndarray, "p p"]:
+def measure_support(
+    masks: Bool[Tensor, "p h w"], frames: Sequence[int], things: Sequence[Thing]
+) -> Float64[np.ndarray, "p p"]:
     """Mask IoU of every pair that supports each other: above 0.5, of different frames and one group; elsewhere 0.
 
     Counts whole words of pixels, and only for pairs whose areas and kinds leave it possible.
     """
-    words = _packed(masks)
+    words = _pack_pixels(masks)
     area = np.bitwise_count(words).sum(1, dtype=np.int64)
     frame, group = np.asarray(frames), np.asarray([GROUPS.index(t) for t in things])
     iou = np.zeros((len(words), len(words)))
@@ -77,13 +83,13 @@ def support(masks: Bool[Tensor, "p h w"], frames: Sequence[int], things: Sequenc
     return iou
 
 
-def _packed(masks: Bool[Tensor, "p h w"]) -> np.ndarray:
+def _pack_pixels(masks: Bool[Tensor, "p h w"]) -> np.ndarray:
     """64 pixels in a word."""
     bits = np.packbits(masks.flatten(1).cpu().numpy(), axis=1)
     return np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8))).view(np.uint64)
 
 
-def components(linked: Bool[np.ndarray, "p p"], order: Sequence[int]) -> list[list[int]]:
+def find_support_components(linked: Bool[np.ndarray, "p p"], order: Sequence[int]) -> list[list[int]]:
     """The proposals that hang together by support, each list in the given order."""
     found: list[list[int]] = []
     seen: set[int] = set()
@@ -99,10 +105,12 @@ def components(linked: Bool[np.ndarray, "p p"], order: Sequence[int]) -> list[li
     return found
 
 
-def best_selection(gain: Float64[np.ndarray, " p"], linked: Bool[np.ndarray, "p p"], order: Sequence[int]) -> list[int]:
+def find_best_selection(
+    gain: Float64[np.ndarray, " p"], linked: Bool[np.ndarray, "p p"], order: Sequence[int]
+) -> list[int]:
     """The selection of greatest gain without two that are linked; the first in `order` where several are equal.
 
-    Exact: with `greatest` of what is left, a proposal is taken when nothing is lost by it.
+    Exact: with `compute_best_gain` of what is left, a proposal is taken when nothing is lost by it.
     """
     near = [sum(1 << int(q) for q in np.flatnonzero(row)) for row in linked]
     weights = [float(g) for g in gain]
@@ -113,7 +121,8 @@ def best_selection(gain: Float64[np.ndarray, " p"], linked: Bool[np.ndarray, "p 
         rest = left & ~near[p] & ~(1 << p)
         if (
             left >> p & 1
-            and weights[p] + greatest(rest, weights, near, known) > greatest(left, weights, near, known) - TIE
+            and weights[p] + compute_best_gain(rest, weights, near, known)
+            > compute_best_gain(left, weights, near, known) - TIE
         ):
             chosen.append(p)
             left = rest
@@ -121,43 +130,43 @@ def best_selection(gain: Float64[np.ndarray, " p"], linked: Bool[np.ndarray, "p 
     return chosen
 
 
-def greatest(left: int, gain: Sequence[float], near: Sequence[int], known: dict[int, float]) -> float:
+def compute_best_gain(left: int, gain: Sequence[float], near: Sequence[int], known: dict[int, float]) -> float:
     """The greatest gain of a selection among the proposals in the bits of `left`: each part by itself, and where a
     part is not trivial, with and without the proposal that excludes most others.
     """
     total = 0.0
     while left:
-        part = _reached(left, near)
+        part = _find_reached_part(left, near)
         left &= ~part
         if part not in known:
-            hub = max(_bits(part), key=lambda p: (near[p] & part).bit_count())
+            hub = max(_iterate_bits(part), key=lambda p: (near[p] & part).bit_count())
             without = part & ~(1 << hub)
-            taking = gain[hub] + greatest(without & ~near[hub], gain, near, known)
-            known[part] = max(taking, greatest(without, gain, near, known))
+            taking = gain[hub] + compute_best_gain(without & ~near[hub], gain, near, known)
+            known[part] = max(taking, compute_best_gain(without, gain, near, known))
         total += known[part]
     return total
 
 
-def _reached(left: int, near: Sequence[int]) -> int:
+def _find_reached_part(left: int, near: Sequence[int]) -> int:
     """The part of `left` that hangs together with its first proposal."""
     part = edge = left & -left
     while edge:
         around = 0
-        for p in _bits(edge):
+        for p in _iterate_bits(edge):
             around |= near[p]
         edge = around & left & ~part
         part |= edge
     return part
 
 
-def _bits(mask: int) -> Iterator[int]:
+def _iterate_bits(mask: int) -> Iterator[int]:
     """The proposals in a bit mask."""
     while mask:
         yield (mask & -mask).bit_length() - 1
         mask &= mask - 1
 
 
-def render(masks: Bool[Tensor, "q h w"]) -> Bool[Tensor, "q h w"]:
+def resolve_overlaps(masks: Bool[Tensor, "q h w"]) -> Bool[Tensor, "q h w"]:
     """Removes overlaps: small ones lie in front, of equal ones the last."""
     area = [int(mask.count_nonzero()) for mask in masks]
     canvas = masks.new_zeros(masks.shape[1:], dtype=torch.int16)
@@ -167,7 +176,7 @@ def render(masks: Bool[Tensor, "q h w"]) -> Bool[Tensor, "q h w"]:
 
 
 @dataclass(frozen=True)
-class Segment:
+class DetectedSegment:
     """One detection to be merged, with all that its supporters said of it."""
 
     mask: Bool[Tensor, "h w"]
@@ -177,7 +186,7 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Track:
+class VotedTrack:
     """What is remembered of an object besides its masks."""
 
     votes: Mapping[int, int] = field(default_factory=dict)  # label: detections that said so
@@ -196,13 +205,13 @@ class Track:
         """The mean score of all detections so far."""
         return self.score_sum / max(self.score_count, 1)
 
-    def seen(self, segment: Segment) -> Track:
+    def seen(self, segment: DetectedSegment) -> VotedTrack:
         """The track after a match."""
         votes = dict(self.votes)
         for label in segment.labels:
             votes[label] = votes.get(label, 0) + 1
         summed, count = self.score_sum + sum(segment.scores), self.score_count + len(segment.scores)
-        return Track(votes, summed, count, segment.thing)
+        return VotedTrack(votes, summed, count, segment.thing)
 
 
 @dataclass(frozen=True)
@@ -218,10 +227,10 @@ class MergeRules:
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedFrame:
     """One frame after the merge."""
 
-    tracks: Mapping[int, Track]
+    tracks: Mapping[int, VotedTrack]
     masks: Mapping[int, Bool[Tensor, "h w"]]  # of every track, in its order; no pixel twice
     matched: tuple[int, ...]
     new: tuple[int, ...]
@@ -230,22 +239,22 @@ class Merged:
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _PaintEntry:
     """What is painted: a track, a detection, or both."""
 
     id: int | None
-    segment: Segment | None
+    segment: DetectedSegment | None
     mask: Bool[Tensor, "h w"]
 
 
-def merge(
-    tracks: Mapping[int, Track],
+def merge_detections(
+    tracks: Mapping[int, VotedTrack],
     own: Mapping[int, Bool[Tensor, "h w"]],
-    found: Sequence[Segment],
+    found: Sequence[DetectedSegment],
     size: tuple[int, int],
     born: int,
     rules: MergeRules,
-) -> Merged:
+) -> MergedFrame:
     """Merges detections into the propagation (DEVA eq. 9 and 10), then deletes what was missed too often.
 
     Args:
@@ -260,21 +269,21 @@ def merge(
     if rules.max_objects is not None and rules.overflow == "all" and len(tracks) + len(found) > rules.max_objects:
         refused, found = len(found), []
     room = len(found) if rules.max_objects is None else max(rules.max_objects - len(tracks), 0)
-    entries = [e for group in GROUPS for e in painting_order(tracks, own, found, size, group)]
+    entries = [e for group in GROUPS for e in order_for_painting(tracks, own, found, size, group)]
     fresh = [e for e in entries if e.id is None and (rules.empty_born or bool(e.mask.any()))]
     ids = {id(e): born + n for n, e in enumerate(fresh[:room], start=1)}
     kept = [(ids.get(id(e), -1) if e.id is None else e.id, e) for e in entries]
     kept = [(i, e) for i, e in kept if i > 0]
 
     after = {i: track for i, track in tracks.items()}
-    after |= {i: after.get(i, Track()).seen(e.segment) for i, e in kept if e.segment is not None}
-    after |= {i: missed(tracks[i], e.mask, rules) for i, e in kept if e.segment is None}
+    after |= {i: after.get(i, VotedTrack()).seen(e.segment) for i, e in kept if e.segment is not None}
+    after |= {i: count_missed_merge(tracks[i], e.mask, rules) for i, e in kept if e.segment is None}
     after = {i: after[i] for i in [*tracks, *ids.values()]}
     limit = rules.max_missed + (rules.delete == "beyond")
     deleted = tuple(i for i, track in after.items() if track.missed >= max(limit, 1))
     painted = paint_over([(i, e.mask) for i, e in kept], size)
     staying = {i: track for i, track in after.items() if i not in deleted}
-    return Merged(
+    return MergedFrame(
         staying,
         {i: painted[i] for i in staying},
         tuple(i for i, e in kept if e.id is not None and e.segment is not None),
@@ -284,25 +293,27 @@ def merge(
     )
 
 
-def painting_order(
-    tracks: Mapping[int, Track],
+def order_for_painting(
+    tracks: Mapping[int, VotedTrack],
     own: Mapping[int, Bool[Tensor, "h w"]],
-    found: Sequence[Segment],
+    found: Sequence[DetectedSegment],
     size: tuple[int, int],
     group: Thing,
-) -> list[_Entry]:
+) -> list[_PaintEntry]:
     """Associates one group (mask IoU > 0.5), and sorts it: large ones first, a pair by its union."""
     ids = [i for i, track in tracks.items() if track.thing is group]
     segments = [s for s in found if s.thing is group]
-    links = match(mask_iou(stack([own[i] for i in ids], size), stack([s.mask for s in segments], size)), SUPPORT)
+    links = match(
+        mask_iou(stack_masks([own[i] for i in ids], size), stack_masks([s.mask for s in segments], size)), SUPPORT
+    )
     partner = {c: ids[r] for r, c in links.pairs}
     pairs = [(partner.get(c), s) for c, s in enumerate(segments)]
-    entries = [_Entry(i, s, s.mask if i is None else s.mask | own[i]) for i, s in pairs]
-    entries += [_Entry(ids[r], None, own[ids[r]]) for r in links.free_rows]
+    entries = [_PaintEntry(i, s, s.mask if i is None else s.mask | own[i]) for i, s in pairs]
+    entries += [_PaintEntry(ids[r], None, own[ids[r]]) for r in links.free_rows]
     return sorted(entries, key=lambda e: -int(e.mask.sum()))
 
 
-def missed(track: Track, mask: Bool[Tensor, "h w"], rules: MergeRules) -> Track:
+def count_missed_merge(track: VotedTrack, mask: Bool[Tensor, "h w"], rules: MergeRules) -> VotedTrack:
     """The track after a merge without a match."""
     if rules.count == "invisible" and mask.any():
         return replace(track, missed=0)

@@ -1,8 +1,9 @@
 """DEVA (Cheng et al. 2023): video segmentation with the image model and the propagation decoupled.
 
 Every few frames the image segmenter's proposals of a short clip are carried to its first frame and agree there on what
-is real (`consensus`); that is merged with what the propagator has carried so far (`merge`). In between, masks are
-propagated. With a clip of one frame this is the paper's online schedule. Readings of the open points: docs/deva.md.
+is real (`find_consensus`); that is merged with what the propagator has carried so far (`merge_detections`). In between,
+masks are propagated. With a clip of one frame this is the paper's online schedule. Readings of the open points:
+docs/deva.md.
 """
 
 from __future__ import annotations
@@ -18,15 +19,23 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
-from masklet.core.frames import Frame, Video, with_future
+from masklet.core.frames import Frame, Video, iterate_with_future
 from masklet.core.instances import Detections, FrameMasks, Prediction
-from masklet.core.masks import Rle, mask_nms, paint, resize, stack
-from masklet.core.protocols import Carrier, Propagator, Segmenter, Watch
+from masklet.core.masks import Rle, mask_nms, resize_bilinear, resolve_overlaps_by_area, stack_masks
+from masklet.core.protocols import MaskCarrier, Propagator, Segmenter, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
-from masklet.systems.consensus import Agreement, MergeRules, Segment, Thing, Track, consensus, merge
-from masklet.systems.notes import lost_notes
-from masklet.systems.sam2bmp import complete
+from masklet.systems.consensus import (
+    Agreement,
+    DetectedSegment,
+    MergeRules,
+    Thing,
+    VotedTrack,
+    find_consensus,
+    merge_detections,
+)
+from masklet.systems.notes import describe_lost_objects
+from masklet.systems.sam2bmp import complete_backward
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -34,7 +43,7 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True)
-class Settings:
+class DevaSettings:
     """The paper's numbers, and its open points as settings (their readings: docs/deva.md)."""
 
     clip: int = 3  # n: frames that agree on what is real; 1: the online schedule
@@ -72,12 +81,12 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class State(Generic[M, S]):
+class DevaState(Generic[M, S]):
     """What is carried from frame to frame: a value, so a stream can be saved and resumed."""
 
     memory: M  # the propagator's
     sight: S  # the segmenter's
-    tracks: Mapping[int, Track] = field(default_factory=dict)
+    tracks: Mapping[int, VotedTrack] = field(default_factory=dict)
     born: int = 0
     clock: int = 0  # frames answered
     voted: int = 0  # frames that have been answered or belong to a clip that has agreed
@@ -85,7 +94,7 @@ class State(Generic[M, S]):
 
 
 @dataclass(frozen=True)
-class Waiting(Generic[S]):
+class WaitingFrame(Generic[S]):
     """A frame of a clip that is not complete yet."""
 
     frame: Frame
@@ -94,25 +103,25 @@ class Waiting(Generic[S]):
 
 
 @dataclass(frozen=True)
-class Look(Generic[F, M, S]):
+class DevaFrameStep(Generic[F, M, S]):
     """One frame's answer."""
 
     frame: Frame
     features: F
     masks: Mapping[int, Bool[Tensor, "h w"]]  # no pixel twice
     detected: frozenset[int]  # objects that a detection vouches for in this frame
-    deleted: Mapping[int, Track]
-    state: State[M, S]
+    deleted: Mapping[int, VotedTrack]
+    state: DevaState[M, S]
 
 
-class Stream(Generic[F, M, S]):
+class DevaStream(Generic[F, M, S]):
     """Every frame's objects, at most n - 1 frames late, and after each frame the state of all that is remembered."""
 
-    def __init__(self, system: Deva[F, M, S], frames: Iterable[Frame], state: State[M, S] | None) -> None:
+    def __init__(self, system: Deva[F, M, S], frames: Iterable[Frame], state: DevaState[M, S] | None) -> None:
         self.state = state
         self._steps = system.forward(frames, state)
 
-    def __iter__(self) -> Stream[F, M, S]:
+    def __iter__(self) -> DevaStream[F, M, S]:
         return self
 
     def __next__(self) -> FrameMasks:
@@ -123,7 +132,7 @@ class Stream(Generic[F, M, S]):
         return FrameMasks(
             look.frame.index,
             ids,
-            stack([look.masks[id] for id in ids], look.frame.size),
+            stack_masks([look.masks[id] for id in ids], look.frame.size),
             torch.tensor([t.score for t in tracks], dtype=torch.float32),
             torch.tensor([t.label for t in tracks], dtype=torch.int64),
         )
@@ -135,7 +144,7 @@ class Deva(Generic[F, M, S]):
 
     segmenter: Segmenter[S]
     propagator: Propagator[F, M]
-    settings: Settings = Settings()
+    settings: DevaSettings = DevaSettings()
 
     def __post_init__(self) -> None:
         unknown = set(self.settings.stuff) - set(self.segmenter.categories)
@@ -144,7 +153,7 @@ class Deva(Generic[F, M, S]):
 
     def run(self, video: Video, watch: Watch) -> VideoResult:
         """All masklets of a video."""
-        book, tracks, refused = TrackBook(), dict[int, Track](), 0
+        book, tracks, refused = TrackBook(), dict[int, VotedTrack](), 0
         with FeatureStore[F]() as store:
             for look in self.forward(video):
                 tracks |= {**look.state.tracks, **look.deleted}
@@ -156,26 +165,28 @@ class Deva(Generic[F, M, S]):
                     store.keep(look.frame.index, look.features)
                 refused = look.state.refused
                 watch("forward", look.state.clock, len(video) or None, len(look.state.tracks))
-            complete(self.propagator, video, book, store, None if self.settings.backward else 0, watch)
-        masklets = tuple(summed_up(m, tracks[m.id]) for m in give_way(book.masklets()))
+            complete_backward(self.propagator, video, book, store, None if self.settings.backward else 0, watch)
+        masklets = tuple(apply_final_vote(m, tracks[m.id]) for m in remove_backward_overlaps(book.masklets()))
         return self._result(video, masklets, refused)
 
-    def stream(self, frames: Iterable[Frame], state: State[M, S] | None = None) -> Stream[F, M, S]:
+    def stream(self, frames: Iterable[Frame], state: DevaState[M, S] | None = None) -> DevaStream[F, M, S]:
         """Every frame's objects, as soon as its clip has agreed.
 
         Its `state` after any frame that came before the frames ended can be saved (core.memory), and a stream of
         the frames that follow the answered ones goes on from it.
         """
-        return Stream(self, frames, state)
+        return DevaStream(self, frames, state)
 
-    def forward(self, frames: Iterable[Frame], state: State[M, S] | None = None) -> Iterator[Look[F, M, S]]:
+    def forward(
+        self, frames: Iterable[Frame], state: DevaState[M, S] | None = None
+    ) -> Iterator[DevaFrameStep[F, M, S]]:
         """Frame by frame: propagate, or wait for the clip and vote."""
-        state = state or State(self.propagator.empty(), self.segmenter.empty())
-        sight, clip = state.sight, list[Waiting[S]]()
-        for frame, future in with_future(frames, self.segmenter.look_ahead):
+        state = state or DevaState(self.propagator.empty(), self.segmenter.empty())
+        sight, clip = state.sight, list[WaitingFrame[S]]()
+        for frame, future in iterate_with_future(frames, self.segmenter.look_ahead):
             due = self.settings.clip_of(state.clock + len(clip), state.voted)
             found, sight = self.find(sight, frame, future, needed=due is not None)
-            clip.append(Waiting(frame, found, sight))
+            clip.append(WaitingFrame(frame, found, sight))
             if due is None or len(clip) == len(due):
                 for look in self.propagated(state, clip) if due is None else self.voted(state, clip):
                     state = look.state
@@ -191,12 +202,12 @@ class Deva(Generic[F, M, S]):
         [found], sight = self.segmenter.segment(sight, [frame], future)
         found = found[found.scores > self.settings.conf]
         found = found[mask_nms(found.masks, found.scores, self.settings.nms_iou)]
-        found = replace(found, masks=paint(found.masks))
+        found = replace(found, masks=resolve_overlaps_by_area(found.masks))
         return found[found.masks.flatten(1).any(1)], sight
 
     def propagated(
-        self, state: State[M, S], clip: Sequence[Waiting[S]], features: Sequence[F] | None = None
-    ) -> Iterator[Look[F, M, S]]:
+        self, state: DevaState[M, S], clip: Sequence[WaitingFrame[S]], features: Sequence[F] | None = None
+    ) -> Iterator[DevaFrameStep[F, M, S]]:
         """Frames without a merge."""
         for n, waiting in enumerate(clip):
             size = waiting.frame.size
@@ -205,9 +216,9 @@ class Deva(Generic[F, M, S]):
             memory = self.propagator.commit(state.memory, feature, belief)
             clock = state.clock + 1
             state = replace(state, memory=memory, sight=waiting.sight, clock=clock, voted=max(state.voted, clock))
-            yield Look(waiting.frame, feature, self.own(state.tracks, belief, size), frozenset(), {}, state)
+            yield DevaFrameStep(waiting.frame, feature, self.own(state.tracks, belief, size), frozenset(), {}, state)
 
-    def voted(self, state: State[M, S], clip: Sequence[Waiting[S]]) -> Iterator[Look[F, M, S]]:
+    def voted(self, state: DevaState[M, S], clip: Sequence[WaitingFrame[S]]) -> Iterator[DevaFrameStep[F, M, S]]:
         """A complete clip: what it agrees on is merged into its first frame, the others follow by propagation."""
         features = self.propagator.encode([w.frame for w in clip])
         state = replace(state, voted=state.clock + len(clip), sight=clip[0].sight)
@@ -215,11 +226,13 @@ class Deva(Generic[F, M, S]):
         yield look
         yield from self.propagated(look.state, clip[1:], features[1:])
 
-    def merged(self, state: State[M, S], frame: Frame, features: F, found: Sequence[Segment]) -> Look[F, M, S]:
+    def merged(
+        self, state: DevaState[M, S], frame: Frame, features: F, found: Sequence[DetectedSegment]
+    ) -> DevaFrameStep[F, M, S]:
         """One frame with a merge. What it has changed is written as a prompt, what it left as a belief."""
         belief = self.propagator.predict(state.memory, features)
         own = self.own(state.tracks, belief, frame.size)
-        done = merge(state.tracks, own, found, frame.size, state.born, self.settings.rules)
+        done = merge_detections(state.tracks, own, found, frame.size, state.born, self.settings.rules)
         changed = {
             id: mask
             for id, mask in done.masks.items()
@@ -228,7 +241,7 @@ class Deva(Generic[F, M, S]):
         told = changed if self.settings.prompted == "changed" else done.masks
         covered = [r for r, id in enumerate(belief.ids) if id in done.masks and not done.masks[id].any()]
         gone = [id for id in done.deleted if id in belief.ids]
-        left = absent(belief, covered).only([r for r, id in enumerate(belief.ids) if id not in (*told, *gone)])
+        left = mark_absent(belief, covered).only([r for r, id in enumerate(belief.ids) if id not in (*told, *gone)])
         memory = self.propagator.forget(state.memory, gone) if gone else state.memory
         memory = self.propagator.commit(memory, features, left)
         if told:
@@ -242,39 +255,41 @@ class Deva(Generic[F, M, S]):
             refused=state.refused + done.refused,
         )
         deleted = {id: state.tracks[id] for id in done.deleted if id in state.tracks}
-        return Look(frame, features, done.masks, frozenset((*done.matched, *done.new)), deleted, after)
+        return DevaFrameStep(frame, features, done.masks, frozenset((*done.matched, *done.new)), deleted, after)
 
     def own(
-        self, tracks: Mapping[int, Track], belief: Prediction, size: tuple[int, int]
+        self, tracks: Mapping[int, VotedTrack], belief: Prediction, size: tuple[int, int]
     ) -> dict[int, Bool[Tensor, "h w"]]:
         """Every track's propagated mask; empty where the propagator knows nothing of it."""
-        masks = dict(zip(belief.ids, exclusive(belief, size), strict=True))
+        masks = dict(zip(belief.ids, compute_exclusive_masks(belief, size), strict=True))
         return {id: masks[id] if id in masks else torch.zeros(size, dtype=torch.bool) for id in tracks}
 
-    def segments(self, clip: Sequence[Waiting[S]], features: Sequence[F]) -> list[Segment]:
+    def segments(self, clip: Sequence[WaitingFrame[S]], features: Sequence[F]) -> list[DetectedSegment]:
         """What a clip agrees on, in its first frame; a clip of one frame has nobody to agree with."""
         found = [self.described(waiting.found) for waiting in clip]
         if len(clip) == 1 and self.settings.single == "detections":
             return found[0]
         aligned = [s for n, segments in enumerate(found) for s in self.aligned(segments, features[n], features[0], n)]
         frames = [n for n, segments in enumerate(found) for _ in segments]
-        masks = stack([s.mask for s in aligned], clip[0].frame.size)
-        return pooled(aligned, consensus(masks, frames, [s.thing for s in aligned]))
+        masks = stack_masks([s.mask for s in aligned], clip[0].frame.size)
+        return collect_agreed_segments(aligned, find_consensus(masks, frames, [s.thing for s in aligned]))
 
-    def aligned(self, segments: Sequence[Segment], source: F, target: F, distance: int) -> list[Segment]:
+    def aligned(
+        self, segments: Sequence[DetectedSegment], source: F, target: F, distance: int
+    ) -> list[DetectedSegment]:
         """Segments of one frame where they are in another: by a memory of this one frame, thrown away after."""
         if not segments or not distance:
             return list(segments)
         masks = {n: s.mask for n, s in enumerate(segments, start=1)}
-        belief = carried(self.propagator, masks, source, target)
+        belief = propagate_between_frames(self.propagator, masks, source, target)
         size = (segments[0].mask.shape[0], segments[0].mask.shape[1])
-        moved = dict(zip(belief.ids, exclusive(belief, size), strict=True))
+        moved = dict(zip(belief.ids, compute_exclusive_masks(belief, size), strict=True))
         return [replace(s, mask=moved.get(n, torch.zeros_like(s.mask))) for n, s in enumerate(segments, start=1)]
 
-    def described(self, found: Detections) -> list[Segment]:
+    def described(self, found: Detections) -> list[DetectedSegment]:
         """Detections as segments that nobody supports yet."""
         rows = zip(found.masks, found.labels.tolist(), found.scores.tolist(), strict=True)
-        return [Segment(mask, (label,), (score,), self.thing(label)) for mask, label, score in rows]
+        return [DetectedSegment(mask, (label,), (score,), self.thing(label)) for mask, label, score in rows]
 
     def thing(self, label: int) -> Thing:
         """Whether a category is a thing; None if no category was said to be stuff."""
@@ -285,7 +300,7 @@ class Deva(Generic[F, M, S]):
         notes = [video.damage] if video.damage else []
         if refused:
             notes.append(f"{refused} detections were refused: max_objects = {at.max_objects} were tracked; raise it")
-        notes += lost_notes(masklets, len(video))
+        notes += describe_lost_objects(masklets, len(video))
         if not masklets:
             notes.append(
                 f"no object: no detection above conf = {at.conf:g} was supported by another frame of its clip; "
@@ -296,26 +311,28 @@ class Deva(Generic[F, M, S]):
         return VideoResult(video.name, video.size, len(video), video.rate, masklets, categories, provenance)
 
 
-def carried(propagator: Propagator[F, M], masks: Mapping[int, Bool[Tensor, "h w"]], source: F, target: F) -> Prediction:
+def propagate_between_frames(
+    propagator: Propagator[F, M], masks: Mapping[int, Bool[Tensor, "h w"]], source: F, target: F
+) -> Prediction:
     """One frame's masks in another, by a memory of that frame that is thrown away after."""
-    if isinstance(propagator, Carrier):
+    if isinstance(propagator, MaskCarrier):
         found: Prediction = propagator.carry(masks, source, target)
         return found
     memory, _ = propagator.prompt(propagator.empty(), source, masks)
     return propagator.predict(memory, target)
 
 
-def exclusive(belief: Prediction, size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
+def compute_exclusive_masks(belief: Prediction, size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
     """The belief as a label map: where several objects claim a pixel, the one of greatest logit has it."""
     masks = belief.masks(size)
     if len(masks) < 2:
         return masks
-    logits = resize(belief.best.logits[:, 0], size).to(masks.device)
+    logits = resize_bilinear(belief.best.logits[:, 0], size).to(masks.device)
     winner = torch.where(masks, logits, -torch.inf).argmax(0)
     return masks & (torch.arange(len(masks), device=masks.device)[:, None, None] == winner)
 
 
-def absent(belief: Prediction, rows: Sequence[int]) -> Prediction:
+def mark_absent(belief: Prediction, rows: Sequence[int]) -> Prediction:
     """The belief that some objects are not in the frame: what lies wholly under others must not stay remembered."""
     at = list(rows)
     logits, presence = belief.logits.clone(), belief.presence.clone()
@@ -323,10 +340,10 @@ def absent(belief: Prediction, rows: Sequence[int]) -> Prediction:
     return replace(belief, logits=logits, presence=presence)
 
 
-def pooled(segments: Sequence[Segment], agreed: Agreement) -> list[Segment]:
+def collect_agreed_segments(segments: Sequence[DetectedSegment], agreed: Agreement) -> list[DetectedSegment]:
     """The selected segments as rendered, each with all that it and its direct supporters said."""
     return [
-        Segment(
+        DetectedSegment(
             mask,
             tuple(label for m in members for label in segments[m].labels),
             tuple(score for m in members for score in segments[m].scores),
@@ -336,7 +353,7 @@ def pooled(segments: Sequence[Segment], agreed: Agreement) -> list[Segment]:
     ]
 
 
-def give_way(masklets: Sequence[Masklet]) -> tuple[Masklet, ...]:
+def remove_backward_overlaps(masklets: Sequence[Masklet]) -> tuple[Masklet, ...]:
     """What was carried back takes no pixel from what was there, nor from older objects that were carried back; it is
     dropped from frames in which that leaves less than half of it, being the same thing under another id.
     """
@@ -348,7 +365,7 @@ def give_way(masklets: Sequence[Masklet]) -> tuple[Masklet, ...]:
     staying = []
     for masklet in sorted(masklets, key=lambda m: m.id):
         back = {t: seen for t, seen in masklet.sightings.items() if seen.source is Source.BACKWARD}
-        left = {t: free(seen.mask, taken[t]) for t, seen in back.items()}
+        left = {t: remove_taken_pixels(seen.mask, taken[t]) for t, seen in back.items()}
         gone = {t for t, mask in left.items() if 2 * mask.area < back[t].mask.area}
         trimmed = {t: replace(seen, mask=left.get(t, seen.mask)) for t, seen in masklet.sightings.items()}
         for t in left.keys() - gone:
@@ -357,7 +374,7 @@ def give_way(masklets: Sequence[Masklet]) -> tuple[Masklet, ...]:
     return tuple(m for m in staying if m.sightings)
 
 
-def free(mask: Rle, taken: Sequence[Rle]) -> Rle:
+def remove_taken_pixels(mask: Rle, taken: Sequence[Rle]) -> Rle:
     """What of a mask nobody has."""
     if not any(mask.overlap(other) for other in taken):
         return mask
@@ -367,6 +384,6 @@ def free(mask: Rle, taken: Sequence[Rle]) -> Rle:
     return Rle.encode(left)
 
 
-def summed_up(masklet: Masklet, track: Track) -> Masklet:
+def apply_final_vote(masklet: Masklet, track: VotedTrack) -> Masklet:
     """The masklet with the final vote."""
     return replace(masklet, label=track.label, score=track.score, is_thing=track.thing is not False)

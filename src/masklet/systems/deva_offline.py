@@ -16,14 +16,14 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from masklet.core.errors import InputError
-from masklet.core.frames import Video, backward
+from masklet.core.frames import Video, iterate_windows_backward
 from masklet.core.instances import Detections
-from masklet.core.masks import Rle, resize
+from masklet.core.masks import Rle, resize_bilinear
 from masklet.core.protocols import Propagator, Segmenter, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
-from masklet.systems.filters import named
-from masklet.systems.sam2bmp import note_all
+from masklet.systems.filters import name_masklet
+from masklet.systems.sam2bmp import note_prediction
 
 F = TypeVar("F")
 Looks = TypeVar("Looks", contravariant=True)
@@ -48,7 +48,7 @@ Sketcher = Callable[[Video, Sequence[int], Watch], Mapping[int, Sketch]]
 
 
 @runtime_checkable
-class TakesSoft(Protocol[Looks, M]):
+class SoftMaskPropagator(Protocol[Looks, M]):
     """A propagator that can begin with masks that are not sure; others begin with each pixel's likeliest."""
 
     def prompt_soft(self, memory: M, features: Looks, masks: Mapping[int, Float[Tensor, "h w"]]) -> M:
@@ -57,7 +57,7 @@ class TakesSoft(Protocol[Looks, M]):
 
 
 @dataclass(frozen=True)
-class Settings:
+class DevaOfflineSettings:
     """The paper's number, and one open point."""
 
     frames: int = 10  # that are segmented: fewer in a shorter video
@@ -76,17 +76,17 @@ class DevaOffline(Generic[F, M]):
     segmenter: Sketcher
     propagator: Propagator[F, M]
     categories: tuple[str, ...] = ("object",)
-    settings: Settings = Settings()
+    settings: DevaOfflineSettings = DevaOfflineSettings()
 
     def run(self, video: Video, watch: Watch) -> VideoResult:
         """One masklet for each object."""
         length = sum(1 for _ in video)  # a damaged file has fewer frames than it says
-        at = sampled(length, self.settings.frames)
+        at = sample_video_frames(length, self.settings.frames)
         sketches = {t: s for t, s in self.segmenter(video, at, watch).items() if len(s.masks)}
         masklets: tuple[Masklet, ...] = ()
         notes = [video.damage] if video.damage else []
         if sketches:
-            key = key_frame(sketches)
+            key = choose_key_frame(sketches)
             average = self.average(video, key, sketches)
             masklets = self.propagated(video, key, average, sketches[key].labels, watch)
         else:
@@ -97,7 +97,7 @@ class DevaOffline(Generic[F, M]):
     def average(self, video: Video, key: int, sketches: Mapping[int, Sketch]) -> Float[Tensor, "n h w"]:
         """All masks, carried to the key frame and weighted. Its own are not propagated."""
         [target] = self.propagator.encode(video.read(key, key + 1))
-        share = dict(zip(sketches, weights([s.score for s in sketches.values()]).tolist(), strict=True))
+        share = dict(zip(sketches, weigh_frames([s.score for s in sketches.values()]).tolist(), strict=True))
         total, votes = share[key] * sketches[key].masks, torch.full((len(sketches[key].masks),), share[key])
         for t, sketch in sketches.items():
             if t != key:
@@ -116,16 +116,16 @@ class DevaOffline(Generic[F, M]):
         rows = [id - 1 for id in belief.ids]
         moved, found = torch.zeros_like(masks), torch.zeros(len(masks), dtype=torch.bool)
         found[rows] = (belief.best.presence[:, 0] > 0).to(found.device)
-        moved[rows] = resize(belief.best.logits[:, 0].sigmoid(), (masks.shape[1], masks.shape[2])).to(masks)
+        moved[rows] = resize_bilinear(belief.best.logits[:, 0].sigmoid(), (masks.shape[1], masks.shape[2])).to(masks)
         return moved, found
 
     def remembered(self, masks: Float[Tensor, "n h w"], features: F) -> M:
         """The memory of these masks alone; their ids count from 1."""
         empty = self.propagator.empty()
-        if isinstance(self.propagator, TakesSoft):
+        if isinstance(self.propagator, SoftMaskPropagator):
             soft: M = self.propagator.prompt_soft(empty, features, dict(enumerate(masks, start=1)))
             return soft
-        sure = {id: mask for id, mask in enumerate(settled(masks), start=1) if mask.any()}
+        sure = {id: mask for id, mask in enumerate(pick_likeliest_object(masks), start=1) if mask.any()}
         return self.propagator.prompt(empty, features, sure)[0] if sure else empty
 
     def propagated(
@@ -133,11 +133,15 @@ class DevaOffline(Generic[F, M]):
     ) -> tuple[Masklet, ...]:
         """Back to the first frame and on to the last, each way with a memory that begins with the average."""
         book, [first] = TrackBook(), video.read(key, key + 1)
-        for label, mask, soft in zip(labels or [0] * len(masks), settled(masks), masks, strict=True):
-            seen = Sighting(Rle.encode(mask), Source.DETECTED, certainty(mask, soft), label, presence=1.0)
+        for label, mask, soft in zip(labels or [0] * len(masks), pick_likeliest_object(masks), masks, strict=True):
+            seen = Sighting(
+                Rle.encode(mask), Source.DETECTED, measure_sketch_certainty(mask, soft), label, presence=1.0
+            )
             book.note(len(book.pages) + 1, key, seen)
-        start, done = self.remembered(shared_out(masks), self.propagator.encode([first])[0]), 1
-        back = (f for part in backward(0, key, WINDOW) for f in reversed(video.read(part.start, part.stop)))
+        start, done = self.remembered(normalize_soft_masks(masks), self.propagator.encode([first])[0]), 1
+        back = (
+            f for part in iterate_windows_backward(0, key, WINDOW) for f in reversed(video.read(part.start, part.stop))
+        )
         ahead = (f for t in range(key + 1, len(video), WINDOW) for f in video.read(t, min(t + WINDOW, len(video))))
         for source, frames in ((Source.BACKWARD, back), (Source.FORWARD, ahead)):
             memory = start
@@ -145,37 +149,37 @@ class DevaOffline(Generic[F, M]):
                 [features] = self.propagator.encode([frame])
                 belief = self.propagator.predict(memory, features)
                 memory = self.propagator.commit(memory, features, belief)
-                note_all(book, frame.index, belief, frame.size, source)
+                note_prediction(book, frame.index, belief, frame.size, source)
                 done += 1
                 watch(source.value, done, len(video), len(masks))
             book.settle()
-        return tuple(named(m) for m in book.masklets())
+        return tuple(name_masklet(m) for m in book.masklets())
 
 
-def sampled(length: int, most: int) -> tuple[int, ...]:
+def sample_video_frames(length: int, most: int) -> tuple[int, ...]:
     """Frames in the middle of equal parts of a video.
 
-    >>> sampled(100, 4)
+    >>> sample_video_frames(100, 4)
     (12, 37, 62, 87)
     """
     m = min(most, length)
     return tuple(i * length // m + length // (2 * m) for i in range(m))
 
 
-def key_frame(sketches: Mapping[int, Sketch]) -> int:
+def choose_key_frame(sketches: Mapping[int, Sketch]) -> int:
     """The most certain frame: of highest score, or without scores the one with the most certain pixels; the first."""
     if any(s.score is None for s in sketches.values()):
         return max(sketches, key=lambda t: float((sketches[t].masks > CERTAIN).float().mean()))
     return max(sketches, key=lambda t: sketches[t].score or 0.0)
 
 
-def weights(scores: Sequence[float | None]) -> Float64[Tensor, " m"]:
+def weigh_frames(scores: Sequence[float | None]) -> Float64[Tensor, " m"]:
     """What each frame's masks count in the average; all the same where there are no scores."""
     known = [0.0 if None in scores else SHARPNESS * (score or 0.0) for score in scores]
     return torch.tensor(known, dtype=torch.float64).softmax(0)
 
 
-def shared_out(masks: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+def normalize_soft_masks(masks: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
     """Probabilities that sum to at most 1: each object's odds out of all, and of those that nothing is there."""
     p = torch.cat([(1 - masks).prod(0, keepdim=True), masks]).clamp(1e-7, 1 - 1e-7)
     odds = p / (1 - p)
@@ -183,20 +187,20 @@ def shared_out(masks: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
     return shares
 
 
-def settled(masks: Float[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
+def pick_likeliest_object(masks: Float[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
     """Each pixel's likeliest object, or none: nothing is there with the probability that no object is."""
     nothing = (1 - masks).prod(0, keepdim=True)
     winner = torch.cat([nothing, masks]).argmax(0)
     return winner == torch.arange(1, len(masks) + 1)[:, None, None]
 
 
-def certainty(mask: Bool[Tensor, "h w"], soft: Float[Tensor, "h w"]) -> float:
+def measure_sketch_certainty(mask: Bool[Tensor, "h w"], soft: Float[Tensor, "h w"]) -> float:
     """Mean probability within a mask."""
     return float(soft[mask].mean()) if mask.any() else 0.0
 
 
 @dataclass(frozen=True)
-class Detected(Generic[S]):
+class DetectedSketches(Generic[S]):
     """Sketches from a segmenter: of every category the best detection, the frame's score being their mean."""
 
     segmenter: Segmenter[S]
@@ -208,7 +212,7 @@ class Detected(Generic[S]):
             found[t] = self.best(video, t)
             watch("segment", n, len(at), len(found[t]))
         labels = tuple(sorted({label for best in found.values() for label in best.labels.tolist()}))
-        return {t: sketch(best, labels) for t, best in found.items() if len(best)}
+        return {t: build_sketch(best, labels) for t, best in found.items() if len(best)}
 
     def best(self, video: Video, t: int) -> Detections:
         """One frame's best detection of each category."""
@@ -217,7 +221,7 @@ class Detected(Generic[S]):
         return found[list({int(found.labels[row]): row for row in found.scores.argsort().tolist()}.values())]
 
 
-def sketch(found: Detections, labels: tuple[int, ...]) -> Sketch:
+def build_sketch(found: Detections, labels: tuple[int, ...]) -> Sketch:
     """Detections in the order of the labels; what was not found is empty, and scores 0."""
     masks = torch.zeros(len(labels), *found.masks.shape[1:])
     masks[[labels.index(label) for label in found.labels.tolist()]] = found.masks.float()

@@ -1,8 +1,8 @@
 """DVIS (Zhang et al. 2023): segmentation, tracking and refinement, each its own network.
 
-`dvis` is the online system: segmenter and referring tracker. `DvisRefined` lets a temporal refiner look at all frames
-of a clip before they are answered: the whole video (offline), or clips of a given length, live (semi-online). Readings
-of the open points, and what the released program does beyond the paper: docs/dvis.md.
+`build_dvis_system` is the online system: segmenter and referring tracker. `DvisRefined` lets a temporal refiner look at
+all frames of a clip before they are answered: the whole video (offline), or clips of a given length, live
+(semi-online). Readings of the open points, and what the released program does beyond the paper: docs/dvis.md.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from masklet.core.protocols import SlotSegmenter, SlotTracker, Watch
 from masklet.core.result import VideoResult
 from masklet.core.slots import FrameSlots
 from masklet.systems import slot_answers
-from masklet.systems.slot_answers import answer
+from masklet.systems.slot_answers import build_task_output
 from masklet.systems.slot_loop import (
     DenseStore,
-    Look,
-    Online,
-    Rows,
-    State,
-    Tracks,
-    follow,
-    keep,
-    result,
-    second_pass,
-    shown,
-    windows,
+    OnlineSystem,
+    SlotFrameStep,
+    SlotLoopState,
+    SlotTracks,
+    TensorRows,
+    build_slot_result,
+    collect_frame_masks,
+    follow_slots,
+    run_second_pass,
+    split_into_windows,
+    store_dense_features,
 )
 
 M = TypeVar("M")
@@ -67,7 +67,7 @@ class Refiner(Protocol):
 
 
 @dataclass(frozen=True)
-class Settings(slot_answers.Settings):
+class DvisSettings(slot_answers.SlotSettings):
     """Twenty pairs of slot and category a video, as released for OVIS (10 for YouTube-VIS)."""
 
     clip: int | None = None  # refined: frames that are refined together; None: all
@@ -85,16 +85,18 @@ SCORES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {  # refiner's and tr
 }
 
 
-def dvis(segmenter: SlotSegmenter, tracker: SlotTracker[M], settings: Settings = Settings()) -> Online[M]:
+def build_dvis_system(
+    segmenter: SlotSegmenter, tracker: SlotTracker[M], settings: DvisSettings = DvisSettings()
+) -> OnlineSystem[M]:
     """The online system."""
-    return Online("dvis", segmenter, tracker, settings)
+    return OnlineSystem("dvis", segmenter, tracker, settings)
 
 
 @dataclass(frozen=True)
 class ClipState(Generic[M]):
     """What is carried from clip to clip: a value of one size."""
 
-    tracks: State[M]
+    tracks: SlotLoopState[M]
     logits: Float64[Tensor, "n k1"]  # the refiner's class logits, summed over the frames
 
     def probabilities(self, scores: str) -> Float[Tensor, "n k1"]:
@@ -119,8 +121,8 @@ class ClipStream(Generic[M]):
 
     def _clips(self, system: DvisRefined[M], frames: Iterable[Frame]) -> Iterator[FrameMasks]:
         before = self.state.tracks if self.state else None
-        looks = follow(system.segmenter, system.tracker, frames, system.settings.window, before)
-        for clip in windows(looks, system.settings.clip or 1):
+        looks = follow_slots(system.segmenter, system.tracker, frames, system.settings.window, before)
+        for clip in split_into_windows(looks, system.settings.clip or 1):
             tracks = torch.stack([look.tracked.queries for look in clip])
             context = torch.cat([system.tracker.context(look.slots) for look in clip])
             queries, after = system.refined(tracks, context, clip[-1].state, self.state)
@@ -137,7 +139,7 @@ class DvisRefined(Generic[M]):
     segmenter: SlotSegmenter
     tracker: ContextTracker[M]
     refiner: Refiner
-    settings: Settings = Settings()
+    settings: DvisSettings = DvisSettings()
     name: str = "dvis-offline"
 
     def __post_init__(self) -> None:
@@ -154,33 +156,33 @@ class DvisRefined(Generic[M]):
     @torch.no_grad()
     def run(self, video: Video, watch: Watch) -> VideoResult:
         """All masklets of a video. Between the passes only queries and class logits are held."""
-        at, tracks, state = self.settings, Tracks(), None
+        at, tracks, state = self.settings, SlotTracks(), None
         with DenseStore(at.feature_memory, at.feature_disk) as store:
-            looks = follow(self.segmenter, self.tracker, video, at.window, None)
+            looks = follow_slots(self.segmenter, self.tracker, video, at.window, None)
             for context, last in self._tracked_clips(looks, tracks, store, video, watch):
                 clip = tracks.queries.all[-len(context) :]
                 refined, state = self.refined(clip, context, last, state)
                 clip.copy_(refined)
             if state is None:
-                return result(self, video, ())
-            made = answer(state.probabilities(at.scores), self.segmenter.categories, at)
-            second_pass(self, video, store, tracks, self.refiner.masks, made, watch)
-        return result(self, video, made.masklets())
+                return build_slot_result(self, video, ())
+            made = build_task_output(state.probabilities(at.scores), self.segmenter.categories, at)
+            run_second_pass(self, video, store, tracks, self.refiner.masks, made, watch)
+        return build_slot_result(self, video, made.masklets())
 
     def _tracked_clips(
-        self, looks: Iterator[Look[M]], tracks: Tracks, store: DenseStore, video: Video, watch: Watch
-    ) -> Iterator[tuple[Tensor, State[M]]]:
+        self, looks: Iterator[SlotFrameStep[M]], tracks: SlotTracks, store: DenseStore, video: Video, watch: Watch
+    ) -> Iterator[tuple[Tensor, SlotLoopState[M]]]:
         """Tracks every frame; what is dense stays in the store. After each clip its contexts, and the state."""
-        context = Rows()
+        context = TensorRows()
         for look in looks:
-            keep(store, look, self.tracker)
+            store_dense_features(store, look, self.tracker)
             tracks.add(look.tracked)
             context.add(self.tracker.context(look.slots)[0])
             state = look.state
             watch("forward", state.frames, len(video) or None, len(state.logits))
             if len(context) == self.settings.clip:
                 yield context.all, state
-                context = Rows()
+                context = TensorRows()
         if len(context):
             yield context.all, state
 
@@ -189,7 +191,7 @@ class DvisRefined(Generic[M]):
         self,
         tracks: Float[Tensor, "t n c"],
         context: Float[Tensor, "t n c"],
-        after: State[M],
+        after: SlotLoopState[M],
         before: ClipState[M] | None,
     ) -> tuple[Float[Tensor, "t n c"], ClipState[M]]:
         """The tracks' queries of a clip, refined, and the state after it."""
@@ -198,9 +200,9 @@ class DvisRefined(Generic[M]):
         return queries, ClipState(after, total)
 
     @torch.no_grad()
-    def shown(self, look: Look[M], queries: Float[Tensor, "n c"], state: ClipState[M]) -> FrameMasks:
+    def shown(self, look: SlotFrameStep[M], queries: Float[Tensor, "n c"], state: ClipState[M]) -> FrameMasks:
         """One frame's answer, named by the scores up to the end of its clip."""
-        now = answer(state.probabilities(self.settings.scores), self.segmenter.categories, self.settings)
+        now = build_task_output(state.probabilities(self.settings.scores), self.segmenter.categories, self.settings)
         refined = replace(look.tracked, queries=queries)
         now.add(look.frame.index, self.refiner.masks(refined[now.slots], self.tracker.dense(look.slots)[0]), look.view)
-        return shown(look.frame.index, now.masklets(), look.frame.size)
+        return collect_frame_masks(look.frame.index, now.masklets(), look.frame.size)

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Int64
 
-from masklet.core.masks import rle_iou
+from masklet.core.masks import compute_rle_iou
 from masklet.core.tracks import Masklet
 
 
@@ -23,7 +23,7 @@ def drop_twins(masklets: Sequence[Masklet], iou: float = 0.5, frames: int = 6) -
     more key frames stays, on a tie the older one. Where they meet in few frames, agreeing in half of those
     is enough.
     """
-    agree, meet = _agreement(masklets, iou)
+    agree, meet = _count_agreement(masklets, iou)
     enough = np.maximum(np.minimum(frames, np.ceil(meet / 2)), 1)
     kept: list[int] = []
     for row in sorted(range(len(masklets)), key=lambda r: (-len(masklets[r].key_frames), masklets[r].id)):
@@ -32,7 +32,9 @@ def drop_twins(masklets: Sequence[Masklet], iou: float = 0.5, frames: int = 6) -
     return tuple(masklets[r] for r in sorted(kept))
 
 
-def _agreement(masklets: Sequence[Masklet], iou: float) -> tuple[Int64[np.ndarray, "n n"], Int64[np.ndarray, "n n"]]:
+def _count_agreement(
+    masklets: Sequence[Masklet], iou: float
+) -> tuple[Int64[np.ndarray, "n n"], Int64[np.ndarray, "n n"]]:
     """In how many frames two masklets agree, and in how many both are seen."""
     agree, meet = (np.zeros((len(masklets), len(masklets)), np.int64) for _ in range(2))
     rows_at: dict[int, list[int]] = defaultdict(list)
@@ -41,12 +43,12 @@ def _agreement(masklets: Sequence[Masklet], iou: float) -> tuple[Int64[np.ndarra
             rows_at[frame].append(row)
     for frame, rows in rows_at.items():
         masks = [masklets[r].sightings[frame].mask for r in rows]
-        agree[np.ix_(rows, rows)] += rle_iou(masks, masks) > iou
+        agree[np.ix_(rows, rows)] += compute_rle_iou(masks, masks) > iou
         meet[np.ix_(rows, rows)] += 1
     return agree, meet
 
 
-def named(masklet: Masklet, gamma: float = 0.0, nameless: int | None = None) -> Masklet:
+def name_masklet(masklet: Masklet, gamma: float = 0.0, nameless: int | None = None) -> Masklet:
     """The masklet with its category, the one with the greatest sum of scores over the key frames, and its
     score, the mean score of the key frames that voted for it x (key frames / non-empty frames)^`gamma`.
     A masklet without key frames is named by its detections of low confidence, and scores 0.

@@ -11,22 +11,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from masklet.core.alignment import TrackedSlots, aligned
+from masklet.core.alignment import TrackedSlots, match_slots
 from masklet.core.protocols import SlotSegmenter
 from masklet.core.slots import FrameSlots
 from masklet.systems import slot_answers
-from masklet.systems.slot_loop import Online
+from masklet.systems.slot_loop import OnlineSystem
 
 
 @dataclass(frozen=True)
-class Settings(slot_answers.Settings):
+class MinvisSettings(slot_answers.SlotSettings):
     """As released: ten pairs of slot and category a video, whatever the data set."""
 
     top: int = 10
 
 
 @dataclass(frozen=True)
-class LastFrame:
+class LastFrameMemory:
     """The memory: the queries of the last frame, in the tracks' order."""
 
     queries: Float[Tensor, "n c"]
@@ -35,13 +35,13 @@ class LastFrame:
 class QueryMatching:
     """The tracker: each track goes on in the slot that the assignment of least total (1 - cosine) gives it."""
 
-    def follow(self, memory: LastFrame | None, slots: FrameSlots) -> tuple[TrackedSlots, LastFrame]:
+    def follow(self, memory: LastFrameMemory | None, slots: FrameSlots) -> tuple[TrackedSlots, LastFrameMemory]:
         """One frame (t = 1). The first frame's slots are the tracks."""
         queries = slots.queries[0]
-        order = aligned(memory.queries if memory else queries, queries)
+        order = match_slots(memory.queries if memory else queries, queries)
         tracked = TrackedSlots(queries, slots.class_logits[0], torch.arange(len(queries), device=order.device))
         tracked = TrackedSlots(queries[order], slots.class_logits[0, order], order) if memory else tracked
-        return tracked, LastFrame(tracked.queries)
+        return tracked, LastFrameMemory(tracked.queries)
 
     def dense(self, slots: FrameSlots) -> Float[Tensor, "t n h w"]:
         """The segmenter's own mask logits."""
@@ -52,6 +52,8 @@ class QueryMatching:
         return dense[tracked.order.to(dense.device)]
 
 
-def minvis(segmenter: SlotSegmenter, settings: Settings = Settings()) -> Online[LastFrame]:
+def build_minvis_system(
+    segmenter: SlotSegmenter, settings: MinvisSettings = MinvisSettings()
+) -> OnlineSystem[LastFrameMemory]:
     """The system."""
-    return Online("minvis", segmenter, QueryMatching(), settings)
+    return OnlineSystem("minvis", segmenter, QueryMatching(), settings)

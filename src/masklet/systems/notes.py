@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from masklet.core.tracks import Masklet
 
 
-def lost_notes(masklets: Sequence[Masklet], length: int, most: int = 5) -> list[str]:
+def describe_lost_objects(masklets: Sequence[Masklet], length: int, most: int = 5) -> list[str]:
     """What a result says of objects that are not found to its end: a sentence each, above `most` one for all.
 
     Args:

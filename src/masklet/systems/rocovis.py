@@ -22,14 +22,28 @@ from masklet.core.result import VideoResult
 from masklet.core.slots import FrameSlots
 from masklet.core.tracks import Masklet
 from masklet.systems import slot_answers
-from masklet.systems.slot_answers import Answer, ForegroundView, Instances, View, answer
-from masklet.systems.slot_loop import Dense, DenseStore, Stream, Tracks, result, shown, windows
+from masklet.systems.slot_answers import (
+    ForegroundMaskResizer,
+    InstanceOutput,
+    MaskResizer,
+    TaskOutput,
+    build_task_output,
+)
+from masklet.systems.slot_loop import (
+    DenseFeatures,
+    DenseStore,
+    SlotStream,
+    SlotTracks,
+    build_slot_result,
+    collect_frame_masks,
+    split_into_windows,
+)
 
 M = TypeVar("M")
 
 
 @dataclass(frozen=True)
-class Settings(slot_answers.Settings):
+class RocovisSystemSettings(slot_answers.SlotSettings):
     """Ten pairs of slot and category a video."""
 
     top: int = 10
@@ -39,7 +53,7 @@ class Settings(slot_answers.Settings):
 
 
 @dataclass(frozen=True)
-class GenvisSettings(Settings):
+class GenvisSystemSettings(RocovisSystemSettings):
     """The same as GenVIS scores, and takes pixel probabilities as they are."""
 
     scores: Literal["max", "mean"] = "max"
@@ -47,7 +61,7 @@ class GenvisSettings(Settings):
 
 
 @dataclass(frozen=True)
-class State(Generic[M]):
+class RocovisState(Generic[M]):
     """What is carried from frame to frame: a value of one size, so an endless stream can be saved and resumed."""
 
     memory: M  # the model's
@@ -58,7 +72,9 @@ class State(Generic[M]):
 # -- scores
 
 
-def greatest(tally: Float64[Tensor, "n k1"] | None, logits: Float64[Tensor, "n k1"]) -> Float64[Tensor, "n k1"]:
+def accumulate_max_probabilities(
+    tally: Float64[Tensor, "n k1"] | None, logits: Float64[Tensor, "n k1"]
+) -> Float64[Tensor, "n k1"]:
     """Each class's greatest probability so far, and the smallest of no object."""
     now = logits.softmax(-1)
     if tally is None:
@@ -66,26 +82,28 @@ def greatest(tally: Float64[Tensor, "n k1"] | None, logits: Float64[Tensor, "n k
     return torch.cat([tally[:, :-1].maximum(now[:, :-1]), tally[:, -1:].minimum(now[:, -1:])], 1)
 
 
-def summed(tally: Float64[Tensor, "n k1"] | None, logits: Float64[Tensor, "n k1"]) -> Float64[Tensor, "n k1"]:
+def accumulate_class_logits(
+    tally: Float64[Tensor, "n k1"] | None, logits: Float64[Tensor, "n k1"]
+) -> Float64[Tensor, "n k1"]:
     """Class logits, added up."""
     return logits if tally is None else tally + logits
 
 
 SCORES: Mapping[str, tuple[Callable[[Tensor | None, Tensor], Tensor], Callable[[Tensor, int], Tensor]]] = {
-    "max": (greatest, lambda tally, frames: tally),
-    "mean": (summed, lambda tally, frames: (tally / frames).softmax(-1)),
+    "max": (accumulate_max_probabilities, lambda tally, frames: tally),
+    "mean": (accumulate_class_logits, lambda tally, frames: (tally / frames).softmax(-1)),
 }
 
 
-class Graded(Instances):
+class GradedInstanceOutput(InstanceOutput):
     """Instances whose scores are multiplied by the mean probability of the pixels in their masks, over all frames."""
 
-    def __init__(self, probabilities: Float[Tensor, "n k1"], settings: slot_answers.Settings) -> None:
+    def __init__(self, probabilities: Float[Tensor, "n k1"], settings: slot_answers.SlotSettings) -> None:
         super().__init__(probabilities, settings)
         self._least = settings.min_score
         self._certain = torch.zeros(2, len(self.slots), dtype=torch.float64)
 
-    def add(self, frame: int, logits: Float[Tensor, "n h w"], view: View) -> None:
+    def add(self, frame: int, logits: Float[Tensor, "n h w"], view: MaskResizer) -> None:
         """One frame."""
         super().add(frame, logits, view)
         self._certain += torch.stack(view.certain(logits)).cpu()
@@ -103,12 +121,12 @@ class Graded(Instances):
 
 
 @dataclass(frozen=True)
-class Look(Generic[M]):
+class RocovisFrameStep(Generic[M]):
     """One frame of the loop."""
 
     frame: Frame
     slots: FrameSlots  # t = 1
-    state: State[M]
+    state: RocovisState[M]
 
     @property
     def tracked(self) -> TrackedSlots:
@@ -123,74 +141,80 @@ class SlotSystem(Generic[M]):
 
     name: str
     segmenter: SlotModel[Any, M]
-    settings: Settings = Settings()
+    settings: RocovisSystemSettings = RocovisSystemSettings()
 
     def __post_init__(self) -> None:
         self.settings.check(self.segmenter.categories)
 
-    def stream(self, frames: Iterable[Frame], state: State[M] | None = None) -> Stream[Look[M], State[M]]:
+    def stream(
+        self, frames: Iterable[Frame], state: RocovisState[M] | None = None
+    ) -> SlotStream[RocovisFrameStep[M], RocovisState[M]]:
         """Every frame's objects, named by the scores so far; at most `window` - 1 frames late. The quality of masks is
         that of the frame.
 
         Its `state` after any frame can be saved (core.memory), and a stream of the frames that follow goes on from it.
         """
-        return Stream(self.follow(frames, state), self.shown, state)
+        return SlotStream(self.follow(frames, state), self.shown, state)
 
     @torch.no_grad()
-    def follow(self, frames: Iterable[Frame], state: State[M] | None) -> Iterator[Look[M]]:
+    def follow(self, frames: Iterable[Frame], state: RocovisState[M] | None) -> Iterator[RocovisFrameStep[M]]:
         """Frame by frame, from a given state on; None begins a video."""
         model, add = self.segmenter, SCORES[self.settings.scores][0]
         memory = state.memory if state else model.empty()
-        for chunk in windows(frames, self.settings.window):
+        for chunk in split_into_windows(frames, self.settings.window):
             for frame, features in zip(chunk, model.encode(chunk), strict=True):
                 slots = model.predict(memory, features)
                 memory = model.commit(memory, features, slots, model.trust(slots))
                 tally = add(state.tally if state else None, slots.class_logits[0].double())
-                state = State(memory, tally, state.frames + 1 if state else 1)
-                yield Look(frame, slots, state)
+                state = RocovisState(memory, tally, state.frames + 1 if state else 1)
+                yield RocovisFrameStep(frame, slots, state)
 
     @torch.no_grad()
-    def shown(self, look: Look[M]) -> FrameMasks:
+    def shown(self, look: RocovisFrameStep[M]) -> FrameMasks:
         """One frame's answer."""
         now = self._answer(look.state)
-        dense = Dense(look.slots.pixel_features[0], look.slots.inside)
+        dense = DenseFeatures(look.slots.pixel_features[0], look.slots.inside)
         self._add(now, look.frame.index, look.tracked[now.slots], dense, look.frame.size)
-        return shown(look.frame.index, now.masklets(), look.frame.size)
+        return collect_frame_masks(look.frame.index, now.masklets(), look.frame.size)
 
     @torch.no_grad()
     def run(self, video: Video, watch: Watch) -> VideoResult:
         """All masklets of a video, named by the scores of all its frames."""
-        at, tracks, state, lost = self.settings, Tracks(), None, Lost[M]()
+        at, tracks, state, lost = self.settings, SlotTracks(), None, RecomputePoint[M]()
         with DenseStore(at.feature_memory, at.feature_disk) as store:
             for look in self.follow(video, None):
                 tracks.add(look.tracked)
-                keep(store, len(tracks) - 1, look)
+                store_pixel_features(store, len(tracks) - 1, look)
                 lost.note(store, len(tracks) - 1, state)
                 state = look.state
                 watch("forward", state.frames, len(video) or None, len(state.tally))
             if state is None:
-                return result(self, video, ())
+                return build_slot_result(self, video, ())
             made = self._answer(state)
             for t, dense in self._dense_again(video, store, len(tracks), lost) if made.slots else ():
                 self._add(made, t, tracks[t][made.slots], dense, video.size)
                 watch("masks", t + 1, len(tracks), len(made.slots))
-        return result(self, video, made.masklets())
+        return build_slot_result(self, video, made.masklets())
 
-    def _answer(self, state: State[M]) -> Answer:
+    def _answer(self, state: RocovisState[M]) -> TaskOutput:
         at = self.settings
         probabilities = SCORES[at.scores][1](state.tally, state.frames).float()
         if at.task == "instance" and at.quality:
-            return Graded(probabilities, at)
-        return answer(probabilities, self.segmenter.categories, at)
+            return GradedInstanceOutput(probabilities, at)
+        return build_task_output(probabilities, self.segmenter.categories, at)
 
-    def _add(self, to: Answer, frame: int, tracked: TrackedSlots, dense: Dense, size: tuple[int, int]) -> None:
+    def _add(
+        self, to: TaskOutput, frame: int, tracked: TrackedSlots, dense: DenseFeatures, size: tuple[int, int]
+    ) -> None:
         """One frame's masks, of the slots that the answer asks for."""
-        view = View(dense.inside, size)
+        view = MaskResizer(dense.inside, size)
         if self.settings.foreground:
-            view = ForegroundView(dense.inside, size, 1 - tracked.class_logits.softmax(-1)[:, -1])
+            view = ForegroundMaskResizer(dense.inside, size, 1 - tracked.class_logits.softmax(-1)[:, -1])
         to.add(frame, self.segmenter.decode(tracked.queries, dense.maps), view)
 
-    def _dense_again(self, video: Video, store: DenseStore, length: int, lost: Lost[M]) -> Iterator[tuple[int, Dense]]:
+    def _dense_again(
+        self, video: Video, store: DenseStore, length: int, lost: RecomputePoint[M]
+    ) -> Iterator[tuple[int, DenseFeatures]]:
         """The large part of every frame: as kept, or from the first that was not on, predicted again."""
         first = length if lost.first is None else lost.first
         for t in range(first):
@@ -199,43 +223,49 @@ class SlotSystem(Generic[M]):
             yield t, kept
         if first < length:
             frames = (
-                frame for chunk in windows(range(first, length), self.settings.window) for frame in read(video, chunk)
+                frame
+                for chunk in split_into_windows(range(first, length), self.settings.window)
+                for frame in read_frame_span(video, chunk)
             )
             for t, look in enumerate(self.follow(frames, lost.state), first):
-                yield t, Dense(look.slots.pixel_features[0], look.slots.inside)
+                yield t, DenseFeatures(look.slots.pixel_features[0], look.slots.inside)
 
 
-class Lost(Generic[M]):
+class RecomputePoint(Generic[M]):
     """The first frame whose large part was not kept, and the state before it: memory being a value, it can be seen
     again from there.
     """
 
     def __init__(self) -> None:
         self.first: int | None = None
-        self.state: State[M] | None = None
+        self.state: RocovisState[M] | None = None
 
-    def note(self, store: DenseStore, t: int, before: State[M] | None) -> None:
+    def note(self, store: DenseStore, t: int, before: RocovisState[M] | None) -> None:
         """After a frame was to be kept."""
         if self.first is None and t not in store:
             self.first, self.state = t, before
 
 
-def keep(store: DenseStore, t: int, look: Look[M]) -> None:
+def store_pixel_features(store: DenseStore, t: int, look: RocovisFrameStep[M]) -> None:
     """What the masks will need of a frame, copied from its window."""
     maps = look.slots.pixel_features[0]
-    store.keep(t, Dense(maps.detach().to("cpu", copy=True), look.slots.inside))
+    store.keep(t, DenseFeatures(maps.detach().to("cpu", copy=True), look.slots.inside))
 
 
-def read(video: Video, span: list[int]) -> list[Frame]:
+def read_frame_span(video: Video, span: list[int]) -> list[Frame]:
     """Some frames in a row."""
     return video.read(span[0], span[-1] + 1)
 
 
-def rocovis(model: SlotModel[Any, M], settings: Settings = Settings()) -> SlotSystem[M]:
+def build_rocovis_system(
+    model: SlotModel[Any, M], settings: RocovisSystemSettings = RocovisSystemSettings()
+) -> SlotSystem[M]:
     """The system of the paper."""
     return SlotSystem("rocovis", model, settings)
 
 
-def genvis(model: SlotModel[Any, M], settings: Settings = GenvisSettings()) -> SlotSystem[M]:
+def build_genvis_system(
+    model: SlotModel[Any, M], settings: RocovisSystemSettings = GenvisSystemSettings()
+) -> SlotSystem[M]:
     """The system that it builds on."""
     return SlotSystem("genvis", model, settings)

@@ -16,16 +16,16 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from masklet.core.features import MIB, FeatureStore
-from masklet.core.frames import Frame, Video, backward, with_future
+from masklet.core.frames import Frame, Video, iterate_windows_backward, iterate_with_future
 from masklet.core.instances import NAMELESS, Branches, Detections, FrameMasks, Prediction
-from masklet.core.masks import Rle, mask_iou, mask_nms, stack
+from masklet.core.masks import Rle, mask_iou, mask_nms, stack_masks
 from masklet.core.matching import Matching, match
 from masklet.core.protocols import Propagator, Segmenter, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Fork, Sighting, Source, TrackBook
 from masklet.systems.bystanders import count_asked
-from masklet.systems.filters import choose_label, drop_twins, keep_supported, named
-from masklet.systems.notes import lost_notes
+from masklet.systems.filters import choose_label, drop_twins, keep_supported, name_masklet
+from masklet.systems.notes import describe_lost_objects
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -33,7 +33,7 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Sam2BmpSettings:
     """The paper's numbers, and its open points as settings (their readings: docs/sam2bmp.md)."""
 
     conf: float = 0.95  # a detection above this is confident: it matches, overwrites, and makes a key frame
@@ -62,7 +62,7 @@ CORRECTS: Mapping[str, Callable[[float, float], bool]] = {
 
 
 @dataclass(frozen=True)
-class Tally:
+class ObjectTally:
     """What is remembered of an object besides its masks."""
 
     lost: int = 0  # frames without a mask, less those with one since
@@ -73,18 +73,18 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class State(Generic[M, S]):
+class Sam2BmpState(Generic[M, S]):
     """What the forward phase carries from frame to frame: a value, so a stream can be saved and resumed."""
 
     memory: M  # the propagator's
     sight: S  # the segmenter's
-    tallies: Mapping[int, Tally] = field(default_factory=dict)
+    tallies: Mapping[int, ObjectTally] = field(default_factory=dict)
     born: int = 0
     refused: int = 0  # detections that began no object, for there were `max_objects` in sight
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObjectInFrame:
     """One object in the current frame."""
 
     id: int
@@ -98,15 +98,15 @@ class Seen:
         return Sighting(Rle.encode(self.mask), self.source, self.score, self.label, self.presence)
 
 
-class Stream(Generic[F, M, S]):
+class Sam2BmpStream(Generic[F, M, S]):
     """Every frame's objects while frames arrive, and after each frame the state of all that is remembered."""
 
-    def __init__(self, system: Sam2Bmp[F, M, S], frames: Iterable[Frame], state: State[M, S] | None) -> None:
+    def __init__(self, system: Sam2Bmp[F, M, S], frames: Iterable[Frame], state: Sam2BmpState[M, S] | None) -> None:
         self.state = state
         self._nameless = find_nameless(system.segmenter.categories)
         self._steps = system.forward(frames, state)
 
-    def __iter__(self) -> Stream[F, M, S]:
+    def __iter__(self) -> Sam2BmpStream[F, M, S]:
         return self
 
     def __next__(self) -> FrameMasks:
@@ -116,24 +116,24 @@ class Stream(Generic[F, M, S]):
         return FrameMasks(
             look.frame.index,
             tuple(s.id for s in shown),
-            stack([s.mask for s in shown], look.frame.size),
+            stack_masks([s.mask for s in shown], look.frame.size),
             torch.tensor([s.score for s in shown]),
             torch.tensor([self._label(look.state.tallies[s.id]) for s in shown], dtype=torch.int64),
         )
 
-    def _label(self, tally: Tally) -> int:
+    def _label(self, tally: ObjectTally) -> int:
         return choose_label(tally.votes, self._nameless)
 
 
 @dataclass(frozen=True)
-class Look(Generic[F, M, S]):
+class Sam2BmpFrameStep(Generic[F, M, S]):
     """One frame of the forward phase."""
 
     frame: Frame
     features: F
     belief: Prediction  # that was committed: without the objects whose memory a detection corrected
-    seen: list[Seen]
-    state: State[M, S]
+    seen: list[ObjectInFrame]
+    state: Sam2BmpState[M, S]
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Sam2Bmp(Generic[F, M, S]):
 
     segmenter: Segmenter[S]
     propagator: Propagator[F, M]
-    settings: Settings = Settings()
+    settings: Sam2BmpSettings = Sam2BmpSettings()
 
     def run(self, video: Video, watch: Watch) -> VideoResult:
         """All masklets of a video: forward phase, backward phase, filters."""
@@ -158,17 +158,19 @@ class Sam2Bmp(Generic[F, M, S]):
             # Completion adds no key frame: what lacks support now need not be completed.
             supported = keep_supported(book.masklets(), self.settings.key_ratio)
             book = TrackBook({m.id: dict(m.sightings) for m in supported})
-            complete(self.propagator, video, book, store, self.settings.backward_window, watch, self.settings.max_lost)
+            complete_backward(
+                self.propagator, video, book, store, self.settings.backward_window, watch, self.settings.max_lost
+            )
         return self._result(video, book, refused)
 
-    def stream(self, frames: Iterable[Frame], state: State[M, S] | None = None) -> Stream[F, M, S]:
+    def stream(self, frames: Iterable[Frame], state: Sam2BmpState[M, S] | None = None) -> Sam2BmpStream[F, M, S]:
         """The forward phase alone: every frame's objects, as soon as the segmenter's look-ahead allows.
 
         Its `state` after any frame can be saved (core.memory), and a stream of the frames that follow goes on from it.
         """
-        return Stream(self, frames, state)
+        return Sam2BmpStream(self, frames, state)
 
-    def write(self, book: TrackBook, look: Look[F, M, S]) -> None:
+    def write(self, book: TrackBook, look: Sam2BmpFrameStep[F, M, S]) -> None:
         """One frame into the book; of an object with several pathways all are kept until one has won."""
         if isinstance(look.belief, Branches):
             note_branches(book, look.frame.index, look.belief, look.frame.size, Source.FORWARD)
@@ -176,19 +178,21 @@ class Sam2Bmp(Generic[F, M, S]):
             if not isinstance(look.belief, Branches) or s.source is not Source.FORWARD or s.id not in look.belief.ids:
                 book.note(s.id, look.frame.index, s.sighting())
 
-    def forward(self, frames: Iterable[Frame], state: State[M, S] | None = None) -> Iterator[Look[F, M, S]]:
+    def forward(
+        self, frames: Iterable[Frame], state: Sam2BmpState[M, S] | None = None
+    ) -> Iterator[Sam2BmpFrameStep[F, M, S]]:
         """SAM2BMP 3.2, frame by frame, from a given state on."""
-        state = state or State(self.propagator.empty(), self.segmenter.empty())
-        for frame, future in with_future(frames, self.segmenter.look_ahead):
+        state = state or Sam2BmpState(self.propagator.empty(), self.segmenter.empty())
+        for frame, future in iterate_with_future(frames, self.segmenter.look_ahead):
             [features] = self.propagator.encode([frame])
             [found], sight = self.segmenter.segment(state.sight, [frame], future)
             belief = self.propagator.predict(state.memory, features)
             belief, seen, state = self.step(replace(state, sight=sight), frame, features, belief, found)
-            yield Look(frame, features, belief, seen, state)
+            yield Sam2BmpFrameStep(frame, features, belief, seen, state)
 
     def step(
-        self, state: State[M, S], frame: Frame, features: F, belief: Prediction, found: Detections
-    ) -> tuple[Prediction, list[Seen], State[M, S]]:
+        self, state: Sam2BmpState[M, S], frame: Frame, features: F, belief: Prediction, found: Detections
+    ) -> tuple[Prediction, list[ObjectInFrame], Sam2BmpState[M, S]]:
         """One frame: match, take the detected or the propagated mask, remember what is believed then."""
         at = self.settings
         found = found[found.masks.flatten(1).any(1)]
@@ -199,7 +203,7 @@ class Sam2Bmp(Generic[F, M, S]):
         own = belief.masks(frame.size)
         iou = mask_iou(own, sure.masks)
         links = match(iou, at.match_iou)
-        old = follow(belief, own, sure, links)
+        old = follow_detections(belief, own, sure, links)
         born = self.begin(state, old, sure[links.free_cols], unsure)
         new = born[: max(at.max_objects - sum(bool(s.mask.any()) for s in old), 0)]
         refused = state.refused + len(born) - len(new)
@@ -214,7 +218,9 @@ class Sam2Bmp(Generic[F, M, S]):
         state = replace(state, memory=memory, born=state.born + len(new), refused=refused)
         return belief, old + new, self.forget_lost(state, old + new)
 
-    def begin(self, state: State[M, S], old: Sequence[Seen], sure: Detections, unsure: Detections) -> list[Seen]:
+    def begin(
+        self, state: Sam2BmpState[M, S], old: Sequence[ObjectInFrame], sure: Detections, unsure: Detections
+    ) -> list[ObjectInFrame]:
         """New trajectories: unmatched confident detections, and proposals where nothing is tracked yet."""
         born = [(sure[[c]], Source.DETECTED) for c in range(len(sure))]
         tracked, size = (
@@ -223,19 +229,19 @@ class Sam2Bmp(Generic[F, M, S]):
         )
         for c in unsure.scores.argsort(descending=True, stable=True).tolist():
             mask = unsure.masks[[c]]
-            if not (mask_iou(mask, stack(tracked, size)) >= self.settings.novel_iou).any():
+            if not (mask_iou(mask, stack_masks(tracked, size)) >= self.settings.novel_iou).any():
                 born.append((unsure[[c]], Source.FORWARD))
                 tracked.append(mask[0])
         return [
-            Seen(state.born + n, d.masks[0], source, float(d.scores[0]), int(d.labels[0]), 1.0)
+            ObjectInFrame(state.born + n, d.masks[0], source, float(d.scores[0]), int(d.labels[0]), 1.0)
             for n, (d, source) in enumerate(born, start=1)
         ]
 
-    def forget_lost(self, state: State[M, S], seen: Sequence[Seen]) -> State[M, S]:
+    def forget_lost(self, state: Sam2BmpState[M, S], seen: Sequence[ObjectInFrame]) -> Sam2BmpState[M, S]:
         """Counts votes and absences; drops from the memory what has been without mask or support for too long, or
         absent for longest.
         """
-        tallies = {s.id: tallied(state.tallies.get(s.id, Tally()), s) for s in seen}
+        tallies = {s.id: update_tally(state.tallies.get(s.id, ObjectTally()), s) for s in seen}
         longest = sorted(tallies, key=lambda id: -tallies[id].lost)
         excess = max(len(tallies) - self.settings.max_objects, 0)
         gone = [id for n, id in enumerate(longest) if n < excess or self.is_given_up(tallies[id])]
@@ -243,7 +249,7 @@ class Sam2Bmp(Generic[F, M, S]):
         memory = self.propagator.forget(state.memory, gone) if gone else state.memory
         return replace(state, memory=memory, tallies=kept)
 
-    def is_given_up(self, tally: Tally) -> bool:
+    def is_given_up(self, tally: ObjectTally) -> bool:
         """Whether an object was without a mask for too long, or for as long without a detection where those before
         are too few for the key-frame ratio: of many such objects each would be looked for in every frame.
         """
@@ -255,13 +261,13 @@ class Sam2Bmp(Generic[F, M, S]):
         at = self.settings
         kept = drop_twins(keep_supported(book.masklets(), at.key_ratio), at.twin_iou, at.twin_frames)
         nameless = find_nameless(self.segmenter.categories)
-        masklets = tuple(replace(named(m, at.score_gamma, nameless), id=n) for n, m in enumerate(kept, start=1))
+        masklets = tuple(replace(name_masklet(m, at.score_gamma, nameless), id=n) for n, m in enumerate(kept, start=1))
         notes = [video.damage] if video.damage else []
         if refused:
             notes.append(
                 f"{refused} detections began no object: max_objects = {at.max_objects} were in sight; raise it"
             )
-        notes += lost_notes(masklets, len(video))
+        notes += describe_lost_objects(masklets, len(video))
         if not masklets:
             notes.append(f"no object: too few detections score above conf = {at.conf:g}; lower it, such as conf=0.3")
         provenance = Provenance("sam2bmp", asdict(at), notes=tuple(notes))
@@ -270,7 +276,9 @@ class Sam2Bmp(Generic[F, M, S]):
         )
 
 
-def follow(belief: Prediction, own: Bool[Tensor, "n h w"], sure: Detections, links: Matching) -> list[Seen]:
+def follow_detections(
+    belief: Prediction, own: Bool[Tensor, "n h w"], sure: Detections, links: Matching
+) -> list[ObjectInFrame]:
     """SAM2BMP eq. 3: a matched trajectory takes the detected mask, an unmatched one the propagated mask."""
     best = belief.best
     seen = []
@@ -279,9 +287,9 @@ def follow(belief: Prediction, own: Bool[Tensor, "n h w"], sure: Detections, lin
         presence = float(best.presence[row, 0])
         if row in partner:
             d = sure[[partner[row]]]
-            seen.append(Seen(id, d.masks[0], Source.DETECTED, float(d.scores[0]), int(d.labels[0]), presence))
+            seen.append(ObjectInFrame(id, d.masks[0], Source.DETECTED, float(d.scores[0]), int(d.labels[0]), presence))
         else:
-            seen.append(Seen(id, own[row], Source.FORWARD, float(best.quality[row, 0]), -1, presence))
+            seen.append(ObjectInFrame(id, own[row], Source.FORWARD, float(best.quality[row, 0]), -1, presence))
     return seen
 
 
@@ -294,13 +302,13 @@ def find_nameless(categories: Sequence[str]) -> int | None:
     return categories.index(NAMELESS) if NAMELESS in categories and len(categories) > 1 else None
 
 
-def tallied(tally: Tally, seen: Seen) -> Tally:
+def update_tally(tally: ObjectTally, seen: ObjectInFrame) -> ObjectTally:
     """The tally after one more frame."""
     votes, masks = dict(tally.votes), tally.masks + int(seen.mask.any())
     if seen.source is Source.DETECTED:
         votes[seen.label] = votes.get(seen.label, 0.0) + seen.score
-        return Tally(0, votes, masks, tally.keys + 1, 0)
-    return Tally(count_lost(tally.lost, bool(seen.mask.any())), votes, masks, tally.keys, tally.unvouched + 1)
+        return ObjectTally(0, votes, masks, tally.keys + 1, 0)
+    return ObjectTally(count_lost(tally.lost, bool(seen.mask.any())), votes, masks, tally.keys, tally.unvouched + 1)
 
 
 def count_lost(lost: int, seen: bool) -> int:
@@ -312,7 +320,7 @@ def count_lost(lost: int, seen: bool) -> int:
     return max(lost - 1, 0) if seen else lost + 1
 
 
-def complete(
+def complete_backward(
     propagator: Propagator[F, M],
     video: Video,
     book: TrackBook,
@@ -334,10 +342,10 @@ def complete(
     memory, last = propagator.empty(), max(starts)
     lost: dict[int, int] = {}
     reach = {masklet.id: masklet.first - window for masklet in book.masklets()} if window is not None else {}
-    for t, features in features_backward(propagator, video, store, last + 1):
+    for t, features in iterate_features_backward(propagator, video, store, last + 1):
         belief = propagator.predict(memory, features)
         memory = propagator.commit(memory, features, belief)
-        note_all(book, t, belief, video.size, Source.BACKWARD)
+        note_prediction(book, t, belief, video.size, Source.BACKWARD)
         lost |= {id: count_lost(lost.get(id, 0), t in book.pages[id]) for id in belief.ids}
         seeds = {id: book.pages[id][t].mask.decode() for id in starts.get(t, ())}
         if seeds:
@@ -348,12 +356,12 @@ def complete(
     book.settle()
 
 
-def note_all(book: TrackBook, frame: int, belief: Prediction, size: tuple[int, int], source: Source) -> None:
+def note_prediction(book: TrackBook, frame: int, belief: Prediction, size: tuple[int, int], source: Source) -> None:
     """Writes a prediction into the book."""
     if isinstance(belief, Branches):
         note_branches(book, frame, belief, size, source)
         return
-    for id, sighting in zip(belief.ids, sightings(belief, size, source), strict=True):
+    for id, sighting in zip(belief.ids, make_sightings(belief, size, source), strict=True):
         book.note(id, frame, sighting)
 
 
@@ -363,12 +371,12 @@ def note_branches(book: TrackBook, frame: int, belief: Branches, size: tuple[int
         origins = tuple(belief.origins[row].tolist())
         pairs = list(zip(origins, belief.hypotheses[row].tolist(), strict=True))
         unlike = {pair: (row, k) for k, pair in reversed(list(enumerate(pairs)))}
-        seen = sightings(belief.pathways((id,) * len(unlike), list(unlike.values())), size, source)
+        seen = make_sightings(belief.pathways((id,) * len(unlike), list(unlike.values())), size, source)
         by_pair = dict(zip(unlike, seen, strict=True))
         book.branch(id, Fork(frame, tuple(by_pair[pair] for pair in pairs), origins))
 
 
-def sightings(belief: Prediction, size: tuple[int, int], source: Source) -> list[Sighting]:
+def make_sightings(belief: Prediction, size: tuple[int, int], source: Source) -> list[Sighting]:
     """Each object as it is believed to be seen."""
     label = 0 if source is Source.PROMPTED else -1
     best = belief.best
@@ -376,11 +384,11 @@ def sightings(belief: Prediction, size: tuple[int, int], source: Source) -> list
     return [Sighting(Rle.encode(mask), source, quality, label, presence) for mask, quality, presence in found]
 
 
-def features_backward(
+def iterate_features_backward(
     propagator: Propagator[F, M], video: Video, store: FeatureStore[F], stop: int, window: int = 8
 ) -> Iterator[tuple[int, F]]:
     """The features of frames stop - 1, ..., 0: as kept, or where they were not, computed again."""
-    for span in backward(0, stop, window):
+    for span in iterate_windows_backward(0, stop, window):
         found = {t: store.get(t) for t in span}
         missing = [t for t, features in found.items() if features is None]
         if missing:

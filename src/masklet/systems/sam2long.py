@@ -17,7 +17,7 @@ import torch
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Branches, Prediction, Prompt
-from masklet.core.protocols import Contending, Propagator
+from masklet.core.protocols import ContendingPropagator, Propagator
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -26,7 +26,7 @@ EPSILON = 1e-5  # keeps the logarithm of a predicted mask IoU of 0 finite
 
 
 @dataclass(frozen=True)
-class Tree:
+class ObjectPathways:
     """One object's pathways, best first. A pathway is an id in the memory below; identical ones share it."""
 
     paths: tuple[int, ...]
@@ -35,11 +35,11 @@ class Tree:
 
 
 @dataclass(frozen=True)
-class TreeMemory(Generic[M]):
+class PathwayMemory(Generic[M]):
     """The memory of all pathways of all objects: a value."""
 
     inner: M
-    trees: Mapping[int, Tree] = field(default_factory=dict)
+    trees: Mapping[int, ObjectPathways] = field(default_factory=dict)
     used: int = 0  # ids given to pathways so far
 
 
@@ -68,7 +68,7 @@ class MemoryTree(Generic[F, M]):
     @property
     def contends(self) -> bool:
         """As the propagator below."""
-        return isinstance(self.propagator, Contending) and self.propagator.contends
+        return isinstance(self.propagator, ContendingPropagator) and self.propagator.contends
 
     @property
     def weights(self) -> Mapping[str, str]:
@@ -80,11 +80,11 @@ class MemoryTree(Generic[F, M]):
         """As the propagator below."""
         return self.propagator.encode(frames)
 
-    def empty(self) -> TreeMemory[M]:
+    def empty(self) -> PathwayMemory[M]:
         """The memory of no object."""
-        return TreeMemory(self.propagator.empty())
+        return PathwayMemory(self.propagator.empty())
 
-    def predict(self, memory: TreeMemory[M], features: F) -> Branches:
+    def predict(self, memory: PathwayMemory[M], features: F) -> Branches:
         """The pathways that live on in this frame, the best so far first: that one is the online answer."""
         belief = self.propagator.predict(memory.inner, features)
         row = {path: n for n, path in enumerate(belief.ids)}
@@ -102,15 +102,17 @@ class MemoryTree(Generic[F, M]):
         summed = torch.tensor(totals, dtype=torch.float64).view(-1, self.paths)
         return Branches(tuple(memory.trees), *chosen, origins=origins, hypotheses=k, totals=summed)
 
-    def _choose(self, tree: Tree, belief: Prediction, rows: Sequence[int]) -> tuple[list[tuple[int, int]], list[float]]:
+    def _choose(
+        self, tree: ObjectPathways, belief: Prediction, rows: Sequence[int]
+    ) -> tuple[list[tuple[int, int]], list[float]]:
         """(pathway, hypothesis) of each pathway to come, and its cumulative score."""
         quality, presence = belief.quality[rows].tolist(), belief.presence[rows, 0].tolist()
         if tree.grown:
-            return select(tree.scores, quality, presence, self.uncertainty)
+            return select_pathways(tree.scores, quality, presence, self.uncertainty)
         best = max(range(len(quality[0])), key=lambda c: quality[0][c])
         return [(0, best)] * self.paths, list(tree.scores)
 
-    def commit(self, memory: TreeMemory[M], features: F, belief: Prediction) -> TreeMemory[M]:
+    def commit(self, memory: PathwayMemory[M], features: F, belief: Prediction) -> PathwayMemory[M]:
         """The chosen pathways become the pathways."""
         assert isinstance(belief, Branches)
         trees, used = dict(memory.trees), memory.used
@@ -125,15 +127,17 @@ class MemoryTree(Generic[F, M]):
                     new[origin, hypothesis] = used
                     origins[used] = memory.trees[id].paths[origin]
                     rows.append((row, slot))
-            trees[id] = Tree(tuple(new[pair] for pair in pairs), tuple(belief.totals[row].tolist()), grown=True)
+            trees[id] = ObjectPathways(
+                tuple(new[pair] for pair in pairs), tuple(belief.totals[row].tolist()), grown=True
+            )
         others = {p: p for id, tree in trees.items() if id not in belief.ids for p in tree.paths}
         believed = belief.pathways(tuple(origins), rows)
         inner = self.propagator.branch(memory.inner, {**others, **origins})
-        return TreeMemory(self.propagator.commit(inner, features, believed), trees, used)
+        return PathwayMemory(self.propagator.commit(inner, features, believed), trees, used)
 
     def prompt(
-        self, memory: TreeMemory[M], features: F, prompts: Mapping[int, Prompt]
-    ) -> tuple[TreeMemory[M], Prediction]:
+        self, memory: PathwayMemory[M], features: F, prompts: Mapping[int, Prompt]
+    ) -> tuple[PathwayMemory[M], Prediction]:
         """What a user says is beyond doubt: an object's pathways go on from the best one."""
         trees, used = dict(memory.trees), memory.used
         for id in prompts:
@@ -142,21 +146,21 @@ class MemoryTree(Generic[F, M]):
                 trees[id] = replace(best, paths=best.paths[:1] * self.paths, scores=best.scores[:1] * self.paths)
             else:
                 used += 1
-                trees[id] = Tree((used,) * self.paths, (0.0,) * self.paths)
+                trees[id] = ObjectPathways((used,) * self.paths, (0.0,) * self.paths)
         held = {p: p for id, tree in trees.items() if id in memory.trees for p in tree.paths}
         inner = self.propagator.branch(memory.inner, held)
         told = {trees[id].paths[0]: prompt for id, prompt in prompts.items()}
         inner, answer = self.propagator.prompt(inner, features, told)
-        return TreeMemory(inner, trees, used), replace(answer, ids=tuple(prompts))
+        return PathwayMemory(inner, trees, used), replace(answer, ids=tuple(prompts))
 
-    def forget(self, memory: TreeMemory[M], ids: Iterable[int]) -> TreeMemory[M]:
+    def forget(self, memory: PathwayMemory[M], ids: Iterable[int]) -> PathwayMemory[M]:
         """The memory without these objects."""
         gone = set(ids)
         return self.branch(memory, {id: id for id in memory.trees if id not in gone})
 
-    def branch(self, memory: TreeMemory[M], origins: Mapping[int, int]) -> TreeMemory[M]:
+    def branch(self, memory: PathwayMemory[M], origins: Mapping[int, int]) -> PathwayMemory[M]:
         """The memory of the objects {new id: old id} alone."""
-        trees: dict[int, Tree] = {}
+        trees: dict[int, ObjectPathways] = {}
         paths: dict[int, int] = {}
         used = memory.used
         for new, old in origins.items():
@@ -165,10 +169,10 @@ class MemoryTree(Generic[F, M]):
             used += len(fresh)
             paths |= {n: p for p, n in fresh.items()}
             trees[new] = replace(tree, paths=tuple(fresh[p] for p in tree.paths))
-        return TreeMemory(self.propagator.branch(memory.inner, paths), trees, used)
+        return PathwayMemory(self.propagator.branch(memory.inner, paths), trees, used)
 
 
-def select(
+def select_pathways(
     scores: Sequence[float], quality: Sequence[Sequence[float]], presence: Sequence[float], uncertainty: float
 ) -> tuple[list[tuple[int, int]], list[float]]:
     """The pathways of the next frame (SAM2Long 3.2).
@@ -187,7 +191,7 @@ def select(
     }
     ranked = sorted(total, key=lambda at: -total[at])
     certain = max(abs(s) for s in presence) > uncertainty
-    kept = ranked if certain else distinct(ranked, quality, presence)
+    kept = ranked if certain else drop_repeated_continuations(ranked, quality, presence)
     kept = kept[: len(scores)]
     # Where too few are distinct, pathways without a continuation get their best one.
     for p in range(len(scores)):
@@ -196,7 +200,7 @@ def select(
     return kept, [total[at] for at in kept]
 
 
-def distinct(
+def drop_repeated_continuations(
     ranked: Sequence[tuple[int, int]], quality: Sequence[Sequence[float]], presence: Sequence[float]
 ) -> list[tuple[int, int]]:
     """Continuations whose predicted IoU, to two digits and negative where the object is absent, is a new one."""

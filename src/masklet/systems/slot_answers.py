@@ -18,14 +18,14 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.features import MIB
-from masklet.core.masks import Rle, resize
+from masklet.core.masks import Rle, resize_bilinear
 from masklet.core.tracks import Masklet, Sighting, Source
 
 AT_ONCE = 8  # maps at the video's size that exist at once
 
 
 @dataclass(frozen=True)
-class Settings:
+class SlotSettings:
     """What is asked for, with the released programs' numbers."""
 
     task: Literal["instance", "panoptic", "semantic"] = "instance"
@@ -51,7 +51,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class View:
+class MaskResizer:
     """From mask logits to the video's pixels."""
 
     inside: tuple[int, int]  # h, w of the image in the padded input of 4 h x 4 w pixels
@@ -59,17 +59,17 @@ class View:
 
     def cut(self, maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n h2 w2"]:
         """At the size of the segmenter's input, the padding cut off."""
-        padded = resize(maps, (4 * maps.shape[1], 4 * maps.shape[2]))
+        padded = resize_bilinear(maps, (4 * maps.shape[1], 4 * maps.shape[2]))
         return padded[:, : self.inside[0], : self.inside[1]]
 
     def masks(self, logits: Float[Tensor, "n h w"]) -> Bool[Tensor, "n H W"]:
         """Pixels of positive logit at the video's size."""
-        parts = [resize(self.cut(part), self.size) > 0 for part in torch.split(logits, AT_ONCE)]
+        parts = [resize_bilinear(self.cut(part), self.size) > 0 for part in torch.split(logits, AT_ONCE)]
         return torch.cat(parts) if parts else torch.zeros(0, *self.size, dtype=torch.bool)
 
     def soft(self, logits: Float[Tensor, "n h w"]) -> Float[Tensor, "n H W"]:
         """Probabilities at the video's size; the last resizing comes after the sigmoid, as released."""
-        parts = [resize(self.cut(part).sigmoid(), self.size) for part in torch.split(logits, AT_ONCE)]
+        parts = [resize_bilinear(self.cut(part).sigmoid(), self.size) for part in torch.split(logits, AT_ONCE)]
         return torch.cat(parts) if parts else torch.zeros(0, *self.size)
 
     def certain(self, logits: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
@@ -78,19 +78,21 @@ class View:
 
     def _certain(self, logits: Float[Tensor, "n h w"], share: Float[Tensor, " n"]) -> tuple[Tensor, Tensor]:
         rows = zip(torch.split(logits, 1), share, strict=True)
-        parts = [within(self.cut(row).sigmoid() * f) for row, f in rows] or [(torch.zeros(0), torch.zeros(0))]
+        parts = [sum_confident_pixels(self.cut(row).sigmoid() * f) for row, f in rows] or [
+            (torch.zeros(0), torch.zeros(0))
+        ]
         sums, counts = zip(*parts, strict=True)
         return torch.cat(sums), torch.cat(counts)
 
 
-def within(soft: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+def sum_confident_pixels(soft: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
     """The sum of the probabilities above a half, and how many there are."""
     inside = soft > 0.5
     return (soft * inside).flatten(1).sum(1), inside.flatten(1).sum(1).float()
 
 
 @dataclass(frozen=True)
-class ForegroundView(View):
+class ForegroundMaskResizer(MaskResizer):
     """A view in which a pixel's probability is multiplied by that of its slot being an object (RoCoVIS)."""
 
     foreground: Float[Tensor, " n"]  # of the slots that are viewed
@@ -113,12 +115,12 @@ class ForegroundView(View):
         return self._certain(logits, self.foreground.to(logits))
 
 
-class Answer(Protocol):
+class TaskOutput(Protocol):
     """One task's masklets, in the making."""
 
     slots: tuple[int, ...]  # whose masks are wanted
 
-    def add(self, frame: int, logits: Float[Tensor, "n h w"], view: View) -> None:
+    def add(self, frame: int, logits: Float[Tensor, "n h w"], view: MaskResizer) -> None:
         """One frame's mask logits of these slots."""
         ...
 
@@ -128,7 +130,7 @@ class Answer(Protocol):
 
 
 @dataclass(frozen=True)
-class Pair:
+class SlotCategoryPair:
     """A slot under one category."""
 
     slot: int
@@ -137,26 +139,26 @@ class Pair:
     id: int
 
 
-class Instances:
+class InstanceOutput:
     """The best pairs of slot and category; masks may overlap."""
 
-    def __init__(self, probabilities: Float[Tensor, "n k1"], settings: Settings) -> None:
-        self.pairs = best_pairs(probabilities, settings)
+    def __init__(self, probabilities: Float[Tensor, "n k1"], settings: SlotSettings) -> None:
+        self.pairs = select_best_pairs(probabilities, settings)
         self.slots = tuple(dict.fromkeys(p.slot for p in self.pairs))
         self._seen: dict[int, dict[int, Rle]] = defaultdict(dict)
 
-    def add(self, frame: int, logits: Float[Tensor, "n h w"], view: View) -> None:
+    def add(self, frame: int, logits: Float[Tensor, "n h w"], view: MaskResizer) -> None:
         """What lies above 0 is inside."""
         for slot, mask in zip(self.slots, view.masks(logits), strict=True):
             self._seen[slot][frame] = Rle.encode(mask)
 
     def masklets(self) -> tuple[Masklet, ...]:
         """In the order of their scores; without those that have no pixel in any frame."""
-        made = [masklet(p.id, self._seen[p.slot], p.label, p.score, True) for p in self.pairs]
+        made = [build_slot_masklet(p.id, self._seen[p.slot], p.label, p.score, True) for p in self.pairs]
         return tuple(m for m in made if m.sightings)
 
 
-def best_pairs(probabilities: Float[Tensor, "n k1"], at: Settings) -> list[Pair]:
+def select_best_pairs(probabilities: Float[Tensor, "n k1"], at: SlotSettings) -> list[SlotCategoryPair]:
     """The `top` pairs of slot and category, best first; a slot's second pair has an id of its own."""
     scores = probabilities[:, :-1]
     if not at.repeats:
@@ -168,21 +170,21 @@ def best_pairs(probabilities: Float[Tensor, "n k1"], at: Settings) -> list[Pair]
     for score, where in zip(best.values[: at.top].tolist(), best.indices[: at.top].tolist(), strict=True):
         slot, label = divmod(where, k)
         if score >= max(at.min_score, 0.0):
-            pairs.append(Pair(slot, label, score, times[slot] * n + slot + 1))
+            pairs.append(SlotCategoryPair(slot, label, score, times[slot] * n + slot + 1))
             times[slot] += 1
     return pairs
 
 
-def masklet(id: int, seen: dict[int, Rle], label: int, score: float, thing: bool) -> Masklet:
+def build_slot_masklet(id: int, seen: dict[int, Rle], label: int, score: float, thing: bool) -> Masklet:
     """A masklet of what is seen; empty masks are none."""
     sightings = {t: Sighting(m, Source.DETECTED, score, label, 1.0) for t, m in sorted(seen.items()) if m.area}
     return Masklet(id, sightings, label, score, thing)
 
 
-class Panoptic:
+class PanopticOutput:
     """Every pixel to at most one segment; segments of one stuff category are one."""
 
-    def __init__(self, probabilities: Float[Tensor, "n k1"], stuff: frozenset[int], settings: Settings) -> None:
+    def __init__(self, probabilities: Float[Tensor, "n k1"], stuff: frozenset[int], settings: SlotSettings) -> None:
         scores, labels = probabilities.max(1)
         kept = (labels != probabilities.shape[1] - 1) & (scores > settings.conf)
         self.slots = tuple(int(n) for n in kept.nonzero()[:, 0])
@@ -191,7 +193,7 @@ class Panoptic:
         self._won, self._own = torch.zeros(2, len(self.slots), dtype=torch.float64)
         self._seen: list[dict[int, Rle]] = [{} for _ in self.slots]
 
-    def add(self, frame: int, logits: Float[Tensor, "n h w"], view: View) -> None:
+    def add(self, frame: int, logits: Float[Tensor, "n h w"], view: MaskResizer) -> None:
         """A pixel goes where score x probability is greatest, and is seen if the probability is half or more."""
         if not self.slots:
             return
@@ -210,20 +212,20 @@ class Panoptic:
             label, score = self._labels[row], float(self._scores[row])
             thing = label not in self._stuff
             id = self.slots[row] + 1 if thing else self._all + label + 1
-            new = masklet(id, self._seen[row], label, score, thing)
-            made[id] = united(made[id], new) if id in made else new
+            new = build_slot_masklet(id, self._seen[row], label, score, thing)
+            made[id] = join_stuff_segments(made[id], new) if id in made else new
         return tuple(m for m in made.values() if m.sightings)
 
 
-def united(one: Masklet, other: Masklet) -> Masklet:
+def join_stuff_segments(one: Masklet, other: Masklet) -> Masklet:
     """Two segments of one stuff category, in whose frames no pixel is in both."""
     seen = {t: s.mask for t, s in one.sightings.items()}
     for t, s in other.sightings.items():
         seen[t] = Rle.encode(seen[t].decode() | s.mask.decode()) if t in seen else s.mask
-    return masklet(one.id, seen, one.label, max(one.score, other.score), one.is_thing)
+    return build_slot_masklet(one.id, seen, one.label, max(one.score, other.score), one.is_thing)
 
 
-class Semantic:
+class SemanticOutput:
     """Every pixel to the category for which score x probability, summed over all slots, is greatest."""
 
     def __init__(self, probabilities: Float[Tensor, "n k1"]) -> None:
@@ -231,7 +233,7 @@ class Semantic:
         self._scores = probabilities[:, :-1].cpu()
         self._seen: dict[int, dict[int, Rle]] = defaultdict(dict)
 
-    def add(self, frame: int, logits: Float[Tensor, "n h w"], view: View) -> None:
+    def add(self, frame: int, logits: Float[Tensor, "n h w"], view: MaskResizer) -> None:
         """One masklet for each category that has a pixel."""
         labels = self._map(view.soft(logits).cpu())
         for label in torch.unique(labels).tolist():
@@ -245,18 +247,22 @@ class Semantic:
     def masklets(self) -> tuple[Masklet, ...]:
         """One for each category, its id being the category's number, counted from 1; none is a thing."""
         best = self._scores.amax(0)
-        return tuple(masklet(k + 1, seen, k, float(best[k]), False) for k, seen in sorted(self._seen.items()))
+        return tuple(
+            build_slot_masklet(k + 1, seen, k, float(best[k]), False) for k, seen in sorted(self._seen.items())
+        )
 
 
-def answer(probabilities: Float[Tensor, "n k1"], categories: Sequence[str], settings: Settings) -> Answer:
+def build_task_output(
+    probabilities: Float[Tensor, "n k1"], categories: Sequence[str], settings: SlotSettings
+) -> TaskOutput:
     """What the settings ask for, from each slot's probability of each category and, last, of no object."""
     if settings.task == "instance":
-        return Instances(probabilities, settings)
+        return InstanceOutput(probabilities, settings)
     if settings.task == "semantic":
-        return Semantic(probabilities)
-    return Panoptic(probabilities, frozenset(categories.index(c) for c in settings.stuff), settings)
+        return SemanticOutput(probabilities)
+    return PanopticOutput(probabilities, frozenset(categories.index(c) for c in settings.stuff), settings)
 
 
-def mean_probabilities(logits: Float[Tensor, "t n k1"]) -> Float[Tensor, "n k1"]:
+def compute_mean_probabilities(logits: Float[Tensor, "t n k1"]) -> Float[Tensor, "n k1"]:
     """Class logits are averaged over time before they become probabilities (MinVIS and DVIS)."""
     return logits.mean(0).softmax(-1)

@@ -16,16 +16,16 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from masklet.core.alignment import TrackedSlots, at_frame
+from masklet.core.alignment import TrackedSlots, select_frame_slots
 from masklet.core.features import FeatureStore
 from masklet.core.frames import Frame, Video
 from masklet.core.instances import FrameMasks
-from masklet.core.masks import stack
+from masklet.core.masks import stack_masks
 from masklet.core.protocols import SlotSegmenter, SlotTracker, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.slots import FrameSlots
 from masklet.core.tracks import Masklet
-from masklet.systems.slot_answers import Answer, Settings, View, answer
+from masklet.systems.slot_answers import MaskResizer, SlotSettings, TaskOutput, build_task_output
 
 M = TypeVar("M")
 S = TypeVar("S", covariant=True)  # a state
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class State(Generic[M]):
+class SlotLoopState(Generic[M]):
     """What is carried from frame to frame: a value of one size, so an endless stream can be saved and resumed."""
 
     memory: M  # the tracker's
@@ -42,23 +42,23 @@ class State(Generic[M]):
 
 
 @dataclass(frozen=True)
-class Look(Generic[M]):
+class SlotFrameStep(Generic[M]):
     """One frame of the loop."""
 
     frame: Frame
     slots: FrameSlots  # t = 1
     tracked: TrackedSlots
-    state: State[M]
+    state: SlotLoopState[M]
 
     @property
-    def view(self) -> View:
-        return View(self.slots.inside, self.frame.size)
+    def view(self) -> MaskResizer:
+        return MaskResizer(self.slots.inside, self.frame.size)
 
 
-def windows(items: Iterable[T], size: int | None) -> Iterator[list[T]]:
+def split_into_windows(items: Iterable[T], size: int | None) -> Iterator[list[T]]:
     """Items in lists of `size`; the last may be shorter. None: all in one.
 
-    >>> list(windows("abcde", 2))
+    >>> list(split_into_windows("abcde", 2))
     [['a', 'b'], ['c', 'd'], ['e']]
     """
     rest = iter(items)
@@ -67,21 +67,25 @@ def windows(items: Iterable[T], size: int | None) -> Iterator[list[T]]:
 
 
 @torch.no_grad()
-def follow(
-    segmenter: SlotSegmenter, tracker: SlotTracker[M], frames: Iterable[Frame], window: int, state: State[M] | None
-) -> Iterator[Look[M]]:
+def follow_slots(
+    segmenter: SlotSegmenter,
+    tracker: SlotTracker[M],
+    frames: Iterable[Frame],
+    window: int,
+    state: SlotLoopState[M] | None,
+) -> Iterator[SlotFrameStep[M]]:
     """Frame by frame, from a given state on; None begins a video."""
-    for chunk in windows(frames, window):
+    for chunk in split_into_windows(frames, window):
         seen = segmenter.slots(chunk)
         for t, frame in enumerate(chunk):
-            slots = at_frame(seen, t)
+            slots = select_frame_slots(seen, t)
             tracked, memory = tracker.follow(state.memory if state else None, slots)
             logits = tracked.class_logits.double()
-            state = State(memory, state.logits + logits if state else logits, state.frames + 1 if state else 1)
-            yield Look(frame, slots, tracked, state)
+            state = SlotLoopState(memory, state.logits + logits if state else logits, state.frames + 1 if state else 1)
+            yield SlotFrameStep(frame, slots, tracked, state)
 
 
-class Rows:
+class TensorRows:
     """Tensors of one shape that arrive one by one, on the host and in one piece: many that stay, in between large ones
     that come and go, would leave the heap in holes too small for the next large one.
     """
@@ -109,11 +113,11 @@ class Rows:
         return self._count
 
 
-class Tracks:
+class SlotTracks:
     """What the second pass needs of every frame besides its dense features."""
 
     def __init__(self) -> None:
-        self.queries, self.class_logits, self.orders = Rows(), Rows(), Rows()
+        self.queries, self.class_logits, self.orders = TensorRows(), TensorRows(), TensorRows()
 
     def add(self, tracked: TrackedSlots) -> None:
         """One more frame."""
@@ -128,36 +132,36 @@ class Tracks:
         return len(self.queries)
 
 
-def shown(index: int, masklets: Sequence[Masklet], size: tuple[int, int]) -> FrameMasks:
+def collect_frame_masks(index: int, masklets: Sequence[Masklet], size: tuple[int, int]) -> FrameMasks:
     """The masklets of one frame as a live answer."""
     there = sorted((m for m in masklets if index in m.sightings), key=lambda m: m.id)
     return FrameMasks(
         index,
         tuple(m.id for m in there),
-        stack([m.sightings[index].mask.decode() for m in there], size),
+        stack_masks([m.sightings[index].mask.decode() for m in there], size),
         torch.tensor([m.score for m in there]),
         torch.tensor([m.label for m in there], dtype=torch.int64),
     )
 
 
-class Stated(Protocol[S]):
+class StatefulStep(Protocol[S]):
     """One frame of a loop, and what it leaves."""
 
     @property
     def state(self) -> S: ...
 
 
-L = TypeVar("L", bound=Stated[Any])
+L = TypeVar("L", bound=StatefulStep[Any])
 
 
-class Stream(Generic[L, T]):
+class SlotStream(Generic[L, T]):
     """Every frame's objects while frames arrive, and after each frame the state of all that is remembered."""
 
     def __init__(self, looks: Iterator[L], shown: Callable[[L], FrameMasks], state: T | None) -> None:
         self.state = state
         self._looks, self._shown = looks, shown
 
-    def __iter__(self) -> Stream[L, T]:
+    def __iter__(self) -> SlotStream[L, T]:
         return self
 
     def __next__(self) -> FrameMasks:
@@ -167,64 +171,66 @@ class Stream(Generic[L, T]):
 
 
 @dataclass(frozen=True)
-class Online(Generic[M]):
+class OnlineSystem(Generic[M]):
     """A system of slots that looks back only (MinVIS, DVIS online). `stream` answers live, in constant memory."""
 
     name: str
     segmenter: SlotSegmenter
     tracker: SlotTracker[M]
-    settings: Settings
+    settings: SlotSettings
 
     def __post_init__(self) -> None:
         self.settings.check(self.segmenter.categories)
 
-    def stream(self, frames: Iterable[Frame], state: State[M] | None = None) -> Stream[Look[M], State[M]]:
+    def stream(
+        self, frames: Iterable[Frame], state: SlotLoopState[M] | None = None
+    ) -> SlotStream[SlotFrameStep[M], SlotLoopState[M]]:
         """Every frame's objects, named by the scores so far; at most `window` - 1 frames late.
 
         Its `state` after any frame can be saved (core.memory), and a stream of the frames that follow goes on from it.
         """
-        looks = follow(self.segmenter, self.tracker, frames, self.settings.window, state)
-        return Stream(looks, self.shown, state)
+        looks = follow_slots(self.segmenter, self.tracker, frames, self.settings.window, state)
+        return SlotStream(looks, self.shown, state)
 
     @torch.no_grad()
-    def shown(self, look: Look[M]) -> FrameMasks:
+    def shown(self, look: SlotFrameStep[M]) -> FrameMasks:
         """One frame's answer."""
         probabilities = (look.state.logits / look.state.frames).float().softmax(-1)
-        now = answer(probabilities, self.segmenter.categories, self.settings)
+        now = build_task_output(probabilities, self.segmenter.categories, self.settings)
         dense = self.tracker.dense(look.slots)[0]
         now.add(look.frame.index, self.tracker.masks(look.tracked[now.slots], dense), look.view)
-        return shown(look.frame.index, now.masklets(), look.frame.size)
+        return collect_frame_masks(look.frame.index, now.masklets(), look.frame.size)
 
     @torch.no_grad()
     def run(self, video: Video, watch: Watch) -> VideoResult:
         """All masklets of a video, named by the scores of all its frames."""
-        at, tracks, state = self.settings, Tracks(), None
+        at, tracks, state = self.settings, SlotTracks(), None
         with DenseStore(at.feature_memory, at.feature_disk) as store:
-            for look in follow(self.segmenter, self.tracker, video, at.window, None):
-                keep(store, look, self.tracker)
+            for look in follow_slots(self.segmenter, self.tracker, video, at.window, None):
+                store_dense_features(store, look, self.tracker)
                 tracks.add(look.tracked)
                 state = look.state
                 watch("forward", state.frames, len(video) or None, len(state.logits))
             if state is None:
-                return result(self, video, ())
+                return build_slot_result(self, video, ())
             probabilities = (state.logits / state.frames).float().softmax(-1)
-            made = answer(probabilities, self.segmenter.categories, at)
-            second_pass(self, video, store, tracks, self.tracker.masks, made, watch)
-        return result(self, video, made.masklets())
+            made = build_task_output(probabilities, self.segmenter.categories, at)
+            run_second_pass(self, video, store, tracks, self.tracker.masks, made, watch)
+        return build_slot_result(self, video, made.masklets())
 
 
 @dataclass(frozen=True)
-class Dense:
+class DenseFeatures:
     """The large part of one frame."""
 
     maps: Float[Tensor, "d h w"]
     inside: tuple[int, int]
 
 
-DenseStore = FeatureStore[Dense]
+DenseStore = FeatureStore[DenseFeatures]
 
 
-class System(Protocol):
+class TwoPassSystem(Protocol):
     """What the two passes need to know of one."""
 
     @property
@@ -234,33 +240,35 @@ class System(Protocol):
     @property
     def tracker(self) -> SlotTracker[Any]: ...
     @property
-    def settings(self) -> Settings: ...
+    def settings(self) -> SlotSettings: ...
 
 
-def keep(store: DenseStore, look: Look[M], tracker: SlotTracker[M]) -> None:
+def store_dense_features(store: DenseStore, look: SlotFrameStep[M], tracker: SlotTracker[M]) -> None:
     """What the second pass will need of a frame, copied from its window."""
     maps = tracker.dense(look.slots)[0]
-    store.keep(look.frame.index, Dense(maps.detach().to("cpu", copy=True), look.slots.inside))
+    store.keep(look.frame.index, DenseFeatures(maps.detach().to("cpu", copy=True), look.slots.inside))
 
 
-def second_pass(
-    system: System,
+def run_second_pass(
+    system: TwoPassSystem,
     video: Video,
     store: DenseStore,
-    tracks: Tracks,
+    tracks: SlotTracks,
     masks: Callable[[TrackedSlots, Tensor], Tensor],
-    made: Answer,
+    made: TaskOutput,
     watch: Watch,
 ) -> None:
     """The masks of the slots that the answer asks for, frame by frame."""
     if not made.slots:
         return
-    for t, dense in dense_again(system, video, store, len(tracks)):
-        made.add(t, masks(tracks[t][made.slots], dense.maps), View(dense.inside, video.size))
+    for t, dense in restore_dense_features(system, video, store, len(tracks)):
+        made.add(t, masks(tracks[t][made.slots], dense.maps), MaskResizer(dense.inside, video.size))
         watch("masks", t + 1, len(tracks), len(made.slots))
 
 
-def dense_again(system: System, video: Video, store: DenseStore, length: int) -> Iterator[tuple[int, Dense]]:
+def restore_dense_features(
+    system: TwoPassSystem, video: Video, store: DenseStore, length: int
+) -> Iterator[tuple[int, DenseFeatures]]:
     """The large part of every frame: as kept, or where it was not, computed again in the same windows."""
     for start in range(0, length, system.settings.window):
         span = range(start, min(start + system.settings.window, length))
@@ -268,29 +276,29 @@ def dense_again(system: System, video: Video, store: DenseStore, length: int) ->
         if len(found) < len(span):
             slots = system.segmenter.slots(video.read(span.start, span.stop))
             maps = system.tracker.dense(slots)
-            found = {t: Dense(one, slots.inside) for t, one in zip(span, maps, strict=True)}
+            found = {t: DenseFeatures(one, slots.inside) for t, one in zip(span, maps, strict=True)}
         yield from found.items()
 
 
-class Categorised(Protocol):
+class CategorySource(Protocol):
     """What knows the names of its classes."""
 
     @property
     def categories(self) -> tuple[str, ...]: ...
 
 
-class Described(Protocol):
+class DescribedSystem(Protocol):
     """What an answer says of the system that gave it."""
 
     @property
     def name(self) -> str: ...
     @property
-    def segmenter(self) -> Categorised: ...
+    def segmenter(self) -> CategorySource: ...
     @property
-    def settings(self) -> Settings: ...
+    def settings(self) -> SlotSettings: ...
 
 
-def result(system: Described, video: Video, masklets: tuple[Masklet, ...]) -> VideoResult:
+def build_slot_result(system: DescribedSystem, video: Video, masklets: tuple[Masklet, ...]) -> VideoResult:
     """The answer, with what the reader must know."""
     notes = [video.damage] if video.damage else []
     if not masklets:

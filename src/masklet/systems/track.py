@@ -17,9 +17,9 @@ from masklet.core.protocols import Propagator, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Source, TrackBook
 from masklet.systems.bystanders import BystanderFinder, count_asked, is_bystander
-from masklet.systems.filters import named
-from masklet.systems.notes import lost_notes
-from masklet.systems.sam2bmp import complete, note_all
+from masklet.systems.filters import name_masklet
+from masklet.systems.notes import describe_lost_objects
+from masklet.systems.sam2bmp import complete_backward, note_prediction
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -48,15 +48,15 @@ class Track(Generic[F, M]):
             self.forward(video, book, store, watch)
             missed = sorted(t for t in self.prompts if t >= len(video))
             if missed and len(missed) == len(self.prompts):
-                raise InputError(f"{video.name}: prompt in frame {missed[0]}, but {frames_there(video)}")
-            complete(self.propagator, video, book, store, None, watch)
+                raise InputError(f"{video.name}: prompt in frame {missed[0]}, but {describe_frame_range(video)}")
+            complete_backward(self.propagator, video, book, store, None, watch)
         book.drop([id for id in book.pages if is_bystander(id)])
-        notes = [f"the prompt in frame {t} was not used: {frames_there(video)}" for t in missed]
+        notes = [f"the prompt in frame {t} was not used: {describe_frame_range(video)}" for t in missed]
         notes += [f"object {i}: nothing was made of its prompt; mark more of it" for i in self.empty_handed(book)]
         notes += [video.damage] if video.damage else []
-        masklets = tuple(sorted((named(m) for m in book.masklets()), key=lambda m: m.id))
-        notes += lost_notes(masklets, len(video))
-        provenance = Provenance("track", {"prompts": described(self.prompts)}, notes=tuple(notes))
+        masklets = tuple(sorted((name_masklet(m) for m in book.masklets()), key=lambda m: m.id))
+        notes += describe_lost_objects(masklets, len(video))
+        provenance = Provenance("track", {"prompts": describe_prompts(self.prompts)}, notes=tuple(notes))
         return VideoResult(video.name, video.size, len(video), video.rate, masklets, ("object",), provenance)
 
     def empty_handed(self, book: TrackBook) -> list[int]:
@@ -69,16 +69,16 @@ class Track(Generic[F, M]):
         for frame in video:
             [features] = self.propagator.encode([frame])
             store.keep(frame.index, features)
-            told = {id: in_normal_form(prompt) for id, prompt in self.prompts.get(frame.index, {}).items()}
+            told = {id: normalize_prompt(prompt) for id, prompt in self.prompts.get(frame.index, {}).items()}
             belief = self.propagator.predict(memory, features)
             replaced = {id for id, prompt in told.items() if isinstance(prompt, Tensor)}  # clicks correct what is there
             belief = belief.only([r for r, id in enumerate(belief.ids) if id not in replaced])
             memory = self.propagator.commit(memory, features, belief)
             belief = belief.only([r for r, id in enumerate(belief.ids) if id not in told])
-            note_all(book, frame.index, belief, frame.size, Source.FORWARD)
+            note_prediction(book, frame.index, belief, frame.size, Source.FORWARD)
             if told:
                 memory, answer = self.propagator.prompt(memory, features, told)
-                note_all(book, frame.index, answer, frame.size, Source.PROMPTED)
+                note_prediction(book, frame.index, answer, frame.size, Source.PROMPTED)
                 memory = self.add_bystanders(memory, features, frame, belief, answer, book)
             watch("forward", frame.index + 1, len(video) or None, count_asked(belief.ids) + len(told))
         book.settle()
@@ -97,26 +97,26 @@ class Track(Generic[F, M]):
         new = {lowest - 1 - n: mask for n, mask in enumerate(found)}
         if new:
             memory, given = self.propagator.prompt(memory, features, new)
-            note_all(book, frame.index, given, frame.size, Source.PROMPTED)
+            note_prediction(book, frame.index, given, frame.size, Source.PROMPTED)
         return memory
 
 
-def frames_there(video: Video) -> str:
+def describe_frame_range(video: Video) -> str:
     """How many frames there are to put prompts on, in words."""
     return f"{video.name} has {len(video)} frames (0 to {len(video) - 1})"
 
 
-def in_normal_form(prompt: Prompt) -> Tensor | Clicks:
+def normalize_prompt(prompt: Prompt) -> Tensor | Clicks:
     """A mask that is believed as it is, or clicks."""
     return prompt if isinstance(prompt, Tensor) else Clicks.of(prompt)
 
 
-def described(prompts: Prompts) -> list[str]:
+def describe_prompts(prompts: Prompts) -> list[str]:
     """The prompts in a form that fits into the result's provenance."""
-    return [f"{t}:{i}:{in_words(p)}" for t, told in sorted(prompts.items()) for i, p in told.items()]
+    return [f"{t}:{i}:{describe_one_prompt(p)}" for t, told in sorted(prompts.items()) for i, p in told.items()]
 
 
-def in_words(prompt: Prompt) -> str:
+def describe_one_prompt(prompt: Prompt) -> str:
     """A prompt without the pixels of its mask."""
     if isinstance(prompt, Tensor):
         return "mask"

@@ -14,7 +14,7 @@ D = TypeVar("D")
 T = TypeVar("T")
 
 
-class DrawsAhead(ABC, Generic[D]):
+class PrefetchableTask(ABC, Generic[D]):
     """The loss of a `Task` in two parts, the first of which needs no weights and no GPU.
 
     Both take their random numbers from one generator, the second goes on where the first left it: so it does not
@@ -34,7 +34,7 @@ class DrawsAhead(ABC, Generic[D]):
         return self.loss_of(step, self.draw(random), random)
 
 
-def ahead(work: Callable[[int], T], numbers: Sequence[int]) -> Generator[T, None, None]:
+def prefetch(work: Callable[[int], T], numbers: Sequence[int]) -> Generator[T, None, None]:
     """The work of each number in turn; a thread does that of the next one while the last one's result is in use.
 
     What the work raises is raised where its result would come. `close` waits for the piece in work, no other is begun.

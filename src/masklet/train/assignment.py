@@ -1,7 +1,7 @@
 """Which query is to be which object: the assignment of least cost (Mask2Former), kept through a clip.
 
-`first_appearance` is DVIS's tracker, `whole_clip` its refiner, `uvla` GenVIS's unified video label assignment over
-clips that follow each other, and RoCoVIS's UVLA++ by its default.
+`match_first_appearance` is DVIS's tracker, `match_whole_clip` its refiner, `match_by_uvla` GenVIS's unified video label
+assignment over clips that follow each other, and RoCoVIS's UVLA++ by its default.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from jaxtyping import Bool, Float, Int64
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from masklet.train.clips import Clip
-from masklet.train.losses import LossSettings, Pairs, Rand, as_one_image, sampled
+from masklet.train.clips import TrainingClip
+from masklet.train.losses import LossSettings, QueryPairs, Rand, sample_at_points, stack_clip_frames
 
 HOPELESS = 1e9  # what counts as the cost where none could be told
 
 
 @dataclass(frozen=True)
-class Targets:
+class ClipTargets:
     """The objects that are seen in a clip."""
 
     masks: Float[Tensor, "g t h w"]  # 1 inside
@@ -35,35 +35,35 @@ class Targets:
         return self.visible.int().argmax(1)
 
 
-Labels = Callable[[Clip, int], Tensor]  # of a clip's objects, given the number of classes
+Labels = Callable[[TrainingClip, int], Tensor]  # of a clip's objects, given the number of classes
 
 
-def own_labels(clip: Clip, classes: int) -> Int64[Tensor, " g"]:
+def take_own_labels(clip: TrainingClip, classes: int) -> Int64[Tensor, " g"]:
     """Each object's class."""
     return clip.labels
 
 
-def last_frame_labels(clip: Clip, classes: int) -> Int64[Tensor, " g"]:
+def take_last_frame_labels(clip: TrainingClip, classes: int) -> Int64[Tensor, " g"]:
     """As DVIS's released program trains: an object that is not annotated in the last frame is "no object" in the whole
     clip, while its masks are still trained.
     """
     return clip.labels.where(clip.present[:, -1], torch.full_like(clip.labels, classes))
 
 
-def targets_of(clip: Clip, classes: int, labels: Labels = own_labels) -> Targets:
+def collect_targets(clip: TrainingClip, classes: int, labels: Labels = take_own_labels) -> ClipTargets:
     """The objects of a clip with a pixel in any frame; one without a pixel is not visible."""
     visible = clip.masks.flatten(2).any(2)
     seen = visible.any(1)
-    return Targets(clip.masks[seen].float(), visible[seen], labels(clip, classes)[seen])
+    return ClipTargets(clip.masks[seen].float(), visible[seen], labels(clip, classes)[seen])
 
 
-def as_seen(clip: Clip, inside: tuple[int, int], padded: tuple[int, int]) -> Clip:
+def fit_clip_to_input(clip: TrainingClip, inside: tuple[int, int], padded: tuple[int, int]) -> TrainingClip:
     """A clip of the size of a network's input: `inside` (h, w) of it are the frame, right and below is padding."""
-    images, masks = (fitted(x.float(), inside, padded).to(x.dtype) for x in (clip.images, clip.masks))
+    images, masks = (fit_maps(x.float(), inside, padded).to(x.dtype) for x in (clip.images, clip.masks))
     return replace(clip, images=images, masks=masks)
 
 
-def fitted(
+def fit_maps(
     maps: Float[Tensor, "a b h w"], inside: tuple[int, int], padded: tuple[int, int]
 ) -> Float[Tensor, "a b h2 w2"]:
     """Maps of another size, each pixel as its nearest one, and padded with 0."""
@@ -77,7 +77,7 @@ def fitted(
 
 
 @torch.no_grad()
-def costs(
+def compute_query_costs(
     logits: Float[Tensor, "n k1"],
     masks: Float[Tensor, "n h w"],
     labels: Int64[Tensor, " g"],
@@ -89,34 +89,39 @@ def costs(
     """What it costs that a query is an object: class, mask and dice, masks at points common to all."""
     with torch.autocast(masks.device.type, enabled=False):
         where = rand(1, points, 2)
-        found = sampled(masks.float(), where.expand(len(masks), -1, -1))
-        wanted = sampled(inside, where.expand(len(inside), -1, -1))
+        found = sample_at_points(masks.float(), where.expand(len(masks), -1, -1))
+        wanted = sample_at_points(inside, where.expand(len(inside), -1, -1))
         by_class = -logits.float().softmax(1)[:, labels]
-        return at.mask * bce_costs(found, wanted) + at.classes * by_class + at.dice * dice_costs(found, wanted)
+        return (
+            at.mask * compute_bce_costs(found, wanted)
+            + at.classes * by_class
+            + at.dice * compute_dice_costs(found, wanted)
+        )
 
 
-def bce_costs(found: Float[Tensor, "n p"], wanted: Float[Tensor, "g p"]) -> Float[Tensor, "n g"]:
+def compute_bce_costs(found: Float[Tensor, "n p"], wanted: Float[Tensor, "g p"]) -> Float[Tensor, "n g"]:
     """`losses.bce_loss` of every pair."""
     return (nnf.softplus(-found) @ wanted.T + nnf.softplus(found) @ (1 - wanted).T) / found.shape[1]
 
 
-def dice_costs(found: Float[Tensor, "n p"], wanted: Float[Tensor, "g p"]) -> Float[Tensor, "n g"]:
+def compute_dice_costs(found: Float[Tensor, "n p"], wanted: Float[Tensor, "g p"]) -> Float[Tensor, "n g"]:
     """`losses.dice_loss` of every pair."""
     likely = found.sigmoid()
     return 1 - (2 * likely @ wanted.T + 1) / (likely.sum(1)[:, None] + wanted.sum(1) + 1)
 
 
-def cheapest(cost: Float[Tensor, "n g"], free: Bool[Tensor, " n"]) -> Pairs:
+def find_cheapest_pairs(cost: Float[Tensor, "n g"], free: Bool[Tensor, " n"]) -> QueryPairs:
     """The pairs of least total cost among free queries; objects beyond their number have none.
 
-    >>> cheapest(torch.tensor([[0.0, 1.0], [0.5, 9.0], [1.0, 2.0]]), torch.tensor([False, True, True])).queries
+    >>> cost = torch.tensor([[0.0, 1.0], [0.5, 9.0], [1.0, 2.0]])
+    >>> find_cheapest_pairs(cost, torch.tensor([False, True, True])).queries
     tensor([1, 2])
     """
     rows = free.nonzero()[:, 0]
     finite = cost[rows].double().nan_to_num(HOPELESS, HOPELESS)  # a loss that is not finite is the loop's to skip
     chosen, objects = linear_sum_assignment(finite.cpu().numpy())
     on = cost.device
-    return Pairs(rows[torch.from_numpy(chosen).to(on)], torch.from_numpy(objects).to(on))
+    return QueryPairs(rows[torch.from_numpy(chosen).to(on)], torch.from_numpy(objects).to(on))
 
 
 # -- DVIS
@@ -124,48 +129,48 @@ def cheapest(cost: Float[Tensor, "n g"], free: Bool[Tensor, " n"]) -> Pairs:
 Free = Callable[[int, Tensor], Tensor]  # of n queries those that may still be given, after these were
 
 
-def unused(queries: int, used: Int64[Tensor, " m"]) -> Bool[Tensor, " n"]:
+def mark_unused_queries(queries: int, used: Int64[Tensor, " m"]) -> Bool[Tensor, " n"]:
     """A query is given once."""
     free = torch.ones(queries, dtype=torch.bool, device=used.device)
     free[used] = False
     return free
 
 
-def any_query(queries: int, used: Int64[Tensor, " m"]) -> Bool[Tensor, " n"]:
+def mark_all_queries(queries: int, used: Int64[Tensor, " m"]) -> Bool[Tensor, " n"]:
     """As DVIS's released program trains: its list of used queries stays empty, so one query may be two objects."""
     return torch.ones(queries, dtype=torch.bool, device=used.device)
 
 
-def first_appearance(
+def match_first_appearance(
     logits: Float[Tensor, "t n k1"],
     masks: Float[Tensor, "t n h w"],
-    targets: Targets,
+    targets: ClipTargets,
     rand: Rand,
     at: LossSettings,
-    free: Free = unused,
-) -> Pairs:
+    free: Free = mark_unused_queries,
+) -> QueryPairs:
     """DVIS 3.2: an object is matched in the frame in which it is first seen, and keeps its query in all others."""
     queries = objects = torch.empty(0, dtype=torch.int64, device=masks.device)
     for t in sorted(set(targets.first.tolist())):
         new = (targets.first == t).nonzero()[:, 0]
-        cost = costs(logits[t], masks[t], targets.labels[new], targets.masks[new, t], at.points, rand, at)
-        found = cheapest(cost, free(len(cost), queries))
+        cost = compute_query_costs(logits[t], masks[t], targets.labels[new], targets.masks[new, t], at.points, rand, at)
+        found = find_cheapest_pairs(cost, free(len(cost), queries))
         queries, objects = torch.cat([queries, found.queries]), torch.cat([objects, new[found.objects]])
-    return Pairs(queries, objects)
+    return QueryPairs(queries, objects)
 
 
-def whole_clip(
+def match_whole_clip(
     logits: Float[Tensor, "n k1"],
     masks: Float[Tensor, "n t h w"],
-    targets: Targets,
+    targets: ClipTargets,
     rand: Rand,
     at: LossSettings,
-) -> Pairs:
+) -> QueryPairs:
     """DVIS 3.3: one assignment of a whole clip."""
     points = at.points * masks.shape[1]
-    inside = as_one_image(targets.masks)
-    cost = costs(logits, as_one_image(masks), targets.labels, inside, points, rand, at)
-    return cheapest(cost, unused(len(cost), targets.labels[:0]))
+    inside = stack_clip_frames(targets.masks)
+    cost = compute_query_costs(logits, stack_clip_frames(masks), targets.labels, inside, points, rand, at)
+    return find_cheapest_pairs(cost, mark_unused_queries(len(cost), targets.labels[:0]))
 
 
 # -- GenVIS, RoCoVIS
@@ -173,24 +178,24 @@ def whole_clip(
 Occupied = Callable[[Tensor, Tensor], Tensor]  # queries that are not free, of known queries and of who is visible
 
 
-def of_all_seen(known: Int64[Tensor, " g"], visible: Bool[Tensor, " g"]) -> Int64[Tensor, " m"]:
+def list_seen_queries(known: Int64[Tensor, " g"], visible: Bool[Tensor, " g"]) -> Int64[Tensor, " m"]:
     """UVLA++ (RoCoVIS): a query whose object has disappeared stays occupied."""
     return known[known >= 0]
 
 
-def of_visible(known: Int64[Tensor, " g"], visible: Bool[Tensor, " g"]) -> Int64[Tensor, " m"]:
+def list_visible_queries(known: Int64[Tensor, " g"], visible: Bool[Tensor, " g"]) -> Int64[Tensor, " m"]:
     """UVLA as GenVIS is released: a query is free while its object is away, so two objects may come to share it."""
     return known[(known >= 0) & visible]
 
 
-def uvla(
+def match_by_uvla(
     logits: Float[Tensor, "n k1"],
     masks: Float[Tensor, "n t h w"],
-    targets: Targets,
+    targets: ClipTargets,
     known: Int64[Tensor, " g"],
     rand: Rand,
     at: LossSettings,
-    occupied: Occupied = of_all_seen,
+    occupied: Occupied = list_seen_queries,
 ) -> Int64[Tensor, " g"]:
     """Unified video label assignment, after one more clip: objects that are first seen in it get a query for good.
 
@@ -204,20 +209,22 @@ def uvla(
         occupied: which queries are not given.
     """
     visible = targets.visible.any(1)
-    inside = as_one_image(targets.masks)
-    cost = costs(logits, as_one_image(masks), targets.labels, inside, at.points * masks.shape[1], rand, at)
+    inside = stack_clip_frames(targets.masks)
+    cost = compute_query_costs(
+        logits, stack_clip_frames(masks), targets.labels, inside, at.points * masks.shape[1], rand, at
+    )
     new = (visible & (known < 0)).nonzero()[:, 0]
-    found = cheapest(cost[:, new], unused(len(cost), occupied(known, visible)))
+    found = find_cheapest_pairs(cost[:, new], mark_unused_queries(len(cost), occupied(known, visible)))
     known = known.clone()
     known[new[found.objects]] = found.queries
     return known
 
 
-def held(known: Int64[Tensor, " g"], queries: int) -> Bool[Tensor, " n"]:
+def mark_held_queries(known: Int64[Tensor, " g"], queries: int) -> Bool[Tensor, " n"]:
     """The queries that are an object, visible or not."""
-    return ~unused(queries, known[known >= 0])
+    return ~mark_unused_queries(queries, known[known >= 0])
 
 
-def of_held(masks: Float[Tensor, "n h w"], known: Int64[Tensor, " g"]) -> Float[Tensor, "n h w"]:
+def keep_held_masks(masks: Float[Tensor, "n h w"], known: Int64[Tensor, " g"]) -> Float[Tensor, "n h w"]:
     """UVLA++: the mask probabilities that are propagated; those of queries that are no object are zero."""
-    return masks * held(known, len(masks))[:, None, None]
+    return masks * mark_held_queries(known, len(masks))[:, None, None]

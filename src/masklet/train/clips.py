@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Clip:
+class TrainingClip:
     """Frames of one size and the objects in them. Masks of one frame do not overlap: what is hidden is not in them."""
 
     images: UInt8[Tensor, "t 3 h w"]  # RGB
@@ -27,12 +27,12 @@ class ClipSource(Protocol):
 
     categories: tuple[str, ...]
 
-    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         """One more clip. The same state of `random` gives the same clip: nothing else decides."""
         ...
 
 
-class AsObjects:
+class UncategorisedSource:
     """A `ClipSource` of another one's clips, for training that asks for no categories."""
 
     categories: tuple[str, ...] = ("object",)
@@ -40,12 +40,12 @@ class AsObjects:
     def __init__(self, source: ClipSource) -> None:
         self.source = source
 
-    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         """One more clip."""
         made = self.source.clip(random, frames)
         return replace(made, labels=torch.zeros_like(made.labels))
 
 
-def draws(seed: int, step: int, item: int = 0) -> np.random.Generator:
+def seed_item_generator(seed: int, step: int, item: int = 0) -> np.random.Generator:
     """The random numbers of one item of one step, whatever was drawn before: a run that resumes sees the same data."""
     return np.random.default_rng((seed, step, item))

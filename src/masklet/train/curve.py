@@ -22,24 +22,26 @@ Series = Sequence[tuple[float, float]]
 
 def draw_curve(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Losses (means over a fiftieth of the run; pale: of each step) above, validations below, where there are any."""
-    losses = series([line for line in lines if "loss" in line], BESIDE)
-    scores = series([{"step": line["step"], **line["validation"]} for line in lines if "validation" in line], {"step"})
+    losses = collect_series([line for line in lines if "loss" in line], BESIDE)
+    scores = collect_series(
+        [{"step": line["step"], **line["validation"]} for line in lines if "validation" in line], {"step"}
+    )
     panels = [p for p in (losses, scores) if p]
     if not panels:
         return
     w, h = SIZE
     picture = Image.new("RGB", (w, h * len(panels)), "white")
     for n, found in enumerate(panels):
-        smooth = {name: means(points) for name, points in found.items()} if found is losses else found
+        smooth = {name: reduce_to_means(points) for name, points in found.items()} if found is losses else found
         pale = losses["loss"] if found is losses else []
-        panel(picture, n * h, smooth, pale, "loss" if found is losses else "validation")
+        draw_panel(picture, n * h, smooth, pale, "loss" if found is losses else "validation")
     told = io.BytesIO()
     picture.save(told, "png")
     with write_atomically(path) as file:
         file.write(told.getvalue())
 
 
-def series(lines: Sequence[Mapping[str, Any]], but: set[str]) -> dict[str, list[tuple[float, float]]]:
+def collect_series(lines: Sequence[Mapping[str, Any]], but: set[str]) -> dict[str, list[tuple[float, float]]]:
     """Each number's values by step, without those of parts ("AP/dog"); the first in the first line is the first."""
     found: dict[str, list[tuple[float, float]]] = {}
     for line in lines:
@@ -49,13 +51,13 @@ def series(lines: Sequence[Mapping[str, Any]], but: set[str]) -> dict[str, list[
     return found
 
 
-def means(points: Series, parts: int = 50) -> Series:
+def reduce_to_means(points: Series, parts: int = 50) -> Series:
     """Means of consecutive points, at most so many."""
     groups = np.array_split(np.array(points, dtype=float), min(parts, len(points)))
     return [(float(x), float(y)) for x, y in (g.mean(0) for g in groups)]
 
 
-def panel(picture: Image.Image, top: int, found: Mapping[str, Series], pale: Series, title: str) -> None:
+def draw_panel(picture: Image.Image, top: int, found: Mapping[str, Series], pale: Series, title: str) -> None:
     """One set of axes, with a line and a name for each series."""
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
     left, above, right, below = MARGIN
@@ -69,11 +71,11 @@ def panel(picture: Image.Image, top: int, found: Mapping[str, Series], pale: Ser
         across, up = point[0] / last, (min(point[1], high) - low) / (high - low)
         return x0 + across * (x1 - x0), y1 - up * (y1 - y0)
 
-    for value in ticks(low, high):
+    for value in choose_ticks(low, high):
         y = at((0, value))[1]
         draw.line([(x0, y), (x1, y)], fill=GRID)
         draw.text((x0 - 8, y), f"{value:g}", fill=INK, font=font, anchor="rm")
-    for value in ticks(0, last):
+    for value in choose_ticks(0, last):
         x = at((value, low))[0]
         draw.line([(x, y1), (x, y1 + 4)], fill=INK)
         draw.text((x, y1 + 8), f"{value:g}", fill=INK, font=font, anchor="mt")
@@ -90,10 +92,10 @@ def panel(picture: Image.Image, top: int, found: Mapping[str, Series], pale: Ser
         draw.text((x1 + 12, y0 + 15 * n), f"{name} {points[-1][1]:.3g}", fill=colour, font=font)
 
 
-def ticks(low: float, high: float) -> list[float]:
+def choose_ticks(low: float, high: float) -> list[float]:
     """Round numbers between two, about five.
 
-    >>> ticks(0, 11), ticks(0, 0.7)
+    >>> choose_ticks(0, 11), choose_ticks(0, 0.7)
     ([0.0, 2.0, 4.0, 6.0, 8.0, 10.0], [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
     """
     rough = (high - low) / 5

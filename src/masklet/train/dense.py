@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.models.dense import DenseChoice, DenseSegmenter
-from masklet.models.encoder import Deeper, Encoder, Seen
-from masklet.nn.dense_head import STRIDES, Cells, DenseHead
-from masklet.train.ahead import DrawsAhead
-from masklet.train.clips import Clip, ClipSource
+from masklet.models.encoder import DeepBackbone, DenseBackbone, Encoder
+from masklet.nn.dense_head import STRIDES, CellPredictions, DenseHead
+from masklet.train.ahead import PrefetchableTask
+from masklet.train.clips import ClipSource, TrainingClip
 from masklet.train.losses import dice_loss
-from masklet.train.scoring import image_scores
-from masklet.train.segmenter import shown
+from masklet.train.scoring import compute_image_scores
+from masklet.train.segmenter import make_segmenter_frames
 
 UNNAMED = -1  # the label of an object of a category that is none of the head's
 RANGES = ((0.0, 56.0), (40.0, 112.0), (80.0, 224.0), (160.0, float("inf")))  # pixels across, of each level's objects
@@ -30,7 +30,7 @@ CENTRE = 1.5  # strides from an object's middle: cells within are its own
 
 
 @dataclass(frozen=True)
-class Part:
+class WeightedSource:
     """A source of pictures, and how it is used."""
 
     source: ClipSource
@@ -49,15 +49,15 @@ class DenseLosses:
     masks: int = 32  # cells of a picture whose masks are made
 
 
-class DenseTask(DrawsAhead[list[tuple[int, Clip]]]):
+class DenseTask(PrefetchableTask[list[tuple[int, TrainingClip]]]):
     """A `Task`: the dense head over frozen features, on single pictures of several sets that label different things."""
 
     def __init__(
         self,
         head: DenseHead,
         categories: Sequence[str],
-        parts: Sequence[Part],
-        held_out: Sequence[Clip],
+        parts: Sequence[WeightedSource],
+        held_out: Sequence[TrainingClip],
         save: Callable[[Path], None],
         *,
         pictures: int = 8,
@@ -88,24 +88,28 @@ class DenseTask(DrawsAhead[list[tuple[int, Clip]]]):
             save,
         )
         self.pictures, self.short, self.at = pictures, short, at or DenseLosses()
-        self.seen, self.deeper = Seen(), Deeper()
+        self.seen, self.deeper = DenseBackbone(), DeepBackbone()
         self._shares = np.array([part.ratio for part in parts]) / sum(part.ratio for part in parts)
         places = {name: n for n, name in enumerate(categories)}
         self._labels = [torch.tensor([places.get(name, UNNAMED) for name in part.source.categories]) for part in parts]
 
-    def draw(self, random: np.random.Generator) -> list[tuple[int, Clip]]:
+    def draw(self, random: np.random.Generator) -> list[tuple[int, TrainingClip]]:
         """Pictures, and the parts that they are of."""
         which = random.choice(len(self.parts), self.pictures, p=self._shares).tolist()
         return [(n, self.parts[n].source.clip(random, 1)) for n in which]
 
-    def loss_of(self, step: int, drawn: list[tuple[int, Clip]], random: np.random.Generator) -> dict[str, Tensor]:
+    def loss_of(
+        self, step: int, drawn: list[tuple[int, TrainingClip]], random: np.random.Generator
+    ) -> dict[str, Tensor]:
         """Quality focal loss of the scores, dice loss of the masks, cross-entropy of the names."""
         device = next(self.module.parameters()).device
         pictures = torch.cat([clip.images for _, clip in drawn]).to(device)
         images, keys, detail, strength = self.seen.to(device)(pictures)
         cells = self.module(keys, detail, self.deeper.to(device)(keys, strength), images)
         told = [
-            picture_losses(self.module, cells, b, clip, self._labels[n], self.parts[n].background, self.at, random)
+            compute_image_losses(
+                self.module, cells, b, clip, self._labels[n], self.parts[n].background, self.at, random
+            )
             for b, (n, clip) in enumerate(drawn)
         ]
         scores, masks, names = (torch.cat(x) for x in zip(*told, strict=True))
@@ -116,20 +120,20 @@ class DenseTask(DrawsAhead[list[tuple[int, Clip]]]):
         }
 
     def validate(self) -> dict[str, float]:
-        """COCO's AP on the held-out pictures, in percent (`scoring.image_scores`)."""
+        """COCO's AP on the held-out pictures, in percent (`scoring.compute_image_scores`)."""
         if not self.held_out:
             return {}
         segmenter = DenseSegmenter(self.module.eval(), self.categories, Encoder(self.short), choice=DenseChoice())
-        found = [segmenter.segment(None, shown(clip), ())[0] for clip in self.held_out]
+        found = [segmenter.segment(None, make_segmenter_frames(clip), ())[0] for clip in self.held_out]
         self.module.train()
-        return image_scores(self.held_out, found, self.categories)
+        return compute_image_scores(self.held_out, found, self.categories)
 
     def save(self, path: Path) -> None:
         """The weights so far."""
         self.writes(path)
 
 
-def renamed(head: DenseHead, old: Sequence[str], new: Sequence[str]) -> DenseHead:
+def replace_head_categories(head: DenseHead, old: Sequence[str], new: Sequence[str]) -> DenseHead:
     """The head for other categories: what it knows of those that it had is kept, the others begin at random."""
     last: Any = head.name[-1]
     fresh = nn.Linear(last.in_features, len(new))
@@ -141,11 +145,11 @@ def renamed(head: DenseHead, old: Sequence[str], new: Sequence[str]) -> DenseHea
     return head
 
 
-def picture_losses(
+def compute_image_losses(
     head: DenseHead,
-    cells: Cells,
+    cells: CellPredictions,
     b: int,
-    clip: Clip,
+    clip: TrainingClip,
     labels: Int64[Tensor, " k"],
     background: float,
     at: DenseLosses,
@@ -153,15 +157,15 @@ def picture_losses(
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " m"], Float[Tensor, " l"]]:
     """Losses of one picture: of each cell's score, of some cells' masks, and of their names where they have one."""
     truth = clip.masks[:, 0].to(cells.at.device)
-    owner = owners(truth, cells.at, cells.stride)
+    owner = find_cell_owners(truth, cells.at, cells.stride)
     mine = (owner >= 0).nonzero()[:, 0]
     chosen = mine[torch.from_numpy(random.permutation(len(mine))[: at.masks]).to(mine.device)]
     wanted = (nnf.avg_pool2d(truth[:, None].float(), 4)[:, 0] > 0.5).float()[owner[chosen]].flatten(1)
     logits = head.masks(cells, b, chosen)
-    quality, counts = torch.zeros_like(cells.scores[b]), weights(truth, cells.at, owner, background)
+    quality, counts = torch.zeros_like(cells.scores[b]), weigh_cells(truth, cells.at, owner, background)
     counts[mine] = 0.0
     counts[chosen] = 1.0
-    quality[chosen] = overlap(logits.detach().flatten(1) > 0, wanted > 0.5)
+    quality[chosen] = measure_pair_iou(logits.detach().flatten(1) > 0, wanted > 0.5)
     names = head.names(cells, b, chosen, logits.detach())
     label = labels.to(mine.device)[clip.labels.to(mine.device)[owner[chosen]]]
     named = label != UNNAMED
@@ -172,7 +176,9 @@ def picture_losses(
     )
 
 
-def owners(truth: Bool[Tensor, "g h w"], at: Float[Tensor, "n 2"], stride: Float[Tensor, " n"]) -> Int64[Tensor, " n"]:
+def find_cell_owners(
+    truth: Bool[Tensor, "g h w"], at: Float[Tensor, "n 2"], stride: Float[Tensor, " n"]
+) -> Int64[Tensor, " n"]:
     """The object of each cell, -1 without one: cells near the middle of an object that its mask covers, at the levels
     of objects of its size; of several the smallest. An object without such a cell gets the nearest one.
     """
@@ -194,17 +200,17 @@ def owners(truth: Bool[Tensor, "g h w"], at: Float[Tensor, "n 2"], stride: Float
     return owner
 
 
-def levels_of(across: float) -> Float[Tensor, " k"]:
+def find_size_levels(across: float) -> Float[Tensor, " k"]:
     """Strides of the levels that have the objects of a size.
 
-    >>> levels_of(30.0).tolist(), levels_of(100.0).tolist()
+    >>> find_size_levels(30.0).tolist(), find_size_levels(100.0).tolist()
     ([8.0], [16.0, 32.0])
     """
     fit = [stride for stride, (low, high) in zip(STRIDES, RANGES, strict=True) if low <= across < high]
     return torch.tensor(fit, dtype=torch.float32)
 
 
-def weights(
+def weigh_cells(
     truth: Bool[Tensor, "g h w"], at: Float[Tensor, "n 2"], owner: Int64[Tensor, " n"], background: float
 ) -> Float[Tensor, " n"]:
     """What each cell's score counts: `background` outside all masks, else 1."""
@@ -219,6 +225,6 @@ def quality_focal_loss(scores: Float[Tensor, " n"], quality: Float[Tensor, " n"]
     return off**2 * nnf.binary_cross_entropy_with_logits(scores, quality, reduction="none")
 
 
-def overlap(found: Bool[Tensor, "n p"], wanted: Bool[Tensor, "n p"]) -> Float[Tensor, " n"]:
+def measure_pair_iou(found: Bool[Tensor, "n p"], wanted: Bool[Tensor, "n p"]) -> Float[Tensor, " n"]:
     """Mask IoU of pairs; 0 where both are empty."""
     return (found & wanted).sum(1) / (found | wanted).sum(1).clamp(min=1)

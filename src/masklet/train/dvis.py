@@ -29,27 +29,34 @@ from masklet.core.slots import FrameSlots
 from masklet.models.query_heads import save_heads
 from masklet.nn.referring_tracker import ReferringTracker
 from masklet.nn.temporal_refiner import TemporalRefiner
-from masklet.train.ahead import DrawsAhead
+from masklet.train.ahead import PrefetchableTask
 from masklet.train.assignment import (
+    ClipTargets,
     Free,
     Labels,
-    Targets,
-    any_query,
-    as_seen,
-    first_appearance,
-    last_frame_labels,
-    own_labels,
-    targets_of,
-    unused,
-    whole_clip,
+    collect_targets,
+    fit_clip_to_input,
+    mark_all_queries,
+    mark_unused_queries,
+    match_first_appearance,
+    match_whole_clip,
+    take_last_frame_labels,
+    take_own_labels,
 )
-from masklet.train.clips import Clip, ClipSource, draws
-from masklet.train.losses import LossSettings, Pairs, Rand, clip_losses, frame_losses, uniform
+from masklet.train.clips import ClipSource, TrainingClip, seed_item_generator
+from masklet.train.losses import (
+    LossSettings,
+    QueryPairs,
+    Rand,
+    compute_clip_losses,
+    compute_frame_losses,
+    make_uniform_sampler,
+)
 
 STRIDE = 4  # of a segmenter's maps in its input
 
-FREE: Mapping[str, Free] = {"once": unused, "released": any_query}
-LABELS: Mapping[str, Labels] = {"own": own_labels, "released": last_frame_labels}
+FREE: Mapping[str, Free] = {"once": mark_unused_queries, "released": mark_all_queries}
+LABELS: Mapping[str, Labels] = {"own": take_own_labels, "released": take_last_frame_labels}
 
 
 @dataclass(frozen=True)
@@ -77,13 +84,13 @@ class DvisTraining:
 REFINER_FRAMES, REFINER_REVERSE = 21, 0.5  # DVIS 4.1, and the released configurations
 
 
-def refiner_training(steps: int, frames: int = REFINER_FRAMES) -> DvisTraining:
+def make_refiner_training(steps: int, frames: int = REFINER_FRAMES) -> DvisTraining:
     """The paper's settings for the refiner."""
     return DvisTraining(steps, frames, REFINER_REVERSE)
 
 
 @torch.no_grad()
-def begin_as_minvis(tracker: ReferringTracker, segmenter: Any) -> None:
+def initialize_from_minvis(tracker: ReferringTracker, segmenter: Any) -> None:
     """Gives a new tracker the segmenter's own heads, and layers that add little: it begins about as MinVIS, and has to
     learn only what MinVIS gets wrong. Ours; the paper begins with random heads.
 
@@ -102,7 +109,7 @@ def begin_as_minvis(tracker: ReferringTracker, segmenter: Any) -> None:
         mine.bias.copy_(theirs.bias)
 
 
-def masks_of(
+def predict_clip_masks(
     network: ReferringTracker | TemporalRefiner, normed: Float[Tensor, "t n c"], features: Float[Tensor, "t d h w"]
 ) -> Float[Tensor, "t n h w"]:
     """Mask logits of a clip."""
@@ -110,11 +117,11 @@ def masks_of(
 
 
 @dataclass(frozen=True)
-class Seen:
+class SegmentedClip:
     """A clip as a segmenter sees it, and what there is to see."""
 
     slots: FrameSlots
-    targets: Targets
+    targets: ClipTargets
 
 
 class FrozenSegmenter:
@@ -130,28 +137,28 @@ class FrozenSegmenter:
         self._segmenter, self._source, self._settings = segmenter, source, settings
         self.categories = theirs
 
-    def draw(self, random: np.random.Generator) -> Clip:
+    def draw(self, random: np.random.Generator) -> TrainingClip:
         """One more clip, not yet seen."""
         clip = self._source.clip(random, self._settings.frames)
-        return backward(clip) if random.random() < self._settings.reverse else clip
+        return play_backward(clip) if random.random() < self._settings.reverse else clip
 
     @torch.no_grad()
-    def seen(self, clip: Clip) -> Seen:
+    def seen(self, clip: TrainingClip) -> SegmentedClip:
         """A given clip."""
         slots = self._segmenter.slots([Frame(t, np.asarray(im.permute(1, 2, 0))) for t, im in enumerate(clip.images)])
         h, w = slots.mask_logits.shape[-2:]
-        clip = as_seen(clip, slots.inside, (h * STRIDE, w * STRIDE))
-        targets = targets_of(clip, len(self.categories), LABELS[self._settings.labels])
+        clip = fit_clip_to_input(clip, slots.inside, (h * STRIDE, w * STRIDE))
+        targets = collect_targets(clip, len(self.categories), LABELS[self._settings.labels])
         on = slots.queries.device
-        return Seen(slots, Targets(targets.masks.to(on), targets.visible.to(on), targets.labels.to(on)))
+        return SegmentedClip(slots, ClipTargets(targets.masks.to(on), targets.visible.to(on), targets.labels.to(on)))
 
 
-def backward(clip: Clip) -> Clip:
+def play_backward(clip: TrainingClip) -> TrainingClip:
     """A clip played backward."""
     return replace(clip, images=clip.images.flip(0), masks=clip.masks.flip(1), present=clip.present.flip(1))
 
 
-def summed(layers: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def sum_layer_losses(layers: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Each loss over all layers."""
     total: dict[str, Tensor] = {}
     for layer in layers:
@@ -160,7 +167,7 @@ def summed(layers: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return total
 
 
-class TrackerTask(DrawsAhead[Clip]):
+class TrackerTask(PrefetchableTask[TrainingClip]):
     """A `Task`: the tracker is trained, its segmenter is not."""
 
     def __init__(
@@ -169,7 +176,7 @@ class TrackerTask(DrawsAhead[Clip]):
         tracker: ReferringTracker,
         source: ClipSource,
         settings: DvisTraining,
-        held_out: Sequence[Clip] = (),
+        held_out: Sequence[TrainingClip] = (),
     ) -> None:
         """
         Args:
@@ -183,19 +190,19 @@ class TrackerTask(DrawsAhead[Clip]):
         self._frozen = FrozenSegmenter(segmenter, source, settings)
         self._device = tracker.class_embed.weight.device
 
-    def draw(self, random: np.random.Generator) -> Clip:
+    def draw(self, random: np.random.Generator) -> TrainingClip:
         """One more clip."""
         return self._frozen.draw(random)
 
-    def loss_of(self, step: int, drawn: Clip, random: np.random.Generator) -> dict[str, Tensor]:
+    def loss_of(self, step: int, drawn: TrainingClip, random: np.random.Generator) -> dict[str, Tensor]:
         """Of one clip: class, mask and dice, each the sum over the layers."""
         with torch.autocast(self._device.type, enabled=False):
-            seen, rand = self._frozen.seen(drawn), uniform(random, self._device)
+            seen, rand = self._frozen.seen(drawn), make_uniform_sampler(random, self._device)
             layers, order, _ = self.module(seen.slots.queries)
             pairs = self._guide(seen, order, rand) if self.settings.guided(step) else None
-            return summed(self._layer(normed, seen, pairs, rand) for normed in layers)
+            return sum_layer_losses(self._layer(normed, seen, pairs, rand) for normed in layers)
 
-    def _guide(self, seen: Seen, order: Int64[Tensor, "t n"], rand: Rand) -> Pairs:
+    def _guide(self, seen: SegmentedClip, order: Int64[Tensor, "t n"], rand: Rand) -> QueryPairs:
         """Pairs by the segmenter's own predictions, in the order of the tracks."""
         logits, masks = (
             torch.stack([one[rows] for one, rows in zip(held, order, strict=True)])
@@ -204,43 +211,45 @@ class TrackerTask(DrawsAhead[Clip]):
         return self._paired(logits, masks, seen.targets, rand)
 
     def _paired(
-        self, logits: Float[Tensor, "t n k1"], masks: Float[Tensor, "t n h w"], targets: Targets, rand: Rand
-    ) -> Pairs:
+        self, logits: Float[Tensor, "t n k1"], masks: Float[Tensor, "t n h w"], targets: ClipTargets, rand: Rand
+    ) -> QueryPairs:
         at = self.settings
-        return first_appearance(logits, masks, targets, rand, at.losses, FREE[at.given])
+        return match_first_appearance(logits, masks, targets, rand, at.losses, FREE[at.given])
 
-    def _own(self, normed: Float[Tensor, "t n c"], seen: Seen, rand: Rand) -> Pairs:
+    def _own(self, normed: Float[Tensor, "t n c"], seen: SegmentedClip, rand: Rand) -> QueryPairs:
         """Pairs by a layer's own predictions."""
         with torch.no_grad():
-            masks = masks_of(self.module, normed, seen.slots.pixel_features)
+            masks = predict_clip_masks(self.module, normed, seen.slots.pixel_features)
             return self._paired(self.module.classify(normed), masks, seen.targets, rand)
 
-    def _layer(self, normed: Float[Tensor, "t n c"], seen: Seen, pairs: Pairs | None, rand: Rand) -> dict[str, Tensor]:
+    def _layer(
+        self, normed: Float[Tensor, "t n c"], seen: SegmentedClip, pairs: QueryPairs | None, rand: Rand
+    ) -> dict[str, Tensor]:
         """The losses of one layer."""
         if pairs is None:
             pairs = self._own(normed, seen, rand)
-        masks = masks_of(self.module, normed[:, pairs.queries], seen.slots.pixel_features)
+        masks = predict_clip_masks(self.module, normed[:, pairs.queries], seen.slots.pixel_features)
         truth = seen.targets.masks, seen.targets.labels
-        return frame_losses(self.module.classify(normed), masks, *truth, pairs, rand, self.settings.losses)
+        return compute_frame_losses(self.module.classify(normed), masks, *truth, pairs, rand, self.settings.losses)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """How well tracks stay on their objects, over the held-out clips: see `faithfulness`."""
+        """How well tracks stay on their objects, over the held-out clips: see `measure_faithfulness`."""
         found = []
         for n, clip in enumerate(self.held_out):
-            seen, rand = self._frozen.seen(clip), uniform(draws(0, n), self._device)
+            seen, rand = self._frozen.seen(clip), make_uniform_sampler(seed_item_generator(0, n), self._device)
             normed = self.module(seen.slots.queries)[0][-1]
             pairs = self._own(normed, seen, rand)
-            masks = masks_of(self.module, normed[:, pairs.queries], seen.slots.pixel_features)
-            found.append(faithfulness(masks, seen.targets, pairs))
-        return averaged(found)
+            masks = predict_clip_masks(self.module, normed[:, pairs.queries], seen.slots.pixel_features)
+            found.append(measure_faithfulness(masks, seen.targets, pairs))
+        return compute_faithfulness_shares(found)
 
     def save(self, path: Path) -> None:
         """Writes the tracker as `query_heads.load_tracker` reads it."""
         save_heads(path, self._frozen.categories, tracker=self.module)
 
 
-class RefinerTask(DrawsAhead[Clip]):
+class RefinerTask(PrefetchableTask[TrainingClip]):
     """A `Task`: the refiner is trained, its segmenter and tracker are not."""
 
     def __init__(
@@ -250,7 +259,7 @@ class RefinerTask(DrawsAhead[Clip]):
         refiner: TemporalRefiner,
         source: ClipSource,
         settings: DvisTraining,
-        held_out: Sequence[Clip] = (),
+        held_out: Sequence[TrainingClip] = (),
     ) -> None:
         """
         Args:
@@ -258,7 +267,7 @@ class RefinerTask(DrawsAhead[Clip]):
             tracker: trained before; stays as it is.
             refiner: of as many classes as both.
             source: clips to train on, with the segmenter's categories.
-            settings: of the training, such as `refiner_training(steps)`.
+            settings: of the training, such as `make_refiner_training(steps)`.
             held_out: clips to validate on.
         """
         self.module, self.settings, self.held_out = refiner, settings, held_out
@@ -266,56 +275,58 @@ class RefinerTask(DrawsAhead[Clip]):
         self._frozen = FrozenSegmenter(segmenter, source, settings)
         self._device = refiner.class_embed.weight.device
 
-    def draw(self, random: np.random.Generator) -> Clip:
+    def draw(self, random: np.random.Generator) -> TrainingClip:
         """One more clip."""
         return self._frozen.draw(random)
 
-    def loss_of(self, step: int, drawn: Clip, random: np.random.Generator) -> dict[str, Tensor]:
+    def loss_of(self, step: int, drawn: TrainingClip, random: np.random.Generator) -> dict[str, Tensor]:
         """Of one clip: class, mask and dice, each the sum over the layers."""
         with torch.autocast(self._device.type, enabled=False):
-            seen, rand = self._frozen.seen(drawn), uniform(random, self._device)
+            seen, rand = self._frozen.seen(drawn), make_uniform_sampler(random, self._device)
             tracks, context = self._tracked(seen)
             pairs = self._guide(tracks, seen, rand) if self.settings.guided(step) else None
-            return summed(self._layer(normed, seen, pairs, rand) for normed in self.module(tracks, context))
+            return sum_layer_losses(self._layer(normed, seen, pairs, rand) for normed in self.module(tracks, context))
 
     @torch.no_grad()
-    def _tracked(self, seen: Seen) -> tuple[Float[Tensor, "t n c"], Float[Tensor, "t n c"]]:
+    def _tracked(self, seen: SegmentedClip) -> tuple[Float[Tensor, "t n c"], Float[Tensor, "t n c"]]:
         """The tracks, and what the refiner looks at."""
         queries = seen.slots.queries
         return self._tracker(queries)[0][-1], self._tracker.alone(queries)
 
     @torch.no_grad()
-    def _guide(self, tracks: Float[Tensor, "t n c"], seen: Seen, rand: Rand) -> Pairs:
+    def _guide(self, tracks: Float[Tensor, "t n c"], seen: SegmentedClip, rand: Rand) -> QueryPairs:
         """Pairs by the tracker's predictions, its class logits averaged over the clip."""
-        masks = masks_of(self._tracker, tracks, seen.slots.pixel_features).transpose(0, 1)
+        masks = predict_clip_masks(self._tracker, tracks, seen.slots.pixel_features).transpose(0, 1)
         logits = self._tracker.classify(tracks).mean(0)
-        return whole_clip(logits, masks, seen.targets, rand, self.settings.losses)
+        return match_whole_clip(logits, masks, seen.targets, rand, self.settings.losses)
 
     @torch.no_grad()
-    def _own(self, normed: Float[Tensor, "t n c"], seen: Seen, rand: Rand) -> Pairs:
+    def _own(self, normed: Float[Tensor, "t n c"], seen: SegmentedClip, rand: Rand) -> QueryPairs:
         """Pairs by a layer's own predictions."""
-        masks = masks_of(self.module, normed, seen.slots.pixel_features).transpose(0, 1)
-        return whole_clip(self.module.classify(normed), masks, seen.targets, rand, self.settings.losses)
+        masks = predict_clip_masks(self.module, normed, seen.slots.pixel_features).transpose(0, 1)
+        return match_whole_clip(self.module.classify(normed), masks, seen.targets, rand, self.settings.losses)
 
-    def _layer(self, normed: Float[Tensor, "t n c"], seen: Seen, pairs: Pairs | None, rand: Rand) -> dict[str, Tensor]:
+    def _layer(
+        self, normed: Float[Tensor, "t n c"], seen: SegmentedClip, pairs: QueryPairs | None, rand: Rand
+    ) -> dict[str, Tensor]:
         """The losses of one layer."""
         if pairs is None:
             pairs = self._own(normed, seen, rand)
-        masks = masks_of(self.module, normed[:, pairs.queries], seen.slots.pixel_features).transpose(0, 1)
+        masks = predict_clip_masks(self.module, normed[:, pairs.queries], seen.slots.pixel_features).transpose(0, 1)
         truth = seen.targets.masks, seen.targets.labels
-        return clip_losses(self.module.classify(normed), masks, *truth, pairs, rand, self.settings.losses)
+        return compute_clip_losses(self.module.classify(normed), masks, *truth, pairs, rand, self.settings.losses)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """As the tracker's."""
         found = []
         for n, clip in enumerate(self.held_out):
-            seen, rand = self._frozen.seen(clip), uniform(draws(0, n), self._device)
+            seen, rand = self._frozen.seen(clip), make_uniform_sampler(seed_item_generator(0, n), self._device)
             *_, normed = self.module(*self._tracked(seen))
             pairs = self._own(normed, seen, rand)
-            masks = masks_of(self.module, normed[:, pairs.queries], seen.slots.pixel_features)
-            found.append(faithfulness(masks, seen.targets, pairs))
-        return averaged(found)
+            masks = predict_clip_masks(self.module, normed[:, pairs.queries], seen.slots.pixel_features)
+            found.append(measure_faithfulness(masks, seen.targets, pairs))
+        return compute_faithfulness_shares(found)
 
     def save(self, path: Path) -> None:
         """Writes the refiner, and the tracker that it belongs to, as `query_heads.load_refiner` reads it."""
@@ -325,26 +336,28 @@ class RefinerTask(DrawsAhead[Clip]):
 # -- validation
 
 
-def overlaps(one: Bool[Tensor, "t m h w"], other: Bool[Tensor, "t g h w"]) -> Float[Tensor, "t m g"]:
+def measure_frame_iou(one: Bool[Tensor, "t m h w"], other: Bool[Tensor, "t g h w"]) -> Float[Tensor, "t m g"]:
     """IoU of all masks of each frame; 0 of two empty ones."""
     a, b = one.flatten(2).float(), other.flatten(2).float()
     both = a @ b.mT
     return both / (a.sum(2)[..., None] + b.sum(2)[:, None] - both).clamp(min=1)
 
 
-def faithfulness(masks: Float[Tensor, "t m h w"], targets: Targets, pairs: Pairs) -> Float[Tensor, " 3"]:
+def measure_faithfulness(
+    masks: Float[Tensor, "t m h w"], targets: ClipTargets, pairs: QueryPairs
+) -> Float[Tensor, " 3"]:
     """Over objects, in the frames in which they are visible: on how many their track still lies (IoU 0.5 or more), on
     how many it lies more on another object; and how many there are.
     """
     maps = nnf.interpolate(masks, targets.masks.shape[-2:], mode="bilinear") > 0
-    iou = overlaps(maps, targets.masks.transpose(0, 1) > 0.5)
+    iou = measure_frame_iou(maps, targets.masks.transpose(0, 1) > 0.5)
     own = iou.gather(2, pairs.objects.expand(len(masks), -1)[..., None])[..., 0]
     there = targets.visible.T[:, pairs.objects]
     kept, swapped = (own >= 0.5) & there, (iou.amax(2) > own) & there
     return torch.stack([kept.sum(), swapped.sum(), targets.visible.sum()]).float()
 
 
-def averaged(found: Sequence[Float[Tensor, " 3"]]) -> dict[str, float]:
+def compute_faithfulness_shares(found: Sequence[Float[Tensor, " 3"]]) -> dict[str, float]:
     """Shares over all clips; none where there was no object."""
     kept, swapped, there = torch.stack([*found]).sum(0).tolist() if found else (0.0, 0.0, 0.0)
     return {"kept": kept / there, "swapped": swapped / there} if there else {}

@@ -15,17 +15,17 @@ import torch
 from torch import nn
 
 from masklet.core.errors import InputError
-from masklet.core.files import unwritable, write_atomically
-from masklet.models.text import silently
+from masklet.core.files import explain_write_error, write_atomically
+from masklet.models.text import drop_transformers_output
 
 if TYPE_CHECKING:
-    from masklet.train.loop import Plan
+    from masklet.train.loop import TrainingPlan
 
 RUN, LOG, CHECKPOINT, WEIGHTS = "run.json", "log.jsonl", "checkpoint.pt", "weights.safetensors"
 
 
 @dataclass(frozen=True)
-class Progress:
+class RunProgress:
     """How far a run is."""
 
     step: int = 0  # steps done
@@ -35,7 +35,7 @@ class Progress:
 class RunFolder:
     """Files of one run. Whatever was interrupted, they can be gone on from."""
 
-    def __init__(self, path: Path, plan: Plan, about: Mapping[str, object]) -> None:
+    def __init__(self, path: Path, plan: TrainingPlan, about: Mapping[str, object]) -> None:
         """Makes the folder or claims it again. Raises InputError where it holds a run of another task or plan."""
         self.path, self.weights = path, path / WEIGHTS
         told = {**about, **asdict(plan)}
@@ -43,7 +43,7 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise unwritable(path, error) from None
+            raise explain_write_error(path, error) from None
         if (path / RUN).exists():
             self._same(self._read(RUN), run)
         elif found := [name for name in (LOG, CHECKPOINT, WEIGHTS) if (path / name).exists()]:
@@ -63,21 +63,21 @@ class RunFolder:
         for name in [*wanted, *there]:
             if (old := there.get(name)) != (new := wanted.get(name)):
                 raise InputError(
-                    f"{self.path}: holds a run with {name} {brief(old)}, not {brief(new)}; "
+                    f"{self.path}: holds a run with {name} {format_setting(old)}, not {format_setting(new)}; "
                     "choose another --out, or ask for the same"
                 )
 
     # -- going on
 
-    def restored(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> Progress:
+    def restored(self, module: nn.Module, optimiser: torch.optim.Optimizer) -> RunProgress:
         """Fills both from the checkpoint, if there is one, and cuts the log to where it was then."""
-        path, at = self.path / CHECKPOINT, Progress()
+        path, at = self.path / CHECKPOINT, RunProgress()
         if path.exists():
-            state = loaded(path)
+            state = load_run_checkpoint(path)
             try:
                 module.load_state_dict(state["module"])
                 optimiser.load_state_dict(state["optimiser"])
-                at = Progress(state["step"], state["skipped"])
+                at = RunProgress(state["step"], state["skipped"])
             except (RuntimeError, ValueError, KeyError, TypeError):
                 raise InputError(f"{path}: of another network; choose another --out, or remove the folder") from None
         kept = [line for line in self.lines() if line["step"] <= at.step]
@@ -85,7 +85,7 @@ class RunFolder:
             file.writelines(json.dumps(line).encode() + b"\n" for line in kept)
         return at
 
-    def keep(self, module: nn.Module, optimiser: torch.optim.Optimizer, at: Progress) -> None:
+    def keep(self, module: nn.Module, optimiser: torch.optim.Optimizer, at: RunProgress) -> None:
         """Writes the checkpoint, whole or not at all."""
         state = {"module": module.state_dict(), "optimiser": optimiser.state_dict(), **asdict(at)}
         with write_atomically(self.path / CHECKPOINT) as file:
@@ -97,35 +97,35 @@ class RunFolder:
         """One more line."""
         try:
             with (self.path / LOG).open("a") as file:
-                file.write(json.dumps({"step": step, **finite(facts)}) + "\n")
+                file.write(json.dumps({"step": step, **replace_non_finite(facts)}) + "\n")
         except OSError as error:
-            raise unwritable(self.path / LOG, error) from None
+            raise explain_write_error(self.path / LOG, error) from None
 
     def lines(self) -> list[dict[str, Any]]:
         """The log so far; without the last line where it was cut off."""
         path = self.path / LOG
-        return list(whole(path.read_text(errors="replace"))) if path.exists() else []
+        return list(parse_log_lines(path.read_text(errors="replace"))) if path.exists() else []
 
 
 def save_network(net: Any, path: Path) -> None:
     """Writes a network of transformers as the folder that `from_pretrained` reads, each file whole or not at all."""
     try:
         path.mkdir(exist_ok=True)
-        with silently(), TemporaryDirectory(prefix=".", suffix=".partial", dir=path) as made:
+        with drop_transformers_output(), TemporaryDirectory(prefix=".", suffix=".partial", dir=path) as made:
             net.save_pretrained(made)
             for file in sorted(Path(made).iterdir()):
                 file.replace(path / file.name)
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise explain_write_error(path, error) from None
 
 
-def scores_of(path: Path) -> dict[str, float]:
+def read_last_scores(path: Path) -> dict[str, float]:
     """The last validation of the run in a folder."""
-    lines = [line for line in whole((path / LOG).read_text()) if "validation" in line]
+    lines = [line for line in parse_log_lines((path / LOG).read_text()) if "validation" in line]
     return dict(lines[-1]["validation"]) if lines else {}
 
 
-def loaded(path: Path) -> dict[str, Any]:
+def load_run_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint, without running anything that it holds. Raises InputError on damage."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -134,7 +134,7 @@ def loaded(path: Path) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def whole(text: str) -> Iterator[dict[str, Any]]:
+def parse_log_lines(text: str) -> Iterator[dict[str, Any]]:
     """The objects of a text with one a line."""
     for line in text.splitlines():
         try:
@@ -145,10 +145,10 @@ def whole(text: str) -> Iterator[dict[str, Any]]:
             yield found
 
 
-def finite(facts: Mapping[str, object]) -> dict[str, object]:
+def replace_non_finite(facts: Mapping[str, object]) -> dict[str, object]:
     """None for numbers that JSON does not have."""
     return {
-        name: finite(value)
+        name: replace_non_finite(value)
         if isinstance(value, Mapping)
         else None
         if isinstance(value, float) and not math.isfinite(value)
@@ -157,6 +157,6 @@ def finite(facts: Mapping[str, object]) -> dict[str, object]:
     }
 
 
-def brief(value: object) -> str:
+def format_setting(value: object) -> str:
     """A setting as a sentence shows it."""
     return "none" if value is None else str(value)[:80]

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8, UInt16
 
 from masklet.core.masks import Rle
-from masklet.train.clips import Clip
+from masklet.train.clips import TrainingClip
 
 Size = tuple[int, int]  # h, w
 Affine = Float[np.ndarray, "2 3"]  # from the picture's pixels to the clip's, both from the corner of the first pixel on
@@ -24,7 +24,7 @@ GREY = (124, 116, 104)  # the mean of ImageNet's pictures, where there is no pic
 
 
 @dataclass(frozen=True)
-class View:
+class ClipView:
     """What a clip shows."""
 
     size: Size
@@ -35,7 +35,7 @@ class View:
 class Framing(Protocol):
     """Draws a view of pictures of some size."""
 
-    def view(self, random: np.random.Generator, size: Size) -> View:
+    def view(self, random: np.random.Generator, size: Size) -> ClipView:
         """A view of pictures of `size`."""
         ...
 
@@ -48,12 +48,14 @@ class FixedFraming:
     scale: tuple[float, float] = (1.0, 1.5)  # beside the size at which the picture just covers the view
     flip: float = 0.5  # probability
 
-    def view(self, random: np.random.Generator, size: Size) -> View:
+    def view(self, random: np.random.Generator, size: Size) -> ClipView:
         """A crop where the picture is larger than the view; where it is smaller, it lies in the view."""
         (h, w), (h0, w0) = self.size, size
         scale = max(h / h0, w / w0) * float(np.exp(random.uniform(*np.log(self.scale))))
         x, y = (random.uniform(0, 1) * (side - scale * side0) for side, side0 in ((w, w0), (h, h0)))
-        return View(self.size, mirrored(np.array([[scale, 0, x], [0, scale, y]]), w, random.random() < self.flip))
+        return ClipView(
+            self.size, apply_mirroring(np.array([[scale, 0, x], [0, scale, y]]), w, random.random() < self.flip)
+        )
 
 
 @dataclass(frozen=True)
@@ -67,58 +69,58 @@ class ShortSideFraming:
     crop_side: tuple[int, int] = (384, 600)  # smallest and largest side of a crop
     flip: float = 0.5  # probability
 
-    def view(self, random: np.random.Generator, size: Size) -> View:
+    def view(self, random: np.random.Generator, size: Size) -> ClipView:
         """The whole picture, or a crop of it brought to one of the short sides."""
         origin, part = (0, 0), size
         if random.random() < self.crop:
-            scale = fitting(size, int(random.choice(self.crop_short)), self.longest)
+            scale = compute_fit_scale(size, int(random.choice(self.crop_short)), self.longest)
             sides = random.integers(self.crop_side[0], self.crop_side[1] + 1, 2)
             part = (min(size[0], round(sides[0] / scale)), min(size[1], round(sides[1] / scale)))
             origin = (int(random.integers(size[0] - part[0] + 1)), int(random.integers(size[1] - part[1] + 1)))
-        scale = fitting(part, int(random.choice(self.short)), self.longest)
+        scale = compute_fit_scale(part, int(random.choice(self.short)), self.longest)
         h, w = (max(1, round(side * scale)) for side in part)
         sy, sx = h / part[0], w / part[1]
         affine = np.array([[sx, 0, -origin[1] * sx], [0, sy, -origin[0] * sy]])
-        return View((h, w), mirrored(affine, w, random.random() < self.flip))
+        return ClipView((h, w), apply_mirroring(affine, w, random.random() < self.flip))
 
 
-def fitting(size: Size, short: int, longest: int) -> float:
+def compute_fit_scale(size: Size, short: int, longest: int) -> float:
     """The scale that brings the short side to `short`, or the long side to `longest` where that is less.
 
-    >>> fitting((100, 400), 200, 1333), fitting((100, 400), 200, 400)
+    >>> compute_fit_scale((100, 400), 200, 1333), compute_fit_scale((100, 400), 200, 400)
     (2.0, 1.0)
     """
     return min(short / min(size), longest / max(size))
 
 
-def mirrored(affine: Affine, width: int, flip: bool) -> Affine:
+def apply_mirroring(affine: Affine, width: int, flip: bool) -> Affine:
     """The affine with left and right exchanged afterwards."""
-    return chained(affine, np.array([[-1.0, 0, width], [0, 1, 0]])) if flip else affine
+    return join_affines(affine, np.array([[-1.0, 0, width], [0, 1, 0]])) if flip else affine
 
 
-def chained(first: Affine, then: Affine) -> Affine:
+def join_affines(first: Affine, then: Affine) -> Affine:
     """One affine after the other."""
     return np.asarray(then[:, :2] @ first + np.array([[0, 0, 1.0]]) * then[:, 2:])
 
 
-def turned(angle: float, centre: tuple[float, float]) -> Affine:
+def make_rotation(angle: float, centre: tuple[float, float]) -> Affine:
     """A turn by an angle in degrees about x, y."""
     cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
     turn, about = np.array([[cos, -sin], [sin, cos]]), np.array(centre)
     return np.hstack([turn, (about - turn @ about)[:, None]])
 
 
-def seen_picture(picture: Picture, view: View) -> Picture:
+def transform_image(picture: Picture, view: ClipView) -> Picture:
     """The picture in a view; smooth also where it is made much smaller."""
-    return _warped(picture, view, GREY)
+    return _apply_view(picture, view, GREY)
 
 
-def seen_mask(mask: Bool[np.ndarray, "_ _"], view: View) -> Float32[np.ndarray, "_ _"]:
+def transform_mask(mask: Bool[np.ndarray, "_ _"], view: ClipView) -> Float32[np.ndarray, "_ _"]:
     """How much of each pixel of a view lies in a mask, 0 to 1."""
-    return _warped(mask.view(np.uint8) * np.uint8(255), view, 0).astype(np.float32) / 255
+    return _apply_view(mask.view(np.uint8) * np.uint8(255), view, 0).astype(np.float32) / 255
 
 
-def _warped(image: UInt8[np.ndarray, "..."], view: View, border: Any) -> UInt8[np.ndarray, "..."]:
+def _apply_view(image: UInt8[np.ndarray, "..."], view: ClipView, border: Any) -> UInt8[np.ndarray, "..."]:
     scale = float(np.sqrt(abs(np.linalg.det(view.affine[:, :2]))))
     affine = view.affine
     if scale < 0.7:  # the warp looks at four pixels only
@@ -127,22 +129,22 @@ def _warped(image: UInt8[np.ndarray, "..."], view: View, border: Any) -> UInt8[n
         image = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
     return np.asarray(
         cv2.warpAffine(
-            image, _from_centres(affine), view.size[::-1], borderMode=cv2.BORDER_CONSTANT, borderValue=border
+            image, _convert_to_centres(affine), view.size[::-1], borderMode=cv2.BORDER_CONSTANT, borderValue=border
         )
     )
 
 
-def seen_ids(ids: Ids, view: View) -> Ids:
+def transform_ids(ids: Ids, view: ClipView) -> Ids:
     """Objects in a view."""
-    return np.asarray(cv2.warpAffine(ids, _from_centres(view.affine), view.size[::-1], flags=cv2.INTER_NEAREST))
+    return np.asarray(cv2.warpAffine(ids, _convert_to_centres(view.affine), view.size[::-1], flags=cv2.INTER_NEAREST))
 
 
-def _from_centres(affine: Affine) -> Affine:
+def _convert_to_centres(affine: Affine) -> Affine:
     """OpenCV counts from the first pixel's centre."""
     return np.hstack([affine[:, :2], (affine[:, 2] + affine[:, :2].sum(1) / 2 - 0.5)[:, None]])
 
 
-def with_objects(made: Callable[[], Clip]) -> Clip:
+def draw_clip_with_objects(made: Callable[[], TrainingClip]) -> TrainingClip:
     """The first clip that has an object; the last one of twenty all the same."""
     clip = made()
     for _ in range(TRIES - 1):
@@ -152,15 +154,19 @@ def with_objects(made: Callable[[], Clip]) -> Clip:
     return clip
 
 
-def painted(masks: Sequence[Rle], places: Sequence[int], size: Size) -> Ids:
-    """One map of masks that may overlap, as in `core.masks.paint`: the smallest wins, on a tie the first."""
+def paint_id_map(masks: Sequence[Rle], places: Sequence[int], size: Size) -> Ids:
+    """One map of masks that may overlap, as in `core.masks.resolve_overlaps_by_area`: the smallest wins, on a tie the
+    first.
+    """
     ids = np.zeros(size, np.uint16)
     for n in sorted(range(len(masks)), key=lambda n: (-masks[n].area, -n)):
         ids[masks[n].decode().numpy()] = places[n]
     return ids
 
 
-def as_clip(pictures: list[Picture], ids: list[Ids], labels: list[int], annotated: np.ndarray | None = None) -> Clip:
+def build_clip(
+    pictures: list[Picture], ids: list[Ids], labels: list[int], annotated: np.ndarray | None = None
+) -> TrainingClip:
     """A clip of pictures and objects n + 1 with labels[n]; those without a pixel in the clip are left out.
 
     `annotated` bool [g t] says where an object is known, also where the view does not show it; all frames by default.
@@ -169,7 +175,7 @@ def as_clip(pictures: list[Picture], ids: list[Ids], labels: list[int], annotate
     there = [n for n in range(len(labels)) if (every == n + 1).any()]
     masks = every[None] == (np.array(there, np.uint16) + 1).reshape(-1, 1, 1, 1)
     known = np.ones((len(labels), len(ids)), bool) if annotated is None else annotated
-    return Clip(
+    return TrainingClip(
         torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(),
         torch.from_numpy(masks),
         torch.from_numpy(known[there]),

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from masklet.core.errors import InputError
-from masklet.train.ahead import DrawsAhead, ahead
-from masklet.train.clips import draws
+from masklet.train.ahead import PrefetchableTask, prefetch
+from masklet.train.clips import seed_item_generator
 from masklet.train.curve import draw_curve
-from masklet.train.folder import Progress, RunFolder
-from masklet.train.stopping import asked_to_stop
+from masklet.train.folder import RunFolder, RunProgress
+from masklet.train.stopping import detect_stop_signals
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm2d)
 PATIENCE = 20  # steps in a row whose loss or gradient is not finite
@@ -32,7 +32,7 @@ Losses = Callable[[], dict[str, Tensor]]  # of one item, its clips drawn
 class Task(Protocol):
     """What is trained, and towards what. Between steps it keeps nothing but the module's weights and buffers.
 
-    One that is `DrawsAhead`, too, has its clips drawn while the step before is computed.
+    One that is `PrefetchableTask`, too, has its clips drawn while the step before is computed.
     """
 
     @property
@@ -54,7 +54,7 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How long and how fast. Two runs of one task, plan and seed are the same run (on a CPU, to the last bit)."""
 
     steps: int
@@ -73,14 +73,14 @@ class Plan:
 
 
 @runtime_checkable
-class Watch(Protocol):
+class TrainingWatch(Protocol):
     """Is told how training goes."""
 
     def stepped(self, step: int, total: int, losses: Mapping[str, float]) -> None: ...
     def validated(self, step: int, scores: Mapping[str, float]) -> None: ...
 
 
-class Unwatched:
+class SilentWatch:
     """Tells nobody."""
 
     def stepped(self, step: int, total: int, losses: Mapping[str, float]) -> None:
@@ -90,7 +90,9 @@ class Unwatched:
         """Nothing."""
 
 
-def train(task: Task, out: Path, plan: Plan, about: Mapping[str, object], watch: Watch | None = None) -> int:
+def train(
+    task: Task, out: Path, plan: TrainingPlan, about: Mapping[str, object], watch: TrainingWatch | None = None
+) -> int:
     """Trains, from the beginning or from where a run in `out` was left; the number of steps that are done.
 
     Fewer than the plan's are done where SIGINT or SIGTERM asked it to stop; the step in work is finished, and the same
@@ -106,15 +108,19 @@ def train(task: Task, out: Path, plan: Plan, about: Mapping[str, object], watch:
 
     Raises InputError where `out` holds another run or damaged files, or the loss stays not finite.
     """
-    watch = watch or Unwatched()
+    watch = watch or SilentWatch()
     folder = RunFolder(out, plan, about)
-    optimiser = torch.optim.AdamW(groups(task.module, plan), lr=plan.lr, fused=fusible(task.module))
+    optimiser = torch.optim.AdamW(group_parameters(task.module, plan), lr=plan.lr, fused=is_fusible(task.module))
     at = folder.restored(task.module, optimiser)
     if at.step < plan.steps:
-        steps = ahead(partial(begun, task, plan), range(at.step, plan.steps))
-        with asked_to_stop() as asked, torch.random.fork_rng(gpus(task.module)), closing(steps) as coming:
+        steps = prefetch(partial(prepare_step_items, task, plan), range(at.step, plan.steps))
+        with (
+            detect_stop_signals() as asked,
+            torch.random.fork_rng(find_module_gpus(task.module)),
+            closing(steps) as coming,
+        ):
             while at.step < plan.steps and not asked():
-                at = advance(task, plan, optimiser, at, coming, folder, watch)
+                at = take_training_step(task, plan, optimiser, at, coming, folder, watch)
                 if at.step % plan.save_every == 0 or at.step == plan.steps or asked():
                     task.save(folder.weights)  # before the checkpoint: a run that counts as done has its weights
                     folder.keep(task.module, optimiser, at)
@@ -122,40 +128,40 @@ def train(task: Task, out: Path, plan: Plan, about: Mapping[str, object], watch:
     return at.step
 
 
-def begun(task: Task, plan: Plan, number: int) -> list[Losses]:
+def prepare_step_items(task: Task, plan: TrainingPlan, number: int) -> list[Losses]:
     """The items of a step, with what can be done of them before the weights are known: no matter in which thread."""
-    return [drawn(task, number, draws(plan.seed, number, item)) for item in range(plan.batch)]
+    return [draw_item_losses(task, number, seed_item_generator(plan.seed, number, item)) for item in range(plan.batch)]
 
 
-def drawn(task: Task, number: int, random: np.random.Generator) -> Losses:
+def draw_item_losses(task: Task, number: int, random: np.random.Generator) -> Losses:
     """An item's losses, still to be computed on the clips that are drawn here."""
-    if isinstance(task, DrawsAhead):
+    if isinstance(task, PrefetchableTask):
         return partial(task.loss_of, number, task.draw(random), random)
     return partial(task.loss, number, random)
 
 
-def advance(
+def take_training_step(
     task: Task,
-    plan: Plan,
+    plan: TrainingPlan,
     optimiser: torch.optim.Optimizer,
-    at: Progress,
+    at: RunProgress,
     coming: Iterator[list[Losses]],
     folder: RunFolder,
-    watch: Watch,
-) -> Progress:
+    watch: TrainingWatch,
+) -> RunProgress:
     """One step, told and logged; then a validation, where it is due."""
     started = monotonic()
     task.module.train()
-    rate = plan.lr * schedule(plan, at.step)
+    rate = plan.lr * compute_rate_factor(plan, at.step)
     for group in optimiser.param_groups:
         group["lr"] = rate * group["factor"]
-    losses, norm = step(task, plan, optimiser, at.step, next(coming))
+    losses, norm = run_optimiser_step(task, plan, optimiser, at.step, next(coming))
     done = at.step + 1
     finite = math.isfinite(norm)
     line = {"lr": rate, "norm": norm, "seconds": round(monotonic() - started, 4)}
     folder.log(done, {**losses, **line} if finite else {**line, "norm": None, "skipped": True})
     watch.stepped(done, plan.steps, losses)
-    at = Progress(done, 0 if finite else at.skipped + 1)
+    at = RunProgress(done, 0 if finite else at.skipped + 1)
     if at.skipped == PATIENCE:
         raise InputError(
             f"{folder.path}: the loss was not finite in {PATIENCE} steps in a row, the last is {done}; "
@@ -170,18 +176,20 @@ def advance(
     return at
 
 
-def step(
-    task: Task, plan: Plan, optimiser: torch.optim.Optimizer, number: int, items: list[Losses]
+def run_optimiser_step(
+    task: Task, plan: TrainingPlan, optimiser: torch.optim.Optimizer, number: int, items: list[Losses]
 ) -> tuple[dict[str, float], float]:
     """One step of the optimiser; the losses (means over the items) and the norm of their gradient.
 
     Where that is not finite, the weights stay as they are.
     """
-    torch.manual_seed(int(draws(plan.seed, number, plan.batch).integers(2**62)))  # dropout's, if there is any
+    torch.manual_seed(
+        int(seed_item_generator(plan.seed, number, plan.batch).integers(2**62))
+    )  # dropout's, if there is any
     optimiser.zero_grad()
     losses: dict[str, float] = {}
     for item in items:
-        with mixed(task.module):
+        with autocast_for(task.module):
             parts = item()
             total = torch.stack([*parts.values()]).sum()
         (total / plan.batch).backward()  # type: ignore[no-untyped-call]
@@ -195,29 +203,29 @@ def step(
     return losses, norm
 
 
-def fusible(module: nn.Module) -> bool:
+def is_fusible(module: nn.Module) -> bool:
     """Whether one kernel can do the optimiser's whole step."""
     return next(module.parameters()).device.type in ("cpu", "cuda")
 
 
-def gpus(module: nn.Module) -> list[torch.device]:
+def find_module_gpus(module: nn.Module) -> list[torch.device]:
     """The GPU that a module is on, if it is on one."""
     device = next(module.parameters()).device
     return [device] if device.type == "cuda" else []
 
 
-def mixed(module: nn.Module) -> AbstractContextManager[Any]:
+def autocast_for(module: nn.Module) -> AbstractContextManager[Any]:
     """bfloat16 on a GPU that has it."""
     device = next(module.parameters()).device.type
     return torch.autocast(device, torch.bfloat16, enabled=device == "cuda" and torch.cuda.is_bf16_supported())
 
 
-def schedule(plan: Plan, number: int) -> float:
+def compute_rate_factor(plan: TrainingPlan, number: int) -> float:
     """The factor of the learning rate at a step.
 
-    >>> [round(schedule(Plan(8, warm_up=2, milestones=(5,)), n), 3) for n in range(8)]
+    >>> [round(compute_rate_factor(TrainingPlan(8, warm_up=2, milestones=(5,)), n), 3) for n in range(8)]
     [0.5, 1.0, 1.0, 1.0, 1.0, 0.1, 0.1, 0.1]
-    >>> [round(schedule(Plan(4), n), 3) for n in range(4)]
+    >>> [round(compute_rate_factor(TrainingPlan(4), n), 3) for n in range(4)]
     [1.0, 0.854, 0.5, 0.146]
     """
     warm = min((number + 1) / plan.warm_up, 1.0) if plan.warm_up else 1.0
@@ -226,7 +234,7 @@ def schedule(plan: Plan, number: int) -> float:
     return warm * float(0.1 ** sum(number >= m for m in plan.milestones))
 
 
-def groups(module: nn.Module, plan: Plan) -> list[dict[str, Any]]:
+def group_parameters(module: nn.Module, plan: TrainingPlan) -> list[dict[str, Any]]:
     """The parameters that are trained, by factor of the rate and by whether they decay; always in the same order.
 
     Raises InputError where a factor is of no parameter.

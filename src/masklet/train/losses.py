@@ -1,8 +1,9 @@
 """What a query is told: its class, and its mask at sampled points (Mask2Former, Cheng et al. 2022, 3.3 and 4.1).
 
 Masks are compared at points, three quarters of them where the prediction is least sure. All that is random comes from
-`rand`, so that a step can be repeated. Frames of a clip are images of their own for a tracker (`frame_losses`), and one
-tall image for what sees a clip at once (`clip_losses`); `uvla_losses` is GenVIS's, where a clip follows a clip.
+`rand`, so that a step can be repeated. Frames of a clip are images of their own for a tracker (`compute_frame_losses`),
+and one tall image for what sees a clip at once (`compute_clip_losses`); `compute_uvla_losses` is GenVIS's, where a clip
+follows a clip.
 """
 
 from __future__ import annotations
@@ -33,14 +34,14 @@ class LossSettings:
 
 
 @dataclass(frozen=True)
-class Pairs:
+class QueryPairs:
     """Queries and the objects that they are to be, in the order of matching."""
 
     queries: Int64[Tensor, " m"]
     objects: Int64[Tensor, " m"]
 
 
-def uniform(random: np.random.Generator, device: torch.device) -> Rand:
+def make_uniform_sampler(random: np.random.Generator, device: torch.device) -> Rand:
     """Random numbers on a device that follow from a state of numpy's."""
     generator = torch.Generator(device).manual_seed(int(random.integers(2**62)))
     return lambda *shape: torch.rand(*shape, generator=generator, device=device)
@@ -49,28 +50,28 @@ def uniform(random: np.random.Generator, device: torch.device) -> Rand:
 # -- points
 
 
-def sampled(maps: Float[Tensor, "m h w"], points: Float[Tensor, "m p 2"]) -> Float[Tensor, "m p"]:
+def sample_at_points(maps: Float[Tensor, "m h w"], points: Float[Tensor, "m p 2"]) -> Float[Tensor, "m p"]:
     """Maps at points (x, y) of [0, 1], the corners of the image; bilinear between pixel centres, zero outside.
 
-    >>> sampled(torch.tensor([[[0.0, 4.0]]]), torch.tensor([[[0.25, 0.5], [0.5, 0.5], [0.75, 0.5]]]))
+    >>> sample_at_points(torch.tensor([[[0.0, 4.0]]]), torch.tensor([[[0.25, 0.5], [0.5, 0.5], [0.75, 0.5]]]))
     tensor([[0., 2., 4.]])
     """
     return nnf.grid_sample(maps[:, None], 2 * points[:, None] - 1, align_corners=False)[:, 0, 0]
 
 
 @torch.no_grad()
-def uncertain_points(
+def draw_uncertain_points(
     logits: Float[Tensor, "m h w"], points: int, rand: Rand, at: LossSettings
 ) -> Float[Tensor, "m p 2"]:
     """Points where the prediction is least sure, and some anywhere (PointRend, Kirillov et al. 2020, 3.1)."""
     unsure = int(at.importance * points)
     candidates = rand(len(logits), int(at.oversample * points), 2)
-    best = sampled(logits, candidates).abs().topk(unsure, largest=False).indices
+    best = sample_at_points(logits, candidates).abs().topk(unsure, largest=False).indices
     chosen = candidates.gather(1, best[..., None].expand(-1, -1, 2))
     return torch.cat([chosen, rand(len(logits), points - unsure, 2)], 1)
 
 
-def as_one_image(masks: Float[Tensor, "m t h w"]) -> Float[Tensor, "m th w"]:
+def stack_clip_frames(masks: Float[Tensor, "m t h w"]) -> Float[Tensor, "m th w"]:
     """The frames of a clip below each other."""
     return masks.flatten(1, 2)
 
@@ -78,7 +79,7 @@ def as_one_image(masks: Float[Tensor, "m t h w"]) -> Float[Tensor, "m th w"]:
 # -- single losses
 
 
-def class_loss(
+def compute_class_loss(
     logits: Float[Tensor, "b n k1"], labels: Int64[Tensor, "b n"], no_object: float = 0.1
 ) -> Float[Tensor, ""]:
     """Cross-entropy; the class no object, the last one, has a smaller weight, in the mean as well."""
@@ -98,7 +99,7 @@ def dice_loss(logits: Float[Tensor, "m p"], inside: Float[Tensor, "m p"]) -> Flo
     return 1 - (2 * (likely * inside).sum(1) + 1) / (likely.sum(1) + inside.sum(1) + 1)
 
 
-def mask_losses(
+def compute_mask_losses(
     logits: Float[Tensor, "m h w"],
     inside: Float[Tensor, "m h2 w2"],
     count: int,
@@ -108,8 +109,8 @@ def mask_losses(
 ) -> dict[str, Float[Tensor, ""]]:
     """Both losses of predicted masks, weighted: the sum over masks divided by `count`."""
     logits = logits.float()
-    where = uncertain_points(logits.detach(), points, rand, at)
-    found, wanted = sampled(logits, where), sampled(inside, where)
+    where = draw_uncertain_points(logits.detach(), points, rand, at)
+    found, wanted = sample_at_points(logits, where), sample_at_points(inside, where)
     share = max(count, 1)
     return {
         "mask": at.mask * bce_loss(found, wanted).sum() / share,
@@ -120,7 +121,9 @@ def mask_losses(
 # -- of a layer
 
 
-def class_targets(pairs: Pairs, labels: Int64[Tensor, " g"], queries: int, classes: int) -> Int64[Tensor, " n"]:
+def build_class_targets(
+    pairs: QueryPairs, labels: Int64[Tensor, " g"], queries: int, classes: int
+) -> Int64[Tensor, " n"]:
     """What each query is to say; no object (= classes) without a pair. Of two pairs the later one counts."""
     targets = [classes] * queries
     for query, label in zip(pairs.queries.tolist(), labels[pairs.objects].tolist(), strict=True):
@@ -128,12 +131,12 @@ def class_targets(pairs: Pairs, labels: Int64[Tensor, " g"], queries: int, class
     return torch.tensor(targets, device=labels.device)
 
 
-def frame_losses(
+def compute_frame_losses(
     logits: Float[Tensor, "t n k1"],
     masks: Float[Tensor, "t m h w"],
     inside: Float[Tensor, "g t h2 w2"],
     labels: Int64[Tensor, " g"],
-    pairs: Pairs,
+    pairs: QueryPairs,
     rand: Rand,
     at: LossSettings,
 ) -> dict[str, Float[Tensor, ""]]:
@@ -150,31 +153,33 @@ def frame_losses(
         at: weights and points.
     """
     t, n, k1 = logits.shape
-    targets = class_targets(pairs, labels, n, k1 - 1).expand(t, n)
+    targets = build_class_targets(pairs, labels, n, k1 - 1).expand(t, n)
     wanted = inside[pairs.objects].transpose(0, 1).flatten(0, 1)
-    found = mask_losses(masks.flatten(0, 1), wanted, inside.shape[0] * t, at.points, rand, at)
-    return {"class": at.classes * class_loss(logits.float(), targets, at.no_object), **found}
+    found = compute_mask_losses(masks.flatten(0, 1), wanted, inside.shape[0] * t, at.points, rand, at)
+    return {"class": at.classes * compute_class_loss(logits.float(), targets, at.no_object), **found}
 
 
-def clip_losses(
+def compute_clip_losses(
     logits: Float[Tensor, "n k1"],
     masks: Float[Tensor, "m t h w"],
     inside: Float[Tensor, "g t h2 w2"],
     labels: Int64[Tensor, " g"],
-    pairs: Pairs,
+    pairs: QueryPairs,
     rand: Rand,
     at: LossSettings,
 ) -> dict[str, Float[Tensor, ""]]:
-    """A layer of DVIS's refiner: the clip is one image. Arguments as of `frame_losses`, masks by queries first."""
+    """A layer of DVIS's refiner: the clip is one image. Arguments as of `compute_frame_losses`, but masks by queries
+    first.
+    """
     n, k1 = logits.shape
-    targets = class_targets(pairs, labels, n, k1 - 1)
+    targets = build_class_targets(pairs, labels, n, k1 - 1)
     points = at.points * masks.shape[1]
-    wanted = as_one_image(inside[pairs.objects])
-    found = mask_losses(as_one_image(masks), wanted, len(labels), points, rand, at)
-    return {"class": at.classes * class_loss(logits.float()[None], targets[None], at.no_object), **found}
+    wanted = stack_clip_frames(inside[pairs.objects])
+    found = compute_mask_losses(stack_clip_frames(masks), wanted, len(labels), points, rand, at)
+    return {"class": at.classes * compute_class_loss(logits.float()[None], targets[None], at.no_object), **found}
 
 
-def uvla_losses(
+def compute_uvla_losses(
     logits: Float[Tensor, "l n k1"],
     masks: Float[Tensor, "l n t h w"],
     inside: Float[Tensor, "g t h2 w2"],
@@ -204,15 +209,15 @@ def uvla_losses(
     has_query = known >= 0
     told = [seen.nonzero()[:, 0] for seen in has_query & visible]
     targets = torch.stack(
-        [class_targets(Pairs(own[g], g), labels, n, k1 - 1) for own, g in zip(known, told, strict=True)]
+        [build_class_targets(QueryPairs(own[g], g), labels, n, k1 - 1) for own, g in zip(known, told, strict=True)]
     )
     layer, g = (has_query & supervised).nonzero(as_tuple=True)
-    found = mask_losses(
-        as_one_image(masks[layer, known[layer, g]]),
-        as_one_image(inside[g]),
+    found = compute_mask_losses(
+        stack_clip_frames(masks[layer, known[layer, g]]),
+        stack_clip_frames(inside[g]),
         len(g),
         at.points * masks.shape[2],
         rand,
         at,
     )
-    return {"class": at.classes * class_loss(logits.float(), targets, at.no_object), **found}
+    return {"class": at.classes * compute_class_loss(logits.float(), targets, at.no_object), **found}

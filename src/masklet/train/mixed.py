@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from masklet.core.errors import InputError
-from masklet.train.clips import Clip, ClipSource
+from masklet.train.clips import ClipSource, TrainingClip
 
 
-class Mixed:
+class ClipMixture:
     """A `ClipSource` that draws each clip's source, as often as the ratios say (DVIS: COCO 1, YouTube-VIS 0.75)."""
 
     def __init__(self, sources: Sequence[ClipSource], ratios: Sequence[float]) -> None:
@@ -26,6 +26,6 @@ class Mixed:
         self.sources, self.categories = tuple(sources), sources[0].categories
         self._shares = np.array(ratios, float) / sum(ratios)
 
-    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         """One more clip of one of the sources."""
         return self.sources[random.choice(len(self.sources), p=self._shares)].clip(random, frames)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int64
 
 
 @dataclass(frozen=True)
-class Motion:
+class MotionSettings:
     """How things move through a clip. Shares are of objects."""
 
     size: tuple[int, int] = (96, 160)  # h, w of the frames
@@ -26,7 +26,7 @@ class Motion:
     camera: float = 0.04  # speed of the camera, likewise
 
 
-def spline(
+def sample_spline(
     keys: Int64[np.ndarray, " k"], values: Float[np.ndarray, "..."], times: Float[np.ndarray, " t"], axis: int
 ) -> Float[np.ndarray, "..."]:
     """A smooth curve through the values at the keys (Catmull and Rom's), constant outside of them."""
@@ -48,14 +48,14 @@ def spline(
     return np.moveaxis(made, 0, axis)
 
 
-def key_frames(random: np.random.Generator, frames: int) -> Int64[np.ndarray, " k"]:
+def draw_key_moments(random: np.random.Generator, frames: int) -> Int64[np.ndarray, " k"]:
     """The first frame, the last, and at least one between: movement changes there, some frames apart."""
     legs = max(min(2, frames - 1), round((frames - 1) / random.uniform(2.5, 6)))
     return np.unique(np.round(np.linspace(0, frames - 1, legs + 1)).astype(np.int64))
 
 
-def camera_way(
-    random: np.random.Generator, settings: Motion, keys: Int64[np.ndarray, " k"]
+def draw_camera_path(
+    random: np.random.Generator, settings: MotionSettings, keys: Int64[np.ndarray, " k"]
 ) -> Float[np.ndarray, "k 4"]:
     steps = random.normal(0, 1, (len(keys), 4)) + random.normal(0, 1, 4)  # it mostly goes on as it went
     steps *= settings.camera * np.array([min(settings.size), min(settings.size), 0.5, 0.4])
@@ -64,9 +64,9 @@ def camera_way(
     return walk
 
 
-def ways(
+def draw_object_paths(
     random: np.random.Generator,
-    settings: Motion,
+    settings: MotionSettings,
     keys: Int64[np.ndarray, " k"],
     camera: Float[np.ndarray, "k 4"],
     objects: int,
@@ -74,29 +74,29 @@ def ways(
 ) -> Float[np.ndarray, "n k 5"]:
     made: list[Float[np.ndarray, "k 5"]] = []
     for _ in range(objects):
-        made.append(way(random, settings, keys, camera, made, crowding))
+        made.append(draw_object_path(random, settings, keys, camera, made, crowding))
     return np.stack(made)
 
 
-def way(
+def draw_object_path(
     random: np.random.Generator,
-    settings: Motion,
+    settings: MotionSettings,
     keys: Int64[np.ndarray, " k"],
     camera: Float[np.ndarray, "k 4"],
     others: Sequence[Float[np.ndarray, "k 5"]],
     crowding: float,
 ) -> Float[np.ndarray, "k 5"]:
     """An object's way: its own, or that of something at rest in the world."""
-    pose = _moving(random, settings, keys, others, crowding)
+    pose = _draw_moving_path(random, settings, keys, others, crowding)
     if random.random() >= settings.rests:
         return pose
     moment = int(random.integers(len(keys)))
-    return seen(pose[moment], camera, moment, settings.size)
+    return transform_by_camera(pose[moment], camera, moment, settings.size)
 
 
-def _moving(
+def _draw_moving_path(
     random: np.random.Generator,
-    settings: Motion,
+    settings: MotionSettings,
     keys: Int64[np.ndarray, " k"],
     others: Sequence[Float[np.ndarray, "k 5"]],
     crowding: float,
@@ -107,12 +107,14 @@ def _moving(
     pose[:, 2] = np.log(radius) + np.cumsum(random.normal(0, 0.1, k))
     pose[:, 3] = random.uniform(0, 2 * np.pi) + np.cumsum(random.normal(0, 0.4, k))
     pose[:, 4] = random.normal(0, 0.15) + random.normal(0, 0.1, k)
-    outside = story(random, settings, k)
-    pose[:, :2] = _path(random, settings, keys, outside, 1.6 * float(np.exp(pose[:, 2].max())), others, crowding)
+    outside = draw_absences(random, settings, k)
+    pose[:, :2] = _draw_positions(
+        random, settings, keys, outside, 1.6 * float(np.exp(pose[:, 2].max())), others, crowding
+    )
     return pose
 
 
-def story(random: np.random.Generator, settings: Motion, moments: int) -> Bool[np.ndarray, " k"]:
+def draw_absences(random: np.random.Generator, settings: MotionSettings, moments: int) -> Bool[np.ndarray, " k"]:
     """At which moments an object is out of the frame: never, between two visits, before or after one."""
     outside, draw = np.zeros(moments, bool), random.random()
     if moments > 2 and draw < settings.exits:
@@ -124,9 +126,9 @@ def story(random: np.random.Generator, settings: Motion, moments: int) -> Bool[n
     return outside
 
 
-def _path(
+def _draw_positions(
     random: np.random.Generator,
-    settings: Motion,
+    settings: MotionSettings,
     keys: Int64[np.ndarray, " k"],
     outside: Bool[np.ndarray, " k"],
     reach: float,
@@ -137,22 +139,24 @@ def _path(
     frame = np.array(settings.size[::-1], float)
     anchor = int(np.flatnonzero(outside)[0]) if outside.any() else int(random.integers(len(keys)))
     path = np.zeros((len(keys), 2))
-    path[anchor] = _choice(random, random.uniform(0.1, 0.9, (8, 2)) * frame, others, anchor, crowding)
+    path[anchor] = _choose_position(random, random.uniform(0.1, 0.9, (8, 2)) * frame, others, anchor, crowding)
     if outside[anchor]:
-        path[anchor] = _beyond(path[anchor], frame, reach)
+        path[anchor] = _move_out_of_frame(path[anchor], frame, reach)
     walk = [*range(anchor - 1, -1, -1), *range(anchor + 1, len(keys))]
     for key in walk:
         last = path[key + 1 if key < anchor else key - 1]
         far = settings.speed * min(settings.size) * abs(keys[key] - keys[key + 1 if key < anchor else key - 1])
         steps = last + random.normal(0, far, (8, 2))
         if outside[key]:
-            path[key] = _beyond(last, frame, reach)
+            path[key] = _move_out_of_frame(last, frame, reach)
         else:
-            path[key] = _choice(random, np.clip(steps, 0.08 * frame, 0.92 * frame), others, key, crowding)
+            path[key] = _choose_position(random, np.clip(steps, 0.08 * frame, 0.92 * frame), others, key, crowding)
     return path
 
 
-def _beyond(point: Float[np.ndarray, "2"], frame: Float[np.ndarray, "2"], reach: float) -> Float[np.ndarray, "2"]:
+def _move_out_of_frame(
+    point: Float[np.ndarray, "2"], frame: Float[np.ndarray, "2"], reach: float
+) -> Float[np.ndarray, "2"]:
     """The point moved over the nearest border, out of sight."""
     past = np.array([point[0], point[1], frame[0] - point[0], frame[1] - point[1]])
     side, moved = int(past.argmin()), point.copy()
@@ -160,7 +164,7 @@ def _beyond(point: Float[np.ndarray, "2"], frame: Float[np.ndarray, "2"], reach:
     return moved
 
 
-def _choice(
+def _choose_position(
     random: np.random.Generator,
     candidates: Float[np.ndarray, "c 2"],
     others: Sequence[Float[np.ndarray, "k 5"]],
@@ -176,7 +180,7 @@ def _choice(
     return np.asarray(candidates[gap.argmin() if draw < crowding else gap.argmax()])
 
 
-def seen(
+def transform_by_camera(
     stands: Float[np.ndarray, "5"], camera: Float[np.ndarray, "k 4"], moment: int, size: tuple[int, int]
 ) -> Float[np.ndarray, "k 5"]:
     """The poses of something that stands in the world, as the camera sees it; at one moment as given."""

@@ -18,20 +18,22 @@ from masklet.core.instances import Prediction, Prompt
 from masklet.models.encoder import Encoder
 from masklet.models.nano import NanoSettings, save_nano
 from masklet.models.nano_propagator import Nano, NanoFeatures, NanoMemory
-from masklet.train.clips import Clip, ClipSource
-from masklet.train.mixed import Mixed
+from masklet.train.clips import ClipSource, TrainingClip
+from masklet.train.mixed import ClipMixture
 from masklet.train.pasting import MovingStills, PastingSettings
-from masklet.train.propagator import Asking, PropagatorTask
+from masklet.train.propagator import PromptSampling, PropagatorTask
 from masklet.train.stills import Stills
 
 WIDE = 16 / 9  # long by short side of most videos
 LIVELY = PastingSettings(light=0.3, speed=0.1, camera=0.05, bend=0.08)
 CROWDED = replace(LIVELY, objects=(2, 5), lookalikes=0.5, crowding=0.85)
-ASKING = Asking(boxes=0.1, clicks=0.05, others=0.3)  # with no share for the others the best is not told from the rest
+ASKING = PromptSampling(
+    boxes=0.1, clicks=0.05, others=0.3
+)  # with no share for the others the best is not told from the rest
 
 
 @dataclass(frozen=True)
-class Drift:
+class GuessDrift:
     """A `Mislead`: what the training-free propagation remembers gets wrong, as it does in long videos.
 
     The network, whose own memory stays right, learns to see when the guess is not.
@@ -48,7 +50,7 @@ class Drift:
         memory: NanoMemory,
         features: NanoFeatures,
         belief: Prediction,
-        clip: Clip,
+        clip: TrainingClip,
         random: np.random.Generator,
     ) -> NanoMemory:
         """The memory with other masks for the guesses to start from."""
@@ -59,11 +61,13 @@ class Drift:
         told: dict[int, Prompt] = {id: m for id, m in known.items() if m.any()}
         return propagator.misled(memory, features, told)
 
-    def _mistaken(self, mask: Bool[Tensor, "h w"], clip: Clip, random: np.random.Generator) -> Bool[Tensor, "h w"]:
+    def _mistaken(
+        self, mask: Bool[Tensor, "h w"], clip: TrainingClip, random: np.random.Generator
+    ) -> Bool[Tensor, "h w"]:
         part = self._part(mask, clip, random)
         return mask | part if random.random() < self.added else mask & ~part
 
-    def _part(self, mask: Bool[Tensor, "h w"], clip: Clip, random: np.random.Generator) -> Bool[Tensor, "h w"]:
+    def _part(self, mask: Bool[Tensor, "h w"], clip: TrainingClip, random: np.random.Generator) -> Bool[Tensor, "h w"]:
         """Some object's mask in some frame, or an ellipse about a pixel of the mask."""
         if random.random() < self.elsewhere:
             return clip.masks[int(random.integers(len(clip.masks))), int(random.integers(clip.masks.shape[1]))]
@@ -76,9 +80,9 @@ class Drift:
         return torch.from_numpy(canvas > 0)
 
 
-def moving_clips(
+def create_moving_clips(
     stills: Sequence[Stills], ratios: Sequence[float], short: int = 224, like: PastingSettings = LIVELY
-) -> Mixed:
+) -> ClipMixture:
     """Clips of pictures of several sets, as often as the ratios say: most of them wide, some square, some tall.
 
     `short`: side of the frames in pixels; `like`: what happens in them. Raises InputError where the sets' categories
@@ -90,15 +94,15 @@ def moving_clips(
         (one, size, ratio * often) for one, ratio in zip(stills, ratios, strict=True) for size, often in shapes.items()
     ]
     sources = [MovingStills(one, replace(like, size=size)) for one, size, _ in parts]
-    return Mixed(sources, [often for *_, often in parts])
+    return ClipMixture(sources, [often for *_, often in parts])
 
 
-def nano_task(
+def build_nano_task(
     net: Any,
     settings: NanoSettings,
     source: ClipSource,
-    held_out: Sequence[Clip],
-    asking: Asking = ASKING,
+    held_out: Sequence[TrainingClip],
+    asking: PromptSampling = ASKING,
 ) -> PropagatorTask:
     """The task of training all of `net`; encoders see the clips at their own size."""
     net.requires_grad_(True)
@@ -110,4 +114,4 @@ def nano_task(
     def save(path: Path) -> None:
         save_nano(path, net, settings)
 
-    return PropagatorTask(net, propagator, source, held_out, save, asking=asking, mislead=Drift())
+    return PropagatorTask(net, propagator, source, held_out, save, asking=asking, mislead=GuessDrift())

@@ -9,10 +9,19 @@ import cv2
 import numpy as np
 from jaxtyping import Float, Float32, UInt8
 
-from masklet.train.clips import Clip
-from masklet.train.framing import FixedFraming, Ids, Picture, Size, as_clip, seen_ids, seen_picture, with_objects
-from masklet.train.motion import Motion, camera_way, key_frames, spline, ways
-from masklet.train.stills import Still, Stills, light, with_light
+from masklet.train.clips import TrainingClip
+from masklet.train.framing import (
+    FixedFraming,
+    Ids,
+    Picture,
+    Size,
+    build_clip,
+    draw_clip_with_objects,
+    transform_ids,
+    transform_image,
+)
+from masklet.train.motion import MotionSettings, draw_camera_path, draw_key_moments, draw_object_paths, sample_spline
+from masklet.train.stills import Still, Stills, apply_light, draw_light_factors
 
 LEAST = 400  # pixels of an object that is worth cutting out
 OVERSIZE = 1.3  # sides of the background beside those of the frame
@@ -34,7 +43,7 @@ class Cutout:
 
 
 @dataclass(frozen=True)
-class PastingSettings(Motion):
+class PastingSettings(MotionSettings):
     """What such clips are like. Shares are of objects unless said otherwise."""
 
     objects: tuple[int, int] = (1, 4)  # fewest and most that are pasted
@@ -45,7 +54,7 @@ class PastingSettings(Motion):
     zoom: tuple[float, float] = (1.0, 1.6)  # of the background, beside the size at which it just fills the frame
 
 
-def cutouts(still: Still) -> list[Cutout]:
+def extract_cutouts(still: Still) -> list[Cutout]:
     """The objects of a picture that are large enough."""
     made = []
     for n, label in enumerate(still.labels):
@@ -67,13 +76,13 @@ class MovingStills:
         self.stills, self.settings = stills, settings or PastingSettings()
         self.categories = stills.categories
 
-    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         """One more clip."""
-        return with_objects(lambda: self._clip(random, frames))
+        return draw_clip_with_objects(lambda: self._clip(random, frames))
 
-    def _clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def _clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         number = int(random.integers(self.settings.objects[0], self.settings.objects[1] + 1))
-        return paste(random, self._cutouts(random, number), self.stills.draw(random), self.settings, frames)
+        return paste_cutouts(random, self._cutouts(random, number), self.stills.draw(random), self.settings, frames)
 
     def _cutouts(self, random: np.random.Generator, number: int) -> list[Cutout]:
         found: list[Cutout] = []
@@ -81,37 +90,39 @@ class MovingStills:
             if found and random.random() < self.settings.lookalikes:
                 found.append(found[random.integers(len(found))])
             else:
-                there = cutouts(self.stills.draw(random))
+                there = extract_cutouts(self.stills.draw(random))
                 found += [there[random.integers(len(there))]] if there else []
         return found
 
 
-def paste(
+def paste_cutouts(
     random: np.random.Generator, above: Sequence[Cutout], below: Still, settings: PastingSettings, frames: int
-) -> Clip:
+) -> TrainingClip:
     """A clip of a picture under a moving camera and cut-out objects that move over it, the last one in front."""
-    keys = key_frames(random, frames)
-    camera_keys, times = camera_way(random, settings, keys), np.arange(frames, dtype=float)
-    camera = spline(keys, camera_keys, times, axis=0)
-    ground = _Ground.of(random, below, settings)
+    keys = draw_key_moments(random, frames)
+    camera_keys, times = draw_camera_path(random, settings, keys), np.arange(frames, dtype=float)
+    camera = sample_spline(keys, camera_keys, times, axis=0)
+    ground = _MovingBackground.of(random, below, settings)
     poses = np.zeros((0, frames, 5))
     if above:
-        poses = spline(keys, ways(random, settings, keys, camera_keys, len(above), settings.crowding), times, axis=1)
+        poses = sample_spline(
+            keys, draw_object_paths(random, settings, keys, camera_keys, len(above), settings.crowding), times, axis=1
+        )
         poses[..., 3] -= poses[:, :1, 3] * random.uniform(0.8, 1, (len(above), 1))  # real objects stand upright
-    lights = light(random, settings.light) + np.cumsum(random.normal(0, 0.015, (frames, 6)), axis=0)
+    lights = draw_light_factors(random, settings.light) + np.cumsum(random.normal(0, 0.015, (frames, 6)), axis=0)
     pictures, ids = [], []
     for t in range(frames):
         picture, there = ground.at(camera[t], t / max(frames - 1, 1))
         for n, (cutout, pose) in enumerate(zip(above, poses[:, t], strict=True)):
-            _over(picture, there, cutout, pose, len(below.labels) + n + 1)
-        pictures.append(with_light(picture, lights[t]))
+            _paste_cutout(picture, there, cutout, pose, len(below.labels) + n + 1)
+        pictures.append(apply_light(picture, lights[t]))
         ids.append(there)
-    clip = as_clip(pictures, ids, [*below.labels, *(c.label for c in above)])
-    return Clip(clip.images, clip.masks, clip.masks.flatten(2).any(2), clip.labels)
+    clip = build_clip(pictures, ids, [*below.labels, *(c.label for c in above)])
+    return TrainingClip(clip.images, clip.masks, clip.masks.flatten(2).any(2), clip.labels)
 
 
 @dataclass(frozen=True)
-class _Ground:
+class _MovingBackground:
     """The background: larger than the frame, moved by the camera, and bent more and more."""
 
     picture: Picture
@@ -120,14 +131,14 @@ class _Ground:
     bend: Float32[np.ndarray, "h w 2"]  # pixels, at the end of the clip
 
     @staticmethod
-    def of(random: np.random.Generator, below: Still, settings: PastingSettings) -> _Ground:
+    def of(random: np.random.Generator, below: Still, settings: PastingSettings) -> _MovingBackground:
         h, w = settings.size
         framing = FixedFraming((round(h * OVERSIZE), round(w * OVERSIZE)), settings.zoom)
         view = framing.view(random, below.ids.shape)
         most = settings.bend * min(h, w)
         coarse = random.uniform(-most, most, (4, 5, 2)).astype(np.float32)
         bend = cv2.resize(coarse, (w, h), interpolation=cv2.INTER_CUBIC)
-        return _Ground(seen_picture(below.picture, view), seen_ids(below.ids, view), (h, w), bend)
+        return _MovingBackground(transform_image(below.picture, view), transform_ids(below.ids, view), (h, w), bend)
 
     def at(self, camera: Float[np.ndarray, "4"], share: float) -> tuple[Picture, Ids]:
         """The background some share of the clip on. Beyond the picture is its mirror image."""
@@ -143,7 +154,7 @@ class _Ground:
         return np.asarray(picture), np.asarray(ids)
 
 
-def _over(picture: Picture, ids: Ids, cutout: Cutout, pose: Float[np.ndarray, "5"], id: int) -> None:
+def _paste_cutout(picture: Picture, ids: Ids, cutout: Cutout, pose: Float[np.ndarray, "5"], id: int) -> None:
     """Pastes one object in its pose into picture and ids."""
     h, w = cutout.inside.shape
     x, y, radius, angle, stretch = pose

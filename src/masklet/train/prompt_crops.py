@@ -11,14 +11,23 @@ from jaxtyping import Bool, Float, Float32, UInt8
 
 from masklet.core.errors import InputError
 from masklet.core.instances import Box, Point
-from masklet.train.framing import Affine, Picture, View, chained, mirrored, seen_mask, seen_picture, turned
-from masklet.train.stills import Stills, relit
+from masklet.train.framing import (
+    Affine,
+    ClipView,
+    Picture,
+    apply_mirroring,
+    join_affines,
+    make_rotation,
+    transform_image,
+    transform_mask,
+)
+from masklet.train.stills import Stills, apply_random_light
 
 Soft = Float32[np.ndarray, "s s"]
 
 
 @dataclass(frozen=True)
-class PromptSampling:
+class PromptCropSampling:
     """How prompts and views are drawn. Shares are probabilities, lengths are those of what they are named after."""
 
     side: int = 192  # of a crop, pixels
@@ -72,9 +81,9 @@ class StillsShare:
 class PromptCrops:
     """Draws objects of several sets."""
 
-    def __init__(self, shares: Sequence[StillsShare], sampling: PromptSampling | None = None) -> None:
+    def __init__(self, shares: Sequence[StillsShare], sampling: PromptCropSampling | None = None) -> None:
         """Raises InputError where a set has no object that could be drawn."""
-        self.shares, self.sampling = tuple(shares), sampling or PromptSampling()
+        self.shares, self.sampling = tuple(shares), sampling or PromptCropSampling()
         least = self.sampling.least
         self._pictures = [[n for n in range(len(s.stills)) if s.large_objects(n, least)] for s in self.shares]
         for share, pictures in zip(self.shares, self._pictures, strict=True):
@@ -99,14 +108,16 @@ class PromptCrops:
         near = draw_near_view(random, masks[n], sampling)
         if random.random() < sampling.pasted:
             picture, masks = self._pasted(random, picture, masks, n)
-        picture = worsen(random, relit(random, picture, sampling.light), sampling.worse)
+        picture = apply_image_degradation(random, apply_random_light(random, picture, sampling.light), sampling.worse)
         if prompted:
-            return first_prompt(random, PromptCrop(*seen(picture, masks[n], near), (), None, None), masks, near, self)
+            return draw_first_prompt(
+                random, PromptCrop(*crop_object(picture, masks[n], near), (), None, None), masks, near, self
+            )
         wide_view = draw_wide_view(random, picture.shape[:2], masks[n], sampling)
-        wide = clicked(random, PromptCrop(*seen(picture, masks[n], wide_view), (), None, None), sampling)
+        wide = add_first_click(random, PromptCrop(*crop_object(picture, masks[n], wide_view), (), None, None), sampling)
         if wide is None or random.random() < sampling.whole:
             return wide
-        return beside(wide, PromptCrop(*seen(picture, masks[n], near), (), None, None), near, wide_view)
+        return make_near_crop(wide, PromptCrop(*crop_object(picture, masks[n], near), (), None, None), near, wide_view)
 
     def _object(self, random: np.random.Generator) -> tuple[Picture, list[Bool[np.ndarray, "h w"]], int]:
         """A picture, its masks, and the one that is asked for."""
@@ -121,34 +132,36 @@ class PromptCrops:
     ) -> tuple[Picture, list[Bool[np.ndarray, "h w"]]]:
         """The picture with an object of another one near the one that is asked for, partly over it."""
         other, others, k = self._object(random)
-        (x0, y0, x1, y1), (u0, v0, u1, v1) = box_of(masks[n]), box_of(others[k])
+        (x0, y0, x1, y1), (u0, v0, u1, v1) = find_mask_bounds(masks[n]), find_mask_bounds(others[k])
         scale = random.uniform(0.4, 1.2) * max(x1 - x0, y1 - y0) / max(u1 - u0, v1 - v0)
         x, y = random.uniform(x0 - 0.3 * (x1 - x0), x1 + 0.3 * (x1 - x0)), random.uniform(y0, y1)
         affine = np.array([[scale, 0, x - scale * (u0 + u1) / 2], [0, scale, y - scale * (v0 + v1) / 2]])
-        view = View((picture.shape[0], picture.shape[1]), affine)
-        over = seen_mask(others[k], view)
+        view = ClipView((picture.shape[0], picture.shape[1]), affine)
+        over = transform_mask(others[k], view)
         if (masks[n] & (over < 0.5)).sum() < 0.5 * masks[n].sum():
             return picture, masks
-        mixed = picture + (seen_picture(other, view).astype(np.float32) - picture) * over[..., None]
+        mixed = picture + (transform_image(other, view).astype(np.float32) - picture) * over[..., None]
         return mixed.astype(np.uint8), [mask & (over < 0.5) for mask in masks]
 
 
 # -- views
 
 
-def draw_near_view(random: np.random.Generator, mask: Bool[np.ndarray, "h w"], sampling: PromptSampling) -> View:
+def draw_near_view(
+    random: np.random.Generator, mask: Bool[np.ndarray, "h w"], sampling: PromptCropSampling
+) -> ClipView:
     """A square around an object, maybe turned and mirrored."""
-    x0, y0, x1, y1 = box_of(mask)
+    x0, y0, x1, y1 = find_mask_bounds(mask)
     longer = max(x1 - x0, y1 - y0)
     side = longer * random.uniform(*sampling.views)
     free = max(side - longer, 0.0) / 2
     x, y = (x0 + x1) / 2 + random.uniform(-free, free), (y0 + y1) / 2 + random.uniform(-free, free)
-    return square_view(random, (x, y), side, sampling)
+    return make_square_view(random, (x, y), side, sampling)
 
 
 def draw_wide_view(
-    random: np.random.Generator, size: tuple[int, ...], mask: Bool[np.ndarray, "h w"], sampling: PromptSampling
-) -> View:
+    random: np.random.Generator, size: tuple[int, ...], mask: Bool[np.ndarray, "h w"], sampling: PromptCropSampling
+) -> ClipView:
     """A square that shows most of the picture, and the object."""
     h, w = size[:2]
     side = max(h, w) * random.uniform(*sampling.wholes)
@@ -161,28 +174,32 @@ def draw_wide_view(
         )
         for v, s in ((xs, w), (ys, h))
     )
-    return square_view(random, (float(x), float(y)), side, sampling)
+    return make_square_view(random, (float(x), float(y)), side, sampling)
 
 
-def square_view(random: np.random.Generator, at: tuple[float, float], side: float, sampling: PromptSampling) -> View:
+def make_square_view(
+    random: np.random.Generator, at: tuple[float, float], side: float, sampling: PromptCropSampling
+) -> ClipView:
     """The square around a place of the picture, `sampling.side` pixels wide."""
     scale = sampling.side / side
     middle = sampling.side / 2
     affine = np.array([[scale, 0, middle - scale * at[0]], [0, scale, middle - scale * at[1]]])
     if random.random() < 1 / 3:
-        affine = chained(affine, turned(float(random.uniform(-sampling.angle, sampling.angle)), (middle, middle)))
-    return View((sampling.side, sampling.side), mirrored(affine, sampling.side, random.random() < 0.5))
+        affine = join_affines(
+            affine, make_rotation(float(random.uniform(-sampling.angle, sampling.angle)), (middle, middle))
+        )
+    return ClipView((sampling.side, sampling.side), apply_mirroring(affine, sampling.side, random.random() < 0.5))
 
 
-def seen(picture: Picture, mask: Bool[np.ndarray, "h w"], view: View) -> tuple[Picture, Soft]:
+def crop_object(picture: Picture, mask: Bool[np.ndarray, "h w"], view: ClipView) -> tuple[Picture, Soft]:
     """The picture and an object's mask in a view."""
-    return seen_picture(picture, view), seen_mask(mask, view)
+    return transform_image(picture, view), transform_mask(mask, view)
 
 
-def beside(wide: PromptCrop, near: PromptCrop, view: View, wide_view: View) -> PromptCrop | None:
+def make_near_crop(wide: PromptCrop, near: PromptCrop, view: ClipView, wide_view: ClipView) -> PromptCrop | None:
     """The near view of what was clicked in the wide one."""
-    back = chained(inverted(view.affine), wide_view.affine)
-    to_near = chained(inverted(wide_view.affine), view.affine)
+    back = join_affines(compute_inverse_affine(view.affine), wide_view.affine)
+    to_near = join_affines(compute_inverse_affine(wide_view.affine), view.affine)
     [point] = wide.points
     x, y = to_near[:, :2] @ [point.x, point.y] + to_near[:, 2]
     if not near.mask.any() or not (0 <= x < len(near.mask) and 0 <= y < len(near.mask)):
@@ -190,19 +207,19 @@ def beside(wide: PromptCrop, near: PromptCrop, view: View, wide_view: View) -> P
     return replace(near, points=(replace(point, x=float(x), y=float(y)),), wide=wide, to_wide=back)
 
 
-def inverted(affine: Affine) -> Affine:
+def compute_inverse_affine(affine: Affine) -> Affine:
     """The affine that takes back."""
     inverse = np.linalg.inv(affine[:, :2])
     return np.hstack([inverse, -(inverse @ affine[:, 2])[:, None]])
 
 
-def box_of(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
+def find_mask_bounds(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
     """x0, y0, x1, y1 of a mask that is not empty; x1 and y1 are one past the last."""
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
 
 
-def worsen(random: np.random.Generator, picture: Picture, share: float) -> Picture:
+def apply_image_degradation(random: np.random.Generator, picture: Picture, share: float) -> Picture:
     """The picture blurred, noisy or badly compressed now and then."""
     if random.random() >= share:
         return picture
@@ -219,11 +236,11 @@ def worsen(random: np.random.Generator, picture: Picture, share: float) -> Pictu
 # -- prompts
 
 
-def first_prompt(
+def draw_first_prompt(
     random: np.random.Generator,
     crop: PromptCrop,
     masks: Sequence[Bool[np.ndarray, "h w"]],
-    view: View,
+    view: ClipView,
     crops: PromptCrops,
 ) -> PromptCrop | None:
     """A box, or a wrong mask with a click that corrects it, in the shares of the two."""
@@ -232,14 +249,14 @@ def first_prompt(
     if not inside.any():
         return None
     if random.random() * (sampling.boxes + sampling.corrections) < sampling.boxes:
-        return replace(crop, box=shaken(random, box_of(inside), sampling.jitter))
-    others = [other for other in (seen_mask(mask, view) > 0.5 for mask in masks) if other.any()]
-    wrong = mistaken(random, inside, others)
+        return replace(crop, box=draw_shaken_box(random, find_mask_bounds(inside), sampling.jitter))
+    others = [other for other in (transform_mask(mask, view) > 0.5 for mask in masks) if other.any()]
+    wrong = draw_mistaken_mask(random, inside, others)
     point = draw_correction(random, wrong, inside, sampling.depths)
-    return None if point is None else replace(crop, points=(point,), earlier=soften(random, wrong))
+    return None if point is None else replace(crop, points=(point,), earlier=soften_mask(random, wrong))
 
 
-def shaken(random: np.random.Generator, box: tuple[int, int, int, int], jitter: float) -> Box:
+def draw_shaken_box(random: np.random.Generator, box: tuple[int, int, int, int], jitter: float) -> Box:
     """A box as somebody draws it."""
     x0, y0, x1, y1 = box
     dx, dy = random.normal(0, jitter, (2, 2)).clip(-2 * jitter, 2 * jitter)
@@ -247,7 +264,7 @@ def shaken(random: np.random.Generator, box: tuple[int, int, int, int], jitter: 
     return Box(x0 + dx[0] * w, y0 + dy[0] * h, x1 + dx[1] * w, y1 + dy[1] * h)
 
 
-def clicked(random: np.random.Generator, crop: PromptCrop, sampling: PromptSampling) -> PromptCrop | None:
+def add_first_click(random: np.random.Generator, crop: PromptCrop, sampling: PromptCropSampling) -> PromptCrop | None:
     """The crop with a click on the object."""
     inside = crop.mask > 0.5
     if not inside.any():
@@ -279,10 +296,12 @@ def draw_correction(
     region = missed if inside else added
     if not region.any():
         inside, region = not inside, (added if inside else missed)
-    return replace(deepest(region) if random.random() < 0.6 else draw_click(random, region, depths), inside=inside)
+    return replace(
+        find_deepest_pixel(region) if random.random() < 0.6 else draw_click(random, region, depths), inside=inside
+    )
 
 
-def deepest(region: Bool[np.ndarray, "s s"]) -> Point:
+def find_deepest_pixel(region: Bool[np.ndarray, "s s"]) -> Point:
     """The pixel that is furthest from the region's border."""
     y, x = divmod(int(measure_depth(region).argmax()), region.shape[1])
     return Point(x + 0.5, y + 0.5)
@@ -294,7 +313,7 @@ def measure_depth(region: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]
     return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1])
 
 
-def mistaken(
+def draw_mistaken_mask(
     random: np.random.Generator, true: Bool[np.ndarray, "s s"], others: Sequence[Bool[np.ndarray, "s s"]]
 ) -> Bool[np.ndarray, "s s"]:
     """A mask as a tracker gets it wrong: another object's too, a part of it, too wide or narrow, moved, blotted."""
@@ -308,7 +327,7 @@ def add_other(
     """The mask with another object's; where there is none, with itself moved."""
     other = others[int(random.integers(len(others)))]
     across = float(np.sqrt(true.sum()))
-    return np.asarray(true | (other if (other & ~true).any() else shifted(true, random.uniform(-across, across, 2))))
+    return np.asarray(true | (other if (other & ~true).any() else shift_mask(true, random.uniform(-across, across, 2))))
 
 
 def cut_part(random: np.random.Generator, true: Bool[np.ndarray, "s s"]) -> Bool[np.ndarray, "s s"]:
@@ -330,7 +349,7 @@ def change_width(random: np.random.Generator, true: Bool[np.ndarray, "s s"]) -> 
 
 def move_mask(random: np.random.Generator, true: Bool[np.ndarray, "s s"]) -> Bool[np.ndarray, "s s"]:
     """Elsewhere, but not far."""
-    return shifted(true, random.uniform(-0.4, 0.4, 2) * np.sqrt(true.sum()))
+    return shift_mask(true, random.uniform(-0.4, 0.4, 2) * np.sqrt(true.sum()))
 
 
 def blot_mask(random: np.random.Generator, true: Bool[np.ndarray, "s s"]) -> Bool[np.ndarray, "s s"]:
@@ -345,12 +364,12 @@ def blot_mask(random: np.random.Generator, true: Bool[np.ndarray, "s s"]) -> Boo
 MISTAKES = (cut_part, change_width, move_mask, blot_mask)
 
 
-def shifted(mask: Bool[np.ndarray, "s s"], by: Float[np.ndarray, " 2"]) -> Bool[np.ndarray, "s s"]:
+def shift_mask(mask: Bool[np.ndarray, "s s"], by: Float[np.ndarray, " 2"]) -> Bool[np.ndarray, "s s"]:
     """The mask moved by x, y."""
     matrix = np.array([[1, 0, by[0]], [0, 1, by[1]]], np.float32)
     return np.asarray(cv2.warpAffine(mask.view(np.uint8), matrix, mask.shape[::-1], flags=cv2.INTER_NEAREST)).view(bool)
 
 
-def soften(random: np.random.Generator, mask: Bool[np.ndarray, "s s"]) -> Soft:
+def soften_mask(random: np.random.Generator, mask: Bool[np.ndarray, "s s"]) -> Soft:
     """A mask as probabilities, sharp or not."""
     return np.asarray(cv2.GaussianBlur(mask.astype(np.float32), (0, 0), random.uniform(0.3, 3.0)))

@@ -60,7 +60,7 @@ def score_prompts(predictor: ImagePredictor, objects: Iterable[PromptedObject], 
     boxes, errors, rows = [], [], []
     for asked in objects:
         answer = predictor.predict(asked.picture, Clicks((), asked.box))
-        boxes.append(measure_iou(answer.logits, asked.mask))
+        boxes.append(measure_best_iou(answer.logits, asked.mask))
         errors.append(abs(float(answer.quality[0]) - boxes[-1]))
         rows.append(score_clicks(predictor, asked, clicks))
     if not rows:
@@ -97,11 +97,11 @@ def score_clicks(predictor: ImagePredictor, asked: PromptedObject, clicks: int) 
         points = (*points, click_on_error(found, asked.mask))
         answer = predictor.predict(asked.picture, Clicks(points))
         found = answer.logits[0].numpy() > 0
-        ious.append(measure_iou(answer.logits, asked.mask))
+        ious.append(measure_best_iou(answer.logits, asked.mask))
     return ious
 
 
-def measure_iou(logits: Float[Tensor, "k h w"], true: Bool[np.ndarray, "h w"]) -> float:
+def measure_best_iou(logits: Float[Tensor, "k h w"], true: Bool[np.ndarray, "h w"]) -> float:
     """Of the best hypothesis."""
     found = logits[0].numpy() > 0
     return float((found & true).sum() / max((found | true).sum(), 1))

@@ -14,9 +14,9 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor
 
-from masklet.models.image_predictor import draw_maps, normalise
+from masklet.models.image_predictor import draw_prompt_maps, normalize_crops
 from masklet.nn.prompt_network import PromptNetwork
-from masklet.train.ahead import DrawsAhead
+from masklet.train.ahead import PrefetchableTask
 from masklet.train.prompt_crops import PromptCrop, PromptCrops, draw_correction
 
 OTHERS = 0.1  # weight of the hypotheses that are not the best
@@ -30,7 +30,7 @@ class PromptBatch:
     rounds: int
 
 
-class PromptTask(DrawsAhead[PromptBatch]):
+class PromptTask(PrefetchableTask[PromptBatch]):
     """A `Task`: masks of crops."""
 
     def __init__(
@@ -68,12 +68,12 @@ class PromptTask(DrawsAhead[PromptBatch]):
         for _ in range(drawn.rounds):
             with torch.no_grad():
                 logits, quality = self.module(look, maps)
-            answers = choose(logits, quality, doubtful)
+            answers = choose_shown_hypothesis(logits, quality, doubtful)
             crops, maps = self._corrected(crops, answers, random)
             doubtful = torch.zeros(len(crops), dtype=torch.bool)
         truth = torch.stack([torch.from_numpy(crop.mask) for crop in crops]).to(self.device)
         logits, quality = self.module(look, maps)
-        return prompt_losses(logits, quality, nnf.avg_pool2d(truth[:, None], 2)[:, 0], doubtful.to(self.device))
+        return compute_prompt_losses(logits, quality, nnf.avg_pool2d(truth[:, None], 2)[:, 0], doubtful.to(self.device))
 
     def validate(self) -> dict[str, float]:
         """Scores on what is not trained on."""
@@ -84,10 +84,10 @@ class PromptTask(DrawsAhead[PromptBatch]):
         self.writes(path)
 
     def _images(self, crops: Sequence[PromptCrop]) -> Float[Tensor, "b 3 s s"]:
-        return normalise([crop.image for crop in crops]).to(self.device)
+        return normalize_crops([crop.image for crop in crops]).to(self.device)
 
     def _maps(self, crop: PromptCrop) -> Float[Tensor, "m s s"]:
-        return torch.from_numpy(draw_maps(crop.points, crop.box, crop.earlier, len(crop.mask))).to(self.device)
+        return torch.from_numpy(draw_prompt_maps(crop.points, crop.box, crop.earlier, len(crop.mask))).to(self.device)
 
     def _see_wide(self, crops: Sequence[PromptCrop], maps: Float[Tensor, "b m s s"]) -> None:
         """Writes the answers in wide views into the maps of the near ones."""
@@ -99,9 +99,9 @@ class PromptTask(DrawsAhead[PromptBatch]):
             logits, quality = self.module(
                 self.module.look(self._images(wides)), torch.stack([self._maps(w) for w in wides])
             )
-        soft = choose(logits, quality, torch.ones(len(rows), dtype=torch.bool)).sigmoid()
+        soft = choose_shown_hypothesis(logits, quality, torch.ones(len(rows), dtype=torch.bool)).sigmoid()
         for n, one in zip(rows, soft, strict=True):
-            maps[n, 3] = 2 * resampled(one, crops[n]) - 1
+            maps[n, 3] = 2 * sample_wide_logits(one, crops[n]) - 1
 
     def _corrected(
         self, crops: Sequence[PromptCrop], answers: Float[Tensor, "b s2 s2"], random: np.random.Generator
@@ -117,13 +117,15 @@ class PromptTask(DrawsAhead[PromptBatch]):
         return tuple(found), torch.stack([self._maps(crop) for crop in found])
 
 
-def choose(logits: Float[Tensor, "b k s s"], quality: Float[Tensor, "b k"], doubtful: Tensor) -> Float[Tensor, "b s s"]:
+def choose_shown_hypothesis(
+    logits: Float[Tensor, "b k s s"], quality: Float[Tensor, "b k"], doubtful: Tensor
+) -> Float[Tensor, "b s s"]:
     """The answer that is shown: of a single click's hypotheses the one of highest expected IoU, else the first."""
     best = torch.where(doubtful.to(quality.device), 1 + quality[:, 1:].argmax(1), 0)
     return logits[torch.arange(len(logits)), best]
 
 
-def resampled(soft: Float[Tensor, "s2 s2"], crop: PromptCrop) -> Float[Tensor, "s s"]:
+def sample_wide_logits(soft: Float[Tensor, "s2 s2"], crop: PromptCrop) -> Float[Tensor, "s s"]:
     """A wide view's answer in the near one; 0 where the wide one does not reach."""
     side = len(crop.mask)
     assert crop.to_wide is not None
@@ -134,23 +136,23 @@ def resampled(soft: Float[Tensor, "s2 s2"], crop: PromptCrop) -> Float[Tensor, "
     return nnf.grid_sample(soft[None, None], grid, align_corners=False)[0, 0]
 
 
-def prompt_losses(
+def compute_prompt_losses(
     logits: Float[Tensor, "b k s s"], quality: Float[Tensor, "b k"], truth: Float[Tensor, "b s s"], doubtful: Tensor
 ) -> dict[str, Tensor]:
     """The first answer always learns; of the hypotheses the one that is best (Kirillov et al. 2023), where the prompt
     leaves doubt, and the others a little.
     """
-    each = mask_loss(logits, truth)
+    each = compute_hypothesis_losses(logits, truth)
     weight = torch.where(doubtful, 1.0, OTHERS)
     best = each[:, 1:].amin(1) + OTHERS * each[:, 1:].mean(1)
     return {
         "mask": each[:, 0].mean(),
         "hypotheses": (weight * best).mean(),
-        "quality": nnf.mse_loss(quality.sigmoid(), iou_of(logits.detach(), truth)),
+        "quality": nnf.mse_loss(quality.sigmoid(), compute_hypothesis_iou(logits.detach(), truth)),
     }
 
 
-def mask_loss(logits: Float[Tensor, "b k s s"], truth: Float[Tensor, "b s s"]) -> Float[Tensor, "b k"]:
+def compute_hypothesis_losses(logits: Float[Tensor, "b k s s"], truth: Float[Tensor, "b s s"]) -> Float[Tensor, "b k"]:
     """Cross-entropy, and Dice, of each answer."""
     true = truth[:, None].expand_as(logits)
     entropy = nnf.binary_cross_entropy_with_logits(logits, true, reduction="none").mean((2, 3))
@@ -159,7 +161,7 @@ def mask_loss(logits: Float[Tensor, "b k s s"], truth: Float[Tensor, "b s s"]) -
     return entropy + dice
 
 
-def iou_of(logits: Float[Tensor, "b k s s"], truth: Float[Tensor, "b s s"]) -> Float[Tensor, "b k"]:
+def compute_hypothesis_iou(logits: Float[Tensor, "b k s s"], truth: Float[Tensor, "b s s"]) -> Float[Tensor, "b k"]:
     """Of each answer with the truth; 0 where both are empty."""
     found, true = logits > 0, truth[:, None] > 0.5
     return (found & true).sum((2, 3)) / (found | true).sum((2, 3)).clamp(min=1)

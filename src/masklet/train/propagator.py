@@ -20,8 +20,8 @@ from masklet.core.frames import Frame
 from masklet.core.instances import Box, Point, Prediction, Prompt
 from masklet.core.masks import mask_iou
 from masklet.models.sam2 import ABSENT, Sam2
-from masklet.train.ahead import DrawsAhead
-from masklet.train.clips import Clip, ClipSource
+from masklet.train.ahead import PrefetchableTask
+from masklet.train.clips import ClipSource, TrainingClip
 from masklet.train.losses import dice_loss
 
 TRIES = 20  # clips without an object that could be asked for, after which one is drawn anew
@@ -30,7 +30,7 @@ JITTER = 0.1  # of a box's sides: how far its corners are off (SAM 2, appendix D
 
 
 @dataclass(frozen=True)
-class Asking:
+class PromptSampling:
     """What is asked of a clip, and what wrong answers cost."""
 
     frames: int = 4
@@ -45,25 +45,25 @@ class Asking:
     others: float = 0.0  # share of its mask losses that a hypothesis other than the best has; SAM 2: none
 
 
-Mislead = Callable[[Any, Any, Any, Prediction, Clip, np.random.Generator], Any]
+Mislead = Callable[[Any, Any, Any, Prediction, TrainingClip, np.random.Generator], Any]
 
 
-def honestly(
-    propagator: Any, memory: Any, features: Any, belief: Prediction, clip: Clip, random: np.random.Generator
+def keep_memory(
+    propagator: Any, memory: Any, features: Any, belief: Prediction, clip: TrainingClip, random: np.random.Generator
 ) -> Any:
     """The memory as it is."""
     return memory
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptedClip:
     """A clip, and the objects that are asked for in its first frame."""
 
-    clip: Clip
+    clip: TrainingClip
     rows: list[int]
 
 
-class PropagatorTask(DrawsAhead[Asked]):
+class PropagatorTask(PrefetchableTask[PromptedClip]):
     """A `Task`: SAM 2, EdgeTAM excepted, or `Nano`, on clips. Its image encoder should hold still."""
 
     def __init__(
@@ -71,11 +71,11 @@ class PropagatorTask(DrawsAhead[Asked]):
         net: nn.Module,
         propagator: Callable[[int], Sam2],
         source: ClipSource,
-        held_out: Sequence[Clip],
+        held_out: Sequence[TrainingClip],
         save: Callable[[Path], None],
         *,
-        asking: Asking | None = None,
-        mislead: Mislead = honestly,
+        asking: PromptSampling | None = None,
+        mislead: Mislead = keep_memory,
     ) -> None:
         """
         Args:
@@ -88,43 +88,43 @@ class PropagatorTask(DrawsAhead[Asked]):
             mislead: changes the memory after each frame, so that the network learns to do without parts of it.
         """
         self.module, self.propagator, self.source, self.held_out, self.writes = net, propagator, source, held_out, save
-        self.asking, self.mislead = asking or Asking(), mislead
+        self.asking, self.mislead = asking or PromptSampling(), mislead
 
-    def draw(self, random: np.random.Generator) -> Asked:
+    def draw(self, random: np.random.Generator) -> PromptedClip:
         """A clip with objects that can be asked for."""
         for _ in range(TRIES):
             clip = self.source.clip(random, self.asking.frames)
-            clip = backward(clip) if random.random() < 0.5 else clip
-            rows = visible(clip, self.asking.smallest)
+            clip = reverse_clip_time(clip) if random.random() < 0.5 else clip
+            rows = find_visible_objects(clip, self.asking.smallest)
             if rows:
                 chosen = random.permutation(rows)[: int(random.integers(1, self.asking.objects + 1))]
-                return Asked(clip, chosen.tolist())
+                return PromptedClip(clip, chosen.tolist())
         return self.draw(random)
 
-    def loss_of(self, step: int, drawn: Asked, random: np.random.Generator) -> dict[str, Tensor]:
+    def loss_of(self, step: int, drawn: PromptedClip, random: np.random.Generator) -> dict[str, Tensor]:
         """Means over objects, and over the frames after the first and what was answered there to boxes and clicks."""
         clip, rows = drawn.clip, drawn.rows
         propagator = self.propagator(min(clip.images.shape[2:]))
         propagator.renew()
-        features = propagator.encode(frames_of(clip))
-        prompts = {row: drawn_prompt(clip.masks[row, 0], random, self.asking) for row in rows}
+        features = propagator.encode(make_propagator_frames(clip))
+        prompts = {row: draw_prompt(clip.masks[row, 0], random, self.asking) for row in rows}
         memory, answer = propagator.prompt(propagator.empty(), features[0], prompts)
         losses = self._answered(answer, prompts, clip)
         for t in range(1, len(features)):
             belief = propagator.predict(memory, features[t])
-            losses.append(belief_losses(belief, clip.masks[rows, t], self.asking))
-            belief = as_used(belief)
+            losses.append(compute_belief_losses(belief, clip.masks[rows, t], self.asking))
+            belief = clear_absent_masks(belief)
             memory = propagator.commit(memory, features[t], belief)
             memory = self.mislead(propagator, memory, features[t], belief, clip, random)
         return {name: torch.stack([part[name] for part in losses]).mean() for name in losses[0]}
 
     def _answered(
-        self, answer: Prediction, prompts: dict[int, Prompt], clip: Clip
+        self, answer: Prediction, prompts: dict[int, Prompt], clip: TrainingClip
     ) -> list[dict[str, Float[Tensor, ""]]]:
         """The losses of what was made of boxes and clicks; masks are answered as they are."""
         told = [n for n, row in enumerate(answer.ids) if not isinstance(prompts[row], Tensor)]
         truth = clip.masks[[answer.ids[n] for n in told], 0]
-        return [belief_losses(answer.only(told), truth, self.asking)] if told else []
+        return [compute_belief_losses(answer.only(told), truth, self.asking)] if told else []
 
     def validate(self) -> dict[str, float]:
         """The mean mask IoU of held-out objects after a given mask, and the mean error of what is said of it."""
@@ -139,15 +139,15 @@ class PropagatorTask(DrawsAhead[Asked]):
         self.writes(path)
 
     @torch.no_grad()
-    def _scores(self, clip: Clip) -> list[tuple[float, float]]:
+    def _scores(self, clip: TrainingClip) -> list[tuple[float, float]]:
         """IoU and the error of the predicted one, of every object in every frame that shows it."""
-        propagator, rows = self.propagator(min(clip.images.shape[2:])), visible(clip, self.asking.smallest)
+        propagator, rows = self.propagator(min(clip.images.shape[2:])), find_visible_objects(clip, self.asking.smallest)
         propagator.renew()
-        first, *others = propagator.encode(frames_of(clip))
+        first, *others = propagator.encode(make_propagator_frames(clip))
         memory, _ = propagator.prompt(propagator.empty(), first, {row: clip.masks[row, 0] for row in rows})
         scores = []
         for t, features in enumerate(others, start=1):
-            belief = as_used(propagator.predict(memory, features))
+            belief = clear_absent_masks(propagator.predict(memory, features))
             memory = propagator.commit(memory, features, belief)
             masks, quality = belief.masks(features.size), belief.best.quality[:, 0]
             for row, mask, said in zip(rows, masks, quality.tolist(), strict=True):
@@ -157,31 +157,31 @@ class PropagatorTask(DrawsAhead[Asked]):
         return scores
 
 
-def frames_of(clip: Clip) -> list[Frame]:
+def make_propagator_frames(clip: TrainingClip) -> list[Frame]:
     """A clip's frames, as a propagator takes them."""
     return [Frame(t, image.permute(1, 2, 0).contiguous().numpy()) for t, image in enumerate(clip.images)]
 
 
-def backward(clip: Clip) -> Clip:
+def reverse_clip_time(clip: TrainingClip) -> TrainingClip:
     """The clip with time running the other way."""
-    return Clip(clip.images.flip(0), clip.masks.flip(1), clip.present.flip(1), clip.labels)
+    return TrainingClip(clip.images.flip(0), clip.masks.flip(1), clip.present.flip(1), clip.labels)
 
 
-def visible(clip: Clip, smallest: float) -> list[int]:
+def find_visible_objects(clip: TrainingClip, smallest: float) -> list[int]:
     """The objects that cover at least that share of the first frame."""
     area = clip.masks[:, 0].flatten(1).float().mean(1)
     return [int(row) for row in (area >= smallest).nonzero()[:, 0]]
 
 
-def drawn_prompt(mask: Bool[Tensor, "h w"], random: np.random.Generator, asking: Asking) -> Prompt:
+def draw_prompt(mask: Bool[Tensor, "h w"], random: np.random.Generator, asking: PromptSampling) -> Prompt:
     """A mask, a box or a click that asks for an object."""
     draw = random.random()
     if draw < asking.boxes:
-        return loose_box(mask, random)
-    return inner_point(mask, random) if draw < asking.boxes + asking.clicks else mask
+        return draw_loose_box(mask, random)
+    return draw_inner_point(mask, random) if draw < asking.boxes + asking.clicks else mask
 
 
-def loose_box(mask: Bool[Tensor, "h w"], random: np.random.Generator) -> Box:
+def draw_loose_box(mask: Bool[Tensor, "h w"], random: np.random.Generator) -> Box:
     """The box of a mask, its corners off by some of its sides."""
     ys, xs = (mask.any(axis).nonzero()[:, 0] for axis in (1, 0))
     y0, x0, y1, x1 = int(ys[0]), int(xs[0]), int(ys[-1]) + 1, int(xs[-1]) + 1
@@ -195,7 +195,7 @@ def loose_box(mask: Bool[Tensor, "h w"], random: np.random.Generator) -> Box:
     )
 
 
-def inner_point(mask: Bool[Tensor, "h w"], random: np.random.Generator) -> Point:
+def draw_inner_point(mask: Bool[Tensor, "h w"], random: np.random.Generator) -> Point:
     """A pixel of a mask, in its inner half."""
     depth = cv2.distanceTransform(np.pad(mask.numpy().astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
     ys, xs = np.nonzero(depth >= depth.max() / 2)
@@ -206,13 +206,15 @@ def inner_point(mask: Bool[Tensor, "h w"], random: np.random.Generator) -> Point
 # -- losses
 
 
-def as_used(belief: Prediction) -> Prediction:
+def clear_absent_masks(belief: Prediction) -> Prediction:
     """What is judged absent has no mask."""
     there = belief.presence[:, :, None, None] > 0
     return replace(belief, logits=torch.where(there.to(belief.logits.device), belief.logits, ABSENT))
 
 
-def belief_losses(belief: Prediction, truth: Bool[Tensor, "n h w"], at: Asking) -> dict[str, Float[Tensor, ""]]:
+def compute_belief_losses(
+    belief: Prediction, truth: Bool[Tensor, "n h w"], at: PromptSampling
+) -> dict[str, Float[Tensor, ""]]:
     """SAM 2's, of one frame: masks cost what the best hypothesis does, and count only where the object is seen.
 
     The best is that of the least loss. Predicted IoU is told of all hypotheses as they are used.
@@ -225,7 +227,7 @@ def belief_losses(belief: Prediction, truth: Bool[Tensor, "n h w"], at: Asking) 
     dice = at.dice * dice_loss(logits.flatten(0, 1), inside.flatten(0, 1)).view(n, k)
     share = torch.full_like(focal, at.others).scatter(1, (focal + dice).detach().argmin(1, keepdim=True), 1.0)
     used = torch.where(belief.presence[:, :, None] > 0, logits, ABSENT)
-    wrong = (belief.quality - overlap(used, inside)).abs().mean(1)
+    wrong = (belief.quality - measure_point_iou(used, inside)).abs().mean(1)
     there = seen.sum().clamp(min=1)
     return {
         "focal": ((focal * share).sum(1) * seen).sum() / there,
@@ -245,7 +247,7 @@ def focal_loss(logits: Float[Tensor, "n k p"], inside: Float[Tensor, "n k p"]) -
 
 
 @torch.no_grad()
-def overlap(logits: Float[Tensor, "n k p"], inside: Float[Tensor, "n k p"]) -> Float[Tensor, "n k"]:
+def measure_point_iou(logits: Float[Tensor, "n k p"], inside: Float[Tensor, "n k p"]) -> Float[Tensor, "n k"]:
     """Mask IoU; 0 where both are empty."""
     found, wanted = logits > 0, inside > 0.5
     return (found & wanted).sum(2) / (found | wanted).sum(2).clamp(min=1)

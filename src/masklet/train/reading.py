@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from masklet.core.errors import InputError
-from masklet.train.clips import AsObjects, ClipSource
+from masklet.train.clips import ClipSource, UncategorisedSource
 from masklet.train.framing import FixedFraming
-from masklet.train.mixed import Mixed
+from masklet.train.mixed import ClipMixture
 from masklet.train.nano import LIVELY
 from masklet.train.pasting import MovingStills
 from masklet.train.scenes import RANGES, SyntheticSettings
 from masklet.train.stills import CropSettings, PseudoVideos, StillCrops, Stills
-from masklet.train.synthetic import Synthetic
-from masklet.train.videos import Videos, vipseg_footage, ytvis_footage
+from masklet.train.synthetic import SyntheticClips
+from masklet.train.videos import VideoClips, read_vipseg_footage, read_ytvis_footage
 
 SYNTHETIC = "synthetic"
 PICTURES, FRAMES = "images", "JPEGImages"  # folders by which a set of stills and a set of videos are known
@@ -26,17 +26,17 @@ PANOPTIC, PANOPTIC_TRUTHS = "panomasksRGB", ("panoptic_gt_VIPSeg_train.json", "p
 FromStills = Callable[[Stills, FixedFraming, bool], ClipSource]  # the last: whether they are varied
 
 
-def crops(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
+def create_still_crops(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
     """Single pictures."""
     return StillCrops(stills, framing, None if varied else CropSettings(mosaic=0, paste=0, light=0))
 
 
-def turning(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
+def create_turning_stills(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
     """Pictures that turn, as DVIS makes videos of them."""
     return PseudoVideos(stills, framing)
 
 
-def moving(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
+def create_moving_stills(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
     """Cut-outs that move, bend, hide and return over a picture, filmed by a camera that moves, too."""
     return MovingStills(stills, replace(LIVELY, size=framing.size))
 
@@ -47,33 +47,35 @@ def is_generated(name: str) -> bool:
     return word == SYNTHETIC and (not level or level in RANGES)
 
 
-def source_of(data: Sequence[str], framing: FixedFraming, stills: FromStills, varied: bool) -> ClipSource:
+def create_clip_source(data: Sequence[str], framing: FixedFraming, stills: FromStills, varied: bool) -> ClipSource:
     """One source of all that is named, each as often as any other."""
-    return together([one_source(name, framing, stills, varied) for name in data])
+    return join_clip_sources([open_clip_source(name, framing, stills, varied) for name in data])
 
 
-def objects_of(data: Sequence[str], framing: FixedFraming, stills: FromStills, varied: bool) -> ClipSource:
+def create_object_source(data: Sequence[str], framing: FixedFraming, stills: FromStills, varied: bool) -> ClipSource:
     """The same, without categories: theirs need not be alike."""
-    return together([AsObjects(one_source(name, framing, stills, varied)) for name in data])
+    return join_clip_sources([UncategorisedSource(open_clip_source(name, framing, stills, varied)) for name in data])
 
 
-def together(sources: Sequence[ClipSource]) -> ClipSource:
+def join_clip_sources(sources: Sequence[ClipSource]) -> ClipSource:
     """One source of several, each as often as any other. Raises InputError where their categories differ."""
-    return sources[0] if len(sources) == 1 else Mixed(sources, [1.0] * len(sources))
+    return sources[0] if len(sources) == 1 else ClipMixture(sources, [1.0] * len(sources))
 
 
-def one_source(name: str, framing: FixedFraming, stills: FromStills, varied: bool) -> ClipSource:
+def open_clip_source(name: str, framing: FixedFraming, stills: FromStills, varied: bool) -> ClipSource:
     """Clips that are generated, or of a set in a folder. Raises InputError where it is neither."""
     if is_generated(name):
-        return Synthetic(SyntheticSettings(size=framing.size, level=name.partition(":")[2] or None))
+        return SyntheticClips(SyntheticSettings(size=framing.size, level=name.partition(":")[2] or None))
     path = Path(name)
     if not os.path.isdir(name):  # which no name is too long for
         levels = ", ".join(f"{SYNTHETIC}:{known}" for known in RANGES)
         raise InputError(f"--data {name}: no such folder; give one, or {SYNTHETIC}, or {levels}")
     if (path / FRAMES).is_dir():
-        return Videos(*ytvis_footage(truth_in(path, TRUTHS), path / FRAMES), framing)
+        return VideoClips(*read_ytvis_footage(find_truth_file(path, TRUTHS), path / FRAMES), framing)
     if (path / PANOPTIC).is_dir():
-        return Videos(*vipseg_footage(truth_in(path, PANOPTIC_TRUTHS), path / PANOPTIC, path / PICTURES), framing)
+        return VideoClips(
+            *read_vipseg_footage(find_truth_file(path, PANOPTIC_TRUTHS), path / PANOPTIC, path / PICTURES), framing
+        )
     if (path / PICTURES).is_dir():
         return stills(Stills(path), framing, varied)
     raise InputError(
@@ -82,7 +84,7 @@ def one_source(name: str, framing: FixedFraming, stills: FromStills, varied: boo
     )
 
 
-def truth_in(folder: Path, names: Sequence[str]) -> Path:
+def find_truth_file(folder: Path, names: Sequence[str]) -> Path:
     """The annotations of a set of videos, by the names that they may have."""
     found = [folder / name for name in names if (folder / name).is_file()]
     if not found:

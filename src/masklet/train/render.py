@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float, Int32, UInt8
 
-from masklet.train.scenes import Plan
+from masklet.train.scenes import ScenePlan
 from masklet.train.shapes import REACH, Texture
 
 FINE = 2  # samples along each side of a pixel
@@ -24,7 +24,7 @@ Picture = UInt8[np.ndarray, "_ _ 3"]
 
 
 @dataclass(frozen=True)
-class Drawn:
+class VisibleMasks:
     """What of n things (from back to front) is visible in t frames."""
 
     masks: Bool[np.ndarray, "n t h w"]  # no two overlap
@@ -32,7 +32,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Cut:
+class Silhouette:
     """The part of one thing's silhouette that is in the frame, in fine samples."""
 
     rows: slice
@@ -40,11 +40,11 @@ class Cut:
     inside: UInt8[np.ndarray, "y x"]
 
 
-def draw(made: Plan, size: Size) -> Drawn:
+def draw_thing_masks(made: ScenePlan, size: Size) -> VisibleMasks:
     """The masks. A pixel belongs to what covers most of it, on a tie to what lies farther back."""
     n, t = len(made.looks), made.frames
     times = np.arange(t, dtype=float)
-    cuts = silhouettes(made, made.outlines(made.at(times)[0], times), size)
+    cuts = draw_silhouettes(made, made.outlines(made.at(times)[0], times), size)
     ids = np.zeros((t, size[0] * FINE, size[1] * FINE), np.uint8)
     whole = np.zeros((n, t), int)
     for thing, frame in np.ndindex(n, t):
@@ -52,17 +52,17 @@ def draw(made: Plan, size: Size) -> Drawn:
         if cut is not None:
             cv2.copyTo(cut.inside * np.uint8(thing + 1), cut.inside, ids[frame, cut.rows, cut.cols])
             whole[thing, frame] = cv2.countNonZero(cut.inside)
-    visible = np.stack([counts(i, n + 1)[1:] for i in ids], axis=1)
-    masks = majority(ids) == np.arange(1, n + 1, dtype=np.uint8)[:, None, None, None]
-    return Drawn(masks, np.where(masks.any((2, 3)), 1 - visible / np.maximum(whole, 1), 1.0))
+    visible = np.stack([count_values(i, n + 1)[1:] for i in ids], axis=1)
+    masks = find_majority_ids(ids) == np.arange(1, n + 1, dtype=np.uint8)[:, None, None, None]
+    return VisibleMasks(masks, np.where(masks.any((2, 3)), 1 - visible / np.maximum(whole, 1), 1.0))
 
 
-def counts(ids: UInt8[np.ndarray, "y x"], values: int) -> Float[np.ndarray, " v"]:
+def count_values(ids: UInt8[np.ndarray, "y x"], values: int) -> Float[np.ndarray, " v"]:
     """How often each value occurs."""
     return np.asarray(cv2.calcHist([ids], [0], None, [values], [0, values])).ravel()
 
 
-def majority(ids: UInt8[np.ndarray, "t y x"]) -> UInt8[np.ndarray, "t h w"]:
+def find_majority_ids(ids: UInt8[np.ndarray, "t y x"]) -> UInt8[np.ndarray, "t h w"]:
     """The id that most of a pixel's samples have; on a tie the lowest."""
     a, b, c, d = (ids[:, n // FINE :: FINE, n % FINE :: FINE] for n in range(FINE * FINE))
     a, b, c, d = np.minimum(a, b), np.maximum(a, b), np.minimum(c, d), np.maximum(c, d)
@@ -71,7 +71,9 @@ def majority(ids: UInt8[np.ndarray, "t y x"]) -> UInt8[np.ndarray, "t h w"]:
     return np.asarray(np.where(a == b, a, np.where(b == c, b, np.where(c == d, c, a))))
 
 
-def silhouettes(made: Plan, outlines: Float[np.ndarray, "n t p 2"], size: Size) -> list[list[Cut | None]]:
+def draw_silhouettes(
+    made: ScenePlan, outlines: Float[np.ndarray, "n t p 2"], size: Size
+) -> list[list[Silhouette | None]]:
     """Every thing's shape at every moment; None where it is out of the frame."""
     fine = outlines * FINE
     limits = np.array([size[1], size[0]])
@@ -81,12 +83,14 @@ def silhouettes(made: Plan, outlines: Float[np.ndarray, "n t p 2"], size: Size) 
     points = np.round((fine - low[:, :, None] - 0.5) * 2**SUBPIXEL).astype(np.int32)
     boxes = zip(low.tolist(), high.tolist(), strict=True)
     return [
-        [_silhouette(*item, look.hole) for item in zip(points[n], *box, strict=True)]
+        [_draw_silhouette(*item, look.hole) for item in zip(points[n], *box, strict=True)]
         for n, (look, box) in enumerate(zip(made.looks, boxes, strict=True))
     ]
 
 
-def _silhouette(points: Int32[np.ndarray, "p 2"], low: list[int], high: list[int], hole: float) -> Cut | None:
+def _draw_silhouette(
+    points: Int32[np.ndarray, "p 2"], low: list[int], high: list[int], hole: float
+) -> Silhouette | None:
     (x0, y0), (x1, y1) = low, high
     if x1 <= x0 or y1 <= y0:
         return None
@@ -96,48 +100,50 @@ def _silhouette(points: Int32[np.ndarray, "p 2"], low: list[int], high: list[int
         centre = points.mean(0)
         rings.append(np.round(centre + (points - centre) * hole).astype(np.int32))
     cv2.fillPoly(inside, rings, 1, shift=SUBPIXEL)
-    return Cut(slice(y0, y1), slice(x0, x1), inside)
+    return Silhouette(slice(y0, y1), slice(x0, x1), inside)
 
 
-def render(
-    made: Plan, textures: Mapping[int, Texture], background: Picture, size: Size, blurred: bool
+def render_frames(
+    made: ScenePlan, textures: Mapping[int, Texture], background: Picture, size: Size, blurred: bool
 ) -> UInt8[np.ndarray, "t h w 3"]:
     """The pictures, smooth at the edges. Blurred ones show all of the time that the shutter is open."""
     moments = MOMENTS if blurred else 1
     apart = SHUTTER * ((np.arange(moments) + 0.5) / moments - 0.5)
     times = (np.arange(made.frames)[:, None] + apart).ravel()
     poses, camera = made.at(times)
-    cuts = silhouettes(made, made.outlines(poses, times), size)
+    cuts = draw_silhouettes(made, made.outlines(poses, times), size)
     images = np.empty((made.frames, *size, 3), np.uint8)
     for frame in range(made.frames):
         shown = []
         for moment in range(frame * moments, (frame + 1) * moments):
-            fine = _enlarged(_background(background, camera[moment], size))
+            fine = _repeat_pixels(_render_background(background, camera[moment], size))
             for look, pose, cut in zip(made.looks, poses[:, moment], (c[moment] for c in cuts), strict=True):
                 if cut is not None:
                     cv2.copyTo(
-                        _enlarged(_surface(textures[look.paint], pose, cut)), cut.inside, fine[cut.rows, cut.cols]
+                        _repeat_pixels(_render_surface(textures[look.paint], pose, cut)),
+                        cut.inside,
+                        fine[cut.rows, cut.cols],
                     )
             shown.append(cv2.resize(fine, size[::-1], interpolation=cv2.INTER_AREA))
         images[frame] = np.mean(shown, axis=0) if blurred else shown[0]
     return images
 
 
-def _enlarged(picture: Picture) -> Picture:
+def _repeat_pixels(picture: Picture) -> Picture:
     """Each pixel as its samples: edges are fine, surfaces need not be."""
     h, w = picture.shape[:2]
     return np.asarray(cv2.resize(picture, (w * FINE, h * FINE), interpolation=cv2.INTER_NEAREST))
 
 
-def _background(background: Picture, camera: Float[np.ndarray, "4"], size: Size) -> Picture:
+def _render_background(background: Picture, camera: Float[np.ndarray, "4"], size: Size) -> Picture:
     x, y, zoom, angle = camera
     scale = np.exp(zoom) * size[1] / background.shape[1] * OVERSIZE
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     shift = np.array([size[1] / 2 + x, size[0] / 2 + y]) - turn @ (np.array(background.shape[1::-1]) / 2)
-    return _warped(background, turn, shift, size)
+    return _apply_affine(background, turn, shift, size)
 
 
-def _surface(texture: Texture, pose: Float[np.ndarray, "5"], cut: Cut) -> Picture:
+def _render_surface(texture: Texture, pose: Float[np.ndarray, "5"], cut: Silhouette) -> Picture:
     """The texture where a thing's silhouette is."""
     x, y, radius, angle, stretch = pose
     cell = 2 * REACH / len(texture)  # radii that a texture's pixel covers
@@ -147,9 +153,11 @@ def _surface(texture: Texture, pose: Float[np.ndarray, "5"], cut: Cut) -> Pictur
     corner = np.array([cut.cols.start, cut.rows.start]) / FINE
     shift = np.array([x, y]) - corner - turn @ np.full(2, len(texture) / 2)
     h, w = cut.inside.shape
-    return _warped(texture, turn, shift, (h // FINE, w // FINE))
+    return _apply_affine(texture, turn, shift, (h // FINE, w // FINE))
 
 
-def _warped(picture: Picture, turn: Float[np.ndarray, "2 2"], shift: Float[np.ndarray, "2"], size: Size) -> Picture:
+def _apply_affine(
+    picture: Picture, turn: Float[np.ndarray, "2 2"], shift: Float[np.ndarray, "2"], size: Size
+) -> Picture:
     affine = np.hstack([turn, (shift + turn.sum(1) / 2 - 0.5)[:, None]])  # OpenCV counts from the first pixel's centre
     return np.asarray(cv2.warpAffine(picture, affine, size[::-1], borderMode=cv2.BORDER_REFLECT_101))

@@ -19,32 +19,32 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.core.slots import FrameSlots
-from masklet.models.genvis import GenvisNet, GenvisSettings
-from masklet.models.rocovis import RocovisNet, RocovisSettings
-from masklet.models.slot_model import Decoded, last_layer
+from masklet.models.genvis import GenvisNet, GenvisNetSettings
+from masklet.models.rocovis import RocovisNet, RocovisNetSettings
+from masklet.models.slot_model import DecodedSlots, take_last_layer
 from masklet.models.slot_weights import save_slot_model
-from masklet.train.ahead import DrawsAhead
+from masklet.train.ahead import PrefetchableTask
 from masklet.train.assignment import (
+    ClipTargets,
     Occupied,
-    Targets,
-    as_seen,
-    first_appearance,
-    held,
-    of_all_seen,
-    of_visible,
-    targets_of,
-    uvla,
+    collect_targets,
+    fit_clip_to_input,
+    list_seen_queries,
+    list_visible_queries,
+    mark_held_queries,
+    match_by_uvla,
+    match_first_appearance,
 )
-from masklet.train.clips import Clip, ClipSource, draws
-from masklet.train.dvis import averaged, faithfulness
-from masklet.train.losses import LossSettings, Rand, uniform, uvla_losses
-from masklet.train.segmenter import pictures, points_for
+from masklet.train.clips import ClipSource, TrainingClip, seed_item_generator
+from masklet.train.dvis import compute_faithfulness_shares, measure_faithfulness
+from masklet.train.losses import LossSettings, Rand, compute_uvla_losses, make_uniform_sampler
+from masklet.train.segmenter import choose_point_count, prepare_images
 
 # -- what is trained
 
 
 @dataclass(frozen=True)
-class Row:
+class AblationRow:
     """One row of Table 2: each adds something to the row before it."""
 
     build: Callable[[nn.Module], Any]  # a SlotNet over a Mask2Former
@@ -52,21 +52,25 @@ class Row:
     plus: bool  # UVLA++ instead of UVLA
 
 
-ROWS: Mapping[str, Row] = {
-    "queries": Row(lambda segmenter: GenvisNet(segmenter, genvis_settings(segmenter)), "genvis", False),
-    "direct": Row(lambda segmenter: RocovisNet(segmenter, RocovisSettings(levels=0, suppress=False)), "rocovis", False),
-    "masks": Row(lambda segmenter: RocovisNet(segmenter, RocovisSettings(suppress=False)), "rocovis", False),
-    "uvla++": Row(lambda segmenter: RocovisNet(segmenter, RocovisSettings()), "rocovis", True),
+ROWS: Mapping[str, AblationRow] = {
+    "queries": AblationRow(lambda segmenter: GenvisNet(segmenter, make_genvis_settings(segmenter)), "genvis", False),
+    "direct": AblationRow(
+        lambda segmenter: RocovisNet(segmenter, RocovisNetSettings(levels=0, suppress=False)), "rocovis", False
+    ),
+    "masks": AblationRow(lambda segmenter: RocovisNet(segmenter, RocovisNetSettings(suppress=False)), "rocovis", False),
+    "uvla++": AblationRow(lambda segmenter: RocovisNet(segmenter, RocovisNetSettings()), "rocovis", True),
 }
 
 
-def genvis_settings(segmenter: Any) -> GenvisSettings:
+def make_genvis_settings(segmenter: Any) -> GenvisNetSettings:
     """GenVIS beside a Mask2Former: as many object queries and heads, and feed-forward layers as wide."""
     config = segmenter.config
-    return GenvisSettings(hidden=config.dim_feedforward, heads=config.num_attention_heads, queries=config.num_queries)
+    return GenvisNetSettings(
+        hidden=config.dim_feedforward, heads=config.num_attention_heads, queries=config.num_queries
+    )
 
 
-def row_of(name: str) -> Row:
+def find_ablation_row(name: str) -> AblationRow:
     """A row of Table 2. Raises InputError where there is none of this name."""
     if name not in ROWS:
         raise InputError(f"row = {name}: the rows of the ablation are {', '.join(ROWS)}")
@@ -88,22 +92,22 @@ class RocovisTraining:
     def __post_init__(self) -> None:
         if self.frames < 1 or self.through < 1:
             raise InputError(f"frames = {self.frames}, through = {self.through}: both count from 1 on")
-        row_of(self.row)
+        find_ablation_row(self.row)
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownQueries:
     """Which query every object has, after each layer of the decoder; -1 of those that have none yet."""
 
     queries: tuple[Int64[Tensor, " g"], ...]
 
     @staticmethod
-    def nothing(layers: int, targets: Targets) -> Known:
+    def nothing(layers: int, targets: ClipTargets) -> KnownQueries:
         """Before the first frame."""
-        return Known((torch.full_like(targets.labels, -1),) * layers)
+        return KnownQueries((torch.full_like(targets.labels, -1),) * layers)
 
 
-class RocovisTask(DrawsAhead[Clip]):
+class RocovisTask(PrefetchableTask[TrainingClip]):
     """A `Task`: all weights of a slot model are trained, or of GenVIS's those that are not its Mask2Former's."""
 
     def __init__(
@@ -111,7 +115,7 @@ class RocovisTask(DrawsAhead[Clip]):
         segmenter: Any,
         source: ClipSource,
         settings: RocovisTraining = RocovisTraining(),
-        held_out: Sequence[Clip] = (),
+        held_out: Sequence[TrainingClip] = (),
         *,
         device: torch.device | None = None,
         seed: int = 0,
@@ -135,22 +139,22 @@ class RocovisTask(DrawsAhead[Clip]):
                 f"the clips have {len(source.categories)} categories ({source.categories[0]}, ...), the segmenter "
                 f"{len(names)} ({names[0]}, ...); train with a segmenter of these categories"
             )
-        self.settings, self.row = settings, row_of(settings.row)
+        self.settings, self.row = settings, find_ablation_row(settings.row)
         self.device = device or torch.device("cpu")
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             self.module: Any = self.row.build(segmenter.requires_grad_(True)).to(self.device)
         self.source, self.held_out, self.shortest = source, held_out, shortest
 
-    def draw(self, random: np.random.Generator) -> Clip:
+    def draw(self, random: np.random.Generator) -> TrainingClip:
         """One more clip."""
         return self.source.clip(random, self.settings.frames)
 
-    def loss_of(self, step: int, drawn: Clip, random: np.random.Generator) -> dict[str, Tensor]:
+    def loss_of(self, step: int, drawn: TrainingClip, random: np.random.Generator) -> dict[str, Tensor]:
         """Of one clip: class, mask and dice, each summed over the layers, the mean over the frames."""
-        return self.clip_losses(drawn, uniform(random, self.device))
+        return self.clip_losses(drawn, make_uniform_sampler(random, self.device))
 
-    def clip_losses(self, clip: Clip, rand: Rand) -> dict[str, Tensor]:
+    def clip_losses(self, clip: TrainingClip, rand: Rand) -> dict[str, Tensor]:
         """Of a given clip."""
         net, at = self.module, self.settings
         images, targets = self._seen(clip)
@@ -160,33 +164,33 @@ class RocovisTask(DrawsAhead[Clip]):
                 memory = memory.detached()
             features = tuple(maps[t : t + 1] for maps in encoded)
             decoded = net.decoded(memory, features)
-            known = known or Known.nothing(len(decoded.class_logits), targets)
-            losses, known = self._frame_losses(decoded, at_frame(targets, t), known, rand)
+            known = known or KnownQueries.nothing(len(decoded.class_logits), targets)
+            losses, known = self._frame_losses(decoded, select_target_frame(targets, t), known, rand)
             for name, loss in losses.items():
                 total[name] = total.get(name, torch.zeros((), device=self.device)) + loss / len(images)
-            slots = last_layer(decoded)
+            slots = take_last_layer(decoded)
             memory = net.commit(memory, features, slots, self.trust(known, slots))
         return total
 
-    def trust(self, known: Known, slots: FrameSlots) -> Float[Tensor, "1 n"]:
+    def trust(self, known: KnownQueries, slots: FrameSlots) -> Float[Tensor, "1 n"]:
         """With UVLA++ queries that are an object, visible or not; without, all."""
         everyone = torch.ones_like(slots.class_logits[..., 0])
         if not self.row.plus:
             return everyone
-        return everyone * held(known.queries[-1], everyone.shape[1])
+        return everyone * mark_held_queries(known.queries[-1], everyone.shape[1])
 
     def _frame_losses(
-        self, decoded: Decoded, targets: Targets, known: Known, rand: Rand
-    ) -> tuple[dict[str, Tensor], Known]:
+        self, decoded: DecodedSlots, targets: ClipTargets, known: KnownQueries, rand: Rand
+    ) -> tuple[dict[str, Tensor], KnownQueries]:
         """Of all layers in one frame; and which query every object has after it."""
         at = self._losses(targets)
         visible = targets.visible[:, 0]
         total, after = dict[str, Tensor](), []
         for logits, masks, before in zip(decoded.class_logits, decoded.mask_logits, known.queries, strict=True):
             masks = masks.transpose(0, 1)  # one video, its frame: n 1 h w
-            own = uvla(logits[0].float(), masks.float(), targets, before, rand, at, OCCUPIED[self.row.plus])
+            own = match_by_uvla(logits[0].float(), masks.float(), targets, before, rand, at, OCCUPIED[self.row.plus])
             told = visible | (own >= 0) if self.row.plus else visible
-            losses = uvla_losses(
+            losses = compute_uvla_losses(
                 logits.float(),
                 masks[None],
                 targets.masks,
@@ -200,33 +204,33 @@ class RocovisTask(DrawsAhead[Clip]):
             after.append(own)
             for name, loss in losses.items():
                 total[name] = total[name] + loss if name in total else loss
-        return total, Known(tuple(after))
+        return total, KnownQueries(tuple(after))
 
-    def _losses(self, targets: Targets) -> LossSettings:
-        return self.settings.losses or LossSettings(points=points_for(targets.masks.shape[2:]))
+    def _losses(self, targets: ClipTargets) -> LossSettings:
+        return self.settings.losses or LossSettings(points=choose_point_count(targets.masks.shape[2:]))
 
-    def _seen(self, clip: Clip) -> tuple[Float[Tensor, "t 3 h w"], Targets]:
+    def _seen(self, clip: TrainingClip) -> tuple[Float[Tensor, "t 3 h w"], ClipTargets]:
         """A clip as the network's input, and what there is to see in it."""
-        images = pictures(clip.images.to(self.device))
+        images = prepare_images(clip.images.to(self.device))
         h, w = images.shape[2:]
-        targets = targets_of(
-            as_seen(clip, (clip.images.shape[2], clip.images.shape[3]), (h, w)), len(self.source.categories)
+        targets = collect_targets(
+            fit_clip_to_input(clip, (clip.images.shape[2], clip.images.shape[3]), (h, w)), len(self.source.categories)
         )
-        return images, Targets(*(x.to(self.device) for x in (targets.masks, targets.visible, targets.labels)))
+        return images, ClipTargets(*(x.to(self.device) for x in (targets.masks, targets.visible, targets.labels)))
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """How well slots stay on their objects over the held-out clips, with the trust of inference: see
-        `dvis.faithfulness`.
+        `dvis.measure_faithfulness`.
         """
         found = []
         for n, clip in enumerate(self.held_out):
             images, targets = self._seen(clip)
             logits, masks = self._followed(images)
-            rand = uniform(draws(0, n), self.device)
-            pairs = first_appearance(logits, masks, targets, rand, self._losses(targets))
-            found.append(faithfulness(masks[:, pairs.queries], targets, pairs))
-        return averaged(found)
+            rand = make_uniform_sampler(seed_item_generator(0, n), self.device)
+            pairs = match_first_appearance(logits, masks, targets, rand, self._losses(targets))
+            found.append(measure_faithfulness(masks[:, pairs.queries], targets, pairs))
+        return compute_faithfulness_shares(found)
 
     def _followed(self, images: Float[Tensor, "t 3 _ _"]) -> tuple[Float[Tensor, "t n k1"], Float[Tensor, "t n h w"]]:
         """Class and mask logits of a clip, as at inference."""
@@ -234,7 +238,7 @@ class RocovisTask(DrawsAhead[Clip]):
         memory, found = net.empty(), []
         for image in images:
             features = net.encode(image[None])
-            slots = last_layer(net.decoded(memory, features))
+            slots = take_last_layer(net.decoded(memory, features))
             memory = net.commit(memory, features, slots, net.trust(slots))
             found.append(slots)
         return torch.cat([s.class_logits for s in found]), torch.cat([s.mask_logits for s in found])
@@ -244,9 +248,9 @@ class RocovisTask(DrawsAhead[Clip]):
         save_slot_model(path, self.row.kind, self.module, self.shortest)
 
 
-OCCUPIED: Mapping[bool, Occupied] = {True: of_all_seen, False: of_visible}
+OCCUPIED: Mapping[bool, Occupied] = {True: list_seen_queries, False: list_visible_queries}
 
 
-def at_frame(targets: Targets, t: int) -> Targets:
+def select_target_frame(targets: ClipTargets, t: int) -> ClipTargets:
     """All objects of a clip, in one of its frames."""
-    return Targets(targets.masks[:, t : t + 1], targets.visible[:, t : t + 1], targets.labels)
+    return ClipTargets(targets.masks[:, t : t + 1], targets.visible[:, t : t + 1], targets.labels)

@@ -9,9 +9,17 @@ import numpy as np
 from jaxtyping import Float, Int64
 
 from masklet.core.errors import InputError
-from masklet.io.source import by
-from masklet.train.motion import Motion, camera_way, key_frames, seen, spline, way, ways
-from masklet.train.shapes import HOLES, OUTLINES, Outline, bar, lump
+from masklet.io.source import format_size
+from masklet.train.motion import (
+    MotionSettings,
+    draw_camera_path,
+    draw_key_moments,
+    draw_object_path,
+    draw_object_paths,
+    sample_spline,
+    transform_by_camera,
+)
+from masklet.train.shapes import HOLES, OUTLINES, Outline, draw_bush_outline, draw_pole_outline
 
 CATEGORIES = tuple(OUTLINES)
 RANGES = {"light": (0.0, 0.25), "moderate": (0.25, 0.5), "heavy": (0.5, 1.0)}  # OVIS's levels, both ends inclusive
@@ -22,7 +30,7 @@ BEND = 0.05  # deviation of the waves that deform an outline, in radii
 
 
 @dataclass(frozen=True)
-class SyntheticSettings(Motion):
+class SyntheticSettings(MotionSettings):
     """What generated clips are like. Shares are of objects unless said otherwise."""
 
     objects: tuple[int, int] = (2, 5)  # fewest and most in a clip
@@ -49,11 +57,13 @@ class SyntheticSettings(Motion):
                 f"give {SMALLEST} to {LARGEST}, the smallest first"
             )
         if min(self.size) < 16:
-            raise InputError(f"frames of {by(self.size)} are too small for shapes; give at least 16 pixels a side")
+            raise InputError(
+                f"frames of {format_size(self.size)} are too small for shapes; give at least 16 pixels a side"
+            )
 
 
 @dataclass(frozen=True)
-class Look:
+class ThingAppearance:
     """What a thing is like at any moment."""
 
     outline: Outline
@@ -63,11 +73,11 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScenePlan:
     """Things from back to front and their poses at the key moments; n things, k moments, t frames."""
 
     frames: int
-    looks: tuple[Look, ...]
+    looks: tuple[ThingAppearance, ...]
     keys: Int64[np.ndarray, " k"]  # frames, from the first to the last
     poses: Float[np.ndarray, "n k 5"]  # x, y in pixels, log radius in pixels, angle, log of width to height
     waves: Float[np.ndarray, "n 3 3"]  # amplitude, phase, turns a frame of the waves that deform an outline
@@ -75,7 +85,7 @@ class Plan:
 
     def at(self, times: Float[np.ndarray, " t"]) -> tuple[Float[np.ndarray, "n t 5"], Float[np.ndarray, "t 4"]]:
         """Poses of things and camera at some moments, in frames."""
-        return spline(self.keys, self.poses, times, axis=1), spline(self.keys, self.camera, times, axis=0)
+        return sample_spline(self.keys, self.poses, times, axis=1), sample_spline(self.keys, self.camera, times, axis=0)
 
     def outlines(
         self, poses: Float[np.ndarray, "n t 5"], times: Float[np.ndarray, " t"]
@@ -86,10 +96,12 @@ class Plan:
         amplitude, phase, rate = np.moveaxis(self.waves, 2, 0)[..., None, None]
         orders = np.array([1, 2, 3])[:, None, None]
         bent = amplitude * np.cos(orders * turn[:, None, 0, None] + phase + 2 * np.pi * rate * times[:, None])
-        return placed(shapes * (1 + bent.sum(1))[..., None], poses)
+        return transform_shapes(shapes * (1 + bent.sum(1))[..., None], poses)
 
 
-def placed(shapes: Float[np.ndarray, "n t p 2"], poses: Float[np.ndarray, "n t 5"]) -> Float[np.ndarray, "n t p 2"]:
+def transform_shapes(
+    shapes: Float[np.ndarray, "n t p 2"], poses: Float[np.ndarray, "n t 5"]
+) -> Float[np.ndarray, "n t p 2"]:
     """Shapes about the origin, stretched, turned, scaled and moved."""
     x, y, size, angle, stretch = np.moveaxis(poses, 2, 0)[..., None]
     along, across = shapes[..., 0] * np.exp(size + stretch / 2), shapes[..., 1] * np.exp(size - stretch / 2)
@@ -97,84 +109,86 @@ def placed(shapes: Float[np.ndarray, "n t p 2"], poses: Float[np.ndarray, "n t 5
     return np.stack([x + along * cos - across * sin, y + along * sin + across * cos], axis=-1)
 
 
-def plan(random: np.random.Generator, settings: SyntheticSettings, frames: int, crowding: float) -> Plan:
+def plan_scene(random: np.random.Generator, settings: SyntheticSettings, frames: int, crowding: float) -> ScenePlan:
     """A clip's things and how they move. `crowding` from 0 on: how many things hide others, and how near they come."""
-    keys = key_frames(random, frames)
-    camera = camera_way(random, settings, keys)
-    looks = object_looks(random, settings)
-    poses = ways(random, settings, keys, camera, len(looks), crowding)
-    poses, hiders = _screens(random, settings, camera, poses)
-    hiders = hiders + _passers(random, settings, camera, crowding)
+    keys = draw_key_moments(random, frames)
+    camera = draw_camera_path(random, settings, keys)
+    looks = draw_object_appearances(random, settings)
+    poses = draw_object_paths(random, settings, keys, camera, len(looks), crowding)
+    poses, hiders = _add_screens(random, settings, camera, poses)
+    hiders = hiders + _draw_standing_hiders(random, settings, camera, crowding)
     order = random.permutation(len(looks)).tolist() + list(range(len(looks), len(looks) + len(hiders)))
     every = [*zip(looks, poses, strict=True), *hiders]
-    return Plan(
+    return ScenePlan(
         frames,
         tuple(every[n][0] for n in order),
         keys,
         np.stack([every[n][1] for n in order]),
-        _waves(random, len(looks), len(hiders)),
+        _draw_waves(random, len(looks), len(hiders)),
         camera,
     )
 
 
-def _waves(random: np.random.Generator, objects: int, hiders: int) -> Float[np.ndarray, "n 3 3"]:
+def _draw_waves(random: np.random.Generator, objects: int, hiders: int) -> Float[np.ndarray, "n 3 3"]:
     shape = (objects + hiders, 3)
     amplitude = BEND * np.clip(random.normal(0, 1, shape), -2, 2) * [0.5, 1, 0.6]
     amplitude[objects:] = 0
     return np.stack([amplitude, random.uniform(0, 2 * np.pi, shape), random.normal(0, 0.06, shape)], axis=2)
 
 
-def paint(random: np.random.Generator) -> int:
+def draw_texture_seed(random: np.random.Generator) -> int:
     """The seed of a texture: most plans are not drawn."""
     return int(random.integers(2**62))
 
 
-def object_looks(random: np.random.Generator, settings: SyntheticSettings) -> list[Look]:
+def draw_object_appearances(random: np.random.Generator, settings: SyntheticSettings) -> list[ThingAppearance]:
     """The objects of a clip, some of them copies of one before."""
-    looks: list[Look] = []
+    looks: list[ThingAppearance] = []
     for _ in range(random.integers(settings.objects[0], settings.objects[1] + 1)):
         if looks and random.random() < settings.lookalikes:
             looks.append(looks[random.integers(len(looks))])
         else:
             label = int(random.integers(len(settings.categories)))
             name = settings.categories[label]
-            looks.append(Look(OUTLINES[name], HOLES.get(name, 0.0), paint(random), label))
+            looks.append(ThingAppearance(OUTLINES[name], HOLES.get(name, 0.0), draw_texture_seed(random), label))
     return looks
 
 
-def redrawn(random: np.random.Generator, settings: Motion, made: Plan, things: Sequence[int], crowding: float) -> Plan:
+def replace_object_paths(
+    random: np.random.Generator, settings: MotionSettings, made: ScenePlan, things: Sequence[int], crowding: float
+) -> ScenePlan:
     """The same plan with other ways for some of its objects."""
     poses = made.poses.copy()
     for n in things:
         others = [poses[m] for m, look in enumerate(made.looks) if look.label >= 0 and m != n]
-        poses[n] = way(random, settings, made.keys, made.camera, others, crowding)
+        poses[n] = draw_object_path(random, settings, made.keys, made.camera, others, crowding)
     return replace(made, poses=poses)
 
 
-def without(made: Plan, things: Sequence[int]) -> Plan:
+def remove_things(made: ScenePlan, things: Sequence[int]) -> ScenePlan:
     """The same plan with fewer things."""
     kept = [n for n in range(len(made.looks)) if n not in things]
     return replace(made, looks=tuple(made.looks[n] for n in kept), poses=made.poses[kept], waves=made.waves[kept])
 
 
-def _screens(
+def _add_screens(
     random: np.random.Generator,
     settings: SyntheticSettings,
     camera: Float[np.ndarray, "k 4"],
     poses: Float[np.ndarray, "n k 5"],
-) -> tuple[Float[np.ndarray, "n k 5"], list[tuple[Look, Float[np.ndarray, "k 5"]]]]:
+) -> tuple[Float[np.ndarray, "n k 5"], list[tuple[ThingAppearance, Float[np.ndarray, "k 5"]]]]:
     """The poses of objects of which some vanish behind something inside the clip, and what they vanish behind."""
     made, poses = [], poses.copy()
     for n in np.flatnonzero(random.random(len(poses)) < settings.hides) if len(camera) > 2 else ():
         moment = int(random.integers(1, len(camera) - 1))
         stands = poses[n, moment] + [0, 0, np.log(SCREEN), 0, -poses[n, moment, 4]]
-        screen = seen(stands, camera, moment, settings.size)
-        poses[n] = _come_out(random, poses[n], screen, moment, settings.size)
-        made.append((Look(lump(random), 0.0, paint(random), -1), screen))
+        screen = transform_by_camera(stands, camera, moment, settings.size)
+        poses[n] = _move_from_behind(random, poses[n], screen, moment, settings.size)
+        made.append((ThingAppearance(draw_bush_outline(random), 0.0, draw_texture_seed(random), -1), screen))
     return poses, made
 
 
-def _come_out(
+def _move_from_behind(
     random: np.random.Generator,
     pose: Float[np.ndarray, "k 5"],
     screen: Float[np.ndarray, "k 5"],
@@ -195,9 +209,9 @@ def _come_out(
     return made
 
 
-def _passers(
+def _draw_standing_hiders(
     random: np.random.Generator, settings: SyntheticSettings, camera: Float[np.ndarray, "k 4"], crowding: float
-) -> list[tuple[Look, Float[np.ndarray, "k 5"]]]:
+) -> list[tuple[ThingAppearance, Float[np.ndarray, "k 5"]]]:
     """Poles and bushes that stand anywhere."""
     made = []
     for _ in range(random.poisson(1.2 * crowding)):
@@ -205,6 +219,8 @@ def _passers(
         width = random.uniform(0.05, 0.12) if pole else random.uniform(0.12, 0.35)
         x, y = random.uniform(0, 1, 2) * settings.size[::-1]
         stands = np.array([x, y, np.log(width * short), random.normal(0, 0.3), 0])
-        look = Look(bar(random) if pole else lump(random), 0.0, paint(random), -1)
-        made.append((look, seen(stands, camera, len(camera) // 2, settings.size)))
+        look = ThingAppearance(
+            draw_pole_outline(random) if pole else draw_bush_outline(random), 0.0, draw_texture_seed(random), -1
+        )
+        made.append((look, transform_by_camera(stands, camera, len(camera) // 2, settings.size)))
     return made

@@ -15,17 +15,25 @@ from torch import Tensor, nn
 
 from masklet.core.frames import Frame
 from masklet.models.mask2former import MEAN, MULTIPLE, STD, Mask2Former
-from masklet.train.ahead import DrawsAhead
-from masklet.train.assignment import cheapest, costs, unused
-from masklet.train.clips import Clip, ClipSource, draws
-from masklet.train.losses import LossSettings, Pairs, Rand, class_loss, class_targets, mask_losses, uniform
-from masklet.train.scoring import image_scores
+from masklet.train.ahead import PrefetchableTask
+from masklet.train.assignment import compute_query_costs, find_cheapest_pairs, mark_unused_queries
+from masklet.train.clips import ClipSource, TrainingClip, seed_item_generator
+from masklet.train.losses import (
+    LossSettings,
+    QueryPairs,
+    Rand,
+    build_class_targets,
+    compute_class_loss,
+    compute_mask_losses,
+    make_uniform_sampler,
+)
+from masklet.train.scoring import compute_image_scores
 
 HELD_OUT = 1_000_003  # the seed of clips for validation, of no training run
 
 
 @dataclass(frozen=True)
-class Predictions:
+class LayerPredictions:
     """What the queries say after each layer of the decoder, and before the first."""
 
     logits: Float[Tensor, "l b n k1"]
@@ -34,14 +42,14 @@ class Predictions:
 
 
 @dataclass(frozen=True)
-class Truth:
+class ImageTruth:
     """The objects of one image."""
 
     masks: Float[Tensor, "g h w"]
     labels: Int64[Tensor, " g"]
 
 
-class WithPixelClasses(nn.Module):
+class PixelClassSegmenter(nn.Module):
     """A segmenter, and a head that is there in training only: it names each pixel's class from the mask features.
 
     Queries learn late, from few masks an image; this tells the features below them what matters, from the first step
@@ -56,14 +64,14 @@ class WithPixelClasses(nn.Module):
             nn.init.zeros_(parameter)
 
 
-class SegmenterTask(DrawsAhead[list[Clip]]):
+class SegmenterTask(PrefetchableTask[list[TrainingClip]]):
     """A `Task`: any Mask2Former of transformers' form, on frames of clips."""
 
     def __init__(
         self,
         net: Any,
         source: ClipSource,
-        held_out: Sequence[Clip],
+        held_out: Sequence[TrainingClip],
         save: Callable[[Path], None],
         *,
         clips: int = 4,
@@ -80,49 +88,49 @@ class SegmenterTask(DrawsAhead[list[Clip]]):
             clips: clips that go through the network together.
             frames: consecutive frames of each; every one is an image of its own.
             at: weights and points of the losses; None: as published, with as many points as suit the size.
-            pixel_classes: weight of the auxiliary loss (`WithPixelClasses`).
+            pixel_classes: weight of the auxiliary loss (`PixelClassSegmenter`).
         """
-        self.module = WithPixelClasses(net.requires_grad_(True)).to(net.class_predictor.weight.device)
+        self.module = PixelClassSegmenter(net.requires_grad_(True)).to(net.class_predictor.weight.device)
         self.pixel_classes = pixel_classes
         self.net, self.source, self.held_out, self.writes = net, source, held_out, save
         self.clips, self.frames, self.at = clips, frames, at
         self.device = net.class_predictor.weight.device
 
-    def draw(self, random: np.random.Generator) -> list[Clip]:
+    def draw(self, random: np.random.Generator) -> list[TrainingClip]:
         """As many clips as go through the network together."""
         return [self.source.clip(random, self.frames) for _ in range(self.clips)]
 
-    def loss_of(self, step: int, drawn: list[Clip], random: np.random.Generator) -> dict[str, Tensor]:
+    def loss_of(self, step: int, drawn: list[TrainingClip], random: np.random.Generator) -> dict[str, Tensor]:
         """Class, mask and dice losses, each the sum over the decoder's layers; and that of the pixels' classes."""
-        keep_statistics(self.net)
+        freeze_batch_norms(self.net)
         images = torch.cat([clip.images for clip in drawn]).to(self.device)
-        truths = [truth for clip in drawn for truth in truths_of(clip, self.device)]
-        found = predictions(self.net, pictures(images))
-        at = self.at or LossSettings(points=points_for(images.shape[2:]))
-        losses = set_losses(found, truths, uniform(random, self.device), at)
-        pixels = pixel_class_loss(self.module.head(found.pixels), truths)
+        truths = [truth for clip in drawn for truth in collect_image_truths(clip, self.device)]
+        found = predict_layers(self.net, prepare_images(images))
+        at = self.at or LossSettings(points=choose_point_count(images.shape[2:]))
+        losses = compute_set_losses(found, truths, make_uniform_sampler(random, self.device), at)
+        pixels = compute_pixel_class_loss(self.module.head(found.pixels), truths)
         return {**losses, "pixels": self.pixel_classes * pixels}
 
     def validate(self) -> dict[str, float]:
-        """COCO's AP on the held-out frames, in percent (`scoring.image_scores`)."""
+        """COCO's AP on the held-out frames, in percent (`scoring.compute_image_scores`)."""
         if not self.held_out:
             return {}
         shortest = min(self.held_out[0].images.shape[2:])
         segmenter = Mask2Former(self.net, shortest=shortest, threshold=0.0, categories=self.source.categories)
-        found = [segmenter.segment(None, shown(clip), [])[0] for clip in self.held_out]
-        return image_scores(self.held_out, found, self.source.categories)
+        found = [segmenter.segment(None, make_segmenter_frames(clip), [])[0] for clip in self.held_out]
+        return compute_image_scores(self.held_out, found, self.source.categories)
 
     def save(self, path: Path) -> None:
         """The weights so far."""
         self.writes(path)
 
 
-def held_out(source: ClipSource, clips: int, frames: int = 1) -> list[Clip]:
+def draw_held_out_clips(source: ClipSource, clips: int, frames: int = 1) -> list[TrainingClip]:
     """Clips that no training run draws from a source that generates them; always the same ones."""
-    return [source.clip(draws(HELD_OUT, n), frames) for n in range(clips)]
+    return [source.clip(seed_item_generator(HELD_OUT, n), frames) for n in range(clips)]
 
 
-def shown(clip: Clip) -> list[Frame]:
+def make_segmenter_frames(clip: TrainingClip) -> list[Frame]:
     """A clip's frames, as a segmenter takes them."""
     return [Frame(t, image.permute(1, 2, 0).contiguous().numpy()) for t, image in enumerate(clip.images)]
 
@@ -130,7 +138,7 @@ def shown(clip: Clip) -> list[Frame]:
 # -- the network
 
 
-def with_categories(net: Any, categories: Sequence[str], seed: int = 0) -> Any:
+def replace_class_head(net: Any, categories: Sequence[str], seed: int = 0) -> Any:
     """A network for these categories; where its own are others, it gets a new, random head of classes."""
     config = net.config
     if tuple(config.id2label[n] for n in range(config.num_labels)) == tuple(categories):
@@ -144,14 +152,14 @@ def with_categories(net: Any, categories: Sequence[str], seed: int = 0) -> Any:
     return net
 
 
-def pictures(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h2 w2"]:
+def prepare_images(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h2 w2"]:
     """The network's input, padded as `Mask2Former.pixels` does."""
     mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (MEAN, STD))
     h, w = images.shape[2:]
     return nnf.pad((images.float() - mean) / std, (0, -w % MULTIPLE, 0, -h % MULTIPLE))
 
 
-def predictions(net: Any, images: Float[Tensor, "b 3 h w"]) -> Predictions:
+def predict_layers(net: Any, images: Float[Tensor, "b 3 h w"]) -> LayerPredictions:
     """One pass with gradients; the pixel decoder stays in float32, as the official code has it."""
     parts = net.model.pixel_level_module
     features = parts.encoder(images).feature_maps
@@ -160,10 +168,10 @@ def predictions(net: Any, images: Float[Tensor, "b 3 h w"]) -> Predictions:
     answer = net.model.transformer_module(decoded.multi_scale_features, decoded.mask_features)
     queries = torch.stack(answer.intermediate_hidden_states).transpose(1, 2)
     masks = torch.stack(answer.masks_queries_logits)
-    return Predictions(net.class_predictor(queries).float(), masks.float(), decoded.mask_features)
+    return LayerPredictions(net.class_predictor(queries).float(), masks.float(), decoded.mask_features)
 
 
-def keep_statistics(net: nn.Module) -> None:
+def freeze_batch_norms(net: nn.Module) -> None:
     """Batch norms go on with the statistics that they have: the batches here are too small for their own."""
     for part in net.modules():
         if isinstance(part, nn.BatchNorm2d):
@@ -173,44 +181,50 @@ def keep_statistics(net: nn.Module) -> None:
 # -- losses
 
 
-def truths_of(clip: Clip, device: torch.device) -> list[Truth]:
+def collect_image_truths(clip: TrainingClip, device: torch.device) -> list[ImageTruth]:
     """What is to be found in each frame of a clip: the objects with a pixel in it, padded as the picture is."""
     h, w = clip.masks.shape[2:]
     masks = nnf.pad(clip.masks, (0, -w % MULTIPLE, 0, -h % MULTIPLE)).to(device)
     seen: Bool[Tensor, "g t"] = masks.flatten(2).any(2)
     labels = clip.labels.to(device)
-    return [Truth(masks[rows, t].float(), labels[rows]) for t, rows in enumerate(seen.unbind(1))]
+    return [ImageTruth(masks[rows, t].float(), labels[rows]) for t, rows in enumerate(seen.unbind(1))]
 
 
-def points_for(size: Sequence[int]) -> int:
+def choose_point_count(size: Sequence[int]) -> int:
     """Points of a mask: a twelfth of the pixels, which at 388 by 388 is the published number, and not more.
 
-    >>> points_for((1024, 1024)), points_for((96, 160))
+    >>> choose_point_count((1024, 1024)), choose_point_count((96, 160))
     (12544, 1280)
     """
     return min(int(size[0] * size[1] / 12), LossSettings.points)
 
 
-def set_losses(found: Predictions, truths: Sequence[Truth], rand: Rand, at: LossSettings) -> dict[str, Tensor]:
+def compute_set_losses(
+    found: LayerPredictions, truths: Sequence[ImageTruth], rand: Rand, at: LossSettings
+) -> dict[str, Tensor]:
     """The losses of all layers, added up: every image's objects are matched anew in each (3.2.2, deep supervision)."""
     layers = [
-        layer_losses(logits, masks, truths, rand, at) for logits, masks in zip(found.logits, found.masks, strict=True)
+        compute_layer_losses(logits, masks, truths, rand, at)
+        for logits, masks in zip(found.logits, found.masks, strict=True)
     ]
     return {name: torch.stack([layer[name] for layer in layers]).sum() for name in layers[0]}
 
 
-def layer_losses(
+def compute_layer_losses(
     logits: Float[Tensor, "b n k1"],
     masks: Float[Tensor, "b n h w"],
-    truths: Sequence[Truth],
+    truths: Sequence[ImageTruth],
     rand: Rand,
     at: LossSettings,
 ) -> dict[str, Tensor]:
     """One layer: the sum over all masks of the images, divided by their number."""
     _, n, k1 = logits.shape
-    pairs = [matched(own, inside, truth, rand, at) for own, inside, truth in zip(logits, masks, truths, strict=True)]
-    targets = [class_targets(p, truth.labels, n, k1 - 1) for p, truth in zip(pairs, truths, strict=True)]
-    told = mask_losses(
+    pairs = [
+        match_image_queries(own, inside, truth, rand, at)
+        for own, inside, truth in zip(logits, masks, truths, strict=True)
+    ]
+    targets = [build_class_targets(p, truth.labels, n, k1 - 1) for p, truth in zip(pairs, truths, strict=True)]
+    told = compute_mask_losses(
         torch.cat([own[p.queries] for own, p in zip(masks, pairs, strict=True)]),
         torch.cat([truth.masks[p.objects] for truth, p in zip(truths, pairs, strict=True)]),
         sum(len(truth.labels) for truth in truths),
@@ -218,16 +232,16 @@ def layer_losses(
         rand,
         at,
     )
-    return {"class": at.classes * class_loss(logits, torch.stack(targets), at.no_object), **told}
+    return {"class": at.classes * compute_class_loss(logits, torch.stack(targets), at.no_object), **told}
 
 
-def pixel_class_loss(logits: Float[Tensor, "b k1 h w"], truths: Sequence[Truth]) -> Float[Tensor, ""]:
+def compute_pixel_class_loss(logits: Float[Tensor, "b k1 h w"], truths: Sequence[ImageTruth]) -> Float[Tensor, ""]:
     """Cross-entropy of each cell's class, the last one where there is no object."""
-    told = torch.stack([class_map(truth, logits.shape[1] - 1, logits.shape[2:]) for truth in truths])
+    told = torch.stack([build_class_map(truth, logits.shape[1] - 1, logits.shape[2:]) for truth in truths])
     return nnf.cross_entropy(logits.float(), told)
 
 
-def class_map(truth: Truth, classes: int, size: Sequence[int]) -> Int64[Tensor, "h w"]:
+def build_class_map(truth: ImageTruth, classes: int, size: Sequence[int]) -> Int64[Tensor, "h w"]:
     """The class at the middle of each cell; `classes` without an object."""
     masks = nnf.interpolate(truth.masks[:, None], tuple(size), mode="nearest-exact")[:, 0] > 0
     told = torch.full(tuple(size), classes, device=masks.device)
@@ -236,9 +250,9 @@ def class_map(truth: Truth, classes: int, size: Sequence[int]) -> Int64[Tensor, 
     return told
 
 
-def matched(
-    logits: Float[Tensor, "n k1"], masks: Float[Tensor, "n h w"], truth: Truth, rand: Rand, at: LossSettings
-) -> Pairs:
+def match_image_queries(
+    logits: Float[Tensor, "n k1"], masks: Float[Tensor, "n h w"], truth: ImageTruth, rand: Rand, at: LossSettings
+) -> QueryPairs:
     """Which query is which object of one image."""
-    cost = costs(logits, masks, truth.labels, truth.masks, at.points, rand, at)
-    return cheapest(cost, unused(len(cost), truth.labels[:0]))
+    cost = compute_query_costs(logits, masks, truth.labels, truth.masks, at.points, rand, at)
+    return find_cheapest_pairs(cost, mark_unused_queries(len(cost), truth.labels[:0]))

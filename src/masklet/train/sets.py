@@ -13,15 +13,17 @@ from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.io.files import OutputFolder
 from masklet.io.ytvis import write_ytvis_truth
-from masklet.train.clips import Clip, draws
+from masklet.train.clips import TrainingClip, seed_item_generator
 from masklet.train.scenes import RANGES
-from masklet.train.synthetic import Synthetic
+from masklet.train.synthetic import SyntheticClips
 
 TRUTH, FRAMES = "annotations.json", "JPEGImages"
 QUALITY = 95  # of JPEG
 
 
-def write_set(source: Synthetic, folder: Path, videos: int, frames: int, seed: int, overwrite: bool = False) -> Path:
+def write_dataset(
+    source: SyntheticClips, folder: Path, videos: int, frames: int, seed: int, overwrite: bool = False
+) -> Path:
     """Writes <folder>/JPEGImages/<video>/<frame>.jpg and <folder>/annotations.json, whose path it returns.
 
     Every annotation has OVIS's words for its frames, every video its mean score of occlusion and the level of that.
@@ -32,25 +34,25 @@ def write_set(source: Synthetic, folder: Path, videos: int, frames: int, seed: i
     with OutputFolder(folder.parent, folder.name, overwrite) as partial:
         results, occlusion, words = [], [], []
         for n in range(videos):
-            made = source.annotated(draws(seed, n), frames)
+            made = source.annotated(seed_item_generator(seed, n), frames)
             name = f"{n:04d}"
             write_frames(made.clip, partial / FRAMES / name)
-            results.append(as_result(made.clip, name, source.categories))
+            results.append(make_clip_result(made.clip, name, source.categories))
             occlusion.append(made.occlusion)
             words += made.words
         write_ytvis_truth(results, partial / TRUTH)
-        _note(partial / TRUTH, occlusion, words)
+        _add_occlusion(partial / TRUTH, occlusion, words)
     return folder / TRUTH
 
 
-def write_frames(clip: Clip, folder: Path) -> None:
+def write_frames(clip: TrainingClip, folder: Path) -> None:
     """One JPEG a frame, 00000.jpg on."""
     folder.mkdir(parents=True)
     for t, image in enumerate(clip.images.permute(0, 2, 3, 1).numpy()):
         Image.fromarray(image).save(folder / f"{t:05d}.jpg", quality=QUALITY, subsampling=0)
 
 
-def as_result(clip: Clip, name: str, categories: tuple[str, ...]) -> VideoResult:
+def make_clip_result(clip: TrainingClip, name: str, categories: tuple[str, ...]) -> VideoResult:
     """A clip's objects as masklets, in their order, ids from 1."""
     t, _, h, w = clip.images.shape
     masklets = []
@@ -60,20 +62,20 @@ def as_result(clip: Clip, name: str, categories: tuple[str, ...]) -> VideoResult
     return VideoResult(name, (h, w), t, 25.0, tuple(masklets), categories, Provenance("synthetic"))
 
 
-def level(occlusion: float) -> str:
+def name_occlusion_level(occlusion: float) -> str:
     """The level that a score of occlusion lies in; the lower one on their border.
 
-    >>> level(0.25), level(0.3)
+    >>> name_occlusion_level(0.25), name_occlusion_level(0.3)
     ('light', 'moderate')
     """
     return next(name for name, (_, high) in RANGES.items() if occlusion <= high)
 
 
-def _note(path: Path, occlusion: list[float], words: list[list[str | None]]) -> None:
+def _add_occlusion(path: Path, occlusion: list[float], words: list[list[str | None]]) -> None:
     """Adds to the ground truth what OVIS has beyond YouTube-VIS."""
     content = json.loads(path.read_bytes())
     for video, score in zip(content["videos"], occlusion, strict=True):
-        video |= {"occlusion": round(score, 4), "level": level(score)}
+        video |= {"occlusion": round(score, 4), "level": name_occlusion_level(score)}
     for annotation, row in zip(content["annotations"], words, strict=True):
         annotation["occlusion"] = row
     path.write_text(json.dumps(content))

@@ -12,23 +12,23 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.masks import Rle
-from masklet.io.entry import Entry, read_mask, read_object
-from masklet.io.pictures import read_picture
+from masklet.io.entry import JsonEntry, parse_coco_mask, read_json_object
+from masklet.io.pictures import read_rgb_image
 from masklet.io.split import read_categories
-from masklet.train.clips import Clip
+from masklet.train.clips import TrainingClip
 from masklet.train.framing import (
+    ClipView,
     FixedFraming,
     Framing,
     Ids,
     Picture,
-    View,
-    as_clip,
-    chained,
-    painted,
-    seen_ids,
-    seen_picture,
-    turned,
-    with_objects,
+    build_clip,
+    draw_clip_with_objects,
+    join_affines,
+    make_rotation,
+    paint_id_map,
+    transform_ids,
+    transform_image,
 )
 
 FORM = "an instance json of COCO"
@@ -46,24 +46,24 @@ class Still:
 
 
 @dataclass(frozen=True)
-class _Listed:
+class _ListedStill:
     path: Path
     size: tuple[int, int]
     masks: tuple[Rle, ...]
     labels: tuple[int, ...]
 
 
-def same(name: str) -> str:
+def keep_category_name(name: str) -> str:
     """Categories as the file calls them."""
     return name
 
 
-def as_object(name: str) -> str:
+def name_as_object(name: str) -> str:
     """For training without categories."""
     return "object"
 
 
-def every(image: Mapping[str, Any]) -> bool:
+def use_every_image(image: Mapping[str, Any]) -> bool:
     """All pictures."""
     return True
 
@@ -77,15 +77,15 @@ class Stills:
     def __init__(
         self,
         folder: Path,
-        rename: Callable[[str], str] = same,
+        rename: Callable[[str], str] = keep_category_name,
         categories: Sequence[str] | None = None,
-        wanted: Callable[[Mapping[str, Any]], bool] = every,
+        wanted: Callable[[Mapping[str, Any]], bool] = use_every_image,
     ) -> None:
         """Reads the list; pictures are read when they are needed.
 
         Args:
             folder: of the set.
-            rename: what a category of the file is called here; `as_object` for training without categories.
+            rename: what a category of the file is called here; `name_as_object` for training without categories.
             categories: all there are, in the order of the labels; those of the file by default.
             wanted: by its entry in the file, whether a picture with objects is used.
 
@@ -93,7 +93,7 @@ class Stills:
             InputError: files are missing or malformed, name what does not exist, or there is no picture with objects.
         """
         path = folder / "annotations.json"
-        content = read_object(path, FORM, "categories", "images", "annotations")
+        content = read_json_object(path, FORM, "categories", "images", "annotations")
         names = {id: rename(name) for id, name in read_categories(content).items()}
         self.categories = tuple(categories or dict.fromkeys(names[id] for id in sorted(names)))
         strange = sorted(set(names.values()) - set(self.categories))
@@ -102,7 +102,7 @@ class Stills:
                 f"{path}: {strange[0]!r} is none of the categories {', '.join(self.categories)}; rename it"
             )
         labels = {id: self.categories.index(name) for id, name in names.items()}
-        self._listed = _read(path, content, folder / "images", labels, wanted)
+        self._listed = _list_stills(path, content, folder / "images", labels, wanted)
 
     def __len__(self) -> int:
         return len(self._listed)
@@ -110,14 +110,14 @@ class Stills:
     def still(self, n: int) -> Still:
         """One picture. Raises InputError where it cannot be read or is not of the size that the json says."""
         listed = self._listed[n]
-        ids = painted(listed.masks, range(1, len(listed.masks) + 1), listed.size)
+        ids = paint_id_map(listed.masks, range(1, len(listed.masks) + 1), listed.size)
         return Still(self.picture(n), ids, list(listed.labels))
 
     def picture(self, n: int) -> Picture:
         """The pixels of a picture alone. Raises InputError as `still`."""
         listed = self._listed[n]
         try:
-            picture = read_picture(listed.path)
+            picture = read_rgb_image(listed.path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise InputError(f"{listed.path}: cannot be read as a picture ({error}); give an intact copy") from None
         if picture.shape[:2] != listed.size:
@@ -138,14 +138,14 @@ class Stills:
         return self.still(int(random.integers(len(self))))
 
 
-def _read(
+def _list_stills(
     path: Path,
-    content: Entry,
+    content: JsonEntry,
     images: Path,
     labels: Mapping[int, int],
     wanted: Callable[[Mapping[str, Any]], bool],
-) -> list[_Listed]:
-    entries: dict[int, Entry] = {}
+) -> list[_ListedStill]:
+    entries: dict[int, JsonEntry] = {}
     for image in content.entries("images"):
         if entries.setdefault(image.whole("id"), image) is not image:
             raise image.wrong(f"the image id {image.whole('id')} is given twice; keep one of them")
@@ -156,19 +156,19 @@ def _read(
             kind, missing = ("category", category) if id in entries else ("image", id)
             raise annotation.wrong(f"there is no {kind} {missing} in the file")
         if id in found and not annotation.content.get("iscrowd"):
-            mask = read_mask(annotation.where, annotation.get("segmentation"), entries[id].size())
+            mask = parse_coco_mask(annotation.where, annotation.get("segmentation"), entries[id].size())
             found[id] += [(mask, labels[category])] if mask.area else []
-    listed = [_listed(images, entries[id], objects) for id, objects in found.items() if objects]
+    listed = [_list_one_still(images, entries[id], objects) for id, objects in found.items() if objects]
     if not listed:
         raise InputError(f"{path}: no picture with objects is wanted of it; give another set, or want others")
     return listed
 
 
-def _listed(images: Path, image: Entry, objects: Sequence[tuple[Rle, int]]) -> _Listed:
+def _list_one_still(images: Path, image: JsonEntry, objects: Sequence[tuple[Rle, int]]) -> _ListedStill:
     path = images / image.text("file_name")
     if not path.is_file():
         raise image.wrong(f"{path} is not there; give the pictures that belong to the json")
-    return _Listed(path, image.size(), tuple(m for m, _ in objects), tuple(n for _, n in objects))
+    return _ListedStill(path, image.size(), tuple(m for m, _ in objects), tuple(n for _, n in objects))
 
 
 class PseudoVideos:
@@ -178,19 +178,23 @@ class PseudoVideos:
         self.stills, self.framing = stills, framing
         self.categories = stills.categories
 
-    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         """One more clip."""
-        return with_objects(lambda: self._clip(random, frames))
+        return draw_clip_with_objects(lambda: self._clip(random, frames))
 
-    def _clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def _clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         still = self.stills.draw(random)
         view = self.framing.view(random, still.ids.shape)
         angles = np.sort(random.uniform(-ANGLE, ANGLE, frames))[:: 1 if random.random() < 0.5 else -1]
         h, w = view.size
         x, y = random.uniform(*CENTRE, 2) * [w, h]
-        views = [View(view.size, chained(view.affine, turned(float(angle), (x, y)))) for angle in angles]
-        return as_clip(
-            [seen_picture(still.picture, v) for v in views], [seen_ids(still.ids, v) for v in views], still.labels
+        views = [
+            ClipView(view.size, join_affines(view.affine, make_rotation(float(angle), (x, y)))) for angle in angles
+        ]
+        return build_clip(
+            [transform_image(still.picture, v) for v in views],
+            [transform_ids(still.ids, v) for v in views],
+            still.labels,
         )
 
 
@@ -210,21 +214,21 @@ class StillCrops:
         self.stills, self.framing, self.settings = stills, framing, settings or CropSettings()
         self.categories = stills.categories
 
-    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         """One more clip of `frames` equal pictures."""
-        return with_objects(lambda: self._clip(random, frames))
+        return draw_clip_with_objects(lambda: self._clip(random, frames))
 
-    def _clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def _clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         still = self._mosaic(random) if random.random() < self.settings.mosaic else self._shown(random)
         if random.random() < self.settings.paste:
-            still = pasted(random, still, self._shown(random))
-        picture = relit(random, still.picture, self.settings.light)
-        return as_clip([picture] * frames, [still.ids] * frames, still.labels)
+            still = paste_objects(random, still, self._shown(random))
+        picture = apply_random_light(random, still.picture, self.settings.light)
+        return build_clip([picture] * frames, [still.ids] * frames, still.labels)
 
     def _shown(self, random: np.random.Generator) -> Still:
         still = self.stills.draw(random)
         view = self.framing.view(random, still.ids.shape)
-        return Still(seen_picture(still.picture, view), seen_ids(still.ids, view), still.labels)
+        return Still(transform_image(still.picture, view), transform_ids(still.ids, view), still.labels)
 
     def _mosaic(self, random: np.random.Generator) -> Still:
         """Four pictures around a point."""
@@ -235,14 +239,14 @@ class StillCrops:
             size = (rows.stop - (rows.start or 0), cols.stop - (cols.start or 0))
             part = self.stills.draw(random)
             view = FixedFraming(size).view(random, part.ids.shape)
-            whole.picture[rows, cols] = seen_picture(part.picture, view)
-            ids = seen_ids(part.ids, view)
+            whole.picture[rows, cols] = transform_image(part.picture, view)
+            ids = transform_ids(part.ids, view)
             whole.ids[rows, cols] = np.where(ids > 0, ids + np.uint16(len(whole.labels)), 0)
             whole.labels.extend(part.labels)
         return whole
 
 
-def pasted(random: np.random.Generator, below: Still, above: Still) -> Still:
+def paste_objects(random: np.random.Generator, below: Still, above: Still) -> Still:
     """Some of the objects of one picture over the other (Ghiasi et al., Simple Copy-Paste)."""
     h, w = (min(a, b) for a, b in zip(below.ids.shape, above.ids.shape, strict=True))
     chosen = np.append(False, random.random(len(above.labels)) < 0.5)
@@ -253,17 +257,17 @@ def pasted(random: np.random.Generator, below: Still, above: Still) -> Still:
     return Still(picture, ids, below.labels + above.labels)
 
 
-def relit(random: np.random.Generator, picture: Picture, most: float) -> Picture:
+def apply_random_light(random: np.random.Generator, picture: Picture, most: float) -> Picture:
     """The picture with other brightness, contrast, saturation and tint, each changed by a share of at most `most`."""
-    return with_light(picture, light(random, most))
+    return apply_light(picture, draw_light_factors(random, most))
 
 
-def light(random: np.random.Generator, most: float) -> np.ndarray:
-    """What `with_light` multiplies by: brightness, contrast, saturation, and one for each colour; about 1."""
+def draw_light_factors(random: np.random.Generator, most: float) -> np.ndarray:
+    """What `apply_light` multiplies by: brightness, contrast, saturation, and one for each colour; about 1."""
     return 1 + np.append(random.uniform(-most, most, 3), random.uniform(-most, most, 3) / 3)
 
 
-def with_light(picture: Picture, factors: np.ndarray) -> Picture:
+def apply_light(picture: Picture, factors: np.ndarray) -> Picture:
     """The picture times factors of brightness, contrast, saturation and red, green, blue."""
     brightness, contrast, saturation, *tint = factors.astype(np.float32)
     grey = picture.mean(2, keepdims=True, dtype=np.float32)

@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[Callable[[], bool]]:
+def detect_stop_signals() -> Iterator[Callable[[], bool]]:
     """Whether SIGINT (Ctrl-C) or SIGTERM has come. The first is only noted; the second does what it did before."""
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # no other thread may handle signals

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 
-from masklet.evaluate.vis import occlusion
+from masklet.evaluate.vis import compute_occlusion_score
 from masklet.evaluate.vis_files import LEVELS as SEVERITY
-from masklet.train.clips import Clip
-from masklet.train.render import OVERSIZE, Drawn, draw, render
-from masklet.train.scenes import RANGES, Plan, SyntheticSettings, plan, redrawn, without
-from masklet.train.shapes import backdrop, texture
+from masklet.train.clips import TrainingClip
+from masklet.train.render import OVERSIZE, VisibleMasks, draw_thing_masks, render_frames
+from masklet.train.scenes import RANGES, ScenePlan, SyntheticSettings, plan_scene, remove_things, replace_object_paths
+from masklet.train.shapes import draw_backdrop, draw_texture
 
 SLIGHT, SEVERE = 0.05, 0.5  # hidden shares from which on OVIS's words apply; its annotators judged by eye
 CROWDING = {"light": 0.1, "moderate": 0.8, "heavy": 2.0}  # of the first plan that is tried
@@ -25,39 +25,41 @@ WHOLE = 0.4  # of the object itself, in some frame
 
 
 @dataclass(frozen=True)
-class Annotated:
+class AnnotatedClip:
     """A clip and how much of each object is hidden."""
 
-    clip: Clip
+    clip: TrainingClip
     hidden: Float[np.ndarray, "g t"]  # share of what the frame would show if nothing lay over it; 1 where absent
 
     @property
     def words(self) -> list[list[str | None]]:
         """OVIS's word for every object in every frame; None where it is absent."""
-        return words(self.hidden)
+        return name_hidden_shares(self.hidden)
 
     @property
     def occlusion(self) -> float:
         """The mean over the objects of OVIS's score."""
-        return clip_occlusion(self.hidden)
+        return compute_clip_occlusion(self.hidden)
 
 
-def words(hidden: Float[np.ndarray, "g t"]) -> list[list[str | None]]:
+def name_hidden_shares(hidden: Float[np.ndarray, "g t"]) -> list[list[str | None]]:
     """OVIS's words for shares that are hidden.
 
-    >>> words(np.array([[0.02, 0.3, 0.5, 1.0]]))
+    >>> name_hidden_shares(np.array([[0.02, 0.3, 0.5, 1.0]]))
     [['no_occlusion', 'slight_occlusion', 'severe_occlusion', None]]
     """
     names = [*SEVERITY, None]
     return [[names[n] for n in row] for row in np.digitize(hidden, [SLIGHT, SEVERE, 1.0]).tolist()]
 
 
-def clip_occlusion(hidden: Float[np.ndarray, "g t"]) -> float:
+def compute_clip_occlusion(hidden: Float[np.ndarray, "g t"]) -> float:
     """The mean over the objects of OVIS's score."""
-    return float(np.mean([occlusion([SEVERITY[w] for w in row if w]) for row in words(hidden)]))
+    return float(
+        np.mean([compute_occlusion_score([SEVERITY[w] for w in row if w]) for row in name_hidden_shares(hidden)])
+    )
 
 
-class Synthetic:
+class SyntheticClips:
     """A `ClipSource` that needs no data."""
 
     def __init__(self, settings: SyntheticSettings | None = None) -> None:
@@ -66,16 +68,16 @@ class Synthetic:
         self.settings.check()
         self.categories = self.settings.categories
 
-    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         """One more clip."""
         return self.annotated(random, frames).clip
 
-    def annotated(self, random: np.random.Generator, frames: int) -> Annotated:
+    def annotated(self, random: np.random.Generator, frames: int) -> AnnotatedClip:
         """One more clip, and how much of each object is hidden in every frame."""
         made, drawn = self._accepted(random, frames)
-        return _annotated(made, drawn, self._images(random, made))
+        return _make_annotated_clip(made, drawn, self._images(random, made))
 
-    def _accepted(self, random: np.random.Generator, frames: int) -> tuple[Plan, Drawn]:
+    def _accepted(self, random: np.random.Generator, frames: int) -> tuple[ScenePlan, VisibleMasks]:
         """The first plan of the wanted occlusion, or of all that were tried the one that comes nearest."""
         low, high = RANGES.get(self.settings.level or "", (0.0, 1.0))
         tried = []
@@ -86,53 +88,55 @@ class Synthetic:
         _, made, drawn = min(tried, key=lambda one: one[0])
         return made, drawn
 
-    def _plans(self, random: np.random.Generator, frames: int, wanted: float) -> Iterator[tuple[Plan, Drawn, float]]:
+    def _plans(
+        self, random: np.random.Generator, frames: int, wanted: float
+    ) -> Iterator[tuple[ScenePlan, VisibleMasks, float]]:
         """Plans, each more or less crowded than the last, and their occlusion."""
         crowding = CROWDING.get(self.settings.level or "", random.uniform(0, 2))
         for _ in range(TRIES):
-            made, drawn = self._told(random, plan(random, self.settings, frames, crowding), crowding)
-            at = clip_occlusion(drawn.hidden[objects(made)])
+            made, drawn = self._told(random, plan_scene(random, self.settings, frames, crowding), crowding)
+            at = compute_clip_occlusion(drawn.hidden[list_plan_objects(made)])
             yield made, drawn, at
             crowding = crowding * 1.15 + 0.02 if at < wanted else crowding / 1.15
 
-    def _told(self, random: np.random.Generator, made: Plan, crowding: float) -> tuple[Plan, Drawn]:
+    def _told(self, random: np.random.Generator, made: ScenePlan, crowding: float) -> tuple[ScenePlan, VisibleMasks]:
         """The plan with other ways for those objects that nobody could name; without them where there is no room."""
-        drawn = draw(made, self.settings.size)
+        drawn = draw_thing_masks(made, self.settings.size)
         for n in range(REPAIRS):
-            unclear = nameless(made, drawn)
+            unclear = find_hidden_objects(made, drawn)
             if not len(unclear):
                 break
-            made = redrawn(random, self.settings, made, unclear.tolist(), crowding / 1.1**n)
-            drawn = draw(made, self.settings.size)
+            made = replace_object_paths(random, self.settings, made, unclear.tolist(), crowding / 1.1**n)
+            drawn = draw_thing_masks(made, self.settings.size)
         else:
-            made = without(made, nameless(made, drawn).tolist())
-            if not len(objects(made)):
-                return self._told(random, plan(random, self.settings, made.frames, 0), 0)
-            drawn = draw(made, self.settings.size)
+            made = remove_things(made, find_hidden_objects(made, drawn).tolist())
+            if not len(list_plan_objects(made)):
+                return self._told(random, plan_scene(random, self.settings, made.frames, 0), 0)
+            drawn = draw_thing_masks(made, self.settings.size)
         return made, drawn
 
-    def _images(self, random: np.random.Generator, made: Plan) -> UInt8[np.ndarray, "t h w 3"]:
+    def _images(self, random: np.random.Generator, made: ScenePlan) -> UInt8[np.ndarray, "t h w 3"]:
         h, w = self.settings.size
-        background = backdrop(random, (round(h * OVERSIZE), round(w * OVERSIZE)), int(random.integers(0, 12)))
-        textures = {look.paint: texture(np.random.default_rng(look.paint)) for look in made.looks}
-        images = render(made, textures, background, (h, w), bool(random.random() < self.settings.blur))
-        return exposed(random, images, random.uniform(0, self.settings.noise))
+        background = draw_backdrop(random, (round(h * OVERSIZE), round(w * OVERSIZE)), int(random.integers(0, 12)))
+        textures = {look.paint: draw_texture(np.random.default_rng(look.paint)) for look in made.looks}
+        images = render_frames(made, textures, background, (h, w), bool(random.random() < self.settings.blur))
+        return apply_exposure(random, images, random.uniform(0, self.settings.noise))
 
 
-def objects(made: Plan) -> Int[np.ndarray, " g"]:
+def list_plan_objects(made: ScenePlan) -> Int[np.ndarray, " g"]:
     """Which things of a plan are objects."""
     return np.flatnonzero([look.label >= 0 for look in made.looks])
 
 
-def nameless(made: Plan, drawn: Drawn) -> Int[np.ndarray, " g"]:
+def find_hidden_objects(made: ScenePlan, drawn: VisibleMasks) -> Int[np.ndarray, " g"]:
     """The objects that show themselves well enough in no frame."""
-    rows = objects(made)
+    rows = list_plan_objects(made)
     least = LEAST * drawn.masks.shape[2] * drawn.masks.shape[3]
     shown = (drawn.masks[rows].sum((2, 3)) >= least) & (drawn.hidden[rows] <= 1 - WHOLE)
     return np.asarray(rows[~shown.any(1)])
 
 
-def exposed(
+def apply_exposure(
     random: np.random.Generator, images: UInt8[np.ndarray, "t h w 3"], noise: float
 ) -> UInt8[np.ndarray, "t h w 3"]:
     """The pictures as a camera takes them: brightness that drifts, and noise."""
@@ -146,9 +150,9 @@ def exposed(
     return made
 
 
-def _annotated(made: Plan, drawn: Drawn, images: UInt8[np.ndarray, "t h w 3"]) -> Annotated:
-    rows = objects(made)
+def _make_annotated_clip(made: ScenePlan, drawn: VisibleMasks, images: UInt8[np.ndarray, "t h w 3"]) -> AnnotatedClip:
+    rows = list_plan_objects(made)
     masks = torch.from_numpy(drawn.masks[rows])
     labels = torch.tensor([made.looks[n].label for n in rows], dtype=torch.int64)
     pictures = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    return Annotated(Clip(pictures, masks, masks.flatten(2).any(2), labels), drawn.hidden[rows])
+    return AnnotatedClip(TrainingClip(pictures, masks, masks.flatten(2).any(2), labels), drawn.hidden[rows])

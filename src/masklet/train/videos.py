@@ -14,17 +14,27 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.result import VideoResult
-from masklet.io.entry import read_object
-from masklet.io.panoptic import panoptic_split, read_panoptic
-from masklet.io.pictures import SUFFIXES, read_picture
-from masklet.io.source import by
-from masklet.io.ytvis import TRUTH, read_ytvis_truth, ytvis_split
-from masklet.train.clips import Clip
-from masklet.train.framing import Framing, Ids, Picture, View, as_clip, painted, seen_ids, seen_picture, with_objects
+from masklet.io.entry import read_json_object
+from masklet.io.panoptic import read_panoptic, read_panoptic_split
+from masklet.io.pictures import SUFFIXES, read_rgb_image
+from masklet.io.source import format_size
+from masklet.io.ytvis import TRUTH, read_ytvis_split, read_ytvis_truth
+from masklet.train.clips import TrainingClip
+from masklet.train.framing import (
+    ClipView,
+    Framing,
+    Ids,
+    Picture,
+    build_clip,
+    draw_clip_with_objects,
+    paint_id_map,
+    transform_ids,
+    transform_image,
+)
 
 
 @dataclass(frozen=True)
-class Sampling:
+class FrameSampling:
     """Which frames of a video make a clip."""
 
     reach: int = 2  # frames on either side of the reference; frames follow each other where a clip is as long as that
@@ -64,22 +74,22 @@ class Footage:
     pictures: tuple[Path, ...]
 
 
-def ytvis_footage(json: Path, folder: Path) -> tuple[list[Footage], tuple[str, ...]]:
+def read_ytvis_footage(json: Path, folder: Path) -> tuple[list[Footage], tuple[str, ...]]:
     """The videos of YouTube-VIS's or OVIS's form, and the categories; pictures are <folder>/<file_name>.
 
     Raises InputError naming what is malformed or missing.
     """
-    files = [v.texts("file_names") for v in read_object(json, TRUTH, "videos").entries("videos")]
+    files = [v.texts("file_names") for v in read_json_object(json, TRUTH, "videos").entries("videos")]
     pairs = zip(read_ytvis_truth(json), files, strict=True)
-    return [Footage(truth, tuple(folder / f for f in names)) for truth, names in pairs], ytvis_split(json).names
+    return [Footage(truth, tuple(folder / f for f in names)) for truth, names in pairs], read_ytvis_split(json).names
 
 
-def vipseg_footage(json: Path, pngs: Path, folder: Path) -> tuple[list[Footage], tuple[str, ...]]:
+def read_vipseg_footage(json: Path, pngs: Path, folder: Path) -> tuple[list[Footage], tuple[str, ...]]:
     """The videos of VIPSeg's form, and the categories; pictures are <folder>/<video>/<frame>.jpg or the like.
 
     Raises InputError naming what is malformed or missing.
     """
-    split, found = panoptic_split(json), []
+    split, found = read_panoptic_split(json), []
     for truth in read_panoptic(json, pngs):
         at = {p.stem: p for p in (folder / truth.name).glob("*") if p.suffix.lower() in SUFFIXES}
         names = split.videos[truth.name].frames or ()
@@ -87,7 +97,7 @@ def vipseg_footage(json: Path, pngs: Path, folder: Path) -> tuple[list[Footage],
     return found, split.names
 
 
-class Videos:
+class VideoClips:
     """A `ClipSource` of annotated videos. Those without an object are left out.
 
     A clip without an object is drawn again, up to twenty times.
@@ -98,11 +108,11 @@ class Videos:
         footage: Sequence[Footage],
         categories: tuple[str, ...],
         framing: Framing,
-        sampling: Sampling | None = None,
+        sampling: FrameSampling | None = None,
     ) -> None:
         """Raises InputError where there is no video with an object, or pictures are missing."""
         self.footage = [f for f in footage if f.truth.masklets]
-        self.categories, self.framing, self.sampling = categories, framing, sampling or Sampling()
+        self.categories, self.framing, self.sampling = categories, framing, sampling or FrameSampling()
         if not self.footage:
             raise InputError(f"none of the {len(footage)} videos has an object; give videos that are annotated")
         for one in self.footage:
@@ -113,33 +123,37 @@ class Videos:
     def __len__(self) -> int:
         return len(self.footage)
 
-    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         """One more clip. Raises InputError where a picture cannot be read or is not of the annotation's size."""
-        return with_objects(lambda: self._clip(random, self.footage[random.integers(len(self.footage))], frames))
+        return draw_clip_with_objects(
+            lambda: self._clip(random, self.footage[random.integers(len(self.footage))], frames)
+        )
 
-    def _clip(self, random: np.random.Generator, one: Footage, frames: int) -> Clip:
+    def _clip(self, random: np.random.Generator, one: Footage, frames: int) -> TrainingClip:
         chosen = self.sampling.frames(random, one.truth.length, frames).tolist()
         view = self.framing.view(random, one.truth.size)
         present = np.array([[t in m.sightings for t in chosen] for m in one.truth.masklets])
-        pictures = {t: seen_picture(_picture(one, t), view) for t in set(chosen)}
-        ids = {t: _ids(one.truth, t, view) for t in set(chosen)}
+        pictures = {t: transform_image(_read_footage_image(one, t), view) for t in set(chosen)}
+        ids = {t: _paint_truth_ids(one.truth, t, view) for t in set(chosen)}
         labels = [m.label for m in one.truth.masklets]
-        return as_clip([pictures[t] for t in chosen], [ids[t] for t in chosen], labels, present)
+        return build_clip([pictures[t] for t in chosen], [ids[t] for t in chosen], labels, present)
 
 
-class ReleasedLabels:
-    """A `ClipSource` with the labels that DVIS's released program trains on, see `released_labels`."""
+class ReleasedLabelClips:
+    """A `ClipSource` with the labels that DVIS's released program trains on, see `make_released_labels`."""
 
-    def __init__(self, source: Videos) -> None:
+    def __init__(self, source: VideoClips) -> None:
         self.source, self.categories = source, source.categories
 
-    def clip(self, random: np.random.Generator, frames: int) -> Clip:
+    def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
         """One more clip; a label may be the number of categories, "no object"."""
         made = self.source.clip(random, frames)
-        return replace(made, labels=released_labels(made.present, made.labels, len(self.categories)))
+        return replace(made, labels=make_released_labels(made.present, made.labels, len(self.categories)))
 
 
-def released_labels(present: Bool[Tensor, "g t"], labels: Int64[Tensor, " g"], classes: int) -> Int64[Tensor, " g"]:
+def make_released_labels(
+    present: Bool[Tensor, "g t"], labels: Int64[Tensor, " g"], classes: int
+) -> Int64[Tensor, " g"]:
     """Labels as DVIS's released program has them: of an object not annotated in the last frame, `classes`, "no object".
 
     Its masks are trained all the same.
@@ -147,18 +161,21 @@ def released_labels(present: Bool[Tensor, "g t"], labels: Int64[Tensor, " g"], c
     return torch.where(present[:, -1], labels, classes)
 
 
-def _picture(one: Footage, frame: int) -> Picture:
+def _read_footage_image(one: Footage, frame: int) -> Picture:
     path = one.pictures[frame]
     try:
-        picture = read_picture(path)
+        picture = read_rgb_image(path)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: cannot be read as a picture ({error}); give an intact copy") from None
     if picture.shape[:2] != one.truth.size:
         h, w = picture.shape[:2]
-        raise InputError(f"{path}: is {by((h, w))}, but its annotations are for {by(one.truth.size)}; give that size")
+        raise InputError(
+            f"{path}: is {format_size((h, w))}, but its annotations "
+            f"are for {format_size(one.truth.size)}; give that size"
+        )
     return picture
 
 
-def _ids(truth: VideoResult, frame: int, view: View) -> Ids:
+def _paint_truth_ids(truth: VideoResult, frame: int, view: ClipView) -> Ids:
     there = [(n, m.sightings[frame]) for n, m in enumerate(truth.masklets) if frame in m.sightings]
-    return seen_ids(painted([s.mask for _, s in there], [n + 1 for n, _ in there], truth.size), view)
+    return transform_ids(paint_id_map([s.mask for _, s in there], [n + 1 for n, _ in there], truth.size), view)

@@ -33,7 +33,7 @@ TINT = 0.4  # how much of the colour lies over the object
 
 
 @dataclass(frozen=True)
-class Drawn:
+class DrawnObject:
     """One object as it is to be seen in one frame."""
 
     id: int
@@ -43,41 +43,41 @@ class Drawn:
     dashed: bool = False  # its contour: the object was completed backward in time
 
 
-def drawn(result: VideoResult, frame: int) -> list[Drawn]:
+def collect_drawn_objects(result: VideoResult, frame: int) -> list[DrawnObject]:
     """The objects of a result in one frame, with the masklets' names and scores.
 
     Raises InputError on a frame that is not there.
     """
     return [
-        Drawn(m.id, result.name_of(m), m.score, s.mask.decode().numpy(), s.source is Source.BACKWARD)
+        DrawnObject(m.id, result.name_of(m), m.score, s.mask.decode().numpy(), s.source is Source.BACKWARD)
         for m, s in result.at(frame)
     ]
 
 
-def drawn_live(masks: FrameMasks, categories: Sequence[str]) -> list[Drawn]:
+def collect_live_objects(masks: FrameMasks, categories: Sequence[str]) -> list[DrawnObject]:
     """The objects that a stream answers for one frame, with its scores for this frame."""
     rows = zip(masks.ids, masks.labels.tolist(), masks.scores.tolist(), masks.masks, strict=True)
     return [
-        Drawn(i, categories[label] if label >= 0 else "object", score, mask.cpu().numpy())
+        DrawnObject(i, categories[label] if label >= 0 else "object", score, mask.cpu().numpy())
         for i, label, score, mask in rows
         if mask.any()
     ]
 
 
-def colour(id: int) -> tuple[int, int, int]:
+def pick_object_colour(id: int) -> tuple[int, int, int]:
     """An object's colour (RGB): the same in every frame and video, far from those of the next ids."""
     return PALETTE[(id - 1) % len(PALETTE)]
 
 
-def draw(image: Rgb, result: VideoResult, frame: int) -> Rgb:
+def draw_result(image: Rgb, result: VideoResult, frame: int) -> Rgb:
     """A picture of a result's objects over one frame of its video; the frame itself stays as it is.
 
     Raises InputError on a frame that is not there.
     """
-    return draw_objects(image, drawn(result, frame))
+    return draw_objects(image, collect_drawn_objects(result, frame))
 
 
-def draw_objects(image: Rgb, objects: Sequence[Drawn]) -> Rgb:
+def draw_objects(image: Rgb, objects: Sequence[DrawnObject]) -> Rgb:
     """A picture of the objects over their frame; the frame itself stays as it is.
 
     Line width and text grow with the frame. Labels go where they hide no object, as far as there is room.
@@ -85,75 +85,75 @@ def draw_objects(image: Rgb, objects: Sequence[Drawn]) -> Rgb:
     picture, side = image.copy(), min(image.shape[:2])
     line, text = max(1, round(side / 300)), max(11, round(side / 32))
     taken = np.zeros(image.shape[:2], dtype=np.uint8)  # what labels should not cover
-    seen = [(thing, box) for thing in objects if (box := bounding_box(thing.mask))]
+    seen = [(thing, box) for thing in objects if (box := find_bounding_box(thing.mask))]
     for thing, box in sorted(seen, key=lambda s: -np.count_nonzero(s[0].mask)):  # the small ones on top
-        _paint(picture, taken, thing, box, line)
+        _paint_object(picture, taken, thing, box, line)
     for thing, box in seen:
-        _label(picture, taken, thing, box, text)
+        _draw_label(picture, taken, thing, box, text)
     return picture
 
 
-def bounding_box(mask: Mask) -> Rectangle | None:
+def find_bounding_box(mask: Mask) -> Rectangle | None:
     """The box of a mask's pixels; None where it has none."""
     cols, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     return (int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1) if len(cols) else None
 
 
-def _paint(picture: Rgb, taken: UInt8[np.ndarray, "h w"], thing: Drawn, box: Rectangle, line: int) -> None:
+def _paint_object(picture: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObject, box: Rectangle, line: int) -> None:
     """Lays an object's colour over it, and takes its place."""
     x0, y0, x1, y1 = box
     inside = np.ascontiguousarray(thing.mask[y0:y1, x0:x1]).view(np.uint8)
     taken[y0:y1, x0:x1] |= inside
     region = picture[y0:y1, x0:x1]
-    cv2.copyTo(cv2.LUT(region, tint(colour(thing.id))), inside, region)
+    cv2.copyTo(cv2.LUT(region, compute_tint_table(pick_object_colour(thing.id))), inside, region)
     contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
-    _outline(picture, contours, thing, line)
+    _draw_outline(picture, contours, thing, line)
 
 
-def _outline(picture: Rgb, contours: Sequence[np.ndarray], thing: Drawn, line: int) -> None:
+def _draw_outline(picture: Rgb, contours: Sequence[np.ndarray], thing: DrawnObject, line: int) -> None:
     """A contour in the object's colour, on a dark ground so that it shows on any picture."""
     around = [cv2.approxPolyDP(c, line / 2, True) for c in contours]  # few points: five times as fast
     cv2.polylines(picture, around, True, INK, line + 1 + line // 2, cv2.LINE_AA)
     if thing.dashed:
-        strokes = [cv2.approxPolyDP(d, line / 2, False) for d in dashes(contours, 6 * line)]
-        cv2.polylines(picture, strokes, False, colour(thing.id), line, cv2.LINE_AA)
+        strokes = [cv2.approxPolyDP(d, line / 2, False) for d in split_into_dashes(contours, 6 * line)]
+        cv2.polylines(picture, strokes, False, pick_object_colour(thing.id), line, cv2.LINE_AA)
     else:
-        cv2.polylines(picture, around, True, colour(thing.id), line, cv2.LINE_AA)
+        cv2.polylines(picture, around, True, pick_object_colour(thing.id), line, cv2.LINE_AA)
 
 
 @lru_cache(maxsize=len(PALETTE))
-def tint(over: tuple[int, int, int]) -> UInt8[np.ndarray, "1 256 3"]:
+def compute_tint_table(over: tuple[int, int, int]) -> UInt8[np.ndarray, "1 256 3"]:
     """By channel, what every value becomes under a colour."""
     values = np.arange(256)[None, :, None] * (1 - TINT) + np.asarray(over) * TINT
     return values.round().astype(np.uint8)
 
 
-def dashes(contours: Sequence[np.ndarray], length: int) -> list[np.ndarray]:
+def split_into_dashes(contours: Sequence[np.ndarray], length: int) -> list[np.ndarray]:
     """Every other stretch of `length` points."""
     return [c[i : i + length] for c in contours for i in range(0, len(c), 2 * length)]
 
 
-def _label(picture: Rgb, taken: UInt8[np.ndarray, "h w"], thing: Drawn, box: Rectangle, text: int) -> None:
+def _draw_label(picture: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObject, box: Rectangle, text: int) -> None:
     """Writes an object's name, id and score on a plate of its colour, and takes the plate's place."""
-    letters = lettering(caption(thing), text)
-    x, y = place(box, letters.shape, taken)
+    letters = render_lettering(format_caption(thing), text)
+    x, y = find_label_place(box, letters.shape, taken)
     plate = np.s_[y : y + letters.shape[0], x : x + letters.shape[1]]
     ink = letters[: picture.shape[0], : picture.shape[1], None]  # a frame may be smaller than a label
-    picture[plate] = (np.asarray(colour(thing.id)) * (1 - ink)).astype(np.uint8)
+    picture[plate] = (np.asarray(pick_object_colour(thing.id)) * (1 - ink)).astype(np.uint8)
     taken[plate] = LABEL
 
 
-def caption(thing: Drawn) -> str:
+def format_caption(thing: DrawnObject) -> str:
     """What stands on an object's label: a score that says little is not shown.
 
-    >>> caption(Drawn(3, "dog", 0.72, np.ones((1, 1), bool))), caption(Drawn(3, "dog", 0.06, np.ones((1, 1), bool)))
-    ('dog 3  0.72', 'dog 3')
+    >>> [format_caption(DrawnObject(3, "dog", score, np.ones((1, 1), bool))) for score in (0.72, 0.06)]
+    ['dog 3  0.72', 'dog 3']
     """
     return f"{thing.name} {thing.id}" + (f"  {thing.score:.2f}" if thing.score >= SHOWN else "")
 
 
 @lru_cache(maxsize=512)
-def lettering(words: str, size: int) -> Float[np.ndarray, "y x"]:
+def render_lettering(words: str, size: int) -> Float[np.ndarray, "y x"]:
     """Words in letters of `size` pixels with a margin around them; 1 is full ink, 0 none."""
     font = ImageFont.load_default(size)
     _, top, _, bottom = (round(v) for v in font.getbbox(words + "Áy"))  # every label equally high
@@ -162,7 +162,7 @@ def lettering(words: str, size: int) -> Float[np.ndarray, "y x"]:
     return np.asarray(canvas, dtype=np.float32) / 255
 
 
-def place(box: Rectangle, size: tuple[int, int], taken: UInt8[np.ndarray, "h w"]) -> tuple[int, int]:
+def find_label_place(box: Rectangle, size: tuple[int, int], taken: UInt8[np.ndarray, "h w"]) -> tuple[int, int]:
     """Where the corner (x, y) of a label of `size` (h, w) goes: the first place that hides next to nothing.
 
     Above the object, below, at its sides, at last within it; where all hide something, where it is least.
@@ -171,17 +171,17 @@ def place(box: Rectangle, size: tuple[int, int], taken: UInt8[np.ndarray, "h w"]
     h, w = size
     middle, level, gap = (x0 + x1 - w) // 2, (y0 + y1 - h) // 2, h // 6
     spots = [(middle, y0 - h - gap), (middle, y1 + gap), (x1 + gap, level), (x0 - w - gap, level)]
-    spots = [within(spot, size, taken.shape) for spot in [*spots, (middle, y0)]]
+    spots = [move_into_frame(spot, size, taken.shape) for spot in [*spots, (middle, y0)]]
     hidden = [taken[y : y + h, x : x + w].mean() for x, y in spots]
     return next((s for s, cost in zip(spots, hidden, strict=True) if cost < LITTLE), spots[np.argmin(hidden)])
 
 
-def within(spot: tuple[int, int], size: tuple[int, int], frame: tuple[int, ...]) -> tuple[int, int]:
+def move_into_frame(spot: tuple[int, int], size: tuple[int, int], frame: tuple[int, ...]) -> tuple[int, int]:
     """The nearest place at which a label of `size` (h, w) lies within the frame (h, w)."""
     return max(0, min(spot[0], frame[1] - size[1])), max(0, min(spot[1], frame[0] - size[0]))
 
 
-def contact_sheet(images: Sequence[Rgb], columns: int, gap: int = 4) -> Rgb:
+def build_contact_sheet(images: Sequence[Rgb], columns: int, gap: int = 4) -> Rgb:
     """One picture of several of equal size, row by row, with `gap` white pixels between them."""
     h, w = images[0].shape[:2]
     rows = -(-len(images) // columns)

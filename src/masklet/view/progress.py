@@ -26,7 +26,7 @@ class Reporter(Protocol):
     def error(self, message: str) -> None: ...
 
 
-class Quiet:
+class QuietReporter:
     """Says nothing but errors."""
 
     @contextmanager
@@ -45,7 +45,7 @@ class Quiet:
         sys.stderr.write(f"masklet: {message}\n")
 
 
-class Bars(Quiet):
+class BarReporter(QuietReporter):
     """One bar per phase on standard error: frames, frames per second, objects, time left."""
 
     def __init__(self) -> None:
@@ -54,14 +54,16 @@ class Bars(Quiet):
     @contextmanager
     def video(self, name: str, frames: int) -> Iterator[Watch]:
         """Bars for one video."""
-        with bars(self.console, name, "{task.fields[rate]:.1f} frames/s, {task.fields[objects]} objects,") as watch:
+        with show_progress_bars(
+            self.console, name, "{task.fields[rate]:.1f} frames/s, {task.fields[objects]} objects,"
+        ) as watch:
             yield watch
 
     def done(self, folder: Path, result: VideoResult, seconds: float) -> None:
         """What was found, how long it took, where it lies, and what the reader must know."""
-        self.console.print(f"{result.name}: {summary(result, seconds)}", highlight=False, soft_wrap=True)
+        self.console.print(f"{result.name}: {format_result_summary(result, seconds)}", highlight=False, soft_wrap=True)
         self.console.print(f"  {folder}", highlight=False, soft_wrap=True)
-        if parts := used_parts(result):
+        if parts := format_used_parts(result):
             self.console.print(f"  by {parts}", highlight=False, soft_wrap=True)
         for note in result.provenance.notes:
             self.console.print(f"  note: {note}", highlight=False, soft_wrap=True)
@@ -72,7 +74,7 @@ class Bars(Quiet):
 
 
 @contextmanager
-def bars(console: Console, name: str, figures: str) -> Iterator[Watch]:
+def show_progress_bars(console: Console, name: str, figures: str) -> Iterator[Watch]:
     """One bar per phase; `figures` is a format of `rate` and `objects`."""
     columns = (
         TextColumn("{task.fields[name]} {task.description}", markup=False),
@@ -95,20 +97,20 @@ def bars(console: Console, name: str, figures: str) -> Iterator[Watch]:
         yield watch
 
 
-def summary(result: VideoResult, seconds: float) -> str:
+def format_result_summary(result: VideoResult, seconds: float) -> str:
     """The result in half a line."""
     n = len(result.masklets)
     objects = "1 object" if n == 1 else f"{n or 'no'} objects"
     return f"{objects} in {result.length} frames, {seconds:.1f} s ({result.length / seconds:.1f} frames/s)"
 
 
-def used_parts(result: VideoResult) -> str:
+def format_used_parts(result: VideoResult) -> str:
     """The parts that a result was made with, as its provenance calls them."""
     settings = result.provenance.settings
     return "; ".join(str(settings[part]) for part in ("segmenter", "propagator") if settings.get(part))
 
 
-class JsonLog(Quiet):
+class JsonReporter(QuietReporter):
     """One JSON object a line on standard output; progress at most once a second."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
@@ -146,7 +148,7 @@ class JsonLog(Quiet):
             "frames": result.length,
             "seconds": round(seconds, 2),
         }
-        facts |= {"parts": used_parts(result), "folder": str(folder), "notes": list(result.provenance.notes)}
+        facts |= {"parts": format_used_parts(result), "folder": str(folder), "notes": list(result.provenance.notes)}
         self.say("done", video=result.name, **facts)
 
     def error(self, message: str) -> None:

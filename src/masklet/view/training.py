@@ -26,11 +26,11 @@ class TrainingBar:
 
     def validated(self, step: int, scores: Mapping[str, float]) -> None:
         """One line above the bar."""
-        self._progress.console.print(f"step {step}: {summary(scores)}", highlight=False, soft_wrap=True)
+        self._progress.console.print(f"step {step}: {format_training_scores(scores)}", highlight=False, soft_wrap=True)
 
 
 @contextmanager
-def training_bar(console: Console, name: str) -> Iterator[TrainingBar]:
+def show_training_bar(console: Console, name: str) -> Iterator[TrainingBar]:
     """A bar while a training runs."""
     columns = (
         TextColumn(name, markup=False),
@@ -44,10 +44,10 @@ def training_bar(console: Console, name: str) -> Iterator[TrainingBar]:
         yield TrainingBar(progress, progress.add_task(name, total=None, loss="-"))
 
 
-def summary(scores: Mapping[str, float]) -> str:
+def format_training_scores(scores: Mapping[str, float]) -> str:
     """Scores in a line, without those of parts.
 
-    >>> summary({"AP": 31.25, "found": 60.0, "AP/dog": 12.0}), summary({})
+    >>> format_training_scores({"AP": 31.25, "found": 60.0, "AP/dog": 12.0}), format_training_scores({})
     ('AP 31.25, found 60', 'nothing to validate on')
     """
     return ", ".join(f"{k} {v:.4g}" for k, v in scores.items() if "/" not in k) or "nothing to validate on"
