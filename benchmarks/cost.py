@@ -188,7 +188,7 @@ def child(what: str, frames: int) -> None:
         for _ in load(max_objects=5).stream(scene):  # as many as there are: more would be more memory
             pass
     else:
-        replace(load(), segmenter=Known(scene)).run(scene, lambda *_: None)
+        replace(load().system, segmenter=Known(scene)).run(scene, lambda *_: None)
     # Not getrusage: its peak is inherited from the process that started this one.
     [line] = [x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")]
     print(int(line.split()[1]) / 1024)
@@ -209,9 +209,9 @@ def main() -> int:
         print(title, *(f"  {name:60} {value:10.3f}" for name, value in table.items()), sep="\n", flush=True)
 
     with open_video(real_clip() or generated_clip()) as video:
-        note("clip", shares(load(), video))
+        note("clip", shares(load().system, video))
     scene = Scene(60)
-    note("scene, completed from its middle", shares(replace(load(), segmenter=Known(scene)), scene))
+    note("scene, completed from its middle", shares(replace(load().system, segmenter=Known(scene)), scene))
     with ThreadPoolExecutor(2) as pool:
         runs = {(what, n): pool.submit(peak, what, n) for n in (400, 100) for what in ("stream", "run")}
     stream, run = ({n: runs[what, n].result() for n in (100, 400)} for what in ("stream", "run"))

@@ -14,11 +14,12 @@ from jaxtyping import Bool
 from tables_masks_clips import Scene
 from torch import Tensor
 
-from masklet.api import open_source, report_nothing
+from masklet.api import open_source
 from masklet.core.frames import Frame, Video, iterate_with_future
 from masklet.core.instances import Branches, Detections, Prediction
 from masklet.core.masks import Rle, mask_iou
 from masklet.core.matching import match
+from masklet.core.progress import discard_progress
 from masklet.core.protocols import Segmenter, VideoSystem, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
@@ -51,7 +52,7 @@ class Bench:
 def watched(system: VideoSystem, scene: Scene) -> VideoResult:
     """What a system finds."""
     with open_source(scene.images) as video:
-        return system.run(video, report_nothing)
+        return system.run(video, discard_progress)
 
 
 def asked(finder: Segmenter[Any], of: Any) -> Any:

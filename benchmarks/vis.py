@@ -44,7 +44,7 @@ def measure_alone(options: argparse.Namespace) -> None:
     from masklet.evaluate import vis_metrics
 
     folder = load(options.folder, options.videos)
-    metric = getattr(vis_metrics, options.metric)
+    metric = getattr(vis_metrics, f"evaluate_{options.metric}")
     report, seconds = timed(lambda: metric(folder / "gt.json", folder / "pred.json"))
     print(json.dumps({"seconds": seconds, "MB": peak(), "AP": report.scores["AP"]}))
 
@@ -57,7 +57,7 @@ def compare(options: argparse.Namespace) -> None:
     for n, row in rows.items():
         print(f"{options.metric}, {n} videos: {row['seconds']:.2f} s, peak {row['MB']:.0f} MB, AP {row['AP']:.5f}")
     print(f"peak memory at 600 videos / at 100: {rows[600]['MB'] / rows[100]['MB']:.3f}")
-    folder, fast = load(options.folder, options.twin_videos), getattr(vis_metrics, options.metric)
+    folder, fast = load(options.folder, options.twin_videos), getattr(vis_metrics, f"evaluate_{options.metric}")
     for name, work in twins(options.metric, folder).items():
         report, seconds = timed(lambda: fast(folder / "gt.json", folder / "pred.json"))
         scores, slow = timed(work)

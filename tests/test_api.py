@@ -48,7 +48,7 @@ def test_settings_of_other_kinds(setting: str, right: object, wrong: object) -> 
 
 
 def test_each_system_has_its_own_settings() -> None:
-    made = masklet.load("deva", clip=1)
+    made = masklet.load("deva", clip=1).system
     assert made.settings == deva.DevaSettings(clip=1, conf=made.segmenter.conf)
     with pytest.raises(masklet.InputError, match="no setting 'clip'"):
         masklet.load("sam2bmp", clip=1)

@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from masklet.cli import app
-from masklet.cli_eval import format_number, read_name_list
+from masklet.cli.eval import format_number, read_name_list
 from masklet.core.errors import InputError
 from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult

@@ -14,7 +14,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from masklet.cli_train import NAMES, train_command
+from masklet.cli.train import NAMES, train_command
 from masklet.core.frames import Frame
 from masklet.io.panoptic import write_panoptic
 from masklet.models.mask2former import load_mask2former
@@ -39,7 +39,7 @@ TINY = ("--size", "32x64", "--steps", "2", "--batch", "2", "--seed", "3")
 def few_held_out() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            "masklet.training.held_out", lambda source, clips, frames: draw_held_out_clips(source, 2, frames)
+            "masklet.training.draw_held_out_clips", lambda source, clips, frames: draw_held_out_clips(source, 2, frames)
         )
         yield
 

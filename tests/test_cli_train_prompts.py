@@ -13,7 +13,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from masklet.cli_train import train_command
+from masklet.cli.train import train_command
 from masklet.core.instances import Clicks, Point
 from masklet.models.image_predictor import (
     ImagePredictor,

@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from test_queries import folder  # noqa: F401
 
 import masklet
-from masklet.api import report_nothing
 from masklet.core.frames import Frame
+from masklet.core.progress import discard_progress
 from masklet.models.edgetam import EdgeTam
 from masklet.models.mask2former import Mask2Former
 from masklet.models.masker import EverythingSegmenter, PromptedMasker, TextSegmenter
@@ -107,7 +107,7 @@ def test_sam2_from_masks_and_boxes(tree: str, tmp_path: Path) -> None:
 def test_edgetam_from_masks(device: torch.device) -> None:
     prompts = {0: {id: torch.from_numpy(mask) for id, mask in MASKS.items()}}
     with masklet.api.open_source(CLIP) as video:
-        found = Track(EdgeTam(on(device, edgetam_network())), prompts).run(video, report_nothing)
+        found = Track(EdgeTam(on(device, edgetam_network())), prompts).run(video, discard_progress)
     assert [m.id for m in found.masklets] == [1, 2]
 
 

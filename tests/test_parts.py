@@ -70,7 +70,9 @@ def test_a_tree_over_the_default() -> None:
     [
         ("sam2.1-tinny", "no propagator 'sam2.1-tinny'; did you mean sam2.1-tiny?"),
         ("afinity", "did you mean affinity?"),
-        ("sam2long:", "no propagator ''"),
+        ("sam2long:", "say over which propagator, such as sam2long:nano"),
+        ("affinity@320", "affinity takes nothing after '@'; write affinity"),
+        ("affinity:x", "affinity takes nothing after ':'; write affinity"),
         ("tree:sam2.1-tiny", "no propagator 'tree:sam2.1-tiny'"),
         ("sam2.1-tiny@500", "must be a multiple of 32 from 128 to 4096"),
         ("sam2.1-tiny@", "must be a multiple of 32"),
@@ -114,7 +116,7 @@ def test_devas_network_by_name(nothing_here: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(InputError, match="no weight file"):
         parts.load_propagator("deva:elsewhere.pth", Encoder())
     asked: list[Any] = []
-    monkeypatch.setattr(parts.xmem, "load", lambda path, device: asked.append((path, str(device))))
+    monkeypatch.setattr(parts, "load_xmem", lambda path, device: asked.append((path, str(device))))
     (nothing_here / "deva").mkdir()
     (nothing_here / "deva" / "DEVA-propagation.pth").touch()
     parts.load_propagator("deva", Encoder(), "cpu")

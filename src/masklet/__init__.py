@@ -6,50 +6,115 @@
 """
 
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 # torch reads it when it is loaded. Its threads would else spin while they wait for one that has no core: where anything
 # else runs on the machine, a frame takes eight times as long; where nothing does, this costs 8 %.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from masklet.api import load, segment, stream, track
-from masklet.core.errors import InputError
-from masklet.core.frames import Frame, Video
-from masklet.core.instances import Box, Clicks, Detections, FrameMasks, Point, Prediction
-from masklet.core.masks import Rle
-from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
-from masklet.core.result import Comparison, Provenance, VideoResult
-from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
-from masklet.systems.track import Track
-from masklet.version import __version__
+if TYPE_CHECKING:
+    from masklet.api import Model, load, segment, stream, track
+    from masklet.core.errors import InputError
+    from masklet.core.frames import Frame, Video
+    from masklet.core.instances import Box, Clicks, Detections, FrameMasks, Point, Prediction
+    from masklet.core.masks import Rle
+    from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
+    from masklet.core.result import Comparison, Provenance, VideoResult
+    from masklet.core.tracks import Masklet, Sighting, Source
+    from masklet.io.video import open_video
+    from masklet.registry import PartEntry, PartRequest
+    from masklet.systems.deva import Deva, DevaSettings
+    from masklet.systems.deva_offline import DevaOffline, DevaOfflineSettings
+    from masklet.systems.dvis import DvisRefined, DvisSettings, build_dvis_system
+    from masklet.systems.minvis import MinvisSettings, build_minvis_system
+    from masklet.systems.rocovis import RocovisSystemSettings, SlotSystem, build_rocovis_system
+    from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
+    from masklet.systems.sam2long import MemoryTree
+    from masklet.systems.track import Track
+    from masklet.version import __version__
+
+_PLACES = {  # where each name is: torch and what else is slow is imported when a name is first used
+    "masklet.api": ("Model", "load", "segment", "stream", "track"),
+    "masklet.core.errors": ("InputError",),
+    "masklet.core.frames": ("Frame", "Video"),
+    "masklet.core.instances": ("Box", "Clicks", "Detections", "FrameMasks", "Point", "Prediction"),
+    "masklet.core.masks": ("Rle",),
+    "masklet.core.protocols": ("LiveSystem", "Propagator", "Segmenter", "VideoSystem"),
+    "masklet.core.result": ("Comparison", "Provenance", "VideoResult"),
+    "masklet.core.tracks": ("Masklet", "Sighting", "Source"),
+    "masklet.io.video": ("open_video",),
+    "masklet.registry": ("PartEntry", "PartRequest"),
+    "masklet.systems.deva": ("Deva", "DevaSettings"),
+    "masklet.systems.deva_offline": ("DevaOffline", "DevaOfflineSettings"),
+    "masklet.systems.dvis": ("DvisRefined", "DvisSettings", "build_dvis_system"),
+    "masklet.systems.minvis": ("MinvisSettings", "build_minvis_system"),
+    "masklet.systems.rocovis": ("RocovisSystemSettings", "SlotSystem", "build_rocovis_system"),
+    "masklet.systems.sam2bmp": ("Sam2Bmp", "Sam2BmpSettings"),
+    "masklet.systems.sam2long": ("MemoryTree",),
+    "masklet.systems.track": ("Track",),
+    "masklet.version": ("__version__",),
+}
+_MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
     "Box",
     "Clicks",
     "Comparison",
     "Detections",
+    "Deva",
+    "DevaOffline",
+    "DevaOfflineSettings",
+    "DevaSettings",
+    "DvisRefined",
+    "DvisSettings",
     "Frame",
     "FrameMasks",
     "InputError",
     "LiveSystem",
     "Masklet",
+    "MemoryTree",
+    "MinvisSettings",
+    "Model",
+    "PartEntry",
+    "PartRequest",
     "Point",
     "Prediction",
     "Propagator",
     "Provenance",
     "Rle",
+    "RocovisSystemSettings",
     "Sam2Bmp",
     "Sam2BmpSettings",
     "Segmenter",
     "Sighting",
+    "SlotSystem",
     "Source",
     "Track",
     "Video",
     "VideoResult",
     "VideoSystem",
     "__version__",
+    "build_dvis_system",
+    "build_minvis_system",
+    "build_rocovis_system",
     "load",
+    "open_video",
     "segment",
     "stream",
     "track",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A name of `__all__`, or a module of the package; it stays once it was imported."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'masklet' has no attribute {name!r}")
+    found = getattr(import_module(_MODULES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """What the package exports."""
+    return sorted(__all__)

@@ -4,155 +4,294 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from numbers import Integral
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints, overload
 
 import numpy as np
 import torch
 from jaxtyping import Bool
+from rich.console import Console
 from torch import Tensor
 
+from masklet.builtins import QUERY_SYSTEMS, SYSTEMS
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.instances import Box, Clicks, FrameMasks, Point, Prompt
-from masklet.core.protocols import Propagator, Segmenter, Watch
+from masklet.core.progress import Watch, discard_progress
+from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
 from masklet.core.result import VideoResult
+from masklet.core.settings import check_setting
 from masklet.io.video import iterate_live_frames, open_video
 from masklet.models.encoder import Encoder
-from masklet.parts import check_choice, load_bystanders, load_propagator, load_segmenter, load_text_segmenter
-from masklet.queries import QUERY_SYSTEMS, QuerySystem, load_query_system
-from masklet.systems import deva, deva_offline, sam2bmp
-from masklet.systems.deva import Deva
-from masklet.systems.deva_offline import DetectedSketches, DevaOffline
-from masklet.systems.sam2bmp import Sam2Bmp
+from masklet.models.function_segmenter import FunctionSegmenter
+from masklet.parts import load_bystanders, load_propagator, load_segmenter, load_text_segmenter, refuse_part_settings
+from masklet.queries import load_query_system
+from masklet.registry import check_choice, import_object
 from masklet.systems.track import Prompts, Track
 from masklet.version import __version__
+from masklet.view.progress import show_progress_bars
 
-LARGEST = 2**53  # of a setting: what JSON keeps exactly
-
-System = Sam2Bmp[Any, Any, Any] | Deva[Any, Any, Any] | DevaOffline[Any, Any] | QuerySystem
-
-
-class SystemEntry(NamedTuple):
-    """A system by name."""
-
-    system: Callable[..., System]
-    settings: type[Any]
-    live: Mapping[str, Any]  # settings for a live source, which has no end: the memory must have a size
+PartChoice = str | tuple[str, Mapping[str, Any]] | Any  # a name, a name with settings, or the part itself
+PARTS = ("segmenter", "propagator")
 
 
-def build_deva_offline(
-    finder: Segmenter[Any], carrier: Propagator[Any, Any], settings: deva_offline.DevaOfflineSettings
-) -> System:
-    """DEVA's offline protocol over a segmenter's best detections."""
-    return DevaOffline(DetectedSketches(finder), carrier, finder.categories, settings)
+@dataclass(frozen=True)
+class Model:
+    """A system with its parts, loaded once and used again and again; `load` makes one.
 
+    Attributes:
+        system: finds, segments and tracks.
+        propagator: carries what `track` is given: an object, or the name of one that is made at its first use.
+        device: of the propagator that is named.
+    """
 
-SYSTEMS: Mapping[str, SystemEntry] = {
-    # what is lost for ten seconds stays lost
-    "sam2bmp": SystemEntry(Sam2Bmp, sam2bmp.Sam2BmpSettings, {"max_lost": 300, "max_objects": 32}),
-    "deva": SystemEntry(Deva, deva.DevaSettings, {"max_objects": 32}),
-    "deva-offline": SystemEntry(build_deva_offline, deva_offline.DevaOfflineSettings, {}),
-}
+    system: VideoSystem
+    propagator: PartChoice = "nano"
+    device: str = "auto"
 
+    @cached_property
+    def tracker(self) -> Propagator[Any, Any]:
+        """The propagator of `track`, made when it is first asked for."""
+        return make_propagator(self.propagator, Encoder(), self.device, {})
 
-def report_nothing(phase: str, done: int, total: int | None, objects: int) -> None:
-    """A watcher that says nothing."""
+    @overload
+    def segment(self, source: list[Any] | tuple[Any, ...], **options: Any) -> Iterator[VideoResult]: ...
+
+    @overload
+    def segment(self, source: Any, **options: Any) -> VideoResult: ...
+
+    def segment(self, source: Any, **options: Any) -> VideoResult | Iterator[VideoResult]:
+        """Finds, segments and tracks every object of a video, or of each video of a list in turn.
+
+        Args:
+            source: as in the function `segment`.
+            options: `watch`, `progress`, `rate` and `name` as there.
+        """
+        if is_list_of_sources(source):
+            return (self.segment(one, **options) for one in source)
+        return process_source(source, lambda video: self.system, **options)
+
+    def track(self, source: Any, prompts: Mapping[int, Mapping[int, Any]], **options: Any) -> VideoResult:
+        """Propagates given objects both ways; `source`, `prompts` and `options` as in the function `track`."""
+        carrier = self.tracker
+        return process_source(
+            source, lambda video: Track(carrier, check_prompts(prompts, video), load_bystanders(carrier)), **options
+        )
+
+    def stream(self, frames: Iterable[Any]) -> Iterator[FrameMasks]:
+        """Masks while `frames` arrive, as in the function `stream`; a model that is loaded with `live=True` follows at
+        most 32 objects. Raises InputError where the system needs the whole video.
+        """
+        check_live_frames(frames)
+        if not isinstance(self.system, LiveSystem):
+            name = type(self.system).__name__
+            raise InputError(f"stream: {name} needs the whole video before it answers; take deva, or `segment`")
+        return self.system.stream(iterate_live_frames(frames))
 
 
 def load(
-    system: str = "sam2bmp",
+    system: PartChoice = "sam2bmp",
     *,
-    segmenter: str | None = None,
+    segmenter: PartChoice | None = None,
     text: str = "",
-    propagator: str = "affinity",
+    propagator: PartChoice | None = None,
     device: str = "auto",
+    live: bool = False,
     **settings: Any,
-) -> System:
-    """A system made of parts, by their names.
+) -> Model:
+    """A system made of parts, by their names or of objects of yours, to be used again and again.
 
     Args:
         system: "sam2bmp"; "deva"; or "deva-offline", which follows one object of each of the segmenter's categories;
-            "minvis", "dvis", "dvis-offline" and "rocovis", which need no propagator (see `queries.load_query_system`).
+            "minvis", "dvis", "dvis-offline" and "rocovis", which need no propagator (see `queries.load_query_system`);
+            or an object with `run` (`core.protocols.VideoSystem`), which needs no parts.
         segmenter: "auto", which is what is taken for None; "motion"; "nano"; "nano-objects"; "everything"; a text
-            detector; or the path of detections made elsewhere (see `parts.load_segmenter` and `models.precomputed`).
+            detector; the path of detections made elsewhere (see `parts.load_segmenter` and `models.precomputed`); a
+            name with settings, ("everything", {"points_per_side": 16}); an object that satisfies
+            `core.protocols.Segmenter`; or a function from an RGB frame, uint8 [h w 3], to `Detections` or
+            `supervision.Detections`.
         text: what to find, such as "dog. red car."; with it None is "grounding-dino-tiny" (see
             `parts.load_text_segmenter`).
-        propagator: "affinity"; "nano"; "sam2.1-tiny" and others of `masklet weights list`; "sam2long:sam2.1-large"; see
-            `parts.load_propagator`.
-        device: for SAM 2: "auto", "cpu", "cuda" or "mps".
+        propagator: None, which is "affinity" for `segment` and `stream`, and "nano" for `track`; "sam2.1-tiny" and
+            others of `masklet weights list`; "sam2long:sam2.1-large"; see `parts.load_propagator`; a name with
+            settings; or an object that satisfies `core.protocols.Propagator`.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps".
+        live: whether the model is for an endless source: then at most 32 objects are followed, and SAM2BMP forgets one
+            that has not been seen for 300 frames, unless set otherwise.
         settings: any field of the system's `Settings`, such as conf=0.8; the others keep the paper's value, or the
             one that the segmenter asks for.
+
+    Returns:
+        The model, with `segment`, `track` and `stream`.
 
     Raises:
         InputError: a name or a setting does not exist, or a value is not of its kind.
     """
-    check_choice("system", system, (*SYSTEMS, *QUERY_SYSTEMS))
+    made = make_system(
+        system, segmenter, text, "affinity" if propagator is None else propagator, device, live, settings
+    )
+    shared = getattr(made, "propagator", None)
+    return Model(made, ("nano" if propagator is None else shared or propagator), device)
+
+
+def make_system(
+    system: PartChoice,
+    segmenter: PartChoice | None,
+    text: str,
+    propagator: PartChoice,
+    device: str,
+    live: bool,
+    settings: Mapping[str, Any],
+) -> VideoSystem:
+    """The system of `load`, whose arguments these are."""
+    if not isinstance(system, str):
+        if not isinstance(system, VideoSystem):
+            raise InputError(f"system: {type(system).__name__} is no name of one, and has no `run`")
+        refuse_part_settings("a system of your own", type(system).__name__, settings)
+        return system
+    check_choice("system", system, (*SYSTEMS.names, *QUERY_SYSTEMS))
+    own, of_parts = split_settings(settings)
     if system in QUERY_SYSTEMS:
-        own = QUERY_SYSTEMS[system]
-        return load_query_system(system, segmenter, device, own(**check_system_settings(settings, own)))
-    kind = SYSTEMS[system]
-    checked = check_system_settings(settings, kind.settings)
+        for part, told in of_parts.items():
+            refuse_part_settings(f"the {part} of a query system", system, told)
+        kind = import_object(QUERY_SYSTEMS[system].settings)
+        return load_query_system(system, segmenter, device, kind(**check_system_settings(own, kind)))
+    entry = SYSTEMS.find(system)
+    kind = import_object(entry.settings or "masklet.registry:NoSettings")
+    checked = check_system_settings({**(entry.live if live else {}), **own}, kind)
     encoder = Encoder()
-    finder: Segmenter[Any]
+    finder = make_segmenter(segmenter, text, encoder, device, of_parts["segmenter"])
+    carrier = make_propagator(propagator, encoder, device, of_parts["propagator"])
+    asked = {f.name: getattr(finder, f.name) for f in fields(kind) if hasattr(finder, f.name)}
+    made: VideoSystem = entry.load()(finder, carrier, kind(**{**asked, **checked}))
+    return made
+
+
+def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Settings of the system, and of its parts by "segmenter" and "propagator".
+
+    >>> split_settings({"conf": 0.5, "segmenter.points_per_side": 16})
+    ({'conf': 0.5}, {'segmenter': {'points_per_side': 16}, 'propagator': {}})
+    """
+    own: dict[str, Any] = {}
+    of_parts: dict[str, dict[str, Any]] = {part: {} for part in PARTS}
+    for name, value in settings.items():
+        part, dot, key = name.partition(".")
+        if dot and part not in PARTS:
+            raise InputError(f"setting {name}: {part} is no part; there are: {', '.join(PARTS)}")
+        (of_parts[part] if dot else own)[key if dot else name] = value
+    return own, of_parts
+
+
+def make_segmenter(
+    given: PartChoice | None, text: str, encoder: Encoder, device: str, settings: Mapping[str, Any]
+) -> Segmenter[Any]:
+    """The segmenter that is `given` by name or as an object; with `text` one that finds what it names. `encoder` is
+    shared, `device` and `settings` are those of the part. Raises InputError where it is none.
+    """
+    name, own = given if isinstance(given, tuple) else (given, {})
+    settings = {**own, **settings}
+    if name is not None and not isinstance(name, str):
+        refuse_part_settings("a segmenter of your own", type(name).__name__, settings)
+        if text:
+            raise InputError("text is for a text detector by name; your own segmenter knows what it finds")
+        return adopt_segmenter(name)
     if text:
-        finder = load_text_segmenter(segmenter or "grounding-dino-tiny", text, device)
-    else:
-        finder = load_segmenter(segmenter or "auto", encoder, device)
-    carrier = load_propagator(propagator, encoder, device)
-    asked = {f.name: getattr(finder, f.name) for f in fields(kind.settings) if hasattr(finder, f.name)}
-    return kind.system(finder, carrier, kind.settings(**{**asked, **checked}))
+        refuse_part_settings("a text detector", name or "text", settings)
+        return load_text_segmenter(name or "grounding-dino-tiny", text, device)
+    return load_segmenter(name or "auto", encoder, device, settings)
+
+
+def adopt_segmenter(given: Any) -> Segmenter[Any]:
+    """An object or a function as a segmenter. Raises InputError where it is neither."""
+    if isinstance(given, type):
+        raise InputError(f"segmenter: {given.__name__} is a class; give an object of it, {given.__name__}(...)")
+    if isinstance(given, Segmenter):
+        return given
+    if callable(given):
+        return FunctionSegmenter(given)
+    lacks = [name for name in ("categories", "look_ahead", "empty", "segment") if not hasattr(given, name)]
+    raise InputError(f"segmenter: {type(given).__name__} lacks {', '.join(lacks)}, and is no function either")
+
+
+def make_propagator(
+    given: PartChoice, encoder: Encoder, device: str, settings: Mapping[str, Any]
+) -> Propagator[Any, Any]:
+    """The propagator that is `given` by name or as an object; `encoder`, `device` and `settings` as in
+    `make_segmenter`. Raises InputError where it is none.
+    """
+    name, own = given if isinstance(given, tuple) else (given, {})
+    if isinstance(name, str):
+        return load_propagator(name, encoder, device, {**own, **settings})
+    refuse_part_settings("a propagator of your own", type(name).__name__, settings)
+    if isinstance(name, type) or not isinstance(name, Propagator):
+        wanted = ("encode", "empty", "predict", "commit", "prompt", "forget", "branch")
+        lacks = [method for method in wanted if not hasattr(name, method)]
+        told = f"lacks {', '.join(lacks)}" if lacks else "is a class; give an object of it"
+        raise InputError(f"propagator: {getattr(name, '__name__', type(name).__name__)} {told}")
+    return name
 
 
 def segment(
     source: Any,
     *,
-    system: str = "sam2bmp",
-    segmenter: str | None = None,
+    system: PartChoice = "sam2bmp",
+    segmenter: PartChoice | None = None,
     text: str = "",
-    propagator: str = "affinity",
+    propagator: PartChoice | None = None,
     device: str = "auto",
-    watch: Watch = report_nothing,
+    watch: Watch = discard_progress,
+    progress: bool = False,
+    rate: float | None = None,
+    name: str = "",
     **settings: Any,
-) -> VideoResult:
+) -> Any:
     """Finds, segments and tracks every object of a video.
 
     Args:
         source: a video file, a folder or glob of frames, an array uint8 [t h w 3] or an iterable of RGB
-            frames, uint8 [h w 3].
+            frames, uint8 [h w 3]; or a list of paths.
         system, segmenter, text, propagator, device, settings: as in `load`.
         watch: called after every frame with the phase, frames done, frames in all, objects.
+        progress: whether bars are shown on standard error.
+        rate: frames a second, of frames in memory.
+        name: of the result, in place of the source's.
 
     Returns:
-        The masklets: one mask per object and frame, at the video's size.
+        The `VideoResult` with its masklets: one mask per object and frame, at the video's size. Of a list of paths an
+        iterator of results, each made when it is asked for.
 
     Raises:
         InputError: the source cannot be read, or a name or setting does not exist.
     """
-    made = load(system, segmenter=segmenter, text=text, propagator=propagator, device=device, **settings)
-    with open_source(source) as video:
-        return run_system(made, video, source, watch)
+    model = load(system, segmenter=segmenter, text=text, propagator=propagator, device=device, **settings)
+    return model.segment(source, watch=watch, progress=progress, rate=rate, name=name)
 
 
 def track(
     source: Any,
     prompts: Mapping[int, Mapping[int, Any]],
     *,
-    propagator: str = "nano",
+    propagator: PartChoice = "nano",
     device: str = "auto",
-    watch: Watch = report_nothing,
+    watch: Watch = discard_progress,
+    progress: bool = False,
+    rate: float | None = None,
+    name: str = "",
+    **settings: Any,
 ) -> VideoResult:
     """Propagates given objects both ways from the frames in which they are given.
 
     Args:
-        source, watch: as in `segment`.
+        source, watch, progress, rate, name: as in `segment`.
         prompts: {frame: {id: prompt}}, frames counted from 0, ids from 1; a prompt is a mask (bool [h w], array or
             tensor), a `Box` or a `Point` in pixels, or `Clicks` of several of them. A later prompt of the same id
             corrects it from there on (docs/prompts.md).
         propagator, device: as in `load`.
+        settings: of the propagator, such as **{"propagator.paths": 2}.
 
     Returns:
         One masklet per id, under that id.
@@ -160,18 +299,26 @@ def track(
     Raises:
         InputError: the source cannot be read, or a prompt does not fit the video.
     """
-    carrier = load_propagator(propagator, Encoder(), device)
-    with open_source(source) as video:
-        return run_system(Track(carrier, check_prompts(prompts, video), load_bystanders(carrier)), video, source, watch)
+    own, of_parts = split_settings(settings)
+    refuse_part_settings("track", "it", {**own, **{f"segmenter.{k}": v for k, v in of_parts["segmenter"].items()}})
+    carrier = make_propagator(propagator, Encoder(), device, of_parts["propagator"])
+    return process_source(
+        source,
+        lambda video: Track(carrier, check_prompts(prompts, video), load_bystanders(carrier)),
+        watch=watch,
+        progress=progress,
+        rate=rate,
+        name=name,
+    )
 
 
 def stream(
     frames: Iterable[Any],
     *,
-    system: str = "sam2bmp",
-    segmenter: str | None = None,
+    system: PartChoice = "sam2bmp",
+    segmenter: PartChoice | None = None,
     text: str = "",
-    propagator: str = "affinity",
+    propagator: PartChoice | None = None,
     device: str = "auto",
     **settings: Any,
 ) -> Iterator[FrameMasks]:
@@ -187,20 +334,56 @@ def stream(
         `clip` - 1 frames late.
 
     Raises:
-        InputError: a frame is not an RGB picture or differs in size from the first.
+        InputError: a frame is not an RGB image or differs in size from the first.
     """
+    check_live_frames(frames)
+    model = load(system, segmenter=segmenter, text=text, propagator=propagator, device=device, live=True, **settings)
+    return model.stream(frames)
+
+
+def check_live_frames(frames: Any) -> None:
+    """Raises InputError where `frames` are not frames one by one."""
     if isinstance(frames, str | bytes | Path) or not isinstance(frames, Iterable):
-        raise InputError(f"stream: {frames!r} are no frames; give RGB pictures one by one, or a file to `segment`")
-    live = SYSTEMS[system].live if system in SYSTEMS else {}
-    made = load(system, segmenter=segmenter, text=text, propagator=propagator, device=device, **{**live, **settings})
-    if isinstance(made, DevaOffline):
-        raise InputError(f"stream: {system} needs the whole video before it answers; take deva, or `segment`")
-    return made.stream(iterate_live_frames(frames))
+        raise InputError(f"stream: {frames!r} are no frames; give RGB images one by one, or a file to `segment`")
 
 
-def run_system(system: System | Track[Any, Any], video: Video, source: Any, watch: Watch) -> VideoResult:
-    """Runs a system, and notes in the result what it was made from and with."""
-    result = system.run(video, watch)
+def is_list_of_sources(source: Any) -> bool:
+    """Whether a source is a list of paths, and not one of frames.
+
+    >>> is_list_of_sources(["a.mp4", "b.mp4"]), is_list_of_sources("a.mp4")
+    (True, False)
+    """
+    return isinstance(source, list | tuple) and bool(source) and all(isinstance(s, str | Path) for s in source)
+
+
+def process_source(
+    source: Any,
+    make: Callable[[Video], VideoSystem],
+    *,
+    watch: Watch = discard_progress,
+    progress: bool = False,
+    rate: float | None = None,
+    name: str = "",
+) -> VideoResult:
+    """Opens a `source`, runs on it the system that `make` gives for it, and names what was used; the other arguments
+    as in `segment`.
+    """
+    with open_source(source) as video, follow_progress(name or video.name, watch, progress) as told:
+        result = run_system(make(video), video, source, told)
+    return replace(result, name=name or result.name, rate=rate or result.rate)
+
+
+def follow_progress(name: str, watch: Watch, progress: bool) -> AbstractContextManager[Watch]:
+    """Bars on standard error under a `name` where `progress` asks for them, else `watch` alone."""
+    figures = "{task.fields[rate]:.1f} frames/s, {task.fields[objects]} objects,"
+    return show_progress_bars(Console(stderr=True), name, figures) if progress else nullcontext(watch)
+
+
+def run_system(system: Any, video: Video, source: Any, watch: Watch = discard_progress) -> VideoResult:
+    """Runs a `system` on a `video`, telling `watch`, and notes in the result what it was made from (`source`) and
+    with.
+    """
+    result: VideoResult = system.run(video, watch)
     parts = {k: getattr(system, k, None) for k in ("segmenter", "propagator", "bystanders")}
     # Those of `Detected` and of `BystanderFinder` are within.
     parts = {k: getattr(part, "segmenter", part) for k, part in parts.items() if part is not None}
@@ -231,37 +414,11 @@ def open_source(source: Any) -> AbstractContextManager[Video]:
 
 
 def check_system_settings(settings: Mapping[str, Any], of: type[Any]) -> dict[str, Any]:
-    """Settings that exist in a system's `Settings`, with values of their kind."""
+    """`settings` that exist in a system's own class `of` them, with values of their kind."""
     kinds = get_type_hints(of)
-    for name, value in settings.items():
-        kind = kinds[check_choice("setting", name, tuple(kinds))]
-        if not is_setting_value(value, kind):
-            raise InputError(f"setting {name} = {value!r} must be {describe_setting_kind(kind)}")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-
-
-def is_setting_value(value: Any, kind: Any) -> bool:
-    """Whether a value is of a setting's kind; an int is a number too, a bool is not."""
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_origin(kind) is UnionType:
-        return any(is_setting_value(value, k) for k in get_args(kind))
-    if get_origin(kind) is tuple:
-        return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    return isinstance(value, int | float if kind is float else kind) and (value is None or 0 <= value <= LARGEST)
-
-
-def describe_setting_kind(kind: Any) -> str:
-    """A setting's kind as a reader would say it."""
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(get_args(kind))
-    if get_origin(kind) is UnionType:
-        return " or ".join(describe_setting_kind(k) for k in get_args(kind))
-    if get_origin(kind) is tuple:
-        return 'a list of names, such as ["sky", "road"]'
-    return {float: "a number from 0 on", bool: "true or false", int: "a whole number from 0 on", NoneType: "none"}[kind]
+    for name in settings:
+        check_choice("setting", name, tuple(kinds))
+    return {name: check_setting("", name, value, kinds[name]) for name, value in settings.items()}
 
 
 def check_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> Prompts:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
-from masklet.core.protocols import Watch
+from masklet.core.progress import Watch
 from masklet.core.result import VideoResult
 from masklet.io.burst import write_burst
 from masklet.io.cocovid import write_cocovid

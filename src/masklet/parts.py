@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 
+from masklet.builtins import DEVICES, PROPAGATORS, SEGMENTERS
 from masklet.core.errors import InputError
 from masklet.core.protocols import ContendingPropagator, Propagator, Segmenter
-from masklet.models import nano_propagator, xmem
+from masklet.core.settings import check_setting
+from masklet.models import nano_propagator
 from masklet.models.affinity import Affinity
 from masklet.models.auto_segmenter import AutoSegmenter
 from masklet.models.checkpoints import CARRIERS, DETECTORS
-from masklet.models.dense import ObjectSegmenter, load_dense
+from masklet.models.dense import DenseSegmenter, ObjectSegmenter, load_dense
 from masklet.models.edgetam import EdgeTam
 from masklet.models.encoder import Encoder
 from masklet.models.image_predictor import load_image_predictor
@@ -38,12 +40,11 @@ from masklet.models.sam2 import Sam2, set_image_size
 from masklet.models.sam2_memory import MemoryPolicy, RecentFrames, ReliableFrames
 from masklet.models.sam2_weights import EDGETAM, build_sam2
 from masklet.models.text import TextDetector, load_detector, split_prompts
-from masklet.models.xmem import Xmem
+from masklet.models.xmem import Xmem, load_xmem
 from masklet.models.zoo import find_checkpoint, find_weights, get_model_folder
+from masklet.registry import PartEntry, PartName, PartRequest, check_choice, list_part_settings, parse_part_name
 from masklet.systems.bystanders import BystanderFinder
 from masklet.systems.sam2long import MemoryTree
-
-PROPAGATORS: Mapping[str, Callable[[Encoder], Propagator[Any, Any]]] = {"affinity": Affinity}
 
 # SAM2Long's thresholds of predicted mask IoU and of uncertainty: the official repository's documented command, the
 # paper, and what the official command line does when it is told nothing.
@@ -53,15 +54,16 @@ TREES: Mapping[str, tuple[float, float]] = {
     "sam2long-cli": (0.3, 1.0),
 }
 NANO_TREE = (0.1, 5.0)  # at the official 2 pathways over nano hardly part (cards/nano-propagator.md)
-EVERYTHING = "everything"
 SMALLEST_SAM2 = "sam2.1-tiny"
+NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 NANO, NANO_OBJECTS = "nano", "nano-objects"
 DEVA, DEVA_FILE = "deva", "DEVA-propagation.pth"
 DEVA_URL = "https://github.com/hkchengrex/Tracking-Anything-with-DEVA/releases/download/v1.0/" + DEVA_FILE
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
-def load_segmenter(name: str, encoder: Encoder, device: str = "auto") -> Segmenter[Any]:
+def load_segmenter(
+    name: str, encoder: Encoder, device: str = "auto", settings: Mapping[str, Any] = NO_SETTINGS
+) -> Segmenter[Any]:
     """A segmenter by its name, or made of the detections in a file or folder of that name.
 
     Args:
@@ -73,27 +75,62 @@ def load_segmenter(name: str, encoder: Encoder, device: str = "auto") -> Segment
             for nano-objects, nano:FILE and Mask2Former.
         encoder: of "auto", "motion", "nano-objects" and "nano:FILE".
         device: of SAM 2 and Mask2Former.
+        settings: of the part, such as {"points_per_side": 16} of "everything".
 
     Raises:
-        InputError: there is no such segmenter, or its weights are not on this machine.
+        InputError: there is no such segmenter, a setting does not exist, or its weights are not on this machine.
     """
-    kind, _, below = name.partition(":")
-    if name in SEGMENTERS:
-        return SEGMENTERS[name](encoder)
-    if kind.partition("@")[0] in (NANO, NANO_OBJECTS):
-        return load_nano_by_name(name, encoder)
-    if kind == EVERYTHING:
-        return load_everything(below, device)
+    part = parse_part_name(name)
+    if part.base in SEGMENTERS.names:
+        entry = SEGMENTERS.find(part.base)
+        check_form(entry, part)
+        found: Segmenter[Any] = entry.load()(make_request(entry, part, encoder, device, settings))
+        return found
+    refuse_part_settings("segmenter", name, settings)
     base, at, side = name.rpartition("@")
     base = base if at else name
     if is_mask2former(base):
         return load_mask2former(base, resolve_device(device), shortest=check_short_side(name, side) if at else None)
     if path_exists(Path(name)):
         return Precomputed(Path(name))
-    if kind in DETECTORS:
+    if part.base in DETECTORS:
         raise InputError(f"--segmenter {name}: say what to find, such as --text 'dog. red car.'")
-    known = ", ".join((*SEGMENTERS, NANO, NANO_OBJECTS, EVERYTHING, "mask2former by hub id or file"))
+    known = ", ".join((*SEGMENTERS.names, "mask2former by hub id or file"))
     raise InputError(f"--segmenter {name}: neither a segmenter ({known}) nor a file or folder of detections")
+
+
+def make_request(
+    entry: PartEntry, name: PartName, encoder: Encoder, device: str, settings: Mapping[str, Any]
+) -> PartRequest:
+    """What the loader of `entry` is told: the part's `name`, the shared `encoder`, the `device`, and its `settings`,
+    checked. Raises InputError where a setting does not exist or is of another kind, or the device is not there.
+    """
+    resolve_device(device)
+    known = list_part_settings(entry)
+    if not known:
+        refuse_part_settings(entry.name, name.text, settings)
+    checked = {
+        key: check_setting(
+            f"{entry.name}.", key, value, known[check_choice(f"setting of {entry.name}", key, known)].kind
+        )
+        for key, value in settings.items()
+    }
+    return PartRequest(name, device, checked, lambda: encoder)
+
+
+def refuse_part_settings(kind: str, name: str, settings: Mapping[str, Any]) -> None:
+    """Raises InputError where there are `settings` for the part `name` of a `kind` that has none."""
+    if settings:
+        raise InputError(f"{name}: {kind} has no settings, so {', '.join(settings)} cannot be set")
+
+
+def check_form(entry: PartEntry, name: PartName) -> None:
+    """Raises InputError where something stands behind a name that takes nothing there."""
+    for mark, given in ((":", name.argument), ("@", name.size)):
+        if given and mark not in entry.form:
+            raise InputError(
+                f"{name.text}: {entry.name} takes nothing after {mark!r}; write {entry.form or entry.name}"
+            )
 
 
 def load_bystanders(propagator: Propagator[Any, Any]) -> BystanderFinder | None:
@@ -104,30 +141,48 @@ def load_bystanders(propagator: Propagator[Any, Any]) -> BystanderFinder | None:
     return BystanderFinder(load_nano_segmenter(LIKELY_BOXES)) if contends else None
 
 
-def load_everything(name: str, device: str) -> EverythingSegmenter:
+def load_everything(request: PartRequest) -> EverythingSegmenter:
     """All objects, by SAM 2, or by nano's image predictor, which is what no name means where no SAM 2 was fetched."""
+    name = request.name.below
     if name == NANO or not (name or find_weights(find_checkpoint(SMALLEST_SAM2))):
-        return NanoEverything(load_image_predictor())
-    return EverythingSegmenter(load_masker(name, device))
+        return NanoEverything(load_image_predictor(), **request.settings)
+    return EverythingSegmenter(load_masker(name, request.device), **request.settings)
 
 
-def load_auto(encoder: Encoder) -> AutoSegmenter[None, MotionMemory]:
+def load_auto(request: PartRequest) -> AutoSegmenter[None, MotionMemory]:
     """Named things by `nano`, and by `motion` what moves and has no name."""
-    return AutoSegmenter(load_nano_segmenter(LIKELY_BOXES), Motion(encoder))
+    named = load_nano_segmenter(replace(LIKELY_BOXES, **request.settings))
+    return AutoSegmenter(named, load_motion(request))
 
 
-def load_nano_by_name(name: str, encoder: Encoder) -> Segmenter[Any]:
-    """The nano segmenters: by name, or the dense head without names or of a file; at a size of their own."""
-    base, at, side = name.rpartition("@")
-    kind, _, file = (base if at else name).partition(":")
-    size = check_short_side(name, side) if at else None
-    if kind == NANO and not file:
-        return load_nano_segmenter(replace(ALL_BOXES, long_side=size) if size else ALL_BOXES)
-    named = load_dense(parse_file_part(file), Encoder(size) if size else encoder)
-    return ObjectSegmenter(named) if kind == NANO_OBJECTS else named
+def load_motion(request: PartRequest) -> Motion:
+    """What moves, seen through the shared encoder."""
+    return Motion(get_encoder(request))
 
 
-SEGMENTERS: Mapping[str, Callable[[Encoder], Segmenter[Any]]] = {"auto": load_auto, "motion": Motion}
+def load_nano(request: PartRequest) -> Segmenter[Any]:
+    """Named things, at the size of its own where one is given; or the dense head of a file."""
+    if request.name.argument:
+        refuse_part_settings("a trained file", request.name.text, request.settings)
+        return load_nano_dense(request)
+    size = {"long_side": check_short_side(request.name.text, request.name.size)} if request.name.size else {}
+    return load_nano_segmenter(replace(ALL_BOXES, **{**size, **request.settings}))
+
+
+def load_nano_objects(request: PartRequest) -> Segmenter[Any]:
+    """Things of any kind, by the dense head."""
+    return ObjectSegmenter(load_nano_dense(request))
+
+
+def load_nano_dense(request: PartRequest) -> DenseSegmenter:
+    """The dense head, packaged or of a file."""
+    size = check_short_side(request.name.text, request.name.size) if request.name.size else None
+    return load_dense(parse_file_part(request.name.argument), Encoder(size) if size else get_encoder(request))
+
+
+def get_encoder(request: PartRequest) -> Encoder:
+    """The encoder that all parts share, or one of its own."""
+    return request.make_encoder() if request.make_encoder else Encoder()
 
 
 def load_text_segmenter(name: str, text: str, device: str = "auto") -> TextSegmenter[Any]:
@@ -157,7 +212,9 @@ def load_masker(name: str, device: str) -> BoxMasker[Any]:
     return PromptedMasker(load_sam2(name or SMALLEST_SAM2, RecentFrames(), device))
 
 
-def load_propagator(name: str, encoder: Encoder, device: str = "auto") -> Propagator[Any, Any]:
+def load_propagator(
+    name: str, encoder: Encoder, device: str = "auto", settings: Mapping[str, Any] = NO_SETTINGS
+) -> Propagator[Any, Any]:
     """A propagator by its name.
 
     Args:
@@ -168,24 +225,55 @@ def load_propagator(name: str, encoder: Encoder, device: str = "auto") -> Propag
         encoder: of "nano" and "affinity".
         device: of SAM 2 and of DEVA's network: "auto", "cpu", "cuda" or "mps"; "auto" is CUDA where there is one, else
             the CPU.
+        settings: of the part, such as {"paths": 2} of "sam2long:nano".
 
     Raises:
-        InputError: there is no such propagator, or its weights are not on this machine.
+        InputError: there is no such propagator, a setting does not exist, or its weights are not on this machine.
     """
-    tree, _, below = name.partition(":")
-    if tree in TREES:
-        kind, _, file = below.partition(":")
-        quality, uncertainty = NANO_TREE if (tree, kind) == ("sam2long", NANO) else TREES[tree]
-        policy = ReliableFrames(quality)
-        if below in PROPAGATORS:
-            return MemoryTree(PROPAGATORS[below](encoder), uncertainty=uncertainty)
-        under = load_nano_propagator(file, encoder, policy) if kind == NANO else load_sam2(below, policy, device)
-        return MemoryTree(under, uncertainty=uncertainty)
-    if tree == NANO:
-        return load_nano_propagator(below, encoder, RecentFrames())
-    if tree == DEVA:
-        return load_deva(below, device)
-    return PROPAGATORS[name](encoder) if name in PROPAGATORS else load_sam2(name, RecentFrames(), device)
+    part = parse_part_name(name)
+    if part.base in PROPAGATORS.names:
+        entry = PROPAGATORS.find(part.base)
+        check_form(entry, part)
+        found: Propagator[Any, Any] = entry.load()(make_request(entry, part, encoder, device, settings))
+        return found
+    refuse_part_settings("it", name, settings)
+    return load_sam2(name, RecentFrames(), device)
+
+
+def load_affinity(request: PartRequest) -> Affinity:
+    """Affinity over the shared encoder."""
+    return Affinity(get_encoder(request), **request.settings)
+
+
+def load_nano_tracker(request: PartRequest) -> Nano:
+    """The nano propagator with SAM 2's memory."""
+    return load_nano_propagator(request.name.argument, get_encoder(request), RecentFrames())
+
+
+def load_sam2_tracker(request: PartRequest) -> Sam2:
+    """SAM 2 or EdgeTAM by the name of its weights."""
+    return load_sam2(request.name.text, RecentFrames(**request.settings), request.device)
+
+
+def load_tree(request: PartRequest) -> MemoryTree[Any, Any]:
+    """SAM2Long's tree over another propagator, which reads SAM2Long's choice of memories where it can."""
+    name, below = request.name, parse_part_name(request.name.below)
+    if not below.text:
+        raise InputError(f"{name.text}: say over which propagator, such as {name.base}:nano")
+    quality, uncertainty = NANO_TREE if (name.base, below.base) == ("sam2long", NANO) else TREES[name.base]
+    encoder, policy = get_encoder(request), ReliableFrames(quality)
+    return MemoryTree(
+        load_below(below, encoder, policy, request.device), **{"uncertainty": uncertainty, **request.settings}
+    )
+
+
+def load_below(name: PartName, encoder: Encoder, policy: MemoryPolicy, device: str) -> Propagator[Any, Any]:
+    """The propagator that a tree is made over, with the tree's `policy` of reading its memory where it has one."""
+    if name.base == NANO:
+        return load_nano_propagator(name.argument, encoder, policy)
+    if name.base in PROPAGATORS.names and name.base not in CARRIERS:
+        return load_propagator(name.text, encoder, device)
+    return load_sam2(name.text, policy, device)
 
 
 def load_nano_propagator(file: str, encoder: Encoder, policy: MemoryPolicy) -> Nano:
@@ -198,15 +286,16 @@ def parse_file_part(name: str) -> Path | None:
     return Path(name).expanduser() if name else None
 
 
-def load_deva(file: str, device: str) -> Xmem:
+def load_deva(request: PartRequest) -> Xmem:
     """DEVA's propagation network, from a file or from where the weights folder has it."""
+    file = request.name.argument
     path = Path(file) if file else get_model_folder(DEVA) / DEVA_FILE
     if not file and not path.is_file():
         raise InputError(
             f"propagator deva: its weights are not on this machine; download {DEVA_URL} (its licence is its authors', "
             f"for research) to {path}, or name a file: deva:FILE"
         )
-    return xmem.load_xmem(path, resolve_device(device))
+    return load_xmem(path, resolve_device(request.device))
 
 
 def load_sam2(name: str, policy: MemoryPolicy, device: str) -> Sam2:
@@ -214,7 +303,7 @@ def load_sam2(name: str, policy: MemoryPolicy, device: str) -> Sam2:
     base, at, side = name.rpartition("@")
     base = base if at else name
     if not base or ("/" not in base and not path_exists(Path(base))):
-        check_choice("propagator", base, (NANO, *PROPAGATORS, *CARRIERS, DEVA, *(f"{tree}:NAME" for tree in TREES)))
+        check_choice("propagator", base, (*PROPAGATORS.names, *CARRIERS))
     made, weights = build_sam2(base)
     net: Any = set_image_size(made, check_image_side(name, side)) if at else made
     kind = EdgeTam if net.config.model_type == EDGETAM else Sam2
@@ -236,12 +325,14 @@ def check_image_side(name: str, side: str) -> int:
 
 
 def resolve_device(name: str) -> torch.device:
-    """A device that is on this machine."""
-    check_choice("device", name, DEVICES)
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
+    """The device of a `name`: "auto", "cpu", "cuda", "cuda:1" or "mps". Raises InputError where it is not there."""
+    kind, colon, number = name.partition(":")
+    if kind not in DEVICES or (colon and not (kind == "cuda" and number.isdecimal())):
+        raise InputError(f"no device {name!r}; there are: {', '.join(DEVICES)}, cuda:N")
+    there = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if kind == "auto":
         return torch.device("cuda" if there["cuda"] else "cpu")
-    if not there[name]:
+    if there[kind] <= int(number or 0):
         raise InputError(f"device {name}: not on this machine; leave it out, or say cpu")
     return torch.device(name)
 
@@ -252,13 +343,3 @@ def path_exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
-
-
-def check_choice(kind: str, name: str, known: Iterable[str]) -> str:
-    """A name that exists."""
-    known = tuple(known)
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"no {kind} {name!r}; {hint}there are: {', '.join(known)}")
-    return name

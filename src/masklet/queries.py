@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from masklet.builtins import QUERY_SYSTEMS
 from masklet.core.errors import InputError
 from masklet.models.mask2former import Mask2Former
 from masklet.models.mask2former_names import OFFLINE, ONLINE, require_kind
@@ -124,38 +125,18 @@ def load_genvis(at: NamedWeights, settings: Any) -> QuerySystem:
     )
 
 
-@dataclass(frozen=True)
-class QuerySystemEntry:
-    """A system: its settings, how it is made, and which weights it takes."""
-
-    settings: type[Any]
-    load: Callable[[NamedWeights, Any], QuerySystem]
-    weights: str
-    heads: bool = False  # whether heads may be named after a plus
-
-
 TRAINED = "SEGMENTER+HEADS, where `masklet train` wrote both"
-QUERIES: Mapping[str, QuerySystemEntry] = {
-    "minvis": QuerySystemEntry(
-        minvis.MinvisSettings, load_minvis, "minvis-r50-ytvis21, mask2former-swin-tiny or another Mask2Former"
-    ),
-    "dvis": QuerySystemEntry(
-        dvis.DvisSettings, load_dvis, f"dvis-online-r50-ytvis21 or another checkpoint; or {TRAINED}", True
-    ),
-    "dvis-offline": QuerySystemEntry(
-        dvis.DvisSettings, load_dvis_offline, f"dvis-offline-r50-ytvis21 or another checkpoint; or {TRAINED}", True
-    ),
-    "rocovis": QuerySystemEntry(
-        rocovis.RocovisSystemSettings, load_rocovis, "a file that `masklet train rocovis` wrote"
-    ),
-    "genvis": QuerySystemEntry(
-        rocovis.GenvisSystemSettings, load_genvis, "a file that `masklet train rocovis --set row=queries` wrote"
-    ),
+WEIGHTS: Mapping[str, str] = {  # what each system takes
+    "minvis": "minvis-r50-ytvis21, mask2former-swin-tiny or another Mask2Former",
+    "dvis": f"dvis-online-r50-ytvis21 or another checkpoint; or {TRAINED}",
+    "dvis-offline": f"dvis-offline-r50-ytvis21 or another checkpoint; or {TRAINED}",
+    "rocovis": "a file that `masklet train rocovis` wrote",
+    "genvis": "a file that `masklet train rocovis --set row=queries` wrote",
 }
-QUERY_SYSTEMS: Mapping[str, type[Any]] = {name: query.settings for name, query in QUERIES.items()}
+WITH_HEADS = ("dvis", "dvis-offline")  # heads may be named after a plus
 
 
-def load_query_system(system: str, name: str | None, device: str, settings: Any) -> QuerySystem:
+def load_query_system(system: str, name: Any, device: str, settings: Any) -> QuerySystem:
     """A system of `QUERY_SYSTEMS`.
 
     Args:
@@ -169,7 +150,7 @@ def load_query_system(system: str, name: str | None, device: str, settings: Any)
     Raises:
         InputError: no name, or its weights are not on this machine or not of this system.
     """
-    query = QUERIES[system]
-    if not name:
-        raise InputError(f"{system} needs weights: --segmenter with {query.weights}")
-    return query.load(parse_weights_name(name, query.heads, device), settings)
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{system} needs weights: --segmenter with {WEIGHTS[system]}")
+    made: QuerySystem = QUERY_SYSTEMS[system].load()(parse_weights_name(name, system in WITH_HEADS, device), settings)
+    return made

@@ -11,7 +11,7 @@ from mask2former_fixtures import FOLDER, found, official, table
 from typer.testing import CliRunner
 
 import masklet
-from masklet.cli_weights import app as weights
+from masklet.cli.weights import app as weights
 
 CLIP = np.random.default_rng(0).integers(0, 256, (3, 60, 84, 3), np.uint8)
 NAME = next(iter(found("e2e_*")), None)

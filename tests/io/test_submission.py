@@ -15,7 +15,7 @@ from forms import by_id, masklet, told, video
 from PIL import Image
 from typer.testing import CliRunner
 
-from masklet import cli_export
+from masklet.cli import export as cli_export
 from masklet.core.errors import InputError
 from masklet.io.davis import read_davis
 from masklet.io.panoptic import read_panoptic
@@ -258,7 +258,7 @@ def test_nothing_is_replaced_or_left_half_done(there, monkeypatch):
     before = (there / "x.zip").read_bytes()
     run = export(*given)
     assert run.exit_code == 2 and "is there already; add --overwrite" in run.stderr
-    monkeypatch.setattr("masklet.io.submission.davis_pages", lambda result: 1 / 0)
+    monkeypatch.setattr("masklet.io.submission.encode_davis_pngs", lambda result: 1 / 0)
     run = export(*given, "--overwrite")
     assert isinstance(run.exception, ZeroDivisionError)
     assert (there / "x.zip").read_bytes() == before

@@ -368,7 +368,7 @@ def test_edgetams_keys_and_values_are_parted() -> None:
 
 
 def test_importing_masklet_imports_neither_transformers_nor_the_hub() -> None:
-    look = "import sys, masklet.cli, masklet.models.sam2_weights as w; print({'transformers', 'huggingface_hub'} & {*sys.modules})"
+    look = "import sys, masklet.cli.run, masklet.models.sam2_weights as w; print({'transformers', 'huggingface_hub'} & {*sys.modules})"
     said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"
     assert sam2_weights.KINDS

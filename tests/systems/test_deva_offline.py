@@ -159,7 +159,7 @@ def test_a_propagator_that_takes_soft_masks_gets_them() -> None:
 
 
 def test_the_door() -> None:
-    assert masklet.load("deva-offline", frames=3).settings == DevaOfflineSettings(3)
+    assert masklet.load("deva-offline", frames=3).system.settings == DevaOfflineSettings(3)
     with pytest.raises(masklet.InputError, match="frames = 0"):
         masklet.load("deva-offline", frames=0)
     with pytest.raises(masklet.InputError, match="needs the whole video"):

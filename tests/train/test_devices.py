@@ -54,7 +54,7 @@ def made(kind: str, weights: dict[str, str], device: torch.device) -> Task:
     wish = TrainingRequest(("synthetic",), (), SIZE, 2, 4, 1, lr, 0, start, below, {}, device)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            "masklet.training.held_out", lambda source, clips, frames: draw_held_out_clips(source, 1, frames)
+            "masklet.training.draw_held_out_clips", lambda source, clips, frames: draw_held_out_clips(source, 1, frames)
         )
         return prepare_training(kind, wish)[0]
 

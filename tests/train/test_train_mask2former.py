@@ -13,7 +13,7 @@ import typer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from masklet.cli_train import train_command
+from masklet.cli.train import train_command
 from masklet.core.frames import Frame
 from masklet.models.encoder import Encoder
 from masklet.models.mask2former_weights import build_mask2former
@@ -34,7 +34,7 @@ TINY = ("--data", "synthetic", "--size", "64x96", "--steps", "1", "--batch", "2"
 def few_held_out() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            "masklet.training.held_out", lambda source, clips, frames: draw_held_out_clips(source, 1, frames)
+            "masklet.training.draw_held_out_clips", lambda source, clips, frames: draw_held_out_clips(source, 1, frames)
         )
         yield
 

@@ -13,7 +13,7 @@ import typer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from masklet.cli_train import train_command
+from masklet.cli.train import train_command
 from masklet.models.encoder import Encoder
 from masklet.models.nano import NanoSettings, build_nano_config
 from masklet.models.sam2 import Sam2
@@ -39,7 +39,7 @@ TINY = ("--data", "synthetic", "--size", "96x160", "--steps", "2", "--frames", "
 def few_held_out() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            "masklet.training.held_out", lambda source, clips, frames: draw_held_out_clips(source, 1, frames)
+            "masklet.training.draw_held_out_clips", lambda source, clips, frames: draw_held_out_clips(source, 1, frames)
         )
         yield
 

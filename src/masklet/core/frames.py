@@ -63,7 +63,7 @@ def iterate_with_future(items: Iterable[T], n: int) -> Iterator[tuple[T, tuple[T
 
 
 def iterate_windows_backward(start: int, stop: int, window: int) -> Iterator[range]:
-    """Windows that cover [start, stop) from its end to its beginning.
+    """Windows of `window` frames, the last maybe fewer, that cover [start, stop) from its end to its beginning.
 
     >>> list(iterate_windows_backward(0, 5, 2))
     [range(3, 5), range(1, 3), range(0, 1)]

@@ -37,12 +37,12 @@ class Rle:
         return Rle(size, counts)
 
     def decode(self) -> Bool[Tensor, "h w"]:
-        """The mask's pixels."""
+        """Decodes the RLE into a mask of `size` on the CPU."""
         return torch.from_numpy(coco.decode(self._coco).view(bool))
 
     @property
     def area(self) -> int:
-        """Pixels in the mask."""
+        """The number of pixels in the mask, counted without decoding."""
         return int(coco.area(self._coco))
 
     @property
@@ -56,7 +56,7 @@ class Rle:
         return float(compute_rle_iou([self], [other])[0, 0])
 
     def overlap(self, other: Rle) -> int:
-        """Pixels in both masks."""
+        """The number of pixels that are both in this mask and in `other`, a mask of the same size."""
         return int(coco.area(coco.merge([self._coco, other._coco], intersect=True)))
 
     @property
@@ -102,7 +102,9 @@ def mask_iou(a: Bool[Tensor, "n h w"], b: Bool[Tensor, "m h w"]) -> Float[Tensor
 
 
 def mask_nms(masks: Bool[Tensor, "n h w"], scores: Float[Tensor, " n"], iou: float) -> Int64[Tensor, " k"]:
-    """Rows to keep, in their order: a mask goes when one of higher score overlaps it by more than `iou`."""
+    """Row numbers of the `masks` to keep, ascending: one goes when a kept one of higher `scores` overlaps it by a mask
+    IoU above `iou` (0 to 1).
+    """
     twins = mask_iou(masks, masks) > iou
     kept: list[int] = []
     for row in scores.argsort(descending=True, stable=True).tolist():
@@ -112,7 +114,8 @@ def mask_nms(masks: Bool[Tensor, "n h w"], scores: Float[Tensor, " n"], iou: flo
 
 
 def matrix_nms(masks: Bool[Tensor, "n h w"], scores: Float[Tensor, " n"], sharpness: float) -> Float[Tensor, " n"]:
-    """Scores that are less where a mask of higher score overlaps theirs, unless that one is itself overlapped as much.
+    """The `scores` of `masks`, less where a mask of higher score overlaps theirs, unless that one is itself overlapped
+    as much.
 
     SOLOv2 3.3 (Wang et al. 2020, arXiv:2003.10152), Gaussian: by exp(-sharpness * (IoU^2 - most^2)) at the worst.
     """

@@ -6,7 +6,7 @@ going backward in time needs no flag. `predict` and `segment` read, `commit` and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
@@ -15,6 +15,7 @@ from torch import Tensor
 from masklet.core.alignment import TrackedSlots
 from masklet.core.frames import Frame, Video
 from masklet.core.instances import Detections, FrameMasks, Prediction, Prompt
+from masklet.core.progress import Watch, discard_progress
 from masklet.core.result import VideoResult
 from masklet.core.slots import FrameSlots
 
@@ -67,12 +68,15 @@ class Propagator(Protocol[F, M]):
         ...
 
     def commit(self, memory: M, features: F, belief: Prediction) -> M:
-        """Ends a frame: remembers what was believed of it. Called once a frame, maybe with no rows."""
+        """Ends a frame: the next `memory`, which remembers the `belief` about the frame with these `features`. Called
+        once a frame, maybe with no rows.
+        """
         ...
 
     def prompt(self, memory: M, features: F, prompts: Mapping[int, Prompt]) -> tuple[M, Prediction]:
-        """Remembers what someone outside says of this frame (called after its `commit`), and the masks it
-        made of that. An id's first prompt is an anchor, never evicted; later ones stand in for a belief.
+        """Remembers in `memory` what someone outside says of the frame with these `features` (called after its
+        `commit`): `prompts` by id. Returns the next memory, and the masks made of the prompts. An id's first prompt is
+        an anchor, never evicted; later ones stand in for a belief.
         """
         ...
 
@@ -99,7 +103,9 @@ class MaskCarrier(Protocol[Seen]):
     """A propagator that has a cheaper way to see where one frame's masks are in another (DEVA 3.2.1)."""
 
     def carry(self, masks: Mapping[int, Tensor], source: Seen, target: Seen) -> Prediction:
-        """As `prompt` on an empty memory in `source`, and `predict` in `target`."""
+        """Where `masks` (by id, bool [h w]) of the frame with features `source` are in the frame with features
+        `target`: as `prompt` on an empty memory in `source`, and `predict` in `target`.
+        """
         ...
 
 
@@ -160,15 +166,14 @@ class SlotModel(Protocol[F, M]):
         ...
 
     def commit(self, memory: M, features: F, slots: FrameSlots, trust: Float[Tensor, "t n"]) -> M:
-        """Ends a frame: remembers what was predicted. Called once a frame."""
+        """Ends a frame: the next `memory`, which remembers the `slots` that were predicted of the frame with these
+        `features`, each query as far as its `trust` (0 to 1) goes. Called once a frame.
+        """
         ...
 
     def decode(self, queries: Float[Tensor, "n c"], pixels: Float[Tensor, "d h w"]) -> Float[Tensor, "n h w"]:
         """Mask logits of some queries of a frame in its `pixel_features`; > 0: inside."""
         ...
-
-
-Watch = Callable[[str, int, int | None, int], None]  # phase, frames done, frames in all if known, objects
 
 
 @runtime_checkable
@@ -182,4 +187,4 @@ class LiveSystem(Protocol):
 class VideoSystem(Protocol):
     """Answers when the whole video has been read."""
 
-    def run(self, video: Video, watch: Watch) -> VideoResult: ...
+    def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult: ...

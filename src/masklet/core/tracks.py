@@ -71,7 +71,7 @@ class TrackBook:
     _open: dict[int, list[Fork]] = field(default_factory=lambda: defaultdict(list))
 
     def note(self, id: int, frame: int, sighting: Sighting) -> None:
-        """Writes down one sighting; an empty mask opens the page but is no sighting."""
+        """Writes down one `sighting` of object `id` in `frame`; an empty mask opens its page but is no sighting."""
         page = self.pages.setdefault(id, {})
         if sighting.mask.area:
             page[frame] = sighting

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from masklet.core.protocols import Watch
+from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.burst_counts import (
     SPLITS,
     BurstResult,
@@ -19,7 +19,6 @@ from masklet.evaluate.burst_counts import (
 from masklet.evaluate.burst_files import COMMON
 from masklet.evaluate.report import Report, Scores
 from masklet.evaluate.tracking import HotaCounts
-from masklet.evaluate.workers import discard_progress
 
 GUIDED = ("HOTA", "DetA", "AssA")
 OPEN = ("OWTA", "DetRe", "AssA", "HOTA", "DetA")
@@ -51,7 +50,10 @@ def evaluate_burst(
 def evaluate_burst_masks(
     gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = discard_progress
 ) -> Report:
-    """The same by mask IoU, as BURST's paper says; arguments and errors as in `evaluate_burst`."""
+    """The three tasks of BURST by mask IoU, as its paper says.
+
+    `gt`, `pred`, `videos`, `watch` and the errors are as in `evaluate_burst`.
+    """
     return _build_burst_report(
         "burst-masks", MASKS, count_burst_split(gt, pred, compute_mask_similarity, videos, watch)
     )

@@ -14,7 +14,7 @@ from pycocotools import mask as coco
 from scipy.optimize import linear_sum_assignment
 
 from masklet.core.errors import InputError
-from masklet.core.protocols import Watch
+from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.burst_files import (
     DISTRACTORS,
     GT_FORM,
@@ -37,7 +37,6 @@ from masklet.evaluate.tracking import (
     count_hota,
     match_tracks,
 )
-from masklet.evaluate.workers import discard_progress
 
 SPLITS = ("all", "common", "uncommon")
 OBJECT = 1  # the id of the open world's only class; also that of TAO's "acorn"
@@ -77,7 +76,10 @@ NOTHING = BurstFrame.of([])
 def collect_frame_pairs(
     truth: BurstTruth, found: Mapping[str, BurstFrame], similarity: Similarity
 ) -> list[BurstFramePair]:
-    """The frames that count: those in which the ground truth shows something."""
+    """Pairs each frame in which `truth` shows something with what was predicted there; other frames do not count.
+
+    `found` holds the predictions by image, none where it lacks one; `similarity` compares the shapes of both sides.
+    """
     pages = [(page, found.get(image, NOTHING)) for image, page in truth.frames.items() if len(page.tracks)]
     return [BurstFramePair(*both, similarity(*both)) for both in pages]
 
@@ -88,13 +90,16 @@ def build_exemplar_guided_frames(seen: Sequence[BurstFramePair], category: int) 
 
 
 def build_class_guided_frames(seen: Sequence[BurstFramePair], category: int, truth: BurstTruth) -> list[TrackFrame]:
-    """The frames of one class without the predictions of which the labels say nothing: any in a frame without the
-    class (unless it is known to be absent), unmatched ones of a class that is not labelled exhaustively."""
+    """The frames `seen` of one `category`, without the predictions of which the labels of `truth` say nothing.
+
+    These are any in a frame without the class (unless it is known to be absent), and unmatched ones of a class that is
+    not labelled exhaustively.
+    """
     return [_drop_unlabelled_tracks(frame, category, truth) for frame in build_exemplar_guided_frames(seen, category)]
 
 
 def build_open_world_frames(seen: Sequence[BurstFramePair], truth: BurstTruth) -> list[TrackFrame]:
-    """The frames with all classes as one, whose id decides on the same rules."""
+    """The frames `seen` with all classes as one; what `truth` says of that one's id decides which predictions stay."""
     frames = [TrackFrame(scene.truth.tracks, scene.found.tracks, scene.similarity) for scene in seen]
     return [_drop_unlabelled_tracks(frame, OBJECT, truth) for frame in frames]
 
@@ -115,7 +120,7 @@ def _drop_unlabelled_tracks(frame: TrackFrame, category: int, truth: BurstTruth)
 
 
 def index_tracks(frames: Sequence[TrackFrame]) -> list[TrackFrame]:
-    """The same with the tracks numbered from 0 on, in the order of their ids."""
+    """Frames with their tracks numbered from 0 on, on each side in the order of their ids."""
     sides = [np.unique(np.concatenate([[], *ids])) for ids in ([f.truth for f in frames], [f.found for f in frames])]
     return [
         TrackFrame(np.searchsorted(sides[0], f.truth), np.searchsorted(sides[1], f.found), f.similarity) for f in frames
@@ -179,7 +184,11 @@ def _compute_track_scores(tracks: Int64[np.ndarray, "n 2"], pages: Mapping[str, 
 
 
 def match_class_tracks(table: TrackTable, category: int, truth: BurstTruth, zero_is_free: bool) -> TrackMatches:
-    """The tracks of one class; the predicted ones count where the class is known to be there or to be absent."""
+    """Matches the predicted tracks of one `category` in `table`, by IoU over space and time, with the true ones.
+
+    Predicted ones count where the sequence has a track of the class or `truth` knows it to be absent. With
+    `zero_is_free` a predicted track of id 0 leaves the true track that it matches free.
+    """
     rows, cols = table.found[:, 1] == category, table.truth[:, 1] == category
     if not cols.any() and category not in truth.absent:
         rows[:] = False
@@ -222,7 +231,7 @@ class BurstCounts:
 
     @staticmethod
     def none() -> BurstCounts:
-        """Those of no sequence."""
+        """The counts of no sequence, from which a sum over sequences starts."""
         return BurstCounts({}, frozenset(), dict.fromkeys(SPLITS, HotaCounts.none()))
 
 
@@ -234,6 +243,7 @@ def count_sequence(
 ) -> tuple[BurstCounts, dict[int, Scores]]:
     """Counts one sequence; `truths` are those of the files for all, common and uncommon classes.
 
+    `found` holds the predictions by image, `similarity` compares shapes, `zero_is_free` is as in `match_class_tracks`.
     Also, of every true track: its class, its frames, in how many nothing reaches half a similarity, and the IoU over
     space and time of the best predicted track.
     """
@@ -283,7 +293,11 @@ class BurstResult:
 def count_burst_split(
     gt: Path, pred: Path, similarity: Similarity, videos: Collection[str] | None = None, watch: Watch = discard_progress
 ) -> BurstResult:
-    """Counts a split, one sequence at a time. Raises InputError where a file or an entry cannot be used."""
+    """Counts a split, one sequence at a time, its shapes compared by `similarity`.
+
+    `gt`, `pred`, `videos` and `watch` are as in `burst.evaluate_burst`. Raises InputError where a file or an entry
+    cannot be used.
+    """
     truths = {name: read_burst_file(gt / f"{name}_classes.json", GT_FORM) for name in SPLITS}
     found = read_burst_file(pred, PRED_FORM)
     names = select_sequences(truths["all"], found, videos)
@@ -308,7 +322,11 @@ EMPTY = BurstTruth({}, frozenset(), frozenset())
 
 
 def select_sequences(truth: BurstFile, found: BurstFile, videos: Collection[str] | None) -> list[str]:
-    """The sequences to score, in the order of the official program, which decides between equal scores."""
+    """The sequences to score, all of `truth` or those of `videos`, in the order of the official program.
+
+    That order decides between equal scores. Raises InputError where `found` is of another split, a name is unknown or
+    no sequence is left.
+    """
     if found.split is not None and found.split != truth.split:
         raise InputError(f"{found.path}: of the split {found.split!r}, the ground truth is of {truth.split!r}")
     if unknown := set(videos or ()) - truth.sequences.keys():
@@ -322,7 +340,11 @@ def select_sequences(truth: BurstFile, found: BurstFile, videos: Collection[str]
 def list_burst_warnings(
     found: BurstFile, truth: BurstFile, names: Sequence[str], images: Mapping[str, Collection[str]], zero: str | None
 ) -> Iterable[str]:
-    """What the official program accepts in silence."""
+    """A sentence for each thing that the official program accepts in silence.
+
+    These are sequences of `names` that `found` lacks, those that it has and `truth` lacks, and the sequence `zero` of
+    `find_lone_zero_track`; `images` is not looked at.
+    """
     if missing := [name for name in names if name not in found.sequences]:
         yield f"{len(missing)} of {len(names)} sequences have no prediction ({missing[0]}): all in them is missed"
     if extra := found.sequences.keys() - truth.sequences.keys():

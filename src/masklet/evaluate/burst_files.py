@@ -107,9 +107,10 @@ def read_burst_truth(sequence: JsonEntry) -> BurstTruth:
 def read_burst_predictions(
     sequence: JsonEntry | None, size: tuple[int, int], images: Collection[str]
 ) -> dict[str, BurstFrame]:
-    """The predictions in some frames of a sequence of `size` (h, w); where a file has more frames, they are skipped.
+    """The predictions in the frames `images` of a sequence of `size` (h, w); frames that only the file has are skipped.
 
-    Raises InputError, naming the entry, where one is missing or damaged.
+    Of each frame the 300 of highest score stay; without a `sequence` there are none. Raises InputError, naming the
+    entry, where one is missing or damaged.
     """
     if sequence is None:
         return {}

@@ -20,8 +20,8 @@ BOUND = 0.008  # tolerance of F, as a share of the image's diagonal
 def compute_boundary_f(prediction: Mask, truth: Mask, bound: float = BOUND) -> float:
     """F of one frame: harmonic mean of the contours' precision and recall, 0 to 1.
 
-    A contour pixel is right when the other contour has one within `bound` of the image's diagonal, rounded
-    up to pixels. Two masks without a contour (empty, or the whole frame) have 1, one alone has 0.
+    A contour pixel of `prediction` or `truth` is right when the other contour has one within `bound` of the image's
+    diagonal, rounded up to pixels. Two masks without a contour (empty, or the whole frame) have 1, one alone has 0.
     """
     window = compute_joint_window(find_mask_box(prediction), find_mask_box(truth), truth.shape)
     return compute_contour_scores(
@@ -101,7 +101,10 @@ def build_disk(radius: float) -> Disk:
 
 
 def compute_contour_scores(found: Mask, wanted: Mask, disks: Sequence[Disk]) -> list[float]:
-    """F of two contours, under each disk of tolerance."""
+    """F, 0 to 1, of the contour `found` against the contour `wanted`, under each of `disks`, the tolerances.
+
+    Two contours without a pixel have 1, one alone has 0.
+    """
     gap = max(disk.reach for disk in disks)
     (here, stride), (there, _) = pack_mask(found, gap), pack_mask(wanted, gap)
     ours, theirs = here.bit_count(), there.bit_count()

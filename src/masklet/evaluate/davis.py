@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.core.protocols import Watch
+from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.label_maps import VOID, LabelFrame, LabelMap, read_labels
 from masklet.evaluate.report import Report
 from masklet.evaluate.vos import (
@@ -40,7 +40,6 @@ from masklet.evaluate.vos_files import (
     list_video_names,
     score_vos_clips,
 )
-from masklet.evaluate.workers import discard_progress
 
 RESOLUTION = "480p"  # the one that is evaluated, where a folder has several
 PARTS = (f"Annotations/{RESOLUTION}", "Annotations")  # where annotations are in a folder in DAVIS layout
@@ -94,7 +93,11 @@ def evaluate_semi_supervised(
     listed: Collection[str] | None,
     watch: Watch,
 ) -> Report:
-    """The semi-supervised report of DAVIS and of those who score as it does."""
+    """Scores as semi-supervised DAVIS does; the report is called `metric`, and `protocol` tells of its rules.
+
+    `truth` and `pred` hold <video>/<frame>.png. Scored are `videos`, where that is None the `listed` ones, else all;
+    `watch` is told of frames. Raises InputError as `evaluate_davis_semi` does.
+    """
     notes = Notes()
     names = list_video_names(truth, pred, videos, notes, listed)
     clips = [_build_davis_clip(name, truth, pred, notes, given=True) for name in names]
@@ -144,8 +147,8 @@ def evaluate_davis_unsupervised(
 ) -> Report:
     """J and F of DAVIS 2017/2019, unsupervised (multi-object): proposals are assigned to objects.
 
-    Args and errors as of `evaluate_davis_semi`, but that all frames count; annotations are those of
-    Annotations_unsupervised where they are there, the list that of ImageSets/2019 before 2017.
+    `gt`, `pred`, `videos`, `watch` and errors are as in `evaluate_davis_semi`, but that all frames count; annotations
+    are those of Annotations_unsupervised where they are there, the list that of ImageSets/2019 before 2017.
     """
     truth = find_truth_folder(gt, *UNSUPERVISED_PARTS)
     notes = Notes()
@@ -169,8 +172,8 @@ def evaluate_davis16(
 ) -> Report:
     """J and F of DAVIS 2016: one object a video, in black and white images.
 
-    Args and errors as of `evaluate_davis_semi`; the list is that of ImageSets/2016. What is not black is the object, in
-    any mode of image.
+    `gt`, `pred`, `videos`, `watch` and errors are as in `evaluate_davis_semi`; the list is that of ImageSets/2016. What
+    is not black is the object, in any mode of image.
     """
     truth = find_truth_folder(gt, *PARTS)
     notes = Notes()

@@ -22,9 +22,10 @@ INSIDE = {"vipseg": "", "ytvis": "results.json", "ovis": "results.json", "mose":
 
 @contextmanager
 def convert_predictions(metric: str, gt: Path, pred: Path) -> Iterator[Path]:
-    """The predictions as the metric reads them; results of ours are written in that form, to a folder for the while.
+    """The predictions `pred` as `metric` reads them with the ground truth `gt`, for as long as the context is open.
 
-    Videos that have no result are the metric's to judge. Raises InputError where a result does not fit the videos.
+    Results of ours are written in that form to a temporary folder; anything else is `pred` itself. Videos that have no
+    result are the metric's to judge. Raises InputError where a result does not fit the videos or the metric reads none.
     """
     if not (pred.name == RESULT or (pred.is_dir() and (any(pred.glob(RESULT)) or any(pred.glob(f"*/{RESULT}"))))):
         yield pred

@@ -43,7 +43,7 @@ class LabelFrame:
 
     @property
     def size(self) -> Size:
-        """h, w"""
+        """Height and width of the image in pixels."""
         return self.labels.shape[0], self.labels.shape[1]
 
     @property
@@ -52,7 +52,7 @@ class LabelFrame:
         return max((i for i in self.boxes if i != VOID), default=0)
 
     def without(self, pixels: Mask) -> LabelFrame:
-        """The same with background where `pixels` say."""
+        """This label map with background wherever `pixels` is true."""
         return LabelFrame(np.where(pixels, np.uint8(0), self.labels))
 
 
@@ -82,7 +82,10 @@ def find_mask_box(mask: Mask) -> Box | None:
 
 
 def compute_joint_window(found: Box | None, wanted: Box | None, size: tuple[int, ...]) -> Window:
-    """Two boxes and a pixel more on each side, within an image of `size`: all contours of what is in them."""
+    """The boxes `found` and `wanted` and a pixel more on each side, within an image of `size` (h, w).
+
+    All contours of what is in the boxes are inside; without any box the window is empty.
+    """
     there = [box for box in (found, wanted) if box is not None]
     if not there:
         return np.s_[:0, :0]

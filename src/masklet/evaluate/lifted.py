@@ -56,10 +56,10 @@ def read_entry_at(file: int, span: Span) -> Any:
 
 
 def encode_object_masks(where: str, listed: list[Any], size: Size) -> list[bytes | None]:
-    """An object's masks, null, run lengths or polygons for every frame of h, w, as COCO's compressed run lengths.
+    """An object's masks as COCO's compressed RLE, None where it is absent.
 
-    Raises InputError, beginning with `where`, that names the frame at fault. What is compressed already is not
-    looked at.
+    `listed` has null, RLE or polygons for every frame of `size` (h, w). Raises InputError, beginning with `where`, that
+    names the frame at fault. What is compressed already is not looked at.
     """
     shape, masks = list(size), list[bytes | None]()
     for t, mask in enumerate(listed):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from masklet.core.errors import InputError
-from masklet.core.protocols import Watch
+from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.report import Report
 from masklet.evaluate.vos import JF, DavisStatistics, drop_first_and_last, score_frame_objects
 from masklet.evaluate.vos_files import (
@@ -29,7 +29,6 @@ from masklet.evaluate.vos_files import (
     nan_to_none,
     score_vos_clips,
 )
-from masklet.evaluate.workers import discard_progress
 from masklet.io.entry import JsonEntry, read_json_object
 
 STEP = 5  # every fifth frame is annotated

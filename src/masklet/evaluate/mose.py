@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from masklet.core.protocols import Watch
+from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.contours import (
     BOUND,
     Disk,
@@ -39,7 +39,6 @@ from masklet.evaluate.vos_files import (
     list_video_names,
     score_vos_clips,
 )
-from masklet.evaluate.workers import discard_progress
 from masklet.io.entry import JsonEntry, read_json_object
 
 NEAR = 0.1  # tolerance of F-dot, as a share of the side of a square of the object's area
@@ -58,9 +57,10 @@ V2 = (
 def evaluate_mose_v1(
     gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = discard_progress
 ) -> Report:
-    """J and F of MOSE, version 1: `davis_semi` over a folder of palette PNGs for each video.
+    """J and F of MOSE, version 1: `evaluate_davis_semi` over a folder of palette PNGs for each video.
 
-    Args and errors as there; gt is MOSE's folder (Annotations/<video>/<frame>.png) or its Annotations.
+    `pred`, `videos` (None: all), `watch` and errors are as there; `gt` is MOSE's folder
+    (Annotations/<video>/<frame>.png) or its Annotations.
     """
     return evaluate_semi_supervised("mose-v1", V1, find_truth_folder(gt, *PARTS), pred, videos, None, watch)
 
@@ -120,7 +120,10 @@ def _score_mose_frame(clip: VosClip, frame: str) -> tuple[dict[int, MoseFrameSco
 
 
 def score_mose_object(found: LabelFrame, truth: LabelFrame, object: int) -> MoseFrameScore:
-    """One object in one frame, from the prediction of the same id."""
+    """J, F-dot and F, 0 to 1, of the id `object` in one frame, in the prediction `found` and in `truth`.
+
+    All are 1 where neither has a pixel of it.
+    """
     ours, theirs = found.boxes.get(object), truth.boxes.get(object)
     if ours is None and theirs is None:
         return MoseFrameScore(1.0, 1.0, 1.0, visible=False)

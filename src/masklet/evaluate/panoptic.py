@@ -48,7 +48,7 @@ class PanopticCounts:
 
     @staticmethod
     def none(categories: int) -> PanopticCounts:
-        """Those of no window."""
+        """The counts of no window: 0 for each of so many `categories`."""
         zero = np.zeros(categories, np.int64)
         return PanopticCounts(np.zeros(categories), zero, zero, zero)
 
@@ -117,10 +117,11 @@ def _sum_per_column(
 
 
 def count_window_matches(video: VideoTable, windows: tuple[range, int], categories: int) -> PanopticCounts:
-    """Matches the tubes of every window (VPQ).
+    """Matches the tubes of `video` in each of its `windows` (VPQ) and counts them by category, 0 to `categories` - 1.
 
-    A true and a predicted tube of one category match above half an IoU. Crowds are never missed, and a predicted
-    tube is not wrong when more than half of it lies on void and on the crowd of its category.
+    A true and a predicted tube of one category match above half an IoU. Crowds are never missed, and a predicted tube
+    is not wrong when more than half of it lies on void and on the crowd of its category. `windows` are their first
+    frames and their length in frames.
     """
     if not windows[0]:
         return PanopticCounts.none(categories)
@@ -193,9 +194,10 @@ FIRST = (0,)  # the column of the segment that is listed first
 
 
 def count_stq(video: VideoTable, things: Bool[np.ndarray, " c"], crowds: Sequence[int] = FIRST) -> StqCounts:
-    """Pixels by category; for each true tube of a thing, the share of it that every predicted one has, times their IoU.
+    """The counts behind STQ of a `video`; `things` says of each category whether it is a thing.
 
-    A tube is an id with a category. The pixels of `crowds`, columns of true tubes, do not count for association. The
+    Pixels by category; for each true tube of a thing, the share of it that every predicted one has, times their IoU. A
+    tube is an id with a category. The pixels of `crowds`, columns of true tubes, do not count for association. The
     official program for VIPSeg takes the segment that is listed first as one; the definition, none.
     """
     t, pair = np.nonzero(np.diff(video.pixels, axis=0))

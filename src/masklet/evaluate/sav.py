@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from masklet.core.errors import InputError
-from masklet.core.protocols import Watch
+from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.label_maps import LabelFrame
 from masklet.evaluate.report import Report
 from masklet.evaluate.vos import JF, drop_first_and_last, score_frame_objects
@@ -27,7 +27,6 @@ from masklet.evaluate.vos_files import (
     list_video_names,
     score_vos_clips,
 )
-from masklet.evaluate.workers import discard_progress
 
 COLUMNS = ("J&F", "J", "F")
 SAV = (
@@ -105,8 +104,8 @@ def evaluate_vos_benchmark(
 ) -> Report:
     """J and F of vos-benchmark, over a folder of palette PNGs for each video.
 
-    Args and errors as of `evaluate_sav`, but gt and pred are <video>/<frame>.png and a pixel's value is its object's
-    id.
+    `videos`, `watch`, `counted` and errors are as in `evaluate_sav`, but `gt` (or its Annotations) and `pred` hold
+    <video>/<frame>.png, in which a pixel's value is its object's id; a video without an object is only warned of.
     """
     truth, notes = find_truth_folder(gt, "Annotations"), Notes()
     clips = [_build_sav_clip(name, truth, pred, counted) for name in list_video_names(truth, pred, videos, notes)]

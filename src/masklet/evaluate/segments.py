@@ -91,7 +91,7 @@ class SegmentTubes:
         return SegmentTubes(np.array(ids, np.int64), category, crowd, turn, following[:-1], area.cumsum(0))
 
     def window(self, starts: Int64[np.ndarray, " w"], length: int) -> WindowTubes:
-        """The windows of some frames from each start on."""
+        """The tubes in windows of `length` frames each, one from each of `starts` on."""
         first, column = self.following[starts], np.arange(len(self.ids))
         listed, at = first < starts[:, None] + length, np.minimum(first, len(self.category) - 1)
         category = np.where(listed, self.category[at, column], ABSENT)
@@ -110,7 +110,7 @@ class VideoTable:
 
     @property
     def length(self) -> int:
-        """Frames."""
+        """How many frames the table was made of."""
         return len(self.pixels) - 1
 
     @staticmethod

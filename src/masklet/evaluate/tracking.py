@@ -52,7 +52,7 @@ class HotaCounts:
 
     @staticmethod
     def none() -> HotaCounts:
-        """Those of no frame."""
+        """The counts of no frame: 0 for every alpha."""
         return HotaCounts(*(np.zeros(len(ALPHAS)) for _ in fields(HotaCounts)))
 
     @property
@@ -73,7 +73,7 @@ class HotaCounts:
 
     @property
     def means(self) -> dict[str, float]:
-        """The same, averaged over the alphas, as they are reported."""
+        """The `rates` averaged over the alphas, 0 to 1, as they are reported."""
         return {name: float(rate.mean()) for name, rate in self.rates.items()}
 
 
@@ -145,10 +145,10 @@ def match_tracks(
     exhaustive: bool = True,
     fleeting: Sequence[int] = (),
 ) -> TrackMatches:
-    """Gives every predicted track, the surest first, the free true one of highest IoU; of equal ones the last.
+    """Gives every predicted track, by falling `scores`, the free true one of highest `iou`; of equal ones the last.
 
-    Where the category is not labelled exhaustively, what matches nothing is no false positive. `fleeting` predicted
-    tracks leave the true one free (BURST's program does that to id 0).
+    Unless the category's labels are `exhaustive`, what matches nothing is no false positive. `fleeting` predicted
+    tracks, rows of `iou`, leave the true one free (BURST's program does that to id 0).
     """
     order = np.argsort(-scores, kind="stable")
     tp = np.zeros((len(IOUS), len(scores)), bool)

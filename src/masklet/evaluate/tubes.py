@@ -86,9 +86,11 @@ def decode_tubes(lists: Sequence[Sequence[bytes | None]], pixels: int) -> list[T
 def decode_wide_runs(
     counts: Sequence[bytes], frames: Int64[np.ndarray, " m"], pixels: int
 ) -> tuple[Float64[np.ndarray, " e"], Int64[np.ndarray, " m1"], Int64[np.ndarray, " m"]]:
-    """Many masks at once, each in its frame of a wide image: where runs start and end, each mask's first run (and the
-    number of all runs at the end), each mask's pixels. `masklet.core.masks.decode_rle_counts` does the same for one
-    mask.
+    """Decodes many masks from COCO's compressed RLE `counts`, each at its place in `frames` of a wide image.
+
+    Returns where runs start and end, each mask's first run (and the number of all runs at the end), each mask's pixels.
+    Raises ValueError where one is damaged or does not fill a frame's `pixels`. `masklet.core.masks.decode_rle_counts`
+    does the same for one mask.
     """
     values, sizes = parse_run_lengths(counts)
     firsts = np.append(0, np.cumsum((sizes + 1) // 2))  # by pairs of a run outside and one inside

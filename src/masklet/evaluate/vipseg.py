@@ -17,7 +17,7 @@ from jaxtyping import Bool
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.core.protocols import Watch
+from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.panoptic import (
     MATCH,
     WHOLE,
@@ -32,7 +32,7 @@ from masklet.evaluate.panoptic import (
 )
 from masklet.evaluate.report import Scores
 from masklet.evaluate.segments import ABSENT, VOID, FrameOverlap, IdMap, ListedSegment, VideoTable, count_shared_pixels
-from masklet.evaluate.workers import count_cores, discard_progress, run_in_order
+from masklet.evaluate.workers import count_cores, run_in_order
 from masklet.io.entry import JsonEntry, read_json_object
 
 GT_FORM = "VIPSeg's panoptic_gt.json with 'annotations' and 'categories'"
@@ -62,8 +62,11 @@ class VipsegSplit:
 
 
 def read_vipseg_split(gt: Path, pred: Path, videos: Collection[str] | None = None) -> VipsegSplit:
-    """The frames to compare, all or of some videos. Raises InputError where a file is not of its form, or where a
-    video or a frame has no prediction."""
+    """The frames to compare, of all videos or of those that `videos` names.
+
+    `gt` holds panoptic_gt.json and panomasksRGB, `pred` pred.json and pan_pred. Raises InputError where a file is not
+    of its form, where a video is unknown, or where a video or a frame has no prediction.
+    """
     truth_file = read_json_object(gt / "panoptic_gt.json", GT_FORM, "annotations", "categories")
     found_file = read_json_object(pred / "pred.json", PRED_FORM, "annotations")
     truth, found = _group_frames_by_video(truth_file), _group_frames_by_video(found_file)
@@ -174,7 +177,10 @@ def _read_segments(frame: JsonEntry, categories: Mapping[int, int], areas: bool)
 
 
 def read_vipseg_video(frames: Sequence[FrameFiles], split: VipsegSplit, pool: ThreadPoolExecutor) -> VideoTable:
-    """A video's table, frame by frame. Raises InputError as `read_vipseg_frame`."""
+    """A video's table from its `frames` in order, which the threads of `pool` read.
+
+    `split` has the categories, and its notes are added to. Raises InputError as `read_vipseg_frame`.
+    """
     tables = list(run_in_order(pool, lambda files: read_vipseg_frame(files, split), frames, ahead=2 * count_cores()))
     for frame in tables:
         drawn = Counter(dict.fromkeys(frame.truth, 0))
@@ -201,7 +207,7 @@ class VipsegCounts:
 
     @staticmethod
     def of(video: VideoTable, things: Bool[np.ndarray, " c"]) -> VipsegCounts:
-        """Those of one video."""
+        """Counts one `video`; `things` says of each category whether it is a thing."""
         short = {k: int(k != WHOLE and video.length < k) for k in WINDOWS}
         deva = {k: count_window_matches(video, list_deva_windows(video.length, k), len(things)) for k in WINDOWS}
         vipseg = {
@@ -237,7 +243,11 @@ def count_vipseg_split(
     watch: Watch = discard_progress,
     name: str = "vipseg",
 ) -> VipsegResult:
-    """Counts a split in one pass over its pngs, one video at a time, frames shared out among the cores."""
+    """Counts a split in one pass over its pngs, one video at a time, frames shared out among the cores.
+
+    `gt`, `pred`, `videos` and errors are as in `read_vipseg_split`; after each video `watch` is told `name`, frames
+    done, frames in all and true objects so far.
+    """
     split = read_vipseg_split(gt, pred, videos)
     frames, done = sum(map(len, split.videos.values())), 0
     counts: dict[str, VipsegCounts] = {}

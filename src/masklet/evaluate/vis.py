@@ -91,16 +91,20 @@ Similarity = Callable[[Size, Sequence[PredictedObject], Sequence[TrueObject]], F
 def compute_tube_similarity(
     size: Size, found: Sequence[PredictedObject], truths: Sequence[TrueObject]
 ) -> Float64[np.ndarray, "n g"]:
-    """IoU of the tubes. Crowds have no rule of their own, unlike in COCO."""
+    """IoU over space and time of every pair of `found` and `truths`, whatever the `size` of the frames.
+
+    Crowds have no rule of their own, unlike in COCO.
+    """
     return compute_tube_ious([f.tube for f in found], [t.tube for t in truths])
 
 
 def compute_boundary_similarity(
     size: Size, found: Sequence[PredictedObject], truths: Sequence[TrueObject]
 ) -> Float64[np.ndarray, "n g"]:
-    """The lower one of the IoU of the tubes and that of their boundaries; for a crowd, that of the tubes.
+    """The lower of two IoU of every pair of `found` and `truths`: of the tubes, and of their boundaries.
 
-    Ke et al., Video Mask Transfiner for High-Quality Video Instance Segmentation, ECCV 2022.
+    For a crowd, that of the tubes. How wide a boundary is depends on the frames' `size` (h, w). Ke et al., Video Mask
+    Transfiner for High-Quality Video Instance Segmentation, ECCV 2022.
     """
     iou = compute_tube_similarity(size, found, truths)
     sharp = np.array([not t.crowd for t in truths], bool)
@@ -140,9 +144,10 @@ class MatchedGroup:
 def match_by_category(
     scene: VisVideo, ranges: Sequence[ObjectRange], similarity: Similarity, limit: int | None
 ) -> list[MatchedGroup]:
-    """Matches what was found in a video with what is there, category by category, in the order of their numbers.
+    """Matches what was found in `scene` with what is there, category by category, in the order of their numbers.
 
-    The best `limit` of a category take part.
+    The best `limit` of a category take part (None: all); `similarity` compares each with each object, and every one of
+    `ranges` has its own matches among the objects that it counts.
     """
     groups = []
     for category in sorted({t.category for t in scene.truths} | {f.category for f in scene.found}):
@@ -168,9 +173,10 @@ def assess_predictions(
     iou: Float64[np.ndarray, "n g"],
     ranges: Sequence[ObjectRange],
 ) -> GroupMatches:
-    """Which predictions, best first, are right, wrong or ignored.
+    """Which predictions `found`, best first, are right, wrong or ignored, for each of `ranges` and each threshold.
 
-    An object of id 0 takes its prediction and is never found by it: the programs ask whether the id is zero.
+    `iou` has a row for each of them and a column for each of `truths`. An object of id 0 takes its prediction and is
+    never found by it: the programs ask whether the id is zero.
     """
     ignored = np.zeros((len(ranges), len(truths) + 1), bool)  # and one column more for "no object"
     ignored[:, :-1] = _find_outside_ranges(ranges, "area", [t.area for t in truths])
@@ -196,8 +202,8 @@ def match_predictions(
 ) -> Int64[np.ndarray, "r t n"]:
     """The object that each prediction takes, best prediction first, by range and threshold; g where it takes none.
 
-    It takes the one of highest IoU among those that are free and count, else among those that are ignored; of two
-    equal ones the later.
+    It takes the one of highest `iou` among those that are free and count, else among those that are `ignored` in the
+    range; of two equal ones the later. A `crowd` stays free.
     """
     objects = iou.shape[1]
     shape = (len(ignored), len(THRESHOLDS), objects)
@@ -260,7 +266,11 @@ def compute_ap_tables(
     ranges: Sequence[ObjectRange],
     limits: Sequence[int | None] = LIMITS,
 ) -> ApTables:
-    """The curve of each category, with so many of its best in each video. Groups are in order of videos."""
+    """AP and recall of each of `categories`, from its best predictions in each video.
+
+    How many of these count is one of `limits` (None: all); the tables' last axis is by limit. `groups` are in order of
+    videos and were matched with the same `ranges`.
+    """
     shape = (len(categories), len(limits), len(ranges), len(THRESHOLDS))
     ap, recall = np.full(shape, -1.0), np.full(shape, -1.0)
     held = {k: [g.matches for g in groups if g.category == k] for k in categories}
@@ -280,7 +290,11 @@ def compute_defined_mean(table: Float64[np.ndarray, "..."]) -> float | None:
 def compute_ap_headline(
     results: ApTables, ranges: Sequence[ObjectRange], rows: Sequence[int]
 ) -> dict[str, float | None]:
-    """The official numbers: AP at 100 of all objects and of some ranges, then recall at 1, 10 and 100, and of those."""
+    """The official numbers: AP at 100 of all objects and of some ranges, then recall at 1, 10 and 100, and of those.
+
+    `results` were made with `ranges`, of which the first is all objects and `rows` are the indices of the others to
+    show.
+    """
     ap, recall = results.ap[:, :, :, -1], results.recall
     return {
         "AP": compute_defined_mean(ap[:, :, 0]),

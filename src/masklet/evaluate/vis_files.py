@@ -15,7 +15,7 @@ from typing import Any
 
 from masklet.core.errors import InputError
 from masklet.core.masks import Rle
-from masklet.core.protocols import Watch
+from masklet.core.progress import Watch
 from masklet.evaluate.lifted import Span, encode_object_masks, read_entry_at, stream_json_entries
 from masklet.evaluate.tubes import Tube, decode_tubes
 from masklet.evaluate.vis import (
@@ -126,9 +126,10 @@ class VisDataset:
 
 
 def read_vis_dataset(gt: Path, pred: Path, form: VisFileFormat, videos: Names | None = None) -> VisDataset:
-    """Both files, checked; of `videos` only, given by their ids or names.
+    """Reads and checks the ground truth `gt` and the results `pred`, in the `form` of their data set.
 
-    Raises InputError naming the file and the entry that cannot be used.
+    Predicted masks stay in the file. `videos` are those to score, by their ids or names (None: all). Raises InputError
+    naming the file and the entry that cannot be used.
     """
     data = _read_vis_truth(gt, pred, form, videos)
     for number, (content, span) in enumerate(stream_json_entries(pred)):
@@ -238,7 +239,11 @@ def _add_prediction(entry: JsonEntry, number: int, span: Span, data: VisDataset)
 
 
 def score_vis_clips(data: VisDataset, judging: Judge, watch: Watch) -> list[MatchedGroup]:
-    """The groups of all videos in order, a few videos at a time."""
+    """Decodes the videos of `data`, a few at a time, and returns the groups that `judging` makes of each, in order.
+
+    `watch` is told ("scoring", videos done, videos in all, groups so far); what is to be warned of goes to the notes of
+    `data`. Raises InputError where a mask is damaged.
+    """
     groups: list[MatchedGroup] = []
     with data.pred.open("rb") as file, ThreadPoolExecutor(count_cores()) as pool:
         work = partial(_score_vis_clip, data.form, judging, file.fileno())

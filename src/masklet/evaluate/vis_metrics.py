@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from masklet.core.protocols import Watch
+from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.report import Report, Scores
 from masklet.evaluate.vis import (
     AREAS,
@@ -47,7 +47,6 @@ from masklet.evaluate.vis_files import (
     read_vis_dataset,
     score_vis_clips,
 )
-from masklet.evaluate.workers import discard_progress
 
 MOST = LIMITS[-1]
 POOLED = 10_000  # predictions of a category that count, over the whole set
@@ -79,10 +78,14 @@ PROTOCOLS = {
 def evaluate_youtube_vis(
     gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = discard_progress
 ) -> Report:
-    """YouTube-VIS's AP and AR, twelve numbers from 0 to 1, and six by category. `videos` (ids, or names of frame
-    folders) restricts both files, as for the short and long videos of YouTube-VIS 2022.
+    """YouTube-VIS's AP and AR as the program YTVOSeval: twelve numbers from 0 to 1, and six by category.
 
-    Yang et al., ICCV 2019; as in the program YTVOSeval. Raises InputError naming the file and the entry at fault.
+    Yang et al., ICCV 2019. Raises InputError naming the file and the entry at fault.
+
+    Args:
+        gt, pred: the JSON files of the ground truth and of the results.
+        videos: ids or names of frame folders; only these are scored, as for YouTube-VIS 2022's short and long videos.
+        watch: is told ("scoring", videos done, videos in all, groups matched: a category in a video).
     """
     data = read_vis_dataset(gt, pred, YOUTUBE_VIS, videos)
     return _evaluate_by_category("youtube_vis", data, AREAS, SIZES, compute_tube_similarity, watch)
@@ -91,19 +94,21 @@ def evaluate_youtube_vis(
 def evaluate_tube_boundary(
     gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = discard_progress
 ) -> Report:
-    """Tube-Boundary AP of HQ-YTVIS: the same with the lower one of mask and boundary IoU.
+    """Tube-Boundary AP of HQ-YTVIS: YouTube-VIS's numbers with the lower one of mask and boundary IoU.
 
-    Ke et al., ECCV 2022; as in the program of VMT, but that absent masks need no height and width and refined masks
-    are not read. Raises InputError naming the file and the entry at fault.
+    `gt`, `pred`, `videos` and `watch` are as in `evaluate_youtube_vis`. Ke et al., ECCV 2022; as in the program of VMT,
+    but that absent masks need no height and width and refined masks are not read. Raises InputError naming the file and
+    the entry at fault.
     """
     data = read_vis_dataset(gt, pred, YOUTUBE_VIS, videos)
     return _evaluate_by_category("tube_boundary", data, AREAS, SIZES, compute_boundary_similarity, watch)
 
 
 def evaluate_ovis(gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = discard_progress) -> Report:
-    """OVIS's AP and AR, eighteen numbers: by area, and by level of occlusion.
+    """OVIS's AP and AR, eighteen numbers from 0 to 1: by area, and by level of occlusion.
 
-    Qi et al., IJCV 2022; as in the program OVISeval. Raises InputError naming the file and the entry at fault.
+    `gt`, `pred`, `videos` and `watch` are as in `evaluate_youtube_vis`, in OVIS's form. Qi et al., IJCV 2022; as in the
+    program OVISeval. Raises InputError naming the file and the entry at fault.
     """
     data = read_vis_dataset(gt, pred, OVIS, videos)
     return _evaluate_by_category("ovis", data, OCCLUSIONS, OVIS_ROWS, compute_tube_similarity, watch)
@@ -112,7 +117,11 @@ def evaluate_ovis(gt: Path, pred: Path, *, videos: Names | None = None, watch: W
 def evaluate_class_agnostic(
     gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = discard_progress
 ) -> Report:
-    """YouTube-VIS's AP and AR with all categories as one. Raises InputError naming the file and entry at fault."""
+    """YouTube-VIS's AP and AR, 0 to 1, with all categories as one.
+
+    `gt`, `pred`, `videos` and `watch` are as in `evaluate_youtube_vis`. Raises InputError naming file and entry at
+    fault.
+    """
     data = read_vis_dataset(gt, pred, YOUTUBE_VIS, videos)
     judging = partial(match_by_category, ranges=AREAS, similarity=compute_tube_similarity, limit=MOST)
     groups = score_vis_clips(data, lambda scene: judging(make_class_agnostic(scene)), watch)
@@ -129,10 +138,11 @@ def evaluate_class_agnostic(
 def evaluate_ap_pool_video(
     gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = discard_progress
 ) -> Report:
-    """AP^Pool over videos: all categories' matches in one list. The part "best 100" has at most 100 predictions of a
-    category in a video, as YouTube-VIS.
+    """AP^Pool over videos, 0 to 1: all categories' matches in one list.
 
-    Dave et al. 2021. Raises InputError naming the file and the entry at fault.
+    The part "best 100" has at most 100 predictions of a category in a video, as YouTube-VIS. `gt`, `pred`, `videos` and
+    `watch` are as in `evaluate_youtube_vis`. Dave et al. 2021. Raises InputError naming the file and the entry at
+    fault.
     """
     data = read_vis_dataset(gt, pred, YOUTUBE_VIS, videos)
     _keep_best(data, POOLED)
@@ -146,10 +156,11 @@ def evaluate_ap_pool_video(
 def evaluate_ap_pool_lvis(
     gt: Path, pred: Path, *, videos: Names | None = None, watch: Watch = discard_progress, best: int = POOLED
 ) -> Report:
-    """AP^Pool over LVIS's images, and of the rare, common and frequent categories; the part "fixed" has the mean over
-    categories. `videos` are images here, by their ids; `best` predictions of a category count.
+    """AP^Pool over LVIS's images, 0 to 1, and of the rare, common and frequent categories.
 
-    Dave et al. 2021; as in the program of large-vocab-devil. Raises InputError naming the file and the entry at fault.
+    The part "fixed" has the mean over categories. `gt`, `pred`, `videos` and `watch` are as in `evaluate_youtube_vis`,
+    but that `videos` are images here, by their ids; `best` predictions of a category count. Dave et al. 2021; as in the
+    program of large-vocab-devil. Raises InputError naming the file and the entry at fault.
     """
     data = read_vis_dataset(gt, pred, LVIS, videos)
     _keep_best(data, best)

@@ -35,7 +35,7 @@ def compute_jaccard(prediction: Mask, truth: Mask) -> float:
 
 
 def score_label_pair(found: LabelFrame, proposal: int, truth: LabelFrame, object: int) -> JF:
-    """J and F of one id in a predicted label map against one in the true one."""
+    """J and F, 0 to 1, of the id `proposal` in the prediction `found` against `object` in `truth`."""
     disk = build_tolerance_disk(truth.size)
     ours, theirs = found.boxes.get(proposal), truth.boxes.get(object)
     if ours is None and theirs is None:
@@ -50,7 +50,7 @@ def score_label_pair(found: LabelFrame, proposal: int, truth: LabelFrame, object
 
 
 def score_frame_objects(found: LabelFrame, truth: LabelFrame, ids: Iterable[int]) -> dict[int, JF]:
-    """J and F of one frame's objects, each from the prediction of the same id."""
+    """J and F of the objects `ids` of one frame of `truth`, each from the pixels of the same id in `found`."""
     return {i: score_label_pair(found, i, truth, i) for i in ids}
 
 
@@ -151,7 +151,7 @@ class ProposalScores:
 
     @staticmethod
     def of(found: LabelFrame, truth: LabelFrame, objects: int) -> ProposalScores:
-        """A frame with objects 1 to `objects`; pixels that are void in the truth count for nobody."""
+        """Scores the proposals in `found` with objects 1 to `objects`; what is void in `truth` counts for nobody."""
         kept = found.without(truth.labels == VOID) if VOID in truth.boxes else found
         ids = range(1, objects + 1)
         rows = {p: [score_label_pair(kept, p, truth, i) for i in ids] for p in kept.boxes}
@@ -211,7 +211,7 @@ def measure_discovery(result: VideoResult, truth: Mapping[int, LabelMap]) -> Dis
 
 
 def get_masklet_mask(masklet: Masklet | None, frame: int, size: tuple[int, int]) -> Mask:
-    """A masklet's mask in one frame; empty where it is not seen, or where there is no masklet."""
+    """A masklet's mask in one `frame` of `size` (h, w); empty where it is not seen, or where `masklet` is None."""
     if masklet is None or frame not in masklet.sightings:
         return np.zeros(size, dtype=bool)
     return np.asarray(masklet.sightings[frame].mask.decode().numpy())

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from masklet.core.errors import InputError
-from masklet.core.protocols import Watch
+from masklet.core.progress import Watch
 from masklet.evaluate.label_maps import LabelFrame, read_labels, read_mask_frame
 from masklet.evaluate.report import Report, Scores
 from masklet.evaluate.workers import count_cores, run_in_order
@@ -32,11 +32,11 @@ class Notes(dict[str, list[str]]):
     """What is to be warned of, and of which videos or objects."""
 
     def add(self, what: str, *names: str) -> None:
-        """Warns of the names."""
+        """Notes that `what` is true of these `names` of videos or objects; it becomes one sentence for all of them."""
         self.setdefault(what, []).extend(names)
 
     def surplus(self, found: Path, names: Collection[str], prefix: str = "") -> None:
-        """Warns of folders of predictions that nothing is compared with."""
+        """Warns of folders in `found`, predictions, that are not in `names`; `prefix` goes before their name."""
         more = sorted(set(list_subfolders(found)) - set(names))
         self.add("predictions of what has no annotation are not counted", *(prefix + name for name in more))
 
@@ -60,7 +60,10 @@ class VosClip:
         return self._pair(frame, read_labels)
 
     def read_masks(self, frame: str) -> tuple[LabelFrame, LabelFrame]:
-        """The same, where images hold one object's mask: all that is not black has id 1."""
+        """A frame's prediction and truth where images hold one object's mask: all that is not black has id 1.
+
+        Raises InputError as `read` does.
+        """
         return self._pair(frame, read_mask_frame)
 
     def _pair(self, frame: str, read: Callable[[Path, Size | None], LabelFrame]) -> tuple[LabelFrame, LabelFrame]:
@@ -69,7 +72,10 @@ class VosClip:
 
 
 def build_vos_clip(name: str, truth: Path, found: Path, frames: Sequence[str], objects: Sequence[int] = ()) -> VosClip:
-    """A clip all of whose files are there; InputError where they are not, or where there is no frame."""
+    """The clip `name` of the PNGs `frames` in the folders `truth` and `found`; `objects` are the ids to score.
+
+    Raises InputError where one of the files or folders is not there, or where there is no frame.
+    """
     if not frames:
         raise InputError(f"{truth}: too few annotations, none is evaluated; leave it out")
     if not found.is_dir():
@@ -91,10 +97,10 @@ def find_truth_folder(root: Path, *parts: str) -> Path:
 def list_video_names(
     truth: Path, found: Path, videos: Collection[str] | None, notes: Notes, listed: Collection[str] | None = None
 ) -> list[str]:
-    """The videos to evaluate, in the order of their names: the named ones, else the listed ones, else all with
-    annotations.
+    """The videos to evaluate, in the order of their names: `videos`, else the `listed` ones, else all annotated.
 
-    InputError where annotations or predictions of one are not there.
+    Raises InputError where there is none, or where one has no folder in `truth` or `found`. Without `videos`, `notes`
+    gets the predictions of others.
     """
     default = list_subfolders(truth) if listed is None else listed
     names = sorted(set(default if videos is None else videos))
@@ -130,7 +136,10 @@ def format_first_names(names: Sequence[str]) -> str:
 def score_vos_clips(
     clips: Sequence[VosClip], work: Callable[[VosClip, str], R], phase: str, watch: Watch
 ) -> Iterator[tuple[VosClip, list[R]]]:
-    """What the work makes of each frame, clip by clip; its frames are shared out among the cores."""
+    """Yields each of `clips` with what `work` makes of its frames, in order; they are shared out among the cores.
+
+    After each clip `watch` is told `phase`, frames done, frames in all and the clip's objects.
+    """
     total, done = sum(len(clip.frames) for clip in clips), 0
     items = ((clip, frame) for clip in clips for frame in clip.frames)
     threads = count_cores()
@@ -157,7 +166,11 @@ def build_vos_report(
     notes: Notes,
     inputs: Iterable[Path],
 ) -> Report:
-    """A report in which what is undefined is None."""
+    """The report of a `metric` with its `protocol`, in which what is undefined (NaN) is None.
+
+    `scores` is the headline, `objects` has a row for each "video/object", `videos` one for each video; warnings come
+    from `notes`, and `inputs` are the files and folders that were read.
+    """
     per_video, per_object = ({name: nan_to_none(row) for name, row in table.items()} for table in (videos, objects))
     return Report(
         metric,

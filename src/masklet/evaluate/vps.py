@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from masklet.core.protocols import Watch
+from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.panoptic import WHOLE, WINDOWS, PanopticCounts, compute_vpq_bar, compute_window_mean
 from masklet.evaluate.report import Report, Scores
 from masklet.evaluate.vipseg import VipsegCounts, VipsegResult, VipsegSplit, count_vipseg_split
-from masklet.evaluate.workers import discard_progress
 
 NAMES = {k: f"VPQ^{'whole' if k == WHOLE else k}" for k in WINDOWS}
 TABLE, SCRIPT = (1, 2, 4, 6), (1, 2, 4, 6, 8)  # windows: of VIPSeg's and DVIS's tables, of VIPSeg's own script
@@ -48,14 +47,20 @@ def evaluate_vpq(
 def evaluate_stq(
     gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = discard_progress
 ) -> Report:
-    """Segmentation and tracking quality, with AQ and SQ; arguments and errors as in `evaluate_vpq`."""
+    """Segmentation and tracking quality, with AQ and SQ, 0 to 1.
+
+    `gt`, `pred`, `videos`, `watch` (told "stq") and errors are as in `evaluate_vpq`.
+    """
     return _build_vps_report("stq", STQ, count_vipseg_split(gt, pred, videos=videos, watch=watch, name="stq"), [_STQ])
 
 
 def evaluate_vipseg(
     gt: Path, pred: Path, *, videos: Collection[str] | None = None, watch: Watch = discard_progress
 ) -> Report:
-    """VPQ and STQ in one pass; arguments and errors as in `evaluate_vpq`."""
+    """VPQ and STQ in one pass over the files.
+
+    `gt`, `pred`, `videos`, `watch` (told "vipseg") and errors are as in `evaluate_vpq`.
+    """
     return _build_vps_report(
         "vipseg", f"{VPQ}. {STQ}", count_vipseg_split(gt, pred, videos=videos, watch=watch), [_VPQ, _STQ]
     )

@@ -12,17 +12,13 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-def discard_progress(phase: str, done: int, total: int | None, objects: int) -> None:
-    """A watcher that says nothing."""
-
-
 def count_cores() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_in_order(pool: Executor, work: Callable[[A], B], items: Iterable[A], ahead: int) -> Iterator[B]:
-    """What the work makes of every item, in their order; never more than `ahead` items are under way."""
+    """What `work` makes of every item, in the order of `items`; `pool` never has more than `ahead` items under way."""
     waiting: deque[Future[B]] = deque()
     for item in items:
         waiting.append(pool.submit(work, item))

@@ -1,4 +1,4 @@
-"""BURST's form: per video and annotated frame, the run lengths by track id.
+"""BURST's form: per video and annotated frame, the RLEs by track id.
 
 What it cannot say: things and stuff, how a mask came about. A track has no score of its own: its masklet's is written
 with each of its frames, and the mean of the frames' is read. A masklet without a name comes back as an "object".
@@ -35,11 +35,12 @@ def write_burst(
     categories: Mapping[int, str] | None = None,
     split: str = "val",
 ) -> None:
-    """Writes results; a result's name is <dataset>/<sequence>, or the sequence alone.
+    """Writes `results` to the json file `path`; a result's name is <dataset>/<sequence>, or the sequence alone.
 
-    `names` has the names of a video's frames, without suffix, 00000 on where there are none; all count as annotated.
-    `categories` are id: name of the data set; without them the names of the results are numbered from 1. Raises
-    InputError where an object's category is not among them, or two results have one name.
+    `names` has, by video, the names of its frames without suffix, 00000 on where there are none; all count as
+    annotated. `categories` are id: name of the data set; without them the names of the results are numbered from 1.
+    `split` is what the file says of itself, such as "val". Raises InputError where an object's category is not in
+    `categories`, two results have one name, or a video's frames not one name each.
     """
     ids = {name: id for id, name in categories.items()} if categories else index_categories(results)
     DatasetSplit.of(str(path), [ListedVideo(r.name) for r in results])
@@ -123,7 +124,7 @@ def _read_burst_sequence(path: Path, sequence: JsonEntry, split: DatasetSplit) -
 
 
 def _map_track_labels(sequence: JsonEntry, split: DatasetSplit) -> dict[str, int]:
-    """Track id: label."""
+    """{track id: label} of a sequence, a label being the category's place in the split's names."""
     tracks, labels = sequence.entry("track_category_ids"), split.labels
     for track in tracks:
         if not track.isdecimal() or tracks.whole(track) not in labels:

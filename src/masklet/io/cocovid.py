@@ -33,9 +33,9 @@ COCOVID = "a COCO-VID json"
 
 
 def write_cocovid(results: Sequence[VideoResult], path: Path, names: Mapping[str, Sequence[str]] | None = None) -> None:
-    """Writes results; videos, images, categories and annotations are numbered from 1, in their order.
+    """Writes `results` to the json file `path`, with videos, images, categories and annotations numbered from 1.
 
-    `names` has the names of a video's frames, without suffix, 00000 on where there are none. 'instance_id' is the
+    `names` has, by video, the names of its frames without suffix, 00000 on where there are none. 'instance_id' is the
     masklet's id, unique in its video. Raises InputError where two results have one name, or a video's frames not one
     each.
     """

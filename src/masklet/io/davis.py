@@ -34,10 +34,10 @@ def build_davis_palette() -> list[int]:
 
 
 def write_davis(result: VideoResult, folder: Path, names: Sequence[str] | None = None) -> None:
-    """One PNG per frame, under the frames' own names or, where they have none of their own each, 00000.png on;
-    where masks overlap, the smallest is on top.
+    """Writes `result` into a new `folder` as one palette PNG per frame; where masks overlap, the smallest is on top.
 
-    Raises InputError where an id is beyond what a palette holds.
+    `names` are the frames' names without suffix; files are 00000.png on where there are none, or two are equal.
+    Raises InputError where an id is not in 1 to 255.
     """
     own = names is not None and len(set(names)) == len(names)
     pages = encode_davis_pngs(result)
@@ -48,14 +48,14 @@ def write_davis(result: VideoResult, folder: Path, names: Sequence[str] | None =
 
 
 def check_palette_ids(result: VideoResult) -> None:
-    """Raises InputError where an id is beyond what a palette holds."""
+    """Raises InputError where an object's id is not in 1 to 255, which is what a palette PNG holds."""
     wrong = next((m.id for m in result.masklets if not 1 <= m.id <= 255), None)
     if wrong is not None:
         raise InputError(f"{result.name}: object {wrong} does not fit into a palette PNG, which holds ids 1 to 255")
 
 
 def encode_davis_pngs(result: VideoResult) -> Iterator[bytes]:
-    """The PNG file of each frame."""
+    """The content of each frame's palette PNG, frame by frame; ids must be in 1 to 255."""
     for frame in range(result.length):
         image = Image.fromarray(paint_label_image(result, frame))
         image.putpalette(build_davis_palette())
@@ -84,8 +84,9 @@ def read_davis(folder: Path) -> VideoResult:
 
 
 def write_davis16(result: VideoResult, folder: Path, names: Sequence[str] | None = None) -> None:
-    """DAVIS 2016: one object, white on black; all masklets are joined to it.
+    """Writes `result` into a new `folder` in DAVIS 2016's form: one object, white on black, all masklets joined.
 
+    `names` are the frames' names without suffix, 00000 on where there are none.
     Raises InputError where `names` are not one for each frame.
     """
     _write_binary(
@@ -103,10 +104,11 @@ def read_davis16(folder: Path) -> VideoResult:
 def write_referring(
     result: VideoResult, folder: Path, names: Sequence[str] | None = None, expressions: Sequence[str] | None = None
 ) -> None:
-    """Referring segmentation: <expression>/<frame>.png, white on black, an expression being a category.
+    """Writes `result` into a new `folder` as referring segmentation: <expression>/<frame>.png, white on black.
 
-    `expressions` are the folders' names in the order of the categories; 0, 1, ... where none are given. Each has all
-    frames, also where nothing is found; the masklets of one expression are joined, those without are left out.
+    An expression is a category; `expressions` are the folders' names in the order of the categories, 0, 1, ... where
+    none are given, and `names` the frames' without suffix, 00000 on where none are. Every expression has all frames,
+    also where nothing is found; the masklets of one expression are joined, those without are left out.
     Raises InputError where `names` or `expressions` are not one for each frame or category.
     """
     frames, chosen = resolve_frame_names(result, names), expressions or [str(n) for n in range(len(result.categories))]
@@ -144,7 +146,7 @@ def _write_binary(
 
 
 def _read_binary(folder: Path, objects: VideoObjects, id: int, label: int) -> tuple[int, tuple[int, int]]:
-    """Notes an object's masks; the number of frames, and their size."""
+    """Adds the masks of one folder to `objects`, as object `id`; the number of frames, and their size (h, w)."""
     size = (0, 0)
     for frame, page in enumerate(read_label_pngs(folder, BINARY, "black and white masks")):
         size = page.shape[:2]

@@ -1,4 +1,4 @@
-"""Pictures out of an opened container, up to the first that is damaged."""
+"""Frames out of an opened container, up to the first that is damaged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CUT_OFF = "the file is cut off there"
 
 
 def find_video_stream(container: InputContainer) -> VideoStream | None:
-    """The first stream that is a video, not a cover picture or text drawn as one."""
+    """The first stream that is a video, not a cover image or text drawn as one; None where there is none."""
     for stream in container.streams.video:
         cover = stream.disposition & Disposition.attached_pic
         if not cover and container.format.name != "tty" and stream.codec_context is not None:
@@ -26,7 +26,7 @@ def find_video_stream(container: InputContainer) -> VideoStream | None:
 
 
 def decode_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-    """Pictures in the order of display; raises Damaged at the first that is not what was recorded."""
+    """Frames of a `stream` in the order of display; raises DamagedSourceError at the first that is not as recorded."""
     stream.codec_context.thread_count = 1  # so that an error shows at its own frame
     reading = _DecodingPass(container, stream)
     yield from reading.forward()
@@ -48,7 +48,7 @@ class _DecodingPass:
         self.narrowest = 0
 
     def forward(self) -> Iterator[av.VideoFrame]:
-        """Pictures as their packets arrive."""
+        """Frames as their packets arrive, up to the first damage, of which `damage` then says what it is."""
         try:
             for packet in self.container.demux(self.stream):
                 if packet.dts is None and packet.size == 0:  # the end
@@ -67,7 +67,7 @@ class _DecodingPass:
             self.damage = CUT_OFF
 
     def tail(self) -> Iterator[av.VideoFrame]:
-        """Pictures that the decoder still holds, as far as none before them is missing."""
+        """Frames that the decoder still holds, as far as none before them is missing."""
         try:
             held = self.stream.codec_context.decode(None)
         except av.FFmpegError:
@@ -83,7 +83,7 @@ class _DecodingPass:
             yield picture
 
     def _good(self, picture: av.VideoFrame) -> bool:
-        """Notes a picture; a corrupt one ends the reading."""
+        """Notes the time of a frame; False where it is corrupt, which ends the reading."""
         if picture.is_corrupt:
             self.damage = self.damage or "a picture is corrupt"
             return False
@@ -114,7 +114,7 @@ class _DecodingPass:
         return missing > max(1.5 * period, self.widest * base)
 
     def _gap_before(self, picture: av.VideoFrame) -> bool:
-        """Whether a step in the last pictures of an otherwise steady stream shows that one between is missing."""
+        """Whether a step in the last frames of an otherwise steady stream shows that one between is missing."""
         if picture.pts is None or not self.shown:
             return False
         usual = float(self.widest) if self.widest <= 1.5 * self.narrowest else 0.0
@@ -123,13 +123,13 @@ class _DecodingPass:
         return picture.pts - self.shown[-1] > 1.5 * usual > 0
 
     def _period(self) -> float:
-        """A picture's time in the stream's time base, as its codec says; 0 where it does not."""
+        """How long a frame is shown, in the stream's time base, as its codec says; 0 where it does not."""
         rate, base = self.stream.codec_context.framerate, self.stream.time_base
         return float(1 / (rate * base)) if rate and base else 0.0
 
 
 def read_promised_end(container: InputContainer, stream: VideoStream) -> float | None:
-    """Seconds from the first picture to the end, as the container's header says; None where it does not."""
+    """Seconds from the first frame to the end, as the container's header says; None where it does not."""
     if container.format.name in ("mpegts", "mpeg"):  # estimated from the last packets, so no promise
         return None
     if stream.duration is not None and stream.time_base is not None:
@@ -144,7 +144,7 @@ def read_promised_end(container: InputContainer, stream: VideoStream) -> float |
 
 
 def convert_upright_rgb(picture: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
-    """A picture's pixels as RGB, turned as the recording camera says."""
+    """The pixels of a decoded frame as RGB, turned as the recording camera says."""
     pixels = picture.to_ndarray(format="rgb24")
     quarters = round(picture.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(pixels, quarters)) if quarters else pixels

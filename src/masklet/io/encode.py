@@ -1,4 +1,4 @@
-"""Writes pictures as a video."""
+"""Writes images as a video."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ class VideoWriter:
         self._file.close()
 
     def write(self, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Adds one RGB picture."""
+        """Adds the next frame of the video, an RGB image of the size that the writer was made for."""
         frame = av.VideoFrame.from_ndarray(np.pad(image, self._pad, mode="edge"), format="rgb24")
         self._file.mux(self._stream.encode(frame))

@@ -29,7 +29,7 @@ class JsonEntry:
             raise self.wrong(f"must be an object with named values, not {content!r:.40}")
 
     def wrong(self, what: str) -> InputError:
-        """What is wrong with the entry, as an error to raise."""
+        """The InputError to raise when `what` is wrong with the entry; its message begins with the place."""
         return InputError(f"{self.where}: {what}")
 
     def __contains__(self, key: str) -> bool:
@@ -39,20 +39,20 @@ class JsonEntry:
         return iter(self.content)
 
     def get(self, key: str) -> Any:
-        """A value of any kind."""
+        """The value at `key`, of any kind; it must be there."""
         if key not in self.content:
             raise self.wrong(f"{key!r} is missing")
         return self.content[key]
 
     def whole(self, key: str) -> int:
-        """A whole number from 0 on."""
+        """The value at `key`, which must be a whole number from 0 on."""
         value = self.get(key)
         if not is_whole_number(value):
             raise self.wrong(f"{key!r} must be a whole number from 0 on, not {value!r:.40}")
         return int(value)
 
     def number(self, key: str, default: float | None = None) -> float:
-        """A finite number; the default, if there is one, where none is given."""
+        """The value at `key`, which must be a finite number; `default`, if given, where it is missing or null."""
         value = self.content.get(key)
         if value is None and default is not None:
             return default
@@ -61,21 +61,21 @@ class JsonEntry:
         return float(value)
 
     def text(self, key: str) -> str:
-        """A text that is not empty."""
+        """The value at `key`, which must be a text that is not empty."""
         value = self.get(key)
         if not isinstance(value, str) or not value:
             raise self.wrong(f"{key!r} must be a text, not {value!r:.40}")
         return value
 
     def items(self, key: str) -> list[Any]:
-        """A list of anything."""
+        """The value at `key`, which must be a list; its elements may be of any kind."""
         value = self.get(key)
         if not isinstance(value, list):
             raise self.wrong(f"{key!r} must be a list, not {value!r:.40}")
         return value
 
     def texts(self, key: str) -> list[str]:
-        """A list of texts."""
+        """The value at `key`, which must be a list of texts, none of them empty."""
         values = self.items(key)
         for n, value in enumerate(values):
             if not isinstance(value, str) or not value:
@@ -83,15 +83,15 @@ class JsonEntry:
         return values
 
     def entry(self, key: str) -> JsonEntry:
-        """An object in this one."""
+        """The value at `key`, which must be an object; its place is this one's with the key."""
         return JsonEntry(f"{self.where}: {key}", self.get(key))
 
     def entries(self, key: str) -> Iterator[JsonEntry]:
-        """A list of objects."""
+        """The elements of the list at `key`, each of which must be an object; its place names its number from 0."""
         return (JsonEntry(f"{self.where}: {key}[{n}]", item) for n, item in enumerate(self.items(key)))
 
     def size(self) -> Size:
-        """'height' and 'width', at least a pixel each."""
+        """The entry's 'height' and 'width' as (h, w), at least a pixel each."""
         size = self.whole("height"), self.whole("width")
         if 0 in size:
             raise self.wrong(f"a frame of {format_size(size)} has no pixel")
@@ -114,7 +114,7 @@ def _mark_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_json_file(path: Path, form: str) -> Any:
-    """A file's content. Raises InputError where it cannot be read; `form` says what it should be."""
+    """The content of the JSON file `path`. Raises InputError where it cannot be read; `form` says what to give then."""
     try:
         return json.loads(path.read_bytes(), object_pairs_hook=_mark_duplicate_keys)
     except OSError as error:
@@ -124,7 +124,10 @@ def read_json_file(path: Path, form: str) -> Any:
 
 
 def read_json_object(path: Path, form: str, *needed: str) -> JsonEntry:
-    """A file that holds one object with some keys. Raises InputError where it is not of this form."""
+    """The object that the JSON file `path` holds, which must have all keys in `needed`.
+
+    Raises InputError where the file cannot be read or a key is missing; `form` says what to give then.
+    """
     content = read_json_file(path, form)
     missing = [k for k in needed if not isinstance(content, dict) or k not in content]
     if missing:
@@ -138,12 +141,12 @@ def is_whole_number(value: Any) -> bool:
 
 
 def format_coco_rle(mask: Rle) -> dict[str, Any]:
-    """Run lengths as COCO's JSON has them."""
+    """An RLE as COCO's JSON has it: 'size' [h, w] and compressed 'counts'."""
     return {"size": list(mask.size), "counts": mask.counts.decode()}
 
 
 def parse_coco_mask(where: str, shape: Any, size: Size) -> Rle:
-    """COCO's three ways to write a mask: compressed run lengths, a list of them, polygons.
+    """The mask that `shape` means, in any of COCO's three ways: compressed RLE, RLE as a list of counts, polygons.
 
     Raises InputError, beginning with `where`, where it does not decode or is not of `size` (h, w).
     """

@@ -15,7 +15,7 @@ from masklet.core.files import explain_write_error
 
 @contextmanager
 def explain_write_errors(path: Path) -> Iterator[None]:
-    """Turns what the system says about writing to `path` into a sentence for the user."""
+    """Within the block, an OSError from writing to `path` becomes an InputError that tells the user what to do."""
     try:
         yield
     except OSError as error:
@@ -30,7 +30,7 @@ class OutputFolder:
     """
 
     def __init__(self, out: Path, name: str, overwrite: bool) -> None:
-        """Raises InputError where the folder is filled already and `overwrite` is not set."""
+        """The folder `out`/`name`; raises InputError where it is filled already and `overwrite` is not set."""
         self.name, self.path = name, out / name
         self._mark = f".partial-{platform.node() or 'here'}-"  # others may share the disk, not the process numbers
         self._partial = out / f".{name[:40]}{self._mark}{os.getpid()}"
@@ -73,7 +73,7 @@ class OutputFolder:
 
 
 def is_process_alive(process: int) -> bool:
-    """Whether a process of this number runs."""
+    """Whether a process of this number runs on this machine, whoever owns it."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -31,9 +31,10 @@ FORM = "lines of 'frame id class height width run-lengths'"
 
 
 def compute_mots_ids(result: VideoResult, classes: Mapping[int, str] | None = None) -> dict[int, int]:
-    """Masklet id: id in the form. Raises InputError where one does not fit, or its class is not among the classes.
+    """{masklet id: its id in MOTS's form, class * 1000 + instance}.
 
-    Without `classes` (id: name) the categories are numbered from 1.
+    Without `classes` (id: name) the categories are numbered from 1. Raises InputError where an id does not fit, two
+    would be equal, or an object's class is not among the classes.
     """
     by_name = {name: id for id, name in classes.items()} if classes else index_categories([result])
     ids = {m.id: _convert_mots_id(result, m, find_category_id(result, m, by_name)) for m in result.masklets}
@@ -56,7 +57,7 @@ def _convert_mots_id(result: VideoResult, masklet: Masklet, class_id: int) -> in
 
 
 def paint_mots_frames(result: VideoResult, ids: Mapping[int, int]) -> Iterator[Page]:
-    """The id at every pixel of each frame, 0 where there is none."""
+    """The label image of each frame: at every pixel the object's id in `ids` (by masklet id), 0 where there is none."""
     for frame in range(result.length):
         seen = result.at(frame)
         masks = resolve_overlaps_by_area(stack_masks([s.mask.decode() for _, s in seen], result.size)).numpy()
@@ -67,9 +68,10 @@ def paint_mots_frames(result: VideoResult, ids: Mapping[int, int]) -> Iterator[P
 
 
 def write_mots(result: VideoResult, path: Path, classes: Mapping[int, str] | None = None, first: int = 0) -> None:
-    """One line per frame and object; frames count from `first` (KITTI: 0, MOTSChallenge: 1).
+    """Writes `result` to the text file `path`: one line per frame and object.
 
-    Raises InputError where an id or class does not fit, see `compute_mots_ids`.
+    Frames count from `first` (KITTI: 0, MOTSChallenge: 1); `classes` are id: name, without them the categories are
+    numbered from 1. Raises InputError where an id or class does not fit, see `compute_mots_ids`.
     """
     ids = compute_mots_ids(result, classes)
     with write_atomically(path) as file:
@@ -82,8 +84,10 @@ def write_mots(result: VideoResult, path: Path, classes: Mapping[int, str] | Non
 def write_mots_pngs(
     result: VideoResult, folder: Path, names: Sequence[str] | None = None, classes: Mapping[int, str] | None = None
 ) -> None:
-    """One 16 bit PNG per frame, 0 where there is no object.
+    """Writes `result` into a new `folder` as one 16 bit PNG per frame, 0 where there is no object.
 
+    `names` are the frames' names without suffix, 00000 on where there are none; `classes` are id: name, without them
+    the categories are numbered from 1.
     Raises InputError where `names` are not one for each frame, or an id or class does not fit, see `compute_mots_ids`.
     """
     ids, frames = compute_mots_ids(result, classes), resolve_frame_names(result, names)
@@ -99,10 +103,11 @@ def read_mots(
     size: Size | None = None,
     length: int | None = None,
 ) -> VideoResult:
-    """The objects of a text file, under their full ids; its name is the video's.
+    """The objects of the text file `path`, under their full ids; its name without suffix is the video's.
 
-    `size` (h, w) and `length` in frames are those of the lines unless given. Raises InputError naming the line that
-    is malformed, of another size, beyond the length, of no known class, or given twice.
+    `classes` are the known ones, id: name; frames count from `first` (KITTI: 0, MOTSChallenge: 1). `size` (h, w) and
+    `length` in frames are those of the lines unless given. Raises InputError naming the line that is malformed, of
+    another size, beyond the length, of no known class, or given twice.
     """
     objects, known, end = _MotsObjects(classes), size, 0
     for n, line in enumerate(_read_mots_lines(path), start=1):
@@ -145,7 +150,10 @@ class _MotsObjects:
         self.names = [classes[id] for id in self.ids]
 
     def note(self, where: str, id: int, frame: int, mask: Rle) -> None:
-        """Regions to ignore are passed over."""
+        """Adds the `mask` of object `id` (class * 1000 + instance) in a `frame`; regions to ignore are passed over.
+
+        Raises InputError, beginning with `where`, where the class is not known or the object has a mask there already.
+        """
         class_id = id // INSTANCES
         if class_id == IGNORE:
             return

@@ -32,10 +32,10 @@ def list_label_pngs(folder: Path) -> list[Path]:
 
 
 def read_label_png(path: Path, modes: Collection[str], what: str, size: Size | None) -> Any:
-    """An image's pixels [h w] or [h w c].
+    """The pixels [h w] or [h w c] of the image file `path`.
 
-    Raises InputError where it cannot be read, is not of the modes (Pillow's names) that `what` comes in, or, if a
-    size (h, w) is given, not of that.
+    Raises InputError where it cannot be read, is not of the `modes` (Pillow's names), or, if a `size` (h, w) is
+    given, not of that; the message asks for `what`, the kind of image that is meant.
     """
     try:
         with Image.open(path) as image:
@@ -53,7 +53,10 @@ def read_label_png(path: Path, modes: Collection[str], what: str, size: Size | N
 
 
 def read_label_pngs(folder: Path, modes: Collection[str], what: str) -> Iterator[Any]:
-    """All pages of a video, of one size."""
+    """The pixels of every PNG of a `folder`, [h w] or [h w c], in the order of their names.
+
+    Raises InputError where there is none, one is not of the `modes` or sizes differ; `what` is as in `read_label_png`.
+    """
     size = None
     for path in list_label_pngs(folder):
         page = read_label_png(path, modes, what, size)
@@ -62,14 +65,14 @@ def read_label_pngs(folder: Path, modes: Collection[str], what: str) -> Iterator
 
 
 def split_label_image(page: Page, nothing: Collection[int]) -> Iterator[tuple[int, Rle]]:
-    """Each value of a page with its pixels; those in `nothing` mean no object."""
+    """The values of a label image with the RLE of each one's pixels; values in `nothing` mean no object."""
     for value in np.unique(page).tolist():
         if value not in nothing:
             yield value, encode_numpy_mask(page == value)
 
 
 def encode_numpy_mask(pixels: Bool[np.ndarray, "h w"]) -> Rle:
-    """Run lengths of numpy's pixels."""
+    """The RLE of a mask that is a numpy array."""
     return Rle.encode(torch.from_numpy(np.ascontiguousarray(pixels)))
 
 

@@ -49,11 +49,11 @@ def write_panoptic(
     names: Mapping[str, Sequence[str]] | None = None,
     categories: Mapping[int, str] | None = None,
 ) -> None:
-    """Writes pan_pred/<video>/<frame>.png and pred.json, with lists of the videos and categories.
+    """Writes `results` into `folder`: pan_pred/<video>/<frame>.png, and pred.json with the videos and categories.
 
-    `names` has the names of a video's frames, without suffix, 00000 on where there are none. `categories` are id: name
-    of the data set; without them the names of the results are numbered from 0. Raises InputError where an object's
-    category is not among them, or its id not in 1 to 2^24 - 1, or two results have one name.
+    `names` has, by video, the names of its frames without suffix, 00000 on where there are none. `categories` are
+    id: name of the data set; without them the names of the results are numbered from 0. Raises InputError where an
+    object's category is not among them, or its id not in 1 to 2^24 - 1, or two results have one name.
     """
     ids = {name: id for id, name in categories.items()} if categories else index_categories(results, first=0)
     DatasetSplit.of(str(folder), [ListedVideo(r.name) for r in results])
@@ -93,7 +93,7 @@ class PanopticVideo:
     _frames: list[dict[str, Any]] = field(default_factory=list)
 
     def pages(self) -> Iterator[tuple[str, bytes]]:
-        """File name and content of each frame."""
+        """The name and the content of each frame's PNG file, in order."""
         ids = VideoIds()
         for frame, name in enumerate(self.names):
             page, segments = paint_panoptic_frame(self.result, frame, self.categories, ids)
@@ -102,14 +102,18 @@ class PanopticVideo:
             yield f"{name}.png", encode_png(Image.fromarray(rgb))
 
     def listed(self) -> dict[str, Any]:
-        """The video's entry in 'annotations'."""
+        """The video's entry in 'annotations', with the segments of the frames that `pages` has yielded."""
         return {"video_id": self.result.name, "annotations": self._frames}
 
 
 def paint_panoptic_frame(
     result: VideoResult, frame: int, categories: Mapping[str, int], ids: VideoIds
 ) -> tuple[Page, list[dict[str, Any]]]:
-    """The id at every pixel of a frame, and its segments."""
+    """The label image [h w] of one `frame` of a `result`, 0 where there is no segment, and its list of segments.
+
+    `categories` are name: id; `ids` are the video's, to be used for all its frames in order. A segment has id,
+    category_id, isthing, score and area in pixels. Raises InputError where a category is not among `categories`.
+    """
     seen, page = result.at(frame), np.zeros(result.size, np.int32)
     listed: dict[int, dict[str, Any]] = {}
     for masklet, mask in (
@@ -127,7 +131,7 @@ def paint_panoptic_frame(
 
 
 def check_panoptic_ids(result: VideoResult) -> None:
-    """Raises InputError where an id is beyond what three bytes hold."""
+    """Raises InputError where an object's id is not in 1 to 2^24 - 1, which is what three bytes hold."""
     wrong = next((m.id for m in result.masklets if not 1 <= m.id <= MOST), None)
     if wrong is not None:
         raise InputError(f"{result.name}: object {wrong} does not fit; panoptic ids are 1 to {MOST}")
@@ -174,7 +178,7 @@ def _parse_panoptic_video(video: JsonEntry, key: str) -> ListedVideo:
 
 
 def read_panoptic(path: Path, pngs: Path, split: DatasetSplit | None = None) -> Iterator[VideoResult]:
-    """The videos of a panoptic json, one at a time; their images are <pngs>/<video>/<frame>.png.
+    """The videos of the panoptic json `path`, one at a time; their images are <pngs>/<video>/<frame>.png.
 
     With the ground truth's `split` a prediction has that one's frames, also those that it leaves out. A segment whose
     id changes its category is a masklet for each category, the later ones under ids above all others. Crowd flags,
@@ -210,7 +214,7 @@ def _read_panoptic_video(
 
 
 def _index_panoptic_frames(video: JsonEntry, frames: Sequence[str]) -> dict[int, JsonEntry]:
-    """Frame index: its entry."""
+    """{frame index: its entry}; raises InputError where a frame is given twice or not one of `frames`."""
     at, found = {name: t for t, name in enumerate(frames)}, {}
     for page in video.entries("annotations"):
         name = PurePath(page.text("file_name")).stem
@@ -221,7 +225,7 @@ def _index_panoptic_frames(video: JsonEntry, frames: Sequence[str]) -> dict[int,
 
 
 def _map_masklet_ids(segments: Sequence[JsonEntry]) -> dict[tuple[int, int], int]:
-    """(id, category): the masklet's id."""
+    """{(segment id, category): masklet id}; an id that comes with a second category gets a free one for it."""
     pairs = dict.fromkeys((s.whole("id"), s.whole("category_id")) for s in segments)
     free = max((id for id, _ in pairs), default=0) + 1
     names: dict[tuple[int, int], int] = {}

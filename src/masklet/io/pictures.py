@@ -1,4 +1,4 @@
-"""Frames that can be got one by one: image files, and pictures in memory."""
+"""Frames that can be got one by one: image files, and images in memory."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ RATE = 25.0  # frames per second where nothing says
 
 
 def is_image_file(path: Path) -> bool:
-    """Whether a file is an image by its name; those of hidden files do not count."""
+    """Whether a file is an image by the suffix of its name; hidden files are none."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
 class ImageSequence(FrameSource):
-    """Image files, one a frame."""
+    """A video of image files, one a frame."""
 
     def __init__(self, paths: Sequence[Path], label: str, name: str, rate: float = RATE) -> None:
         super().__init__(label, name, rate)
@@ -72,7 +72,7 @@ def convert_to_rgb(image: Image.Image) -> UInt8[np.ndarray, "h w 3"]:
 
 
 class FramesInMemory(FrameSource):
-    """Pictures that are there already: an array [t h w 3], or a list of arrays, images or frames."""
+    """A video of images in memory: an array [t h w 3], or a list of arrays, images or frames."""
 
     def __init__(self, items: Sequence[Any], name: str, rate: float = RATE) -> None:
         super().__init__(name, name, rate)
@@ -93,11 +93,11 @@ def iterate_live_frames(items: Iterable[Any], rate: float = RATE) -> Iterator[Fr
     """Frames of a live source, as they come.
 
     Args:
-        items: RGB pictures of one size: uint8 arrays [h w 3], PIL images, or frames.
+        items: RGB images of one size: uint8 arrays [h w 3], PIL images, or frames.
         rate: frames per second, for the time of those that have none.
 
     Raises:
-        InputError: one is not an RGB picture, or differs in size from the first.
+        InputError: one is not an RGB image, or differs in size from the first.
     """
     size = None
     for n, item in enumerate(items):
@@ -112,7 +112,10 @@ def iterate_live_frames(items: Iterable[Any], rate: float = RATE) -> Iterator[Fr
 
 
 def convert_to_frame(n: int, item: Any, rate: float) -> Frame:
-    """One picture as frame n. Raises InputError where it is no RGB picture."""
+    """Frame `n` of a video, made of an `item`: a uint8 array [h w 3], a PIL image, or a frame, which keeps its time.
+
+    `rate` is frames per second, for the time of the others. Raises InputError where the item is no RGB image.
+    """
     if isinstance(item, Frame):
         return Frame(n, item.image, item.time)
     image = convert_to_rgb(item) if isinstance(item, Image.Image) else np.asarray(item)

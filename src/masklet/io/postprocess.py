@@ -34,7 +34,7 @@ def limit_objects(result: VideoResult, most: int = DAVIS_OBJECTS) -> VideoResult
 
 
 def count_masklet_pixels(masklet: Masklet) -> int:
-    """Pixels in all frames."""
+    """How many pixels a masklet's masks have, summed over all frames in which it is seen."""
     return sum(s.mask.area for s in masklet.sightings.values())
 
 
@@ -55,7 +55,7 @@ def limit_as_released(pages: Iterable[Page], most: int = DAVIS_OBJECTS) -> dict[
 
 
 def replace_label_ids(page: Page, ids: Mapping[int, int]) -> Page:
-    """A label image with new ids; those without one become background."""
+    """A label image in which each id is replaced by its new one in `ids`; those without one become background, 0."""
     values, places = np.unique(page, return_inverse=True)
     new = np.array([ids.get(v, 0) for v in values.tolist()], page.dtype)
     return new[places].reshape(page.shape)
@@ -82,7 +82,7 @@ class VideoIds:
     ids: dict[Hashable, int] = field(default_factory=dict)
 
     def of(self, segment: FrameSegment) -> int:
-        """The id in this video; segments must come frame by frame."""
+        """The id that a segment gets in this video; segments must come frame by frame."""
         key = (segment.id, segment.category) if segment.is_thing else segment.category
         if key not in self.ids:
             taken = {0, *self.ids.values()}

@@ -29,9 +29,10 @@ def read_prompts(texts: Sequence[str]) -> dict[int, dict[int, Prompt]]:
 
 
 def join_prompts(text: str, earlier: Prompt, more: Prompt) -> Clicks:
-    """Points, a box and a mask of one object in one frame, as one prompt: the points correct the mask.
+    """Joins two prompts of one object in one frame, `earlier` and `more`: the points correct the mask.
 
-    Raises InputError where two boxes, two masks, or a box and a mask say each where the object is.
+    Raises InputError where both say where the whole object is, each with a box or a mask; the message quotes `text`,
+    the later of them as it was written.
     """
     parts = Clicks.of(earlier), Clicks.of(more)
     whole = [kind for part in parts for kind in ("box", "mask") if getattr(part, kind) is not None]
@@ -44,7 +45,11 @@ def join_prompts(text: str, earlier: Prompt, more: Prompt) -> Clicks:
 
 
 def read_prompt(text: str) -> tuple[int, int, Prompt]:
-    """One FRAME:ID:WHAT."""
+    """The frame, object id and prompt of FRAME:ID:WHAT. Raises InputError where malformed, or the mask is of no use.
+
+    >>> read_prompt("0:1:point=20,30")
+    (0, 1, Point(x=20.0, y=30.0, inside=True))
+    """
     parts = text.split(":", 2)
     if len(parts) < 3 or not all(p.strip().isdecimal() for p in parts[:2]):
         raise InputError(f"--prompt {text}: {FORM}")

@@ -29,7 +29,7 @@ class FrameSource(ABC):
 
     @abstractmethod
     def frames(self) -> Iterator[Frame]:
-        """All frames from the first on; raises Damaged where they end early."""
+        """All frames from the first on; raises DamagedSourceError where they end early."""
 
     @abstractmethod
     def said(self) -> int:
@@ -40,7 +40,7 @@ class FrameSource(ABC):
         """The frames [start, stop) again, pixel for pixel; fewer where the source ends before."""
 
     def close(self) -> None:  # noqa: B027  (most hold nothing)
-        """Gives back what the source holds."""
+        """Releases what the source holds, such as its temporary folder."""
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +67,7 @@ class FrameSource(ABC):
         return f"{self.label}: damaged after frame {done}{of} ({reason}); the frames before it were used"
 
     def check(self, frame: Frame) -> None:
-        """Raises InputError where a frame differs in size from the first."""
+        """Raises InputError where a `frame` differs in size from the first."""
         if frame.size != self.size:
             raise InputError(
                 f"{self.label}: frame {frame.index} is {format_size(frame.size)}, "

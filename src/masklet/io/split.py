@@ -40,7 +40,10 @@ class DatasetSplit:
         categories: Mapping[int, str] | None = None,
         stuff: Iterable[int] = (),
     ) -> DatasetSplit:
-        """Raises InputError where two videos have one name or id."""
+        """The split that `label`, its file, lists: its `videos`, its `categories` as id: name, and the ids of `stuff`.
+
+        Raises InputError where two videos have one name or id.
+        """
         listed = list(videos)
         for key in ("name", "id"):
             values = [getattr(v, key) for v in listed if getattr(v, key) is not None]
@@ -56,12 +59,12 @@ class DatasetSplit:
 
     @property
     def labels(self) -> dict[int, int]:
-        """Category id: its place in `names`."""
+        """{category id: its place in `names`}, which is the label of the objects of this category."""
         return {id: n for n, id in enumerate(sorted(self.categories))}
 
     @property
     def category_ids(self) -> dict[str, int]:
-        """Category name: its id."""
+        """{category name: its id}, as results are looked up that name their objects."""
         return {name: id for id, name in self.categories.items()}
 
 
@@ -77,14 +80,17 @@ def read_categories(content: JsonEntry) -> dict[int, str]:
 
 
 def index_categories(results: Sequence[VideoResult], first: int = 1) -> dict[str, int]:
-    """Name: id of all that is named in some results, in their order; "object" where something has no name."""
+    """{category name: id} of some results, numbered in their order from `first`; "object" where one has no name."""
     names = [name for r in results for name in r.categories]
     names += [r.name_of(m) for r in results for m in r.masklets]
     return {name: id for id, name in enumerate(dict.fromkeys(names), start=first)}
 
 
 def find_category_id(result: VideoResult, masklet: Masklet, ids: Mapping[str, int]) -> int:
-    """The category's id by its name. Raises InputError where the form or the split has no such category."""
+    """The id in `ids` (name: id) of the category of a `result`'s `masklet`, which is "object" where it has no name.
+
+    Raises InputError where the form or the split has no such category.
+    """
     name = result.name_of(masklet)
     if name not in ids:
         known = ", ".join(list(ids)[:5]) + (", ..." if len(ids) > 5 else "")
@@ -93,7 +99,7 @@ def find_category_id(result: VideoResult, masklet: Masklet, ids: Mapping[str, in
 
 
 def resolve_frame_names(result: VideoResult, names: Sequence[str] | None) -> Sequence[str]:
-    """The frames' names, 00000 on where none are given. Raises InputError where they are not one for each frame."""
+    """The `names` of the frames, 00000 on where None. Raises InputError where they are not one for each frame."""
     if names is None:
         return [f"{t:05d}" for t in range(result.length)]
     if len(names) != result.length or len(set(names)) != len(names):
@@ -112,7 +118,11 @@ class VideoObjects:
     stuff: set[int] = field(default_factory=set)
 
     def add(self, id: int, frame: int, mask: Rle, score: float = 1.0, label: int = -1, is_thing: bool = True) -> bool:
-        """Notes a mask; False where the object has one in this frame already. A mask without a pixel is none."""
+        """Adds the `mask` of object `id` in a `frame`; False where it has one there already, which then stays.
+
+        A mask without a pixel counts as none in the result. `score` is the mask's, 0 to 1; `label`, -1 for no
+        category, is the object's from its first mask on; it is stuff once `is_thing` is False.
+        """
         seen = self.masks.setdefault(id, {})
         self.labels.setdefault(id, label)
         self.stuff |= set() if is_thing else {id}
@@ -122,7 +132,7 @@ class VideoObjects:
         return True
 
     def masklets(self) -> tuple[Masklet, ...]:
-        """Those with a pixel, by their ids; an object's score is the mean of its frames'."""
+        """The objects with a pixel, in the order of their ids; an object's score is the mean of its masks'."""
         return tuple(self._masklet(id) for id in sorted(self.masks) if self._seen(id))
 
     def _seen(self, id: int) -> dict[int, tuple[Rle, float]]:
@@ -143,6 +153,10 @@ def build_video_result(
     source: object,
     rate: float = RATE,
 ) -> VideoResult:
-    """The result that a file means; `source` is the file."""
+    """The result that a file means: `objects` in a video of this `name`; `source` is the file, for the provenance.
+
+    `size` is (h, w) in pixels, `length` in frames, `rate` frames per second; `categories` are the names to which the
+    objects' labels are indices.
+    """
     made = Provenance("unknown", source=str(source))
     return VideoResult(name, size, length, rate, objects.masklets(), tuple(categories), made)

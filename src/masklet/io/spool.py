@@ -30,7 +30,7 @@ STARTS = {
 
 
 class SpooledFrames(FrameSource):
-    """A one-shot iterator of frames; the folder goes with `close`, with this object, or at exit."""
+    """A video of frames from a one-shot iterator; their folder goes with `close`, with this object, or at exit."""
 
     def __init__(self, frames: Iterator[Frame], name: str, rate: float) -> None:
         super().__init__(name, name, rate)
@@ -99,8 +99,9 @@ class SpooledFrames(FrameSource):
 
 
 def open_pipe(stream: BinaryIO | None = None) -> SpooledFrames:
-    """The frames piped into a stream, standard input by default: pictures one after the other (JPEG, PNG, PPM, BMP),
-    or a video in a container that can be read without seeking (Matroska, MPEG-TS, fragmented MP4).
+    """The frames piped into a stream, standard input by default: images one after the other (JPEG, PNG, PPM, BMP),
+    or a video in a container that can be read without seeking (Matroska, MPEG-TS, fragmented MP4). Raises InputError
+    where nothing was piped, or neither images nor a video.
     """
     stream = stream or (sys.stdin.buffer if sys.stdin and not sys.stdin.isatty() else BytesIO())  # closed, a keyboard
     source = _Pipe(stream)
@@ -135,5 +136,6 @@ class _Pipe:
         self._ahead = self.head
 
     def read(self, n: int) -> bytes:
+        """Up to `n` bytes of the stream, those of the head first; none at its end."""
         out, self._ahead = self._ahead, b""
         return out or self._stream.read(n)

@@ -120,7 +120,7 @@ class SubmissionTarget:
         return ListedVideo(result.name, listed.id, _read_image_size(pictures[0]), tuple(p.stem for p in pictures))
 
     def unfit(self, result: VideoResult) -> Iterator[str]:
-        """What is wrong with a result, each in a sentence."""
+        """What a server would reject of a `result`, each in a sentence; nothing where it fits."""
         if self.split and result.name not in self.split.videos:
             yield f"{result.name}: not a video of {self.split.label}; leave it out"
             return
@@ -153,7 +153,11 @@ class Submission:
 
     @staticmethod
     def check(target: SubmissionTarget, results: Sequence[Path], allow_missing: bool = False) -> Submission:
-        """Reads the results one by one. Raises InputError where one cannot be read."""
+        """Reads the files in `results` one by one, and notes what the `target` would reject of them as problems.
+
+        Videos of the split without a result are problems unless `allow_missing`. Raises InputError where a file
+        cannot be read.
+        """
         found: dict[str, Path] = {}
         problems: list[str] = []
         for path in results:
@@ -203,11 +207,12 @@ class _JsonRows:
         self._file, self._between = file, b""
 
     def add(self, row: object) -> None:
+        """Writes one more element of the list, anything that JSON holds."""
         self._file.write(self._between + json.dumps(row, separators=(",", ":")).encode())
         self._between = b",\n"
 
     def copy(self, archive: ZipFile, name: str, before: bytes, after: bytes) -> None:
-        """Into the zip, between what makes it a file."""
+        """Writes the rows into the `archive` as its file `name`, with the bytes `before` and `after` around them."""
         info = _create_zip_info(name)
         info.file_size = self._file.tell() + len(before) + len(after)  # decides on the 64 bit form
         self._file.seek(0)

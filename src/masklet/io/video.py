@@ -32,9 +32,9 @@ def open_video(source: Any, rate: float = RATE) -> FrameSource:
 
     Args:
         source: a path or glob as str or Path, "-" for standard input, an array uint8 [t h w 3], a list or any
-            iterable of RGB pictures (uint8 [h w 3], PIL images, frames). What can be iterated only once is kept
+            iterable of RGB images (uint8 [h w 3], PIL images, frames). What can be iterated only once is kept
             without loss in a temporary folder.
-        rate: frames per second of pictures, which do not say it themselves.
+        rate: frames per second of images, which do not say it themselves.
 
     Returns:
         The frames as uint8 RGB. `damage` says after reading why they ended early, if they did.
@@ -179,7 +179,7 @@ class VideoFile(FrameSource):
         return self._claim
 
     def _count(self) -> int:
-        """Packets in the file, for containers that do not count them."""
+        """How many packets the file has, for containers that do not count them."""
         n = 0
         with self._open() as (container, stream):
             try:
@@ -199,7 +199,7 @@ class VideoFile(FrameSource):
         return Frame(n, convert_upright_rgb(picture), time)
 
     def _pictures(self) -> Iterator[av.VideoFrame]:
-        """All pictures from the first on, marked on the way."""
+        """All frames from the first on, decoded, their marks noted on the way."""
         with self._open() as (container, stream):
             for n, picture in enumerate(decode_frames(container, stream)):
                 if n == len(self._marks):

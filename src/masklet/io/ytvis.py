@@ -40,7 +40,7 @@ RESULTS = "a results json of YouTube-VIS or OVIS"
 
 
 def write_ytvis(results: Sequence[VideoResult], path: Path, split: DatasetSplit | None = None) -> None:
-    """Writes results with the ids of the split, looked up by the names of videos and categories.
+    """Writes `results` to the json file `path` with the `split`'s ids of videos and categories, looked up by name.
 
     Without a split, video_id and category_id count from 1, in the order of the results and categories. Raises
     InputError naming the video or category that the split does not have.
@@ -52,7 +52,10 @@ def write_ytvis(results: Sequence[VideoResult], path: Path, split: DatasetSplit 
 
 
 def format_ytvis_entry(result: VideoResult, masklet: Masklet, video_id: int) -> dict[str, Any]:
-    """One object; one without a name is of the first category."""
+    """The results entry of one `masklet` of a `result`, with this `video_id` and the category numbered from 1.
+
+    A masklet without a name is of the first category. The entry has an RLE, or None, for every frame.
+    """
     return _format_masklet_entry(result, masklet, video_id, max(masklet.label, 0) + 1)
 
 
@@ -83,9 +86,9 @@ def _format_masklet_entry(
 def write_ytvis_truth(
     results: Sequence[VideoResult], path: Path, names: Mapping[str, Sequence[str]] | None = None
 ) -> None:
-    """Writes ground truth. Videos, categories and objects are numbered from 1, in the order of the results.
+    """Writes `results` as ground truth to the json file `path`; videos, categories and objects count from 1, in order.
 
-    `names` has the names of a video's frames, without suffix; 00000 on where there are none. Scores are lost.
+    `names` has, by video, the names of its frames without suffix, 00000 on where there are none. Scores are lost.
     Raises InputError where two results have one name, or a video's frames not one name each.
     """
     ids = index_categories(results)
@@ -208,7 +211,7 @@ def _parse_mask_size(found: JsonEntry, mask: dict[str, Any]) -> tuple[int, int]:
 def _read_ytvis_object(
     found: JsonEntry, split: DatasetSplit, objects: Mapping[int | str | None, VideoObjects], id: int, score: float
 ) -> None:
-    """One entry's masks into its video's objects."""
+    """Adds the masks of one entry, as object `id`, to its video's objects."""
     video_id, category, masks = found.whole("video_id"), found.whole("category_id"), found.items("segmentations")
     listed = next((v for v in split.videos.values() if v.id == video_id), None)
     if listed is None or listed.frames is None or listed.size is None:

@@ -196,7 +196,9 @@ class Affinity:
         return exclude_rivals(logits, torch.zeros_like(logits), rivals, common)  # outlines may have met again
 
     def commit(self, memory: AffinityMemory, features: EncoderFeatures, belief: Prediction) -> AffinityMemory:
-        """Remembers each object's believed mask; learns its look from it unless something is wrong with the frame."""
+        """Ends a frame: the `memory` with each object's mask in the `belief` (its best hypothesis) as the last one. The
+        looks are learnt from `features` under the masks too, unless the frame does not go on from those before.
+        """
         belief, view = belief.best, self._view(features)
         soft = belief.logits[:, 0].sigmoid() * (belief.presence > 0)[:, :, None]
         rows = [memory.ids.index(id) for id in belief.ids]
@@ -211,7 +213,10 @@ class Affinity:
     def prompt(
         self, memory: AffinityMemory, features: EncoderFeatures, prompts: Mapping[int, Prompt]
     ) -> tuple[AffinityMemory, Prediction]:
-        """Remembers masks, or what boxes and points stand for; the answer is at the frame's own size."""
+        """Adds `prompts`, {id: mask, box or clicks}, of the frame of `features` to the `memory`; boxes and clicks
+        become masks by the image predictor, over what was believed before. Gives the new memory, and the masks at the
+        frame's own size.
+        """
         known = {id: compute_log_odds(memory.last.soft[row].float(), SURE) for row, id in enumerate(memory.ids)}
         answers = resolve_prompts(prompts, features, known).values()
         masks = stack_masks([answer.logits[0] > 0 for answer in answers], features.size)
@@ -309,7 +314,11 @@ class Affinity:
 def remove_detached_parts(
     logits: Float[Tensor, "n h w"], before: Float[Tensor, "n h w"], scattered: Float[Tensor, " n"]
 ) -> Float[Tensor, "n h w"]:
-    """Log odds without the parts of masks that belong to something else (`nn.parts.detached_components`)."""
+    """Sets log odds to `NOWHERE` in the parts of masks that belong to something else (`nn.parts.detached_components`).
+
+    Row n of all three is one object: `logits` of its mask; `before`, where it was, carried here, 0 to 1; `scattered`,
+    how far apart its parts were where it was given.
+    """
     told = zip(logits.detach().cpu().sigmoid(), before, scattered.tolist(), strict=True)
     away = torch.stack(
         [torch.from_numpy(detached_components(soft.numpy(), there.numpy(), far)) for soft, there, far in told]

@@ -52,7 +52,11 @@ class AutoSegmenter(Generic[N, U]):
     def segment(
         self, memory: AutoMemory[N, U], frames: Sequence[Frame], future: Sequence[Frame]
     ) -> tuple[list[Detections], AutoMemory[N, U]]:
-        """Named things first, then what is left of the nameless ones; each of them the likeliest first."""
+        """Named things first, then what is left of the nameless ones; each of them the likeliest first.
+
+        Both segmenters are asked about `frames`, with their own part of `memory` and as much of `future` as they look
+        ahead. Gives one `Detections` a frame, and the memory after them.
+        """
         first, named = self.named.segment(memory.named, frames, future[: self.named.look_ahead])
         second, nameless = self.nameless.segment(memory.nameless, frames, future[: self.nameless.look_ahead])
         found = [self.join(*both) for both in zip(first, second, strict=True)]

@@ -68,7 +68,10 @@ def compute_box_areas(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, " n"]:
 
 
 def box_nms(boxes: Float[Tensor, "n 4"], scores: Float[Tensor, " n"], iou: float) -> Int64[Tensor, " k"]:
-    """Rows to keep, in their order: a box goes when one of higher score overlaps it by more than `iou`."""
+    """Non-maximum suppression: a box goes when one of higher score that stays overlaps it by more than `iou`.
+
+    `boxes` are x0, y0, x1, y1 in pixels, `scores` any numbers. Gives the rows that stay, in ascending order.
+    """
     twins = box_iou(boxes, boxes) > iou
     free = torch.ones(len(boxes), dtype=torch.bool)
     kept: list[int] = []

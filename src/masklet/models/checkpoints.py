@@ -16,7 +16,7 @@ class OriginalFile:
 
     @property
     def file(self) -> str:
-        """Its name."""
+        """The file's name: the last part of its url."""
         return self.url.rsplit("/", 1)[1]
 
 

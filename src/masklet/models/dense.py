@@ -70,10 +70,12 @@ class DenseSegmenter:
         self.description = f"nano, {encoder.short} px"
 
     def empty(self) -> None:
-        """It remembers nothing."""
+        """The memory before the first frame: None, for nothing is remembered."""
 
     def segment(self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], None]:
-        """The detections of each frame, each for itself."""
+        """Detects objects in each of `frames` by itself; `memory` is None, and `future` is not looked at. Gives one
+        `Detections` a frame, and None.
+        """
         return [self._found(self.encoder(frame)) for frame in frames], None
 
     def _found(self, features: EncoderFeatures) -> Detections:
@@ -110,8 +112,10 @@ class ObjectSegmenter(DenseSegmenter):
 def decode_proposals(
     head: DenseHead, deeper: DeepBackbone, features: EncoderFeatures, choice: DenseChoice
 ) -> tuple[Float[Tensor, "n h w"], Float[Tensor, " n"], Float[Tensor, "n k"]]:
-    """Mask logits at stride 4, scores as objects, and logits of names, the best first; of masks that overlap, the
-    lesser ones have less of a score.
+    """Decodes the masks of one frame: logits at stride 4, scores as objects, and logits of names, the best first.
+
+    The `head` is run on `features` and on what the `deeper` backbone makes of them; `choice` says which cells' masks
+    are kept. Of masks that overlap, the lesser ones have less of a score.
     """
     keys, detail = features.keys[None].float(), features.detail[None].float()
     cells = head(keys, detail, deeper(keys, features.strength[None].float()), extract_image(features))
@@ -143,7 +147,9 @@ def extract_image(features: EncoderFeatures) -> Float[Tensor, "1 3 h w"]:
 
 
 def save_dense(path: Path, head: DenseHead, settings: DenseHeadSettings, categories: Sequence[str]) -> None:
-    """One safetensors file in float16, with all that `read_dense` needs."""
+    """Writes a `head`, its `settings` and the `categories` that it names to one safetensors file at `path`, in float16,
+    for `read_dense`. Raises InputError where it cannot be written.
+    """
     from safetensors.torch import save
 
     metadata = {

@@ -78,7 +78,7 @@ class EdgeTam(Sam2):
 
     @property
     def description(self) -> str:
-        """For a result's provenance."""
+        """Names the propagator and its settings in one line, which is written into a result's provenance."""
         return f"edgetam, {self.side} px, {self.policy}"
 
     def _attention(self) -> MemoryAttention:

@@ -60,6 +60,7 @@ def plan_fetch(model: Checkpoint) -> Mapping[str, RemoteFile]:
 def fetch_checkpoint(model: Checkpoint, files: Mapping[str, RemoteFile], watch: Watch) -> Path:
     """Fetches a model's files into the weights folder, and gives its weight file; goes on with what was begun before.
 
+    `files` are those of `plan_fetch`; `watch` is called with a file, the bytes done and the bytes in all, if known.
     Raises InputError where the hub cannot be reached or sends another file than it must be, or nothing can be written.
     """
     there = get_model_folder(model.name)
@@ -98,7 +99,10 @@ def open_url(url: str, start: int) -> Iterator[tuple[bool, Iterator[bytes]]]:
 
 
 def download_file(remote: RemoteFile, partial: Path, report: Callable[[int], None]) -> None:
-    """Fetches a file, or what is missing of it."""
+    """Fetches a `remote` file to the path `partial`, or what is missing of it there; `report` is told the bytes so far.
+
+    Raises InputError where nothing can be written, ConnectionError where the connection ends early.
+    """
     done = partial.stat().st_size if partial.is_file() and remote.size else 0
     if remote.size and done >= remote.size:
         return
@@ -134,9 +138,10 @@ def _write_chunk(file: FileIO, chunk: bytes, partial: Path) -> None:
 
 
 def install_file(model: Checkpoint, file: str, remote: RemoteFile, partial: Path) -> None:
-    """Gives a fetched file its name if it is the right one, else removes it.
+    """Gives the fetched file at `partial` its name `file` in the folder of `model`, and notes its hash.
 
-    Raises InputError where it is not.
+    Raises InputError, having removed it, where its sha256 is not the one of `model` or else of `remote`, or a config is
+    not JSON; and where it cannot be moved.
     """
     found, final = compute_hash(partial), get_model_folder(model.name) / file
     expected = (model.sha256 if file == model.weight else None) or remote.sha256

@@ -103,13 +103,15 @@ class GenvisNet(nn.Module):
         )
 
     def trust(self, slots: FrameSlots) -> Float[Tensor, "b n"]:
-        """All; nothing asks."""
+        """1 for every query of `slots`: GenVIS does not weigh its queries, `commit` does not look at this."""
         return torch.ones_like(slots.class_logits[..., 0])
 
     def commit(
         self, memory: GenvisMemory, features: Maps, slots: FrameSlots, trust: Float[Tensor, "b n"]
     ) -> GenvisMemory:
-        """Ends a frame."""
+        """Ends a frame: the `memory` of each video with the queries of its `slots`, of the last `settings.frames`
+        frames alone. `features` and `trust` are not looked at.
+        """
         before: Any = memory.videos or [None] * len(slots.queries)
         after = (self.objects.remembered(m, q) for m, q in zip(before, slots.queries, strict=True))
         return GenvisMemory(tuple(select_recent(m, self.settings.frames) for m in after))

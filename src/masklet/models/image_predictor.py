@@ -65,7 +65,9 @@ class Crop:
 
     @staticmethod
     def around(x0: float, y0: float, x1: float, y1: float, scale: float) -> Crop:
-        """The square around a box's middle, `scale` times its longer side."""
+        """The square around the middle of the box `x0`, `y0`, `x1`, `y1` (pixels), `scale` times its longer side wide,
+        and at least 8 pixels.
+        """
         side = max(ceil(scale * max(x1 - x0, y1 - y0)), 8)
         return Crop(floor((x0 + x1 - side) / 2), floor((y0 + y1 - side) / 2), side)
 
@@ -102,7 +104,7 @@ class Crop:
         return replace(point, x=(point.x + 0.5 - self.x) * scale, y=(point.y + 0.5 - self.y) * scale)
 
     def see_box(self, box: Box) -> Box:
-        """A box, likewise."""
+        """A box of the image, in pixels of the crop as the network sees it."""
         scale = SIDE / self.side
         x0, x1, y0, y1 = (
             (v - o) * scale for v, o in ((box.x0, self.x), (box.x1, self.x), (box.y0, self.y), (box.y1, self.y))

@@ -74,10 +74,12 @@ class Mask2Former:
     # -- the segmenter
 
     def empty(self) -> None:
-        """It remembers nothing."""
+        """The memory before the first frame: None, for nothing is remembered."""
 
     def segment(self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], None]:
-        """Each frame's detections, the best first. The frames are of one size."""
+        """Detects objects in each of `frames`, which are of one size, by itself, the best first. `memory` is None, and
+        `future` is not looked at. Gives one `Detections` a frame, and None.
+        """
         return [found for group in self._groups(frames) for found in self._detections(group)], None
 
     def _detections(self, frames: Sequence[Frame]) -> Iterator[Detections]:
@@ -164,7 +166,9 @@ def compute_mask2former_size(size: tuple[int, int], shortest: int, longest: int 
 def resize_to_frame(
     logits: Float[Tensor, "n h w"], inside: tuple[int, int], size: tuple[int, int]
 ) -> Float[Tensor, "n h2 w2"]:
-    """Mask logits at a frame's size: to the input's size, without its padding, then to the frame's, each bilinear."""
+    """Mask logits at a frame's `size` (h, w): `logits`, at stride 4, are resized to the network's input, cut to the
+    part `inside` (h, w) that is not padding, and resized to the frame, each bilinear.
+    """
     h, w = logits.shape[1:]
     return resize_bilinear(resize_bilinear(logits, (h * STRIDE, w * STRIDE))[:, : inside[0], : inside[1]], size)
 

@@ -43,7 +43,7 @@ def infer_checkpoint_kind(state: Mapping[str, Tensor], where: str = "these weigh
 
 
 def require_kind(kind: str, wanted: str, where: str) -> None:
-    """Raises InputError where the weights are of another kind than a system needs."""
+    """Raises InputError unless weights are of the `kind` that is `wanted`; `where` (their file) begins the message."""
     if kind != wanted:
         raise InputError(f"{where}: weights of {kind}, this needs those of {wanted}")
 

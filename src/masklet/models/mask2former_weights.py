@@ -98,7 +98,10 @@ def build_mask2former(name: str | Path) -> LoadedMask2Former:
 
 
 def resolve_kind(name: str, state: Mapping[str, Tensor], path: Path) -> str:
-    """Of what a file is (`infer_checkpoint_kind`). Raises InputError where a name of ours says something else."""
+    """The kind of model that the tensors `state` of the file `path` are, by their keys (`infer_checkpoint_kind`).
+
+    Raises InputError where `name`, what the user gave, is one of ours and says something else.
+    """
     kind = infer_checkpoint_kind(state, str(path))
     if name in QUERIES and not name.startswith(kind):
         raise InputError(f"{path}: weights of {kind}, but {name} is meant to be another model: bring the right file")
@@ -154,6 +157,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         super().__init__(file, encoding="latin1")
 
     def find_class(self, module: str, name: str) -> Any:
+        """What a pickle means by `module.name`. Raises UnpicklingError unless it is in `ADMITTED`."""
         known = module.replace("numpy._core", "numpy.core"), name
         if known not in ADMITTED:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
@@ -265,7 +269,10 @@ def count_indices(state: Mapping[str, Tensor], prefix: str) -> int:
 
 
 def fill_mask2former(config: Any, state: Mapping[str, Tensor], path: Path) -> Mask2FormerForUniversalSegmentation:
-    """A network of this config with exactly these tensors. Raises InputError where they are not its own."""
+    """A network of a transformers `config` with exactly the tensors `state`, in eval mode and without gradients.
+
+    Raises InputError, which names the file `path`, where the tensors are not the network's own.
+    """
     import transformers
     from transformers.initialization import no_init_weights
 

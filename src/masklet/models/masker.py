@@ -48,7 +48,10 @@ class BoxMasker(Protocol[Fe]):
     def answers(
         self, features: Fe, points: Float[Tensor, "n k 2"], marks: Sequence[int]
     ) -> Iterator[tuple[Float[Tensor, "b 3 y x"], Float[Tensor, "b 3"]]]:
-        """Three answers to each prompt, logits and predicted IoU, some prompts at a time."""
+        """Three mask hypotheses for each of n prompts of k points: logits (> 0: inside) and predicted IoU, b prompts at
+        a time. `features` are those of `look`, `points` x and y in the frame's pixels; `marks` says what the k points
+        of every prompt are (`INSIDE`, `LOW`, `HIGH`).
+        """
         ...
 
 
@@ -134,7 +137,10 @@ class NanoMasker:
     def answers(
         self, features: Frame, points: Float[Tensor, "n 1 2"], marks: Sequence[int]
     ) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3"]]]:
-        """Three answers to each point inside an object, at the frame's size, and predicted IoU."""
+        """Three mask hypotheses for each prompt of one point: logits at the frame's size, and predicted IoU, some
+        prompts at a time. `features` is the frame, `points` x and y in its pixels; all are inside, whatever `marks`
+        says.
+        """
         return self.predictor.predict_points(features.image, [Point(x, y) for [[x, y]] in points.tolist()])
 
 
@@ -164,10 +170,12 @@ class TextSegmenter(Generic[Q]):
         self._query = detector.query(self.categories)
 
     def empty(self) -> None:
-        """It remembers nothing."""
+        """The memory before the first frame: None, for nothing is remembered."""
 
     def segment(self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], None]:
-        """The detections of each frame, each for itself."""
+        """Detects what the prompts name in each of `frames` by itself; `memory` is None, and `future` is not looked at.
+        Gives one `Detections` a frame, and None.
+        """
         return [self._found(frame) for frame in frames], None
 
     def _found(self, frame: Frame) -> Detections:
@@ -222,10 +230,12 @@ class EverythingSegmenter:
         self.description = f"everything: {points_per_side} points a side; {masker.description}"
 
     def empty(self) -> None:
-        """It remembers nothing."""
+        """The memory before the first frame: None, for nothing is remembered."""
 
     def segment(self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], None]:
-        """The detections of each frame, each for itself."""
+        """Makes masks of everything in each of `frames` by itself; `memory` is None, and `future` is not looked at.
+        Gives one `Detections` a frame, and None.
+        """
         return [self._found(frame) for frame in frames], None
 
     def _found(self, frame: Frame) -> Detections:
@@ -257,8 +267,9 @@ class NanoEverything(EverythingSegmenter):
 
     conf, low_conf = 0.75, 0.7  # SAM2BMP's thresholds for these scores
 
-    def __init__(self, predictor: ImagePredictor) -> None:
-        super().__init__(NanoMasker(predictor), 12, quality=0.7, stability=0.8)
+    def __init__(self, predictor: ImagePredictor, **settings: Any) -> None:
+        own = {"points_per_side": 12, "quality": 0.7, "stability": 0.8}
+        super().__init__(NanoMasker(predictor), **{**own, **settings})
 
 
 def make_point_grid(side: int, size: tuple[int, int]) -> Float[Tensor, "n 2"]:

@@ -126,7 +126,9 @@ class Motion:
     def segment(
         self, memory: MotionMemory, frames: Sequence[Frame], future: Sequence[Frame]
     ) -> tuple[list[Detections], MotionMemory]:
-        """Moving things in `frames`, best first; `future` serves the last frame's flow."""
+        """Finds moving things in `frames`, which follow those of `memory`; the first of `future` serves the last
+        frame's flow. Gives one `Detections` a frame, best first, and the memory after them.
+        """
         found = []
         following: list[Frame | None] = [*frames[1:], *future[:1], None]
         for frame, after in zip(frames, following, strict=False):
@@ -168,7 +170,9 @@ def keep_known_frame(memory: MotionMemory) -> tuple[Tensor, int]:
 
 
 def compute_motion_view(grey: Grey, other: Grey, step: int) -> MotionView:
-    """What moves in a frame beside the camera, by the flow to another one, `step` frames later."""
+    """What moves in the frame `grey` beside the camera, by the flow to another one, `other`, of the same size and
+    `step` frames later (below 0: earlier).
+    """
     flow = compute_dense_flow(grey, other)
     motion, scale = estimate_camera_motion(flow[CELL // 2 :: CELL, CELL // 2 :: CELL])
     rest = (flow - compute_planar_flow(motion, *grey.shape)) / np.float32(step)
@@ -188,7 +192,11 @@ def select_slowest_flow(views: list[MotionView]) -> Flow:
 def weigh_evidence(
     image: Image, views: list[MotionView], keys: Keys, known: AppearanceModel
 ) -> tuple[MotionEvidence, AppearanceModel]:
-    """Motion, what is known of the movers' appearance with this frame added, and the two together."""
+    """Motion of one frame, what is `known` of the movers' appearance with this frame added, and the two together.
+
+    `image` is the frame at flow resolution, `views` at least one comparison with a neighbour, `keys` the encoder's
+    features of its cells. Gives the evidence, and the appearance model with this frame.
+    """
     size = image.shape[:2]
     flow = select_slowest_flow(views)
     speed = np.hypot(flow[..., 0], flow[..., 1])
@@ -234,9 +242,12 @@ def init_appearance() -> AppearanceModel:
 def update_appearance(
     known: AppearanceModel, keys: Keys, moving: Grid, measured: Grid, reliable: float
 ) -> AppearanceModel:
-    """One more frame. Movers and background have fixed shares of the weight, so that small things count.
+    """The appearance model `known` with one more frame. Movers and background have fixed shares of the weight, so that
+    small things count.
 
-    What moves but was not `measured` to is no example of either.
+    `keys` are the frame's features; `moving` and `measured` say of each cell, 0 to 1, how surely it moves and how far
+    its flow can be measured; `reliable`, 0 to 1, weighs the frame. What moves but was not measured to is no example of
+    either.
     """
     x, y = make_regression_inputs(keys), torch.from_numpy(moving.ravel()).double()
     trust = reliable * min(1.0, float(y.mean()) / ENOUGH)
@@ -283,8 +294,8 @@ def extract_candidates(full: Image, evidence: MotionEvidence) -> Iterator[tuple[
 
 
 def score_motion_mask(evidence: MotionEvidence, here: tuple[slice, slice], soft: Map, inside: Mask) -> float:
-    """Expected mask IoU: of the mask by its own soft mask, less where little of it moves, where it moves
-    slowly, and where the flow does not explain the frame.
+    """Expected mask IoU of the mask `inside`, by its own `soft` mask (0 to 1), less where little of it moves, where it
+    moves slowly, and where the flow does not explain the frame. Both lie in the window `here` of the `evidence`.
     """
     crisp = float(soft[inside].sum() / (inside.sum() + soft[~inside].sum()))
     moving = float(evidence.moving[here][inside].mean())
@@ -351,7 +362,7 @@ def mask_near_region(regions: Regions, k: int) -> Mask:
 
 
 def select_largest_component(mask: Mask) -> Mask:
-    """The largest connected part."""
+    """The largest connected part (neighbours: 8) of a mask; an empty mask stays empty."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if len(stats) == 1:
         return mask
@@ -379,7 +390,9 @@ def collect_detections(frame: Frame, found: list[tuple[Mask, float]]) -> Detecti
 
 
 def scale_window(window: tuple[slice, slice], size: Sequence[int], to: Sequence[int]) -> tuple[slice, slice]:
-    """A window of a picture of one size in the same picture of another size."""
+    """A `window` (rows, columns) of an image of `size` (h, w, ...), as the same window of the image resized to size
+    `to`; at least one pixel each way.
+    """
     y, x = (
         slice(round(part.start * n / m), max(round(part.stop * n / m), round(part.start * n / m) + 1))
         for part, m, n in zip(window, size[:2], to[:2], strict=True)
@@ -388,7 +401,7 @@ def scale_window(window: tuple[slice, slice], size: Sequence[int], to: Sequence[
 
 
 def compute_luminance(image: Image) -> Grey:
-    """Luminance."""
+    """Converts an RGB image to grey levels, 0 to 255."""
     grey: Grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     return grey
 

@@ -100,7 +100,7 @@ class MaskHints(nn.Module):
 
 
 def build_nano_config(settings: NanoSettings) -> Sam2VideoConfig:
-    """Of transformers' network."""
+    """The config with which transformers builds the SAM 2 video network of these settings."""
     from transformers import Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
     from transformers.models.sam2_video.configuration_sam2_video import (
         Sam2VideoMaskDecoderConfig,
@@ -212,7 +212,10 @@ def _initialize_outputs(net: Any) -> None:
 
 
 def save_nano(path: Path, net: Any, settings: NanoSettings) -> None:
-    """One safetensors file in float16, with all that `read_nano` needs."""
+    """Writes a network `net` and its `settings` to one safetensors file at `path`, in float16, for `read_nano`.
+
+    Raises InputError where it cannot be written.
+    """
     from safetensors.torch import save
 
     metadata = {"kind": KIND, "settings": json.dumps(asdict(settings))}

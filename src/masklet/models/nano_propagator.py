@@ -75,7 +75,7 @@ class Nano(Sam2):
 
     @property
     def description(self) -> str:
-        """For a result's provenance."""
+        """Names the propagator and its settings in one line, which is written into a result's provenance."""
         return f"nano, {self.encoder.short} px, {self.policy}"
 
     def _settle(self, cells: int) -> None:
@@ -118,8 +118,8 @@ class Nano(Sam2):
     def commit(  # type: ignore[override]  # of its own memories and features alone
         self, memory: NanoMemory, features: NanoFeatures, belief: Prediction
     ) -> NanoMemory:
-        """Remembers each object's best hypothesis, and lets the guesses start from it; time goes on for all. Of a frame
-        that does not go on as it should nothing is learnt.
+        """Ends a frame: the `memory` with each object's best hypothesis in the `belief`, from which the guesses start
+        next. Where the frame of `features` does not go on as it should, nothing is learnt: only time goes on.
         """
         best = belief.best
         believed = replace(best, logits=best.logits.detach(), presence=best.presence.detach())
@@ -133,8 +133,9 @@ class Nano(Sam2):
     def prompt(  # type: ignore[override]
         self, memory: NanoMemory, features: NanoFeatures, prompts: Mapping[int, Prompt]
     ) -> tuple[NanoMemory, Prediction]:
-        """Each prompt makes this frame a conditioning frame of its object: a mask as it is, clicks and boxes as the
-        image predictor draws them over what was believed before. The answer is at the frame's own size.
+        """Makes the frame of `features` a conditioning frame in the `memory` of each object of `prompts`, {id: prompt}:
+        a mask as it is, clicks and boxes as the image predictor draws them over what was believed before. Gives the new
+        memory, and the masks at the frame's own size.
         """
         known = {id: bank.logits for id, bank in memory.banks.items() if bank.logits is not None}
         answers = resolve_prompts(prompts, features.seen, known)
@@ -156,7 +157,9 @@ class Nano(Sam2):
         return NanoMemory(banks, guessed=self.guess.branch(memory.guessed, origins))
 
     def misled(self, memory: NanoMemory, features: NanoFeatures, masks: Mapping[int, Prompt]) -> NanoMemory:
-        """The memory whose guesses, and nothing else, take these masks for what was in the frame; for training."""
+        """The `memory` whose guesses, and nothing else, take these `masks` for what was in the frame of `features`; for
+        training, where the network learns to correct wrong guesses.
+        """
         with torch.no_grad():
             guessed, _ = self.guess.prompt(memory.guessed, features.seen, masks)
         return NanoMemory(memory.banks, guessed=guessed)
@@ -220,8 +223,9 @@ def make_empty_belief(features: EncoderFeatures) -> Prediction:
 
 
 def build_nano_propagator(path: Path | None, encoder: Encoder, policy: MemoryPolicy | None = None) -> Nano:
-    """The propagator with the weights of a file that `masklet train propagator` wrote; None: the packaged ones.
+    """The propagator with the weights that `masklet train propagator` wrote to `path`; None: the packaged ones.
 
+    `encoder` makes its features, shared with the segmenter; `policy` says what is read of the memory, None: SAM 2's.
     Raises InputError where the file is of something else, damaged or not there.
     """
     if path and not path.is_file():

@@ -62,10 +62,12 @@ class NanoSegmenter:
         self.description = f"nano: {detector.description}"
 
     def empty(self) -> None:
-        """It remembers nothing."""
+        """The memory before the first frame: None, for nothing is remembered."""
 
     def segment(self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], None]:
-        """The detections of each frame, each for itself, the likeliest first."""
+        """Detects objects in each of `frames` by itself, the likeliest first; `memory` is None, and `future` is not
+        looked at. Gives one `Detections` a frame, and None.
+        """
         return [self.find(frame) for frame in frames], None
 
     def find(self, frame: Frame) -> Detections:

@@ -57,10 +57,12 @@ class Precomputed:
         self.categories = tuple(names.get(id, str(id)) for id in known)
 
     def empty(self) -> None:
-        """It remembers nothing."""
+        """The memory before the first frame: None, for nothing is remembered."""
 
     def segment(self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], None]:
-        """The detections on record for each frame. Raises InputError where a mask is not of the frame's size."""
+        """Looks up the detections on record for each of `frames`, by its index; `memory` is None, and `future` is not
+        looked at. Raises InputError where a mask is not of the frame's size.
+        """
         return [self._from_image(f) if self._labels else self._from_entries(f) for f in frames], None
 
     def _from_entries(self, frame: Frame) -> Detections:
@@ -161,7 +163,11 @@ def is_frame_number(value: Any) -> TypeGuard[int]:
 
 
 def decode_entry_mask(where: str, entry: Mapping[str, Any], size: tuple[int, int]) -> Rle:
-    """The mask of an entry: run lengths as text or list, polygons, or a filled box."""
+    """The mask of a detection's `entry`: COCO RLE as text or list, polygons, or a filled box.
+
+    `size` is the frame's, (h, w). Raises InputError, which begins with `where`, where it is malformed or of another
+    size.
+    """
     shape = entry.get("segmentation", entry.get("bbox"))
     try:
         if isinstance(shape, dict):

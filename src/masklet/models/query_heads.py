@@ -87,7 +87,10 @@ def read_head(path: Path, part: str) -> tuple[dict[str, Any], dict[str, Tensor]]
 
 
 def make_head_settings(settings: type[S], told: Any, path: str | Path) -> S:
-    """Settings from what a file tells. Raises InputError where it tells others."""
+    """An object of the dataclass `settings` with the values `told` by the file `path`.
+
+    Raises InputError where they are not those that `settings` has.
+    """
     try:
         return settings(**told)
     except TypeError:

@@ -133,7 +133,9 @@ class RocovisNet(nn.Module):
     def commit(
         self, memory: RocovisMemory, features: Maps, slots: FrameSlots, trust: Float[Tensor, "b n"]
     ) -> RocovisMemory:
-        """Ends a frame. `trust` is 1 for queries that are an object, at inference `estimate_query_trust`."""
+        """Ends a frame: the `memory` with keys and values of the frame's `features`, and of its `slots` the queries and
+        masks. `trust` is 1 for queries that are an object, at inference `estimate_query_trust`.
+        """
         masks = weigh_masks_by_trust(slots.mask_logits.float().sigmoid(), trust)
         keys, values = [], []
         for n, part in enumerate(self.propagation):

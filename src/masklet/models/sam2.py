@@ -94,7 +94,7 @@ class Sam2:
 
     @property
     def description(self) -> str:
-        """For a result's provenance."""
+        """Names the propagator and its settings in one line, which is written into a result's provenance."""
         return f"sam2, {self.side} px, {self.policy}"
 
     def _attention(self) -> MemoryAttention:
@@ -162,7 +162,9 @@ class Sam2:
 
     @wrap_inference
     def commit(self, memory: Sam2Memory, features: Sam2Features, belief: Prediction) -> Sam2Memory:
-        """Remembers each object's best hypothesis; time goes on for all objects."""
+        """Ends a frame: the `memory` with each object's best hypothesis in the `belief`, encoded with the `features` of
+        the frame; time goes on for all objects.
+        """
         best = belief.best
         banks = {id: replace(bank, now=bank.now + 1, logits=None) for id, bank in memory.banks.items()}
         assert best.tokens is not None
@@ -176,7 +178,9 @@ class Sam2:
     def prompt(
         self, memory: Sam2Memory, features: Sam2Features, prompts: Mapping[int, Prompt]
     ) -> tuple[Sam2Memory, Prediction]:
-        """Each prompt makes this frame a conditioning frame of its object. The answer is at the frame's own size."""
+        """Makes the frame of `features` a conditioning frame in the `memory` of each object of `prompts`, {id: mask,
+        box or clicks}. Gives the new memory, and the masks at the frame's own size.
+        """
         banks = {id: memory.banks.get(id, MemoryBank(now=1)) for id in prompts}
         given = {id: p for id, p in prompts.items() if isinstance(p, Tensor)}
         answers = [self._given(features, given)] if given else []
@@ -391,7 +395,10 @@ def encode_sines(positions: Float[Tensor, " n"], dim: int) -> Float[Tensor, "n d
 def encode_prompt_points(
     prompt: Box | Point | Clicks, size: tuple[int, int], side: int
 ) -> tuple[list[tuple[float, float]], list[int]]:
-    """A prompt's points in the network's pixels, and what they are: 1 inside, 0 outside, 2 and 3 a box's corners."""
+    """A prompt's points as the network takes them, and what they are: 1 inside, 0 outside, 2 and 3 a box's corners.
+
+    The prompt is in pixels of a frame of `size` (h, w), the points are in those of an input of `side` x `side`.
+    """
     clicks = Clicks.of(prompt)
     box = clicks.box
     found = [(box.x0, box.y0, 2), (box.x1, box.y1, 3)] if box else []
@@ -402,7 +409,10 @@ def encode_prompt_points(
 def resize_answers(
     answers: Sequence[Prediction], given: Mapping[int, Tensor], ids: tuple[int, ...], size: tuple[int, int]
 ) -> Prediction:
-    """The answers to prompts in the order of the prompts; a given mask is answered exactly."""
+    """Joins `answers` to prompts, in the order of `ids`, with logits at the frame's `size` (h, w).
+
+    The objects in `given`, {id: mask}, are answered with exactly that mask.
+    """
     rows = {id: answer.only([row]) for answer in answers for row, id in enumerate(answer.ids)}
     if not rows:
         return Prediction((), torch.zeros(0, 1, *size), torch.zeros(0, 1), torch.zeros(0, 1))

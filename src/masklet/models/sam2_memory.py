@@ -44,7 +44,9 @@ class MemoryBank:
         return MemoryBank(time, earlier[0], earlier[1])
 
     def with_prompt(self, entry: MemoryEntry, logits: Float[Tensor, "h w"], most: int) -> MemoryBank:
-        """With a conditioning frame in place of what was believed of that frame; the anchor and the latest stay."""
+        """The bank with `entry` as a conditioning frame, in place of what was believed of that frame, and its `logits`
+        as the last answer. Of conditioning frames at most `most` stay: the anchor and the latest.
+        """
         bank = self.before(entry.time)
         prompted = (*bank.prompted, entry)
         if len(prompted) > most:
@@ -94,9 +96,13 @@ class MemoryReading:
 class MemoryPolicy(Protocol):
     """What of a bank is read for the frame to come, and what must be kept for frames after it."""
 
-    def read(self, bank: MemoryBank) -> MemoryReading: ...
+    def read(self, bank: MemoryBank) -> MemoryReading:
+        """What memory attention is given of the bank in the frame to come."""
+        ...
 
-    def keep(self, bank: MemoryBank) -> MemoryBank: ...
+    def keep(self, bank: MemoryBank) -> MemoryBank:
+        """The bank, after an entry was added, without what no later frame can read."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,9 @@ class ReliableFrames:
 
 
 def select_closest(entries: Sequence[MemoryEntry], now: int, most: int | None) -> tuple[MemoryEntry, ...]:
-    """At most `most` conditioning frames: the last before, the first after, then the nearest."""
+    """At most `most` of the conditioning frames `entries`, None: all of them. First comes the last one before `now`,
+    then the first one from `now` on, then the nearest in time.
+    """
     if most is None or len(entries) <= most:
         return tuple(entries)
     before = sorted((e for e in entries if e.time < now), key=lambda e: -e.time)[:1]

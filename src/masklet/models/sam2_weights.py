@@ -313,7 +313,10 @@ def read_network_config(path: Path) -> dict[str, Any]:
 
 
 def fill_sam2(config: Any, state: Mapping[str, Tensor], path: Path) -> Network:
-    """A network of this config with exactly these tensors. Raises InputError where they are not its own."""
+    """A network of a transformers `config` with exactly the tensors `state`: float32, eval, no gradients.
+
+    Raises InputError, which names the file `path`, where the tensors are not the network's own.
+    """
     net = build_empty_sam2(config)
     own = net.state_dict()
     strange = {

@@ -29,7 +29,7 @@ class DecodedSlots:
 
 
 def take_last_layer(decoded: DecodedSlots) -> FrameSlots:
-    """The answer."""
+    """The last decoder layer's slots, in float32, as of an image without padding."""
     masks, pixels = decoded.mask_logits[-1].float(), decoded.pixel_features
     whole = (4 * pixels.shape[2], 4 * pixels.shape[3])
     return FrameSlots(decoded.queries.float(), decoded.class_logits[-1].float(), pixels, masks, whole)
@@ -51,7 +51,7 @@ class SlotNet(Protocol[M]):
         ...
 
     def decoded(self, memory: M, features: Maps) -> DecodedSlots:
-        """One frame, all layers."""
+        """The slots in the frame of `features`, by every decoder layer; reads the memory, and does not change it."""
         ...
 
     def trust(self, slots: FrameSlots) -> Float[Tensor, "b n"]:
@@ -59,7 +59,9 @@ class SlotNet(Protocol[M]):
         ...
 
     def commit(self, memory: M, features: Maps, slots: FrameSlots, trust: Float[Tensor, "b n"]) -> M:
-        """Ends a frame."""
+        """Ends a frame: the `memory` with what was made of its `features`, and predicted as `slots`; `trust`, 0 to 1,
+        says how far each query speaks for an object.
+        """
         ...
 
     def decode(self, queries: Float[Tensor, "b n c"], pixels: Float[Tensor, "b d h w"]) -> Float[Tensor, "b n h w"]:
@@ -127,7 +129,9 @@ class VideoSlotModel(Generic[M]):
 
     @torch.no_grad()
     def commit(self, memory: M, features: SlotFeatures, slots: FrameSlots, trust: Float[Tensor, "1 n"]) -> M:
-        """Ends a frame."""
+        """Ends a frame: the `memory` with what was made of its `features`, and predicted as `slots`; `trust`, 0 to 1,
+        says how far each query speaks for an object.
+        """
         with self._mixed():
             return self.net.commit(memory, features.maps, slots, trust)
 

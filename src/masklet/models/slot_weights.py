@@ -47,7 +47,8 @@ def load_image_trained(name: str | Path) -> ImageTrainedSegmenter:
 
 
 def save_slot_model(path: Path, kind: str, net: Any, shortest: int) -> None:
-    """Writes a network of a kind of `NETS` (its module holds `segmenter` and `settings`) as `load_slot_model` reads it.
+    """Writes a network `net` of a `kind` of `NETS` (its module holds `segmenter` and `settings`) to `path`, as
+    `load_slot_model` reads it; `shortest`: pixels of the short side of the images of training.
 
     Raises InputError where the file cannot be written.
     """
@@ -107,7 +108,10 @@ def load_slot_model(
 
 
 def fill_slot_network(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path, kind: str) -> None:
-    """Gives a network exactly these tensors. Raises InputError, which names the first that does not fit."""
+    """Gives the network `net`, of this `kind`, exactly the tensors `state` of the file `path`.
+
+    Raises InputError, which names the file and the first tensor that does not fit.
+    """
     own = net.state_dict()
     odd = {
         "lacks": own.keys() - state.keys(),

@@ -119,7 +119,10 @@ def create_blank_small(
 def create_small_mask2former(
     settings: SmallMask2FormerSettings, categories: Sequence[str], seed: int = 0
 ) -> Mask2FormerForUniversalSegmentation:
-    """The network as training begins: the packaged weights in its backbone, the rest random, the same for a seed."""
+    """The network as training begins: the packaged weights in its backbone, the rest random, the same for a `seed`.
+
+    `settings` are its widths and depths, `categories` the names of its classes.
+    """
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         net = create_blank_small(settings, categories)
@@ -161,7 +164,9 @@ def initialize_likeness(net: Any) -> None:
 
 
 def save_small(path: Path, net: Any, settings: SmallMask2FormerSettings, size: tuple[int, int]) -> None:
-    """One safetensors file with all that `load_small` needs. `size`: of the images of training, h and w in pixels."""
+    """Writes a network `net`, its `settings` and the names of its classes to one safetensors file at `path`, for
+    `load_small`. `size`: of the images of training, h and w in pixels. Raises InputError where it cannot be written.
+    """
     from safetensors.torch import save
 
     categories = [net.config.id2label[n] for n in range(net.config.num_labels)]

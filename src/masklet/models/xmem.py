@@ -114,7 +114,7 @@ class Xmem:
 
     @property
     def description(self) -> str:
-        """For a result's provenance."""
+        """Names the propagator and its settings in one line, which is written into a result's provenance."""
         return f"xmem, {self.size or 'full'} px, memory every {self.every}, top {self.top_k}, {self.limits}"
 
     # -- the propagator
@@ -147,7 +147,9 @@ class Xmem:
 
     @_wrap_without_gradients
     def carry(self, masks: Mapping[int, Bool[Tensor, "h w"]], source: XmemFeatures, target: XmemFeatures) -> Prediction:
-        """One frame's masks in another, by a memory of that frame alone: as `prompt` and `predict`, without tokens."""
+        """Where the `masks` of the frame `source`, {id: mask}, are in the frame `target`, by a memory of that frame
+        alone: as `prompt` and `predict`, without tokens.
+        """
         memory, _ = self.prompt(self.empty(), source, masks)
         logits = self._glimpsed(target, memory, self._read(memory, target)[0])
         ahead = target.canvas.crop(
@@ -158,7 +160,8 @@ class Xmem:
 
     @_wrap_without_gradients
     def commit(self, memory: XmemMemory, features: XmemFeatures, belief: Prediction) -> XmemMemory:
-        """Remembers each object's state, and the frame when it is time; time goes on for all objects.
+        """Ends a frame: the `memory` with each object's state in the `belief`; time goes on for all objects. When it is
+        time, the frame of `features` is remembered too.
 
         A group is not written while nothing is said of one of its objects: its keys are for all of them.
         """
@@ -174,7 +177,8 @@ class Xmem:
     def prompt(
         self, memory: XmemMemory, features: XmemFeatures, prompts: Mapping[int, Prompt]
     ) -> tuple[XmemMemory, Prediction]:
-        """Masks become a memory frame, in place of what was remembered of it; new objects are a group of their own.
+        """Makes the frame of `features` a memory frame of the masks `prompts`, {id: mask}, in place of what `memory`
+        held of it; new objects are a group of their own. Gives the new memory, and the masks as they were given.
 
         Raises InputError where something else than a mask is given.
         """
@@ -193,7 +197,9 @@ class Xmem:
     def prompt_soft(
         self, memory: XmemMemory, features: XmemFeatures, masks: Mapping[int, Float[Tensor, "h w"]]
     ) -> XmemMemory:
-        """Remembers probabilities, of the frame's size, as this frame's masks (DEVA 3.3)."""
+        """The `memory` with `masks`, {id: probabilities at the frame's size}, as the masks of the frame of `features`
+        (DEVA 3.3).
+        """
         canvas, soft = features.canvas, torch.stack(list(masks.values())).to(self.device)
         fitted = canvas.pad(soft if canvas.inner == canvas.size else resize_bilinear(soft, canvas.inner))
         return self.remember(memory, features, dict(zip(masks, fitted, strict=True)))
@@ -202,8 +208,9 @@ class Xmem:
     def remember(
         self, memory: XmemMemory, features: XmemFeatures, soft: Mapping[int, Float[Tensor, "y x"]]
     ) -> XmemMemory:
-        """Writes a frame with these masks (0 to 1, of the size of `features.image`), in place of what was remembered
-        of it: what `prompt` does when it has fitted its masks and found what the other objects leave of theirs.
+        """Writes the frame of `features` into the `memory` with the masks `soft` (0 to 1, of the size of
+        `features.image`), in place of what was remembered of it: what `prompt` does when it has fitted its masks and
+        found what the other objects leave of theirs.
         """
         before = memory.unwritten or memory
         before = self._caught_up(before, features, [id for id in soft if id in before.traces])
@@ -383,12 +390,16 @@ def is_group_complete(group: MemoryGroup, memory: XmemMemory) -> bool:
 
 
 def has_same_state(a: XmemMemory, b: XmemMemory, id: int) -> bool:
-    """Whether an object is in the same state in two memories."""
+    """Whether the object `id` has the very same sensory state in the memories `a` and `b`: one was made from the other
+    without a change to it. False where `a` does not know the object.
+    """
     return id in a.traces and a.traces[id].sensory is b.traces[id].sensory
 
 
 def make_given_prediction(given: Mapping[int, Bool[Tensor, "y x"]], size: tuple[int, int]) -> Prediction:
-    """Given masks, exactly."""
+    """The belief that holds the `given` masks, {id: mask}, for certain: logits are -`SURE` or `SURE`, quality is 1, an
+    empty mask is absent. `size` (h, w) is that of the masks.
+    """
     if not given:
         return Prediction((), torch.zeros(0, 1, *size), torch.zeros(0, 1), torch.zeros(0, 1))
     masks = torch.stack(list(given.values())).cpu()
@@ -398,9 +409,10 @@ def make_given_prediction(given: Mapping[int, Bool[Tensor, "y x"]], size: tuple[
 
 
 def load_xmem(path: str | Path, device: str | torch.device = "cpu", size: int | None = 480) -> Xmem:
-    """The propagator with the weights of a file, DEVA's published .pth or a safetensors file with its keys.
+    """The propagator with the weights of the file `path`, DEVA's published .pth or a safetensors file with its keys.
 
-    Raises InputError where it cannot be read, holds more than tensors, or tensors of another network.
+    It computes on `device`; `size` is the short side of what it sees, in pixels, None: frames stay as they are. Raises
+    InputError where it cannot be read, holds more than tensors, or tensors of another network.
     """
     path = Path(path).expanduser()
     if not path.is_file() or path.suffix not in FILES:

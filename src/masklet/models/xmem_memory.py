@@ -50,7 +50,7 @@ class MemoryTokens:
 
     @staticmethod
     def cat(parts: Sequence[MemoryTokens]) -> MemoryTokens:
-        """One after the other."""
+        """Joins the tokens of several parts, at least one, in their order; all hold the same objects."""
         if len(parts) == 1:
             return parts[0]
         own = {f: torch.cat([getattr(p, f) for p in parts]) for f in PLAIN}
@@ -69,7 +69,7 @@ class MemoryTokens:
         return self.received / self.reads.clamp(min=1)
 
     def read(self, received: Float[Tensor, " m"]) -> MemoryTokens:
-        """After one more read."""
+        """The tokens after one more read, in which each of them received so much affinity."""
         return replace(self, received=self.received + received, reads=self.reads + 1)
 
 
@@ -86,12 +86,12 @@ class MemoryGroup:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """The objects."""
+        """The ids of the group's objects, in the order in which they were added."""
         return tuple(self.working[0].values)
 
     @property
     def parts(self) -> tuple[MemoryTokens, ...]:
-        """All that is read."""
+        """All tokens that are read: long-term memory, if there is any, then each working frame, oldest first."""
         return self.working if self.long_term is None else (self.long_term, *self.working)
 
     def __len__(self) -> int:
@@ -174,7 +174,9 @@ class TokenAffinity:
 
 
 def compute_affinity(query: XmemQuery, parts: Sequence[MemoryTokens], most: int) -> TokenAffinity:
-    """The softmax, for each cell, over the `most` tokens that are most similar to it (XMem, eq. 2; STCN's top-k)."""
+    """For each cell of `query`, the softmax over the `most` tokens of all `parts` of a memory that are most similar to
+    it (XMem, eq. 2; STCN's top-k); token numbers count through the parts in their order.
+    """
     keys, shrinkage = torch.cat([p.keys for p in parts]), torch.cat([p.shrinkage for p in parts])
     rows = max(SCORES // len(keys), 1)
     found = [
@@ -190,7 +192,7 @@ def compute_similarity(
     keys: Float[Tensor, "m c"],
     shrinkage: Float[Tensor, " m"],
 ) -> Float[Tensor, "p m"]:
-    """The anisotropic L2 similarity (XMem, eq. 3): - shrinkage * sum of selection (query - key)^2, over the root of c.
+    """The anisotropic L2 similarity (XMem, eq. 3): - shrinkage * sum of selection (query - keys)^2, over the root of c.
 
     In one product: the squares are written out, the channels of one side put together with those of the other.
     """

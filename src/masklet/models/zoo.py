@@ -206,7 +206,11 @@ def _find_expected_size(model: Checkpoint, file: LocatedWeights, last: FileHash 
 
 
 def describe_mismatch(name: str, path: Path, found: FileHash, expected: str, size: int | None) -> str:
-    """What to tell the user of a file that is not the right one."""
+    """What to tell the user of a file that is not the right one, and how to get that.
+
+    `name` is the model's, `path` the file's, `found` its hash, `expected` the sha256 that it should have; `size`, the
+    bytes that it should have, None: unknown.
+    """
     bytes_ = f" in {size:,} bytes" if size else ""
     return (
         f"weights {name}: {path} has sha256 {found.sha256} in {found.size:,} bytes, expected {expected}{bytes_}; "
@@ -240,7 +244,9 @@ def read_hash_record(name: str) -> Mapping[str, FileHash]:
 
 
 def record_hash(name: str, file: str, found: FileHash) -> None:
-    """Notes what a file is. In a folder that cannot be written (shared, read-only) it is hashed at every load."""
+    """Notes in the folder of the model `name` that its `file` has the hash `found`, for `read_hash_record`. In a folder
+    that cannot be written (shared, read-only) nothing is noted: the file is hashed at every load.
+    """
     entries = {**read_hash_record(name), file: found}
     text = json.dumps({file: asdict(entry) for file, entry in entries.items()}, indent=1)
     try:

@@ -57,7 +57,7 @@ def build_group_norm(channels: int) -> nn.GroupNorm:
 
 
 def build_conv_block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """A convolution, normalised, nothing below 0."""
+    """A 3 x 3 convolution from `inputs` to `outputs` channels with this `stride`, then group norm and ReLU."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), build_group_norm(outputs), nn.ReLU())
 
 
@@ -174,7 +174,7 @@ class DenseHead(nn.Module):
         return found
 
     def masks(self, cells: CellPredictions, b: int, chosen: Int64[Tensor, " n"]) -> Float[Tensor, "n h4 w4"]:
-        """Mask logits of some cells of one picture, at stride 4 (CondInst 3.1)."""
+        """Mask logits at stride 4 of the cells numbered `chosen` in `cells`, in image `b` (CondInst 3.1)."""
         h, w = cells.masks.shape[2:]
         shared = torch.cat([cells.masks[b].flatten(1), locate_mask_cells(h, w, cells.masks.device)])
         drawn = torch.cat([apply_cell_kernels(shared, cells, b, some) for some in torch.split(chosen, AT_ONCE)])
@@ -183,8 +183,8 @@ class DenseHead(nn.Module):
     def names(
         self, cells: CellPredictions, b: int, chosen: Int64[Tensor, " n"], masks: Float[Tensor, "n h4 w4"]
     ) -> Float[Tensor, "n k"]:
-        """Logits of what the masks of some cells show: from the cells, from what lies under the masks, and from the
-        whole picture.
+        """Class logits of what the `masks` (logits) of the cells numbered `chosen` in `cells` show in image `b`: from
+        the cells, from what lies under the masks, and from the whole image.
         """
         inside = nnf.adaptive_avg_pool2d(masks.sigmoid()[:, None], get_map_size(cells.under))[:, 0].flatten(1)
         share = inside / inside.sum(1, keepdim=True).clamp(min=1e-3)
@@ -198,7 +198,9 @@ class DenseHead(nn.Module):
 def apply_cell_kernels(
     shared: Float[Tensor, "e p"], cells: CellPredictions, b: int, chosen: Int64[Tensor, " n"]
 ) -> Float[Tensor, "n 1 p"]:
-    """Each cell's own network on the mask features and coordinates that all share."""
+    """Mask logits in image `b`, by the own network of each of the cells numbered `chosen` in `cells`. All see `shared`,
+    at every pixel of stride 4: the mask features, then x and y in pixels of the image.
+    """
     first, second, third = torch.split(cells.kernels[b, chosen], list(WEIGHTS), 1)
     n, reach = len(chosen), cells.stride[chosen] * REACH
     kernel, bias = torch.split(first, [(DEEP + 2) * DEEP, DEEP], 1)
@@ -214,7 +216,7 @@ def apply_cell_kernels(
 
 
 def get_map_size(maps: Float[Tensor, "b c h w"]) -> tuple[int, int]:
-    """h and w."""
+    """Height and width of feature maps, in cells."""
     return maps.shape[2], maps.shape[3]
 
 
@@ -234,6 +236,6 @@ def locate_cells(sizes: Sequence[Sequence[int]]) -> tuple[Float[Tensor, "n 2"], 
 
 
 def locate_mask_cells(h: int, w: int, device: torch.device) -> Float[Tensor, "2 p"]:
-    """Middles of cells at stride 4, x and y in pixels."""
+    """Middles of `h` x `w` cells at stride 4, row by row, x and y in pixels, as a tensor on `device`."""
     y, x = torch.meshgrid((torch.arange(h) + 0.5) * 4, (torch.arange(w) + 0.5) * 4, indexing="ij")
     return torch.stack([x.flatten(), y.flatten()]).to(device)

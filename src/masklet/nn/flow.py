@@ -21,8 +21,8 @@ def compute_dense_flow(start: Grey, end: Grey) -> Flow:
 
 
 def measure_unexplained_variance(start: Grey, end: Grey, flow: Flow) -> float:
-    """The share of the picture's variance that the flow does not carry over: 0.01 to 0.2 in ordinary video,
-    0.5 in a whip pan, above 1 at a cut.
+    """The share of the variance of `start` that is not found in `end` along `flow` (from `start` to `end`): 0.01 to 0.2
+    in ordinary video, 0.5 in a whip pan, above 1 at a cut.
     """
     h, w = start.shape
     x, y = np.arange(w, dtype=np.float32)[None] + flow[..., 0], np.arange(h, dtype=np.float32)[:, None] + flow[..., 1]
@@ -53,7 +53,9 @@ def compute_weighted_median(values: Float[np.ndarray, " n"], weights: Float[np.n
 
 
 def compute_planar_flow(motion: Float64[np.ndarray, "8"], h: int, w: int) -> Float32[np.ndarray, "h w 2"]:
-    """The flow field of `build_planar_basis` on a grid of any size that covers the same picture."""
+    """The flow field of a plane's `motion`, its coefficients in `build_planar_basis`, on a grid of `h` x `w` cells,
+    which covers the same image at any resolution.
+    """
     x = ((2 * np.arange(w) + 1 - w) / w)[None]
     y = ((2 * np.arange(h) + 1 - h) / w)[:, None]
     a = motion
@@ -79,7 +81,7 @@ def estimate_camera_motion(
 
 
 def make_border_weights(h: int, w: int, share: float = 0.15) -> Float64[np.ndarray, "h w"]:
-    """1 within `share` of the picture's sides, almost 0 elsewhere."""
+    """Weights of `h` x `w` cells: 1 within `share` (0 to 0.5) of the image's sides, almost 0 elsewhere."""
     y, x = (np.arange(h) + 0.5) / h, (np.arange(w) + 0.5) / w
     depth = np.minimum(np.minimum(y, 1 - y)[:, None], np.minimum(x, 1 - x)[None])
     return np.where(depth < share, 1.0, 1e-3)

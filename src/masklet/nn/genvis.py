@@ -71,7 +71,9 @@ class PositionalCrossAttention(nn.Module):
         places: Float[Tensor, "n c"],
         seen_places: Float[Tensor, "m c"],
     ) -> Float[Tensor, "n c"]:
-        """The residual is the query."""
+        """Lets `x` look at `seen`, and adds what it finds to `x`. `places` and `seen_places` are the positions of both,
+        added to queries and keys alone.
+        """
         found = self.multihead_attn(x + places, seen + seen_places, seen, need_weights=False)[0]
         normed: Tensor = self.norm(x + found)
         return normed

@@ -56,7 +56,7 @@ def compute_spatial_identity(
 def add_background_identity(
     identity: Float[Tensor, "b c h w"], background: Float[Tensor, " c"], assigned: Bool[Tensor, "b h w"]
 ) -> Float[Tensor, "b c h w"]:  # RoCoVIS eq. 2: Z' = Z + B 1{no object}
-    """The background vector where no object is."""
+    """The `identity` of each pixel, with the `background` vector added where it is not `assigned` to an object."""
     return identity + background[:, None, None] * ~assigned[:, None]
 
 
@@ -70,7 +70,9 @@ def fill_with_background(
 
 @lru_cache(maxsize=8)
 def encode_sine_positions(size: tuple[int, int], width: int, device: torch.device) -> Float[Tensor, "hw c"]:
-    """2-D sine positions as Mask2Former has them: half of the channels for y, half for x, each over one turn."""
+    """2-D sine positions of a map of `size` (h, w) as Mask2Former has them, on `device`: half of `width` channels for
+    y, half for x, each over one turn.
+    """
     half = width // 2
     steps = torch.arange(half, device=device).div(2, rounding_mode="floor")
     wavelength = 10000 ** (2 * steps / half)
@@ -83,7 +85,7 @@ def encode_sine_positions(size: tuple[int, int], width: int, device: torch.devic
 
 
 def flatten_to_tokens(maps: Float[Tensor, "b c h w"]) -> Float[Tensor, "b hw c"]:
-    """Pixels in a row."""
+    """The pixels of feature maps as tokens, row by row."""
     return maps.flatten(2).transpose(1, 2)
 
 
@@ -143,7 +145,9 @@ class MaskPropagation(nn.Module):
     def identity(
         self, queries: Float[Tensor, "b n q"], masks: Float[Tensor, "b n h w"], size: tuple[int, int]
     ) -> Float[Tensor, "b q h2 w2"]:
-        """Z' at the level's size, of mask probabilities that are already suppressed."""
+        """Z' at the level's `size` (h, w): spatial identities of `queries` by their `masks` (probabilities, already
+        weighed by trust), and the background's.
+        """
         small = resize_by_area(masks, size)
         return add_background_identity(
             compute_spatial_identity(queries, small), self.background, find_assigned_pixels(small)

@@ -89,7 +89,9 @@ class MemoryAttention:
 def compute_attention_average(
     q: Float[Tensor, "b p c"], k: Float[Tensor, "b m c"], values: Float[Tensor, "b m d"]
 ) -> Float[Tensor, "b p d"]:
-    """Each query's average of the values, weighted by the softmax of its products with the keys."""
+    """Each query's average of the `values`, weighted by the softmax of its products with the keys `k`; the queries `q`
+    are scaled already.
+    """
     out, m = values.new_empty(*q.shape[:2], values.shape[2]), k.shape[1]
     k, values = (nnf.pad(x, (0, 0, 0, -m % ALIGNED)) for x in (k, values))
     for queries, keys, remembered, into in zip(q, k, values, out, strict=True):

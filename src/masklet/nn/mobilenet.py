@@ -51,6 +51,7 @@ class InvertedResidual(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        """The block's features; where it strides, at half the resolution."""
         wide = x if self.expand is None else nn.functional.hardtanh_(self.expand(x), 0.0, 6.0)
         out: Tensor = self.project(nn.functional.hardtanh_(self.depth(wide), 0.0, 6.0))
         return out.add_(x) if self.residual else out
@@ -86,6 +87,7 @@ class MobileNetV2(nn.Module):
     def forward(
         self, image: Float[Tensor, "b 3 h w"]
     ) -> tuple[Float[Tensor, "b 24 h4 w4"], Float[Tensor, "b 32 h8 w8"], Float[Tensor, "b 96 h8 w8"]]:
+        """The outputs of blocks 3, 6 and 13 for normalised images."""
         x = nn.functional.hardtanh_(self.stem(image), 0.0, 6.0)
         taps = []
         for number, block in enumerate(self.blocks, start=1):
@@ -109,6 +111,7 @@ class DeepMobileNet(nn.Module):
     def forward(
         self, six: Float[Tensor, "b 32 h w"]
     ) -> tuple[Float[Tensor, "b 96 h2 w2"], Float[Tensor, "b 320 h4 w4"]]:
+        """The outputs of blocks 13 and 17 for `six`, the output of block 6."""
         x = six
         for number, block in enumerate(self.blocks, start=self.FIRST):
             x = block(x)

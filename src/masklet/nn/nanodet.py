@@ -19,12 +19,12 @@ Levels = tuple[Tensor, Tensor, Tensor]  # of STRIDES
 
 
 def build_conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """A 3 x 3 convolution that keeps the size, but for its stride."""
+    """A 3 x 3 convolution from `inputs` to `outputs` channels that keeps the size, but for its `stride`."""
     return nn.Conv2d(inputs, outputs, 3, stride, 1)
 
 
 def apply_leaky_relu(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """LeakyReLU, in place."""
+    """Applies LeakyReLU, of slope 0.1 below zero, to `x` in place, and returns it."""
     return nn.functional.leaky_relu_(x, SLOPE)
 
 
@@ -139,7 +139,7 @@ def decode_logits(levels: Sequence[Float[Tensor, "124 _ _"]]) -> tuple[Float[Ten
 
 
 def compute_centres(rows: int, columns: int, stride: int) -> Float[Tensor, "n 2"]:
-    """The centres (x, y) of a level's cells in pixels, row by row.
+    """The centres (x, y) of a level's `rows` x `columns` cells in pixels, `stride` pixels a cell, row by row.
 
     >>> compute_centres(1, 2, 8).tolist()
     [[4.0, 4.0], [12.0, 4.0]]

@@ -44,10 +44,11 @@ def compute_colour_histogram(bins: Int32[np.ndarray, "h w"], weights: Map) -> Fl
 def refine_mask_by_colour(
     image: Image, rough: Map, near: Bool[np.ndarray, "h w"], rounds: int = 3, most: float = 2.0
 ) -> Map:
-    """`rough` with the odds of every pixel's colour inside against outside, learnt from `rough` itself.
+    """The soft mask `rough` (0 to 1) with the odds of every pixel's colour in `image` inside against outside, learnt
+    from the mask itself in `rounds` rounds.
 
-    The idea of GrabCut (Rother et al. 2004) with histograms, and without a cut. Only pixels in `near` count,
-    0 elsewhere. A colour moves the log odds by `most` at most.
+    The idea of GrabCut (Rother et al. 2004) with histograms, and without a cut. Only pixels in `near` count, 0
+    elsewhere. A colour moves the log odds by `most` at most.
     """
     bins, prior = quantize_colours(image), _convert_to_log_odds(rough)
     soft: Map = rough * near
@@ -81,8 +82,9 @@ class LocalLinearMask:
 
 
 def fit_guided_filter(image: Image, soft: Map, radius: int = 10, flat: float = 1e-3) -> LocalLinearMask:
-    """The guided filter (He et al. 2010) with a colour guide, kept as lines so that it can be read at a finer
-    resolution (He and Sun 2015). `radius` in pixels; contrasts below the variance `flat` are smoothed over.
+    """The guided filter (He et al. 2010) of the mask `soft` (0 to 1) with the colours of `image` as its guide, kept as
+    lines so that it can be read at a finer resolution (He and Sun 2015). `radius` in pixels; contrasts below the
+    variance `flat` are smoothed over.
     """
 
     def mean(x: Map) -> Map:

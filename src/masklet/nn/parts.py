@@ -67,12 +67,14 @@ def _find_detached_in_box(soft: Map, before: Map, scattered: float) -> Mask:
 
 
 def sum_over_components(labels: Int32[np.ndarray, "h w"], count: int, weights: Map) -> Float64[np.ndarray, " n"]:
-    """Of weights over each part."""
+    """The sum of `weights` over the pixels of each of `count` components, numbered by `labels`; 0 is the background."""
     return np.bincount(labels.ravel(), weights.ravel(), count)
 
 
 def measure_component_distances(labels: Int32[np.ndarray, "h w"], count: int, main: int) -> Float32[np.ndarray, " n"]:
-    """From the main part to the nearest pixel of each, in pixels; of what is no part: infinite."""
+    """The distance in pixels from component `main` to the nearest pixel of each of `count` components, numbered by
+    `labels`; of 0, the background: infinite.
+    """
     away = cv2.distanceTransform((labels != main).view(np.uint8), cv2.DIST_L2, 3)
     parts = np.flatnonzero(labels)
     nearest = np.full(count, np.inf, np.float32)

@@ -122,5 +122,5 @@ class PromptNetwork(nn.Module):
 
 
 def resize_to_double(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h2 w2"]:
-    """Twice as large, bilinear."""
+    """Resizes maps to twice their height and width, bilinear."""
     return nnf.interpolate(x, scale_factor=2.0, mode="bilinear")

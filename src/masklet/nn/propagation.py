@@ -53,7 +53,7 @@ class Moments:
         return self._with(new, lambda a, b: a.index_copy(0, rows, b))
 
     def join(self, new: Moments) -> Moments:
-        """More objects."""
+        """These objects' moments, followed by the `new` ones."""
         return self._with(new, lambda a, b: torch.cat([a, b]))
 
     def mix(self, new: Moments, share: Float[Tensor, " n"]) -> Moments:
@@ -80,8 +80,9 @@ def compute_fourier_features(z: Float[Tensor, "m i"]) -> Float[Tensor, "m k"]:
 def build_cell_descriptors(
     keys: Float[Tensor, "c h w"], detail: Float[Tensor, "e h w"], colour: Float[Tensor, "3 h w"], context: int
 ) -> Float[Tensor, "m d"]:
-    """One row a cell: its features, their mean over `context` x `context` cells, its colour, a constant, and waves
-    of the features, so that the affinity is the sum of a linear and a Gaussian one.
+    """One row a cell: its features `keys`, their mean over `context` x `context` cells (an odd number), its finer
+    features `detail`, its `colour`, a constant, and waves of the first two, so that the affinity is the sum of a linear
+    and a Gaussian one.
     """
     edge = (context // 2,) * 4
     around = nnf.avg_pool2d(nnf.pad(keys[None], edge, mode="replicate"), context, 1)[0]
@@ -125,7 +126,9 @@ def _compute_weighted_gram(x: Float[Tensor, "m d"], weights: Float[Tensor, " m"]
 
 
 def score_likeness(x: Float[Tensor, "m d"], known: Moments, ridge: float) -> Float[Tensor, "n m"]:
-    """How much every cell looks like each object: about 1 inside, -1 outside."""
+    """How much every cell, a row of `x`, looks like each object in `known`: about 1 inside, -1 outside. `ridge` damps
+    the regression.
+    """
     damped = known.gram + ridge * torch.eye(x.shape[1])
     weights = torch.cholesky_solve(known.moment[..., None], torch.linalg.cholesky(damped))
     answer: Tensor = weights[..., 0] @ x.T
@@ -133,7 +136,7 @@ def score_likeness(x: Float[Tensor, "m d"], known: Moments, ridge: float) -> Flo
 
 
 def find_mask_window(mask: Bool[np.ndarray, "h w"], reach: int) -> tuple[slice, slice]:
-    """The part of a picture within `reach` pixels of a mask's box; nothing for an empty mask."""
+    """The part of an image within `reach` pixels of a mask's box; nothing for an empty mask."""
     x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
     if w == 0:
         return slice(0), slice(0)
@@ -141,7 +144,9 @@ def find_mask_window(mask: Bool[np.ndarray, "h w"], reach: int) -> tuple[slice, 
 
 
 def measure_colour_shares(bins: Bins, masks: Bool[Tensor, "n h w"], reach: int) -> Float[Tensor, "n 2 b"]:
-    """The shares of the colours inside each mask, and outside it within about `reach` pixels."""
+    """The shares of the colours, given by every pixel's bin in `bins`, inside each of `masks`, and outside it within
+    about `reach` pixels.
+    """
     square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
     out = []
     for whole in masks.numpy():
@@ -153,7 +158,9 @@ def measure_colour_shares(bins: Bins, masks: Bool[Tensor, "n h w"], reach: int) 
 
 
 def compute_colour_odds(bins: Bins, known: Moments, most: float) -> Float[Tensor, "n h w"]:
-    """Log odds, from every pixel's colour alone, that it is inside each object; `most` at most."""
+    """Log odds, from every pixel's colour alone (its bin in `bins`), that it is inside each object in `known`; from
+    -`most` to `most`.
+    """
     inside, outside = (known.colours + RARE).unbind(1)
     return (inside / outside).log().clamp(-most, most)[:, torch.from_numpy(bins).long()]
 
@@ -227,9 +234,9 @@ def exclude_rivals(
     rivals: Float[Tensor, "n n"],
     common: Mapping[tuple[int, int], Bool[Tensor, "h w"]] | None = None,
 ) -> Float[Tensor, "n h w"]:
-    """Log odds of each object against the background and its rivals together, each as often as `rivals` says; claims
-    (log odds too) count between rivals alone. Of two rivals that count once at most one is above 0 at any pixel, but
-    where both belong: `common`, by (row, row), both ways.
+    """Log odds of each object against the background (`logits`) and its rivals together, each as often as `rivals`
+    says; `claims` (log odds too) count between rivals alone. Of two rivals that count once at most one is above 0 at
+    any pixel, but where both belong: `common`, by (row, row), both ways.
     """
     odds = (logits + claims).exp()
     against = (rivals @ odds.flatten(1)).view_as(logits)

@@ -54,7 +54,7 @@ class FeedForward(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b c"]:
-        """Of each vector alone."""
+        """Transforms each vector alone, and norms its sum with `x`."""
         normed: Tensor = self.norm(x + self.linear2(self.linear1(x).relu()))
         return normed
 
@@ -67,7 +67,7 @@ class Mlp(nn.Module):
         self.layers = nn.ModuleList([nn.Linear(width, width), nn.Linear(width, width), nn.Linear(width, out)])
 
     def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b d"]:
-        """Of each vector alone."""
+        """Maps each vector of `x` alone to the output width."""
         for layer in self.layers[:-1]:
             x = layer(x).relu()
         out: Tensor = self.layers[-1](x)
@@ -111,7 +111,10 @@ def infer_dvis_settings(state: Mapping[str, Tensor], part: str) -> dict[str, Any
 
 
 def load_dvis_weights(network: N, state: Mapping[str, Tensor], part: str) -> N:
-    """The network with weights, in eval mode. Raises InputError where a name or a shape is not its own."""
+    """Loads the weights `state` into `network`, and returns it in eval mode.
+
+    Raises InputError where a name or a shape is not its own; `part` names the network.
+    """
     own = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
     given = {name: tuple(weight.shape) for name, weight in state.items()}
     if own != given:

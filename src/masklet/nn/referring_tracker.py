@@ -68,7 +68,7 @@ class StandardCrossAttention(ReferringCrossAttention):
     def forward(  # type: ignore[override]
         self, identity: Float[Tensor, "*b n c"], reference: Float[Tensor, "*b n c"], frame: Float[Tensor, "*b m c"]
     ) -> Float[Tensor, "*b n c"]:
-        """`identity` is kept and looks, at `frame`."""
+        """`identity` is kept and looks, at `frame`; `reference` is not used."""
         return super().forward(identity, identity, frame)
 
 
@@ -169,7 +169,7 @@ class ReferringTracker(nn.Module):
         return self.alone(slots.queries)
 
     def dense(self, slots: FrameSlots) -> Float[Tensor, "t d h w"]:
-        """The pixel features."""
+        """The pixel features of the frames, which `masks` needs."""
         return slots.pixel_features
 
     @torch.no_grad()

@@ -157,6 +157,7 @@ class RepVit(nn.Module):
             self.add_module(name, RepVitStage(before, after, depth))
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> list[Float[Tensor, "b _ _ _"]]:
+        """The features after each stage, finest first, of normalised images."""
         x, features = self.stem(image), []
         for name in self.names:
             x = getattr(self, name)(x)
@@ -171,7 +172,7 @@ def count_squeezed_channels(channels: int) -> int:
 
 
 def make_conv_like(like: nn.Conv2d, weight: Float[Tensor, "o i k k"], bias: Float[Tensor, " o"]) -> nn.Conv2d:
-    """A convolution of the same geometry with these weights."""
+    """A convolution with the stride, padding and groups of `like`, but with these values of `weight` and `bias`."""
     conv = nn.Conv2d(
         like.in_channels,
         like.out_channels,

@@ -67,7 +67,7 @@ class Canvas:
         return nnf.pad(maps, self.pads)
 
     def crop(self, maps: Tensor) -> Tensor:
-        """Without the border."""
+        """Cuts off the border that `pad` adds."""
         left, _, top, _ = self.pads
         return maps[..., top : top + self.inner[0], left : left + self.inner[1]]
 
@@ -116,7 +116,9 @@ class BasicBlock(nn.Module):
 
 
 def build_skip_projection(inputs: int, outputs: int, stride: int) -> nn.Module:
-    """The skip of a ResNet block."""
+    """The skip of a ResNet block from `inputs` to `outputs` channels: the identity, or where these differ or `stride`
+    is not 1, a 1 x 1 convolution with batch norm.
+    """
     if inputs == outputs and stride == 1:
         return nn.Identity()
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
@@ -125,7 +127,9 @@ def build_skip_projection(inputs: int, outputs: int, stride: int) -> nn.Module:
 def build_resnet_stage(
     kind: type[Bottleneck | BasicBlock], inputs: int, width: int, blocks: int, stride: int
 ) -> nn.Sequential:
-    """Blocks of one width; the first one strides."""
+    """A ResNet stage of `blocks` blocks of one `kind` and `width`; the first one takes `inputs` channels and has the
+    `stride`.
+    """
     outputs = 4 * width if kind is Bottleneck else width
     return nn.Sequential(kind(inputs, width, stride), *(kind(outputs, width, 1) for _ in range(blocks - 1)))
 
@@ -196,6 +200,7 @@ class FeatureFuser(nn.Module):
         )
 
     def forward(self, frame: Float[Tensor, "1 c h w"], each: Float[Tensor, "b d h w"]) -> Float[Tensor, "b e h w"]:
+        """Fuses the features of one `frame` with those of `each` object."""
         g = self.block1(torch.cat([frame.expand(len(each), -1, -1, -1), each], 1))
         out: Tensor = self.block2(g + self.attention(g))
         return out
@@ -218,6 +223,7 @@ class DeepUpdate(nn.Module):
         self.transform = nn.Conv2d(2 * VALUE, 3 * VALUE, 3, 1, 1)
 
     def forward(self, g: Float[Tensor, "b c h w"], sensory: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """The `sensory` states, changed by the mask encoder's values `g`."""
         return update_sensory_state(self.transform(torch.cat([g, sensory], 1)), sensory)
 
 
@@ -238,6 +244,7 @@ class SensoryUpdate(nn.Module):
         g4: Float[Tensor, "b e h4 w4"],
         sensory: Float[Tensor, "b f h w"],
     ) -> Float[Tensor, "b f h w"]:
+        """The `sensory` states, changed by the decoder's features at strides 16, 8 and 4: `g16`, `g8` and `g4`."""
         g = self.g16_conv(g16) + self.g8_conv(nnf.avg_pool2d(g8, 2)) + self.g4_conv(nnf.avg_pool2d(g4, 4))
         return update_sensory_state(self.transform(torch.cat([g, sensory], 1)), sensory)
 
@@ -270,6 +277,7 @@ class KeyProjection(nn.Module):
         self.key_proj, self.d_proj, self.e_proj = (nn.Conv2d(512, n, 3, 1, 1) for n in (KEY, 1, KEY))
 
     def forward(self, f16: Float[Tensor, "1 c h w"]) -> XmemQuery:
+        """What a frame asks of the memory, from `f16`, the encoder's projection for keys."""
         keys, shrinkage, selection = (conv(f16)[0].flatten(1).T for conv in (self.key_proj, self.d_proj, self.e_proj))
         return XmemQuery(keys.float().contiguous(), shrinkage[:, 0].float() ** 2 + 1, selection.float().sigmoid())
 
@@ -293,7 +301,9 @@ class MaskEncoder(nn.Module):
         masks: Float[Tensor, "b y x"],
         sensory: Float[Tensor, "b v h w"],
     ) -> tuple[Float[Tensor, "b v h w"], Float[Tensor, "b v h w"]]:
-        """The values, and the sensory states after their deep update."""
+        """The values of each of `masks` (0 to 1) in `image`, of which `f16` is the encoder's projection for masks, and
+        the `sensory` states after their deep update.
+        """
         x = torch.cat([image.expand(len(masks), -1, -1, -1), masks[:, None]], 1)
         x = nnf.max_pool2d(nnf.relu(self.bn1(self.conv1(x))), 3, 2, 1)
         values = self.fuser(f16, self.layer3(self.layer2(self.layer1(x))))
@@ -316,6 +326,7 @@ class Upsampler(nn.Module):
         self.out_conv = PreActivationResidual(inputs, outputs)
 
     def forward(self, skip: Float[Tensor, "1 c h2 w2"], g: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+        """Enlarges each object's features `g` to the resolution of `skip`, the frame's, and adds that."""
         out: Tensor = self.out_conv(scale_up_bilinear(g, 2) + skip)
         return out
 
@@ -354,7 +365,9 @@ class MaskDecoder(nn.Module):
         sensory: Float[Tensor, "b v h w"],
         last: Float[Tensor, "b y x"],
     ) -> tuple[Float[Tensor, "b h4 w4"], Float[Tensor, "b v h w"]]:
-        """Logits at stride 4, each object by itself, and the sensory states after their update."""
+        """Logits at stride 4, each object by itself, and the `sensory` states after their update. `f16`, `skips`,
+        `readout` and `last` are as in `look`.
+        """
         logits, scales = self.look(f16, skips, readout, sensory, last)
         return logits, self.sensory_update(*scales, sensory)
 
@@ -366,7 +379,11 @@ class MaskDecoder(nn.Module):
         sensory: Float[Tensor, "b v h w"],
         last: Float[Tensor, "b y x"],
     ) -> tuple[Float[Tensor, "b h4 w4"], tuple[Tensor, Tensor, Tensor]]:
-        """Logits alone, and what the sensory states are updated from: a quarter of the time is spared."""
+        """Logits alone, and what the sensory states are updated from: a quarter of the time is spared.
+
+        `f16` is the encoder's projection for masks, `skips` are those of `skips()`; of each object `readout` was read
+        of the memory, `sensory` is its state, `last` its last mask (0 to 1) at the size of the image.
+        """
         before = nnf.avg_pool2d(last[:, None], STRIDE)
         g16 = self.fuser(f16, readout + self.sensory_compress(torch.cat([sensory, before], 1)))
         g8 = self.up_16_8(skips[0], g16)
@@ -385,7 +402,7 @@ class XmemNet(nn.Module):
 
 
 def scale_up_bilinear(maps: Float[Tensor, "b c h w"], by: int) -> Float[Tensor, "b c h2 w2"]:
-    """Bilinear, pixel centres aligned."""
+    """Enlarges `maps` by the factor `by`, bilinear, pixel centres aligned."""
     return nnf.interpolate(maps, scale_factor=by, mode="bilinear", align_corners=False)
 
 

@@ -32,7 +32,9 @@ class BystanderFinder:
     most: int = 4  # of a frame
 
     def find(self, frame: Frame, asked: Bool[Tensor, "n h w"], known: Mask) -> list[Mask]:
-        """What is near the masks that are asked for and nothing that is known, the likeliest first."""
+        """Masks of what is in `frame` near the masks that are `asked` for and in nothing that is `known`, at most
+        `most`, in the segmenter's order.
+        """
         asked = asked[asked.flatten(1).any(1)]
         if not len(asked):
             return []

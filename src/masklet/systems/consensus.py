@@ -64,7 +64,8 @@ def find_consensus(
 def measure_support(
     masks: Bool[Tensor, "p h w"], frames: Sequence[int], things: Sequence[Thing]
 ) -> Float64[np.ndarray, "p p"]:
-    """Mask IoU of every pair that supports each other: above 0.5, of different frames and one group; elsewhere 0.
+    """Mask IoU of every pair of `masks` that supports each other: above 0.5, of different `frames` and one group of
+    `things`; elsewhere 0.
 
     Counts whole words of pixels, and only for pairs whose areas and kinds leave it possible.
     """
@@ -131,8 +132,9 @@ def find_best_selection(
 
 
 def compute_best_gain(left: int, gain: Sequence[float], near: Sequence[int], known: dict[int, float]) -> float:
-    """The greatest gain of a selection among the proposals in the bits of `left`: each part by itself, and where a
-    part is not trivial, with and without the proposal that excludes most others.
+    """The greatest `gain` of a selection among the proposals in the bits of `left`: each part by itself, and where a
+    part is not trivial, with and without the proposal that excludes most others. `near` has the bits of those that each
+    one excludes; `known` holds the answers for parts so far, and is added to.
     """
     total = 0.0
     while left:
@@ -300,7 +302,9 @@ def order_for_painting(
     size: tuple[int, int],
     group: Thing,
 ) -> list[_PaintEntry]:
-    """Associates one group (mask IoU > 0.5), and sorts it: large ones first, a pair by its union."""
+    """Associates the `tracks` and the detections `found` of one `group` (mask IoU > 0.5), and sorts them: large ones
+    first, a pair by its union. `own` are the tracks' propagated masks; all masks are of `size` (h, w).
+    """
     ids = [i for i, track in tracks.items() if track.thing is group]
     segments = [s for s in found if s.thing is group]
     links = match(
@@ -314,7 +318,9 @@ def order_for_painting(
 
 
 def count_missed_merge(track: VotedTrack, mask: Bool[Tensor, "h w"], rules: MergeRules) -> VotedTrack:
-    """The track after a merge without a match."""
+    """The `track` after a merge without a match, where it was propagated as `mask`; `rules` say whether that counts as
+    a miss.
+    """
     if rules.count == "invisible" and mask.any():
         return replace(track, missed=0)
     return replace(track, missed=track.missed + 1)

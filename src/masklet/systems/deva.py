@@ -22,7 +22,8 @@ from masklet.core.features import FeatureStore
 from masklet.core.frames import Frame, Video, iterate_with_future
 from masklet.core.instances import Detections, FrameMasks, Prediction
 from masklet.core.masks import Rle, mask_nms, resize_bilinear, resolve_overlaps_by_area, stack_masks
-from masklet.core.protocols import MaskCarrier, Propagator, Segmenter, Watch
+from masklet.core.progress import Watch, discard_progress
+from masklet.core.protocols import MaskCarrier, Propagator, Segmenter
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
 from masklet.systems.consensus import (
@@ -67,7 +68,7 @@ class DevaSettings:
 
     @property
     def rules(self) -> MergeRules:
-        """Those of merging."""
+        """The settings of merging, as `merge_detections` takes them."""
         return MergeRules(self.max_missed, self.delete, self.max_objects, self.overflow, self.count, self.empty_born)
 
     def clip_of(self, frame: int, voted: int) -> range | None:
@@ -151,7 +152,7 @@ class Deva(Generic[F, M, S]):
         if unknown:
             raise InputError(f"stuff: no category {', '.join(sorted(unknown))}; it has {self.segmenter.categories}")
 
-    def run(self, video: Video, watch: Watch) -> VideoResult:
+    def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
         """All masklets of a video."""
         book, tracks, refused = TrackBook(), dict[int, VotedTrack](), 0
         with FeatureStore[F]() as store:
@@ -196,7 +197,9 @@ class Deva(Generic[F, M, S]):
         yield from self.voted(state, clip) if clip and not state.clock else self.propagated(state, clip)
 
     def find(self, sight: S, frame: Frame, future: Sequence[Frame], needed: bool) -> tuple[Detections, S]:
-        """The frame's proposals; where none are needed, only a segmenter with a memory is asked."""
+        """The proposals in `frame`, and the segmenter's memory `sight` after it; `future` frames are only looked at.
+        Where none are `needed`, only a segmenter with a memory is asked.
+        """
         if not needed and sight is None:
             return Detections.none(frame.size), sight
         [found], sight = self.segmenter.segment(sight, [frame], future)
@@ -208,7 +211,7 @@ class Deva(Generic[F, M, S]):
     def propagated(
         self, state: DevaState[M, S], clip: Sequence[WaitingFrame[S]], features: Sequence[F] | None = None
     ) -> Iterator[DevaFrameStep[F, M, S]]:
-        """Frames without a merge."""
+        """Steps through the frames of `clip` without a merge, from `state` on; `features` are theirs, if known."""
         for n, waiting in enumerate(clip):
             size = waiting.frame.size
             feature = features[n] if features else self.propagator.encode([waiting.frame])[0]
@@ -229,7 +232,9 @@ class Deva(Generic[F, M, S]):
     def merged(
         self, state: DevaState[M, S], frame: Frame, features: F, found: Sequence[DetectedSegment]
     ) -> DevaFrameStep[F, M, S]:
-        """One frame with a merge. What it has changed is written as a prompt, what it left as a belief."""
+        """One `frame`, with `features`, in which the segments `found` are merged into what is propagated from `state`.
+        What the merge has changed is written as a prompt, what it left as a belief.
+        """
         belief = self.propagator.predict(state.memory, features)
         own = self.own(state.tracks, belief, frame.size)
         done = merge_detections(state.tracks, own, found, frame.size, state.born, self.settings.rules)
@@ -260,7 +265,9 @@ class Deva(Generic[F, M, S]):
     def own(
         self, tracks: Mapping[int, VotedTrack], belief: Prediction, size: tuple[int, int]
     ) -> dict[int, Bool[Tensor, "h w"]]:
-        """Every track's propagated mask; empty where the propagator knows nothing of it."""
+        """The mask that `belief` has of each of `tracks` at `size` (h, w), no pixel twice; empty where the propagator
+        knows nothing of it.
+        """
         masks = dict(zip(belief.ids, compute_exclusive_masks(belief, size), strict=True))
         return {id: masks[id] if id in masks else torch.zeros(size, dtype=torch.bool) for id in tracks}
 
@@ -277,7 +284,9 @@ class Deva(Generic[F, M, S]):
     def aligned(
         self, segments: Sequence[DetectedSegment], source: F, target: F, distance: int
     ) -> list[DetectedSegment]:
-        """Segments of one frame where they are in another: by a memory of this one frame, thrown away after."""
+        """Carries `segments` from the frame with features `source` to that with features `target`, by a memory of this
+        one frame, thrown away after; where the `distance` is 0 frames, they stay as they are.
+        """
         if not segments or not distance:
             return list(segments)
         masks = {n: s.mask for n, s in enumerate(segments, start=1)}
@@ -314,7 +323,9 @@ class Deva(Generic[F, M, S]):
 def propagate_between_frames(
     propagator: Propagator[F, M], masks: Mapping[int, Bool[Tensor, "h w"]], source: F, target: F
 ) -> Prediction:
-    """One frame's masks in another, by a memory of that frame that is thrown away after."""
+    """Where `masks` (by id) of the frame with features `source` are in the frame with features `target`, by a memory of
+    `propagator` that is thrown away after.
+    """
     if isinstance(propagator, MaskCarrier):
         found: Prediction = propagator.carry(masks, source, target)
         return found

@@ -19,7 +19,8 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Video, iterate_windows_backward
 from masklet.core.instances import Detections
 from masklet.core.masks import Rle, resize_bilinear
-from masklet.core.protocols import Propagator, Segmenter, Watch
+from masklet.core.progress import Watch, discard_progress
+from masklet.core.protocols import Propagator, Segmenter
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
 from masklet.systems.filters import name_masklet
@@ -52,7 +53,9 @@ class SoftMaskPropagator(Protocol[Looks, M]):
     """A propagator that can begin with masks that are not sure; others begin with each pixel's likeliest."""
 
     def prompt_soft(self, memory: M, features: Looks, masks: Mapping[int, Float[Tensor, "h w"]]) -> M:
-        """Remembers probabilities as this frame's masks."""
+        """The next `memory`, which holds the probabilities `masks` (by id, 0 to 1) as those of the frame with these
+        `features`.
+        """
         ...
 
 
@@ -78,7 +81,7 @@ class DevaOffline(Generic[F, M]):
     categories: tuple[str, ...] = ("object",)
     settings: DevaOfflineSettings = DevaOfflineSettings()
 
-    def run(self, video: Video, watch: Watch) -> VideoResult:
+    def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
         """One masklet for each object."""
         length = sum(1 for _ in video)  # a damaged file has fewer frames than it says
         at = sample_video_frames(length, self.settings.frames)
@@ -95,7 +98,9 @@ class DevaOffline(Generic[F, M]):
         return VideoResult(video.name, video.size, len(video), video.rate, masklets, self.categories, provenance)
 
     def average(self, video: Video, key: int, sketches: Mapping[int, Sketch]) -> Float[Tensor, "n h w"]:
-        """All masks, carried to the key frame and weighted. Its own are not propagated."""
+        """The masks of all `sketches` (by frame) of `video`, carried to the `key` frame and averaged by weight, 0 to 1.
+        The key frame's own are not propagated.
+        """
         [target] = self.propagator.encode(video.read(key, key + 1))
         share = dict(zip(sketches, weigh_frames([s.score for s in sketches.values()]).tolist(), strict=True))
         total, votes = share[key] * sketches[key].masks, torch.full((len(sketches[key].masks),), share[key])
@@ -111,7 +116,9 @@ class DevaOffline(Generic[F, M]):
     def carried(
         self, masks: Float[Tensor, "n h w"], source: F, target: F
     ) -> tuple[Float[Tensor, "n h w"], Bool[Tensor, " n"]]:
-        """One frame's masks where they are in another, by a memory of this one frame, and which are found there."""
+        """Where `masks` (0 to 1) of the frame with features `source` are in the frame with features `target`, by a
+        memory of this one frame, and which are found there.
+        """
         belief = self.propagator.predict(self.remembered(masks, source), target)
         rows = [id - 1 for id in belief.ids]
         moved, found = torch.zeros_like(masks), torch.zeros(len(masks), dtype=torch.bool)
@@ -131,7 +138,10 @@ class DevaOffline(Generic[F, M]):
     def propagated(
         self, video: Video, key: int, masks: Float[Tensor, "n h w"], labels: Sequence[int], watch: Watch
     ) -> tuple[Masklet, ...]:
-        """Back to the first frame and on to the last, each way with a memory that begins with the average."""
+        """Carries the average `masks` (0 to 1) back from the `key` frame to the first of `video` and on to the last,
+        each way with a memory that begins with them. `labels` are the objects' categories (none: all are of the first);
+        `watch` is called after every frame.
+        """
         book, [first] = TrackBook(), video.read(key, key + 1)
         for label, mask, soft in zip(labels or [0] * len(masks), pick_likeliest_object(masks), masks, strict=True):
             seen = Sighting(

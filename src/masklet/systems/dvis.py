@@ -19,7 +19,8 @@ from masklet.core.alignment import TrackedSlots
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame, Video
 from masklet.core.instances import FrameMasks
-from masklet.core.protocols import SlotSegmenter, SlotTracker, Watch
+from masklet.core.progress import Watch, discard_progress
+from masklet.core.protocols import SlotSegmenter, SlotTracker
 from masklet.core.result import VideoResult
 from masklet.core.slots import FrameSlots
 from masklet.systems import slot_answers
@@ -88,7 +89,7 @@ SCORES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {  # refiner's and tr
 def build_dvis_system(
     segmenter: SlotSegmenter, tracker: SlotTracker[M], settings: DvisSettings = DvisSettings()
 ) -> OnlineSystem[M]:
-    """The online system."""
+    """DVIS online: `tracker` says who the slots of `segmenter` are; `settings` say what is answered."""
     return OnlineSystem("dvis", segmenter, tracker, settings)
 
 
@@ -154,7 +155,7 @@ class DvisRefined(Generic[M]):
         return ClipStream(self, frames, state)
 
     @torch.no_grad()
-    def run(self, video: Video, watch: Watch) -> VideoResult:
+    def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
         """All masklets of a video. Between the passes only queries and class logits are held."""
         at, tracks, state = self.settings, SlotTracks(), None
         with DenseStore(at.feature_memory, at.feature_disk) as store:
@@ -194,14 +195,18 @@ class DvisRefined(Generic[M]):
         after: SlotLoopState[M],
         before: ClipState[M] | None,
     ) -> tuple[Float[Tensor, "t n c"], ClipState[M]]:
-        """The tracks' queries of a clip, refined, and the state after it."""
+        """The queries of a clip's `tracks`, refined with the `context` of its frames, and the state after it: `after`
+        is the tracker's, `before` that of the clips before (None: there are none).
+        """
         queries, logits = self.refiner.refine(tracks, context)
         total = logits.double() * len(tracks) + (before.logits if before else 0)
         return queries, ClipState(after, total)
 
     @torch.no_grad()
     def shown(self, look: SlotFrameStep[M], queries: Float[Tensor, "n c"], state: ClipState[M]) -> FrameMasks:
-        """One frame's answer, named by the scores up to the end of its clip."""
+        """The answer for the frame of `look` with its refined `queries`, named by the scores of `state`, the one up to
+        the end of its clip.
+        """
         now = build_task_output(state.probabilities(self.settings.scores), self.segmenter.categories, self.settings)
         refined = replace(look.tracked, queries=queries)
         now.add(look.frame.index, self.refiner.masks(refined[now.slots], self.tracker.dense(look.slots)[0]), look.view)

@@ -55,5 +55,5 @@ class QueryMatching:
 def build_minvis_system(
     segmenter: SlotSegmenter, settings: MinvisSettings = MinvisSettings()
 ) -> OnlineSystem[LastFrameMemory]:
-    """The system."""
+    """MinVIS: the slots of `segmenter`, matched frame by frame; `settings` say what is answered."""
     return OnlineSystem("minvis", segmenter, QueryMatching(), settings)

@@ -17,7 +17,8 @@ from torch import Tensor
 from masklet.core.alignment import TrackedSlots
 from masklet.core.frames import Frame, Video
 from masklet.core.instances import FrameMasks
-from masklet.core.protocols import SlotModel, Watch
+from masklet.core.progress import Watch, discard_progress
+from masklet.core.protocols import SlotModel
 from masklet.core.result import VideoResult
 from masklet.core.slots import FrameSlots
 from masklet.core.tracks import Masklet
@@ -85,7 +86,7 @@ def accumulate_max_probabilities(
 def accumulate_class_logits(
     tally: Float64[Tensor, "n k1"] | None, logits: Float64[Tensor, "n k1"]
 ) -> Float64[Tensor, "n k1"]:
-    """Class logits, added up."""
+    """Adds a frame's class `logits` to the `tally`; None begins one."""
     return logits if tally is None else tally + logits
 
 
@@ -104,7 +105,7 @@ class GradedInstanceOutput(InstanceOutput):
         self._certain = torch.zeros(2, len(self.slots), dtype=torch.float64)
 
     def add(self, frame: int, logits: Float[Tensor, "n h w"], view: MaskResizer) -> None:
-        """One frame."""
+        """Adds the masks of `frame`, made of `logits` by `view`, and how sure they are inside."""
         super().add(frame, logits, view)
         self._certain += torch.stack(view.certain(logits)).cpu()
 
@@ -171,14 +172,14 @@ class SlotSystem(Generic[M]):
 
     @torch.no_grad()
     def shown(self, look: RocovisFrameStep[M]) -> FrameMasks:
-        """One frame's answer."""
+        """The answer for one frame, named by the scores of all frames up to it."""
         now = self._answer(look.state)
         dense = DenseFeatures(look.slots.pixel_features[0], look.slots.inside)
         self._add(now, look.frame.index, look.tracked[now.slots], dense, look.frame.size)
         return collect_frame_masks(look.frame.index, now.masklets(), look.frame.size)
 
     @torch.no_grad()
-    def run(self, video: Video, watch: Watch) -> VideoResult:
+    def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
         """All masklets of a video, named by the scores of all its frames."""
         at, tracks, state, lost = self.settings, SlotTracks(), None, RecomputePoint[M]()
         with DenseStore(at.feature_memory, at.feature_disk) as store:
@@ -241,13 +242,13 @@ class RecomputePoint(Generic[M]):
         self.state: RocovisState[M] | None = None
 
     def note(self, store: DenseStore, t: int, before: RocovisState[M] | None) -> None:
-        """After a frame was to be kept."""
+        """Called after frame `t` was to be kept in `store`: notes the first that was not, and the state `before` it."""
         if self.first is None and t not in store:
             self.first, self.state = t, before
 
 
 def store_pixel_features(store: DenseStore, t: int, look: RocovisFrameStep[M]) -> None:
-    """What the masks will need of a frame, copied from its window."""
+    """Keeps in `store`, as frame `t`, what the masks will need of `look`, copied from its window."""
     maps = look.slots.pixel_features[0]
     store.keep(t, DenseFeatures(maps.detach().to("cpu", copy=True), look.slots.inside))
 

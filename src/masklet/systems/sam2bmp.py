@@ -20,7 +20,8 @@ from masklet.core.frames import Frame, Video, iterate_windows_backward, iterate_
 from masklet.core.instances import NAMELESS, Branches, Detections, FrameMasks, Prediction
 from masklet.core.masks import Rle, mask_iou, mask_nms, stack_masks
 from masklet.core.matching import Matching, match
-from masklet.core.protocols import Propagator, Segmenter, Watch
+from masklet.core.progress import Watch, discard_progress
+from masklet.core.protocols import Propagator, Segmenter
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Fork, Sighting, Source, TrackBook
 from masklet.systems.bystanders import count_asked
@@ -95,6 +96,7 @@ class ObjectInFrame:
     presence: float
 
     def sighting(self) -> Sighting:
+        """The object as the track book has it, its mask as RLE."""
         return Sighting(Rle.encode(self.mask), self.source, self.score, self.label, self.presence)
 
 
@@ -144,7 +146,7 @@ class Sam2Bmp(Generic[F, M, S]):
     propagator: Propagator[F, M]
     settings: Sam2BmpSettings = Sam2BmpSettings()
 
-    def run(self, video: Video, watch: Watch) -> VideoResult:
+    def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
         """All masklets of a video: forward phase, backward phase, filters."""
         book = TrackBook()
         refused = 0
@@ -193,7 +195,10 @@ class Sam2Bmp(Generic[F, M, S]):
     def step(
         self, state: Sam2BmpState[M, S], frame: Frame, features: F, belief: Prediction, found: Detections
     ) -> tuple[Prediction, list[ObjectInFrame], Sam2BmpState[M, S]]:
-        """One frame: match, take the detected or the propagated mask, remember what is believed then."""
+        """One `frame`, with `features`: matches the detections `found` with `belief`, takes the detected or the
+        propagated mask, and remembers what is believed then. Returns the belief that was committed, the objects in the
+        frame, and the next `state`.
+        """
         at = self.settings
         found = found[found.masks.flatten(1).any(1)]
         found = found[mask_nms(found.masks, found.scores, at.nms_iou)]
@@ -221,7 +226,9 @@ class Sam2Bmp(Generic[F, M, S]):
     def begin(
         self, state: Sam2BmpState[M, S], old: Sequence[ObjectInFrame], sure: Detections, unsure: Detections
     ) -> list[ObjectInFrame]:
-        """New trajectories: unmatched confident detections, and proposals where nothing is tracked yet."""
+        """New objects, their ids counted on from `state`: unmatched confident detections (`sure`), and proposals
+        (`unsure`) where neither those nor the `old` objects are.
+        """
         born = [(sure[[c]], Source.DETECTED) for c in range(len(sure))]
         tracked, size = (
             [s.mask for s in old] + list(sure.masks),
@@ -279,7 +286,9 @@ class Sam2Bmp(Generic[F, M, S]):
 def follow_detections(
     belief: Prediction, own: Bool[Tensor, "n h w"], sure: Detections, links: Matching
 ) -> list[ObjectInFrame]:
-    """SAM2BMP eq. 3: a matched trajectory takes the detected mask, an unmatched one the propagated mask."""
+    """SAM2BMP eq. 3: of the objects in `belief`, one that `links` pair with a detection in `sure` takes the detected
+    mask, an unmatched one its propagated mask, its row of `own`.
+    """
     best = belief.best
     seen = []
     partner = dict(links.pairs)
@@ -329,10 +338,11 @@ def complete_backward(
     watch: Watch,
     max_lost: int | None = None,
 ) -> None:
-    """SAM2BMP 3.3: one backward sweep for all objects, each joining at its first frame.
+    """SAM2BMP 3.3: one backward sweep for all objects in `book`, each joining at its first frame.
 
-    Every object is propagated from its first mask to the frames before it, at most `window` of them, and not further
-    once it was without a mask in more than `max_lost` frames (see `count_lost`).
+    Every object is propagated from its first mask to the frames before it, at most `window` of them (None: all), and
+    not further once it was without a mask in more than `max_lost` frames (see `count_lost`). What is found is written
+    into `book`; `propagator` computes the features of `video` that `store` lacks; `watch` is called after every frame.
     """
     starts: dict[int, list[int]] = defaultdict(list)
     for masklet in book.masklets():
@@ -357,7 +367,7 @@ def complete_backward(
 
 
 def note_prediction(book: TrackBook, frame: int, belief: Prediction, size: tuple[int, int], source: Source) -> None:
-    """Writes a prediction into the book."""
+    """Writes a `belief` about `frame` into `book`, as sightings from `source` with masks of `size` (h, w)."""
     if isinstance(belief, Branches):
         note_branches(book, frame, belief, size, source)
         return
@@ -366,7 +376,9 @@ def note_prediction(book: TrackBook, frame: int, belief: Prediction, size: tuple
 
 
 def note_branches(book: TrackBook, frame: int, belief: Branches, size: tuple[int, int], source: Source) -> None:
-    """Writes every pathway into the book; one that is the same as another is looked at once."""
+    """Writes every pathway of a `belief` about `frame` into `book`, as sightings from `source` with masks of `size`
+    (h, w); one that is the same as another is looked at once.
+    """
     for row, id in enumerate(belief.ids):
         origins = tuple(belief.origins[row].tolist())
         pairs = list(zip(origins, belief.hypotheses[row].tolist(), strict=True))
@@ -377,7 +389,7 @@ def note_branches(book: TrackBook, frame: int, belief: Branches, size: tuple[int
 
 
 def make_sightings(belief: Prediction, size: tuple[int, int], source: Source) -> list[Sighting]:
-    """Each object as it is believed to be seen."""
+    """A sighting from `source` of each object in `belief`, its mask of `size` (h, w) empty where it is absent."""
     label = 0 if source is Source.PROMPTED else -1
     best = belief.best
     found = zip(belief.masks(size), best.quality[:, 0].tolist(), best.presence[:, 0].tolist(), strict=True)
@@ -387,7 +399,9 @@ def make_sightings(belief: Prediction, size: tuple[int, int], source: Source) ->
 def iterate_features_backward(
     propagator: Propagator[F, M], video: Video, store: FeatureStore[F], stop: int, window: int = 8
 ) -> Iterator[tuple[int, F]]:
-    """The features of frames stop - 1, ..., 0: as kept, or where they were not, computed again."""
+    """The index and the features of each of frames `stop` - 1, ..., 0 of `video`: as `store` has them, or where it does
+    not, computed again by `propagator`; `window` frames are held at once.
+    """
     for span in iterate_windows_backward(0, stop, window):
         found = {t: store.get(t) for t in span}
         missing = [t for t, features in found.items() if features is None]

@@ -61,23 +61,23 @@ class MemoryTree(Generic[F, M]):
 
     @property
     def description(self) -> str:
-        """For a result's provenance."""
+        """What this propagator is called in a result's provenance."""
         below = getattr(self.propagator, "description", type(self.propagator).__name__.lower())
         return f"sam2long, {self.paths} paths, uncertainty {self.uncertainty:g}, over {below}"
 
     @property
     def contends(self) -> bool:
-        """As the propagator below."""
+        """Whether the objects of the propagator below contend for pixels."""
         return isinstance(self.propagator, ContendingPropagator) and self.propagator.contends
 
     @property
     def weights(self) -> Mapping[str, str]:
-        """Of the propagator below."""
+        """The sha256 of the propagator's weight files, by name."""
         found: Mapping[str, str] = getattr(self.propagator, "weights", {})
         return found
 
     def encode(self, frames: Sequence[Frame]) -> list[F]:
-        """As the propagator below."""
+        """Each frame's features, as the propagator below makes them."""
         return self.propagator.encode(frames)
 
     def empty(self) -> PathwayMemory[M]:
@@ -113,7 +113,7 @@ class MemoryTree(Generic[F, M]):
         return [(0, best)] * self.paths, list(tree.scores)
 
     def commit(self, memory: PathwayMemory[M], features: F, belief: Prediction) -> PathwayMemory[M]:
-        """The chosen pathways become the pathways."""
+        """The next `memory`: the pathways chosen in `belief`, each remembering the frame's `features` its own way."""
         assert isinstance(belief, Branches)
         trees, used = dict(memory.trees), memory.used
         origins: dict[int, int] = {}
@@ -138,7 +138,9 @@ class MemoryTree(Generic[F, M]):
     def prompt(
         self, memory: PathwayMemory[M], features: F, prompts: Mapping[int, Prompt]
     ) -> tuple[PathwayMemory[M], Prediction]:
-        """What a user says is beyond doubt: an object's pathways go on from the best one."""
+        """Remembers `prompts` (by id) in the frame with these `features`, and returns the next memory and the masks
+        made of them. What a user says is beyond doubt: an object's pathways in `memory` go on from the best one.
+        """
         trees, used = dict(memory.trees), memory.used
         for id in prompts:
             if id in trees:
@@ -203,7 +205,9 @@ def select_pathways(
 def drop_repeated_continuations(
     ranked: Sequence[tuple[int, int]], quality: Sequence[Sequence[float]], presence: Sequence[float]
 ) -> list[tuple[int, int]]:
-    """Continuations whose predicted IoU, to two digits and negative where the object is absent, is a new one."""
+    """Of continuations, `ranked` as (pathway, hypothesis), those whose predicted IoU in `quality`, to two digits and
+    negative where the pathway's `presence` is not above 0, is a new one.
+    """
     first: dict[float, tuple[int, int]] = {}
     for p, c in ranked:
         first.setdefault(round(quality[p][c] if presence[p] > 0 else -quality[p][c], 2), (p, c))

@@ -106,12 +106,12 @@ class ForegroundMaskResizer(MaskResizer):
         return super().masks(logits + shift[:, None, None]) & (likely > 0)[:, None, None]
 
     def soft(self, logits: Float[Tensor, "n h w"]) -> Float[Tensor, "n H W"]:
-        """Probability x foreground."""
+        """Probability x foreground (0 to 1) at the video's size."""
         soft = super().soft(logits)
         return soft * self.foreground.to(soft)[:, None, None]
 
     def certain(self, logits: Float[Tensor, "n h w"]) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
-        """Of probability x foreground."""
+        """As in `MaskResizer`, with probability x foreground in the place of probability."""
         return self._certain(logits, self.foreground.to(logits))
 
 
@@ -121,7 +121,7 @@ class TaskOutput(Protocol):
     slots: tuple[int, ...]  # whose masks are wanted
 
     def add(self, frame: int, logits: Float[Tensor, "n h w"], view: MaskResizer) -> None:
-        """One frame's mask logits of these slots."""
+        """Adds the masks of these slots in `frame`, made of their mask `logits` by `view`."""
         ...
 
     def masklets(self) -> tuple[Masklet, ...]:
@@ -148,7 +148,7 @@ class InstanceOutput:
         self._seen: dict[int, dict[int, Rle]] = defaultdict(dict)
 
     def add(self, frame: int, logits: Float[Tensor, "n h w"], view: MaskResizer) -> None:
-        """What lies above 0 is inside."""
+        """Adds the masks of `frame`, as `view` makes them of `logits`: what lies above 0 is inside."""
         for slot, mask in zip(self.slots, view.masks(logits), strict=True):
             self._seen[slot][frame] = Rle.encode(mask)
 
@@ -176,7 +176,9 @@ def select_best_pairs(probabilities: Float[Tensor, "n k1"], at: SlotSettings) ->
 
 
 def build_slot_masklet(id: int, seen: dict[int, Rle], label: int, score: float, thing: bool) -> Masklet:
-    """A masklet of what is seen; empty masks are none."""
+    """Masklet `id` with the masks `seen` by frame, empty ones left out, all under one `label` and `score` (0 to 1);
+    `thing` says whether it is one.
+    """
     sightings = {t: Sighting(m, Source.DETECTED, score, label, 1.0) for t, m in sorted(seen.items()) if m.area}
     return Masklet(id, sightings, label, score, thing)
 
@@ -194,7 +196,9 @@ class PanopticOutput:
         self._seen: list[dict[int, Rle]] = [{} for _ in self.slots]
 
     def add(self, frame: int, logits: Float[Tensor, "n h w"], view: MaskResizer) -> None:
-        """A pixel goes where score x probability is greatest, and is seen if the probability is half or more."""
+        """Adds the masks of `frame`: by the probabilities that `view` makes of `logits`, a pixel goes where score x
+        probability is greatest, and is seen if the probability is half or more.
+        """
         if not self.slots:
             return
         soft = view.soft(logits).cpu()
@@ -234,7 +238,7 @@ class SemanticOutput:
         self._seen: dict[int, dict[int, Rle]] = defaultdict(dict)
 
     def add(self, frame: int, logits: Float[Tensor, "n h w"], view: MaskResizer) -> None:
-        """One masklet for each category that has a pixel."""
+        """Adds one mask of `frame`, by what `view` makes of `logits`, to each category that has a pixel."""
         labels = self._map(view.soft(logits).cpu())
         for label in torch.unique(labels).tolist():
             self._seen[label][frame] = Rle.encode(labels == label)
@@ -255,7 +259,9 @@ class SemanticOutput:
 def build_task_output(
     probabilities: Float[Tensor, "n k1"], categories: Sequence[str], settings: SlotSettings
 ) -> TaskOutput:
-    """What the settings ask for, from each slot's probability of each category and, last, of no object."""
+    """The output of the task in `settings`, from each slot's `probabilities` of each of `categories` and, last, of no
+    object.
+    """
     if settings.task == "instance":
         return InstanceOutput(probabilities, settings)
     if settings.task == "semantic":

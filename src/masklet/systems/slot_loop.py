@@ -21,7 +21,8 @@ from masklet.core.features import FeatureStore
 from masklet.core.frames import Frame, Video
 from masklet.core.instances import FrameMasks
 from masklet.core.masks import stack_masks
-from masklet.core.protocols import SlotSegmenter, SlotTracker, Watch
+from masklet.core.progress import Watch, discard_progress
+from masklet.core.protocols import SlotSegmenter, SlotTracker
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.slots import FrameSlots
 from masklet.core.tracks import Masklet
@@ -52,6 +53,7 @@ class SlotFrameStep(Generic[M]):
 
     @property
     def view(self) -> MaskResizer:
+        """What brings this frame's mask logits to the video's size."""
         return MaskResizer(self.slots.inside, self.frame.size)
 
 
@@ -74,7 +76,9 @@ def follow_slots(
     window: int,
     state: SlotLoopState[M] | None,
 ) -> Iterator[SlotFrameStep[M]]:
-    """Frame by frame, from a given state on; None begins a video."""
+    """Lets `segmenter` look at `frames`, `window` at a time, and `tracker` say who their slots are, frame by frame,
+    from a given `state` on; None begins a video.
+    """
     for chunk in split_into_windows(frames, window):
         seen = segmenter.slots(chunk)
         for t, frame in enumerate(chunk):
@@ -95,7 +99,7 @@ class TensorRows:
         self._count = 0
 
     def add(self, row: Tensor) -> None:
-        """One more."""
+        """Copies one more `row` to the host."""
         if self._held is None:
             self._held = row.new_empty(64, *row.shape, device="cpu")
         if self._count == len(self._held):
@@ -120,7 +124,7 @@ class SlotTracks:
         self.queries, self.class_logits, self.orders = TensorRows(), TensorRows(), TensorRows()
 
     def add(self, tracked: TrackedSlots) -> None:
-        """One more frame."""
+        """Keeps queries, class logits and order of one more frame."""
         self.queries.add(tracked.queries)
         self.class_logits.add(tracked.class_logits)
         self.orders.add(tracked.order)
@@ -133,7 +137,7 @@ class SlotTracks:
 
 
 def collect_frame_masks(index: int, masklets: Sequence[Masklet], size: tuple[int, int]) -> FrameMasks:
-    """The masklets of one frame as a live answer."""
+    """Those of `masklets` that are seen in frame `index`, by id, as a live answer with masks of `size` (h, w)."""
     there = sorted((m for m in masklets if index in m.sightings), key=lambda m: m.id)
     return FrameMasks(
         index,
@@ -194,7 +198,7 @@ class OnlineSystem(Generic[M]):
 
     @torch.no_grad()
     def shown(self, look: SlotFrameStep[M]) -> FrameMasks:
-        """One frame's answer."""
+        """The answer for one frame, named by the scores of all frames up to it."""
         probabilities = (look.state.logits / look.state.frames).float().softmax(-1)
         now = build_task_output(probabilities, self.segmenter.categories, self.settings)
         dense = self.tracker.dense(look.slots)[0]
@@ -202,7 +206,7 @@ class OnlineSystem(Generic[M]):
         return collect_frame_masks(look.frame.index, now.masklets(), look.frame.size)
 
     @torch.no_grad()
-    def run(self, video: Video, watch: Watch) -> VideoResult:
+    def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
         """All masklets of a video, named by the scores of all its frames."""
         at, tracks, state = self.settings, SlotTracks(), None
         with DenseStore(at.feature_memory, at.feature_disk) as store:
@@ -244,7 +248,7 @@ class TwoPassSystem(Protocol):
 
 
 def store_dense_features(store: DenseStore, look: SlotFrameStep[M], tracker: SlotTracker[M]) -> None:
-    """What the second pass will need of a frame, copied from its window."""
+    """Keeps in `store` what `tracker` will need of `look` in the second pass, copied from its window."""
     maps = tracker.dense(look.slots)[0]
     store.keep(look.frame.index, DenseFeatures(maps.detach().to("cpu", copy=True), look.slots.inside))
 
@@ -258,7 +262,10 @@ def run_second_pass(
     made: TaskOutput,
     watch: Watch,
 ) -> None:
-    """The masks of the slots that the answer asks for, frame by frame."""
+    """Adds to `made`, the answer, the masks of the slots that it asks for, frame by frame of `video`. `masks` makes
+    mask logits of a frame of `tracks` and its dense features, which are in `store` or computed again by the parts of
+    `system`; `watch` is called after every frame.
+    """
     if not made.slots:
         return
     for t, dense in restore_dense_features(system, video, store, len(tracks)):
@@ -269,7 +276,9 @@ def run_second_pass(
 def restore_dense_features(
     system: TwoPassSystem, video: Video, store: DenseStore, length: int
 ) -> Iterator[tuple[int, DenseFeatures]]:
-    """The large part of every frame: as kept, or where it was not, computed again in the same windows."""
+    """The index and the dense features of each of the first `length` frames of `video`: as `store` has them, or where
+    it does not, computed again by the parts of `system` in the same windows.
+    """
     for start in range(0, length, system.settings.window):
         span = range(start, min(start + system.settings.window, length))
         found = {t: kept for t in span if (kept := store.get(t)) is not None}
@@ -299,7 +308,9 @@ class DescribedSystem(Protocol):
 
 
 def build_slot_result(system: DescribedSystem, video: Video, masklets: tuple[Masklet, ...]) -> VideoResult:
-    """The answer, with what the reader must know."""
+    """The result of `system` for `video`: its `masklets`, with notes on what the reader must know, such as damage or
+    what to change where there are none.
+    """
     notes = [video.damage] if video.damage else []
     if not masklets:
         notes.append(EMPTY[system.settings.task].format(at=system.settings))

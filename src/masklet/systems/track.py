@@ -13,7 +13,8 @@ from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
 from masklet.core.frames import Frame, Video
 from masklet.core.instances import Clicks, Prediction, Prompt
-from masklet.core.protocols import Propagator, Watch
+from masklet.core.progress import Watch, discard_progress
+from masklet.core.protocols import Propagator
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Source, TrackBook
 from masklet.systems.bystanders import BystanderFinder, count_asked, is_bystander
@@ -41,7 +42,7 @@ class Track(Generic[F, M]):
     prompts: Prompts
     bystanders: BystanderFinder | None = None
 
-    def run(self, video: Video, watch: Watch) -> VideoResult:
+    def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
         """One masklet per prompted id, under that id."""
         book = TrackBook()
         with FeatureStore[F]() as store:
@@ -64,7 +65,9 @@ class Track(Generic[F, M]):
         return sorted(id for id, page in book.pages.items() if not page)
 
     def forward(self, video: Video, book: TrackBook, store: FeatureStore[F], watch: Watch) -> None:
-        """Every object from its first prompt to the end."""
+        """Propagates every object from its first prompt to the end of `video`, and writes it into `book`; features are
+        kept in `store` for the way back, and `watch` is called after every frame.
+        """
         memory = self.propagator.empty()
         for frame in video:
             [features] = self.propagator.encode([frame])
@@ -86,7 +89,10 @@ class Track(Generic[F, M]):
     def add_bystanders(
         self, memory: M, features: F, frame: Frame, belief: Prediction, answer: Prediction, book: TrackBook
     ) -> M:
-        """What is beside the objects that were prompted in a frame is tracked, too; no longer what is prompted now."""
+        """Tracks what is beside the objects that were prompted in `frame`, too; no longer what is prompted now. Returns
+        the next `memory`; `features` are the frame's, `belief` and `answer` what was propagated and what was prompted
+        there, and `book` takes the bystanders' sightings.
+        """
         if self.bystanders is None:
             return memory
         there, asked = belief.masks(frame.size), answer.masks(frame.size)

@@ -27,10 +27,12 @@ class PrefetchableTask(ABC, Generic[D]):
 
     @abstractmethod
     def loss_of(self, step: int, drawn: D, random: np.random.Generator) -> dict[str, Tensor]:
-        """The losses of what was drawn; `random` as `draw` left it."""
+        """The weighted losses, by name, of the clips `drawn` for the training step of number `step`; `random` is as
+        `draw` left it.
+        """
 
     def loss(self, step: int, random: np.random.Generator) -> dict[str, Tensor]:
-        """Both parts."""
+        """The weighted losses of one item, as `Task.loss`: `draw` and `loss_of` one after the other."""
         return self.loss_of(step, self.draw(random), random)
 
 

@@ -39,7 +39,7 @@ Labels = Callable[[TrainingClip, int], Tensor]  # of a clip's objects, given the
 
 
 def take_own_labels(clip: TrainingClip, classes: int) -> Int64[Tensor, " g"]:
-    """Each object's class."""
+    """The class of each object as the clip has it, in all frames; `classes` is not used."""
     return clip.labels
 
 
@@ -51,14 +51,18 @@ def take_last_frame_labels(clip: TrainingClip, classes: int) -> Int64[Tensor, " 
 
 
 def collect_targets(clip: TrainingClip, classes: int, labels: Labels = take_own_labels) -> ClipTargets:
-    """The objects of a clip with a pixel in any frame; one without a pixel is not visible."""
+    """The objects of `clip` with a pixel in any frame; one without a pixel is not visible. `labels` gives the class of
+    each object where there are `classes` of them.
+    """
     visible = clip.masks.flatten(2).any(2)
     seen = visible.any(1)
     return ClipTargets(clip.masks[seen].float(), visible[seen], labels(clip, classes)[seen])
 
 
 def fit_clip_to_input(clip: TrainingClip, inside: tuple[int, int], padded: tuple[int, int]) -> TrainingClip:
-    """A clip of the size of a network's input: `inside` (h, w) of it are the frame, right and below is padding."""
+    """A clip of the size of a network's input, `padded` (h, w): its upper left `inside` (h, w) are the frame, the rest
+    is padding.
+    """
     images, masks = (fit_maps(x.float(), inside, padded).to(x.dtype) for x in (clip.images, clip.masks))
     return replace(clip, images=images, masks=masks)
 
@@ -66,7 +70,9 @@ def fit_clip_to_input(clip: TrainingClip, inside: tuple[int, int], padded: tuple
 def fit_maps(
     maps: Float[Tensor, "a b h w"], inside: tuple[int, int], padded: tuple[int, int]
 ) -> Float[Tensor, "a b h2 w2"]:
-    """Maps of another size, each pixel as its nearest one, and padded with 0."""
+    """The `maps` scaled to `inside` (h, w), each pixel as its nearest one, and filled up with 0 right and below to
+    `padded` (h, w).
+    """
     if maps.shape[-2:] != inside and len(maps):
         maps = nnf.interpolate(maps, inside, mode="nearest-exact")
     h, w = maps.shape[-2:]
@@ -86,7 +92,10 @@ def compute_query_costs(
     rand: Rand,
     at: LossSettings,
 ) -> Float[Tensor, "n g"]:
-    """What it costs that a query is an object: class, mask and dice, masks at points common to all."""
+    """What it costs that a query, by class `logits` and mask logits `masks`, is an object with the class `labels` and
+    the mask `inside` (1 inside, of any size): class, mask and dice, weighted as in `at`. Masks are compared at `points`
+    points common to all, which `rand` draws.
+    """
     with torch.autocast(masks.device.type, enabled=False):
         where = rand(1, points, 2)
         found = sample_at_points(masks.float(), where.expand(len(masks), -1, -1))
@@ -100,12 +109,12 @@ def compute_query_costs(
 
 
 def compute_bce_costs(found: Float[Tensor, "n p"], wanted: Float[Tensor, "g p"]) -> Float[Tensor, "n g"]:
-    """`losses.bce_loss` of every pair."""
+    """The mean cross-entropy (`losses.bce_loss`) of each row of logits `found` against each of `wanted` (0 to 1)."""
     return (nnf.softplus(-found) @ wanted.T + nnf.softplus(found) @ (1 - wanted).T) / found.shape[1]
 
 
 def compute_dice_costs(found: Float[Tensor, "n p"], wanted: Float[Tensor, "g p"]) -> Float[Tensor, "n g"]:
-    """`losses.dice_loss` of every pair."""
+    """The dice loss (`losses.dice_loss`) of each row of logits `found` against each row of `wanted` (0 to 1)."""
     likely = found.sigmoid()
     return 1 - (2 * likely @ wanted.T + 1) / (likely.sum(1)[:, None] + wanted.sum(1) + 1)
 
@@ -149,7 +158,10 @@ def match_first_appearance(
     at: LossSettings,
     free: Free = mark_unused_queries,
 ) -> QueryPairs:
-    """DVIS 3.2: an object is matched in the frame in which it is first seen, and keeps its query in all others."""
+    """DVIS 3.2: an object is matched in the frame in which it is first seen, and keeps its query in all others.
+    `logits` (class) and `masks` (logits) are the predictions to match with the objects `targets`, at the costs and
+    points of `at`, drawn by `rand`; `free` says which queries may be given when some are given already.
+    """
     queries = objects = torch.empty(0, dtype=torch.int64, device=masks.device)
     for t in sorted(set(targets.first.tolist())):
         new = (targets.first == t).nonzero()[:, 0]
@@ -166,7 +178,10 @@ def match_whole_clip(
     rand: Rand,
     at: LossSettings,
 ) -> QueryPairs:
-    """DVIS 3.3: one assignment of a whole clip."""
+    """DVIS 3.3: one assignment of a whole clip, by class logits `logits` and mask logits `masks` of its frames
+    together. `targets` are the objects, `at` holds weights and points per frame, `rand` draws the points. No query is
+    given twice.
+    """
     points = at.points * masks.shape[1]
     inside = stack_clip_frames(targets.masks)
     cost = compute_query_costs(logits, stack_clip_frames(masks), targets.labels, inside, points, rand, at)

@@ -41,11 +41,13 @@ class UncategorisedSource:
         self.source = source
 
     def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
-        """One more clip."""
+        """A clip of the other source, drawn with the same `random`, in which every object has label 0."""
         made = self.source.clip(random, frames)
         return replace(made, labels=torch.zeros_like(made.labels))
 
 
 def seed_item_generator(seed: int, step: int, item: int = 0) -> np.random.Generator:
-    """The random numbers of one item of one step, whatever was drawn before: a run that resumes sees the same data."""
+    """The random numbers of item `item` of step `step` of a run with `seed`, whatever was drawn before: a run that
+    resumes sees the same data.
+    """
     return np.random.default_rng((seed, step, item))

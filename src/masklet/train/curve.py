@@ -58,7 +58,9 @@ def reduce_to_means(points: Series, parts: int = 50) -> Series:
 
 
 def draw_panel(picture: Image.Image, top: int, found: Mapping[str, Series], pale: Series, title: str) -> None:
-    """One set of axes, with a line and a name for each series."""
+    """Draws one set of axes on the image `picture`, its upper edge `top` pixels down, with `title` above. Each series
+    of `found` becomes a line with its name and last value; `pale` (empty: none) is drawn behind them in a light colour.
+    """
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
     left, above, right, below = MARGIN
     x0, y0, x1, y1 = left, top + above, SIZE[0] - right, top + SIZE[1] - below

@@ -101,7 +101,9 @@ class DenseTask(PrefetchableTask[list[tuple[int, TrainingClip]]]):
     def loss_of(
         self, step: int, drawn: list[tuple[int, TrainingClip]], random: np.random.Generator
     ) -> dict[str, Tensor]:
-        """Quality focal loss of the scores, dice loss of the masks, cross-entropy of the names."""
+        """Quality focal loss of the scores ("score"), dice loss of the masks ("mask") and cross-entropy of the names
+        ("name") of the images `drawn`; `random` chooses the cells whose masks are made. The same in every `step`.
+        """
         device = next(self.module.parameters()).device
         pictures = torch.cat([clip.images for _, clip in drawn]).to(device)
         images, keys, detail, strength = self.seen.to(device)(pictures)
@@ -129,12 +131,14 @@ class DenseTask(PrefetchableTask[list[tuple[int, TrainingClip]]]):
         return compute_image_scores(self.held_out, found, self.categories)
 
     def save(self, path: Path) -> None:
-        """The weights so far."""
+        """Writes the weights so far to `path`, by the function given for it."""
         self.writes(path)
 
 
 def replace_head_categories(head: DenseHead, old: Sequence[str], new: Sequence[str]) -> DenseHead:
-    """The head for other categories: what it knows of those that it had is kept, the others begin at random."""
+    """Makes `head`, whose categories are `old`, one for the categories `new`, and returns it: what it knows of those in
+    both is kept, the others begin at random.
+    """
     last: Any = head.name[-1]
     fresh = nn.Linear(last.in_features, len(new))
     with torch.no_grad():
@@ -155,7 +159,11 @@ def compute_image_losses(
     at: DenseLosses,
     random: np.random.Generator,
 ) -> tuple[Float[Tensor, " n"], Float[Tensor, " m"], Float[Tensor, " l"]]:
-    """Losses of one picture: of each cell's score, of some cells' masks, and of their names where they have one."""
+    """Losses of the image of `clip` (one frame), number `b` of the batch of `cells`: of each cell's score, of some
+    cells' masks, and of their names where they have one. `head` makes the masks and names of up to `at.masks` cells
+    that `random` chooses, `labels` are the head's categories of the clip's (`UNNAMED`: none), `background` is the
+    weight of the scores of cells outside all masks.
+    """
     truth = clip.masks[:, 0].to(cells.at.device)
     owner = find_cell_owners(truth, cells.at, cells.stride)
     mine = (owner >= 0).nonzero()[:, 0]
@@ -179,8 +187,9 @@ def compute_image_losses(
 def find_cell_owners(
     truth: Bool[Tensor, "g h w"], at: Float[Tensor, "n 2"], stride: Float[Tensor, " n"]
 ) -> Int64[Tensor, " n"]:
-    """The object of each cell, -1 without one: cells near the middle of an object that its mask covers, at the levels
-    of objects of its size; of several the smallest. An object without such a cell gets the nearest one.
+    """The object of each cell, -1 without one: cells near the middle of an object that its mask in `truth` covers, at
+    the levels of objects of its size; of several the smallest. An object without such a cell gets the nearest one. `at`
+    holds the middles (x, y) of the cells, `stride` their strides, both in pixels.
     """
     owner = torch.full((len(at),), -1, device=at.device)
     area = truth.flatten(1).sum(1)
@@ -213,7 +222,9 @@ def find_size_levels(across: float) -> Float[Tensor, " k"]:
 def weigh_cells(
     truth: Bool[Tensor, "g h w"], at: Float[Tensor, "n 2"], owner: Int64[Tensor, " n"], background: float
 ) -> Float[Tensor, " n"]:
-    """What each cell's score counts: `background` outside all masks, else 1."""
+    """What each cell's score counts: `background` outside all masks, else 1. `truth` holds the objects' masks, `at` the
+    middles (x, y in pixels) of the cells, `owner` the object of each, -1 without one.
+    """
     y, x = at[:, 1].long().clamp(max=truth.shape[1] - 1), at[:, 0].long().clamp(max=truth.shape[2] - 1)
     inside = truth[:, y, x].any(0) | (owner >= 0)
     return torch.where(inside, 1.0, background)

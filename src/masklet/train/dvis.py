@@ -112,7 +112,7 @@ def initialize_from_minvis(tracker: ReferringTracker, segmenter: Any) -> None:
 def predict_clip_masks(
     network: ReferringTracker | TemporalRefiner, normed: Float[Tensor, "t n c"], features: Float[Tensor, "t d h w"]
 ) -> Float[Tensor, "t n h w"]:
-    """Mask logits of a clip."""
+    """Mask logits of a clip: `network` compares each frame's normalised queries `normed` with its pixel `features`."""
     return torch.stack([network.predict_masks(q, f) for q, f in zip(normed, features, strict=True)])
 
 
@@ -144,7 +144,9 @@ class FrozenSegmenter:
 
     @torch.no_grad()
     def seen(self, clip: TrainingClip) -> SegmentedClip:
-        """A given clip."""
+        """The segmenter's slots of a given clip, and its objects as targets, at the size of the segmenter's input and
+        on its device. No gradients.
+        """
         slots = self._segmenter.slots([Frame(t, np.asarray(im.permute(1, 2, 0))) for t, im in enumerate(clip.images)])
         h, w = slots.mask_logits.shape[-2:]
         clip = fit_clip_to_input(clip, slots.inside, (h * STRIDE, w * STRIDE))
@@ -154,7 +156,7 @@ class FrozenSegmenter:
 
 
 def play_backward(clip: TrainingClip) -> TrainingClip:
-    """A clip played backward."""
+    """The clip with the order of its frames reversed: images, masks and presence."""
     return replace(clip, images=clip.images.flip(0), masks=clip.masks.flip(1), present=clip.present.flip(1))
 
 
@@ -191,11 +193,13 @@ class TrackerTask(PrefetchableTask[TrainingClip]):
         self._device = tracker.class_embed.weight.device
 
     def draw(self, random: np.random.Generator) -> TrainingClip:
-        """One more clip."""
+        """A clip of the source to train on, played backward as often as the settings say."""
         return self._frozen.draw(random)
 
     def loss_of(self, step: int, drawn: TrainingClip, random: np.random.Generator) -> dict[str, Tensor]:
-        """Of one clip: class, mask and dice, each the sum over the layers."""
+        """The losses "class", "mask" and "dice" of the clip `drawn`, each the sum over the layers. `step` decides
+        whether the frozen segmenter or the layers themselves give the pairs; `random` draws the points of the masks.
+        """
         with torch.autocast(self._device.type, enabled=False):
             seen, rand = self._frozen.seen(drawn), make_uniform_sampler(random, self._device)
             layers, order, _ = self.module(seen.slots.queries)
@@ -276,11 +280,13 @@ class RefinerTask(PrefetchableTask[TrainingClip]):
         self._device = refiner.class_embed.weight.device
 
     def draw(self, random: np.random.Generator) -> TrainingClip:
-        """One more clip."""
+        """A clip of the source to train on, played backward as often as the settings say."""
         return self._frozen.draw(random)
 
     def loss_of(self, step: int, drawn: TrainingClip, random: np.random.Generator) -> dict[str, Tensor]:
-        """Of one clip: class, mask and dice, each the sum over the layers."""
+        """The losses "class", "mask" and "dice" of the clip `drawn`, each the sum over the layers. `step` decides
+        whether the frozen tracker or the layers themselves give the pairs; `random` draws the points of the masks.
+        """
         with torch.autocast(self._device.type, enabled=False):
             seen, rand = self._frozen.seen(drawn), make_uniform_sampler(random, self._device)
             tracks, context = self._tracked(seen)
@@ -318,7 +324,7 @@ class RefinerTask(PrefetchableTask[TrainingClip]):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """As the tracker's."""
+        """How well refined tracks stay on their objects, over the held-out clips: see `measure_faithfulness`."""
         found = []
         for n, clip in enumerate(self.held_out):
             seen, rand = self._frozen.seen(clip), make_uniform_sampler(seed_item_generator(0, n), self._device)
@@ -347,7 +353,8 @@ def measure_faithfulness(
     masks: Float[Tensor, "t m h w"], targets: ClipTargets, pairs: QueryPairs
 ) -> Float[Tensor, " 3"]:
     """Over objects, in the frames in which they are visible: on how many their track still lies (IoU 0.5 or more), on
-    how many it lies more on another object; and how many there are.
+    how many it lies more on another object; and how many there are. `masks` holds the mask logits of the queries of
+    `pairs`, in that order, `targets` the objects.
     """
     maps = nnf.interpolate(masks, targets.masks.shape[-2:], mode="bilinear") > 0
     iou = measure_frame_iou(maps, targets.masks.transpose(0, 1) > 0.5)

@@ -86,7 +86,7 @@ class RunFolder:
         return at
 
     def keep(self, module: nn.Module, optimiser: torch.optim.Optimizer, at: RunProgress) -> None:
-        """Writes the checkpoint, whole or not at all."""
+        """Writes the checkpoint, whole or not at all: state of `module` and `optimiser`, and the progress `at`."""
         state = {"module": module.state_dict(), "optimiser": optimiser.state_dict(), **asdict(at)}
         with write_atomically(self.path / CHECKPOINT) as file:
             torch.save(state, file)
@@ -94,7 +94,9 @@ class RunFolder:
     # -- the log
 
     def log(self, step: int, facts: Mapping[str, object]) -> None:
-        """One more line."""
+        """Appends one line to log.jsonl: `step` and `facts` by name, numbers that are not finite as null. Raises
+        InputError where it cannot be written.
+        """
         try:
             with (self.path / LOG).open("a") as file:
                 file.write(json.dumps({"step": step, **replace_non_finite(facts)}) + "\n")

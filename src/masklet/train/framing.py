@@ -85,7 +85,7 @@ class ShortSideFraming:
 
 
 def compute_fit_scale(size: Size, short: int, longest: int) -> float:
-    """The scale that brings the short side to `short`, or the long side to `longest` where that is less.
+    """The scale that brings the short side of `size` (h, w) to `short` pixels, or the long one to `longest` if smaller.
 
     >>> compute_fit_scale((100, 400), 200, 1333), compute_fit_scale((100, 400), 200, 400)
     (2.0, 1.0)
@@ -94,7 +94,7 @@ def compute_fit_scale(size: Size, short: int, longest: int) -> float:
 
 
 def apply_mirroring(affine: Affine, width: int, flip: bool) -> Affine:
-    """The affine with left and right exchanged afterwards."""
+    """The affine, followed by exchanging left and right of a view `width` pixels wide where `flip` is true."""
     return join_affines(affine, np.array([[-1.0, 0, width], [0, 1, 0]])) if flip else affine
 
 
@@ -135,7 +135,7 @@ def _apply_view(image: UInt8[np.ndarray, "..."], view: ClipView, border: Any) ->
 
 
 def transform_ids(ids: Ids, view: ClipView) -> Ids:
-    """Objects in a view."""
+    """The id map of an image as a view shows it: each pixel takes its nearest one, 0 (no object) beyond the border."""
     return np.asarray(cv2.warpAffine(ids, _convert_to_centres(view.affine), view.size[::-1], flags=cv2.INTER_NEAREST))
 
 
@@ -155,8 +155,9 @@ def draw_clip_with_objects(made: Callable[[], TrainingClip]) -> TrainingClip:
 
 
 def paint_id_map(masks: Sequence[Rle], places: Sequence[int], size: Size) -> Ids:
-    """One map of masks that may overlap, as in `core.masks.resolve_overlaps_by_area`: the smallest wins, on a tie the
-    first.
+    """One id map of `size` (h, w) of `masks` that may overlap, as in `core.masks.resolve_overlaps_by_area`: the
+    smallest wins, on a tie the first. The pixels of masks[n] get the id places[n]; `places` count from 1, all others
+    are 0.
     """
     ids = np.zeros(size, np.uint16)
     for n in sorted(range(len(masks)), key=lambda n: (-masks[n].area, -n)):
@@ -167,7 +168,8 @@ def paint_id_map(masks: Sequence[Rle], places: Sequence[int], size: Size) -> Ids
 def build_clip(
     pictures: list[Picture], ids: list[Ids], labels: list[int], annotated: np.ndarray | None = None
 ) -> TrainingClip:
-    """A clip of pictures and objects n + 1 with labels[n]; those without a pixel in the clip are left out.
+    """A clip of the frames `pictures` and objects n + 1 of the id maps `ids`, with `labels[n]`; objects without a pixel
+    in the clip are left out.
 
     `annotated` bool [g t] says where an object is known, also where the view does not show it; all frames by default.
     """

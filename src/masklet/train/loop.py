@@ -76,18 +76,23 @@ class TrainingPlan:
 class TrainingWatch(Protocol):
     """Is told how training goes."""
 
-    def stepped(self, step: int, total: int, losses: Mapping[str, float]) -> None: ...
-    def validated(self, step: int, scores: Mapping[str, float]) -> None: ...
+    def stepped(self, step: int, total: int, losses: Mapping[str, float]) -> None:
+        """After each step: `step` of `total` are done; `losses` are its means by name, their sum as "loss"."""
+        ...
+
+    def validated(self, step: int, scores: Mapping[str, float]) -> None:
+        """After each validation: `scores` by name, as of `step` steps."""
+        ...
 
 
 class SilentWatch:
     """Tells nobody."""
 
     def stepped(self, step: int, total: int, losses: Mapping[str, float]) -> None:
-        """Nothing."""
+        """Ignores the `losses` of `step`, one of `total`."""
 
     def validated(self, step: int, scores: Mapping[str, float]) -> None:
-        """Nothing."""
+        """Ignores the `scores` of the validation after `step`."""
 
 
 def train(
@@ -129,12 +134,16 @@ def train(
 
 
 def prepare_step_items(task: Task, plan: TrainingPlan, number: int) -> list[Losses]:
-    """The items of a step, with what can be done of them before the weights are known: no matter in which thread."""
+    """The items of step `number`, as many as the batch of `plan`, with what `task` can do of them before the weights
+    are known: no matter in which thread.
+    """
     return [draw_item_losses(task, number, seed_item_generator(plan.seed, number, item)) for item in range(plan.batch)]
 
 
 def draw_item_losses(task: Task, number: int, random: np.random.Generator) -> Losses:
-    """An item's losses, still to be computed on the clips that are drawn here."""
+    """The losses of one item of step `number` of `task`, still to be computed: a `PrefetchableTask`'s clips are drawn
+    here already, with `random`; another task draws its own when called.
+    """
     if isinstance(task, PrefetchableTask):
         return partial(task.loss_of, number, task.draw(random), random)
     return partial(task.loss, number, random)
@@ -149,7 +158,11 @@ def take_training_step(
     folder: RunFolder,
     watch: TrainingWatch,
 ) -> RunProgress:
-    """One step, told and logged; then a validation, where it is due."""
+    """One step of `task` with `optimiser` on the next items of `coming`, and a validation where `plan` has it due; both
+    are logged in `folder` and told to `watch`. `at` is how far the run is before the step, the result how far after it.
+
+    Raises InputError where the losses of `PATIENCE` steps in a row were not finite.
+    """
     started = monotonic()
     task.module.train()
     rate = plan.lr * compute_rate_factor(plan, at.step)
@@ -179,9 +192,10 @@ def take_training_step(
 def run_optimiser_step(
     task: Task, plan: TrainingPlan, optimiser: torch.optim.Optimizer, number: int, items: list[Losses]
 ) -> tuple[dict[str, float], float]:
-    """One step of the optimiser; the losses (means over the items) and the norm of their gradient.
+    """One step of `optimiser` for `task`; the losses (means over `items`, by name) and the norm of their gradient
+    before it is clipped as `plan` says. The step's `number` seeds what the network itself draws.
 
-    Where that is not finite, the weights stay as they are.
+    Where that norm is not finite, the weights stay as they are.
     """
     torch.manual_seed(
         int(seed_item_generator(plan.seed, number, plan.batch).integers(2**62))

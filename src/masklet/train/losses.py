@@ -63,7 +63,9 @@ def sample_at_points(maps: Float[Tensor, "m h w"], points: Float[Tensor, "m p 2"
 def draw_uncertain_points(
     logits: Float[Tensor, "m h w"], points: int, rand: Rand, at: LossSettings
 ) -> Float[Tensor, "m p 2"]:
-    """Points where the prediction is least sure, and some anywhere (PointRend, Kirillov et al. 2020, 3.1)."""
+    """Points (x, y, 0 to 1 over each side) of each mask of `logits`, `points` many, drawn by `rand`: a share
+    `at.importance` where the prediction is least sure, the others anywhere (PointRend, Kirillov et al. 2020, 3.1).
+    """
     unsure = int(at.importance * points)
     candidates = rand(len(logits), int(at.oversample * points), 2)
     best = sample_at_points(logits, candidates).abs().topk(unsure, largest=False).indices
@@ -82,7 +84,9 @@ def stack_clip_frames(masks: Float[Tensor, "m t h w"]) -> Float[Tensor, "m th w"
 def compute_class_loss(
     logits: Float[Tensor, "b n k1"], labels: Int64[Tensor, "b n"], no_object: float = 0.1
 ) -> Float[Tensor, ""]:
-    """Cross-entropy; the class no object, the last one, has a smaller weight, in the mean as well."""
+    """Cross-entropy of class `logits` against `labels` of b images with n queries; the class no object, the last one,
+    has the smaller weight `no_object`, in the mean as well.
+    """
     weights = logits.new_ones(logits.shape[-1])
     weights[-1] = no_object
     return nnf.cross_entropy(logits.flatten(0, 1), labels.flatten(), weights)
@@ -107,7 +111,10 @@ def compute_mask_losses(
     rand: Rand,
     at: LossSettings,
 ) -> dict[str, Float[Tensor, ""]]:
-    """Both losses of predicted masks, weighted: the sum over masks divided by `count`."""
+    """The losses "mask" (cross-entropy) and "dice" of predicted masks `logits` against their truth `inside` (1 inside,
+    of any size), weighted as in `at`: the sum over masks divided by `count`. Each mask is compared at `points` points
+    that `rand` draws.
+    """
     logits = logits.float()
     where = draw_uncertain_points(logits.detach(), points, rand, at)
     found, wanted = sample_at_points(logits, where), sample_at_points(inside, where)
@@ -124,7 +131,9 @@ def compute_mask_losses(
 def build_class_targets(
     pairs: QueryPairs, labels: Int64[Tensor, " g"], queries: int, classes: int
 ) -> Int64[Tensor, " n"]:
-    """What each query is to say; no object (= classes) without a pair. Of two pairs the later one counts."""
+    """What each of `queries` queries is to say: of those in `pairs` the class in `labels` of their object, of the
+    others no object (= `classes`). Of two pairs of one query the later one counts.
+    """
     targets = [classes] * queries
     for query, label in zip(pairs.queries.tolist(), labels[pairs.objects].tolist(), strict=True):
         targets[query] = label
@@ -168,8 +177,8 @@ def compute_clip_losses(
     rand: Rand,
     at: LossSettings,
 ) -> dict[str, Float[Tensor, ""]]:
-    """A layer of DVIS's refiner: the clip is one image. Arguments as of `compute_frame_losses`, but masks by queries
-    first.
+    """A layer of DVIS's refiner: the clip is one image. `logits`, `inside`, `labels`, `pairs`, `rand` and `at` are as
+    in `compute_frame_losses`, but the logits are one row per query for the whole clip, and `masks` have queries first.
     """
     n, k1 = logits.shape
     targets = build_class_targets(pairs, labels, n, k1 - 1)

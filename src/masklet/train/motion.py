@@ -29,7 +29,9 @@ class MotionSettings:
 def sample_spline(
     keys: Int64[np.ndarray, " k"], values: Float[np.ndarray, "..."], times: Float[np.ndarray, " t"], axis: int
 ) -> Float[np.ndarray, "..."]:
-    """A smooth curve through the values at the keys (Catmull and Rom's), constant outside of them."""
+    """A smooth curve (Catmull and Rom's) through `values`, which lie along `axis` at the moments `keys` (ascending),
+    taken at `times`, of the same unit; constant outside the keys. The result has the times along `axis`.
+    """
     values = np.moveaxis(values, axis, 0)
     if len(keys) == 1:
         return np.moveaxis(np.repeat(values, len(times), axis=0), 0, axis)
@@ -57,6 +59,7 @@ def draw_key_moments(random: np.random.Generator, frames: int) -> Int64[np.ndarr
 def draw_camera_path(
     random: np.random.Generator, settings: MotionSettings, keys: Int64[np.ndarray, " k"]
 ) -> Float[np.ndarray, "k 4"]:
+    """The camera's pose at each of `keys`: a random walk with the speed and frame size of `settings`, zoom limited."""
     steps = random.normal(0, 1, (len(keys), 4)) + random.normal(0, 1, 4)  # it mostly goes on as it went
     steps *= settings.camera * np.array([min(settings.size), min(settings.size), 0.5, 0.4])
     walk: Float[np.ndarray, "k 4"] = np.cumsum(steps * np.diff(keys, prepend=keys[0])[:, None], axis=0)
@@ -72,6 +75,9 @@ def draw_object_paths(
     objects: int,
     crowding: float,
 ) -> Float[np.ndarray, "n k 5"]:
+    """The poses of so many `objects` at each of `keys`, drawn one after the other: see `draw_object_path`, which
+    explains `random`, `settings`, `camera` and `crowding`.
+    """
     made: list[Float[np.ndarray, "k 5"]] = []
     for _ in range(objects):
         made.append(draw_object_path(random, settings, keys, camera, made, crowding))
@@ -86,7 +92,11 @@ def draw_object_path(
     others: Sequence[Float[np.ndarray, "k 5"]],
     crowding: float,
 ) -> Float[np.ndarray, "k 5"]:
-    """An object's way: its own, or that of something at rest in the world."""
+    """An object's pose at each of `keys` (frame numbers), drawn by `random`: a way of its own, or that of something at
+    rest in the world, which moves as `camera`, the camera's poses at the keys, has it. `settings` give sizes, speeds
+    and shares; `others` are poses of objects drawn before, and `crowding` says how near it comes to them: 0 far, 1
+    near.
+    """
     pose = _draw_moving_path(random, settings, keys, others, crowding)
     if random.random() >= settings.rests:
         return pose
@@ -115,7 +125,9 @@ def _draw_moving_path(
 
 
 def draw_absences(random: np.random.Generator, settings: MotionSettings, moments: int) -> Bool[np.ndarray, " k"]:
-    """At which moments an object is out of the frame: never, between two visits, before or after one."""
+    """At which of so many `moments` an object is out of the frame: never, between two visits, before or after one.
+    `settings.exits` and `settings.visits` are the chances, `random` decides.
+    """
     outside, draw = np.zeros(moments, bool), random.random()
     if moments > 2 and draw < settings.exits:
         outside[random.integers(1, moments - 1)] = True
@@ -183,7 +195,9 @@ def _choose_position(
 def transform_by_camera(
     stands: Float[np.ndarray, "5"], camera: Float[np.ndarray, "k 4"], moment: int, size: tuple[int, int]
 ) -> Float[np.ndarray, "k 5"]:
-    """The poses of something that stands in the world, as the camera sees it; at one moment as given."""
+    """The poses of something at rest in the world, as seen under each pose of `camera`; at index `moment` it is
+    `stands` itself. Turn and zoom are about the middle of the frame, of `size` (h, w) in pixels.
+    """
     turned = camera - camera[moment]
     centre, zoom = np.array(size[::-1]) / 2, np.exp(turned[:, 2])
     about, cos, sin = stands[:2] - centre, np.cos(turned[:, 3]), np.sin(turned[:, 3])

@@ -83,7 +83,7 @@ class GuessDrift:
 def create_moving_clips(
     stills: Sequence[Stills], ratios: Sequence[float], short: int = 224, like: PastingSettings = LIVELY
 ) -> ClipMixture:
-    """Clips of pictures of several sets, as often as the ratios say: most of them wide, some square, some tall.
+    """Clips of images of several sets `stills`, as often as `ratios` say: most of them wide, some square, some tall.
 
     `short`: side of the frames in pixels; `like`: what happens in them. Raises InputError where the sets' categories
     differ: rename them all.
@@ -104,7 +104,9 @@ def build_nano_task(
     held_out: Sequence[TrainingClip],
     asking: PromptSampling = ASKING,
 ) -> PropagatorTask:
-    """The task of training all of `net`; encoders see the clips at their own size."""
+    """The task of training all of `net` on clips of `source`; encoders see the clips at their own size. `settings` are
+    written with its weights, `held_out` clips validate it, and `asking` says which prompts and costs it has.
+    """
     net.requires_grad_(True)
 
     @cache

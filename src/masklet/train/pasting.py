@@ -77,7 +77,7 @@ class MovingStills:
         self.categories = stills.categories
 
     def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
-        """One more clip."""
+        """A clip of so many `frames`, drawn with `random`; tried up to twenty times where no object is seen."""
         return draw_clip_with_objects(lambda: self._clip(random, frames))
 
     def _clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
@@ -98,7 +98,9 @@ class MovingStills:
 def paste_cutouts(
     random: np.random.Generator, above: Sequence[Cutout], below: Still, settings: PastingSettings, frames: int
 ) -> TrainingClip:
-    """A clip of a picture under a moving camera and cut-out objects that move over it, the last one in front."""
+    """A clip of so many `frames`: the image `below` under a moving camera, and the cut-outs `above` that move over it,
+    the last one in front. `settings` say how things move and look; `random` decides the rest.
+    """
     keys = draw_key_moments(random, frames)
     camera_keys, times = draw_camera_path(random, settings, keys), np.arange(frames, dtype=float)
     camera = sample_spline(keys, camera_keys, times, axis=0)
@@ -132,6 +134,7 @@ class _MovingBackground:
 
     @staticmethod
     def of(random: np.random.Generator, below: Still, settings: PastingSettings) -> _MovingBackground:
+        """The background made of `below`, a random view larger than the frame, and how far `settings` let it bend."""
         h, w = settings.size
         framing = FixedFraming((round(h * OVERSIZE), round(w * OVERSIZE)), settings.zoom)
         view = framing.view(random, below.ids.shape)

@@ -93,7 +93,7 @@ class PromptCrops:
         self._ratios = ratios / ratios.sum()
 
     def crop(self, random: np.random.Generator) -> PromptCrop:
-        """One more object."""
+        """A random object of the sets as a crop with its first prompt; objects that are hardly seen are passed over."""
         found = None
         while found is None:
             found = self._tried(random)
@@ -150,7 +150,9 @@ class PromptCrops:
 def draw_near_view(
     random: np.random.Generator, mask: Bool[np.ndarray, "h w"], sampling: PromptCropSampling
 ) -> ClipView:
-    """A square around an object, maybe turned and mirrored."""
+    """A square around the object `mask`, `sampling.views` times as long as its longer side and drawn by `random`, which
+    may turn and mirror it. The mask must not be empty.
+    """
     x0, y0, x1, y1 = find_mask_bounds(mask)
     longer = max(x1 - x0, y1 - y0)
     side = longer * random.uniform(*sampling.views)
@@ -162,7 +164,9 @@ def draw_near_view(
 def draw_wide_view(
     random: np.random.Generator, size: tuple[int, ...], mask: Bool[np.ndarray, "h w"], sampling: PromptCropSampling
 ) -> ClipView:
-    """A square that shows most of the picture, and the object."""
+    """A square that shows most of an image of `size` (h, w), with the centre of the object `mask` in its middle two
+    thirds before it is turned. `sampling` gives the range of its side, `random` draws side and place.
+    """
     h, w = size[:2]
     side = max(h, w) * random.uniform(*sampling.wholes)
     ys, xs = np.nonzero(mask)
@@ -180,7 +184,9 @@ def draw_wide_view(
 def make_square_view(
     random: np.random.Generator, at: tuple[float, float], side: float, sampling: PromptCropSampling
 ) -> ClipView:
-    """The square around a place of the picture, `sampling.side` pixels wide."""
+    """The view of the square of `side` image pixels around the place `at` (x, y), scaled to `sampling.side` pixels;
+    `random` turns a third of such views and mirrors half.
+    """
     scale = sampling.side / side
     middle = sampling.side / 2
     affine = np.array([[scale, 0, middle - scale * at[0]], [0, scale, middle - scale * at[1]]])
@@ -197,7 +203,9 @@ def crop_object(picture: Picture, mask: Bool[np.ndarray, "h w"], view: ClipView)
 
 
 def make_near_crop(wide: PromptCrop, near: PromptCrop, view: ClipView, wide_view: ClipView) -> PromptCrop | None:
-    """The near view of what was clicked in the wide one."""
+    """The crop `near` (seen through `view`) with the click made in the crop `wide` (seen through `wide_view`), and the
+    way back to it. None where the object or the click is not in the near view.
+    """
     back = join_affines(compute_inverse_affine(view.affine), wide_view.affine)
     to_near = join_affines(compute_inverse_affine(wide_view.affine), view.affine)
     [point] = wide.points
@@ -220,7 +228,7 @@ def find_mask_bounds(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]
 
 
 def apply_image_degradation(random: np.random.Generator, picture: Picture, share: float) -> Picture:
-    """The picture blurred, noisy or badly compressed now and then."""
+    """The image `picture`, with probability `share` blurred, noisy or badly compressed, as `random` draws it."""
     if random.random() >= share:
         return picture
     kind = random.integers(3)
@@ -243,7 +251,10 @@ def draw_first_prompt(
     view: ClipView,
     crops: PromptCrops,
 ) -> PromptCrop | None:
-    """A box, or a wrong mask with a click that corrects it, in the shares of the two."""
+    """The `crop` with a box, or a wrong mask and a click that corrects it, in the shares of `crops.sampling`. `masks`
+    are those of all objects of the image, for mistakes, and `view` brings them into the crop; `random` decides. None
+    where the object is not seen or the mask not wrong.
+    """
     sampling = crops.sampling
     inside = crop.mask > 0.5
     if not inside.any():
@@ -257,7 +268,9 @@ def draw_first_prompt(
 
 
 def draw_shaken_box(random: np.random.Generator, box: tuple[int, int, int, int], jitter: float) -> Box:
-    """A box as somebody draws it."""
+    """The `box` (x0, y0, x1, y1, pixels) as somebody draws it by hand: `random` moves each edge, by at most twice
+    `jitter` of the side that it ends.
+    """
     x0, y0, x1, y1 = box
     dx, dy = random.normal(0, jitter, (2, 2)).clip(-2 * jitter, 2 * jitter)
     w, h = x1 - x0, y1 - y0
@@ -265,7 +278,7 @@ def draw_shaken_box(random: np.random.Generator, box: tuple[int, int, int, int],
 
 
 def add_first_click(random: np.random.Generator, crop: PromptCrop, sampling: PromptCropSampling) -> PromptCrop | None:
-    """The crop with a click on the object."""
+    """The `crop` with a click that `random` places on its object, by `sampling.depths`; None if it is not seen."""
     inside = crop.mask > 0.5
     if not inside.any():
         return None
@@ -273,7 +286,9 @@ def add_first_click(random: np.random.Generator, crop: PromptCrop, sampling: Pro
 
 
 def draw_click(random: np.random.Generator, region: Bool[np.ndarray, "s s"], depths: Sequence[float]) -> Point:
-    """A pixel well within a region, in its middle more often than not."""
+    """A pixel well within the `region`, in its middle more often than not: one of the deepest, their share drawn from
+    `depths` (0 to 1) by `random`. The region must not be empty.
+    """
     depth = measure_depth(region)
     share = float(random.choice(depths))
     deep = np.flatnonzero(depth >= np.quantile(depth[region], 1 - share))
@@ -287,7 +302,9 @@ def draw_correction(
     true: Bool[np.ndarray, "s s"],
     depths: Sequence[float],
 ) -> Point | None:
-    """A click where a mask is wrong, more often in the larger error; None where it is right."""
+    """A click where the mask `found` differs from the `true` one, more often in the larger error; `random` decides. It
+    lies in the deepest place or at a share of `depths`. None where the mask is right.
+    """
     missed, added = true & ~found, found & ~true
     if not missed.any() and not added.any():
         return None
@@ -316,7 +333,10 @@ def measure_depth(region: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]
 def draw_mistaken_mask(
     random: np.random.Generator, true: Bool[np.ndarray, "s s"], others: Sequence[Bool[np.ndarray, "s s"]]
 ) -> Bool[np.ndarray, "s s"]:
-    """A mask as a tracker gets it wrong: another object's too, a part of it, too wide or narrow, moved, blotted."""
+    """The `true` mask as a tracker gets it wrong: another object's too, a part of it, too wide or narrow, moved, or
+    blotted, each equally often by `random`. `others` are the masks of the crop, at least one; the object's own may be
+    among them.
+    """
     kind = int(random.integers(1 + len(MISTAKES)))
     return MISTAKES[kind](random, true) if kind < len(MISTAKES) else add_other(random, true, others)
 
@@ -324,7 +344,7 @@ def draw_mistaken_mask(
 def add_other(
     random: np.random.Generator, true: Bool[np.ndarray, "s s"], others: Sequence[Bool[np.ndarray, "s s"]]
 ) -> Bool[np.ndarray, "s s"]:
-    """The mask with another object's; where there is none, with itself moved."""
+    """The `true` mask joined with one that `random` draws from `others`; where that adds nothing, with itself moved."""
     other = others[int(random.integers(len(others)))]
     across = float(np.sqrt(true.sum()))
     return np.asarray(true | (other if (other & ~true).any() else shift_mask(true, random.uniform(-across, across, 2))))
@@ -341,14 +361,14 @@ def cut_part(random: np.random.Generator, true: Bool[np.ndarray, "s s"]) -> Bool
 
 
 def change_width(random: np.random.Generator, true: Bool[np.ndarray, "s s"]) -> Bool[np.ndarray, "s s"]:
-    """Dilated or eroded."""
+    """The mask dilated or eroded at its border, by up to about 0.15 of the square root of its area."""
     width = 2 * int(random.uniform(0.03, 0.15) * np.sqrt(true.sum())) + 3
     morph = cv2.dilate if random.random() < 0.5 else cv2.erode
     return np.asarray(morph(true.view(np.uint8), np.ones((width, width), np.uint8)) > 0)
 
 
 def move_mask(random: np.random.Generator, true: Bool[np.ndarray, "s s"]) -> Bool[np.ndarray, "s s"]:
-    """Elsewhere, but not far."""
+    """The mask moved by at most 0.4 of the square root of its area, in x and in y."""
     return shift_mask(true, random.uniform(-0.4, 0.4, 2) * np.sqrt(true.sum()))
 
 

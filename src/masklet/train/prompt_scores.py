@@ -33,7 +33,7 @@ class PromptedObject:
 def select_objects(
     sets: Sequence[Stills], most: int | None = None, least: int = LEAST
 ) -> list[tuple[Stills, int, int]]:
-    """Objects of at least so many pixels, as (set, picture, object): all, or that many of them, drawn with seed 0."""
+    """Objects of `sets` with `least` pixels or more, as (set, image, object): all, or `most` of them, by seed 0."""
     found = [
         (stills, n, k)
         for stills in sets
@@ -54,8 +54,9 @@ def read_objects(selected: Iterable[tuple[Stills, int, int]]) -> Iterator[Prompt
 
 
 def score_prompts(predictor: ImagePredictor, objects: Iterable[PromptedObject], clicks: int = 5) -> dict[str, float]:
-    """Mean IoU of boxes and of each number of clicks; how far the IoU expected of boxes is off, in the mean; and the
-    share of clicks after the first that make it worse. Nothing where there is no object.
+    """How well `predictor` draws the `objects`: mean IoU of boxes and of each number of clicks up to `clicks`; how far
+    the IoU expected of boxes is off, in the mean; and the share of clicks after the first that make it worse. An empty
+    dictionary where there is no object.
     """
     boxes, errors, rows = [], [], []
     for asked in objects:
@@ -87,7 +88,9 @@ def name_clicks(count: int) -> str:
 
 
 def score_clicks(predictor: ImagePredictor, asked: PromptedObject, clicks: int) -> list[float]:
-    """The IoU after each click; 1 for those that nothing is left to be done for."""
+    """The IoU of what `predictor` makes of the object `asked` after each of so many `clicks`, each one on the largest
+    error so far; 1 for those that nothing is left to be done for.
+    """
     points: tuple[Point, ...] = ()
     found, ious = np.zeros_like(asked.mask), []
     for _ in range(clicks):
@@ -102,7 +105,7 @@ def score_clicks(predictor: ImagePredictor, asked: PromptedObject, clicks: int) 
 
 
 def measure_best_iou(logits: Float[Tensor, "k h w"], true: Bool[np.ndarray, "h w"]) -> float:
-    """Of the best hypothesis."""
+    """The IoU of the best hypothesis, the first of `logits`, with the mask `true`; 0 where both are empty."""
     found = logits[0].numpy() > 0
     return float((found & true).sum() / max((found | true).sum(), 1))
 

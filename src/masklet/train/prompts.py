@@ -59,7 +59,9 @@ class PromptTask(PrefetchableTask[PromptBatch]):
         return PromptBatch(tuple(self.source.crop(random) for _ in range(self.crops)), rounds)
 
     def loss_of(self, step: int, drawn: PromptBatch, random: np.random.Generator) -> dict[str, Tensor]:
-        """Cross-entropy and Dice of the masks, and the error of the expected IoU."""
+        """Cross-entropy and Dice of the masks, and the error of the expected IoU, after the first prompt and the rounds
+        of clicks that `drawn` asks for, placed by `random`. The same in every `step`.
+        """
         crops = drawn.crops
         look = self.module.look(self._images(crops))
         maps = torch.stack([self._maps(crop) for crop in crops])
@@ -80,7 +82,7 @@ class PromptTask(PrefetchableTask[PromptBatch]):
         return self.scores()
 
     def save(self, path: Path) -> None:
-        """The weights so far."""
+        """Writes the weights so far to `path`, by the function given for it."""
         self.writes(path)
 
     def _images(self, crops: Sequence[PromptCrop]) -> Float[Tensor, "b 3 s s"]:
@@ -120,7 +122,9 @@ class PromptTask(PrefetchableTask[PromptBatch]):
 def choose_shown_hypothesis(
     logits: Float[Tensor, "b k s s"], quality: Float[Tensor, "b k"], doubtful: Tensor
 ) -> Float[Tensor, "b s s"]:
-    """The answer that is shown: of a single click's hypotheses the one of highest expected IoU, else the first."""
+    """The mask logits of the answer that is shown: where the prompt is `doubtful` (a single click) the hypothesis of
+    highest expected IoU `quality`, else the first of `logits`.
+    """
     best = torch.where(doubtful.to(quality.device), 1 + quality[:, 1:].argmax(1), 0)
     return logits[torch.arange(len(logits)), best]
 
@@ -139,8 +143,9 @@ def sample_wide_logits(soft: Float[Tensor, "s2 s2"], crop: PromptCrop) -> Float[
 def compute_prompt_losses(
     logits: Float[Tensor, "b k s s"], quality: Float[Tensor, "b k"], truth: Float[Tensor, "b s s"], doubtful: Tensor
 ) -> dict[str, Tensor]:
-    """The first answer always learns; of the hypotheses the one that is best (Kirillov et al. 2023), where the prompt
-    leaves doubt, and the others a little.
+    """The losses "mask", "hypotheses" and "quality" (of the expected IoU, whose logits `quality` holds) against the
+    masks `truth` (0 to 1). The first answer of `logits` always learns; of the hypotheses the one that is best (Kirillov
+    et al. 2023), where the prompt is `doubtful`, and the others a little.
     """
     each = compute_hypothesis_losses(logits, truth)
     weight = torch.where(doubtful, 1.0, OTHERS)

@@ -51,7 +51,7 @@ Mislead = Callable[[Any, Any, Any, Prediction, TrainingClip, np.random.Generator
 def keep_memory(
     propagator: Any, memory: Any, features: Any, belief: Prediction, clip: TrainingClip, random: np.random.Generator
 ) -> Any:
-    """The memory as it is."""
+    """A `Mislead` that gives back `memory`, whatever `propagator`, `features`, `belief`, `clip` and `random` are."""
     return memory
 
 
@@ -102,7 +102,9 @@ class PropagatorTask(PrefetchableTask[PromptedClip]):
         return self.draw(random)
 
     def loss_of(self, step: int, drawn: PromptedClip, random: np.random.Generator) -> dict[str, Tensor]:
-        """Means over objects, and over the frames after the first and what was answered there to boxes and clicks."""
+        """Losses by name of the clip `drawn`, whose first frame `random` prompts: means over objects, and over the
+        frames after the first and what was answered there to boxes and clicks. The same in every `step`.
+        """
         clip, rows = drawn.clip, drawn.rows
         propagator = self.propagator(min(clip.images.shape[2:]))
         propagator.renew()
@@ -135,7 +137,7 @@ class PropagatorTask(PrefetchableTask[PromptedClip]):
         return {"iou": float(iou.mean()), "quality error": float(error.mean())}
 
     def save(self, path: Path) -> None:
-        """The weights so far."""
+        """Writes the weights so far to `path`, by the function given for it."""
         self.writes(path)
 
     @torch.no_grad()
@@ -174,7 +176,7 @@ def find_visible_objects(clip: TrainingClip, smallest: float) -> list[int]:
 
 
 def draw_prompt(mask: Bool[Tensor, "h w"], random: np.random.Generator, asking: PromptSampling) -> Prompt:
-    """A mask, a box or a click that asks for an object."""
+    """The `mask` (not empty) itself, its box or a click on it, as `random` decides by the shares of `asking`."""
     draw = random.random()
     if draw < asking.boxes:
         return draw_loose_box(mask, random)
@@ -215,7 +217,8 @@ def clear_absent_masks(belief: Prediction) -> Prediction:
 def compute_belief_losses(
     belief: Prediction, truth: Bool[Tensor, "n h w"], at: PromptSampling
 ) -> dict[str, Float[Tensor, ""]]:
-    """SAM 2's, of one frame: masks cost what the best hypothesis does, and count only where the object is seen.
+    """SAM 2's losses of one frame, weighted as in `at`, of `belief` against the masks `truth`, row by row: masks cost
+    what the best hypothesis does, and count only where the object is seen.
 
     The best is that of the least loss. Predicted IoU is told of all hypotheses as they are used.
     """

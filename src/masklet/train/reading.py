@@ -27,17 +27,21 @@ FromStills = Callable[[Stills, FixedFraming, bool], ClipSource]  # the last: whe
 
 
 def create_still_crops(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
-    """Single pictures."""
+    """Clips of one image of `stills` each, all frames alike, in views of `framing`; `varied` adds mosaics, pasted
+    objects and changes of light.
+    """
     return StillCrops(stills, framing, None if varied else CropSettings(mosaic=0, paste=0, light=0))
 
 
 def create_turning_stills(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
-    """Pictures that turn, as DVIS makes videos of them."""
+    """Images of `stills` that turn, in views of `framing`, as DVIS makes videos of them; `varied` is not used."""
     return PseudoVideos(stills, framing)
 
 
 def create_moving_stills(stills: Stills, framing: FixedFraming, varied: bool) -> ClipSource:
-    """Cut-outs that move, bend, hide and return over a picture, filmed by a camera that moves, too."""
+    """Cut-outs that move, bend, hide and return over an image of `stills`, filmed by a camera that moves, too. Only the
+    size of `framing` counts; `varied` is not used.
+    """
     return MovingStills(stills, replace(LIVELY, size=framing.size))
 
 
@@ -48,12 +52,16 @@ def is_generated(name: str) -> bool:
 
 
 def create_clip_source(data: Sequence[str], framing: FixedFraming, stills: FromStills, varied: bool) -> ClipSource:
-    """One source of all that is named, each as often as any other."""
+    """One source of all that `data` names, each as often as any other; `framing`, `stills` and `varied` are as in
+    `open_clip_source`. Raises InputError as it does, and where the categories differ.
+    """
     return join_clip_sources([open_clip_source(name, framing, stills, varied) for name in data])
 
 
 def create_object_source(data: Sequence[str], framing: FixedFraming, stills: FromStills, varied: bool) -> ClipSource:
-    """The same, without categories: theirs need not be alike."""
+    """As `create_clip_source`, but with the single category "object": the categories of `data` need not be alike.
+    `framing`, `stills` and `varied` are as in `open_clip_source`; raises InputError as it does.
+    """
     return join_clip_sources([UncategorisedSource(open_clip_source(name, framing, stills, varied)) for name in data])
 
 
@@ -63,7 +71,10 @@ def join_clip_sources(sources: Sequence[ClipSource]) -> ClipSource:
 
 
 def open_clip_source(name: str, framing: FixedFraming, stills: FromStills, varied: bool) -> ClipSource:
-    """Clips that are generated, or of a set in a folder. Raises InputError where it is neither."""
+    """Clips that are generated, or of a set in a folder, as `name` has it: "synthetic", "synthetic:LEVEL" or a path.
+    `framing` gives the views, and the size of generated frames; `stills` makes clips of a folder of stills, `varied` at
+    random or not. Raises InputError where the name is neither.
+    """
     if is_generated(name):
         return SyntheticClips(SyntheticSettings(size=framing.size, level=name.partition(":")[2] or None))
     path = Path(name)

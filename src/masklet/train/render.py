@@ -74,7 +74,9 @@ def find_majority_ids(ids: UInt8[np.ndarray, "t y x"]) -> UInt8[np.ndarray, "t h
 def draw_silhouettes(
     made: ScenePlan, outlines: Float[np.ndarray, "n t p 2"], size: Size
 ) -> list[list[Silhouette | None]]:
-    """Every thing's shape at every moment; None where it is out of the frame."""
+    """The shape of every thing of the plan `made` at every moment, cut to the frame of `size` (h, w); None where it is
+    out of the frame. `outlines` holds its corners x, y in pixels, n things at t moments.
+    """
     fine = outlines * FINE
     limits = np.array([size[1], size[0]])
     low = np.clip(np.floor(outlines.min(2)).astype(int) - 1, 0, limits) * FINE  # whole pixels
@@ -106,7 +108,10 @@ def _draw_silhouette(
 def render_frames(
     made: ScenePlan, textures: Mapping[int, Texture], background: Picture, size: Size, blurred: bool
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """The pictures, smooth at the edges. Blurred ones show all of the time that the shutter is open."""
+    """The frames of the plan `made`, of `size` (h, w), smooth at the edges: `textures` by the `paint` of the things,
+    over the image `background`, of which a frame shows a part. If `blurred`, each shows all of the time that the
+    shutter is open.
+    """
     moments = MOMENTS if blurred else 1
     apart = SHUTTER * ((np.arange(moments) + 0.5) / moments - 0.5)
     times = (np.arange(made.frames)[:, None] + apart).ravel()

@@ -103,7 +103,7 @@ class KnownQueries:
 
     @staticmethod
     def nothing(layers: int, targets: ClipTargets) -> KnownQueries:
-        """Before the first frame."""
+        """Before the first frame: no object of `targets` has a query yet, after any of `layers` layers."""
         return KnownQueries((torch.full_like(targets.labels, -1),) * layers)
 
 
@@ -147,15 +147,17 @@ class RocovisTask(PrefetchableTask[TrainingClip]):
         self.source, self.held_out, self.shortest = source, held_out, shortest
 
     def draw(self, random: np.random.Generator) -> TrainingClip:
-        """One more clip."""
+        """A clip of the source to train on, as long as the settings say."""
         return self.source.clip(random, self.settings.frames)
 
     def loss_of(self, step: int, drawn: TrainingClip, random: np.random.Generator) -> dict[str, Tensor]:
-        """Of one clip: class, mask and dice, each summed over the layers, the mean over the frames."""
+        """Losses of the clip `drawn`: "class", "mask" and "dice", each summed over the layers, the mean over the
+        frames. `random` draws the points of the masks. The same in every `step`.
+        """
         return self.clip_losses(drawn, make_uniform_sampler(random, self.device))
 
     def clip_losses(self, clip: TrainingClip, rand: Rand) -> dict[str, Tensor]:
-        """Of a given clip."""
+        """As `loss_of`, of a given clip, frame by frame; `rand` draws the points of the masks."""
         net, at = self.module, self.settings
         images, targets = self._seen(clip)
         encoded, memory, known, total = net.encode(images), net.empty(), None, dict[str, Tensor]()

@@ -110,7 +110,9 @@ def transform_shapes(
 
 
 def plan_scene(random: np.random.Generator, settings: SyntheticSettings, frames: int, crowding: float) -> ScenePlan:
-    """A clip's things and how they move. `crowding` from 0 on: how many things hide others, and how near they come."""
+    """Draws a clip of so many `frames` with `random`: the things that `settings` ask for, and how they move. `crowding`
+    from 0 on says how many things hide others, and how near they come.
+    """
     keys = draw_key_moments(random, frames)
     camera = draw_camera_path(random, settings, keys)
     looks = draw_object_appearances(random, settings)
@@ -157,7 +159,9 @@ def draw_object_appearances(random: np.random.Generator, settings: SyntheticSett
 def replace_object_paths(
     random: np.random.Generator, settings: MotionSettings, made: ScenePlan, things: Sequence[int], crowding: float
 ) -> ScenePlan:
-    """The same plan with other ways for some of its objects."""
+    """The plan `made` with other ways for the objects `things` (their rows), which `random` draws anew as `settings`
+    and `crowding` say.
+    """
     poses = made.poses.copy()
     for n in things:
         others = [poses[m] for m, look in enumerate(made.looks) if look.label >= 0 and m != n]

@@ -74,7 +74,7 @@ def _list_claims(image: int, found: Detections) -> Iterator[dict[str, Any]]:
 
 
 def encode_coco_rle(mask: Bool[Tensor, "h w"]) -> dict[str, Any]:
-    """pycocotools' run lengths."""
+    """The mask as pycocotools' compressed RLE, a dictionary of size and counts."""
     rle: dict[str, Any] = coco_mask.encode(np.asfortranarray(mask.numpy(), dtype=np.uint8))
     return rle
 

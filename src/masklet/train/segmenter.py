@@ -101,7 +101,9 @@ class SegmenterTask(PrefetchableTask[list[TrainingClip]]):
         return [self.source.clip(random, self.frames) for _ in range(self.clips)]
 
     def loss_of(self, step: int, drawn: list[TrainingClip], random: np.random.Generator) -> dict[str, Tensor]:
-        """Class, mask and dice losses, each the sum over the decoder's layers; and that of the pixels' classes."""
+        """Class, mask and dice losses of the clips `drawn`, each the sum over the decoder's layers; and that of the
+        pixels' classes. `random` draws the points of the masks. The same in every `step`.
+        """
         freeze_batch_norms(self.net)
         images = torch.cat([clip.images for clip in drawn]).to(self.device)
         truths = [truth for clip in drawn for truth in collect_image_truths(clip, self.device)]
@@ -121,12 +123,14 @@ class SegmenterTask(PrefetchableTask[list[TrainingClip]]):
         return compute_image_scores(self.held_out, found, self.source.categories)
 
     def save(self, path: Path) -> None:
-        """The weights so far."""
+        """Writes the weights so far to `path`, by the function given for it."""
         self.writes(path)
 
 
 def draw_held_out_clips(source: ClipSource, clips: int, frames: int = 1) -> list[TrainingClip]:
-    """Clips that no training run draws from a source that generates them; always the same ones."""
+    """As many clips as `clips` says, of `frames` frames, that no training run draws from a `source` that generates
+    them; always the same ones.
+    """
     return [source.clip(seed_item_generator(HELD_OUT, n), frames) for n in range(clips)]
 
 
@@ -139,7 +143,7 @@ def make_segmenter_frames(clip: TrainingClip) -> list[Frame]:
 
 
 def replace_class_head(net: Any, categories: Sequence[str], seed: int = 0) -> Any:
-    """A network for these categories; where its own are others, it gets a new, random head of classes."""
+    """The network `net` for these `categories`; if its own are others, with a new head of classes, random by `seed`."""
     config = net.config
     if tuple(config.id2label[n] for n in range(config.num_labels)) == tuple(categories):
         return net
@@ -202,7 +206,9 @@ def choose_point_count(size: Sequence[int]) -> int:
 def compute_set_losses(
     found: LayerPredictions, truths: Sequence[ImageTruth], rand: Rand, at: LossSettings
 ) -> dict[str, Tensor]:
-    """The losses of all layers, added up: every image's objects are matched anew in each (3.2.2, deep supervision)."""
+    """The losses ("class", "mask", "dice") of all layers of `found`, added up: every image's objects `truths` are
+    matched anew in each (3.2.2, deep supervision). `at` holds weights and points; `rand` draws the points.
+    """
     layers = [
         compute_layer_losses(logits, masks, truths, rand, at)
         for logits, masks in zip(found.logits, found.masks, strict=True)
@@ -217,7 +223,10 @@ def compute_layer_losses(
     rand: Rand,
     at: LossSettings,
 ) -> dict[str, Tensor]:
-    """One layer: the sum over all masks of the images, divided by their number."""
+    """The losses of one layer, class `logits` and mask logits `masks` of b images, against the objects `truths` of
+    each: the sum over all masks of the images, divided by their number. `at` holds weights and points; `rand` draws the
+    points.
+    """
     _, n, k1 = logits.shape
     pairs = [
         match_image_queries(own, inside, truth, rand, at)
@@ -242,7 +251,9 @@ def compute_pixel_class_loss(logits: Float[Tensor, "b k1 h w"], truths: Sequence
 
 
 def build_class_map(truth: ImageTruth, classes: int, size: Sequence[int]) -> Int64[Tensor, "h w"]:
-    """The class at the middle of each cell; `classes` without an object."""
+    """The class at the middle of each cell of a grid of `size` (h, w) over the image of `truth`; `classes`, their
+    number, without an object.
+    """
     masks = nnf.interpolate(truth.masks[:, None], tuple(size), mode="nearest-exact")[:, 0] > 0
     told = torch.full(tuple(size), classes, device=masks.device)
     for mask, label in zip(masks, truth.labels, strict=True):
@@ -253,6 +264,8 @@ def build_class_map(truth: ImageTruth, classes: int, size: Sequence[int]) -> Int
 def match_image_queries(
     logits: Float[Tensor, "n k1"], masks: Float[Tensor, "n h w"], truth: ImageTruth, rand: Rand, at: LossSettings
 ) -> QueryPairs:
-    """Which query is which object of one image."""
+    """Which query is which object of `truth`, in one image, by class `logits` and mask logits `masks`. `at` holds
+    weights and points of the costs; `rand` draws the points.
+    """
     cost = compute_query_costs(logits, masks, truth.labels, truth.masks, at.points, rand, at)
     return find_cheapest_pairs(cost, mark_unused_queries(len(cost), truth.labels[:0]))

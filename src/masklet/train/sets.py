@@ -24,10 +24,12 @@ QUALITY = 95  # of JPEG
 def write_dataset(
     source: SyntheticClips, folder: Path, videos: int, frames: int, seed: int, overwrite: bool = False
 ) -> Path:
-    """Writes <folder>/JPEGImages/<video>/<frame>.jpg and <folder>/annotations.json, whose path it returns.
+    """Writes <folder>/JPEGImages/<video>/<frame>.jpg and <folder>/annotations.json, whose path it returns: `videos`
+    clips of `source`, each of so many `frames`; `overwrite` replaces what is in the `folder`.
 
-    Every annotation has OVIS's words for its frames, every video its mean score of occlusion and the level of that.
-    The same seed gives the same set. Raises InputError where the folder is filled already, or cannot be written.
+    Every annotation has OVIS's words for its frames, every video its mean score of occlusion and the level of that. The
+    same `seed` gives the same set. Raises InputError where the folder is filled already, or cannot be written, or
+    `videos` or `frames` is below 1.
     """
     if videos < 1 or frames < 1:
         raise InputError(f"{videos} videos of {frames} frames make no set; give at least one of each")
@@ -53,7 +55,7 @@ def write_frames(clip: TrainingClip, folder: Path) -> None:
 
 
 def make_clip_result(clip: TrainingClip, name: str, categories: tuple[str, ...]) -> VideoResult:
-    """A clip's objects as masklets, in their order, ids from 1."""
+    """The objects of `clip` as masklets of the video `name`, in their order, ids from 1, labels of `categories`."""
     t, _, h, w = clip.images.shape
     masklets = []
     for n, (masks, label) in enumerate(zip(clip.masks, clip.labels.tolist(), strict=True)):

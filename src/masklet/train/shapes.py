@@ -107,7 +107,9 @@ def draw_random_colour(random: np.random.Generator) -> Float[np.ndarray, " 3"]:
 
 
 def draw_noise(random: np.random.Generator, size: tuple[int, int], scales: tuple[int, ...]) -> Float[np.ndarray, "h w"]:
-    """Smooth noise of several scales (cells along the height of each), of deviation about 1."""
+    """Smooth noise of `size` (h, w), of deviation about 1, drawn by `random`: the sum of several `scales`, each given
+    as cells along the height.
+    """
     h, w = size
     total = np.zeros(size, np.float32)
     for n, cells in enumerate(scales):
@@ -153,7 +155,9 @@ def draw_texture(random: np.random.Generator, side: int = SIDE) -> Texture:
 
 
 def draw_backdrop(random: np.random.Generator, size: tuple[int, int], pieces: int) -> UInt8[np.ndarray, "h w 3"]:
-    """A background: a gradient, noise of several scales, now and then stripes, and pieces of shapes as clutter."""
+    """A background of `size` (h, w) by `random`: a gradient, noise of several scales, now and then stripes, and
+    `pieces` pieces of shapes as clutter.
+    """
     h, w = size
     y, x = np.ogrid[-1 : 1 : h * 1j, -w / h : w / h : w * 1j]
     ends = [draw_random_colour(random) for _ in range(3)]

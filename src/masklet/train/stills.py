@@ -59,12 +59,12 @@ def keep_category_name(name: str) -> str:
 
 
 def name_as_object(name: str) -> str:
-    """For training without categories."""
+    """The one name of every category, "object", for training without categories."""
     return "object"
 
 
 def use_every_image(image: Mapping[str, Any]) -> bool:
-    """All pictures."""
+    """Wants every image of the file, whatever its entry says."""
     return True
 
 
@@ -134,7 +134,7 @@ class Stills:
         return self._listed[n].labels
 
     def draw(self, random: np.random.Generator) -> Still:
-        """Any picture."""
+        """An image of the set and its objects, each image alike often. Raises InputError as `still`."""
         return self.still(int(random.integers(len(self))))
 
 
@@ -179,7 +179,7 @@ class PseudoVideos:
         self.categories = stills.categories
 
     def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
-        """One more clip."""
+        """A clip of so many `frames`, drawn with `random`; tried up to twenty times where no object is seen."""
         return draw_clip_with_objects(lambda: self._clip(random, frames))
 
     def _clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
@@ -215,7 +215,7 @@ class StillCrops:
         self.categories = stills.categories
 
     def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
-        """One more clip of `frames` equal pictures."""
+        """A clip of `frames` equal images, drawn with `random`."""
         return draw_clip_with_objects(lambda: self._clip(random, frames))
 
     def _clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
@@ -247,7 +247,9 @@ class StillCrops:
 
 
 def paste_objects(random: np.random.Generator, below: Still, above: Still) -> Still:
-    """Some of the objects of one picture over the other (Ghiasi et al., Simple Copy-Paste)."""
+    """The objects of `above`, each with a chance of one half by `random`, over the image `below` (Ghiasi et al., Simple
+    Copy-Paste). Labels are those of both, also of what is not pasted.
+    """
     h, w = (min(a, b) for a, b in zip(below.ids.shape, above.ids.shape, strict=True))
     chosen = np.append(False, random.random(len(above.labels)) < 0.5)
     over = chosen[above.ids[:h, :w]]
@@ -258,7 +260,9 @@ def paste_objects(random: np.random.Generator, below: Still, above: Still) -> St
 
 
 def apply_random_light(random: np.random.Generator, picture: Picture, most: float) -> Picture:
-    """The picture with other brightness, contrast, saturation and tint, each changed by a share of at most `most`."""
+    """The image `picture` with other brightness, contrast, saturation and tint, each changed by a share of at most
+    `most`, drawn by `random`.
+    """
     return apply_light(picture, draw_light_factors(random, most))
 
 

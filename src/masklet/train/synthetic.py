@@ -69,7 +69,7 @@ class SyntheticClips:
         self.categories = self.settings.categories
 
     def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
-        """One more clip."""
+        """A generated clip of so many `frames`: `random` alone decides what is in it."""
         return self.annotated(random, frames).clip
 
     def annotated(self, random: np.random.Generator, frames: int) -> AnnotatedClip:
@@ -139,7 +139,9 @@ def find_hidden_objects(made: ScenePlan, drawn: VisibleMasks) -> Int[np.ndarray,
 def apply_exposure(
     random: np.random.Generator, images: UInt8[np.ndarray, "t h w 3"], noise: float
 ) -> UInt8[np.ndarray, "t h w 3"]:
-    """The pictures as a camera takes them: brightness that drifts, and noise."""
+    """The `images` as a camera takes them: brightness that drifts by `random`, and noise of standard deviation `noise`,
+    in steps of 0 to 255.
+    """
     t, h, w, _ = images.shape
     gain = 1 + np.cumsum(random.normal(0, 0.02, t))
     grain = random.standard_normal((h, w, 3), np.float32) * np.float32(noise)

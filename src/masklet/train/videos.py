@@ -43,7 +43,9 @@ class FrameSampling:
     released_repeats: bool = False  # as released: in a video shorter than the clip, repeats come after its end
 
     def frames(self, random: np.random.Generator, length: int, count: int) -> Int64[np.ndarray, " t"]:
-        """`count` frames of a video of `length` frames."""
+        """The numbers of `count` frames of a video of `length` frames, drawn by `random`: consecutive where `count` is
+        2 `reach` + 1, else a random frame and others within reach of it. Frames may repeat in short videos.
+        """
         chosen = (
             self._consecutive(random, length, count)
             if count == 2 * self.reach + 1
@@ -85,7 +87,8 @@ def read_ytvis_footage(json: Path, folder: Path) -> tuple[list[Footage], tuple[s
 
 
 def read_vipseg_footage(json: Path, pngs: Path, folder: Path) -> tuple[list[Footage], tuple[str, ...]]:
-    """The videos of VIPSeg's form, and the categories; pictures are <folder>/<video>/<frame>.jpg or the like.
+    """The videos of VIPSeg's form, and the categories: annotations in `json`, their panoptic maps in `pngs`, frames as
+    <folder>/<video>/<frame>.jpg or the like.
 
     Raises InputError naming what is malformed or missing.
     """
@@ -154,9 +157,8 @@ class ReleasedLabelClips:
 def make_released_labels(
     present: Bool[Tensor, "g t"], labels: Int64[Tensor, " g"], classes: int
 ) -> Int64[Tensor, " g"]:
-    """Labels as DVIS's released program has them: of an object not annotated in the last frame, `classes`, "no object".
-
-    Its masks are trained all the same.
+    """The `labels` as DVIS's released program has them: of an object that is not `present` in the last frame it is
+    `classes`, "no object". Its masks are trained all the same.
     """
     return torch.where(present[:, -1], labels, classes)
 

@@ -70,7 +70,7 @@ def pick_object_colour(id: int) -> tuple[int, int, int]:
 
 
 def draw_result(image: Rgb, result: VideoResult, frame: int) -> Rgb:
-    """A picture of a result's objects over one frame of its video; the frame itself stays as it is.
+    """A copy of `image`, which is the given `frame` of a result's video, with the objects of `result` drawn over it.
 
     Raises InputError on a frame that is not there.
     """
@@ -78,7 +78,7 @@ def draw_result(image: Rgb, result: VideoResult, frame: int) -> Rgb:
 
 
 def draw_objects(image: Rgb, objects: Sequence[DrawnObject]) -> Rgb:
-    """A picture of the objects over their frame; the frame itself stays as it is.
+    """A copy of a frame with the objects drawn over it; the frame itself stays as it is.
 
     Line width and text grow with the frame. Labels go where they hide no object, as far as there is room.
     """
@@ -111,7 +111,7 @@ def _paint_object(picture: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObj
 
 
 def _draw_outline(picture: Rgb, contours: Sequence[np.ndarray], thing: DrawnObject, line: int) -> None:
-    """A contour in the object's colour, on a dark ground so that it shows on any picture."""
+    """A contour in the object's colour, on a dark ground so that it shows on any image."""
     around = [cv2.approxPolyDP(c, line / 2, True) for c in contours]  # few points: five times as fast
     cv2.polylines(picture, around, True, INK, line + 1 + line // 2, cv2.LINE_AA)
     if thing.dashed:
@@ -165,7 +165,8 @@ def render_lettering(words: str, size: int) -> Float[np.ndarray, "y x"]:
 def find_label_place(box: Rectangle, size: tuple[int, int], taken: UInt8[np.ndarray, "h w"]) -> tuple[int, int]:
     """Where the corner (x, y) of a label of `size` (h, w) goes: the first place that hides next to nothing.
 
-    Above the object, below, at its sides, at last within it; where all hide something, where it is least.
+    Above the object's `box`, below, at its sides, at last within it; where all hide something, where it is least.
+    `taken` says by pixel how bad it is to cover it: 0 nothing, 1 an object, 4 a label.
     """
     x0, y0, x1, y1 = box
     h, w = size
@@ -177,12 +178,12 @@ def find_label_place(box: Rectangle, size: tuple[int, int], taken: UInt8[np.ndar
 
 
 def move_into_frame(spot: tuple[int, int], size: tuple[int, int], frame: tuple[int, ...]) -> tuple[int, int]:
-    """The nearest place at which a label of `size` (h, w) lies within the frame (h, w)."""
+    """The place (x, y) nearest to `spot` at which a label of `size` (h, w) lies within the `frame` (h, w)."""
     return max(0, min(spot[0], frame[1] - size[1])), max(0, min(spot[1], frame[0] - size[0]))
 
 
 def build_contact_sheet(images: Sequence[Rgb], columns: int, gap: int = 4) -> Rgb:
-    """One picture of several of equal size, row by row, with `gap` white pixels between them."""
+    """One image of several `images` of equal size, row by row in `columns`, with `gap` white pixels between them."""
     h, w = images[0].shape[:2]
     rows = -(-len(images) // columns)
     sheet = np.full((rows * (h + gap) - gap, columns * (w + gap) - gap, 3), 255, dtype=np.uint8)

@@ -13,7 +13,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from masklet.core.protocols import Watch
+from masklet.core.progress import Watch
 from masklet.core.result import VideoResult
 
 
@@ -35,10 +35,10 @@ class QuietReporter:
         yield lambda phase, done, total, objects: None
 
     def done(self, folder: Path, result: VideoResult, seconds: float) -> None:
-        """Says nothing."""
+        """Says nothing of the `result` in `folder` and of the `seconds` that it took."""
 
     def hint(self, sentence: str) -> None:
-        """Says nothing."""
+        """Drops the `sentence`: who asked for quiet wants no hints."""
 
     def error(self, message: str) -> None:
         """One sentence on standard error."""
@@ -53,14 +53,14 @@ class BarReporter(QuietReporter):
 
     @contextmanager
     def video(self, name: str, frames: int) -> Iterator[Watch]:
-        """Bars for one video."""
+        """Shows bars for the video `name`, one a phase, as long as the context is open; the watcher moves them."""
         with show_progress_bars(
             self.console, name, "{task.fields[rate]:.1f} frames/s, {task.fields[objects]} objects,"
         ) as watch:
             yield watch
 
     def done(self, folder: Path, result: VideoResult, seconds: float) -> None:
-        """What was found, how long it took, where it lies, and what the reader must know."""
+        """Says what `result` holds, in how many `seconds` and by which parts it was made, its `folder` and notes."""
         self.console.print(f"{result.name}: {format_result_summary(result, seconds)}", highlight=False, soft_wrap=True)
         self.console.print(f"  {folder}", highlight=False, soft_wrap=True)
         if parts := format_used_parts(result):
@@ -75,7 +75,7 @@ class BarReporter(QuietReporter):
 
 @contextmanager
 def show_progress_bars(console: Console, name: str, figures: str) -> Iterator[Watch]:
-    """One bar per phase; `figures` is a format of `rate` and `objects`."""
+    """One bar per phase on `console`, `name` before it; `figures` is a format of `rate` and `objects`."""
     columns = (
         TextColumn("{task.fields[name]} {task.description}", markup=False),
         BarColumn(),
@@ -117,7 +117,7 @@ class JsonReporter(QuietReporter):
         self.clock = clock
 
     def say(self, event: str, **facts: object) -> None:
-        """Writes one line."""
+        """Writes one JSON line to standard output: the name of an `event` and the `facts` that belong to it."""
         sys.stdout.write(json.dumps({"event": event, **facts}) + "\n")
         sys.stdout.flush()
 
@@ -142,7 +142,7 @@ class JsonReporter(QuietReporter):
         yield watch
 
     def done(self, folder: Path, result: VideoResult, seconds: float) -> None:
-        """The end of one video."""
+        """Tells of a video's end: numbers and notes of its `result`, the `folder` that holds it, the `seconds`."""
         facts: dict[str, object] = {
             "objects": len(result.masklets),
             "frames": result.length,

@@ -19,7 +19,7 @@ class TrainingBar:
         self._loss: float | None = None
 
     def stepped(self, step: int, total: int, losses: Mapping[str, float]) -> None:
-        """Moves the bar; shows a moving average of the loss."""
+        """Moves the bar to `step` of `total`; shows a moving average of "loss", which `losses` has to hold."""
         loss = losses["loss"]
         self._loss = loss if self._loss is None else SMOOTH * self._loss + (1 - SMOOTH) * loss
         self._progress.update(self._task, completed=step, total=total, loss=f"{self._loss:.3g}")

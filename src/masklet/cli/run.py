@@ -1,10 +1,8 @@
-"""The command line: `masklet run` and `masklet track`."""
+"""`masklet run` and `masklet track`."""
 
 from __future__ import annotations
 
 import json
-import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -14,10 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from masklet import cli_export, cli_weights
-from masklet.api import check_prompts, load, run_system
-from masklet.cli_eval import eval_command
-from masklet.cli_train import train_command
+from masklet.api import check_prompts, load, make_propagator, run_system, split_settings
+from masklet.builtins import DEVICES, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.io.files import OutputFolder
@@ -25,28 +21,18 @@ from masklet.io.prompts import read_prompts
 from masklet.io.video import list_video_sources, make_unique_names, open_video
 from masklet.models.encoder import Encoder
 from masklet.outputs import FORMATS, write_outputs
-from masklet.parts import DEVICES, load_bystanders, load_propagator
+from masklet.parts import load_bystanders, refuse_part_settings
 from masklet.presets import GOOD, choose_run_parts, choose_track_parts
-from masklet.queries import QUERY_SYSTEMS
+from masklet.registry import list_part_settings
 from masklet.systems.track import Track
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
-
-app = typer.Typer(
-    name="masklet",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Turns videos into masklets: one mask per object per frame, with an identity and a name.",
-)
-app.add_typer(cli_weights.app, name="weights")
-app.command("eval")(eval_command)
-app.add_typer(cli_export.app, name="export")
-app.command("train")(train_command)
 
 Format = Enum("Format", {name: name for name in FORMATS}, type=str)  # type: ignore[misc]
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, one folder per video.")]
-Formats = Annotated[list[Format], typer.Option("--format", help="Further formats to write; repeatable.")]
+Formats = Annotated[
+    list[Format], typer.Option("--format", metavar="NAME", help=f"Further formats to write: {', '.join(FORMATS)}.")
+]
 Overlay = Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlay.mp4.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
 Silent = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
@@ -55,18 +41,46 @@ PropagatorName = Annotated[
     str | None,
     typer.Option(
         "--propagator",
-        help="affinity; nano; sam2.1-tiny (see masklet weights list); sam2long:sam2.1-tiny; deva or deva:FILE.",
+        metavar="NAME",
+        help=f"{PROPAGATORS.describe()}; or a SAM 2 by hub id or folder.",
     ),
 ]
 PresetName = Annotated[
     str,
     typer.Option(help="fast, good or best: the parts that are taken where none are named, by what is on this machine."),
 ]
-Device = Enum("Device", {name: name for name in DEVICES}, type=str)  # type: ignore[misc]
-DeviceName = Annotated[Device, typer.Option("--device", help="Where SAM 2 runs.")]
+DeviceName = Annotated[
+    str, typer.Option("--device", metavar="|".join(DEVICES), help="Where networks run; cuda:1 is the second GPU.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="A setting of the system, or segmenter.NAME, propagator.NAME of a part."
+    ),
+]
 
 
-@app.command("run")
+def show_settings(asked: bool) -> None:
+    """Says every setting of the systems and parts that ship, where it is `asked` for, and ends."""
+    if not asked:
+        return
+    for registry, prefix in ((SYSTEMS, ""), (SEGMENTERS, "segmenter."), (PROPAGATORS, "propagator.")):
+        for name in registry.names:
+            entry = registry.find(name)
+            typer.echo(f"{registry.kind} {name}: {entry.help}")
+            for setting in list_part_settings(entry).values():
+                typer.echo(f"  --set {prefix}{setting.name}={setting.default}  {setting.meaning}".rstrip())
+    raise typer.Exit()
+
+
+HelpSettings = Annotated[
+    bool,
+    typer.Option(
+        "--help-settings", callback=show_settings, is_eager=True, help="Say all settings with their defaults, and end."
+    ),
+]
+
+
 def run_command(
     source: Annotated[
         list[str],
@@ -74,12 +88,13 @@ def run_command(
     ],
     out: Out,
     system: Annotated[
-        str, typer.Option(help="sam2bmp, deva, deva-offline, minvis, dvis, dvis-offline or rocovis.")
+        str, typer.Option(metavar="NAME", help=f"{', '.join((*SYSTEMS.names, *QUERY_SYSTEMS))}.")
     ] = "sam2bmp",
     segmenter: Annotated[
         str | None,
         typer.Option(
-            help="auto; nano (80 kinds of things); motion; nano-objects; everything; detections of yours (json, PNGs)."
+            metavar="NAME",
+            help=f"{SEGMENTERS.describe()}; a Mask2Former; or detections of yours (json, PNGs).",
         ),
     ] = None,
     text: Annotated[
@@ -87,11 +102,10 @@ def run_command(
     ] = "",
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
-    device: DeviceName = Device("auto"),  # noqa: B008
+    device: DeviceName = "auto",
     window: Annotated[int | None, typer.Option(help="Frames at once (minvis, dvis, dvis-offline, rocovis).")] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of the system.")
-    ] = None,
+    set_: Settings = None,
+    help_settings: HelpSettings = False,
     format: Formats = [],  # noqa: B006
     overlay: Overlay = True,
     overwrite: Overwrite = False,
@@ -105,7 +119,7 @@ def run_command(
         parts = choose_run_parts(preset)
         finder = segmenter or (None if text or system in QUERY_SYSTEMS else parts.segmenter)
         carrier = propagator or parts.propagator
-        made = load(system, segmenter=finder, text=text, propagator=carrier, device=device.value, **chosen)
+        made = load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system
         paths = [path for given in source for path in list_video_sources(given)]
         there = plan_output_folders(paths, out, overwrite, [segmenter] if segmenter else [])
     failures = 0
@@ -120,7 +134,6 @@ def run_command(
     raise typer.Exit(2 if failures else 0)
 
 
-@app.command("track")
 def track_command(
     source: Annotated[str, typer.Argument(help="A video file, a folder or glob of frames, or -.")],
     out: Out,
@@ -133,7 +146,9 @@ def track_command(
     ],
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
-    device: DeviceName = Device("auto"),  # noqa: B008
+    device: DeviceName = "auto",
+    set_: Settings = None,
+    help_settings: HelpSettings = False,
     format: Formats = [],  # noqa: B006
     overlay: Overlay = True,
     overwrite: Overwrite = False,
@@ -144,10 +159,10 @@ def track_command(
     reporter = choose_reporter(quiet, json_log)
     with exit_on_input_error(reporter):
         parts = choose_track_parts(preset)
-        prompts, carrier = (
-            read_prompts(prompt),
-            load_propagator(propagator or parts.propagator, Encoder(), device.value),
-        )
+        own, of_parts = split_settings(parse_settings(set_ or []))
+        refuse_part_settings("track", "it", {**own, **of_parts["segmenter"]})
+        prompts = read_prompts(prompt)
+        carrier = make_propagator(propagator or parts.propagator, Encoder(), device, of_parts["propagator"])
         [folder] = plan_output_folders([source], out, overwrite, [text.split(":", 2)[2] for text in prompt])
 
         def made(video: Video) -> Track[Any, Any]:
@@ -226,17 +241,3 @@ def parse_setting_value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def main() -> None:
-    """`masklet`: a user's mistake ends in one sentence and exit code 2, a signal in 128 + its number."""
-    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    for number in signals:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that unfinished folders are removed
-    try:
-        app()
-    except SystemExit as end:
-        if end.code in [128 + number for number in signals]:
-            typer.echo("masklet: interrupted; what is finished is kept, what was in work left nothing", err=True)
-        raise

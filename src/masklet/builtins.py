@@ -1,0 +1,131 @@
+"""Every part that ships, by name: the one place where names are typed. Nothing is imported before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from masklet.registry import PartEntry, Registry
+
+DEVICES = ("auto", "cpu", "cuda", "mps")  # and cuda:N
+ALL_BOXES = "masklet.models.nanodet:NanoDetSettings"
+
+SEGMENTERS = Registry(
+    "segmenter",
+    "masklet.segmenters",
+    [
+        PartEntry("auto", "named things, and what moves and has no name", "masklet.parts:load_auto", ALL_BOXES),
+        PartEntry("motion", "what moves, whatever it is", "masklet.parts:load_motion"),
+        PartEntry(
+            "nano", "80 kinds of things by name", "masklet.parts:load_nano", ALL_BOXES, form="nano[:FILE][@SIZE]"
+        ),
+        PartEntry(
+            "nano-objects", "things of any kind", "masklet.parts:load_nano_objects", form="nano-objects[:FILE][@SIZE]"
+        ),
+        PartEntry(
+            "everything",
+            "all that points on a grid stand for, by SAM 2 or nano's image predictor",
+            "masklet.parts:load_everything",
+            "masklet.models.masker:EverythingSegmenter",
+            form="everything[:SAM2]",
+        ),
+    ],
+)
+PROPAGATORS = Registry(
+    "propagator",
+    "masklet.propagators",
+    [
+        PartEntry(
+            "affinity",
+            "feature affinity and optical flow; nothing is trained",
+            "masklet.parts:load_affinity",
+            "masklet.models.affinity:Affinity",
+        ),
+        PartEntry("nano", "a small memory network that ships", "masklet.parts:load_nano_tracker", form="nano[:FILE]"),
+        *(
+            PartEntry(
+                name,
+                f"{kind} by weights of `masklet weights list`",
+                "masklet.parts:load_sam2_tracker",
+                "masklet.models.sam2_memory:RecentFrames",
+                form=f"{name}[@SIZE]",
+            )
+            for name, kind in {
+                "sam2.1-tiny": "SAM 2.1",
+                "sam2.1-small": "SAM 2.1",
+                "sam2.1-base-plus": "SAM 2.1",
+                "sam2.1-large": "SAM 2.1",
+                "edgetam": "EdgeTAM",
+            }.items()
+        ),
+        PartEntry("deva", "DEVA's propagation network", "masklet.parts:load_deva", form="deva[:FILE]"),
+        *(
+            PartEntry(name, help, "masklet.parts:load_tree", "masklet.systems.sam2long:MemoryTree", form=f"{name}:NAME")
+            for name, help in {
+                "sam2long": "SAM2Long over another one, as its repository's command",
+                "sam2long-paper": "the same with the paper's thresholds",
+                "sam2long-cli": "the same with the thresholds of its command line",
+            }.items()
+        ),
+    ],
+)
+SYSTEMS = Registry(
+    "system",
+    "masklet.systems",
+    [
+        PartEntry(
+            "sam2bmp",
+            "SAM2BMP: a segmenter's objects, propagated both ways",
+            "masklet.systems.sam2bmp:Sam2Bmp",
+            "masklet.systems.sam2bmp:Sam2BmpSettings",
+            live={"max_lost": 300, "max_objects": 32},  # what is lost for ten seconds stays lost
+        ),
+        PartEntry(
+            "deva",
+            "DEVA: consensus over short clips, and propagation",
+            "masklet.systems.deva:Deva",
+            "masklet.systems.deva:DevaSettings",
+            live={"max_objects": 32},
+        ),
+        PartEntry(
+            "deva-offline",
+            "DEVA's offline protocol: one object of each category",
+            "masklet.systems.deva_offline:build_deva_offline",
+            "masklet.systems.deva_offline:DevaOfflineSettings",
+        ),
+    ],
+)
+QUERY_SYSTEMS: Mapping[str, PartEntry] = {  # which need no propagator
+    entry.name: entry
+    for entry in (
+        PartEntry(
+            "minvis",
+            "MinVIS: a Mask2Former's queries, matched",
+            "masklet.queries:load_minvis",
+            "masklet.systems.minvis:MinvisSettings",
+        ),
+        PartEntry(
+            "dvis",
+            "DVIS online: segmenter and referring tracker",
+            "masklet.queries:load_dvis",
+            "masklet.systems.dvis:DvisSettings",
+        ),
+        PartEntry(
+            "dvis-offline",
+            "DVIS offline or semi-online: with the temporal refiner",
+            "masklet.queries:load_dvis_offline",
+            "masklet.systems.dvis:DvisSettings",
+        ),
+        PartEntry(
+            "rocovis",
+            "RoCoVIS: queries propagated, pixel features calibrated",
+            "masklet.queries:load_rocovis",
+            "masklet.systems.rocovis:RocovisSystemSettings",
+        ),
+        PartEntry(
+            "genvis",
+            "GenVIS: the baseline of RoCoVIS",
+            "masklet.queries:load_genvis",
+            "masklet.systems.rocovis:GenvisSystemSettings",
+        ),
+    )
+}

@@ -1,0 +1,73 @@
+"""Settings: values of plain kinds in dataclasses and keyword arguments, checked where users hand them in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin
+
+from masklet.core.errors import InputError
+
+LARGEST = 2**53  # of a setting: what JSON keeps exactly
+PLAIN: Mapping[Any, str] = {
+    float: "a number from 0 on",
+    bool: "true or false",
+    int: "a whole number from 0 on",
+    str: "text",
+    NoneType: "none",
+}
+
+
+def check_setting(where: str, name: str, value: Any, kind: Any) -> Any:
+    """A value of its kind.
+
+    Args:
+        where: whose setting, such as "" of a system or "segmenter." of a part.
+        name: of the setting.
+        value: as it was handed in.
+        kind: its type.
+
+    Returns:
+        The value, a list as a tuple.
+
+    Raises:
+        InputError: the value is not of this kind.
+    """
+    if not is_setting_value(value, kind):
+        raise InputError(f"setting {where}{name} = {value!r} must be {describe_setting_kind(kind)}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def is_setting_kind(kind: Any) -> bool:
+    """Whether values of a type can be handed in as a setting.
+
+    >>> is_setting_kind(int | None), is_setting_kind(dict)
+    (True, False)
+    """
+    if get_origin(kind) is UnionType:
+        return all(is_setting_kind(k) for k in get_args(kind))
+    return kind in PLAIN or get_origin(kind) in (Literal, tuple)
+
+
+def is_setting_value(value: Any, kind: Any) -> bool:
+    """Whether a value is of a setting's kind; an int is a number too, a bool is not."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is UnionType:
+        return any(is_setting_value(value, k) for k in get_args(kind))
+    if get_origin(kind) is tuple:
+        return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+    if isinstance(value, bool) or kind in (bool, str):
+        return isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+    return isinstance(value, int | float if kind is float else kind) and (value is None or 0 <= value <= LARGEST)
+
+
+def describe_setting_kind(kind: Any) -> str:
+    """A setting's kind as a reader would say it."""
+    if get_origin(kind) is Literal:
+        return "one of " + ", ".join(get_args(kind))
+    if get_origin(kind) is UnionType:
+        return " or ".join(describe_setting_kind(k) for k in get_args(kind))
+    if get_origin(kind) is tuple:
+        return 'a list of names, such as ["sky", "road"]'
+    return PLAIN[kind]

@@ -1,0 +1,173 @@
+"""Parts by name: what ships (`masklet.builtins`), and what other packages bring as entry points."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from functools import cached_property
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, NamedTuple, get_type_hints
+
+from masklet.core.errors import InputError
+from masklet.core.settings import is_setting_kind
+
+
+class PartName(NamedTuple):
+    """A name as users write it: NAME, NAME@SIZE, NAME:ARGUMENT or NAME:ARGUMENT@SIZE."""
+
+    text: str
+    base: str
+    argument: str
+    size: str
+
+    @property
+    def below(self) -> str:
+        """The name after the colon with its size, of a part that is made over another one."""
+        return f"{self.argument}@{self.size}" if self.size else self.argument
+
+
+def parse_part_name(text: str) -> PartName:
+    """The parts of a name.
+
+    >>> parse_part_name("sam2long:sam2.1-tiny@512")
+    PartName(text='sam2long:sam2.1-tiny@512', base='sam2long', argument='sam2.1-tiny', size='512')
+    """
+    whole, at, size = text.rpartition("@")
+    base, _, argument = (whole if at else text).partition(":")
+    return PartName(text, base, argument, size if at else "")
+
+
+@dataclass(frozen=True)
+class PartRequest:
+    """What a part is made of, for its loader."""
+
+    name: PartName
+    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1" or "mps"
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the part, checked
+    make_encoder: Callable[[], Any] | None = None  # gives the encoder that all parts of a system share
+
+
+@dataclass(frozen=True)
+class PartEntry:
+    """A part by name.
+
+    Attributes:
+        name: what users type.
+        help: a line of it.
+        loader: where the function is that makes it of a `PartRequest` (of a metric or a format: the function itself),
+            as "package.module:function"; it is imported when it is used.
+        settings: where the class or function is whose keyword arguments are its settings; "": it has none.
+        form: how it may be written besides, such as "NAME:FILE".
+        live: settings for a live source, which has no end: the memory must have a size (of systems).
+    """
+
+    name: str
+    help: str
+    loader: str
+    settings: str = ""
+    form: str = ""
+    live: Mapping[str, Any] = field(default_factory=dict)
+
+    def load(self) -> Any:
+        """What `loader` stands for."""
+        return import_object(self.loader)
+
+
+@dataclass(frozen=True)
+class NoSettings:
+    """The settings of a system that has none."""
+
+
+def import_object(place: str) -> Any:
+    """What is at "package.module:name"."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """All parts of one kind.
+
+    Attributes:
+        kind: what errors call one of them, such as "segmenter".
+        group: of the entry points in which other packages name theirs.
+        builtins: those that ship.
+    """
+
+    kind: str
+    group: str
+    builtins: Sequence[PartEntry]
+
+    @cached_property
+    def entries(self) -> Mapping[str, PartEntry]:
+        """Every part by its name; one of another package never takes the place of one that ships."""
+        brought = {point.name: describe_entry_point(point) for point in entry_points(group=self.group)}
+        return {**brought, **{entry.name: entry for entry in self.builtins}}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, those that ship first."""
+        own = tuple(entry.name for entry in self.builtins)
+        return (*own, *(name for name in self.entries if name not in own))
+
+    def find(self, name: str) -> PartEntry:
+        """The part of a name. Raises InputError with what there is where it does not exist."""
+        entry = self.entries[check_choice(self.kind, name, self.names)]
+        brought = entry.load() if entry not in self.builtins else None
+        return brought if isinstance(brought, PartEntry) else entry
+
+    def describe(self) -> str:
+        """Names as a line of help."""
+        return ", ".join(self.entries[name].form or name for name in self.names)
+
+
+def describe_entry_point(point: EntryPoint) -> PartEntry:
+    """The entry of another package's part: what an entry point names is a loader, or a `PartEntry` with settings.
+    Nothing of that package is imported before the part is used.
+    """
+    return PartEntry(point.name, f"of the package {point.dist.name if point.dist else point.module}", point.value)
+
+
+def check_choice(kind: str, name: str, known: Iterable[str]) -> str:
+    """A `name` that is among those `known` of a `kind`. Raises InputError with the nearest one where it is not."""
+    known = tuple(known)
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"no {kind} {name!r}; {hint}there are: {', '.join(known)}")
+    return name
+
+
+class PartSetting(NamedTuple):
+    """One setting of a part."""
+
+    name: str
+    kind: Any
+    default: Any
+    meaning: str
+
+
+def list_part_settings(entry: PartEntry) -> Mapping[str, PartSetting]:
+    """The settings of a part by name: the keyword arguments of plain kinds of what its entry points to."""
+    if not entry.settings:
+        return {}
+    target = import_object(entry.settings)
+    kinds = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    meanings = find_setting_meanings(target)
+    return {
+        name: PartSetting(name, kinds[name], parameter.default, meanings.get(name, ""))
+        for name, parameter in inspect.signature(target).parameters.items()
+        if not name.startswith("_") and parameter.default is not parameter.empty and is_setting_kind(kinds[name])
+    }
+
+
+def find_setting_meanings(target: Any) -> Mapping[str, str]:
+    """What the source says of each setting: the comment behind it, or its line in a docstring."""
+    text = inspect.getsource(target)
+    behind = re.findall(r"^\s+(\w+): [^\n#]+ = [^\n#]+  # (.+)$", text, re.MULTILINE)
+    listed = re.findall(r"^\s{8,}(\w+): ([a-z].+)$", text, re.MULTILINE)
+    return {**dict(listed), **dict(behind)}
