@@ -109,13 +109,11 @@ def make_request(
     known = list_part_settings(entry)
     if not known:
         refuse_part_settings(entry.name, name.text, settings)
-    checked = {
-        key: check_setting(
-            f"{entry.name}.", key, value, known[check_choice(f"setting of {entry.name}", key, known)].kind
-        )
-        for key, value in settings.items()
-    }
-    return PartRequest(name, device, checked, lambda: encoder)
+    for key, value in settings.items():
+        setting = known[check_choice(f"setting of {entry.name}", key, known)]
+        is_signed = isinstance(setting.default, float) and setting.default < 0 and isinstance(value, int | float)
+        check_setting(f"{entry.name}.", key, abs(value) if is_signed else value, setting.kind)
+    return PartRequest(name, device, settings, lambda: encoder)
 
 
 def refuse_part_settings(kind: str, name: str, settings: Mapping[str, Any]) -> None:

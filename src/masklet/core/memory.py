@@ -50,7 +50,7 @@ def load_memory(path: str | Path, device: str = "cpu") -> Any:
         with safe_open(str(path), "pt", device=device) as file:
             told = file.metadata() or {}
             if FORMAT not in told:
-                raise InputError(f"{path}: no saved memory ({FORMAT}); write one with masklet.core.memory.save")
+                raise InputError(f"{path}: no saved memory ({FORMAT}); write one with masklet.core.memory.save_memory")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
             return _decode_memory_value(json.loads(told[FORMAT]), tensors)
     except OSError as error:

@@ -1,0 +1,151 @@
+"""Objects, functions and settings of parts at the front door; one model for many videos."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import supervision
+import torch
+
+import masklet
+from masklet import Box, Detections, InputError
+from masklet.models.affinity import Affinity
+from masklet.models.encoder import Encoder
+from masklet.models.motion import Motion
+
+SIZE = 64, 96
+
+
+def make_frames(length: int = 4) -> np.ndarray:
+    draw = np.random.default_rng(0)
+    frames = np.repeat(draw.integers(60, 110, (1, *SIZE, 3), np.uint8), length, 0)
+    for t in range(length):
+        frames[t, 16:48, 20 + 2 * t : 60 + 2 * t] = (220, 60, 40)
+    return frames
+
+
+def find_red(frame: np.ndarray) -> Detections:
+    return Detections(torch.from_numpy(frame[..., 0] > 200)[None], torch.tensor([0.9]), torch.tensor([0]))
+
+
+def is_right(result: masklet.VideoResult) -> bool:
+    [one] = result.masklets
+    return sorted(one.sightings) == list(range(4)) and all(
+        (torch.from_numpy(frame[..., 0] > 200) == one.sightings[t].mask.decode()).float().mean() > 0.95
+        for t, frame in enumerate(make_frames())
+    )
+
+
+def test_a_function_that_gives_detections() -> None:
+    result = masklet.segment(make_frames(), segmenter=find_red, name="red", rate=5)
+    assert is_right(result) and result.categories == ("object",)
+    assert (result.name, result.rate) == ("red", 5)
+    assert result.provenance.settings["segmenter"] == "function find_red"
+
+
+@pytest.mark.parametrize("masks", [True, False])
+def test_a_function_that_gives_detections_of_supervision(masks: bool) -> None:
+    """With masks they are taken, with boxes alone the image predictor draws them."""
+
+    def find(frame: np.ndarray) -> supervision.Detections:
+        mask = frame[..., 0] > 200
+        y, x = np.nonzero(mask)
+        box = np.array([[x.min(), y.min(), x.max() + 1, y.max() + 1]], float)
+        names = {"class_name": np.array(["brick"])}
+        return supervision.Detections(box, mask[None] if masks else None, np.array([0.8]), np.array([7]), data=names)
+
+    result = masklet.segment(make_frames(), segmenter=find)
+    assert [result.categories[m.label] for m in result.masklets] == ["brick"]
+    assert is_right(result)
+
+
+def test_parts_of_ones_own_are_used_as_they_are() -> None:
+    encoder = Encoder()
+    motion, affinity = Motion(encoder), Affinity(encoder, learning=0.1)
+    model = masklet.load(segmenter=motion, propagator=affinity)
+    assert model.system.segmenter is motion and model.system.propagator is affinity and model.tracker is affinity
+    result = model.track(make_frames(), {0: {1: Box(20, 16, 60, 48)}})
+    assert [m.id for m in result.masklets] == [1]
+    assert masklet.load(masklet.Track(affinity, {})).system.propagator is affinity
+
+
+def test_settings_of_parts() -> None:
+    made: Any = masklet.load(propagator=("affinity", {"learning": 0.1}), **{"propagator.present": -0.5}).system
+    assert (made.propagator.learning, made.propagator.present) == (0.1, -0.5)
+    made = masklet.load(segmenter=("everything:nano", {"points_per_side": 4})).system
+    assert made.segmenter.points_per_side == 4
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"segmenter": object()}, "segmenter: object lacks categories, look_ahead, empty, segment"),
+        ({"segmenter": Motion}, "segmenter: Motion is a class; give an object of it"),
+        ({"propagator": object()}, "propagator: object lacks encode"),
+        ({"propagator": Affinity}, "propagator: Affinity is a class"),
+        ({"system": object()}, "system: object is no name of one, and has no `run`"),
+        ({"segmenter": find_red, "segmenter.points": 4}, "function: a segmenter of your own has no settings"),
+        ({"segmenter": "motion", "segmenter.points": 4}, "motion: motion has no settings"),
+        ({"propagator.lerning": 0.1}, "no setting of affinity 'lerning'; did you mean learning?"),
+        ({"propagator.learning": "fast"}, "setting affinity.learning = 'fast' must be a number"),
+        ({"tracker.learning": 1}, "setting tracker.learning: tracker is no part"),
+        ({"segmenter": find_red, "text": "dog"}, "your own segmenter knows what it finds"),
+        ({"device": "cuda:7"}, "device cuda:7: not on this machine"),
+        ({"device": "gpu"}, "no device 'gpu'; there are: auto, cpu, cuda, mps, cuda:N"),
+    ],
+)
+def test_what_cannot_be_used_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        masklet.load(**given)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (None, "function odd: gave NoneType in frame 0; it must give masklet.Detections or supervision.Detections"),
+        (Detections.none((9, 9)), "masks of 9x9 in frame 0 of 96x64"),
+        (Detections(torch.ones(1, *SIZE, dtype=torch.bool), torch.ones(1), torch.tensor([3])), "label 3 in frame 0"),
+    ],
+)
+def test_functions_that_give_something_else(answer: Any, message: str) -> None:
+    def odd(frame: np.ndarray) -> Any:
+        return answer
+
+    with pytest.raises(InputError) as caught:
+        masklet.segment(make_frames(), segmenter=odd)
+    assert message in str(caught.value)
+
+
+def test_a_list_of_sources_is_taken_one_by_one(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        for n, frame in enumerate(make_frames()):
+            supervision.cv2_to_pillow(frame[..., ::-1]).save(tmp_path / name / f"{n}.png")
+    results = masklet.segment([tmp_path / "first", str(tmp_path / "second")], segmenter=find_red)
+    assert [r.name for r in results] == ["first", "second"]
+
+
+def test_watch_may_be_left_out_and_progress_shows_bars(capsys: pytest.CaptureFixture[str]) -> None:
+    model = masklet.load(segmenter=find_red)
+    with masklet.open_video(make_frames()) as video:
+        assert is_right(model.system.run(video))
+    assert is_right(model.segment(make_frames(), progress=True))
+    assert "forward" in capsys.readouterr().err
+
+
+def test_nothing_heavy_is_imported_before_it_is_used() -> None:
+    heavy = "{'torch', 'cv2', 'transformers', 'supervision', 'scipy'} & set(sys.modules)"
+    code = f"import sys, masklet, masklet.cli, masklet.builtins; print({heavy}); masklet.Rle; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["set()", "True"]
+    assert set(masklet.__all__) == set(dir(masklet))
+    for name in masklet.__all__:
+        assert getattr(masklet, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        masklet.nothing  # noqa: B018
