@@ -177,7 +177,7 @@ def read_dense(path: Path) -> DenseCheckpoint:
 
     metadata = read_safetensors_metadata(path)
     if metadata.get("kind") != KIND:
-        raise InputError(f"{path}: not weights of a nano segmenter, as masklet train nano writes them")
+        raise InputError(f"{path}: not weights of a nano segmenter, as masklet train segmenter --from nano writes them")
     try:
         told = json.loads(metadata["settings"])
         settings = DenseHeadSettings(**{f.name: int(told[f.name]) for f in fields(DenseHeadSettings)})

@@ -23,6 +23,7 @@ from masklet.models.zoo import compute_hash
 SETTINGS: Mapping[str, type[Any]] = {"rocovis": RocovisNetSettings, "genvis": GenvisNetSettings}
 NETS: Mapping[str, type[Any]] = {"rocovis": RocovisNet, "genvis": GenvisNet}
 MODELS: Mapping[str, type[Any]] = {"rocovis": Rocovis, "genvis": Genvis}
+TRAINED_AS = {"rocovis": "rocovis", "genvis": "rocovis --set row=queries"}  # behind `masklet train`
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,13 @@ def load_slot_model(
 
     path = Path(path).expanduser()
     if not path.is_file():
-        raise InputError(f"{path}: no such file; bring the weights of a {kind}, as masklet train {kind} writes them")
+        raise InputError(
+            f"{path}: no such file; bring the weights of a {kind}, as masklet train {TRAINED_AS[kind]} writes them"
+        )
     metadata = small_mask2former.read_safetensors_metadata(path)
     if metadata.get("kind") != kind:
         of = metadata.get("kind", "something else")
-        raise InputError(f"{path}: weights of {of}, not of a {kind} as masklet train {kind} writes them")
+        raise InputError(f"{path}: weights of {of}, not of a {kind} as masklet train {TRAINED_AS[kind]} writes them")
     try:
         told = {name: json.loads(metadata[name]) for name in ("settings", "shortest", "mask2former")}
         settings = SETTINGS[kind](**{f.name: told["settings"][f.name] for f in fields(SETTINGS[kind])})
