@@ -128,7 +128,9 @@ def measure(metric: str, folder: str) -> dict[str, float | None]:
     """One metric in this process: seconds, peak memory, J and F."""
     from masklet.evaluate import davis
 
-    report, seconds, busy = timed(lambda: getattr(davis, metric)(Path(folder) / "gt", Path(folder) / "pred"))
+    report, seconds, busy = timed(
+        lambda: getattr(davis, f"evaluate_{metric}")(Path(folder) / "gt", Path(folder) / "pred")
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds": seconds, "busy": busy, "MB": peak, "J": report.scores["J-Mean"], "F": report.scores["F-Mean"]}
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from masklet.builtins import METRICS
 from masklet.cli import app
 from masklet.cli.eval import format_number, read_name_list
 from masklet.core.errors import InputError
@@ -19,7 +20,7 @@ from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.evaluate.report import Report, compute_digest
-from masklet.evaluate.run import METRICS, build_report_tables
+from masklet.evaluate.run import build_report_tables
 from masklet.io.davis import build_davis_palette
 from masklet.io.ytvis import write_ytvis_truth
 
@@ -142,7 +143,7 @@ def test_lvos_needs_the_list_of_unseen_videos(davis: Path) -> None:
 
 def test_an_unknown_metric_names_the_others() -> None:
     code, text = evaluated("mota", "--gt", ".", "--pred", ".")
-    assert code == 2 and "tube-boundary" in text.replace("\n", "") and len(METRICS) == 19
+    assert code == 2 and "tube-boundary" in text.replace("\n", "") and len(METRICS.names) == 19
 
 
 def test_names_that_cannot_be_read(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
         monkeypatch.setattr(torch, name, moved(getattr(torch, name)))
     monkeypatch.setattr(torch, "autocast", lambda *how, **more: nullcontext())
     for module in ("parts", "queries"):
-        monkeypatch.setattr(f"masklet.{module}.found_device", lambda name: GPU)
+        monkeypatch.setattr(f"masklet.{module}.resolve_device", lambda name: GPU)
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", attention)
     with WithGpu():
         yield GPU

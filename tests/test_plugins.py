@@ -27,6 +27,10 @@ motion = toy:load_bright
 toystill = toy:load_still
 [masklet.systems]
 toysystem = toy:build_sam2bmp
+[masklet.metrics]
+toymetric = toy:count_videos
+[masklet.formats]
+toyformat = toy:write_count
 """
 
 
@@ -67,11 +71,24 @@ def test_a_part_of_another_package_by_the_command_line(installed: Path, tmp_path
     (tmp_path / "clip").mkdir()
     for n, frame in enumerate(make_frames()):
         Image.fromarray(frame).save(tmp_path / "clip" / f"{n:05}.png")
-    told = ("--segmenter", "toy", "--propagator", "toystill", "--system", "toysystem", "--no-overlay")
+    told = (
+        "--segmenter",
+        "toy",
+        "--propagator",
+        "toystill",
+        "--system",
+        "toysystem",
+        "--no-overlay",
+        "--format",
+        "toyformat",
+    )
     done = run("run", tmp_path / "clip", "-o", tmp_path / "out", *told, site=installed)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "out" / "clip" / "masklets.json").read_text())
     assert result["provenance"]["settings"]["segmenter"] == "bright above 128"
+    assert (tmp_path / "out" / "clip" / "count.txt").read_text() == "1"
+    scored = run("eval", "toymetric", "--gt", tmp_path, "--pred", tmp_path / "out", site=installed)
+    assert scored.returncode == 0 and "videos" in scored.stdout, scored.stderr
     again = run("run", tmp_path / "clip", "-o", tmp_path / "two", *told, "--set", "segmenter.level=250", site=installed)
     assert again.returncode == 0 and "no object" in again.stderr
     assert "toy" in run("run", "--help", site=installed).stdout

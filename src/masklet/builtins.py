@@ -129,3 +129,53 @@ QUERY_SYSTEMS: Mapping[str, PartEntry] = {  # which need no propagator
         ),
     )
 }
+METRICS = Registry(  # a loader is the metric itself: (gt, pred, *, videos, watch) -> evaluate.report.Report
+    "metric",
+    "masklet.metrics",
+    [
+        PartEntry("ytvis", "YouTube-VIS AP", "masklet.evaluate.vis_metrics:evaluate_youtube_vis"),
+        PartEntry(
+            "ytvis-agnostic", "the same, whatever the name", "masklet.evaluate.vis_metrics:evaluate_class_agnostic"
+        ),
+        PartEntry("ovis", "OVIS AP", "masklet.evaluate.vis_metrics:evaluate_ovis"),
+        PartEntry("tube-boundary", "Tube-Boundary AP", "masklet.evaluate.vis_metrics:evaluate_tube_boundary"),
+        PartEntry("ap-pool", "AP pooled over all categories", "masklet.evaluate.vis_metrics:evaluate_ap_pool_video"),
+        PartEntry(
+            "ap-pool-lvis",
+            "the same with LVIS's federated annotation",
+            "masklet.evaluate.vis_metrics:evaluate_ap_pool_lvis",
+        ),
+        PartEntry("davis", "J&F of DAVIS 2017, semi-supervised", "masklet.evaluate.davis:evaluate_davis_semi"),
+        PartEntry(
+            "davis-unsupervised",
+            "J&F of DAVIS 2017, unsupervised",
+            "masklet.evaluate.davis:evaluate_davis_unsupervised",
+        ),
+        PartEntry("davis16", "J and F of DAVIS 2016", "masklet.evaluate.davis:evaluate_davis16"),
+        PartEntry("sav", "J&F of SA-V", "masklet.evaluate.sav:evaluate_sav"),
+        PartEntry("vos-benchmark", "J&F of vos-benchmark", "masklet.evaluate.sav:evaluate_vos_benchmark"),
+        PartEntry("lvos", "J&F of LVOS", "masklet.evaluate.lvos:evaluate_lvos"),
+        PartEntry("mose", "J&F of MOSE", "masklet.evaluate.mose:evaluate_mose_v1"),
+        PartEntry("mosev2", "J&F of MOSEv2", "masklet.evaluate.mose:evaluate_mose_v2"),
+        PartEntry("vpq", "video panoptic quality", "masklet.evaluate.vps:evaluate_vpq"),
+        PartEntry("stq", "segmentation and tracking quality", "masklet.evaluate.vps:evaluate_stq"),
+        PartEntry("vipseg", "VPQ and STQ of VIPSeg", "masklet.evaluate.vps:evaluate_vipseg"),
+        PartEntry("burst", "HOTA and OWTA of BURST", "masklet.evaluate.burst:evaluate_burst"),
+        PartEntry("burst-masks", "the same on masks alone", "masklet.evaluate.burst:evaluate_burst_masks"),
+    ],
+)
+FORMATS = Registry(  # a loader is the writer itself: (result, frame names or None, folder) -> None
+    "format",
+    "masklet.formats",
+    [
+        PartEntry("davis", "palette PNGs", "masklet.outputs:put_davis"),
+        PartEntry("davis16", "black and white PNGs", "masklet.outputs:put_davis16"),
+        PartEntry("davis-unsupervised", "palette PNGs of the 20 best", "masklet.outputs:put_davis_unsupervised"),
+        PartEntry("ref", "a folder of PNGs for each object", "masklet.outputs:put_ref"),
+        PartEntry("ytvis", "YouTube-VIS", "masklet.outputs:put_ytvis"),
+        PartEntry("burst", "BURST", "masklet.outputs:put_burst"),
+        PartEntry("vipseg", "panoptic PNGs", "masklet.outputs:put_vipseg"),
+        PartEntry("mots", "MOTS", "masklet.outputs:put_mots"),
+        PartEntry("cocovid", "COCO-VID", "masklet.outputs:put_cocovid"),
+    ],
+)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from masklet.builtins import FORMATS
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.progress import Watch
@@ -33,21 +34,49 @@ def map_frame_names(result: VideoResult, names: Names) -> Mapping[str, Sequence[
     return None if names is None else {result.name: names}
 
 
-FORMATS: Mapping[str, Callable[[VideoResult, Names, Path], None]] = {
-    "davis": lambda result, names, folder: write_davis(result, folder / "davis", names),
-    "davis16": lambda result, names, folder: write_davis16(result, folder / "davis16", names),
-    "davis-unsupervised": lambda result, names, folder: write_davis(
-        limit_objects(result), folder / "davis-unsupervised", names
-    ),
-    "ref": lambda result, names, folder: write_referring(result, folder / "ref", names),
-    "ytvis": lambda result, names, folder: write_ytvis([result], folder / "ytvis.json"),
-    "burst": lambda result, names, folder: write_burst([result], folder / "burst.json", map_frame_names(result, names)),
-    "vipseg": lambda result, names, folder: write_panoptic([result], folder / "vipseg", map_frame_names(result, names)),
-    "mots": lambda result, names, folder: write_mots(result, folder / "mots.txt"),
-    "cocovid": lambda result, names, folder: write_cocovid(
-        [result], folder / "cocovid.json", map_frame_names(result, names)
-    ),
-}
+def put_davis(result: VideoResult, names: Names, folder: Path) -> None:
+    """Puts DAVIS 2017's palette PNGs of `result` into `folder`; `names` are its frames'."""
+    write_davis(result, folder / "davis", names)
+
+
+def put_davis16(result: VideoResult, names: Names, folder: Path) -> None:
+    """Puts DAVIS 2016's black and white PNGs of `result` into `folder`; `names` are its frames'."""
+    write_davis16(result, folder / "davis16", names)
+
+
+def put_davis_unsupervised(result: VideoResult, names: Names, folder: Path) -> None:
+    """Puts DAVIS 2017's palette PNGs of the 20 best objects of `result` into `folder`; `names` are its frames'."""
+    write_davis(limit_objects(result), folder / "davis-unsupervised", names)
+
+
+def put_ref(result: VideoResult, names: Names, folder: Path) -> None:
+    """Puts a folder of PNGs for each object (Ref-DAVIS) of `result` into `folder`; `names` are its frames'."""
+    write_referring(result, folder / "ref", names)
+
+
+def put_ytvis(result: VideoResult, names: Names, folder: Path) -> None:
+    """Puts ytvis.json of `result` into `folder`; `names` are its frames'."""
+    write_ytvis([result], folder / "ytvis.json")
+
+
+def put_burst(result: VideoResult, names: Names, folder: Path) -> None:
+    """Puts burst.json of `result` into `folder`; `names` are its frames'."""
+    write_burst([result], folder / "burst.json", map_frame_names(result, names))
+
+
+def put_vipseg(result: VideoResult, names: Names, folder: Path) -> None:
+    """Puts VIPSeg's panoptic PNGs of `result` into `folder`; `names` are its frames'."""
+    write_panoptic([result], folder / "vipseg", map_frame_names(result, names))
+
+
+def put_mots(result: VideoResult, names: Names, folder: Path) -> None:
+    """Puts mots.txt of `result` into `folder`; `names` are its frames'."""
+    write_mots(result, folder / "mots.txt")
+
+
+def put_cocovid(result: VideoResult, names: Names, folder: Path) -> None:
+    """Puts cocovid.json of `result` into `folder`; `names` are its frames'."""
+    write_cocovid([result], folder / "cocovid.json", map_frame_names(result, names))
 
 
 def write_outputs(
@@ -58,7 +87,7 @@ def write_outputs(
     failed = []
     for name in formats:
         try:
-            FORMATS[name](result, find_frame_names(video, result.length), folder)
+            FORMATS.find(name).load()(result, find_frame_names(video, result.length), folder)
         except InputError as error:  # the result itself is not lost by that
             failed.append(f"{name}: {error}")
     if overlay:

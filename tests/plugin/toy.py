@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 import masklet
 from masklet.core.memory_kinds import register_memory_kind
+from masklet.evaluate.report import Report
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,17 @@ def load_still(request: masklet.PartRequest) -> Still:
 
 def build_sam2bmp(segmenter: Any, propagator: Any, settings: Any) -> masklet.VideoSystem:
     """SAM2BMP under another name."""
-    return masklet.Sam2Bmp(segmenter, propagator)
+    return masklet.Sam2Bmp(segmenter, propagator, masklet.Sam2BmpSettings(conf=0.5))
+
+
+def write_count(result: masklet.VideoResult, names: Sequence[str] | None, folder: Path) -> None:
+    """How many masklets there are."""
+    (folder / "count.txt").write_text(str(len(result.masklets)))
+
+
+def count_videos(gt: Path, pred: Path, *, videos: Any = None, watch: Any = None) -> Report:
+    """How many videos have results."""
+    return Report("toymetric", "counted", {"videos": float(len(list(pred.iterdir())))})
 
 
 bright = masklet.PartEntry("bright", "what is bright", "toy:load_bright", "toy:BrightSettings", form="bright")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,20 +13,19 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as Grid
 
+from masklet.builtins import METRICS
 from masklet.core.errors import InputError
 from masklet.evaluate.handed_in import convert_predictions
 from masklet.evaluate.report import Report
-from masklet.evaluate.run import METRICS, ReportTable, build_report_tables
+from masklet.evaluate.run import ReportTable, build_report_tables
 from masklet.version import __version__
 from masklet.view.progress import show_progress_bars
 
 WORST = 10  # videos and objects that --per-video shows
 
-Metric = Enum("Metric", {name: name for name in METRICS}, type=str)  # type: ignore[misc]
-
 
 def eval_command(
-    metric: Annotated[Metric, typer.Argument(help="Whose definition.", show_choices=True)],
+    metric: Annotated[str, typer.Argument(help=f"Whose definition: {METRICS.describe()}.")],
     gt: Annotated[Path, typer.Option(help="Ground truth, in the benchmark's own form.")],
     pred: Annotated[Path, typer.Option(help="Predictions, as they are handed in or as masklet run wrote them.")],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write everything as JSON.")] = None,
@@ -40,15 +39,17 @@ def eval_command(
     """Score predictions as the benchmark's own program does: same numbers, one video in memory at a time."""
     told = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True, quiet=quiet)
     try:
-        options = collect_metric_options(metric.value, videos, unseen)
+        entry = METRICS.find(metric)
+        options = collect_metric_options(metric, videos, unseen)
         for path, what in ((gt, "--gt"), (pred, "--pred")):
             if not path.exists():
                 raise InputError(f"{what} {path}: there is no such file or folder")
         with (
-            convert_predictions(metric.value, gt, pred) as read,
-            show_progress_bars(told, metric.value, "{task.fields[objects]} objects,") as watch,
+            # A metric of another package reads masklet's results itself.
+            convert_predictions(metric, gt, pred) if entry in METRICS.builtins else nullcontext(pred) as read,
+            show_progress_bars(told, metric, "{task.fields[objects]} objects,") as watch,
         ):
-            report = replace(METRICS[metric.value](gt, read, watch=watch, **options), metric=metric.value)
+            report = replace(entry.load()(gt, read, watch=watch, **options), metric=metric)
             if out is not None:
                 report.save(out, __version__)
     except InputError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
@@ -13,25 +12,23 @@ from typing import Annotated, Any
 import typer
 
 from masklet.api import check_prompts, load, make_propagator, run_system, split_settings
-from masklet.builtins import DEVICES, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
+from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.io.files import OutputFolder
 from masklet.io.prompts import read_prompts
 from masklet.io.video import list_video_sources, make_unique_names, open_video
 from masklet.models.encoder import Encoder
-from masklet.outputs import FORMATS, write_outputs
+from masklet.outputs import write_outputs
 from masklet.parts import load_bystanders, refuse_part_settings
 from masklet.presets import GOOD, choose_run_parts, choose_track_parts
 from masklet.registry import list_part_settings
 from masklet.systems.track import Track
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
 
-Format = Enum("Format", {name: name for name in FORMATS}, type=str)  # type: ignore[misc]
-
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, one folder per video.")]
 Formats = Annotated[
-    list[Format], typer.Option("--format", metavar="NAME", help=f"Further formats to write: {', '.join(FORMATS)}.")
+    list[str], typer.Option("--format", metavar="NAME", help=f"Further formats to write: {FORMATS.describe()}.")
 ]
 Overlay = Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlay.mp4.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
@@ -115,6 +112,7 @@ def run_command(
     """Find, segment, track and complete every object of each video."""
     reporter = choose_reporter(quiet, json_log)
     with exit_on_input_error(reporter):
+        formats = check_formats(format)
         chosen = parse_settings(set_ or []) | ({"window": window} if window else {})
         parts = choose_run_parts(preset)
         finder = segmenter or (None if text or system in QUERY_SYSTEMS else parts.segmenter)
@@ -125,7 +123,7 @@ def run_command(
     failures = 0
     for path, folder in zip(paths, there, strict=True):
         try:
-            process_video(path, folder, lambda video: made, list_format_names(format), overlay, reporter)
+            process_video(path, folder, lambda video: made, formats, overlay, reporter)
         except InputError as error:  # the other videos go on
             failures += 1
             reporter.error(str(error))
@@ -159,6 +157,7 @@ def track_command(
     reporter = choose_reporter(quiet, json_log)
     with exit_on_input_error(reporter):
         parts = choose_track_parts(preset)
+        formats = check_formats(format)
         own, of_parts = split_settings(parse_settings(set_ or []))
         refuse_part_settings("track", "it", {**own, **of_parts["segmenter"]})
         prompts = read_prompts(prompt)
@@ -168,7 +167,7 @@ def track_command(
         def made(video: Video) -> Track[Any, Any]:
             return Track(carrier, check_prompts(prompts, video), load_bystanders(carrier))
 
-        process_video(source, folder, made, list_format_names(format), overlay, reporter)
+        process_video(source, folder, made, formats, overlay, reporter)
         if not propagator:
             reporter.hint(parts.hint)
 
@@ -214,8 +213,9 @@ def plan_output_folders(paths: Sequence[str], out: Path, overwrite: bool, inputs
     return [OutputFolder(out, name, overwrite) for name in names]
 
 
-def list_format_names(chosen: Sequence[Format]) -> list[str]:
-    return [f.value for f in chosen]
+def check_formats(names: Sequence[str]) -> list[str]:
+    """The formats of these `names`. Raises InputError where there is no such format."""
+    return [FORMATS.find(name).name for name in names]
 
 
 def choose_reporter(quiet: bool, json_log: bool) -> Reporter:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Generic, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -236,3 +236,16 @@ def build_sketch(found: Detections, labels: tuple[int, ...]) -> Sketch:
     masks = torch.zeros(len(labels), *found.masks.shape[1:])
     masks[[labels.index(label) for label in found.labels.tolist()]] = found.masks.float()
     return Sketch(masks, float(found.scores.sum()) / len(labels), labels)
+
+
+def build_deva_offline(
+    segmenter: Segmenter[Any], propagator: Propagator[F, M], settings: DevaOfflineSettings
+) -> DevaOffline[F, M]:
+    """DEVA's offline protocol over a segmenter's best detections of each category.
+
+    Args:
+        segmenter: finds them.
+        propagator: carries their masks.
+        settings: of the system.
+    """
+    return DevaOffline(DetectedSketches(segmenter), propagator, segmenter.categories, settings)
