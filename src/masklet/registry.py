@@ -120,6 +120,10 @@ class Registry:
         brought = entry.load() if entry not in self.builtins else None
         return brought if isinstance(brought, PartEntry) else entry
 
+    def __getitem__(self, name: str) -> Any:
+        """What the part of a name is made by, imported. Raises InputError where there is none."""
+        return self.find(name).load()
+
     def describe(self) -> str:
         """Names as a line of help."""
         return ", ".join(self.entries[name].form or name for name in self.names)

@@ -93,3 +93,12 @@ def test_save_and_load_round_trip(tmp_path: Path) -> None:
     whole = result(masklet(3, {2: (4, 5)}, label=1))
     whole.save(tmp_path / "r.json")
     assert VideoResult.load(tmp_path / "r.json") == whole
+
+
+def test_a_notebook_shows_some_lines_and_not_all_the_masks() -> None:
+    many = [masklet(n, {t: (0, 0) for t in range(8)}, label=n % 2) for n in range(1, 40)]
+    whole = result(*many)
+    assert repr(whole).startswith(f"<VideoResult toy: {W}x{H}, 8 frames, objects: dog 1 (8 frames), cat 2 (8 frames)")
+    assert repr(whole).endswith("29 more>") and len(repr(whole)) < 1000
+    assert repr(many[0]) == "<Masklet 1: label 1, score 0.25, 8 masks, frames 0 to 7>"
+    assert repr(result()).endswith("objects: none>") and "no frame" in repr(Masklet(1, {}))

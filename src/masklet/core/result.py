@@ -47,6 +47,9 @@ class Comparison:
         return sum(iou for *_, iou in self.pairs) / objects if objects else 1.0
 
 
+SHOWN, LONGEST_NAME = 10, 80  # of a result in a notebook: objects, and characters of its name
+
+
 @dataclass(frozen=True)
 class VideoResult:
     """The masklets of one video."""
@@ -58,6 +61,14 @@ class VideoResult:
     masklets: tuple[Masklet, ...]
     categories: tuple[str, ...]
     provenance: Provenance
+
+    def __repr__(self) -> str:
+        """Some lines, not all the masks: notebooks show it."""
+        h, w = self.size
+        seen = [f"{self.name_of(m)} {m.id} ({len(m.sightings)} frames)" for m in self.masklets[:SHOWN]]
+        more = [f"{len(self.masklets) - SHOWN} more"] if len(self.masklets) > SHOWN else []
+        name = self.name if len(self.name) <= LONGEST_NAME else f"{self.name[:LONGEST_NAME]}..."
+        return f"<VideoResult {name}: {w}x{h}, {self.length} frames, objects: {', '.join(seen + more) or 'none'}>"
 
     def at(self, frame: int) -> tuple[tuple[Masklet, Sighting], ...]:
         """The objects that are seen in a frame, in the order of their ids."""

@@ -43,6 +43,11 @@ class Masklet:
     score: float = 0.0
     is_thing: bool = True
 
+    def __repr__(self) -> str:
+        """A line, not all the masks: notebooks show it."""
+        span = f"frames {min(self.sightings)} to {max(self.sightings)}" if self.sightings else "no frame"
+        return f"<Masklet {self.id}: label {self.label}, score {self.score:.2f}, {len(self.sightings)} masks, {span}>"
+
     @property
     def first(self) -> int:
         """The first frame in which the object is seen."""
