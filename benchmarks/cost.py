@@ -199,7 +199,7 @@ def main() -> int:
     sys.path.insert(0, str(Path(__file__).parent.parent / "tools"))
     from demo import CACHE, generated_clip, real_clip
 
-    from masklet.io.video import open_video
+    from masklet.io.video.sources import open_video
 
     CACHE.mkdir(exist_ok=True)
     figures: dict[str, dict[str, float]] = {}

@@ -27,9 +27,15 @@ import masklet
 from masklet import Point
 from masklet.core.errors import InputError
 from masklet.core.result import VideoResult
-from masklet.evaluate.davis import DavisSequence, find_davis_sequences
-from masklet.evaluate.vos import DavisStatistics, LabelMap, find_given_objects, measure_discovery, score_given_objects
-from masklet.train.prompt_crops import measure_depth
+from masklet.evaluate.vos.davis import DavisSequence, find_davis_sequences
+from masklet.evaluate.vos.measures import (
+    DavisStatistics,
+    LabelMap,
+    find_given_objects,
+    measure_discovery,
+    score_given_objects,
+)
+from masklet.train.data.prompt_crops import measure_depth
 
 HERE = Path(__file__).resolve().parent.parent
 DEFAULT = Path(os.environ.get("MASKLET_DAVIS", HERE.parent / "shared/data/davis16"))

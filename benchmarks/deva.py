@@ -24,11 +24,11 @@ from sam2 import high_water
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
-from masklet.models.xmem import Xmem
-from masklet.models.xmem_memory import XmemMemory
+from masklet.models.xmem.memory import XmemMemory
+from masklet.models.xmem.propagator import Xmem
 from masklet.nn.xmem import XmemNet
-from masklet.systems.consensus import find_consensus
-from masklet.systems.deva import Deva, DevaSettings
+from masklet.systems.deva.consensus import find_consensus
+from masklet.systems.deva.online import Deva, DevaSettings
 
 OBJECTS = 2
 

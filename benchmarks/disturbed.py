@@ -16,8 +16,8 @@ import torch
 
 import masklet
 from masklet.core.result import VideoResult
-from masklet.evaluate.davis import DavisSequence
-from masklet.io.video import open_video
+from masklet.evaluate.vos.davis import DavisSequence
+from masklet.io.video.sources import open_video
 
 Image = np.ndarray  # uint8 [h w 3]
 LabelMap = np.ndarray  # [h w], 0: background

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from masklet.core.frames import Frame
 from masklet.core.slots import FrameSlots
-from masklet.models.mask2former import Mask2Former
+from masklet.models.mask2former.segmenter import Mask2Former
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 from masklet.systems.dvis import DvisRefined, DvisSettings, build_dvis_system

@@ -27,9 +27,9 @@ from scipy.optimize import minimize
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.core.masks import Rle
-from masklet.models.image_predictor import ImagePredictor, load_image_predictor, read_prompt_network
-from masklet.models.nano_segmenter import Calibration, NanoSegmenter
-from masklet.models.nanodet import NanoDetSettings, load_nanodet
+from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor, read_prompt_network
+from masklet.models.nano.nanodet import NanoDetSettings, load_nanodet
+from masklet.models.nano.segmenter import Calibration, NanoSegmenter
 from masklet.view.drawing import SHOWN
 
 EVALUATION = NanoDetSettings(threshold=0.05, max_boxes=40)

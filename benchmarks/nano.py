@@ -34,27 +34,27 @@ from tables_masks_clips import generated as clips_of
 from masklet.api import open_source
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
-from masklet.models.dense import DenseSegmenter, ObjectSegmenter, load_dense, read_dense, save_dense
 from masklet.models.encoder import Encoder
-from masklet.models.mask2former import Mask2Former
-from masklet.models.nano import NanoSettings, create_nano, read_nano, save_nano
-from masklet.models.small_mask2former import SmallMask2FormerSettings, create_small_mask2former
+from masklet.models.mask2former.segmenter import Mask2Former
+from masklet.models.mask2former.small import SmallMask2FormerSettings, create_small_mask2former
+from masklet.models.nano.dense import DenseSegmenter, ObjectSegmenter, load_dense, read_dense, save_dense
+from masklet.models.nano.network import NanoSettings, create_nano, read_nano, save_nano
 from masklet.nn.dense_head import DenseHead, DenseHeadSettings
 from masklet.parts import load_propagator
 from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
-from masklet.train.clips import ClipSource, TrainingClip
-from masklet.train.dense import DenseTask, WeightedSource
-from masklet.train.framing import FixedFraming, build_clip
-from masklet.train.loop import TrainingPlan, train
-from masklet.train.mixed import ClipMixture
-from masklet.train.nano import ASKING, CROWDED, LIVELY, GuessDrift, build_nano_task, create_moving_clips
-from masklet.train.pasting import PastingSettings
-from masklet.train.propagator import PromptSampling, make_propagator_frames
-from masklet.train.scenes import SyntheticSettings
+from masklet.train.data.clips import ClipSource, TrainingClip
+from masklet.train.data.framing import FixedFraming, build_clip
+from masklet.train.data.mixture import ClipMixture
+from masklet.train.data.pasting import PastingSettings
+from masklet.train.data.scenes import SyntheticSettings
+from masklet.train.data.stills import StillCrops, Stills, name_as_object
+from masklet.train.data.synthetic import SyntheticClips
+from masklet.train.loop.loop import TrainingPlan, train
 from masklet.train.scoring import compute_image_scores, encode_coco_rle
-from masklet.train.segmenter import SegmenterTask, draw_held_out_clips
-from masklet.train.stills import StillCrops, Stills, name_as_object
-from masklet.train.synthetic import SyntheticClips
+from masklet.train.tasks.dense import DenseTask, WeightedSource
+from masklet.train.tasks.nano import ASKING, CROWDED, LIVELY, GuessDrift, build_nano_task, create_moving_clips
+from masklet.train.tasks.propagator import PromptSampling, make_propagator_frames
+from masklet.train.tasks.segmenter import SegmenterTask, draw_held_out_clips
 
 DATA = Path(os.environ.get("MASKLET_DATA", "../shared/data")) / "stills"
 OUT = Path("out/nano")

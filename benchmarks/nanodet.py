@@ -26,7 +26,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from masklet.models.boxes import Boxes
-from masklet.models.nanodet import COCO_NAMES, NanoDet, NanoDetSettings, load_nanodet
+from masklet.models.nano.nanodet import COCO_NAMES, NanoDet, NanoDetSettings, load_nanodet
 
 PERSON = COCO_NAMES.index("person")
 

@@ -29,11 +29,11 @@ sys.path.insert(0, str(ROOT / "tests"))
 from reference import panoptic as plain  # noqa: E402
 from reference import tracking as plain_tracking  # noqa: E402
 
-from masklet.evaluate.burst import evaluate_burst  # noqa: E402
-from masklet.evaluate.panoptic import WINDOWS, count_stq, count_window_matches, list_deva_windows  # noqa: E402
-from masklet.evaluate.segments import FrameOverlap, ListedSegment, VideoTable, count_shared_pixels  # noqa: E402
-from masklet.evaluate.tracking import TrackFrame, count_hota  # noqa: E402
-from masklet.evaluate.vps import evaluate_vipseg  # noqa: E402
+from masklet.evaluate.panoptic.metrics import evaluate_vipseg  # noqa: E402
+from masklet.evaluate.panoptic.quality import WINDOWS, count_stq, count_window_matches, list_deva_windows  # noqa: E402
+from masklet.evaluate.panoptic.segments import FrameOverlap, ListedSegment, VideoTable, count_shared_pixels  # noqa: E402
+from masklet.evaluate.tracking.burst import evaluate_burst  # noqa: E402
+from masklet.evaluate.tracking.measures import TrackFrame, count_hota  # noqa: E402
 
 CATEGORIES = 12
 GROWTH = 1.3  # of peak memory from 100 to 600 videos; the JSON of all of them is held

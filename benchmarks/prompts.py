@@ -17,19 +17,19 @@ from pathlib import Path
 import torch
 from nano import DATA, trained_on, validation
 
-from masklet.models.image_predictor import (
+from masklet.models.nano.image_predictor import (
     ImagePredictor,
     create_prompt_network,
     load_image_predictor,
     read_prompt_network,
     save_prompt_network,
 )
-from masklet.train.folder import WEIGHTS
-from masklet.train.loop import TrainingPlan, train
-from masklet.train.prompt_crops import PromptCrops, PromptCropSampling, StillsShare
+from masklet.train.data.prompt_crops import PromptCrops, PromptCropSampling, StillsShare
+from masklet.train.data.stills import Stills
+from masklet.train.loop.loop import TrainingPlan, train
+from masklet.train.loop.run_folder import WEIGHTS
 from masklet.train.prompt_scores import read_objects, score_prompts, select_objects
-from masklet.train.prompts import PromptTask
-from masklet.train.stills import Stills
+from masklet.train.tasks.prompts import PromptTask
 
 OUT = Path("out/prompts")
 PACKAGED = "packaged"  # weights, as they were when the stage began

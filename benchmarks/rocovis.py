@@ -27,8 +27,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from masklet.core.features import count_tensor_bytes
 from masklet.core.frames import Frame
 from masklet.core.slots import FrameSlots
-from masklet.models.rocovis import RocovisMemory, RocovisNet, RocovisNetSettings
-from masklet.models.slot_model import take_last_layer
+from masklet.models.query_video.rocovis import RocovisMemory, RocovisNet, RocovisNetSettings
+from masklet.models.query_video.slot_model import take_last_layer
 from masklet.systems.rocovis import RocovisSystemSettings, build_rocovis_system
 
 SIZE, PADDED = (480, 854), (480, 864)

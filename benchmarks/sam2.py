@@ -25,8 +25,8 @@ import torch
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
-from masklet.models.sam2 import Sam2
-from masklet.models.sam2_memory import MemoryBank, RecentFrames, ReliableFrames, Sam2Memory
+from masklet.models.sam2.memory import MemoryBank, RecentFrames, ReliableFrames, Sam2Memory
+from masklet.models.sam2.propagator import Sam2
 from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
 from masklet.systems.sam2long import MemoryTree
 

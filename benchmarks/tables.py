@@ -25,24 +25,24 @@ import torch
 
 from masklet.api import open_source
 from masklet.core.result import VideoResult
-from masklet.evaluate.vis_metrics import evaluate_ap_pool_video, evaluate_tube_boundary, evaluate_youtube_vis
-from masklet.io.ytvis import write_ytvis, write_ytvis_truth
-from masklet.models.mask2former import load_mask2former
-from masklet.models.query_heads import load_refiner, load_tracker
-from masklet.models.slot_weights import load_slot_model
-from masklet.models.small_mask2former import SmallMask2FormerSettings, create_small_mask2former, load_small, save_small
+from masklet.evaluate.vis.metrics import evaluate_ap_pool_video, evaluate_tube_boundary, evaluate_youtube_vis
+from masklet.io.formats.ytvis import write_ytvis, write_ytvis_truth
+from masklet.models.mask2former.segmenter import load_mask2former
+from masklet.models.mask2former.small import SmallMask2FormerSettings, create_small_mask2former, load_small, save_small
+from masklet.models.query_video.heads import load_refiner, load_tracker
+from masklet.models.query_video.slot_weights import load_slot_model
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 from masklet.systems import dvis, minvis, rocovis
-from masklet.train.clips import seed_item_generator
-from masklet.train.dvis import DvisTraining, RefinerTask, TrackerTask, initialize_from_minvis
-from masklet.train.loop import Task, TrainingPlan, train
+from masklet.train.data.clips import seed_item_generator
+from masklet.train.data.dataset_writer import make_clip_result
+from masklet.train.data.scenes import SyntheticSettings
+from masklet.train.data.synthetic import SyntheticClips
+from masklet.train.loop.loop import Task, TrainingPlan, train
 from masklet.train.losses import LossSettings
-from masklet.train.rocovis import RocovisTask, RocovisTraining
-from masklet.train.scenes import SyntheticSettings
-from masklet.train.segmenter import SegmenterTask, choose_point_count, draw_held_out_clips
-from masklet.train.sets import make_clip_result
-from masklet.train.synthetic import SyntheticClips
+from masklet.train.tasks.dvis import DvisTraining, RefinerTask, TrackerTask, initialize_from_minvis
+from masklet.train.tasks.rocovis import RocovisTask, RocovisTraining
+from masklet.train.tasks.segmenter import SegmenterTask, choose_point_count, draw_held_out_clips
 
 SIZE, KINDS, SEEDS = (64, 96), ("star", "ring", "square"), (0, 1, 2)
 STILL = SyntheticSettings(size=SIZE, categories=KINDS, objects=(2, 4), radius=(0.18, 0.32), blur=0.0, noise=2.0)

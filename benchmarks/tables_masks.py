@@ -31,11 +31,11 @@ from tables_masks_rows import TABLES, Row, Table, answered
 from masklet.core.errors import InputError
 from masklet.core.protocols import Segmenter
 from masklet.models.encoder import Encoder
-from masklet.models.nano import read_nano
-from masklet.models.nano_propagator import PACKAGED
-from masklet.models.zoo import ZOO, compute_hash, verify_packaged
+from masklet.models.nano.network import read_nano
+from masklet.models.nano.propagator import PACKAGED
 from masklet.parts import check_choice, load_segmenter
-from masklet.train.clips import seed_item_generator
+from masklet.train.data.clips import seed_item_generator
+from masklet.weights.store import ZOO, compute_hash, verify_packaged
 
 NOISY = "noisy-truth"
 REAL = "real"

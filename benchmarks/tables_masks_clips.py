@@ -22,8 +22,7 @@ from masklet.core.instances import Detections
 from masklet.core.masks import Rle
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.evaluate.davis import DavisSequence, find_davis_sequences
-from masklet.evaluate.panoptic import (
+from masklet.evaluate.panoptic.quality import (
     WINDOWS,
     PanopticCounts,
     compute_vpq_bar,
@@ -31,14 +30,15 @@ from masklet.evaluate.panoptic import (
     count_window_matches,
     list_deva_windows,
 )
-from masklet.evaluate.segments import build_video_table
-from masklet.evaluate.vis_metrics import evaluate_class_agnostic
-from masklet.evaluate.vos import measure_discovery, score_given_objects
-from masklet.io.ytvis import write_ytvis, write_ytvis_truth
-from masklet.train.clips import TrainingClip, seed_item_generator
-from masklet.train.scenes import SyntheticSettings
-from masklet.train.sets import make_clip_result
-from masklet.train.synthetic import SyntheticClips
+from masklet.evaluate.panoptic.segments import build_video_table
+from masklet.evaluate.vis.metrics import evaluate_class_agnostic
+from masklet.evaluate.vos.davis import DavisSequence, find_davis_sequences
+from masklet.evaluate.vos.measures import measure_discovery, score_given_objects
+from masklet.io.formats.ytvis import write_ytvis, write_ytvis_truth
+from masklet.train.data.clips import TrainingClip, seed_item_generator
+from masklet.train.data.dataset_writer import make_clip_result
+from masklet.train.data.scenes import SyntheticSettings
+from masklet.train.data.synthetic import SyntheticClips
 
 SIZE = (96, 160)
 HELD_OUT = 8_000  # seed of the clips of seed 0

@@ -23,13 +23,13 @@ from masklet.core.progress import discard_progress
 from masklet.core.protocols import Segmenter, VideoSystem, Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.evaluate.vos import find_given_objects
+from masklet.evaluate.vos.measures import find_given_objects
 from masklet.models.encoder import Encoder
-from masklet.models.nano import SURE
-from masklet.models.nano_propagator import Nano, NanoFeatures, NanoMemory
-from masklet.models.sam2_memory import MemoryPolicy
+from masklet.models.nano.network import SURE
+from masklet.models.nano.propagator import Nano, NanoFeatures, NanoMemory
+from masklet.models.sam2.memory import MemoryPolicy
 from masklet.nn.flow import compute_dense_flow
-from masklet.systems import deva
+from masklet.systems.deva import online as deva
 from masklet.systems.sam2long import MemoryTree, PathwayMemory
 
 Masks = Bool[Tensor, "n h w"]

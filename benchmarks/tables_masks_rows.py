@@ -29,9 +29,10 @@ from tables_masks_parts import (
 )
 
 from masklet.core.result import VideoResult
-from masklet.models.nano_propagator import Nano
-from masklet.models.sam2_memory import ReliableFrames
-from masklet.systems import deva, sam2bmp
+from masklet.models.nano.propagator import Nano
+from masklet.models.sam2.memory import ReliableFrames
+from masklet.systems import sam2bmp
+from masklet.systems.deva import online as deva
 from masklet.systems.sam2bmp import Sam2Bmp
 from masklet.systems.track import Track
 

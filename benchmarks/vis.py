@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("/tmp/vis"), help="where the load is kept")
     parser.add_argument("--videos", type=int, default=300, help="videos of the load")
     parser.add_argument("--twin-videos", type=int, default=20, help="videos that the plain twin scores as well")
-    parser.add_argument("--metric", default="youtube_vis", help="the function of masklet.evaluate.vis_metrics")
+    parser.add_argument("--metric", default="youtube_vis", help="the function of masklet.evaluate.vis.metrics")
     parser.add_argument("--alone", action="store_true", help="one run, its seconds and peak memory, and no more")
     options = parser.parse_args()
     measure_alone(options) if options.alone else compare(options)
@@ -41,7 +41,7 @@ def main() -> int:
 
 def measure_alone(options: argparse.Namespace) -> None:
     """One metric in this fresh process."""
-    from masklet.evaluate import vis_metrics
+    from masklet.evaluate.vis import metrics as vis_metrics
 
     folder = load(options.folder, options.videos)
     metric = getattr(vis_metrics, f"evaluate_{options.metric}")
@@ -51,7 +51,7 @@ def measure_alone(options: argparse.Namespace) -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """The memory on many videos and the ratios to the plain twin on few, all printed."""
-    from masklet.evaluate import vis_metrics
+    from masklet.evaluate.vis import metrics as vis_metrics
 
     rows = {n: alone(options, n) for n in (100, options.videos, 600)}
     for n, row in rows.items():

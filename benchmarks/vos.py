@@ -126,7 +126,7 @@ def alone(metric: str, folder: Path, cores: int) -> dict[str, Any]:
 
 def measure(metric: str, folder: str) -> dict[str, float | None]:
     """One metric in this process: seconds, peak memory, J and F."""
-    from masklet.evaluate import davis
+    from masklet.evaluate.vos import davis
 
     report, seconds, busy = timed(
         lambda: getattr(davis, f"evaluate_{metric}")(Path(folder) / "gt", Path(folder) / "pred")

@@ -13,7 +13,8 @@ from jaxtyping import install_import_hook
 
 sys.path.insert(0, str(Path(__file__).parent))  # the toys
 install_import_hook(
-    ["masklet.core", "masklet.nn", "masklet.models", "masklet.train", "masklet.evaluate"], "typecheck.beartype"
+    ["masklet.core", "masklet.nn", "masklet.weights", "masklet.models", "masklet.train", "masklet.evaluate"],
+    "typecheck.beartype",
 )
 
 ROOT = Path(__file__).parent.parent

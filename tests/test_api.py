@@ -13,9 +13,10 @@ from toys import World, square, still
 import masklet
 from masklet.api import check_prompt, check_prompts, check_system_settings, load_segmenter
 from masklet.core.instances import Box
-from masklet.io.video import open_video
+from masklet.io.video.sources import open_video
 from masklet.models.encoder import Encoder
-from masklet.systems import deva, sam2bmp
+from masklet.systems import sam2bmp
+from masklet.systems.deva import online as deva
 
 VIDEO = np.zeros((2, 16, 24, 3), np.uint8)
 FULL = np.ones((16, 24), bool)

@@ -278,7 +278,7 @@ def test_a_file_where_the_folder_should_be(clip: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from masklet.core.errors import InputError
-    from masklet.io.files import OutputFolder
+    from masklet.io.output_folder import OutputFolder
 
     with pytest.raises(InputError, match="disk"), OutputFolder(tmp_path, "clip", False):
         Path("/dev/full").write_bytes(b"x" * 100_000)

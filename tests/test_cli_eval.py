@@ -20,9 +20,9 @@ from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.evaluate.report import Report, compute_digest
-from masklet.evaluate.run import build_report_tables
-from masklet.io.davis import build_davis_palette
-from masklet.io.ytvis import write_ytvis_truth
+from masklet.evaluate.report_tables import build_report_tables
+from masklet.io.formats.davis import build_davis_palette
+from masklet.io.formats.ytvis import write_ytvis_truth
 
 SEQUENCES = {"boat": 2, "kite": 1}  # objects
 FRAMES = 6

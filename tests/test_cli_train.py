@@ -16,16 +16,16 @@ from typer.testing import CliRunner
 
 from masklet.cli.train import NAMES, train_command
 from masklet.core.frames import Frame
-from masklet.io.panoptic import write_panoptic
-from masklet.models.mask2former import load_mask2former
-from masklet.models.query_heads import load_refiner, load_tracker
-from masklet.models.slot_weights import load_slot_model
-from masklet.train import loop
-from masklet.train.clips import seed_item_generator
-from masklet.train.scenes import SyntheticSettings
-from masklet.train.segmenter import draw_held_out_clips
-from masklet.train.sets import make_clip_result, write_dataset, write_frames
-from masklet.train.synthetic import SyntheticClips
+from masklet.io.formats.panoptic import write_panoptic
+from masklet.models.mask2former.segmenter import load_mask2former
+from masklet.models.query_video.heads import load_refiner, load_tracker
+from masklet.models.query_video.slot_weights import load_slot_model
+from masklet.train.data.clips import seed_item_generator
+from masklet.train.data.dataset_writer import make_clip_result, write_dataset, write_frames
+from masklet.train.data.scenes import SyntheticSettings
+from masklet.train.data.synthetic import SyntheticClips
+from masklet.train.loop import loop
+from masklet.train.tasks.segmenter import draw_held_out_clips
 from masklet.training import TRAININGS
 
 app = typer.Typer()

@@ -15,14 +15,14 @@ from typer.testing import CliRunner
 
 from masklet.cli.train import train_command
 from masklet.core.instances import Clicks, Point
-from masklet.models.image_predictor import (
+from masklet.models.nano.image_predictor import (
     ImagePredictor,
     create_prompt_network,
     load_image_predictor,
     read_prompt_network,
     save_prompt_network,
 )
-from masklet.train.prompt_crops import PromptCropSampling
+from masklet.train.data.prompt_crops import PromptCropSampling
 from masklet.training import TRAININGS, TUNED, choose_training
 
 app = typer.Typer()

@@ -13,9 +13,9 @@ from models.test_zoo_fetch import FakeHub, hub  # noqa: F401
 from typer.testing import CliRunner, Result
 
 from masklet.cli import app
-from masklet.models import fetch as fetching
-from masklet.models.checkpoints import CHECKPOINTS, TENSORS
-from masklet.models.zoo import ZOO
+from masklet.weights import fetch as fetching
+from masklet.weights.catalog import CHECKPOINTS, TENSORS
+from masklet.weights.store import ZOO
 
 
 @pytest.fixture(autouse=True)

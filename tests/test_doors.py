@@ -16,7 +16,7 @@ import masklet
 from masklet import Box, Detections, InputError
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
-from masklet.models.motion import Motion
+from masklet.models.segmenters.motion import Motion
 
 SIZE = 64, 96
 

@@ -23,11 +23,11 @@ from test_queries import folder  # noqa: F401
 import masklet
 from masklet.core.frames import Frame
 from masklet.core.progress import discard_progress
-from masklet.models.edgetam import EdgeTam
-from masklet.models.mask2former import Mask2Former
-from masklet.models.masker import EverythingSegmenter, PromptedMasker, TextSegmenter
-from masklet.models.sam2 import Sam2
-from masklet.models.text import GroundingDino, Owlv2, TextDetector
+from masklet.models.mask2former.segmenter import Mask2Former
+from masklet.models.sam2.edgetam import EdgeTam
+from masklet.models.sam2.propagator import Sam2
+from masklet.models.segmenters.prompted import EverythingSegmenter, PromptedMasker, TextSegmenter
+from masklet.models.segmenters.text import GroundingDino, Owlv2, TextDetector
 from masklet.systems.track import Track
 
 CPU = torch.device("cpu")
@@ -57,8 +57,8 @@ def moved(made: Any) -> Any:
 @pytest.fixture
 def half(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """Autocast where it is on a GPU, as a CPU has it: its list of what stays in float32 is nearly that of a GPU."""
-    monkeypatch.setattr("masklet.models.slot_model.VideoSlotModel._mixed", bfloat16)
-    monkeypatch.setattr("masklet.models.xmem.Xmem._half", bfloat16)
+    monkeypatch.setattr("masklet.models.query_video.slot_model.VideoSlotModel._mixed", bfloat16)
+    monkeypatch.setattr("masklet.models.xmem.propagator.Xmem._half", bfloat16)
     monkeypatch.setattr(
         "masklet.nn.memory_attention.compute_attention_average", lambda q, k, v: (q @ k.mT).softmax(-1) @ v
     )  # CPUs only

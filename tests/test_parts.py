@@ -13,10 +13,10 @@ import torch
 from masklet import InputError, parts
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
-from masklet.models.masker import NanoEverything
-from masklet.models.nano import NanoSettings, create_nano, save_nano
-from masklet.models.nano_propagator import Nano
-from masklet.models.sam2_memory import RecentFrames, ReliableFrames
+from masklet.models.nano.network import NanoSettings, create_nano, save_nano
+from masklet.models.nano.propagator import Nano
+from masklet.models.sam2.memory import RecentFrames, ReliableFrames
+from masklet.models.segmenters.prompted import NanoEverything
 from masklet.systems.sam2long import MemoryTree
 
 

@@ -14,7 +14,7 @@ from masklet.presets import PRESETS, SAM2_BY_QUALITY, choose_run_parts, choose_t
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A weights folder in which nothing lies, and no cache of the hub."""
     monkeypatch.setenv("MASKLET_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr("masklet.models.zoo._find_cached", lambda model: None)
+    monkeypatch.setattr("masklet.weights.store._find_cached", lambda model: None)
     return tmp_path
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import masklet
-from masklet.models.query_heads import save_heads
-from masklet.models.rocovis import RocovisNet, RocovisNetSettings
-from masklet.models.slot_weights import save_slot_model
-from masklet.models.small_mask2former import SmallMask2FormerSettings, create_small_mask2former, save_small
+from masklet.models.mask2former.small import SmallMask2FormerSettings, create_small_mask2former, save_small
+from masklet.models.query_video.heads import save_heads
+from masklet.models.query_video.rocovis import RocovisNet, RocovisNetSettings
+from masklet.models.query_video.slot_weights import save_slot_model
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 

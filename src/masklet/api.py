@@ -24,9 +24,9 @@ from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
 from masklet.core.result import VideoResult
 from masklet.core.settings import check_setting
-from masklet.io.video import iterate_live_frames, open_video
+from masklet.io.video.sources import iterate_live_frames, open_video
 from masklet.models.encoder import Encoder
-from masklet.models.function_segmenter import FunctionSegmenter
+from masklet.models.segmenters.function import FunctionSegmenter
 from masklet.parts import load_bystanders, load_propagator, load_segmenter, load_text_segmenter, refuse_part_settings
 from masklet.queries import load_query_system
 from masklet.registry import check_choice, import_object

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from masklet.registry import PartEntry, Registry
 
 DEVICES = ("auto", "cpu", "cuda", "mps")  # and cuda:N
-ALL_BOXES = "masklet.models.nanodet:NanoDetSettings"
+ALL_BOXES = "masklet.models.nano.nanodet:NanoDetSettings"
 
 SEGMENTERS = Registry(
     "segmenter",
@@ -25,7 +25,7 @@ SEGMENTERS = Registry(
             "everything",
             "all that points on a grid stand for, by SAM 2 or nano's image predictor",
             "masklet.parts:load_everything",
-            "masklet.models.masker:EverythingSegmenter",
+            "masklet.models.segmenters.prompted:EverythingSegmenter",
             form="everything[:SAM2]",
         ),
     ],
@@ -46,7 +46,7 @@ PROPAGATORS = Registry(
                 name,
                 f"{kind} by weights of `masklet weights list`",
                 "masklet.parts:load_sam2_tracker",
-                "masklet.models.sam2_memory:RecentFrames",
+                "masklet.models.sam2.memory:RecentFrames",
                 form=f"{name}[@SIZE]",
             )
             for name, kind in {
@@ -82,15 +82,15 @@ SYSTEMS = Registry(
         PartEntry(
             "deva",
             "DEVA: consensus over short clips, and propagation",
-            "masklet.systems.deva:Deva",
-            "masklet.systems.deva:DevaSettings",
+            "masklet.systems.deva.online:Deva",
+            "masklet.systems.deva.online:DevaSettings",
             live={"max_objects": 32},
         ),
         PartEntry(
             "deva-offline",
             "DEVA's offline protocol: one object of each category",
-            "masklet.systems.deva_offline:build_deva_offline",
-            "masklet.systems.deva_offline:DevaOfflineSettings",
+            "masklet.systems.deva.offline:build_deva_offline",
+            "masklet.systems.deva.offline:DevaOfflineSettings",
         ),
     ],
 )
@@ -133,35 +133,35 @@ METRICS = Registry(  # a loader is the metric itself: (gt, pred, *, videos, watc
     "metric",
     "masklet.metrics",
     [
-        PartEntry("ytvis", "YouTube-VIS AP", "masklet.evaluate.vis_metrics:evaluate_youtube_vis"),
+        PartEntry("ytvis", "YouTube-VIS AP", "masklet.evaluate.vis.metrics:evaluate_youtube_vis"),
         PartEntry(
-            "ytvis-agnostic", "the same, whatever the name", "masklet.evaluate.vis_metrics:evaluate_class_agnostic"
+            "ytvis-agnostic", "the same, whatever the name", "masklet.evaluate.vis.metrics:evaluate_class_agnostic"
         ),
-        PartEntry("ovis", "OVIS AP", "masklet.evaluate.vis_metrics:evaluate_ovis"),
-        PartEntry("tube-boundary", "Tube-Boundary AP", "masklet.evaluate.vis_metrics:evaluate_tube_boundary"),
-        PartEntry("ap-pool", "AP pooled over all categories", "masklet.evaluate.vis_metrics:evaluate_ap_pool_video"),
+        PartEntry("ovis", "OVIS AP", "masklet.evaluate.vis.metrics:evaluate_ovis"),
+        PartEntry("tube-boundary", "Tube-Boundary AP", "masklet.evaluate.vis.metrics:evaluate_tube_boundary"),
+        PartEntry("ap-pool", "AP pooled over all categories", "masklet.evaluate.vis.metrics:evaluate_ap_pool_video"),
         PartEntry(
             "ap-pool-lvis",
             "the same with LVIS's federated annotation",
-            "masklet.evaluate.vis_metrics:evaluate_ap_pool_lvis",
+            "masklet.evaluate.vis.metrics:evaluate_ap_pool_lvis",
         ),
-        PartEntry("davis", "J&F of DAVIS 2017, semi-supervised", "masklet.evaluate.davis:evaluate_davis_semi"),
+        PartEntry("davis", "J&F of DAVIS 2017, semi-supervised", "masklet.evaluate.vos.davis:evaluate_davis_semi"),
         PartEntry(
             "davis-unsupervised",
             "J&F of DAVIS 2017, unsupervised",
-            "masklet.evaluate.davis:evaluate_davis_unsupervised",
+            "masklet.evaluate.vos.davis:evaluate_davis_unsupervised",
         ),
-        PartEntry("davis16", "J and F of DAVIS 2016", "masklet.evaluate.davis:evaluate_davis16"),
-        PartEntry("sav", "J&F of SA-V", "masklet.evaluate.sav:evaluate_sav"),
-        PartEntry("vos-benchmark", "J&F of vos-benchmark", "masklet.evaluate.sav:evaluate_vos_benchmark"),
-        PartEntry("lvos", "J&F of LVOS", "masklet.evaluate.lvos:evaluate_lvos"),
-        PartEntry("mose", "J&F of MOSE", "masklet.evaluate.mose:evaluate_mose_v1"),
-        PartEntry("mosev2", "J&F of MOSEv2", "masklet.evaluate.mose:evaluate_mose_v2"),
-        PartEntry("vpq", "video panoptic quality", "masklet.evaluate.vps:evaluate_vpq"),
-        PartEntry("stq", "segmentation and tracking quality", "masklet.evaluate.vps:evaluate_stq"),
-        PartEntry("vipseg", "VPQ and STQ of VIPSeg", "masklet.evaluate.vps:evaluate_vipseg"),
-        PartEntry("burst", "HOTA and OWTA of BURST", "masklet.evaluate.burst:evaluate_burst"),
-        PartEntry("burst-masks", "the same on masks alone", "masklet.evaluate.burst:evaluate_burst_masks"),
+        PartEntry("davis16", "J and F of DAVIS 2016", "masklet.evaluate.vos.davis:evaluate_davis16"),
+        PartEntry("sav", "J&F of SA-V", "masklet.evaluate.vos.sav:evaluate_sav"),
+        PartEntry("vos-benchmark", "J&F of vos-benchmark", "masklet.evaluate.vos.sav:evaluate_vos_benchmark"),
+        PartEntry("lvos", "J&F of LVOS", "masklet.evaluate.vos.lvos:evaluate_lvos"),
+        PartEntry("mose", "J&F of MOSE", "masklet.evaluate.vos.mose:evaluate_mose_v1"),
+        PartEntry("mosev2", "J&F of MOSEv2", "masklet.evaluate.vos.mose:evaluate_mose_v2"),
+        PartEntry("vpq", "video panoptic quality", "masklet.evaluate.panoptic.metrics:evaluate_vpq"),
+        PartEntry("stq", "segmentation and tracking quality", "masklet.evaluate.panoptic.metrics:evaluate_stq"),
+        PartEntry("vipseg", "VPQ and STQ of VIPSeg", "masklet.evaluate.panoptic.metrics:evaluate_vipseg"),
+        PartEntry("burst", "HOTA and OWTA of BURST", "masklet.evaluate.tracking.burst:evaluate_burst"),
+        PartEntry("burst-masks", "the same on masks alone", "masklet.evaluate.tracking.burst:evaluate_burst_masks"),
     ],
 )
 FORMATS = Registry(  # a loader is the writer itself: (result, frame names or None, folder) -> None

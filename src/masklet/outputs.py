@@ -10,14 +10,14 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.progress import Watch
 from masklet.core.result import VideoResult
-from masklet.io.burst import write_burst
-from masklet.io.cocovid import write_cocovid
-from masklet.io.davis import write_davis, write_davis16, write_referring
-from masklet.io.encode import VideoWriter
-from masklet.io.mots import write_mots
-from masklet.io.panoptic import write_panoptic
-from masklet.io.postprocess import limit_objects
-from masklet.io.ytvis import write_ytvis
+from masklet.io.formats.burst import write_burst
+from masklet.io.formats.cocovid import write_cocovid
+from masklet.io.formats.davis import write_davis, write_davis16, write_referring
+from masklet.io.formats.mots import write_mots
+from masklet.io.formats.panoptic import write_panoptic
+from masklet.io.formats.postprocess import limit_objects
+from masklet.io.formats.ytvis import write_ytvis
+from masklet.io.video.encode import VideoWriter
 from masklet.view.drawing import draw_result
 
 Names = Sequence[str] | None  # of the frames, where the source has them

@@ -14,17 +14,23 @@ from masklet.builtins import DEVICES, PROPAGATORS, SEGMENTERS
 from masklet.core.errors import InputError
 from masklet.core.protocols import ContendingPropagator, Propagator, Segmenter
 from masklet.core.settings import check_setting
-from masklet.models import nano_propagator
 from masklet.models.affinity import Affinity
-from masklet.models.auto_segmenter import AutoSegmenter
-from masklet.models.checkpoints import CARRIERS, DETECTORS
-from masklet.models.dense import DenseSegmenter, ObjectSegmenter, load_dense
-from masklet.models.edgetam import EdgeTam
 from masklet.models.encoder import Encoder
-from masklet.models.image_predictor import load_image_predictor
-from masklet.models.mask2former import load_mask2former
-from masklet.models.mask2former_weights import is_mask2former
-from masklet.models.masker import (
+from masklet.models.mask2former.segmenter import load_mask2former
+from masklet.models.mask2former.weights import is_mask2former
+from masklet.models.nano import propagator as nano_propagator
+from masklet.models.nano.dense import DenseSegmenter, ObjectSegmenter, load_dense
+from masklet.models.nano.image_predictor import load_image_predictor
+from masklet.models.nano.propagator import Nano
+from masklet.models.nano.segmenter import ALL_BOXES, LIKELY_BOXES, load_nano_segmenter
+from masklet.models.sam2.edgetam import EdgeTam
+from masklet.models.sam2.memory import MemoryPolicy, RecentFrames, ReliableFrames
+from masklet.models.sam2.propagator import Sam2, set_image_size
+from masklet.models.sam2.weights import EDGETAM, build_sam2
+from masklet.models.segmenters.auto import AutoSegmenter
+from masklet.models.segmenters.motion import Motion, MotionMemory
+from masklet.models.segmenters.precomputed import Precomputed
+from masklet.models.segmenters.prompted import (
     BoxMasker,
     EverythingSegmenter,
     NanoEverything,
@@ -32,19 +38,13 @@ from masklet.models.masker import (
     PromptedMasker,
     TextSegmenter,
 )
-from masklet.models.motion import Motion, MotionMemory
-from masklet.models.nano_propagator import Nano
-from masklet.models.nano_segmenter import ALL_BOXES, LIKELY_BOXES, load_nano_segmenter
-from masklet.models.precomputed import Precomputed
-from masklet.models.sam2 import Sam2, set_image_size
-from masklet.models.sam2_memory import MemoryPolicy, RecentFrames, ReliableFrames
-from masklet.models.sam2_weights import EDGETAM, build_sam2
-from masklet.models.text import TextDetector, load_detector, split_prompts
-from masklet.models.xmem import Xmem, load_xmem
-from masklet.models.zoo import find_checkpoint, find_weights, get_model_folder
+from masklet.models.segmenters.text import TextDetector, load_detector, split_prompts
+from masklet.models.xmem.propagator import Xmem, load_xmem
 from masklet.registry import PartEntry, PartName, PartRequest, check_choice, list_part_settings, parse_part_name
 from masklet.systems.bystanders import BystanderFinder
 from masklet.systems.sam2long import MemoryTree
+from masklet.weights.catalog import CARRIERS, DETECTORS
+from masklet.weights.store import find_checkpoint, find_weights, get_model_folder
 
 # SAM2Long's thresholds of predicted mask IoU and of uncertainty: the official repository's documented command, the
 # paper, and what the official command line does when it is told nothing.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from masklet.core.errors import InputError
-from masklet.models.zoo import find_checkpoint, find_weights, format_file_size
+from masklet.weights.store import find_checkpoint, find_weights, format_file_size
 
 FAST, GOOD, BEST = PRESETS = ("fast", "good", "best")
 SAM2_BY_QUALITY = ("sam2.1-large", "sam2.1-base-plus", "sam2.1-small", "sam2.1-tiny")

@@ -9,19 +9,19 @@ from typing import Any
 
 from masklet.builtins import QUERY_SYSTEMS
 from masklet.core.errors import InputError
-from masklet.models.mask2former import Mask2Former
-from masklet.models.mask2former_names import OFFLINE, ONLINE, require_kind
-from masklet.models.mask2former_weights import LoadedMask2Former, build_mask2former
-from masklet.models.query_heads import load_refiner, load_tracker
-from masklet.models.slot_weights import load_slot_model
-from masklet.models.zoo import compute_hash
+from masklet.models.mask2former.segmenter import Mask2Former
+from masklet.models.mask2former.tensor_names import OFFLINE, ONLINE, require_kind
+from masklet.models.mask2former.weights import LoadedMask2Former, build_mask2former
+from masklet.models.query_video.heads import load_refiner, load_tracker
+from masklet.models.query_video.slot_weights import load_slot_model
 from masklet.nn.referring_tracker import ReferringTracker, build_released_tracker
 from masklet.nn.temporal_refiner import TemporalRefiner, build_released_refiner
 from masklet.parts import check_short_side, resolve_device
 from masklet.systems import dvis, minvis, rocovis
 from masklet.systems.dvis import DvisRefined
+from masklet.systems.query.loop import OnlineSystem
 from masklet.systems.rocovis import SlotSystem
-from masklet.systems.slot_loop import OnlineSystem
+from masklet.weights.store import compute_hash
 
 QuerySystem = OnlineSystem[Any] | DvisRefined[Any] | SlotSystem[Any]
 

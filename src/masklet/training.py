@@ -11,54 +11,42 @@ from typing import Any
 import torch
 
 from masklet.core.errors import InputError
-from masklet.models.dense import KIND as NANO_SEGMENTER
-from masklet.models.dense import PACKAGED as SEGMENTER
-from masklet.models.dense import read_dense, save_dense
-from masklet.models.edgetam import EdgeTam
 from masklet.models.encoder import STRIDE as CELL
-from masklet.models.image_predictor import PACKAGED as IMAGE_PREDICTOR
-from masklet.models.image_predictor import (
-    SIDE,
-    ImagePredictor,
-    create_prompt_network,
-    read_prompt_network,
-    save_prompt_network,
-)
-from masklet.models.mask2former import Mask2Former, load_mask2former
-from masklet.models.mask2former_weights import build_mask2former
-from masklet.models.nano import KIND as NANO
-from masklet.models.nano import NanoSettings, create_nano, read_nano
-from masklet.models.nano_propagator import PACKAGED as PROPAGATOR
-from masklet.models.query_heads import load_tracker
-from masklet.models.sam2 import Sam2
-from masklet.models.sam2_memory import RecentFrames
-from masklet.models.sam2_weights import is_path
-from masklet.models.small_mask2former import KIND as SMALL
-from masklet.models.small_mask2former import (
+from masklet.models.mask2former.segmenter import Mask2Former, load_mask2former
+from masklet.models.mask2former.small import KIND as SMALL
+from masklet.models.mask2former.small import (
     SmallMask2FormerSettings,
     create_small_mask2former,
     load_small,
     read_safetensors_metadata,
     save_small,
 )
-from masklet.models.zoo import ZOO, verify_packaged
+from masklet.models.mask2former.weights import build_mask2former
+from masklet.models.nano.dense import KIND as NANO_SEGMENTER
+from masklet.models.nano.dense import PACKAGED as SEGMENTER
+from masklet.models.nano.dense import read_dense, save_dense
+from masklet.models.nano.image_predictor import PACKAGED as IMAGE_PREDICTOR
+from masklet.models.nano.image_predictor import (
+    SIDE,
+    ImagePredictor,
+    create_prompt_network,
+    read_prompt_network,
+    save_prompt_network,
+)
+from masklet.models.nano.network import KIND as NANO
+from masklet.models.nano.network import NanoSettings, create_nano, read_nano
+from masklet.models.nano.propagator import PACKAGED as PROPAGATOR
+from masklet.models.query_video.heads import load_tracker
+from masklet.models.sam2.edgetam import EdgeTam
+from masklet.models.sam2.memory import RecentFrames
+from masklet.models.sam2.propagator import Sam2
+from masklet.models.sam2.weights import is_path
 from masklet.nn.prompt_network import PromptNetwork
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 from masklet.parts import load_sam2, path_exists
-from masklet.train.clips import ClipSource, TrainingClip
-from masklet.train.dense import DenseTask, WeightedSource, replace_head_categories
-from masklet.train.dvis import REFINER_REVERSE, DvisTraining, RefinerTask, TrackerTask, initialize_from_minvis
-from masklet.train.folder import save_network
-from masklet.train.framing import FixedFraming
-from masklet.train.loop import Task, TrainingPlan
-from masklet.train.losses import LossSettings
-from masklet.train.nano import ASKING, build_nano_task
-from masklet.train.prompt_crops import PromptCrops, StillsShare
-from masklet.train.prompt_scores import name_clicks, read_objects, score_prompts, select_objects
-from masklet.train.prompts import PromptTask
-from masklet.train.propagator import PromptSampling, PropagatorTask
-from masklet.train.reading import (
+from masklet.train.data.clips import ClipSource, TrainingClip
+from masklet.train.data.data_sources import (
     FRAMES,
     PANOPTIC,
     PICTURES,
@@ -70,9 +58,21 @@ from masklet.train.reading import (
     create_turning_stills,
     is_generated,
 )
-from masklet.train.rocovis import ROWS, RocovisTask, RocovisTraining
-from masklet.train.segmenter import SegmenterTask, choose_point_count, draw_held_out_clips, replace_class_head
-from masklet.train.stills import Stills
+from masklet.train.data.framing import FixedFraming
+from masklet.train.data.prompt_crops import PromptCrops, StillsShare
+from masklet.train.data.stills import Stills
+from masklet.train.loop.loop import Task, TrainingPlan
+from masklet.train.loop.run_folder import save_network
+from masklet.train.losses import LossSettings
+from masklet.train.prompt_scores import name_clicks, read_objects, score_prompts, select_objects
+from masklet.train.tasks.dense import DenseTask, WeightedSource, replace_head_categories
+from masklet.train.tasks.dvis import REFINER_REVERSE, DvisTraining, RefinerTask, TrackerTask, initialize_from_minvis
+from masklet.train.tasks.nano import ASKING, build_nano_task
+from masklet.train.tasks.prompts import PromptTask
+from masklet.train.tasks.propagator import PromptSampling, PropagatorTask
+from masklet.train.tasks.rocovis import ROWS, RocovisTask, RocovisTraining
+from masklet.train.tasks.segmenter import SegmenterTask, choose_point_count, draw_held_out_clips, replace_class_head
+from masklet.weights.store import ZOO, verify_packaged
 
 PACKAGED = "nano"  # what `--from` calls the packaged models
 MOST_LAYERS = 6  # of DVIS's tracker and refiner, as published

@@ -15,10 +15,10 @@ from masklet.core.memory_kinds import (
     register_memory_kind,
 )
 from masklet.models.affinity import Affinity
-from masklet.models.auto_segmenter import AutoSegmenter
 from masklet.models.encoder import Encoder
-from masklet.models.motion import Motion
-from masklet.models.nano_segmenter import load_nano_segmenter
+from masklet.models.nano.segmenter import load_nano_segmenter
+from masklet.models.segmenters.auto import AutoSegmenter
+from masklet.models.segmenters.motion import Motion
 from tests.core.test_memory import rewritten
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.evaluate.davis import find_davis_sequences
+from masklet.evaluate.vos.davis import find_davis_sequences
 
 IDS = np.array([[0, 1], [2, 255]], dtype=np.uint8)
 BINARY = np.array([[0, 255], [128, 0]], dtype=np.uint8)  # a soft edge is inside

@@ -6,14 +6,14 @@ from reference import vos as plain
 from vos_folders import page, save, wander, write
 
 from masklet.core.errors import InputError
-from masklet.evaluate.davis import (
+from masklet.evaluate.vos.davis import (
     compute_eight_bit_quarters,
     evaluate_davis16,
     evaluate_davis_semi,
     evaluate_davis_unsupervised,
 )
-from masklet.evaluate.mose import evaluate_mose_v1
-from masklet.evaluate.vos import compute_quarters
+from masklet.evaluate.vos.measures import compute_quarters
+from masklet.evaluate.vos.mose import evaluate_mose_v1
 
 METRICS = [evaluate_davis_semi, evaluate_davis_unsupervised, evaluate_mose_v1]
 VIDEOS = {"a": wander(7, 0), "b": wander(5, 1, objects=3), "c": wander(6, 2)}

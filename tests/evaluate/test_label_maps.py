@@ -9,7 +9,7 @@ from PIL import Image
 from vos_folders import page, save
 
 from masklet.core.errors import InputError
-from masklet.evaluate.label_maps import (
+from masklet.evaluate.vos.label_maps import (
     LabelFrame,
     compute_joint_window,
     find_label_boxes,

@@ -8,7 +8,7 @@ import pytest
 from vos_folders import page, wander, write
 
 from masklet.core.errors import InputError
-from masklet.evaluate.lvos import evaluate_lvos
+from masklet.evaluate.vos.lvos import evaluate_lvos
 
 ONE = (1, 2, 10, 3, 8)
 HALF = (1, 2, 6, 3, 8)

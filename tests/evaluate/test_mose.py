@@ -11,10 +11,10 @@ from reference import vos as plain
 from vos_folders import page, wander, write
 
 from masklet.core.errors import InputError
-from masklet.evaluate.contours import build_disk
-from masklet.evaluate.davis import evaluate_davis_semi
-from masklet.evaluate.label_maps import LabelFrame
-from masklet.evaluate.mose import (
+from masklet.evaluate.vos.contours import build_disk
+from masklet.evaluate.vos.davis import evaluate_davis_semi
+from masklet.evaluate.vos.label_maps import LabelFrame
+from masklet.evaluate.vos.mose import (
     MoseFrameScore,
     build_mose_disks,
     evaluate_mose_v1,

@@ -11,8 +11,8 @@ from masklet.core.errors import InputError
 from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.evaluate import panoptic
-from masklet.evaluate.panoptic import (
+from masklet.evaluate.panoptic import quality as panoptic
+from masklet.evaluate.panoptic.quality import (
     WHOLE,
     WINDOWS,
     count_stq,
@@ -20,7 +20,7 @@ from masklet.evaluate.panoptic import (
     list_deva_windows,
     list_vipseg_windows,
 )
-from masklet.evaluate.segments import FrameOverlap, ListedSegment, VideoTable, count_shared_pixels
+from masklet.evaluate.panoptic.segments import FrameOverlap, ListedSegment, VideoTable, count_shared_pixels
 
 CATEGORIES = 3
 THINGS = np.array([True, False, True])

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.evaluate.vps import evaluate_stq, evaluate_vipseg, evaluate_vpq
+from masklet.evaluate.panoptic.metrics import evaluate_stq, evaluate_vipseg, evaluate_vpq
 
 CATEGORIES = [
     {"id": 0, "name": "sky", "isthing": 0},

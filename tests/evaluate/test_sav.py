@@ -5,7 +5,7 @@ import pytest
 from vos_folders import page, save, wander, write
 
 from masklet.core.errors import InputError
-from masklet.evaluate.sav import collect_from_first_sight, evaluate_sav, evaluate_vos_benchmark, keep_all_frames
+from masklet.evaluate.vos.sav import collect_from_first_sight, evaluate_sav, evaluate_vos_benchmark, keep_all_frames
 
 ONE = (1, 2, 10, 3, 8)
 HALF = (1, 2, 6, 3, 8)

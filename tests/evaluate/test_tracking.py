@@ -11,7 +11,7 @@ from masklet.core.errors import InputError
 from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.evaluate.tracking import (
+from masklet.evaluate.tracking.measures import (
     ALPHAS,
     IOUS,
     HotaCounts,

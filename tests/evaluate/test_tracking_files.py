@@ -7,7 +7,7 @@ import torch
 
 from masklet.core.errors import InputError
 from masklet.core.masks import Rle
-from masklet.evaluate.burst import evaluate_burst, evaluate_burst_masks
+from masklet.evaluate.tracking.burst import evaluate_burst, evaluate_burst_masks
 
 SIZE = (20, 30)
 AIRPLANE, SALAD, CAP, HAT, PLASTIC = 4, 918, 207, 554, 912  # common, uncommon, part of hat, a distractor

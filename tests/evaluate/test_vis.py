@@ -14,8 +14,8 @@ from masklet.core.errors import InputError
 from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.evaluate import vis
-from masklet.evaluate.tubes import Tube
+from masklet.evaluate.vis import average_precision as vis
+from masklet.evaluate.vis.tubes import Tube
 
 NONE = Tube(np.zeros(2), np.zeros(1, np.int64))
 

@@ -8,7 +8,8 @@ from evaluate.vis_sets import SIZE, code, content, found, random_set, square, tr
 from reference import vis as plain
 
 from masklet.core.errors import InputError
-from masklet.evaluate import lifted, vis_metrics
+from masklet.evaluate import json_stream as lifted
+from masklet.evaluate.vis import metrics as vis_metrics
 
 LEFT, RIGHT, NONE = square(0, 6, 0, 6), square(6, 12, 8, 16), square(0, 0, 0, 0)
 OURS = {  # by the name of the twin

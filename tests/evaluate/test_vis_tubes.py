@@ -9,8 +9,8 @@ from pycocotools import mask as coco
 from reference import vis as plain
 
 from masklet.core.masks import decode_rle_counts
-from masklet.evaluate import boundary as edge
-from masklet.evaluate import tubes
+from masklet.evaluate.vis import boundary as edge
+from masklet.evaluate.vis import tubes
 
 videos = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)).flatmap(
     lambda shape: st.lists(arrays(bool, shape), min_size=1, max_size=4)

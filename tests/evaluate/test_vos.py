@@ -11,8 +11,9 @@ from reference import vos as plain
 from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.evaluate import contours, vos
-from masklet.evaluate.label_maps import LabelFrame
+from masklet.evaluate.vos import contours
+from masklet.evaluate.vos import measures as vos
+from masklet.evaluate.vos.label_maps import LabelFrame
 
 masks = st.tuples(st.integers(1, 12), st.integers(1, 12)).flatmap(
     lambda size: st.tuples(arrays(bool, size), arrays(bool, size))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from masklet.core.frames import Frame
-from masklet.models.xmem import build_xmem as assembled
+from masklet.models.xmem.propagator import build_xmem as assembled
 from masklet.nn.xmem import XmemNet
 
 REPOSITORY = Path(__file__).parents[2]

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from masklet.models.mask2former_names import convert_mask2former_state, split_checkpoint
-from masklet.models.mask2former_weights import fill_mask2former, infer_mask2former_config
+from masklet.models.mask2former.tensor_names import convert_mask2former_state, split_checkpoint
+from masklet.models.mask2former.weights import fill_mask2former, infer_mask2former_config
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden")) / "dvis"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from masklet.systems.consensus import find_consensus, find_support_components, measure_support, resolve_overlaps
+from masklet.systems.deva.consensus import find_consensus, find_support_components, measure_support, resolve_overlaps
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden")) / "deva"

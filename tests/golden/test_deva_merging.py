@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from masklet.systems.consensus import DetectedSegment, MergeRules, find_consensus, merge_detections
+from masklet.systems.deva.consensus import DetectedSegment, MergeRules, find_consensus, merge_detections
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden")) / "deva"

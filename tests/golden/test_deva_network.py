@@ -14,12 +14,12 @@ from torch import Tensor
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
-from masklet.models.xmem import Xmem
-from masklet.models.xmem_memory import DecodedMasks, MemoryLimits, MemoryTokens, XmemMemory
+from masklet.models.xmem.memory import DecodedMasks, MemoryLimits, MemoryTokens, XmemMemory
+from masklet.models.xmem.propagator import Xmem
 from masklet.nn.xmem import aggregate_probabilities, compute_margins
-from masklet.systems.deva import Deva, DevaSettings
-from masklet.systems.deva_offline import DevaOffline, Sketch, choose_key_frame, normalize_soft_masks, weigh_frames
-from masklet.systems.deva_offline import DevaOfflineSettings as OfflineSettings
+from masklet.systems.deva.offline import DevaOffline, Sketch, choose_key_frame, normalize_soft_masks, weigh_frames
+from masklet.systems.deva.offline import DevaOfflineSettings as OfflineSettings
+from masklet.systems.deva.online import Deva, DevaSettings
 
 needs("keys.json", "network.json", "recipe.py")
 

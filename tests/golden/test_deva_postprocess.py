@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from masklet.io.postprocess import FrameSegment, limit_as_released, merge_stuff, replace_label_ids
+from masklet.io.formats.postprocess import FrameSegment, limit_as_released, merge_stuff, replace_label_ids
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden")) / "deva"

@@ -10,13 +10,13 @@ import torch
 from dvis_fixtures import GOLDEN, arrays, needed, recipe, told
 
 from masklet.core.frames import Frame
-from masklet.models.mask2former import Mask2Former
-from masklet.models.mask2former_names import convert_mask2former_state, split_checkpoint
-from masklet.models.mask2former_weights import fill_mask2former, infer_mask2former_config
+from masklet.models.mask2former.segmenter import Mask2Former
+from masklet.models.mask2former.tensor_names import convert_mask2former_state, split_checkpoint
+from masklet.models.mask2former.weights import fill_mask2former, infer_mask2former_config
 from masklet.nn.referring_tracker import build_released_tracker
 from masklet.nn.temporal_refiner import build_released_refiner
 from masklet.systems import dvis, minvis
-from masklet.systems.slot_loop import follow_slots
+from masklet.systems.query.loop import follow_slots
 
 MODES = ("minvis", "online", "offline")
 CASES = [(p.stem, m) for p in sorted(GOLDEN.glob("e2e_*.npz")) for m in MODES] or [(None, None)]

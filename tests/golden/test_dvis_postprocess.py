@@ -8,7 +8,7 @@ import torch
 from dvis_fixtures import arrays, cases, needed, told
 
 from masklet.systems.dvis import SCORES
-from masklet.systems.slot_answers import MaskResizer, SlotSettings, build_task_output, compute_mean_probabilities
+from masklet.systems.query.answers import MaskResizer, SlotSettings, build_task_output, compute_mean_probabilities
 
 NAMES = cases("postprocess", "mask_logits")
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from dvis_fixtures import GOLDEN
 
-from masklet.train.framing import build_clip
-from masklet.train.videos import make_released_labels
+from masklet.train.data.framing import build_clip
+from masklet.train.data.videos import make_released_labels
 
 SETS = sorted(p.name for p in GOLDEN.glob("dvis_prepare_targets*.json")) or [None]
 

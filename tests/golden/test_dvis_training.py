@@ -14,7 +14,7 @@ from masklet.train.assignment import (
     match_whole_clip,
     take_last_frame_labels,
 )
-from masklet.train.clips import TrainingClip
+from masklet.train.data.clips import TrainingClip
 from masklet.train.losses import LossSettings, compute_clip_losses, compute_frame_losses
 
 CASES = [

@@ -9,8 +9,8 @@ import pytest
 import torch
 from dvis_fixtures import GOLDEN, arrays, needed
 
+from masklet.systems.query.answers import MaskResizer
 from masklet.systems.rocovis import GradedInstanceOutput, RocovisSystemSettings, accumulate_max_probabilities
-from masklet.systems.slot_answers import MaskResizer
 
 FOUND = sorted(p.stem for p in GOLDEN.glob("genvis_inference*.npz")) or [None]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from masklet.evaluate.burst import evaluate_burst, evaluate_burst_masks
-from masklet.evaluate.burst_counts import BurstCounts, compute_box_similarity, count_burst_split
-from masklet.evaluate.tracking import HotaCounts, compute_track_ap
+from masklet.evaluate.tracking.burst import evaluate_burst, evaluate_burst_masks
+from masklet.evaluate.tracking.burst_counts import BurstCounts, compute_box_similarity, count_burst_split
+from masklet.evaluate.tracking.measures import HotaCounts, compute_track_ap
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden"))

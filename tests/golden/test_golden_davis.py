@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from vos_sets import same, sets, unpacked
 
-from masklet.evaluate.davis import evaluate_davis_semi, evaluate_davis_unsupervised
-from masklet.evaluate.label_maps import read_labels
-from masklet.evaluate.vos import ProposalScores, drop_first_and_last, match_proposals, score_frame_objects
+from masklet.evaluate.vos.davis import evaluate_davis_semi, evaluate_davis_unsupervised
+from masklet.evaluate.vos.label_maps import read_labels
+from masklet.evaluate.vos.measures import ProposalScores, drop_first_and_last, match_proposals, score_frame_objects
 
 TASKS = {
     "semi-supervised": (evaluate_davis_semi, "pred_semisupervised"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from vos_sets import same, sets, unpacked
 
-from masklet.evaluate.lvos import evaluate_lvos
+from masklet.evaluate.vos.lvos import evaluate_lvos
 
 LISTS = ("J-Recall", "J-Decay", "F-Recall", "F-Decay")
 

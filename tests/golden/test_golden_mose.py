@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from vos_sets import same, sets, unpacked
 
-from masklet.evaluate.label_maps import read_labels
-from masklet.evaluate.mose import evaluate_mose_v2, score_mose_object
+from masklet.evaluate.vos.label_maps import read_labels
+from masklet.evaluate.vos.mose import evaluate_mose_v2, score_mose_object
 
 CURVES = {"J_frames": "j", "F_new_frames": "f_new", "F_frames": "f"}
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from vos_sets import same, sets, unpacked
 
-from masklet.evaluate.sav import evaluate_sav, evaluate_vos_benchmark, keep_all_frames
-from masklet.evaluate.vos import drop_first_and_last
+from masklet.evaluate.vos.measures import drop_first_and_last
+from masklet.evaluate.vos.sav import evaluate_sav, evaluate_vos_benchmark, keep_all_frames
 
 RUNS = {
     "sav": (evaluate_sav, "gt", "pred", drop_first_and_last),

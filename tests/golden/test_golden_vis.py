@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from masklet.evaluate import vis, vis_files, vis_metrics
+from masklet.evaluate.vis import average_precision as vis
+from masklet.evaluate.vis import files as vis_files
+from masklet.evaluate.vis import metrics as vis_metrics
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden"))

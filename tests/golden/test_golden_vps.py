@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from masklet.evaluate.panoptic import WHOLE
-from masklet.evaluate.vipseg import count_vipseg_split
-from masklet.evaluate.vps import SCRIPT, evaluate_stq, evaluate_vipseg, evaluate_vpq
+from masklet.evaluate.panoptic.files import count_vipseg_split
+from masklet.evaluate.panoptic.metrics import SCRIPT, evaluate_stq, evaluate_vipseg, evaluate_vpq
+from masklet.evaluate.panoptic.quality import WHOLE
 
 REPOSITORY = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden"))

@@ -14,9 +14,9 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from masklet.core.frames import Frame
-from masklet.models.mask2former import Mask2Former, resize_to_frame
-from masklet.models.mask2former_names import convert_mask2former_state, infer_checkpoint_kind, split_checkpoint
-from masklet.models.mask2former_weights import fill_mask2former, infer_mask2former_config
+from masklet.models.mask2former.segmenter import Mask2Former, resize_to_frame
+from masklet.models.mask2former.tensor_names import convert_mask2former_state, infer_checkpoint_kind, split_checkpoint
+from masklet.models.mask2former.weights import fill_mask2former, infer_mask2former_config
 
 NETWORKS, VIDEOS = found("mask2former_*"), found("e2e_*")
 KEYS = sorted(p for p in FOLDER.glob("keys/*.json") if p.stem != "index")

@@ -11,8 +11,8 @@ from sam2_fixtures import arrays, clip, needs, network, object_mask, runs, table
 
 from masklet.core.instances import Box, Clicks, Point, Prompt
 from masklet.core.masks import resize_bilinear
-from masklet.models.sam2 import Sam2
-from masklet.models.sam2_memory import RecentFrames, reverse_time, shift_time
+from masklet.models.sam2.memory import RecentFrames, reverse_time, shift_time
+from masklet.models.sam2.propagator import Sam2
 
 needs("runs.json", "baseline.npz", "model.json", "key_map.json", "clips.npz")
 

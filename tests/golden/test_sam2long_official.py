@@ -11,8 +11,8 @@ import torch
 from sam2_fixtures import FOLDER, arrays, clip, needs, network, object_mask, packed, runs, table
 
 from masklet.core.tracks import Source, TrackBook
-from masklet.models.sam2 import Sam2
-from masklet.models.sam2_memory import MemoryBank, MemoryEntry, MemoryReading, ReliableFrames
+from masklet.models.sam2.memory import MemoryBank, MemoryEntry, MemoryReading, ReliableFrames
+from masklet.models.sam2.propagator import Sam2
 from masklet.systems.sam2bmp import note_prediction
 from masklet.systems.sam2long import MemoryTree, select_pathways
 

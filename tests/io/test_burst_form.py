@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from masklet.core.errors import InputError
-from masklet.io.burst import read_burst, write_burst
+from masklet.io.formats.burst import read_burst, write_burst
 
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", Path(__file__).parents[2] / "../shared/golden")) / "metrics/burst"
 IDS = st.integers(0, 10**6)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from masklet.core.errors import InputError
-from masklet.io.cocovid import read_cocovid, write_cocovid
+from masklet.io.formats.cocovid import read_cocovid, write_cocovid
 
 IDS = st.integers(0, 10**6)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.io.davis import (
+from masklet.io.formats.davis import (
     read_davis,
     read_davis16,
     read_referring,
@@ -18,7 +18,7 @@ from masklet.io.davis import (
     write_davis16,
     write_referring,
 )
-from masklet.io.postprocess import (
+from masklet.io.formats.postprocess import (
     FrameSegment,
     VideoIds,
     limit_as_released,

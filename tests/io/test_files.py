@@ -21,10 +21,10 @@ from masklet.core.files import write_atomically
 from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.io.davis import write_davis
-from masklet.io.encode import VideoWriter
-from masklet.io.files import OutputFolder
-from masklet.io.ytvis import write_ytvis
+from masklet.io.formats.davis import write_davis
+from masklet.io.formats.ytvis import write_ytvis
+from masklet.io.output_folder import OutputFolder
+from masklet.io.video.encode import VideoWriter
 
 
 def left(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.io.mots import CLASSES, compute_mots_ids, read_mots, read_mots_pngs, write_mots, write_mots_pngs
+from masklet.io.formats.mots import CLASSES, compute_mots_ids, read_mots, read_mots_pngs, write_mots, write_mots_pngs
 
 NUMBERED = {1: "cat", 2: "dog", 3: "bird", 4: "object"}
 

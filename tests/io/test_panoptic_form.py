@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.io.panoptic import read_panoptic, read_panoptic_split, write_panoptic
+from masklet.io.formats.panoptic import read_panoptic, read_panoptic_split, write_panoptic
 
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", Path(__file__).parents[2] / "../shared/golden")) / "metrics/vps"
 IDS = st.integers(1, (1 << 24) - 1)

@@ -17,10 +17,10 @@ from typer.testing import CliRunner
 
 from masklet.cli import export as cli_export
 from masklet.core.errors import InputError
-from masklet.io.davis import read_davis
-from masklet.io.panoptic import read_panoptic
-from masklet.io.submission import PARTS, Submission, SubmissionTarget, find_result_files, read_dataset_split
-from masklet.io.ytvis import read_ytvis
+from masklet.io.formats.davis import read_davis
+from masklet.io.formats.panoptic import read_panoptic
+from masklet.io.formats.submission import PARTS, Submission, SubmissionTarget, find_result_files, read_dataset_split
+from masklet.io.formats.ytvis import read_ytvis
 
 NAMES = ("00000", "00005", "00010")
 VOS = ("youtube-vos", "mose", "lvos")
@@ -258,7 +258,7 @@ def test_nothing_is_replaced_or_left_half_done(there, monkeypatch):
     before = (there / "x.zip").read_bytes()
     run = export(*given)
     assert run.exit_code == 2 and "is there already; add --overwrite" in run.stderr
-    monkeypatch.setattr("masklet.io.submission.encode_davis_pngs", lambda result: 1 / 0)
+    monkeypatch.setattr("masklet.io.formats.submission.encode_davis_pngs", lambda result: 1 / 0)
     run = export(*given, "--overwrite")
     assert isinstance(run.exception, ZeroDivisionError)
     assert (there / "x.zip").read_bytes() == before
@@ -283,7 +283,7 @@ def test_one_video_is_in_memory_at_a_time(there, monkeypatch):
     written = []
     part = PARTS["mose"]
     add = lambda result, *rest: written.append((result.name, list(loaded))) or part.add(result, *rest)  # noqa: E731
-    monkeypatch.setattr("masklet.io.submission.PARTS", {**PARTS, "mose": replace(part, add=add)})
+    monkeypatch.setattr("masklet.io.formats.submission.PARTS", {**PARTS, "mose": replace(part, add=add)})
     target = SubmissionTarget("mose", read_dataset_split(there / "val.txt"), there / "frames")
     checked = Submission.check(target, find_result_files([there / "out"]))
     loaded.clear()

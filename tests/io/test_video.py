@@ -19,9 +19,9 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame, Video
-from masklet.io.source import FrameSource
-from masklet.io.spool import SpooledFrames, open_pipe
-from masklet.io.video import iterate_live_frames, list_video_sources, make_unique_names, name_source, open_video
+from masklet.io.video.frame_source import FrameSource
+from masklet.io.video.sources import iterate_live_frames, list_video_sources, make_unique_names, name_source, open_video
+from masklet.io.video.spool import SpooledFrames, open_pipe
 
 CLIPS = {
     "b-frames.mp4": dict(container={"movflags": "faststart"}),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from masklet.core.errors import InputError
-from masklet.io.ytvis import read_ytvis, read_ytvis_split, read_ytvis_truth, write_ytvis, write_ytvis_truth
+from masklet.io.formats.ytvis import read_ytvis, read_ytvis_split, read_ytvis_truth, write_ytvis, write_ytvis_truth
 
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", Path(__file__).parents[2] / "../shared/golden")) / "metrics/vis"
 PAIRS = st.tuples(drafts("a"), drafts("b"))

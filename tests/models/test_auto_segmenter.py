@@ -11,7 +11,7 @@ from toys import H, W, square
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.core.protocols import ScoringSegmenter
-from masklet.models.auto_segmenter import AutoSegmenter
+from masklet.models.segmenters.auto import AutoSegmenter
 
 
 class Told:

@@ -14,7 +14,8 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.masks import mask_iou, matrix_nms
 from masklet.core.protocols import Segmenter
-from masklet.models.dense import (
+from masklet.models.encoder import DeepBackbone, Encoder
+from masklet.models.nano.dense import (
     SURE,
     DenseChoice,
     DenseSegmenter,
@@ -25,7 +26,6 @@ from masklet.models.dense import (
     resize_cell_masks,
     save_dense,
 )
-from masklet.models.encoder import DeepBackbone, Encoder
 from masklet.nn.dense_head import DenseHead, DenseHeadSettings
 
 SETTINGS = DenseHeadSettings(width=32, wide=32, hidden=16)

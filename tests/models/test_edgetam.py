@@ -15,9 +15,9 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Clicks, Point
 from masklet.core.protocols import Propagator
-from masklet.models.edgetam import EdgeTam, build_edgetam, split_windows
-from masklet.models.sam2 import MEAN, STD, set_image_size
-from masklet.models.sam2_memory import MemoryPolicy, RecentFrames
+from masklet.models.sam2.edgetam import EdgeTam, build_edgetam, split_windows
+from masklet.models.sam2.memory import MemoryPolicy, RecentFrames
+from masklet.models.sam2.propagator import MEAN, STD, set_image_size
 from masklet.nn.memory_attention import rotate_tokens
 from masklet.nn.repvit import merge_batch_norms
 

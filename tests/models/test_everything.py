@@ -21,8 +21,9 @@ from masklet.core.frames import Frame
 from masklet.core.masks import resize_bilinear
 from masklet.core.protocols import Segmenter
 from masklet.models.boxes import Boxes, box_iou, box_nms, compute_box_areas, convert_to_corners
-from masklet.models.edgetam import EdgeTam, build_edgetam
-from masklet.models.masker import (
+from masklet.models.sam2.edgetam import EdgeTam, build_edgetam
+from masklet.models.sam2.propagator import Sam2
+from masklet.models.segmenters.prompted import (
     HIGH,
     INSIDE,
     LOW,
@@ -32,7 +33,6 @@ from masklet.models.masker import (
     make_point_grid,
     remove_small_regions,
 )
-from masklet.models.sam2 import Sam2
 from masklet.parts import load_masker
 
 SIDE = 256  # of the network's input

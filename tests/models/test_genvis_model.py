@@ -12,9 +12,9 @@ from test_rocovis_model import frames, images, near, run, told
 from masklet.core.errors import InputError
 from masklet.core.memory import load_memory, save_memory
 from masklet.core.protocols import SlotModel
-from masklet.models.genvis import Genvis, GenvisMemory, GenvisNet, GenvisNetSettings
-from masklet.models.slot_model import take_last_layer
-from masklet.models.slot_weights import load_slot_model, save_slot_model
+from masklet.models.query_video.genvis import Genvis, GenvisMemory, GenvisNet, GenvisNetSettings
+from masklet.models.query_video.slot_model import take_last_layer
+from masklet.models.query_video.slot_weights import load_slot_model, save_slot_model
 from masklet.systems.rocovis import build_genvis_system
 
 

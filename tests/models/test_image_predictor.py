@@ -16,7 +16,7 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.instances import Box, Clicks, Point
 from masklet.models.encoder import DEEP, MOBILENET
-from masklet.models.image_predictor import (
+from masklet.models.nano.image_predictor import (
     KIND,
     OUTSIDE,
     PACKAGED,
@@ -34,9 +34,9 @@ from masklet.models.image_predictor import (
     read_prompt_network,
     save_prompt_network,
 )
-from masklet.models.zoo import ZOO, read_packaged
 from masklet.nn.mobilenet import DeepMobileNet, MobileNetV2
 from masklet.nn.prompt_network import ANSWERS, FIXED, CropFeatures, PromptNetwork
+from masklet.weights.store import ZOO, read_packaged
 
 H, W = 60, 90
 

@@ -16,7 +16,7 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.masks import resize_bilinear
 from masklet.core.protocols import Segmenter, SlotSegmenter
-from masklet.models.mask2former import (
+from masklet.models.mask2former.segmenter import (
     AT_ONCE,
     MEAN,
     STD,
@@ -25,7 +25,7 @@ from masklet.models.mask2former import (
     resize_to_frame,
     score_mask_certainty,
 )
-from masklet.models.text import drop_transformers_output
+from masklet.models.segmenters.text import drop_transformers_output
 
 ODD = [(60, 84), (33, 31), (64, 96), (97, 65), (1, 40)]
 

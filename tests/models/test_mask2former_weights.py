@@ -18,15 +18,15 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
-from masklet.models.mask2former import load_mask2former
-from masklet.models.mask2former_names import (
+from masklet.models.mask2former.segmenter import load_mask2former
+from masklet.models.mask2former.tensor_names import (
     convert_mask2former_state,
     infer_checkpoint_kind,
     rename_mask2former_key,
     require_kind,
     split_checkpoint,
 )
-from masklet.models.mask2former_weights import (
+from masklet.models.mask2former.weights import (
     build_mask2former,
     fill_mask2former,
     infer_mask2former_config,

@@ -16,7 +16,7 @@ from masklet.core.instances import Detections
 from masklet.core.masks import mask_iou
 from masklet.core.protocols import Segmenter
 from masklet.models.encoder import Encoder
-from masklet.models.motion import (
+from masklet.models.segmenters.motion import (
     CONTRAST,
     FADING,
     MOST,

@@ -21,11 +21,11 @@ from masklet.core.frames import Frame
 from masklet.core.instances import Box, Clicks, Detections, Point, Prediction, Prompt
 from masklet.core.protocols import Propagator
 from masklet.models.encoder import Encoder
-from masklet.models.nano import NanoSettings, create_nano, read_nano, save_nano
-from masklet.models.nano_propagator import Nano, NanoMemory, build_nano_propagator, weigh_empty_hypotheses
-from masklet.models.sam2_memory import MemoryPolicy, ReliableFrames
-from masklet.systems.deva import Deva
-from masklet.systems.deva import DevaSettings as DevaSettings
+from masklet.models.nano.network import NanoSettings, create_nano, read_nano, save_nano
+from masklet.models.nano.propagator import Nano, NanoMemory, build_nano_propagator, weigh_empty_hypotheses
+from masklet.models.sam2.memory import MemoryPolicy, ReliableFrames
+from masklet.systems.deva.online import Deva
+from masklet.systems.deva.online import DevaSettings as DevaSettings
 from masklet.systems.sam2bmp import Sam2Bmp
 from masklet.systems.sam2bmp import Sam2BmpSettings as BmpSettings
 from masklet.systems.sam2long import MemoryTree

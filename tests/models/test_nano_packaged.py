@@ -15,16 +15,16 @@ import pytest
 from masklet.core.instances import Detections
 from masklet.core.masks import mask_iou
 from masklet.models.affinity import Affinity
-from masklet.models.dense import ObjectSegmenter, load_dense
 from masklet.models.encoder import Encoder
-from masklet.models.nano_propagator import build_nano_propagator
-from masklet.train.clips import TrainingClip, seed_item_generator
-from masklet.train.framing import build_clip
-from masklet.train.propagator import find_visible_objects, make_propagator_frames
-from masklet.train.scenes import CATEGORIES, SyntheticSettings
+from masklet.models.nano.dense import ObjectSegmenter, load_dense
+from masklet.models.nano.propagator import build_nano_propagator
+from masklet.train.data.clips import TrainingClip, seed_item_generator
+from masklet.train.data.framing import build_clip
+from masklet.train.data.scenes import CATEGORIES, SyntheticSettings
+from masklet.train.data.stills import Stills
+from masklet.train.data.synthetic import SyntheticClips
 from masklet.train.scoring import compute_image_scores
-from masklet.train.stills import Stills
-from masklet.train.synthetic import SyntheticClips
+from masklet.train.tasks.propagator import find_visible_objects, make_propagator_frames
 
 STILLS = Path(os.environ.get("MASKLET_DATA", Path(__file__).parents[3] / "shared/data")) / "stills" / "coco80"
 CARD = json.loads((Path(__file__).parents[2] / "cards" / "nano.json").read_text())

@@ -11,8 +11,8 @@ import torch
 from masklet.core.frames import Frame
 from masklet.core.protocols import ScoringSegmenter
 from masklet.models.boxes import Boxes
-from masklet.models.image_predictor import load_image_predictor
-from masklet.models.nano_segmenter import Calibration, NanoSegmenter, load_nano_segmenter
+from masklet.models.nano.image_predictor import load_image_predictor
+from masklet.models.nano.segmenter import Calibration, NanoSegmenter, load_nano_segmenter
 
 
 def test_a_chance_by_hand() -> None:

@@ -18,8 +18,8 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.models.boxes import Boxes, box_iou
-from masklet.models.dense import read_dense
-from masklet.models.nanodet import (
+from masklet.models.nano.dense import read_dense
+from masklet.models.nano.nanodet import (
     COCO_NAMES,
     NanoDet,
     NanoDetSettings,
@@ -30,8 +30,8 @@ from masklet.models.nanodet import (
     load_nanodet,
     normalize_bgr,
 )
-from masklet.models.text import TextDetector
-from masklet.models.zoo import ZOO
+from masklet.models.segmenters.text import TextDetector
+from masklet.weights.store import ZOO
 
 MANY = NanoDetSettings(threshold=0.01)  # boxes also where there is nothing to see
 TABLE = "000000397133.jpg"  # a kitchen, of COCO's validation part

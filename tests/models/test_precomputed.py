@@ -17,7 +17,7 @@ from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.core.masks import Rle
 from masklet.core.protocols import Segmenter
-from masklet.models.precomputed import Precomputed
+from masklet.models.segmenters.precomputed import Precomputed
 
 RLE = {"size": [H, W], "counts": Rle.encode(square(4, 5)).counts.decode()}
 GOOD = {"frame": 0, "category_id": 3, "score": 0.5, "segmentation": RLE}

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from masklet.core.errors import InputError
-from masklet.models.query_heads import FORMAT, is_heads, load_refiner, load_tracker, save_heads
+from masklet.models.query_video.heads import FORMAT, is_heads, load_refiner, load_tracker, save_heads
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 

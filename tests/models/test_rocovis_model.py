@@ -17,11 +17,11 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.memory import load_memory, save_memory
 from masklet.core.protocols import SlotModel
-from masklet.models.mask2former import Mask2Former
-from masklet.models.rocovis import Rocovis, RocovisMemory, RocovisNet, RocovisNetSettings
-from masklet.models.slot_model import take_last_layer
-from masklet.models.slot_weights import load_image_trained, load_slot_model, save_slot_model
-from masklet.models.small_mask2former import SmallMask2FormerSettings, create_small_mask2former, save_small
+from masklet.models.mask2former.segmenter import Mask2Former
+from masklet.models.mask2former.small import SmallMask2FormerSettings, create_small_mask2former, save_small
+from masklet.models.query_video.rocovis import Rocovis, RocovisMemory, RocovisNet, RocovisNetSettings
+from masklet.models.query_video.slot_model import take_last_layer
+from masklet.models.query_video.slot_weights import load_image_trained, load_slot_model, save_slot_model
 from masklet.systems.rocovis import RocovisSystemSettings, build_rocovis_system
 
 SIZE = (64, 96)

@@ -23,8 +23,8 @@ from masklet.core.masks import Rle
 from masklet.core.protocols import Propagator
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Masklet
-from masklet.models.sam2 import ABSENT, Sam2, Sam2Features, encode_prompt_points, encode_sines
-from masklet.models.sam2_memory import MemoryBank, MemoryReading, RecentFrames, ReliableFrames, Sam2Memory
+from masklet.models.sam2.memory import MemoryBank, MemoryReading, RecentFrames, ReliableFrames, Sam2Memory
+from masklet.models.sam2.propagator import ABSENT, Sam2, Sam2Features, encode_prompt_points, encode_sines
 from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
 from masklet.systems.track import Prompts, Track
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from masklet.core import memory as store
 from masklet.core.features import count_tensor_bytes
-from masklet.models.sam2_memory import (
+from masklet.models.sam2.memory import (
     MemoryBank,
     MemoryEntry,
     MemoryPolicy,

@@ -16,11 +16,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from masklet.core.errors import InputError
-from masklet.models import sam2_weights
-from masklet.models.checkpoints import CHECKPOINTS
-from masklet.models.edgetam import EdgeTam, build_edgetam
-from masklet.models.sam2 import Sam2
-from masklet.models.sam2_weights import (
+from masklet.models.sam2 import weights as sam2_weights
+from masklet.models.sam2.edgetam import EdgeTam, build_edgetam
+from masklet.models.sam2.propagator import Sam2
+from masklet.models.sam2.weights import (
     EDGETAM_RULES,
     RULES,
     TRUNK,
@@ -34,6 +33,7 @@ from masklet.models.sam2_weights import (
     read_tensors,
     rename_sam2_key,
 )
+from masklet.weights.catalog import CHECKPOINTS
 
 needs("key_map.json", "model.json", "recipe.py")
 
@@ -308,7 +308,7 @@ def test_a_name_is_loaded_from_the_weights_folder(saved: Path, tmp_path: Path, m
     folder = tmp_path / "weights" / "someone"
     folder.mkdir(parents=True)
     (folder / "else").symlink_to(saved)
-    monkeypatch.setattr("masklet.models.zoo.record_hash", lambda *_: None)  # the folder is another test's, too
+    monkeypatch.setattr("masklet.weights.store.record_hash", lambda *_: None)  # the folder is another test's, too
     net, files = build_sam2("someone/else")
     assert same(net, network("w1")) and list(files) == ["someone/else/model.safetensors"]
 
@@ -368,7 +368,7 @@ def test_edgetams_keys_and_values_are_parted() -> None:
 
 
 def test_importing_masklet_imports_neither_transformers_nor_the_hub() -> None:
-    look = "import sys, masklet.cli.run, masklet.models.sam2_weights as w; print({'transformers', 'huggingface_hub'} & {*sys.modules})"
+    look = "import sys, masklet.cli.run, masklet.models.sam2.weights as w; print({'transformers', 'huggingface_hub'} & {*sys.modules})"
     said = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
     assert said.stdout == "set()\n"
     assert sam2_weights.KINDS

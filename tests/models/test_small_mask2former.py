@@ -15,9 +15,8 @@ from torch import nn
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.protocols import Segmenter, SlotSegmenter
-from masklet.models.mask2former import Mask2Former, load_mask2former
-from masklet.models.mask2former_weights import build_mask2former, is_mask2former
-from masklet.models.small_mask2former import (
+from masklet.models.mask2former.segmenter import Mask2Former, load_mask2former
+from masklet.models.mask2former.small import (
     SmallMask2FormerSettings,
     create_small_mask2former,
     is_small,
@@ -25,8 +24,9 @@ from masklet.models.small_mask2former import (
     read_safetensors_metadata,
     save_small,
 )
-from masklet.models.zoo import ZOO, read_packaged
+from masklet.models.mask2former.weights import build_mask2former, is_mask2former
 from masklet.nn.mobilenet import MobileNetV2
+from masklet.weights.store import ZOO, read_packaged
 
 TINY = SmallMask2FormerSettings(32, 1, 1, 5, 2, 32, 32)
 NAMES = ("cat", "dog")

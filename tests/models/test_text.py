@@ -23,13 +23,20 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.protocols import Segmenter
-from masklet.models import fetch as fetching
 from masklet.models.boxes import Boxes
-from masklet.models.checkpoints import CHECKPOINTS, DETECTORS, Checkpoint
-from masklet.models.masker import HIGH, LOW, PromptedMasker, TextSegmenter
-from masklet.models.text import GroundingDino, Owlv2, TextDetector, compute_dino_size, load_detector, split_prompts
-from masklet.models.zoo import find_weights, read_hash_record, resolve_weights
+from masklet.models.segmenters.prompted import HIGH, LOW, PromptedMasker, TextSegmenter
+from masklet.models.segmenters.text import (
+    GroundingDino,
+    Owlv2,
+    TextDetector,
+    compute_dino_size,
+    load_detector,
+    split_prompts,
+)
 from masklet.parts import load_text_segmenter
+from masklet.weights import fetch as fetching
+from masklet.weights.catalog import CHECKPOINTS, DETECTORS, Checkpoint
+from masklet.weights.store import find_weights, read_hash_record, resolve_weights
 
 SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103, ".": 1012, "?": 1029}
 WORDS = ("dog", "red", "car", "a", "of", "hot", "##s", "person", "straw", "##berry", "-")

@@ -22,10 +22,10 @@ from masklet.core.features import count_tensor_bytes
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Clicks, Point, Prediction
 from masklet.core.protocols import MaskCarrier, Propagator
-from masklet.models.xmem import MEAN, STD, SURE, Xmem, XmemFeatures, build_xmem, load_xmem
-from masklet.models.xmem_memory import DecodedMasks, MemoryLimits, XmemMemory
+from masklet.models.xmem.memory import DecodedMasks, MemoryLimits, XmemMemory
+from masklet.models.xmem.propagator import MEAN, STD, SURE, Xmem, XmemFeatures, build_xmem, load_xmem
 from masklet.nn.xmem import VALUE, XmemNet, aggregate_probabilities
-from masklet.systems.deva import Deva, DevaSettings
+from masklet.systems.deva.online import Deva, DevaSettings
 from masklet.systems.sam2long import MemoryTree
 from masklet.systems.track import Track
 

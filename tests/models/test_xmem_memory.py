@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from reference import xmem as twin
 from torch import Tensor
 
-from masklet.models import xmem_memory
-from masklet.models.xmem_memory import (
+from masklet.models.xmem import memory as xmem_memory
+from masklet.models.xmem.memory import (
     DecodedMasks,
     MemoryGroup,
     MemoryLimits,

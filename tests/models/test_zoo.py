@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from masklet.core.errors import InputError
-from masklet.models.zoo import ZOO, read_packaged
+from masklet.weights.store import ZOO, read_packaged
 
 CARDS = Path(__file__).parents[2] / "cards"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from masklet.core.errors import InputError
-from masklet.models import zoo
-from masklet.models.checkpoints import CHECKPOINTS, Checkpoint, OriginalFile
-from masklet.models.zoo import (
+from masklet.weights import store as zoo
+from masklet.weights.catalog import CHECKPOINTS, Checkpoint, OriginalFile
+from masklet.weights.store import (
     find_checkpoint,
     find_weights,
     get_weights_folder,

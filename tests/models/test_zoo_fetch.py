@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from masklet.core.errors import InputError
-from masklet.models import fetch as fetching
-from masklet.models.checkpoints import CHECKPOINTS, Checkpoint
-from masklet.models.fetch import RemoteFile, explain_offline_fetch, fetch_checkpoint, find_verified_file, plan_fetch
-from masklet.models.zoo import read_hash_record, resolve_weights
+from masklet.weights import fetch as fetching
+from masklet.weights.catalog import CHECKPOINTS, Checkpoint
+from masklet.weights.fetch import RemoteFile, explain_offline_fetch, fetch_checkpoint, find_verified_file, plan_fetch
+from masklet.weights.store import read_hash_record, resolve_weights
 
 TENSORS = bytes(range(256)) * 10_000  # three reports
 SHA = hashlib.sha256(TENSORS).hexdigest()

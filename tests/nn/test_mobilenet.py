@@ -7,9 +7,9 @@ from torch import nn
 
 from masklet.core.frames import Frame
 from masklet.models.encoder import DeepBackbone, Encoder
-from masklet.models.small_mask2former import StridedMobileNet
-from masklet.models.zoo import ZOO, read_packaged
+from masklet.models.mask2former.small import StridedMobileNet
 from masklet.nn.mobilenet import DeepMobileNet, MobileNetV2
+from masklet.weights.store import ZOO, read_packaged
 
 ROOT = Path(__file__).parents[2]
 

@@ -16,8 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from masklet.models.nanodet import normalize_bgr
-from masklet.models.zoo import ZOO, read_packaged
+from masklet.models.nano.nanodet import normalize_bgr
 from masklet.nn.nanodet import (
     BINS,
     CATEGORIES,
@@ -28,6 +27,7 @@ from masklet.nn.nanodet import (
     decode_logits,
     resize_map,
 )
+from masklet.weights.store import ZOO, read_packaged
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = Path(os.environ.get("MASKLET_GOLDEN", ROOT / "../shared/golden")) / "nanodet"

@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from masklet.core.masks import mask_iou
-from masklet.systems.consensus import (
+from masklet.systems.deva.consensus import (
     DetectedSegment,
     MergeRules,
     VotedTrack,

@@ -18,7 +18,7 @@ from masklet.core.result import VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
-from masklet.systems.deva import Deva, DevaSettings, mark_absent, remove_backward_overlaps
+from masklet.systems.deva.online import Deva, DevaSettings, mark_absent, remove_backward_overlaps
 from masklet.systems.sam2long import MemoryTree
 
 

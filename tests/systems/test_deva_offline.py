@@ -17,7 +17,7 @@ from masklet.core.instances import Prediction
 from masklet.core.protocols import VideoSystem, Watch
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Source
-from masklet.systems.deva_offline import (
+from masklet.systems.deva.offline import (
     DetectedSketches,
     DevaOffline,
     DevaOfflineSettings,

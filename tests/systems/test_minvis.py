@@ -13,8 +13,8 @@ from masklet.core import memory
 from masklet.core.alignment import match_slots, match_slots_as_released
 from masklet.core.errors import InputError
 from masklet.systems.minvis import MinvisSettings, QueryMatching, build_minvis_system
-from masklet.systems.slot_answers import MaskResizer, build_task_output
-from masklet.systems.slot_loop import DenseStore, TensorRows, follow_slots, store_dense_features
+from masklet.systems.query.answers import MaskResizer, build_task_output
+from masklet.systems.query.loop import DenseStore, TensorRows, follow_slots, store_dense_features
 
 
 def told(result):

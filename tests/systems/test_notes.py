@@ -6,7 +6,7 @@ from toys import square
 
 from masklet.core.masks import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.systems.notes import describe_lost_objects
+from masklet.systems.common import describe_lost_objects
 
 
 def masklet(id: int, frames: range) -> Masklet:

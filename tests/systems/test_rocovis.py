@@ -17,6 +17,7 @@ from masklet.core.features import count_tensor_bytes
 from masklet.core.instances import FrameMasks
 from masklet.core.protocols import LiveSystem, SlotModel, VideoSystem
 from masklet.core.slots import FrameSlots
+from masklet.systems.query.answers import ForegroundMaskResizer, MaskResizer
 from masklet.systems.rocovis import (
     GradedInstanceOutput,
     RocovisSystemSettings,
@@ -24,7 +25,6 @@ from masklet.systems.rocovis import (
     accumulate_max_probabilities,
     build_rocovis_system,
 )
-from masklet.systems.slot_answers import ForegroundMaskResizer, MaskResizer
 
 
 @dataclass

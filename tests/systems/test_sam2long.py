@@ -23,8 +23,8 @@ from masklet.core.instances import Box, Branches, Detections, Point, Prediction,
 from masklet.core.masks import Rle
 from masklet.core.protocols import Propagator
 from masklet.core.tracks import Source, TrackBook
-from masklet.models.sam2 import Sam2, Sam2Features
-from masklet.models.sam2_memory import ReliableFrames, Sam2Memory
+from masklet.models.sam2.memory import ReliableFrames, Sam2Memory
+from masklet.models.sam2.propagator import Sam2, Sam2Features
 from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings, note_prediction
 from masklet.systems.sam2long import MemoryTree, ObjectPathways, drop_repeated_continuations, select_pathways
 from masklet.systems.track import Prompts, Track

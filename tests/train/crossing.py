@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from masklet.core.slots import FrameSlots
-from masklet.train.clips import TrainingClip
+from masklet.train.data.clips import TrainingClip
 
 LANES, CELLS, PEOPLE = 2, 8, 2
 CELL, PERSON, NOTHING, REST = np.cumsum([LANES, CELLS, PEOPLE, 2]).tolist()  # where parts of a query begin

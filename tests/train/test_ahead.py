@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from masklet.core.errors import InputError
-from masklet.train.ahead import PrefetchableTask, prefetch
-from masklet.train.loop import Task, TrainingPlan, train
+from masklet.train.loop.loop import Task, TrainingPlan, train
+from masklet.train.loop.prefetch import PrefetchableTask, prefetch
 
 PLAN = TrainingPlan(7, batch=2, lr=0.05, validate_every=3, save_every=3)
 WAIT = 20.0  # seconds until a test that hangs fails

@@ -25,7 +25,7 @@ from masklet.train.assignment import (
     match_whole_clip,
     take_last_frame_labels,
 )
-from masklet.train.clips import TrainingClip
+from masklet.train.data.clips import TrainingClip
 from masklet.train.losses import LossSettings, bce_loss, dice_loss, stack_clip_frames
 
 AT = LossSettings(points=24)

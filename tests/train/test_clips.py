@@ -8,8 +8,8 @@ import torch
 
 from masklet.core.errors import InputError
 from masklet.core.masks import Rle, resolve_overlaps_by_area
-from masklet.train.clips import ClipSource, TrainingClip, seed_item_generator
-from masklet.train.framing import (
+from masklet.train.data.clips import ClipSource, TrainingClip, seed_item_generator
+from masklet.train.data.framing import (
     ClipView,
     FixedFraming,
     Framing,
@@ -23,7 +23,7 @@ from masklet.train.framing import (
     transform_ids,
     transform_image,
 )
-from masklet.train.mixed import ClipMixture
+from masklet.train.data.mixture import ClipMixture
 
 UNIT = np.array([[1.0, 0, 0], [0, 1, 0]])
 

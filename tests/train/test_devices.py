@@ -12,13 +12,13 @@ import torch
 from elsewhere import GPU, Elsewhere, WithGpu, attention
 from torch import Tensor
 
-from masklet.models.nano import NanoSettings, build_nano_config
-from masklet.models.small_mask2former import SmallMask2FormerSettings, create_small_mask2former, save_small
-from masklet.models.text import drop_transformers_output
-from masklet.train.clips import seed_item_generator
-from masklet.train.loop import Task
-from masklet.train.segmenter import draw_held_out_clips
-from masklet.train.synthetic import SyntheticClips
+from masklet.models.mask2former.small import SmallMask2FormerSettings, create_small_mask2former, save_small
+from masklet.models.nano.network import NanoSettings, build_nano_config
+from masklet.models.segmenters.text import drop_transformers_output
+from masklet.train.data.clips import seed_item_generator
+from masklet.train.data.synthetic import SyntheticClips
+from masklet.train.loop.loop import Task
+from masklet.train.tasks.segmenter import draw_held_out_clips
 from masklet.training import TrainingRequest, choose_training, prepare_training
 
 CPU = torch.device("cpu")

@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from masklet.core.errors import InputError
-from masklet.train.curve import COLOURS, draw_curve
-from masklet.train.folder import load_run_checkpoint
-from masklet.train.loop import PATIENCE, Task, TrainingPlan, compute_rate_factor, group_parameters, train
+from masklet.train.loop.curve import COLOURS, draw_curve
+from masklet.train.loop.loop import PATIENCE, Task, TrainingPlan, compute_rate_factor, group_parameters, train
+from masklet.train.loop.run_folder import load_run_checkpoint
 
 ABOUT = {"task": "toy", "data": ["synthetic"]}
 PLAN = TrainingPlan(8, batch=2, lr=0.05, warm_up=2, milestones=(6,), validate_every=3, save_every=3, clip_norm=0.5)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import assignment as slow
 
-from masklet.train.clips import seed_item_generator
+from masklet.train.data.clips import seed_item_generator
 from masklet.train.losses import (
     LossSettings,
     QueryPairs,

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from masklet.models.mask2former import load_mask2former
-from masklet.models.slot_weights import load_slot_model
-from masklet.models.zoo import compute_hash
-from masklet.train.clips import seed_item_generator
-from masklet.train.propagator import make_propagator_frames
-from masklet.train.scenes import SyntheticSettings
+from masklet.models.mask2former.segmenter import load_mask2former
+from masklet.models.query_video.slot_weights import load_slot_model
+from masklet.train.data.clips import seed_item_generator
+from masklet.train.data.scenes import SyntheticSettings
+from masklet.train.data.synthetic import SyntheticClips
 from masklet.train.scoring import compute_image_scores
-from masklet.train.synthetic import SyntheticClips
+from masklet.train.tasks.propagator import make_propagator_frames
+from masklet.weights.store import compute_hash
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks" / "weights"

@@ -12,10 +12,17 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.masks import Rle
-from masklet.train.clips import ClipSource, seed_item_generator
-from masklet.train.framing import FixedFraming
-from masklet.train.pasting import Cutout, MovingStills, PastingSettings, _paste_cutout, extract_cutouts, paste_cutouts
-from masklet.train.stills import (
+from masklet.train.data.clips import ClipSource, seed_item_generator
+from masklet.train.data.framing import FixedFraming
+from masklet.train.data.pasting import (
+    Cutout,
+    MovingStills,
+    PastingSettings,
+    _paste_cutout,
+    extract_cutouts,
+    paste_cutouts,
+)
+from masklet.train.data.stills import (
     CropSettings,
     PseudoVideos,
     Still,

@@ -11,21 +11,14 @@ import torch
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.evaluate.vis import compute_occlusion_score
-from masklet.evaluate.vis_files import LEVELS
-from masklet.io.ytvis import read_ytvis_truth
-from masklet.train import synthetic
-from masklet.train.clips import ClipSource, seed_item_generator
-from masklet.train.motion import (
-    MotionSettings,
-    draw_absences,
-    draw_key_moments,
-    draw_object_path,
-    sample_spline,
-    transform_by_camera,
-)
-from masklet.train.render import draw_thing_masks, find_majority_ids, render_frames
-from masklet.train.scenes import (
+from masklet.evaluate.vis.average_precision import compute_occlusion_score
+from masklet.evaluate.vis.files import LEVELS
+from masklet.io.formats.ytvis import read_ytvis_truth
+from masklet.train.data import synthetic
+from masklet.train.data.clips import ClipSource, seed_item_generator
+from masklet.train.data.dataset_writer import name_occlusion_level, write_dataset
+from masklet.train.data.render import draw_thing_masks, find_majority_ids, render_frames
+from masklet.train.data.scenes import (
     RANGES,
     ScenePlan,
     SyntheticSettings,
@@ -33,9 +26,16 @@ from masklet.train.scenes import (
     draw_object_appearances,
     plan_scene,
 )
-from masklet.train.sets import name_occlusion_level, write_dataset
-from masklet.train.shapes import HOLES, OUTLINES, draw_texture
-from masklet.train.synthetic import AnnotatedClip, SyntheticClips, compute_clip_occlusion, name_hidden_shares
+from masklet.train.data.shapes import HOLES, OUTLINES, draw_texture
+from masklet.train.data.synthetic import AnnotatedClip, SyntheticClips, compute_clip_occlusion, name_hidden_shares
+from masklet.train.data.trajectories import (
+    MotionSettings,
+    draw_absences,
+    draw_key_moments,
+    draw_object_path,
+    sample_spline,
+    transform_by_camera,
+)
 
 SMALL = SyntheticSettings(size=(48, 80), objects=(2, 4))
 

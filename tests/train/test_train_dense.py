@@ -15,12 +15,13 @@ from typer.testing import CliRunner
 
 from masklet.cli import app
 from masklet.core.errors import InputError
-from masklet.models.dense import save_dense
 from masklet.models.encoder import Encoder
+from masklet.models.nano.dense import save_dense
 from masklet.nn.dense_head import DenseHead, DenseHeadSettings, locate_cells
 from masklet.parts import load_segmenter
-from masklet.train.clips import TrainingClip, seed_item_generator
-from masklet.train.dense import (
+from masklet.train.data.clips import TrainingClip, seed_item_generator
+from masklet.train.loop.loop import TrainingPlan, train
+from masklet.train.tasks.dense import (
     UNNAMED,
     DenseTask,
     WeightedSource,
@@ -30,7 +31,6 @@ from masklet.train.dense import (
     replace_head_categories,
     weigh_cells,
 )
-from masklet.train.loop import TrainingPlan, train
 
 SIZE = (64, 96)
 SETTINGS = DenseHeadSettings(width=32, wide=32, hidden=16)

@@ -11,11 +11,10 @@ from crossing import LANES, QUERIES, WIDTH, Crossing, Seer, as_minvis
 from masklet.core.alignment import match_slots
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
-from masklet.models.query_heads import is_heads, load_refiner, load_tracker
-from masklet.models.small_mask2former import SmallMask2FormerSettings, create_small_mask2former
+from masklet.models.mask2former.small import SmallMask2FormerSettings, create_small_mask2former
+from masklet.models.query_video.heads import is_heads, load_refiner, load_tracker
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
-from masklet.train import dvis
 from masklet.train.assignment import (
     ClipTargets,
     collect_targets,
@@ -23,8 +22,17 @@ from masklet.train.assignment import (
     match_first_appearance,
     match_whole_clip,
 )
-from masklet.train.clips import seed_item_generator
-from masklet.train.dvis import (
+from masklet.train.data.clips import seed_item_generator
+from masklet.train.loop.loop import TrainingPlan, train
+from masklet.train.losses import (
+    LossSettings,
+    QueryPairs,
+    compute_clip_losses,
+    compute_frame_losses,
+    make_uniform_sampler,
+)
+from masklet.train.tasks import dvis
+from masklet.train.tasks.dvis import (
     DvisTraining,
     RefinerTask,
     TrackerTask,
@@ -32,14 +40,6 @@ from masklet.train.dvis import (
     make_refiner_training,
     measure_faithfulness,
     predict_clip_masks,
-)
-from masklet.train.loop import TrainingPlan, train
-from masklet.train.losses import (
-    LossSettings,
-    QueryPairs,
-    compute_clip_losses,
-    compute_frame_losses,
-    make_uniform_sampler,
 )
 
 AT = LossSettings(points=256)

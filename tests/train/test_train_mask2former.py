@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from masklet.cli.train import train_command
 from masklet.core.frames import Frame
 from masklet.models.encoder import Encoder
-from masklet.models.mask2former_weights import build_mask2former
-from masklet.models.text import drop_transformers_output
+from masklet.models.mask2former.weights import build_mask2former
+from masklet.models.segmenters.text import drop_transformers_output
 from masklet.parts import load_segmenter
-from masklet.train.segmenter import draw_held_out_clips
-from masklet.train.synthetic import SyntheticClips
+from masklet.train.data.synthetic import SyntheticClips
+from masklet.train.tasks.segmenter import draw_held_out_clips
 
 app = typer.Typer()
 app.command("train")(train_command)

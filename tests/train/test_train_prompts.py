@@ -20,12 +20,11 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.instances import Box, Clicks, Point
 from masklet.core.masks import Rle
-from masklet.models.image_predictor import ImagePredictor, create_prompt_network, save_prompt_network
+from masklet.models.nano.image_predictor import ImagePredictor, create_prompt_network, save_prompt_network
 from masklet.nn.prompt_network import PromptNetwork
-from masklet.train.clips import seed_item_generator
-from masklet.train.framing import ClipView, join_affines
-from masklet.train.loop import TrainingPlan, train
-from masklet.train.prompt_crops import (
+from masklet.train.data.clips import seed_item_generator
+from masklet.train.data.framing import ClipView, join_affines
+from masklet.train.data.prompt_crops import (
     PromptCrop,
     PromptCrops,
     PromptCropSampling,
@@ -43,6 +42,8 @@ from masklet.train.prompt_crops import (
     make_near_crop,
     measure_depth,
 )
+from masklet.train.data.stills import Stills
+from masklet.train.loop.loop import TrainingPlan, train
 from masklet.train.prompt_scores import (
     PromptedObject,
     click_on_error,
@@ -51,7 +52,7 @@ from masklet.train.prompt_scores import (
     score_prompts,
     select_objects,
 )
-from masklet.train.prompts import (
+from masklet.train.tasks.prompts import (
     PromptTask,
     choose_shown_hypothesis,
     compute_hypothesis_iou,
@@ -59,7 +60,6 @@ from masklet.train.prompts import (
     compute_prompt_losses,
     sample_wide_logits,
 )
-from masklet.train.stills import Stills
 
 H, W = 120, 160
 SMALL = PromptCropSampling(side=96, least=400, boxes=0.45, corrections=0.15, whole=0.4, pasted=0.25)
@@ -536,7 +536,7 @@ class Obedient(ImagePredictor):
         super().__init__(small_network())
 
     def predict(self, picture: Any, clicks: Clicks, earlier: Any = None) -> Any:
-        from masklet.models.image_predictor import MaskHypotheses
+        from masklet.models.nano.image_predictor import MaskHypotheses
 
         out = np.full(picture.shape[:2], -1, np.float32)
         parts = [(clicks.box.x0, clicks.box.y0, clicks.box.x1, clicks.box.y1, 1)] if clicks.box else []

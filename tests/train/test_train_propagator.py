@@ -14,15 +14,16 @@ from PIL import Image
 from torch import Tensor
 
 from masklet.core.instances import Box, Point, Prediction
-from masklet.models import nano_propagator
 from masklet.models.encoder import Encoder
-from masklet.models.nano import NanoSettings, build_nano_config, create_nano, read_nano
-from masklet.models.nano_propagator import Nano
-from masklet.models.sam2 import Sam2
-from masklet.train.clips import TrainingClip, seed_item_generator
-from masklet.train.loop import Task, TrainingPlan, train
-from masklet.train.nano import GuessDrift, build_nano_task, create_moving_clips
-from masklet.train.propagator import (
+from masklet.models.nano import propagator as nano_propagator
+from masklet.models.nano.network import NanoSettings, build_nano_config, create_nano, read_nano
+from masklet.models.nano.propagator import Nano
+from masklet.models.sam2.propagator import Sam2
+from masklet.train.data.clips import TrainingClip, seed_item_generator
+from masklet.train.data.stills import Stills, name_as_object
+from masklet.train.loop.loop import Task, TrainingPlan, train
+from masklet.train.tasks.nano import GuessDrift, build_nano_task, create_moving_clips
+from masklet.train.tasks.propagator import (
     PromptSampling,
     PropagatorTask,
     clear_absent_masks,
@@ -36,7 +37,6 @@ from masklet.train.propagator import (
     measure_point_iou,
     reverse_clip_time,
 )
-from masklet.train.stills import Stills, name_as_object
 
 SIZE = (64, 96)
 SETTINGS = NanoSettings(side=64, layers=1, width=32)

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from masklet.core.errors import InputError
-from masklet.models.slot_model import DecodedSlots, take_last_layer
-from masklet.models.slot_weights import load_slot_model
-from masklet.models.small_mask2former import SmallMask2FormerSettings, create_small_mask2former
+from masklet.models.mask2former.small import SmallMask2FormerSettings, create_small_mask2former
+from masklet.models.query_video.slot_model import DecodedSlots, take_last_layer
+from masklet.models.query_video.slot_weights import load_slot_model
 from masklet.train.assignment import ClipTargets
-from masklet.train.clips import TrainingClip, seed_item_generator
-from masklet.train.loop import Task, TrainingPlan, train
+from masklet.train.data.clips import TrainingClip, seed_item_generator
+from masklet.train.loop.loop import Task, TrainingPlan, train
 from masklet.train.losses import make_uniform_sampler
-from masklet.train.rocovis import ROWS, KnownQueries, RocovisTask, RocovisTraining, select_target_frame
+from masklet.train.tasks.rocovis import ROWS, KnownQueries, RocovisTask, RocovisTraining, select_target_frame
 
 SIZE = (32, 64)
 SMALL = SmallMask2FormerSettings(

@@ -15,17 +15,17 @@ from typer.testing import CliRunner
 
 from masklet.cli.train import train_command
 from masklet.models.encoder import Encoder
-from masklet.models.nano import NanoSettings, build_nano_config
-from masklet.models.sam2 import Sam2
-from masklet.models.sam2_weights import build_sam2
-from masklet.models.text import drop_transformers_output
+from masklet.models.nano.network import NanoSettings, build_nano_config
+from masklet.models.sam2.propagator import Sam2
+from masklet.models.sam2.weights import build_sam2
+from masklet.models.segmenters.text import drop_transformers_output
 from masklet.parts import load_propagator
-from masklet.train.clips import seed_item_generator
-from masklet.train.propagator import make_propagator_frames
-from masklet.train.scenes import SyntheticSettings
-from masklet.train.segmenter import draw_held_out_clips
-from masklet.train.sets import write_dataset
-from masklet.train.synthetic import SyntheticClips
+from masklet.train.data.clips import seed_item_generator
+from masklet.train.data.dataset_writer import write_dataset
+from masklet.train.data.scenes import SyntheticSettings
+from masklet.train.data.synthetic import SyntheticClips
+from masklet.train.tasks.propagator import make_propagator_frames
+from masklet.train.tasks.segmenter import draw_held_out_clips
 from masklet.training import TRAININGS, choose_training
 
 app = typer.Typer()
@@ -142,7 +142,7 @@ def test_another_size_stays_with_the_weights(start: Path, tmp_path: Path) -> Non
 
 
 def test_a_run_that_was_left_goes_on_to_the_same_weights(start: Path, tuned: Path, tmp_path: Path) -> None:
-    from masklet.train import loop
+    from masklet.train.loop import loop
 
     command = ("--from", start, "--out", tmp_path / "run", *TINY)
     with pytest.MonkeyPatch.context() as patched:
@@ -205,7 +205,7 @@ def test_bad_input_is_one_sentence(
 
 
 def test_edgetam_is_refused(start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from masklet.models.edgetam import EdgeTam
+    from masklet.models.sam2.edgetam import EdgeTam
 
     monkeypatch.setattr("masklet.training.load_sam2", lambda name, policy, device: EdgeTam.__new__(EdgeTam))
     code, output = called("--from", "edgetam", *TINY, "--out", tmp_path / "run")

@@ -13,16 +13,16 @@ import torch
 from torch import nn
 
 from masklet.core.instances import Detections
-from masklet.models.mask2former import Mask2Former
-from masklet.models.mask2former_weights import build_mask2former
-from masklet.models.small_mask2former import SmallMask2FormerSettings, create_small_mask2former, save_small
-from masklet.models.text import drop_transformers_output
-from masklet.train.clips import TrainingClip, seed_item_generator
-from masklet.train.folder import read_last_scores
-from masklet.train.loop import Task, TrainingPlan, train
+from masklet.models.mask2former.segmenter import Mask2Former
+from masklet.models.mask2former.small import SmallMask2FormerSettings, create_small_mask2former, save_small
+from masklet.models.mask2former.weights import build_mask2former
+from masklet.models.segmenters.text import drop_transformers_output
+from masklet.train.data.clips import TrainingClip, seed_item_generator
+from masklet.train.loop.loop import Task, TrainingPlan, train
+from masklet.train.loop.run_folder import read_last_scores
 from masklet.train.losses import LossSettings, make_uniform_sampler
 from masklet.train.scoring import compute_image_scores
-from masklet.train.segmenter import (
+from masklet.train.tasks.segmenter import (
     ImageTruth,
     LayerPredictions,
     SegmenterTask,

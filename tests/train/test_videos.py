@@ -14,14 +14,14 @@ from masklet.core.errors import InputError
 from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.io.panoptic import write_panoptic
-from masklet.io.ytvis import write_ytvis_truth
-from masklet.train.clips import ClipSource, seed_item_generator
-from masklet.train.framing import FixedFraming, ShortSideFraming
-from masklet.train.scenes import SyntheticSettings
-from masklet.train.sets import write_dataset
-from masklet.train.synthetic import SyntheticClips
-from masklet.train.videos import (
+from masklet.io.formats.panoptic import write_panoptic
+from masklet.io.formats.ytvis import write_ytvis_truth
+from masklet.train.data.clips import ClipSource, seed_item_generator
+from masklet.train.data.dataset_writer import write_dataset
+from masklet.train.data.framing import FixedFraming, ShortSideFraming
+from masklet.train.data.scenes import SyntheticSettings
+from masklet.train.data.synthetic import SyntheticClips
+from masklet.train.data.videos import (
     FrameSampling,
     ReleasedLabelClips,
     VideoClips,

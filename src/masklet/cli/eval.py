@@ -15,9 +15,9 @@ from rich.table import Table as Grid
 
 from masklet.builtins import METRICS
 from masklet.core.errors import InputError
-from masklet.evaluate.handed_in import convert_predictions
+from masklet.evaluate.prediction_form import convert_predictions
 from masklet.evaluate.report import Report
-from masklet.evaluate.run import ReportTable, build_report_tables
+from masklet.evaluate.report_tables import ReportTable, build_report_tables
 from masklet.version import __version__
 from masklet.view.progress import show_progress_bars
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from masklet.core.errors import InputError
-from masklet.io.submission import PARTS, Submission, SubmissionTarget, find_result_files, read_dataset_split
+from masklet.io.formats.submission import PARTS, Submission, SubmissionTarget, find_result_files, read_dataset_split
 
 app = typer.Typer(no_args_is_help=True, help="Results in the forms that others take.")
 

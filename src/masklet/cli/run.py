@@ -15,9 +15,9 @@ from masklet.api import check_prompts, load, make_propagator, run_system, split_
 from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
-from masklet.io.files import OutputFolder
+from masklet.io.output_folder import OutputFolder
 from masklet.io.prompts import read_prompts
-from masklet.io.video import list_video_sources, make_unique_names, open_video
+from masklet.io.video.sources import list_video_sources, make_unique_names, open_video
 from masklet.models.encoder import Encoder
 from masklet.outputs import write_outputs
 from masklet.parts import load_bystanders, refuse_part_settings

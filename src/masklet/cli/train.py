@@ -114,8 +114,8 @@ def train_command(
 def run_training(what: str, out: Path, told: Console, *, device: str, **wishes: object) -> tuple[int, int]:
     """Runs a training; the steps that are done, and those that were wanted."""
     from masklet.parts import resolve_device
-    from masklet.train.folder import read_last_scores
-    from masklet.train.loop import train
+    from masklet.train.loop.loop import train
+    from masklet.train.loop.run_folder import read_last_scores
     from masklet.training import TrainingRequest, choose_training, find_shared_data, prepare_training
 
     kind = choose_training(what, str(wishes["start"]))

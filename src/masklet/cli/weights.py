@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from masklet.core.errors import InputError
-from masklet.models import zoo
-from masklet.models.checkpoints import CHECKPOINTS, QUERIES, TENSORS, Checkpoint
-from masklet.models.fetch import Watch, fetch_checkpoint, find_verified_file, plan_fetch
-from masklet.models.mask2former_weights import check_kind
+from masklet.models.mask2former.weights import check_kind
+from masklet.weights import store as zoo
+from masklet.weights.catalog import CHECKPOINTS, QUERIES, TENSORS, Checkpoint
+from masklet.weights.fetch import Watch, fetch_checkpoint, find_verified_file, plan_fetch
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -22,7 +22,7 @@ from masklet.core.frames import Frame
 from masklet.core.instances import Clicks, Prediction, Prompt
 from masklet.core.masks import resize_bilinear, stack_masks
 from masklet.models.encoder import STRIDE, Encoder, EncoderFeatures
-from masklet.models.image_predictor import MaskHypotheses, load_image_predictor
+from masklet.models.nano.image_predictor import MaskHypotheses, load_image_predictor
 from masklet.nn.outline import fit_guided_filter, quantize_colours
 from masklet.nn.parts import component_spread, detached_components
 from masklet.nn.propagation import (

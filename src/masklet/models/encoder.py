@@ -14,8 +14,8 @@ from jaxtyping import Float, Float16, UInt8
 from torch import Tensor, nn
 
 from masklet.core.frames import Frame
-from masklet.models.zoo import ZOO, read_packaged
 from masklet.nn.mobilenet import DeepMobileNet, MobileNetV2
+from masklet.weights.store import ZOO, read_packaged
 
 MOBILENET, DEEP = "mobilenetv2", "mobilenetv2-deep"  # in the zoo
 STRIDE = 8  # pixels of the working image per feature cell

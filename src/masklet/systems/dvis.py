@@ -23,9 +23,9 @@ from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import SlotSegmenter, SlotTracker
 from masklet.core.result import VideoResult
 from masklet.core.slots import FrameSlots
-from masklet.systems import slot_answers
-from masklet.systems.slot_answers import build_task_output
-from masklet.systems.slot_loop import (
+from masklet.systems.query import answers as slot_answers
+from masklet.systems.query.answers import build_task_output
+from masklet.systems.query.loop import (
     DenseStore,
     OnlineSystem,
     SlotFrameStep,

@@ -14,8 +14,8 @@ from torch import Tensor
 from masklet.core.alignment import TrackedSlots, match_slots
 from masklet.core.protocols import SlotSegmenter
 from masklet.core.slots import FrameSlots
-from masklet.systems import slot_answers
-from masklet.systems.slot_loop import OnlineSystem
+from masklet.systems.query import answers as slot_answers
+from masklet.systems.query.loop import OnlineSystem
 
 
 @dataclass(frozen=True)

@@ -22,15 +22,15 @@ from masklet.core.protocols import SlotModel
 from masklet.core.result import VideoResult
 from masklet.core.slots import FrameSlots
 from masklet.core.tracks import Masklet
-from masklet.systems import slot_answers
-from masklet.systems.slot_answers import (
+from masklet.systems.query import answers as slot_answers
+from masklet.systems.query.answers import (
     ForegroundMaskResizer,
     InstanceOutput,
     MaskResizer,
     TaskOutput,
     build_task_output,
 )
-from masklet.systems.slot_loop import (
+from masklet.systems.query.loop import (
     DenseFeatures,
     DenseStore,
     SlotStream,

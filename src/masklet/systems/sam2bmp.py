@@ -25,8 +25,8 @@ from masklet.core.protocols import Propagator, Segmenter
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Fork, Sighting, Source, TrackBook
 from masklet.systems.bystanders import count_asked
+from masklet.systems.common import describe_lost_objects
 from masklet.systems.filters import choose_label, drop_twins, keep_supported, name_masklet
-from masklet.systems.notes import describe_lost_objects
 
 F = TypeVar("F")
 M = TypeVar("M")

@@ -18,8 +18,8 @@ from masklet.core.protocols import Propagator
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Source, TrackBook
 from masklet.systems.bystanders import BystanderFinder, count_asked, is_bystander
+from masklet.systems.common import describe_lost_objects
 from masklet.systems.filters import name_masklet
-from masklet.systems.notes import describe_lost_objects
 from masklet.systems.sam2bmp import complete_backward, note_prediction
 
 F = TypeVar("F")

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from masklet.train.clips import TrainingClip
+from masklet.train.data.clips import TrainingClip
 from masklet.train.losses import LossSettings, QueryPairs, Rand, sample_at_points, stack_clip_frames
 
 HOPELESS = 1e9  # what counts as the cost where none could be told

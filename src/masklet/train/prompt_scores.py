@@ -13,9 +13,9 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from masklet.core.instances import Box, Clicks, Point
-from masklet.models.image_predictor import ImagePredictor
-from masklet.train.prompt_crops import measure_depth
-from masklet.train.stills import Stills
+from masklet.models.nano.image_predictor import ImagePredictor
+from masklet.train.data.prompt_crops import measure_depth
+from masklet.train.data.stills import Stills
 
 LEAST = 1024  # pixels of an object that is asked for
 WORSE = 0.02  # of IoU, from which a click has made it worse

@@ -15,7 +15,7 @@ from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from masklet.core.instances import Detections
-from masklet.train.clips import TrainingClip
+from masklet.train.data.clips import TrainingClip
 
 
 def compute_image_scores(

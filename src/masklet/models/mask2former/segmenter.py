@@ -1,0 +1,212 @@
+"""Mask2Former (Cheng et al. 2022) over the network of transformers: a segmenter, and slots for query trackers.
+
+The network is transformers', without compiled operators; what is before and after it is ours, and as the official code
+does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from masklet.core.errors import InputError
+from masklet.core.frames import Frame
+from masklet.core.instances import Detections
+from masklet.core.masks import resize_bilinear
+from masklet.core.slots import FrameSlots
+from masklet.models.mask2former.weights import build_mask2former
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0 to 255
+LONGEST = 1333  # pixels of the long side, at most
+MULTIPLE = 32  # the input's sides are multiples of this
+STRIDE = 4  # of masks
+AT_ONCE = 16  # masks that are brought to a frame's size together
+
+
+class Mask2Former:
+    """A segmenter of learnt queries. It remembers nothing; masks of one frame may overlap."""
+
+    look_ahead = 0
+
+    def __init__(
+        self,
+        net: Any,
+        *,
+        shortest: int = 800,
+        threshold: float = 0.5,
+        at_most: int = 100,
+        at_once: int | None = None,
+        categories: Sequence[str] | None = None,
+        weights: Mapping[str, str] | None = None,
+    ) -> None:
+        """
+        Args:
+            net: a `Mask2FormerForUniversalSegmentation` of transformers, in eval mode.
+            shortest: pixels of the short side at which it looks at frames; the long side is at most 1333.
+            threshold: detections stay that score this or more.
+            at_most: detections in a frame.
+            at_once: frames that go through the network together; None: 4 on a GPU, 1 on a CPU.
+            categories: names of the classes; None: those of the network's config.
+            weights: sha256 of the weight files, by name.
+
+        Raises InputError where there are not as many categories as classes.
+        """
+        names = net.config.id2label
+        self.categories = tuple(categories or (names[n] for n in range(len(names))))
+        classes = net.class_predictor.out_features - 1
+        if len(self.categories) != classes:
+            raise InputError(f"{len(self.categories)} categories are named, this Mask2Former has {classes} classes")
+        self.net, self.weights = net, weights or {}
+        self.device = net.class_predictor.weight.device
+        self.half = self.device.type == "cuda"
+        self.shortest, self.threshold, self.at_most = shortest, threshold, at_most
+        self.at_once = at_once or (4 if self.half else 1)
+        self.description = f"mask2former, {net.config.backbone_config.model_type}, {shortest} px, {threshold:g}"
+
+    # -- the segmenter
+
+    def empty(self) -> None:
+        """The memory before the first frame: None, for nothing is remembered."""
+
+    def segment(self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], None]:
+        """Detects objects in each of `frames`, which are of one size, by itself, the best first. `memory` is None, and
+        `future` is not looked at. Gives one `Detections` a frame, and None.
+        """
+        return [found for group in self._groups(frames) for found in self._detections(group)], None
+
+    def _detections(self, frames: Sequence[Frame]) -> Iterator[Detections]:
+        slots = self._look(frames)
+        for frame, logits, masks in zip(frames, slots.class_logits, slots.mask_logits, strict=True):
+            yield self._found(logits, masks, slots.inside, frame.size)
+
+    def _found(
+        self,
+        logits: Float[Tensor, "n k1"],
+        masks: Float[Tensor, "n h w"],
+        inside: tuple[int, int],
+        size: tuple[int, int],
+    ) -> Detections:
+        """Queries by their best class; its probability, times how sure the mask is inside, is the score."""
+        likely, labels = logits.softmax(1)[:, :-1].max(1)
+        rows = likely.argsort(descending=True, stable=True)[: self.at_most]
+        rows = rows[likely[rows] >= self.threshold]  # a mask can only lower the score
+        parts = [Detections.none(size)]
+        for some in torch.split(rows, AT_ONCE) if len(rows) else ():
+            maps = resize_to_frame(masks[some], inside, size)
+            scores = likely[some] * score_mask_certainty(maps)
+            parts.append(Detections((maps > 0).cpu(), scores.cpu(), labels[some].cpu()))
+        found = concat_detections(parts)
+        found = found[(found.scores >= self.threshold) & found.masks.flatten(1).any(1)]
+        return found[found.scores.argsort(descending=True, stable=True)]
+
+    # -- for trackers
+
+    def slots(self, frames: Sequence[Frame]) -> FrameSlots:
+        """All queries of a window of frames of one size (at least one), on the network's device."""
+        parts = [self._look(group) for group in self._groups(frames)]
+        return FrameSlots(
+            torch.cat([p.queries for p in parts]),
+            torch.cat([p.class_logits for p in parts]),
+            torch.cat([p.pixel_features for p in parts]),
+            torch.cat([p.mask_logits for p in parts]),
+            parts[0].inside,
+        )
+
+    # -- the network
+
+    def pixels(self, frames: Sequence[Frame]) -> tuple[Float[Tensor, "t 3 h w"], tuple[int, int]]:
+        """The network's input, padded with grey (the mean) on the right and below; and h, w of what is not padding."""
+        h, w = compute_mask2former_size(frames[0].size, self.shortest)
+        small = [np.array(Image.fromarray(f.image).resize((w, h), Image.Resampling.BILINEAR)) for f in frames]
+        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (MEAN, STD))
+        images = (torch.from_numpy(np.stack(small)).to(self.device).permute(0, 3, 1, 2) - mean) / std
+        return nnf.pad(images, (0, -w % MULTIPLE, 0, -h % MULTIPLE)), (h, w)
+
+    def _groups(self, frames: Sequence[Frame]) -> list[Sequence[Frame]]:
+        return [frames[n : n + self.at_once] for n in range(0, len(frames), self.at_once)]
+
+    @torch.no_grad()
+    def _look(self, frames: Sequence[Frame]) -> FrameSlots:
+        """One pass; in bfloat16 on a GPU, but for the pixel decoder, which the official code keeps in float32, too."""
+        images, inside = self.pixels(frames)
+        parts = self.net.model.pixel_level_module
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            features = parts.encoder(images).feature_maps
+            with torch.autocast(self.device.type, enabled=False):
+                decoded = parts.decoder([f.float() for f in features])
+            answer = self.net.model.transformer_module(decoded.multi_scale_features, decoded.mask_features)
+            queries = answer.intermediate_hidden_states[-1].transpose(0, 1)  # after the decoder's norm
+            logits = self.net.class_predictor(queries)
+        masks = answer.masks_queries_logits[-1].float()
+        return FrameSlots(queries.float(), logits.float(), decoded.mask_features, masks, inside)
+
+
+def compute_mask2former_size(size: tuple[int, int], shortest: int, longest: int = LONGEST) -> tuple[int, int]:
+    """The size (h, w) at which a frame is looked at: the short side `shortest`, the long one at most `longest`.
+
+    >>> [compute_mask2former_size(*sizes) for sizes in (((720, 1280), 360), ((1080, 1920), 800), ((427, 240), 480))]
+    [(360, 640), (750, 1333), (854, 480)]
+    """
+    scale = shortest / min(size)
+    sides = [shortest if side == min(size) else scale * side for side in size]
+    if max(sides) > longest:
+        scale = longest / max(sides)
+        sides = [side * scale for side in sides]
+    return max(int(sides[0] + 0.5), 1), max(int(sides[1] + 0.5), 1)
+
+
+def resize_to_frame(
+    logits: Float[Tensor, "n h w"], inside: tuple[int, int], size: tuple[int, int]
+) -> Float[Tensor, "n h2 w2"]:
+    """Mask logits at a frame's `size` (h, w): `logits`, at stride 4, are resized to the network's input, cut to the
+    part `inside` (h, w) that is not padding, and resized to the frame, each bilinear.
+    """
+    h, w = logits.shape[1:]
+    return resize_bilinear(resize_bilinear(logits, (h * STRIDE, w * STRIDE))[:, : inside[0], : inside[1]], size)
+
+
+def score_mask_certainty(maps: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
+    """The mean probability of the pixels inside each mask, 0 of an empty one (Mask2Former's instance inference)."""
+    within = maps > 0
+    return (maps.sigmoid() * within).flatten(1).sum(1) / (within.flatten(1).sum(1) + 1e-6)
+
+
+def concat_detections(parts: Sequence[Detections]) -> Detections:
+    """Detections of one frame put together."""
+    return Detections(*(torch.cat([getattr(p, n) for p in parts]) for n in ("masks", "scores", "labels")))
+
+
+def load_mask2former(
+    name: str | Path,
+    device: torch.device,
+    *,
+    shortest: int | None = None,
+    threshold: float = 0.5,
+    categories: Sequence[str] | None = None,
+) -> Mask2Former:
+    """A segmenter with the weights that `mask2former_weights.build_mask2former` makes of a name. Nothing is fetched.
+
+    Args:
+        name: a name of ours, a hub id, a folder or an official checkpoint.
+        device: where it computes.
+        shortest: pixels of the short side; None: as the official code tests such weights (800, of video less).
+        threshold: detections stay that score this or more.
+        categories: names of the classes; None: those that come with the weights (official files: "1", "2", ...).
+    """
+    built = build_mask2former(name)
+    net: Any = built.net
+    return Mask2Former(
+        net.to(device),
+        shortest=shortest or built.shortest,
+        threshold=threshold,
+        categories=categories,
+        weights=built.weights,
+    )

@@ -1,0 +1,297 @@
+"""Mask2Former with its weights, by name, folder or file; official Mask2Former, MinVIS and DVIS files are converted."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import isqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from masklet.core.errors import InputError
+from masklet.models.mask2former.small import KIND as SMALL
+from masklet.models.mask2former.small import is_small, load_small
+from masklet.models.mask2former.tensor_names import (
+    HEAD,
+    MASK2FORMER,
+    NEWER,
+    PIXELS,
+    UNREAD,
+    VIPSEG,
+    convert_mask2former_state,
+    infer_checkpoint_kind,
+    rename_mask2former_key,
+    split_checkpoint,
+    update_state_names,
+)
+from masklet.models.sam2.weights import format_keys, locate_sam2, read_network_config, read_tensors
+from masklet.models.segmenters.text import drop_transformers_output
+from masklet.weights.catalog import CONFIG, QUERIES, TENSORS
+from masklet.weights.store import HUB_ID, compute_hash
+
+if TYPE_CHECKING:
+    from transformers import Mask2FormerForUniversalSegmentation
+
+MODEL_TYPE = "mask2former"
+CHECKPOINTS = (".pth", ".pt", ".pkl", ".safetensors")  # official ones; the last, our small ones too
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+
+
+@dataclass(frozen=True)
+class LoadedMask2Former:
+    """A Mask2Former (float32, eval, no gradients, CPU), and what else its file held."""
+
+    net: Mask2FormerForUniversalSegmentation
+    kind: str  # as `kind_of` tells it
+    weights: Mapping[str, str]  # {file: sha256}
+    tracker: Mapping[str, Tensor] = field(default_factory=dict)  # of DVIS, by its own names within the module
+    refiner: Mapping[str, Tensor] = field(default_factory=dict)  # of DVIS offline, likewise
+    trained_at: int | None = None  # pixels of the short side, where the file tells
+
+    @property
+    def shortest(self) -> int:
+        """Pixels of the short side of training, else at which the official code looks at frames with such weights."""
+        if self.trained_at is not None:
+            return self.trained_at
+        if self.kind == MASK2FORMER:
+            return 800
+        if self.net.config.num_labels == VIPSEG:
+            return 720
+        backbone: Any = self.net.config.backbone_config
+        return 360 if backbone.model_type == "resnet" else 480
+
+
+def build_mask2former(name: str | Path) -> LoadedMask2Former:
+    """Mask2Former with its weights, and the parts of DVIS that come with them. Nothing is fetched.
+
+    Args:
+        name: a name of `masklet weights list`, a hub id ("facebook/mask2former-swin-tiny-coco-instance"), a folder as
+            transformers saves it, an official checkpoint (.pth; .pkl of numpy arrays; .safetensors with its keys), or
+            a small Mask2Former that was trained here (.safetensors).
+
+    Raises InputError where the weights are not on this machine, damaged, of another network or not what they must be.
+    """
+    path, files = locate_mask2former(name)
+    if path.name == TENSORS and path.with_name(CONFIG).is_file():
+        return LoadedMask2Former(
+            fill_mask2former(
+                read_mask2former_config(path.with_name(CONFIG)), update_state_names(read_tensors(path)), path
+            ),
+            MASK2FORMER,
+            files,
+        )
+    if is_small(path):
+        small = load_small(path)
+        return LoadedMask2Former(small.net, SMALL, files, trained_at=min(small.size))
+    state = read_detectron2(path) if path.suffix == ".pkl" else read_tensors(path)
+    kind = resolve_kind(str(name), state, path)
+    own, tracker, refiner = split_checkpoint(state)
+    net = fill_mask2former(infer_mask2former_config(own, path), convert_mask2former_state(own), path)
+    return LoadedMask2Former(net, kind, files, tracker, refiner)
+
+
+def resolve_kind(name: str, state: Mapping[str, Tensor], path: Path) -> str:
+    """The kind of model that the tensors `state` of the file `path` are, by their keys (`infer_checkpoint_kind`).
+
+    Raises InputError where `name`, what the user gave, is one of ours and says something else.
+    """
+    kind = infer_checkpoint_kind(state, str(path))
+    if name in QUERIES and not name.startswith(kind):
+        raise InputError(f"{path}: weights of {kind}, but {name} is meant to be another model: bring the right file")
+    return kind
+
+
+def check_kind(name: str, path: Path) -> None:
+    """Raises InputError where the file of a name of ours is of another kind of model."""
+    if QUERIES[name].alone:
+        resolve_kind(name, read_tensors(path), path)
+
+
+def locate_mask2former(name: str | Path) -> tuple[Path, Mapping[str, str]]:
+    """The weight file that a name stands for, and {name: sha256} of it."""
+    path = Path(name).expanduser()
+    if path.suffix != ".pkl":
+        return locate_sam2(name)
+    return path, {path.name: compute_hash(path).sha256}
+
+
+def is_mask2former(name: str) -> bool:
+    """Whether a name means weights for `build_mask2former`: a name with "mask2former" in it, a folder with a config, or
+    a file.
+    """
+    if name in QUERIES:
+        return True
+    path = Path(name).expanduser()
+    try:
+        if path.suffix in CHECKPOINTS or (path / CONFIG).is_file():
+            return True
+    except OSError:  # no file can have such a name
+        return False
+    return MODEL_TYPE in name and not path.exists() and (bool(HUB_ID.fullmatch(name)) or "/" not in name)
+
+
+# -- numpy arrays in a pickle
+
+ADMITTED: Mapping[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+    ("numpy.core.multiarray", "scalar"): np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    ("numpy.core.numeric", "_frombuffer"): np._core.numeric._frombuffer,  # type: ignore[attr-defined]
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("_codecs", "encode"): str.encode,  # how old protocols spell bytes; knows encodings of text only
+    ("collections", "OrderedDict"): OrderedDict,
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads tables of numpy arrays, and refuses anything else that a pickle can make or call."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        super().__init__(file, encoding="latin1")
+
+    def find_class(self, module: str, name: str) -> Any:
+        """What a pickle means by `module.name`. Raises UnpicklingError unless it is in `ADMITTED`."""
+        known = module.replace("numpy._core", "numpy.core"), name
+        if known not in ADMITTED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        return ADMITTED[known]
+
+
+def read_detectron2(path: Path) -> dict[str, Tensor]:
+    """The tensors of a detectron2 .pkl, without running anything that it holds. Raises InputError on damage."""
+    try:
+        with path.open("rb") as file:
+            told = _ArrayUnpickler(file).load()
+    except Exception as error:  # a damaged pickle can fail in any way
+        reason = str(error).splitlines()[0][:120] if str(error) else "it ends too early"
+        raise InputError(f"{path}: damaged, or holds more than numpy arrays, which is not read ({reason})") from None
+    table = told.get("model", told) if isinstance(told, dict) else None
+    if not isinstance(table, dict) or not all(
+        isinstance(v, np.ndarray) and v.dtype.kind in "fiub" for v in table.values()
+    ):
+        raise InputError(f'{path}: holds no table of arrays, neither as it is nor under "model"')
+    return {key: torch.from_numpy(np.require(value, requirements=["C", "W"])) for key, value in table.items()}
+
+
+# -- networks
+
+
+def read_mask2former_config(path: Path) -> Any:
+    """The config in a folder that transformers saved. Raises InputError where it is damaged or of another network."""
+    from transformers import Mask2FormerConfig
+
+    told = read_network_config(path)
+    if told.get("model_type") != MODEL_TYPE:
+        raise InputError(f"{path}: of a network {told.get('model_type')!r}; this needs {MODEL_TYPE!r}")
+    backbone = told.get("backbone_config") or {}
+    if told.get("use_timm_backbone") or backbone.get("model_type", "swin") not in ("swin", "resnet"):
+        raise InputError(f"{path}: a backbone that transformers does not have itself; this needs swin or resnet")
+    try:
+        with drop_transformers_output():  # of ResNet, it doubts
+            return Mask2FormerConfig.from_dict(told)
+    except Exception as error:  # of many kinds, from what the file holds
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: damaged ({reason}); fetch or copy it again") from None
+
+
+def infer_mask2former_config(state: Mapping[str, Tensor], path: Path) -> Any:
+    """The config of an official checkpoint, from its keys and shapes; its classes are numbered from 1.
+
+    Raises InputError where it is of another network.
+    """
+    from transformers import Mask2FormerConfig
+
+    try:
+        queries, hidden = state[f"{HEAD}query_feat.weight"].shape
+        mask, feature = state[f"{PIXELS}mask_features.weight"].shape[:2]
+        offsets = f"{PIXELS}transformer.encoder.layers.0.self_attn.sampling_offsets.bias"
+        with drop_transformers_output():
+            return Mask2FormerConfig(
+                backbone_config=infer_swin_config(state)
+                if "backbone.patch_embed.proj.weight" in state
+                else infer_resnet_config(state),
+                feature_size=feature,
+                mask_feature_size=mask,
+                hidden_dim=hidden,
+                num_queries=queries,
+                num_attention_heads=len(state[offsets]) // 24,  # three levels, four points, x and y
+                encoder_layers=count_indices(state, rf"{re.escape(PIXELS)}transformer\.encoder\.layers\."),
+                encoder_feedforward_dim=len(state[f"{PIXELS}transformer.encoder.layers.0.linear1.bias"]),
+                decoder_layers=count_indices(state, rf"{re.escape(HEAD)}transformer_ffn_layers\.") + 1,
+                dim_feedforward=len(state[f"{HEAD}transformer_ffn_layers.0.linear1.bias"]),
+                enforce_input_projection=f"{HEAD}input_proj.0.weight" in state,
+                id2label={n: str(n + 1) for n in range(len(state[f"{HEAD}class_embed.bias"]) - 1)},
+            )
+    except KeyError as error:
+        raise InputError(f"{path}: not weights of a Mask2Former: it lacks {error.args[0]}") from None
+
+
+def infer_swin_config(state: Mapping[str, Tensor]) -> Any:
+    """The Swin transformer of an official checkpoint."""
+    import transformers
+
+    stages = count_indices(state, r"backbone\.layers\.")
+    tables = [state[f"backbone.layers.{s}.blocks.0.attn.relative_position_bias_table"] for s in range(stages)]
+    config: Any = transformers.SwinConfig
+    return config(
+        embed_dim=len(state["backbone.patch_embed.proj.weight"]),
+        depths=[count_indices(state, rf"backbone\.layers\.{s}\.blocks\.") for s in range(stages)],
+        num_heads=[table.shape[1] for table in tables],
+        window_size=(isqrt(len(tables[0])) + 1) // 2,
+        out_features=STAGES,
+    )
+
+
+def infer_resnet_config(state: Mapping[str, Tensor]) -> Any:
+    """The ResNet of bottlenecks (50, 101) of an official checkpoint."""
+    import transformers
+
+    stages = range(2, 6)
+    config: Any = transformers.ResNetConfig
+    return config(
+        embedding_size=len(state["backbone.stem.conv1.weight"]),
+        hidden_sizes=[len(state[f"backbone.res{s}.0.conv3.weight"]) for s in stages],
+        depths=[count_indices(state, rf"backbone\.res{s}\.") for s in stages],
+        out_features=STAGES,
+    )
+
+
+def count_indices(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many numbers follow a prefix."""
+    return len({found[1] for key in state if (found := re.match(rf"{prefix}(\d+)\.", key))})
+
+
+def fill_mask2former(config: Any, state: Mapping[str, Tensor], path: Path) -> Mask2FormerForUniversalSegmentation:
+    """A network of a transformers `config` with exactly the tensors `state`, in eval mode and without gradients.
+
+    Raises InputError, which names the file `path`, where the tensors are not the network's own.
+    """
+    import transformers
+    from transformers.initialization import no_init_weights
+
+    classes = len(state.get("class_predictor.bias", ())) - 1
+    if classes not in (-1, config.num_labels):
+        raise InputError(f"{path}: weights for {classes} classes, but its {CONFIG} names {config.num_labels}")
+    with no_init_weights():
+        net = transformers.Mask2FormerForUniversalSegmentation(config)
+    # Some versions of transformers have the older names themselves.
+    own = {rename_mask2former_key(key, NEWER): (key, value) for key, value in net.state_dict().items()}
+    given = {key: torch.zeros_like(value) for key, (_, value) in own.items() if UNREAD.search(key)} | dict(state)
+    strange = {
+        "lacks": own.keys() - given.keys(),
+        "has besides": given.keys() - own.keys(),
+        "has in another shape": {k for k in own.keys() & given.keys() if own[k][1].shape != given[k].shape},
+    }
+    said = [f"{what} {format_keys(keys)}" for what, keys in strange.items() if keys]
+    if said:
+        raise InputError(f"{path}: not the weights of this Mask2Former: it {', it '.join(said)}")
+    net.load_state_dict({own[k][0]: value.to(own[k][1].dtype) for k, value in given.items()}, assign=True)
+    net.requires_grad_(False).eval()  # type: ignore[no-untyped-call]
+    return net

@@ -1,0 +1,484 @@
+"""Clicks, boxes and earlier answers to masks, in one picture and without any download: `nano`'s image predictor.
+
+Every object is looked at in a square crop of its own. Clicks are answered one after the other, each with the answer so
+far at hand; where the first answer fills little of the picture, the network looks again from near by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from math import ceil, floor, hypot, inf
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Float32, Shaped, UInt8
+from torch import Tensor
+
+from masklet.core.errors import InputError
+from masklet.core.files import write_atomically
+from masklet.core.instances import Box, Clicks, Point
+from masklet.core.masks import mask_iou, stack_masks
+from masklet.models.encoder import DEEP, MEAN, MOBILENET, STD
+from masklet.nn.prompt_network import FIXED, MAPS, PromptNetwork
+from masklet.weights.store import ZOO, read_packaged, verify_packaged
+
+PACKAGED = "nano-image-predictor"  # in the zoo
+KIND = "nano-image-predictor"  # in the metadata of its files
+SIDE = 192  # of a crop as the network sees it, pixels
+RADIUS = 4  # of the disk that stands for a click, pixels of the crop
+BOX_VIEW = 1.4  # side of the crop around a box, in longer sides of the box
+ANSWER_VIEW = 1.6  # the same around an earlier answer
+NEAR = 0.6  # of the picture's longer side: a smaller view than this is worth another look
+OUTSIDE = -10.0  # logit where nothing was looked at
+SURE = 6.0  # of a mask that somebody gave
+DOUBT = 4.0  # the same of one that is redrawn, and of what is drawn, at most
+AGREED = 0.6  # IoU from which what is drawn shows the same thing as the mask that was believed
+SMALLEST = 80  # pixels of a mask that is redrawn
+MARGIN = 0.05  # of a box's sides: what is drawn further outside is cut off
+GREY = (124, 116, 104)  # the mean of ImageNet's pictures, where there is no picture
+
+Picture = UInt8[np.ndarray, "h w 3"]
+Logits = Float32[np.ndarray, "h w"]
+Maps = Float32[np.ndarray, "m s s"]
+
+
+@dataclass(frozen=True)
+class MaskHypotheses:
+    """The mask that a prompt describes, at the picture's size."""
+
+    logits: Float[Tensor, "k h w"]  # > 0: inside; the best hypothesis first
+    quality: Float[Tensor, " k"]  # expected mask IoU, 0 to 1
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A square of a picture, in its pixels; it may reach over the border."""
+
+    x: int
+    y: int
+    side: int
+
+    @staticmethod
+    def around(x0: float, y0: float, x1: float, y1: float, scale: float) -> Crop:
+        """The square around the middle of the box `x0`, `y0`, `x1`, `y1` (pixels), `scale` times its longer side wide,
+        and at least 8 pixels.
+        """
+        side = max(ceil(scale * max(x1 - x0, y1 - y0)), 8)
+        return Crop(floor((x0 + x1 - side) / 2), floor((y0 + y1 - side) / 2), side)
+
+    def cut(self, image: Shaped[np.ndarray, "h w ..."], side: int, border: Any) -> Shaped[np.ndarray, "s s ..."]:
+        """What of an image or a map lies in the square, `side` pixels wide; `border` where there is nothing."""
+        h, w = image.shape[:2]
+        x0, y0, x1, y1 = self._within(h, w)
+        pads = y0 - self.y, self.y + self.side - y1, x0 - self.x, self.x + self.side - x1
+        inner = image[y0:y1, x0:x1]
+        if not inner.size:  # beside the picture
+            return np.full_like(image, border, shape=(side, side, *image.shape[2:]))
+        whole = cv2.copyMakeBorder(inner, *pads, cv2.BORDER_CONSTANT, value=border) if any(pads) else inner
+        how = cv2.INTER_AREA if side < self.side else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(whole, (side, side), interpolation=how))
+
+    def paste(self, logits: Float32[np.ndarray, "s s"], size: tuple[int, int]) -> Logits:
+        """Logits of the crop in a picture of `size` (h, w)."""
+        whole = np.full(size, OUTSIDE, np.float32)
+        x0, y0, x1, y1 = self._within(*size)
+        if x0 == x1 or y0 == y1:
+            return whole
+        large = cv2.resize(logits, (self.side, self.side), interpolation=cv2.INTER_LINEAR)
+        whole[y0:y1, x0:x1] = large[y0 - self.y : y1 - self.y, x0 - self.x : x1 - self.x]
+        return whole
+
+    def _within(self, h: int, w: int) -> tuple[int, int, int, int]:
+        """x0, y0, x1, y1 of the part that lies in a picture; x0 = x1 or y0 = y1 where there is none."""
+        x0, y0 = min(max(self.x, 0), w), min(max(self.y, 0), h)
+        return x0, y0, max(min(self.x + self.side, w), x0), max(min(self.y + self.side, h), y0)
+
+    def see(self, point: Point) -> Point:
+        """A place of the picture, in pixels of the crop as the network sees it."""
+        scale = SIDE / self.side
+        return replace(point, x=(point.x + 0.5 - self.x) * scale, y=(point.y + 0.5 - self.y) * scale)
+
+    def see_box(self, box: Box) -> Box:
+        """A box of the image, in pixels of the crop as the network sees it."""
+        scale = SIDE / self.side
+        x0, x1, y0, y1 = (
+            (v - o) * scale for v, o in ((box.x0, self.x), (box.x1, self.x), (box.y0, self.y), (box.y1, self.y))
+        )
+        return Box(x0, y0, x1, y1)
+
+
+@dataclass(frozen=True)
+class _PromptState:
+    """A prompt so far, in the picture's pixels, and the answer to it, which the next click will see."""
+
+    points: tuple[Point, ...] = ()
+    box: Box | None = None
+    logits: Float32[np.ndarray, "k h w"] | None = None  # the best one first
+    quality: tuple[float, ...] = ()
+
+    @property
+    def soft(self) -> Logits | None:
+        """The answer as probabilities; None where there is none, or nothing in it."""
+        if self.logits is None or not (self.logits[0] > 0).any():
+            return None
+        return np.asarray(1 / (1 + np.exp(-self.logits[0].clip(-30, 30))))
+
+    def changed_at(self, point: Point, before: _PromptState) -> _PromptState:
+        """The answer where a click asks for it, the one before elsewhere: somebody who corrects a mask in one place
+        means the rest to stay (progressive merge, Chen et al. 2022, arXiv:2204.02574, section 3.4).
+        """
+        assert self.logits is not None and before.logits is not None
+        new, old = self.logits[0], before.logits[0]
+        changed = ((new > 0) & (old <= 0)) if point.inside else ((new <= 0) & (old > 0))
+        x, y = find_pixel(point, new.shape)
+        parts = cv2.connectedComponents(changed.view(np.uint8), connectivity=4)[1]
+        here = changed & (parts == parts[y, x])
+        return replace(self, logits=np.where(here, new, old)[None])
+
+    def obeys(self, point: Point) -> bool:
+        """Whether the answer is as a click says."""
+        if self.logits is None:
+            return False
+        x, y = find_pixel(point, self.logits.shape[1:])
+        return bool((self.logits[0, y, x] > 0) == point.inside)
+
+
+class ImagePredictor:
+    """Masks of prompts in single pictures."""
+
+    def __init__(self, net: PromptNetwork, weights: Mapping[str, str] | None = None, at_once: int = 8) -> None:
+        """
+        Args:
+            net: of `read_prompt_network`.
+            weights: sha256 of its file, by name.
+            at_once: boxes that go through the network together.
+        """
+        self.net, self.weights, self.at_once = net, dict(weights or {}), at_once
+
+    def predict(self, picture: Picture, clicks: Clicks, earlier: Logits | None = None) -> MaskHypotheses:
+        """The mask that clicks, a box and an earlier answer describe together.
+
+        Args:
+            picture: RGB.
+            clicks: at least a box, a point inside or a mask, unless there is an earlier answer; pixels of the picture.
+            earlier: mask logits that the clicks correct; those of `clicks.mask` count in its place.
+
+        Returns:
+            Three hypotheses where one click is all that is said, else one.
+        """
+        given = earlier if clicks.mask is None else np.where(clicks.mask.cpu().numpy(), SURE, -SURE).astype(np.float32)
+        asked = _PromptState() if given is None else _PromptState(logits=given[None], quality=(1.0,))
+        points = clicks.points
+        drawn = clicks.box is not None or asked.soft is not None
+        if clicks.box:
+            asked = self._ask(picture, replace(asked, box=clicks.box))
+        elif asked.soft is None:
+            first = next((n for n, p in enumerate(points) if p.inside), None)
+            if first is None:
+                return make_empty_hypotheses(picture.shape[:2])
+            asked = self._click_anew(picture, points[first])
+            points = points[:first] + points[first + 1 :]
+        for point in points:
+            settled = drawn and asked.obeys(point)  # it says nothing new of what is drawn: corrections lie on errors
+            asked = replace(asked, points=(*asked.points, point))
+            answer = asked if settled else self._ask(picture, asked)
+            asked = answer.changed_at(point, asked) if drawn else answer
+        assert asked.logits is not None
+        logits = np.stack([apply_clicks(one, asked.points) for one in asked.logits])
+        return MaskHypotheses(torch.from_numpy(logits), torch.tensor(asked.quality))
+
+    def predict_boxes(
+        self, picture: Picture, boxes: Float[Tensor, "n 4"]
+    ) -> tuple[Bool[Tensor, "n h w"], Float[Tensor, " n"]]:
+        """What fills each box (x0, y0, x1, y1, pixels), and the mask IoU that is expected of it."""
+        masks, quality = [], []
+        for group in torch.split(boxes, self.at_once) if len(boxes) else ():
+            asked = [_PromptState(box=Box(*box)) for box in group.tolist()]
+            views = [_choose_crop(one, picture.shape[:2]) for one in asked]
+            logits, expected = self._look(picture, asked, views)
+            for one, view, answer in zip(asked, views, logits[:, 0], strict=True):
+                masks.append(torch.from_numpy(_clip_to_box(view.paste(answer, picture.shape[:2]), one) > 0))
+            quality.append(expected[:, 0])
+        none = torch.zeros(0)
+        return stack_masks(masks, picture.shape[:2]), torch.cat([none, *(torch.from_numpy(q) for q in quality)])
+
+    def redraw(self, picture: Picture, believed: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+        """Masks that somebody believes, corrected by what the network draws of each: it is told the mask and its box.
+
+        Args:
+            picture: RGB.
+            believed: mask logits.
+
+        Returns:
+            The mean of both where they agree on the whole, else what was believed, logits.
+        """
+        masks = believed > 0
+        rows = [n for n, mask in enumerate(masks) if mask.sum() >= SMALLEST]
+        out, size = believed.clone(), (picture.shape[0], picture.shape[1])
+        for start in range(0, len(rows), self.at_once):
+            group = rows[start : start + self.at_once]
+            told = [
+                _PromptState(box=_find_mask_box(masks[n]), logits=believed[n, None].clamp(-DOUBT, DOUBT).numpy())
+                for n in group
+            ]
+            views = [_choose_crop(one, size) for one in told]
+            for n, view, drawn in zip(group, views, self._look(picture, told, views)[0][:, 0], strict=True):
+                other = torch.from_numpy(view.paste(drawn, size))
+                if float(mask_iou(masks[n, None], other[None] > 0)) >= AGREED:
+                    mean = (believed[n] + other.clamp(-DOUBT, DOUBT)) / 2
+                    out[n] = torch.where(other != OUTSIDE, mean, believed[n])
+        return out
+
+    def predict_points(
+        self, picture: Picture, points: Sequence[Point]
+    ) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3"]]]:
+        """Three hypotheses of what is at each of many points of one picture: logits, and the mask IoU that is expected.
+
+        Yields:
+            The answers to `at_once` points at a time, so that memory is bounded.
+        """
+        size = picture.shape[:2]
+        whole = Crop.around(0, 0, size[1], size[0], 1)
+        for start in range(0, len(points), self.at_once):
+            asked = [_PromptState((point,)) for point in points[start : start + self.at_once]]
+            first = self._answers(picture, asked, [whole] * len(asked))
+            views = [_choose_crop(one, size) for one in first]
+            near = [n for n, view in enumerate(views) if view.side < NEAR * whole.side]
+            again = self._answers(picture, [first[n] for n in near], [views[n] for n in near])
+            for n, one in zip(near, again, strict=True):
+                first[n] = one
+            logits = np.stack([one.logits for one in first if one.logits is not None])
+            yield torch.from_numpy(logits), torch.tensor([one.quality for one in first])
+
+    def _answers(self, picture: Picture, asked: Sequence[_PromptState], views: Sequence[Crop]) -> list[_PromptState]:
+        """A look at each of several points, for which there are three hypotheses."""
+        if not asked:
+            return []
+        logits, quality = self._look(picture, asked, views)
+        return [
+            _record_answer(one, view, found, expected, picture.shape[:2], doubtful=True)
+            for one, view, found, expected in zip(asked, views, logits, quality, strict=True)
+        ]
+
+    def _click_anew(self, picture: Picture, point: Point) -> _PromptState:
+        """The first click: a look at the whole picture, and one from near by."""
+        h, w = picture.shape[:2]
+        side = max(h, w)
+        whole = Crop((w - side) // 2, (h - side) // 2, side)
+        asked = self._answer(picture, _PromptState((point,)), whole, doubtful=True)
+        view = _choose_crop(asked, (h, w))
+        return self._answer(picture, asked, view, doubtful=True) if view.side < NEAR * side else asked
+
+    def _ask(self, picture: Picture, asked: _PromptState) -> _PromptState:
+        """One more look, from where all that is known of the object is seen."""
+        return self._answer(picture, asked, _choose_crop(asked, picture.shape[:2]), doubtful=False)
+
+    def _answer(self, picture: Picture, asked: _PromptState, view: Crop, *, doubtful: bool) -> _PromptState:
+        logits, quality = self._look_twice(picture, asked, view)
+        return _record_answer(asked, view, logits[0], quality[0], picture.shape[:2], doubtful=doubtful)
+
+    def _look(
+        self, picture: Picture, asked: Sequence[_PromptState], views: Sequence[Crop]
+    ) -> tuple[Float32[np.ndarray, "b k s2 s2"], Float32[np.ndarray, "b k"]]:
+        maps = np.stack([_make_prompt_maps(one, view) for one, view in zip(asked, views, strict=True)])
+        return self._compute([view.cut(picture, SIDE, GREY) for view in views], maps)
+
+    def _look_twice(
+        self, picture: Picture, asked: _PromptState, view: Crop
+    ) -> tuple[Float32[np.ndarray, "1 k s2 s2"], Float32[np.ndarray, "1 k"]]:
+        """The mean of the answers to the crop and to its mirror image: where there are few prompts it is worth the
+        time.
+        """
+        crop, maps = view.cut(picture, SIDE, GREY), _make_prompt_maps(asked, view)
+        both = np.stack([maps, maps[..., ::-1]])
+        logits, quality = self._compute([crop, np.ascontiguousarray(crop[:, ::-1])], both)
+        return (logits[:1] + logits[1:, ..., ::-1]) / 2, quality.mean(0, keepdims=True)
+
+    @torch.no_grad()
+    def _compute(
+        self, crops: Sequence[Picture], maps: Float32[np.ndarray, "b m s s"]
+    ) -> tuple[Float32[np.ndarray, "b k s2 s2"], Float32[np.ndarray, "b k"]]:
+        device = next(self.net.parameters()).device
+        logits, quality = self.net(self.net.look(normalize_crops(crops).to(device)), torch.from_numpy(maps).to(device))
+        return logits.float().cpu().numpy(), quality.float().sigmoid().cpu().numpy()
+
+
+def _record_answer(
+    asked: _PromptState,
+    view: Crop,
+    logits: Float32[np.ndarray, "k s s"],
+    quality: Float32[np.ndarray, " k"],
+    size: tuple[int, ...],
+    *,
+    doubtful: bool,
+) -> _PromptState:
+    """The prompt with the network's answer, the best hypothesis first where it leaves doubt."""
+    rows = 1 + np.argsort(-quality[1:], kind="stable") if doubtful else np.array([0])
+    found = np.stack([_clip_to_box(view.paste(logits[k], (size[0], size[1])), asked) for k in rows])
+    return replace(asked, logits=found, quality=tuple(quality[rows].tolist()))
+
+
+def _find_mask_box(mask: Bool[Tensor, "h w"]) -> Box:
+    """The box of a mask that is not empty."""
+    ys, xs = (mask.any(axis).nonzero()[:, 0] for axis in (1, 0))
+    return Box(float(xs[0]), float(ys[0]), float(xs[-1]) + 1, float(ys[-1]) + 1)
+
+
+def _choose_crop(asked: _PromptState, size: tuple[int, ...]) -> Crop:
+    """The square in which all is seen that is known of an object: its box, its clicks, the answer so far."""
+    boxes = [(b.x0, b.y0, b.x1, b.y1) for b in ([asked.box] if asked.box else [])]
+    boxes += [(p.x, p.y, p.x + 1, p.y + 1) for p in asked.points]
+    if asked.logits is not None and (asked.logits[0] > 0).any():
+        ys, xs = (np.flatnonzero((asked.logits[0] > 0).any(axis)) for axis in (1, 0))
+        boxes.append((xs[0], ys[0], xs[-1] + 1, ys[-1] + 1))
+    x0, y0, x1, y1 = np.array(boxes).T
+    scale = BOX_VIEW if asked.box else ANSWER_VIEW
+    return Crop.around(float(x0.min()), float(y0.min()), float(x1.max()), float(y1.max()), scale)
+
+
+def _make_prompt_maps(asked: _PromptState, view: Crop) -> Maps:
+    """What is known of an object as the network sees it."""
+    soft = asked.soft
+    return draw_prompt_maps(
+        [view.see(point) for point in asked.points],
+        view.see_box(asked.box) if asked.box else None,
+        None if soft is None else view.cut(soft, SIDE, 0.0),
+        SIDE,
+    )
+
+
+def _clip_to_box(logits: Logits, asked: _PromptState) -> Logits:
+    """The answer to a box without what lies outside it, but for where somebody clicked."""
+    if asked.box is None or asked.points:
+        return logits
+    box = asked.box
+    x, y = MARGIN * (box.x1 - box.x0), MARGIN * (box.y1 - box.y0)
+    x0, y0, x1, y1 = (max(round(v), 0) for v in (box.x0 - x, box.y0 - y, box.x1 + x, box.y1 + y))
+    out = np.full_like(logits, OUTSIDE)
+    out[y0:y1, x0:x1] = logits[y0:y1, x0:x1]
+    return out
+
+
+def apply_clicks(logits: Logits, points: Sequence[Point]) -> Logits:
+    """The answer with what was clicked as the clicks say, whatever the network made of it."""
+    out = logits.copy()
+    places = [find_pixel(point, out.shape) for point in points]
+    for (x, y), point in zip(places, points, strict=True):
+        if (out[y, x] > 0) != point.inside:
+            others = [at for at, other in zip(places, points, strict=True) if other.inside != point.inside]
+            apart = min((hypot(x - u, y - v) for u, v in others), default=inf)
+            radius = max(ceil(min(apart, RADIUS + 1)) - 1, 0)  # short of clicks that say otherwise
+            cv2.circle(out, (x, y), radius, SURE if point.inside else -SURE, cv2.FILLED)
+    return out
+
+
+def find_pixel(point: Point, size: tuple[int, ...]) -> tuple[int, int]:
+    """x and y of the pixel of a picture of `size` (h, w) whose middle is nearest.
+
+    >>> find_pixel(Point(2.7, -0.3), (4, 6))
+    (3, 0)
+    """
+    return min(max(round(point.x), 0), size[1] - 1), min(max(round(point.y), 0), size[0] - 1)
+
+
+def make_empty_hypotheses(size: tuple[int, ...]) -> MaskHypotheses:
+    """The answer to what describes no object."""
+    return MaskHypotheses(torch.full((1, *size), OUTSIDE), torch.zeros(1))
+
+
+def draw_prompt_maps(points: Sequence[Point], box: Box | None, earlier: Logits | None, side: int) -> Maps:
+    """A prompt as the network sees it.
+
+    Args:
+        points: clicks, in pixels of the crop.
+        box: likewise.
+        earlier: the probabilities of an earlier answer, [side side].
+        side: of the crop.
+    """
+    maps = np.zeros((MAPS, side, side), np.float32)
+    for point in points:
+        at = (round(point.x - 0.5), round(point.y - 0.5))
+        cv2.circle(maps[0 if point.inside else 1], at, RADIUS, 1.0, cv2.FILLED)
+    if box:
+        x0, y0, x1, y1 = (min(max(round(v), 0), side) for v in (box.x0, box.y0, box.x1, box.y1))
+        maps[2, y0:y1, x0:x1] = 1
+    if earlier is not None:
+        maps[3] = 2 * earlier - 1
+    return maps
+
+
+def normalize_crops(pictures: Sequence[Picture]) -> Float[Tensor, "b 3 s s"]:
+    """Crops in ImageNet's normalisation, in the order of memory that convolutions like best on a CPU."""
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
+    crops = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
+    return ((crops - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+# -- the network
+
+
+def create_prompt_network(seed: int = 0) -> PromptNetwork:
+    """The network as training begins: ImageNet's MobileNetV2, and heads of random weights.
+
+    Raises InputError on damaged weights.
+    """
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        net = PromptNetwork()
+    held = {**read_packaged(ZOO[MOBILENET]), **read_packaged(ZOO[DEEP])}
+    state = {}
+    for name, value in held.items():
+        part, _, rest = name.partition(".")
+        number, _, inner = rest.partition(".")
+        if part == "blocks":  # files count blocks from 0
+            n = int(number)
+            name = f"fixed.{n}.{inner}" if n < FIXED else f"blocks.{n - FIXED}.{inner}"
+        state[name] = value.float()
+    missing, unexpected = net.load_state_dict(state, strict=False)
+    assert not unexpected and not any(m.startswith(("stem", "fixed", "blocks")) for m in missing)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # two thirds of the time
+    return net
+
+
+def save_prompt_network(path: Path, net: PromptNetwork) -> None:
+    """One safetensors file in float16 that `read_prompt_network` reads."""
+    from safetensors.torch import save
+
+    state = {name: value.detach().cpu().half().contiguous() for name, value in net.state_dict().items()}
+    with write_atomically(path) as file:
+        file.write(save(state, {"kind": KIND}))
+
+
+def read_prompt_network(path: Path) -> PromptNetwork:
+    """The network of a file that `save_prompt_network` wrote: float32, eval, no gradients.
+
+    Raises InputError where the file is of something else or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            kind = (file.metadata() or {}).get("kind")
+        if kind != KIND:
+            raise InputError(f"{path}: not weights of nano's image predictor, as masklet train image-predictor writes")
+        net = PromptNetwork()
+        net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise InputError(f"{path}: damaged ({reason}); train or copy it again") from None
+    net.requires_grad_(False).eval()
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net
+
+
+@cache
+def load_image_predictor() -> ImagePredictor:
+    """The packaged one. Raises InputError where its file is damaged or not there."""
+    file = ZOO[PACKAGED]
+    return ImagePredictor(read_prompt_network(verify_packaged(file)), {file.name: file.sha256})

@@ -1,0 +1,90 @@
+"""Segmenter `nano`: COCO's 80 kinds of things by name. NanoDet's boxes, the image predictor's masks, and scores that
+are the chance that mask and name are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from masklet.core.frames import Frame
+from masklet.core.instances import Detections
+from masklet.models.boxes import BoxDetector
+from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor
+from masklet.models.nano.nanodet import NanoDetSettings, load_nanodet
+
+ALL_BOXES = NanoDetSettings(threshold=0.1, max_boxes=40)  # of a frame: what scores less is hardly ever right
+LIKELY_BOXES = NanoDetSettings(threshold=0.3, max_boxes=24)  # where every mask's time counts
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What detections' chances are told from: a logistic regression, fitted on stills (cards/nano-segmenter.md)."""
+
+    bias: float
+    box: float  # weight of the logit of the box's score
+    mask: float  # weight of the logit of the expected mask IoU
+
+    def estimate(self, box: Float[Tensor, " n"], mask: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+        """The chance that each detection is right, 0 to 1.
+
+        Args:
+            box: the detector's scores, 0 to 1.
+            mask: expected mask IoU, 0 to 1.
+        """
+        return (self.bias + self.box * torch.logit(box, 1e-4) + self.mask * torch.logit(mask, 1e-4)).sigmoid()
+
+
+NAMED = Calibration(0.3, 2.05, 0.12)
+
+
+class NanoSegmenter:
+    """Masks, names and chances of each frame by itself."""
+
+    look_ahead = 0
+    conf = 0.3  # SAM2BMP's thresholds for these scores: a name that many frames agree on is right
+    low_conf = conf  # no proposals: completion reaches the frames before the first confident one
+
+    def __init__(self, detector: BoxDetector, predictor: ImagePredictor, calibration: Calibration = NAMED) -> None:
+        """
+        Args:
+            detector: finds boxes and names.
+            predictor: makes masks of boxes.
+            calibration: of the scores.
+        """
+        self.detector, self.predictor, self.calibration = detector, predictor, calibration
+        self.categories = tuple(detector.categories)
+        self.weights: Mapping[str, str] = {**detector.weights, **predictor.weights}
+        self.description = f"nano: {detector.description}"
+
+    def empty(self) -> None:
+        """The memory before the first frame: None, for nothing is remembered."""
+
+    def segment(self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], None]:
+        """Detects objects in each of `frames` by itself, the likeliest first; `memory` is None, and `future` is not
+        looked at. Gives one `Detections` a frame, and None.
+        """
+        return [self.find(frame) for frame in frames], None
+
+    def find(self, frame: Frame) -> Detections:
+        """The detections of one frame."""
+        return self.find_with_evidence(frame)[0]
+
+    def find_with_evidence(self, frame: Frame) -> tuple[Detections, Float[Tensor, "n 2"]]:
+        """The detections of one frame, and what their chances were told from: the box's score and expected IoU."""
+        boxes = self.detector.detect(frame.image)
+        masks, quality = self.predictor.predict_boxes(frame.image, boxes.corners)
+        chance = self.calibration.estimate(boxes.scores, quality)
+        seen = masks.flatten(1).any(1).nonzero()[:, 0]
+        order = seen[chance[seen].argsort(descending=True, stable=True)]
+        evidence = torch.stack([boxes.scores, quality], 1)
+        return Detections(masks[order], chance[order], boxes.labels[order]), evidence[order]
+
+
+def load_nano_segmenter(settings: NanoDetSettings = ALL_BOXES) -> NanoSegmenter:
+    """The packaged one. Raises InputError where a weight file is damaged or not there."""
+    return NanoSegmenter(load_nanodet(settings), load_image_predictor())

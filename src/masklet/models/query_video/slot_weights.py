@@ -1,0 +1,162 @@
+"""Files of slot models' weights: one safetensors file holds the Mask2Former, what was added, and how both are built."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from masklet.core.errors import InputError
+from masklet.core.files import write_atomically
+from masklet.models.mask2former import small as small_mask2former
+from masklet.models.mask2former import weights as mask2former_weights
+from masklet.models.query_video.genvis import Genvis, GenvisNet, GenvisNetSettings
+from masklet.models.query_video.rocovis import Rocovis, RocovisNet, RocovisNetSettings
+from masklet.models.segmenters.text import drop_transformers_output
+from masklet.weights.store import compute_hash
+
+# By kind, as the metadata has it.
+SETTINGS: Mapping[str, type[Any]] = {"rocovis": RocovisNetSettings, "genvis": GenvisNetSettings}
+NETS: Mapping[str, type[Any]] = {"rocovis": RocovisNet, "genvis": GenvisNet}
+MODELS: Mapping[str, type[Any]] = {"rocovis": Rocovis, "genvis": Genvis}
+TRAINED_AS = {"rocovis": "rocovis", "genvis": "rocovis --set row=queries"}  # behind `masklet train`
+
+
+@dataclass(frozen=True)
+class ImageTrainedSegmenter:
+    """A Mask2Former that was trained on images (float32, eval, no gradients, CPU): what a slot model begins as."""
+
+    net: Any
+    shortest: int  # pixels of the short side at which it looks at frames
+
+
+def load_image_trained(name: str | Path) -> ImageTrainedSegmenter:
+    """A Mask2Former by a name, folder or file, as `--segmenter` takes them, or the file of a small one.
+
+    Raises InputError where the weights are not on this machine, damaged or of another network.
+    """
+    path = Path(name).expanduser()
+    if path.suffix == ".safetensors" and path.is_file() and small_mask2former.is_small(path):
+        small = small_mask2former.load_small(path)
+        return ImageTrainedSegmenter(small.net, min(small.size))
+    built = mask2former_weights.build_mask2former(name)
+    return ImageTrainedSegmenter(built.net, built.shortest)
+
+
+def save_slot_model(path: Path, kind: str, net: Any, shortest: int) -> None:
+    """Writes a network `net` of a `kind` of `NETS` (its module holds `segmenter` and `settings`) to `path`, as
+    `load_slot_model` reads it; `shortest`: pixels of the short side of the images of training.
+
+    Raises InputError where the file cannot be written.
+    """
+    from safetensors.torch import save
+
+    told = {"settings": asdict(net.settings), "shortest": shortest, "mask2former": describe_slot_network(net.segmenter)}
+    metadata = {"kind": kind, **{name: json.dumps(value) for name, value in told.items()}}
+    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    with write_atomically(path) as file:
+        file.write(save(state, metadata))
+
+
+def is_slot_model(path: Path) -> bool:
+    """Whether a file is what `save_slot_model` writes. Raises InputError where it is a damaged safetensors file."""
+    return path.suffix == ".safetensors" and small_mask2former.read_safetensors_metadata(path).get("kind") in NETS
+
+
+def load_slot_model(
+    path: str | Path,
+    kind: str,
+    device: torch.device,
+    *,
+    shortest: int | None = None,
+    categories: Sequence[str] | None = None,
+) -> Any:
+    """The model of a file that `save_slot_model` wrote, such as a `Rocovis` of kind "rocovis".
+
+    Args:
+        path: of the file.
+        kind: of `MODELS`.
+        device: where it computes.
+        shortest: pixels of the short side at which it looks at frames; None: those of its training.
+        categories: names of the classes; None: those of its training.
+
+    Raises InputError where it is no such file, damaged, or holds other weights than it says.
+    """
+    from safetensors.torch import load_file
+
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such file; bring the weights of a {kind}, as masklet train {TRAINED_AS[kind]} writes them"
+        )
+    metadata = small_mask2former.read_safetensors_metadata(path)
+    if metadata.get("kind") != kind:
+        of = metadata.get("kind", "something else")
+        raise InputError(f"{path}: weights of {of}, not of a {kind} as masklet train {TRAINED_AS[kind]} writes them")
+    try:
+        told = {name: json.loads(metadata[name]) for name in ("settings", "shortest", "mask2former")}
+        settings = SETTINGS[kind](**{f.name: told["settings"][f.name] for f in fields(SETTINGS[kind])})
+        net = NETS[kind](build_blank_segmenter(told["mask2former"]), settings)
+        side = int(told["shortest"])
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise InputError(f"{path}: damaged ({' '.join(str(error).split())[:120]}); train or copy it again") from None
+    fill_slot_network(net, load_file(path), path, kind)
+    net.requires_grad_(False).eval()
+    files = {path.name: compute_hash(path).sha256}
+    return MODELS[kind](net.to(device), shortest=shortest or side, categories=categories, weights=files)
+
+
+def fill_slot_network(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path, kind: str) -> None:
+    """Gives the network `net`, of this `kind`, exactly the tensors `state` of the file `path`.
+
+    Raises InputError, which names the file and the first tensor that does not fit.
+    """
+    own = net.state_dict()
+    odd = {
+        "lacks": own.keys() - state.keys(),
+        "has besides": state.keys() - own.keys(),
+        "has in another shape": {k for k in own.keys() & state.keys() if own[k].shape != state[k].shape},
+    }
+    said = [f"{what} {min(names)}" for what, names in odd.items() if names]
+    if said:
+        raise InputError(f"{path}: not the weights of the {kind} that it says it is: it {', it '.join(said)}")
+    net.load_state_dict(dict(state))
+
+
+# -- the Mask2Former inside
+
+
+def describe_slot_network(net: Any) -> dict[str, Any]:
+    """All that `build_blank_segmenter` needs to build such a network, as JSON has it."""
+    config = net.config
+    if not isinstance(net.model.pixel_level_module.encoder, small_mask2former.StridedMobileNet):
+        return {"transformers": json.loads(config.to_json_string(use_diff=False))}
+    return {
+        "small": {
+            "hidden": config.hidden_dim,
+            "encoder_layers": config.encoder_layers,
+            "decoder_layers": config.decoder_layers - 1,
+            "queries": config.num_queries,
+            "heads": config.num_attention_heads,
+            "encoder_width": config.encoder_feedforward_dim,
+            "decoder_width": config.dim_feedforward,
+        },
+        "categories": [config.id2label[n] for n in range(config.num_labels)],
+    }
+
+
+def build_blank_segmenter(told: Mapping[str, Any]) -> Any:
+    """A Mask2Former of these sizes, whose weights are still to come."""
+    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+
+    if "small" in told:
+        return small_mask2former.create_blank_small(
+            small_mask2former.SmallMask2FormerSettings(**told["small"]), told["categories"]
+        )
+    with drop_transformers_output():
+        return Mask2FormerForUniversalSegmentation(Mask2FormerConfig.from_dict(told["transformers"]))

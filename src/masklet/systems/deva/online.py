@@ -1,0 +1,400 @@
+"""DEVA (Cheng et al. 2023): video segmentation with the image model and the propagation decoupled.
+
+Every few frames the image segmenter's proposals of a short clip are carried to its first frame and agree there on what
+is real (`find_consensus`); that is merged with what the propagator has carried so far (`merge_detections`). In between,
+masks are propagated. With a clip of one frame this is the paper's online schedule. Readings of the open points:
+docs/deva.md.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Generic, Literal, TypeVar
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from masklet.core.errors import InputError
+from masklet.core.features import FeatureStore
+from masklet.core.frames import Frame, Video, iterate_with_future
+from masklet.core.instances import Detections, FrameMasks, Prediction
+from masklet.core.masks import Rle, mask_nms, resize_bilinear, resolve_overlaps_by_area, stack_masks
+from masklet.core.progress import Watch, discard_progress
+from masklet.core.protocols import MaskCarrier, Propagator, Segmenter
+from masklet.core.result import Provenance, VideoResult
+from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
+from masklet.systems.common import describe_lost_objects
+from masklet.systems.deva.consensus import (
+    Agreement,
+    DetectedSegment,
+    MergeRules,
+    Thing,
+    VotedTrack,
+    find_consensus,
+    merge_detections,
+)
+from masklet.systems.sam2bmp import complete_backward
+
+F = TypeVar("F")
+M = TypeVar("M")
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class DevaSettings:
+    """The paper's numbers, and its open points as settings (their readings: docs/deva.md)."""
+
+    clip: int = 3  # n: frames that agree on what is real; 1: the online schedule
+    every: int = 5  # k: frames from one merge to the next
+    conf: float = 0.5  # detections above this are proposals
+    nms_iou: float = 0.8  # duplicates within a frame; 1 keeps them all
+    stuff: tuple[str, ...] = ()  # categories that are stuff, all others being things; none given: nobody knows
+    single: Literal["detections", "consensus"] = "detections"  # a clip of one frame: all, or (as released) nothing
+    max_missed: int = 5  # L: merges in a row without a matching detection that an object survives
+    delete: Literal["beyond", "at"] = "beyond"  # it goes at more than L (as released), or at L (the paper's words)
+    max_objects: int | None = 256  # objects tracked at once; None (as released): no limit
+    overflow: Literal["new", "all"] = "new"  # beyond it no new object begins; "all" (as released): the frame is ignored
+    count: Literal["unmatched", "invisible"] = "unmatched"  # what misses: all unmatched objects, or only unseen ones
+    empty_born: bool = False  # whether a segment without a pixel begins an object (as released)
+    prompted: Literal["changed", "all"] = "changed"  # what a merge prompts: what it changed, or (as released) all
+    backward: bool = True  # whether `run` carries objects from their first mask to earlier frames (paper: no)
+
+    def __post_init__(self) -> None:
+        if not (self.clip and self.every):
+            raise InputError(f"clip = {self.clip} and every = {self.every}: both count frames, from 1 on")
+
+    @property
+    def rules(self) -> MergeRules:
+        """The settings of merging, as `merge_detections` takes them."""
+        return MergeRules(self.max_missed, self.delete, self.max_objects, self.overflow, self.count, self.empty_born)
+
+    def clip_of(self, frame: int, voted: int) -> range | None:
+        """The clip that a frame waits for, both counted from the first frame; None: it is only propagated.
+
+        Clips end at frames n-1, n-1+k, n-1+2k, ...; frames before `voted` have had theirs.
+        """
+        end = self.clip - 1 + max(-(-(frame - self.clip + 1) // self.every), 0) * self.every
+        start = max(end - self.clip + 1, voted)
+        return range(start, end + 1) if start <= frame else None
+
+
+@dataclass(frozen=True)
+class DevaState(Generic[M, S]):
+    """What is carried from frame to frame: a value, so a stream can be saved and resumed."""
+
+    memory: M  # the propagator's
+    sight: S  # the segmenter's
+    tracks: Mapping[int, VotedTrack] = field(default_factory=dict)
+    born: int = 0
+    clock: int = 0  # frames answered
+    voted: int = 0  # frames that have been answered or belong to a clip that has agreed
+    refused: int = 0  # detections that began no object for want of room
+
+
+@dataclass(frozen=True)
+class WaitingFrame(Generic[S]):
+    """A frame of a clip that is not complete yet."""
+
+    frame: Frame
+    found: Detections
+    sight: S
+
+
+@dataclass(frozen=True)
+class DevaFrameStep(Generic[F, M, S]):
+    """One frame's answer."""
+
+    frame: Frame
+    features: F
+    masks: Mapping[int, Bool[Tensor, "h w"]]  # no pixel twice
+    detected: frozenset[int]  # objects that a detection vouches for in this frame
+    deleted: Mapping[int, VotedTrack]
+    state: DevaState[M, S]
+
+
+class DevaStream(Generic[F, M, S]):
+    """Every frame's objects, at most n - 1 frames late, and after each frame the state of all that is remembered."""
+
+    def __init__(self, system: Deva[F, M, S], frames: Iterable[Frame], state: DevaState[M, S] | None) -> None:
+        self.state = state
+        self._steps = system.forward(frames, state)
+
+    def __iter__(self) -> DevaStream[F, M, S]:
+        return self
+
+    def __next__(self) -> FrameMasks:
+        look = next(self._steps)
+        self.state = look.state
+        ids = tuple(sorted(id for id, mask in look.masks.items() if mask.any()))
+        tracks = [look.state.tracks[id] for id in ids]
+        return FrameMasks(
+            look.frame.index,
+            ids,
+            stack_masks([look.masks[id] for id in ids], look.frame.size),
+            torch.tensor([t.score for t in tracks], dtype=torch.float32),
+            torch.tensor([t.label for t in tracks], dtype=torch.int64),
+        )
+
+
+@dataclass(frozen=True)
+class Deva(Generic[F, M, S]):
+    """The system. `stream` answers live, with the vote so far; `run` names each object by its final vote."""
+
+    segmenter: Segmenter[S]
+    propagator: Propagator[F, M]
+    settings: DevaSettings = DevaSettings()
+
+    def __post_init__(self) -> None:
+        unknown = set(self.settings.stuff) - set(self.segmenter.categories)
+        if unknown:
+            raise InputError(f"stuff: no category {', '.join(sorted(unknown))}; it has {self.segmenter.categories}")
+
+    def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
+        """All masklets of a video."""
+        book, tracks, refused = TrackBook(), dict[int, VotedTrack](), 0
+        with FeatureStore[F]() as store:
+            for look in self.forward(video):
+                tracks |= {**look.state.tracks, **look.deleted}
+                for id, mask in look.masks.items():
+                    source = Source.DETECTED if id in look.detected else Source.FORWARD
+                    seen = Sighting(Rle.encode(mask), source, tracks[id].score, tracks[id].label)
+                    book.note(id, look.frame.index, seen)
+                if self.settings.backward:
+                    store.keep(look.frame.index, look.features)
+                refused = look.state.refused
+                watch("forward", look.state.clock, len(video) or None, len(look.state.tracks))
+            complete_backward(self.propagator, video, book, store, None if self.settings.backward else 0, watch)
+        masklets = tuple(apply_final_vote(m, tracks[m.id]) for m in remove_backward_overlaps(book.masklets()))
+        return self._result(video, masklets, refused)
+
+    def stream(self, frames: Iterable[Frame], state: DevaState[M, S] | None = None) -> DevaStream[F, M, S]:
+        """Every frame's objects, as soon as its clip has agreed.
+
+        Its `state` after any frame that came before the frames ended can be saved (core.memory), and a stream of
+        the frames that follow the answered ones goes on from it.
+        """
+        return DevaStream(self, frames, state)
+
+    def forward(
+        self, frames: Iterable[Frame], state: DevaState[M, S] | None = None
+    ) -> Iterator[DevaFrameStep[F, M, S]]:
+        """Frame by frame: propagate, or wait for the clip and vote."""
+        state = state or DevaState(self.propagator.empty(), self.segmenter.empty())
+        sight, clip = state.sight, list[WaitingFrame[S]]()
+        for frame, future in iterate_with_future(frames, self.segmenter.look_ahead):
+            due = self.settings.clip_of(state.clock + len(clip), state.voted)
+            found, sight = self.find(sight, frame, future, needed=due is not None)
+            clip.append(WaitingFrame(frame, found, sight))
+            if due is None or len(clip) == len(due):
+                for look in self.propagated(state, clip) if due is None else self.voted(state, clip):
+                    state = look.state
+                    yield look
+                clip = []
+        # A clip that stays incomplete only votes if nothing else would say anything of this video.
+        yield from self.voted(state, clip) if clip and not state.clock else self.propagated(state, clip)
+
+    def find(self, sight: S, frame: Frame, future: Sequence[Frame], needed: bool) -> tuple[Detections, S]:
+        """The proposals in `frame`, and the segmenter's memory `sight` after it; `future` frames are only looked at.
+        Where none are `needed`, only a segmenter with a memory is asked.
+        """
+        if not needed and sight is None:
+            return Detections.none(frame.size), sight
+        [found], sight = self.segmenter.segment(sight, [frame], future)
+        found = found[found.scores > self.settings.conf]
+        found = found[mask_nms(found.masks, found.scores, self.settings.nms_iou)]
+        found = replace(found, masks=resolve_overlaps_by_area(found.masks))
+        return found[found.masks.flatten(1).any(1)], sight
+
+    def propagated(
+        self, state: DevaState[M, S], clip: Sequence[WaitingFrame[S]], features: Sequence[F] | None = None
+    ) -> Iterator[DevaFrameStep[F, M, S]]:
+        """Steps through the frames of `clip` without a merge, from `state` on; `features` are theirs, if known."""
+        for n, waiting in enumerate(clip):
+            size = waiting.frame.size
+            feature = features[n] if features else self.propagator.encode([waiting.frame])[0]
+            belief = self.propagator.predict(state.memory, feature)
+            memory = self.propagator.commit(state.memory, feature, belief)
+            clock = state.clock + 1
+            state = replace(state, memory=memory, sight=waiting.sight, clock=clock, voted=max(state.voted, clock))
+            yield DevaFrameStep(waiting.frame, feature, self.own(state.tracks, belief, size), frozenset(), {}, state)
+
+    def voted(self, state: DevaState[M, S], clip: Sequence[WaitingFrame[S]]) -> Iterator[DevaFrameStep[F, M, S]]:
+        """A complete clip: what it agrees on is merged into its first frame, the others follow by propagation."""
+        features = self.propagator.encode([w.frame for w in clip])
+        state = replace(state, voted=state.clock + len(clip), sight=clip[0].sight)
+        look = self.merged(state, clip[0].frame, features[0], self.segments(clip, features))
+        yield look
+        yield from self.propagated(look.state, clip[1:], features[1:])
+
+    def merged(
+        self, state: DevaState[M, S], frame: Frame, features: F, found: Sequence[DetectedSegment]
+    ) -> DevaFrameStep[F, M, S]:
+        """One `frame`, with `features`, in which the segments `found` are merged into what is propagated from `state`.
+        What the merge has changed is written as a prompt, what it left as a belief.
+        """
+        belief = self.propagator.predict(state.memory, features)
+        own = self.own(state.tracks, belief, frame.size)
+        done = merge_detections(state.tracks, own, found, frame.size, state.born, self.settings.rules)
+        changed = {
+            id: mask
+            for id, mask in done.masks.items()
+            if mask.any() and not (id in belief.ids and torch.equal(mask, own[id]))
+        }
+        told = changed if self.settings.prompted == "changed" else done.masks
+        covered = [r for r, id in enumerate(belief.ids) if id in done.masks and not done.masks[id].any()]
+        gone = [id for id in done.deleted if id in belief.ids]
+        left = mark_absent(belief, covered).only([r for r, id in enumerate(belief.ids) if id not in (*told, *gone)])
+        memory = self.propagator.forget(state.memory, gone) if gone else state.memory
+        memory = self.propagator.commit(memory, features, left)
+        if told:
+            memory, _ = self.propagator.prompt(memory, features, told)
+        after = replace(
+            state,
+            memory=memory,
+            tracks=done.tracks,
+            born=state.born + len(done.new),
+            clock=state.clock + 1,
+            refused=state.refused + done.refused,
+        )
+        deleted = {id: state.tracks[id] for id in done.deleted if id in state.tracks}
+        return DevaFrameStep(frame, features, done.masks, frozenset((*done.matched, *done.new)), deleted, after)
+
+    def own(
+        self, tracks: Mapping[int, VotedTrack], belief: Prediction, size: tuple[int, int]
+    ) -> dict[int, Bool[Tensor, "h w"]]:
+        """The mask that `belief` has of each of `tracks` at `size` (h, w), no pixel twice; empty where the propagator
+        knows nothing of it.
+        """
+        masks = dict(zip(belief.ids, compute_exclusive_masks(belief, size), strict=True))
+        return {id: masks[id] if id in masks else torch.zeros(size, dtype=torch.bool) for id in tracks}
+
+    def segments(self, clip: Sequence[WaitingFrame[S]], features: Sequence[F]) -> list[DetectedSegment]:
+        """What a clip agrees on, in its first frame; a clip of one frame has nobody to agree with."""
+        found = [self.described(waiting.found) for waiting in clip]
+        if len(clip) == 1 and self.settings.single == "detections":
+            return found[0]
+        aligned = [s for n, segments in enumerate(found) for s in self.aligned(segments, features[n], features[0], n)]
+        frames = [n for n, segments in enumerate(found) for _ in segments]
+        masks = stack_masks([s.mask for s in aligned], clip[0].frame.size)
+        return collect_agreed_segments(aligned, find_consensus(masks, frames, [s.thing for s in aligned]))
+
+    def aligned(
+        self, segments: Sequence[DetectedSegment], source: F, target: F, distance: int
+    ) -> list[DetectedSegment]:
+        """Carries `segments` from the frame with features `source` to that with features `target`, by a memory of this
+        one frame, thrown away after; where the `distance` is 0 frames, they stay as they are.
+        """
+        if not segments or not distance:
+            return list(segments)
+        masks = {n: s.mask for n, s in enumerate(segments, start=1)}
+        belief = propagate_between_frames(self.propagator, masks, source, target)
+        size = (segments[0].mask.shape[0], segments[0].mask.shape[1])
+        moved = dict(zip(belief.ids, compute_exclusive_masks(belief, size), strict=True))
+        return [replace(s, mask=moved.get(n, torch.zeros_like(s.mask))) for n, s in enumerate(segments, start=1)]
+
+    def described(self, found: Detections) -> list[DetectedSegment]:
+        """Detections as segments that nobody supports yet."""
+        rows = zip(found.masks, found.labels.tolist(), found.scores.tolist(), strict=True)
+        return [DetectedSegment(mask, (label,), (score,), self.thing(label)) for mask, label, score in rows]
+
+    def thing(self, label: int) -> Thing:
+        """Whether a category is a thing; None if no category was said to be stuff."""
+        return self.segmenter.categories[label] not in self.settings.stuff if self.settings.stuff else None
+
+    def _result(self, video: Video, masklets: tuple[Masklet, ...], refused: int) -> VideoResult:
+        at = self.settings
+        notes = [video.damage] if video.damage else []
+        if refused:
+            notes.append(f"{refused} detections were refused: max_objects = {at.max_objects} were tracked; raise it")
+        notes += describe_lost_objects(masklets, len(video))
+        if not masklets:
+            notes.append(
+                f"no object: no detection above conf = {at.conf:g} was supported by another frame of its clip; "
+                "lower conf, or set clip=1 to take the detections of single frames"
+            )
+        provenance = Provenance("deva", asdict(at), notes=tuple(notes))
+        categories = self.segmenter.categories
+        return VideoResult(video.name, video.size, len(video), video.rate, masklets, categories, provenance)
+
+
+def propagate_between_frames(
+    propagator: Propagator[F, M], masks: Mapping[int, Bool[Tensor, "h w"]], source: F, target: F
+) -> Prediction:
+    """Where `masks` (by id) of the frame with features `source` are in the frame with features `target`, by a memory of
+    `propagator` that is thrown away after.
+    """
+    if isinstance(propagator, MaskCarrier):
+        found: Prediction = propagator.carry(masks, source, target)
+        return found
+    memory, _ = propagator.prompt(propagator.empty(), source, masks)
+    return propagator.predict(memory, target)
+
+
+def compute_exclusive_masks(belief: Prediction, size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
+    """The belief as a label map: where several objects claim a pixel, the one of greatest logit has it."""
+    masks = belief.masks(size)
+    if len(masks) < 2:
+        return masks
+    logits = resize_bilinear(belief.best.logits[:, 0], size).to(masks.device)
+    winner = torch.where(masks, logits, -torch.inf).argmax(0)
+    return masks & (torch.arange(len(masks), device=masks.device)[:, None, None] == winner)
+
+
+def mark_absent(belief: Prediction, rows: Sequence[int]) -> Prediction:
+    """The belief that some objects are not in the frame: what lies wholly under others must not stay remembered."""
+    at = list(rows)
+    logits, presence = belief.logits.clone(), belief.presence.clone()
+    logits[at], presence[at] = -logits[at].abs(), -presence[at].abs()
+    return replace(belief, logits=logits, presence=presence)
+
+
+def collect_agreed_segments(segments: Sequence[DetectedSegment], agreed: Agreement) -> list[DetectedSegment]:
+    """The selected segments as rendered, each with all that it and its direct supporters said."""
+    return [
+        DetectedSegment(
+            mask,
+            tuple(label for m in members for label in segments[m].labels),
+            tuple(score for m in members for score in segments[m].scores),
+            segments[members[0]].thing,
+        )
+        for mask, members in zip(agreed.masks, agreed.members, strict=True)
+    ]
+
+
+def remove_backward_overlaps(masklets: Sequence[Masklet]) -> tuple[Masklet, ...]:
+    """What was carried back takes no pixel from what was there, nor from older objects that were carried back; it is
+    dropped from frames in which that leaves less than half of it, being the same thing under another id.
+    """
+    taken: dict[int, list[Rle]] = defaultdict(list)
+    for masklet in masklets:
+        for t, seen in masklet.sightings.items():
+            if seen.source is not Source.BACKWARD:
+                taken[t].append(seen.mask)
+    staying = []
+    for masklet in sorted(masklets, key=lambda m: m.id):
+        back = {t: seen for t, seen in masklet.sightings.items() if seen.source is Source.BACKWARD}
+        left = {t: remove_taken_pixels(seen.mask, taken[t]) for t, seen in back.items()}
+        gone = {t for t, mask in left.items() if 2 * mask.area < back[t].mask.area}
+        trimmed = {t: replace(seen, mask=left.get(t, seen.mask)) for t, seen in masklet.sightings.items()}
+        for t in left.keys() - gone:
+            taken[t].append(left[t])
+        staying.append(replace(masklet, sightings={t: seen for t, seen in trimmed.items() if t not in gone}))
+    return tuple(m for m in staying if m.sightings)
+
+
+def remove_taken_pixels(mask: Rle, taken: Sequence[Rle]) -> Rle:
+    """What of a mask nobody has."""
+    if not any(mask.overlap(other) for other in taken):
+        return mask
+    left = mask.decode()
+    for other in taken:
+        left &= ~other.decode()
+    return Rle.encode(left)
+
+
+def apply_final_vote(masklet: Masklet, track: VotedTrack) -> Masklet:
+    """The masklet with the final vote."""
+    return replace(masklet, label=track.label, score=track.score, is_thing=track.thing is not False)

@@ -1,0 +1,370 @@
+"""Training of DVIS (Zhang et al. 2023, 3.2, 3.3 and 4.1): the referring tracker over a frozen segmenter, then the
+temporal refiner over both, each with every layer supervised.
+
+For the first half of the steps the pairs of queries and objects come from what is frozen: from the segmenter for the
+tracker, from the tracker for the refiner. After that every layer is matched by its own predictions.
+
+Everything but the segmenter computes in float32, also on a GPU: its part is small. With 100 queries and pictures of
+480 x 864 pixels that hold 20 objects, a step of the tracker (5 frames) keeps 0.3 GB for its gradients, one of the
+refiner (21 frames) 1.4 GB; weights and AdamW's state are 0.16 and 0.23 GB (counted on a CPU).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from masklet.core.errors import InputError
+from masklet.core.frames import Frame
+from masklet.core.protocols import SlotSegmenter
+from masklet.core.slots import FrameSlots
+from masklet.models.query_video.heads import save_heads
+from masklet.nn.referring_tracker import ReferringTracker
+from masklet.nn.temporal_refiner import TemporalRefiner
+from masklet.train.assignment import (
+    ClipTargets,
+    Free,
+    Labels,
+    collect_targets,
+    fit_clip_to_input,
+    mark_all_queries,
+    mark_unused_queries,
+    match_first_appearance,
+    match_whole_clip,
+    take_last_frame_labels,
+    take_own_labels,
+)
+from masklet.train.data.clips import ClipSource, TrainingClip, seed_item_generator
+from masklet.train.loop.prefetch import PrefetchableTask
+from masklet.train.losses import (
+    LossSettings,
+    QueryPairs,
+    Rand,
+    compute_clip_losses,
+    compute_frame_losses,
+    make_uniform_sampler,
+)
+
+STRIDE = 4  # of a segmenter's maps in its input
+
+FREE: Mapping[str, Free] = {"once": mark_unused_queries, "released": mark_all_queries}
+LABELS: Mapping[str, Labels] = {"own": take_own_labels, "released": take_last_frame_labels}
+
+
+@dataclass(frozen=True)
+class DvisTraining:
+    """Settings of both trainings; the paper's where two values are named. "released" are defects of the program that
+    made the official weights (docs/dvis.md), for comparison.
+    """
+
+    steps: int  # of the training; the first half of them is guided
+    frames: int = 5  # of a clip; the paper's refiner has 21
+    reverse: float = 0.0  # probability that a clip is played backward; as released 0.5 for the refiner
+    losses: LossSettings = field(default_factory=LossSettings)
+    given: Literal["once", "released"] = "once"  # a query; released: maybe to several objects (online)
+    labels: Literal["own", "released"] = "own"  # released: as annotated in the last frame
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.frames < 1:
+            raise InputError(f"steps = {self.steps}, frames = {self.frames}: both count from 1 on")
+
+    def guided(self, step: int) -> bool:
+        """Whether what is frozen decides the pairs. The step decides, so a run that resumes goes on as it was."""
+        return step < self.steps // 2
+
+
+REFINER_FRAMES, REFINER_REVERSE = 21, 0.5  # DVIS 4.1, and the released configurations
+
+
+def make_refiner_training(steps: int, frames: int = REFINER_FRAMES) -> DvisTraining:
+    """The paper's settings for the refiner."""
+    return DvisTraining(steps, frames, REFINER_REVERSE)
+
+
+@torch.no_grad()
+def initialize_from_minvis(tracker: ReferringTracker, segmenter: Any) -> None:
+    """Gives a new tracker the segmenter's own heads, and layers that add little: it begins about as MinVIS, and has to
+    learn only what MinVIS gets wrong. Ours; the paper begins with random heads.
+
+    Args:
+        tracker: as wide as the segmenter's queries.
+        segmenter: a Mask2Former of transformers.
+    """
+    for name, weight in tracker.named_parameters():
+        if name.endswith(("out_proj.weight", "out_proj.bias", "linear2.weight", "linear2.bias")):
+            weight.mul_(0.1)
+    decoder = segmenter.model.transformer_module.decoder
+    embedder = [part for part in decoder.mask_predictor.mask_embedder.modules() if isinstance(part, nn.Linear)]
+    own: list[Any] = [tracker.class_embed, *tracker.mask_embed.layers]
+    for mine, theirs in zip(own, [segmenter.class_predictor, *embedder], strict=True):
+        mine.weight.copy_(theirs.weight)
+        mine.bias.copy_(theirs.bias)
+
+
+def predict_clip_masks(
+    network: ReferringTracker | TemporalRefiner, normed: Float[Tensor, "t n c"], features: Float[Tensor, "t d h w"]
+) -> Float[Tensor, "t n h w"]:
+    """Mask logits of a clip: `network` compares each frame's normalised queries `normed` with its pixel `features`."""
+    return torch.stack([network.predict_masks(q, f) for q, f in zip(normed, features, strict=True)])
+
+
+@dataclass(frozen=True)
+class SegmentedClip:
+    """A clip as a segmenter sees it, and what there is to see."""
+
+    slots: FrameSlots
+    targets: ClipTargets
+
+
+class FrozenSegmenter:
+    """Clips through a segmenter that is not trained."""
+
+    def __init__(self, segmenter: SlotSegmenter, source: ClipSource, settings: DvisTraining) -> None:
+        """Raises InputError where the clips' categories are not the segmenter's."""
+        if (ours := tuple(source.categories)) != (theirs := tuple(segmenter.categories)):
+            raise InputError(
+                f"the clips have {len(ours)} categories ({ours[0]}, ...), the segmenter {len(theirs)} ({theirs[0]}, "
+                "...); train with a segmenter of these categories"
+            )
+        self._segmenter, self._source, self._settings = segmenter, source, settings
+        self.categories = theirs
+
+    def draw(self, random: np.random.Generator) -> TrainingClip:
+        """One more clip, not yet seen."""
+        clip = self._source.clip(random, self._settings.frames)
+        return play_backward(clip) if random.random() < self._settings.reverse else clip
+
+    @torch.no_grad()
+    def seen(self, clip: TrainingClip) -> SegmentedClip:
+        """The segmenter's slots of a given clip, and its objects as targets, at the size of the segmenter's input and
+        on its device. No gradients.
+        """
+        slots = self._segmenter.slots([Frame(t, np.asarray(im.permute(1, 2, 0))) for t, im in enumerate(clip.images)])
+        h, w = slots.mask_logits.shape[-2:]
+        clip = fit_clip_to_input(clip, slots.inside, (h * STRIDE, w * STRIDE))
+        targets = collect_targets(clip, len(self.categories), LABELS[self._settings.labels])
+        on = slots.queries.device
+        return SegmentedClip(slots, ClipTargets(targets.masks.to(on), targets.visible.to(on), targets.labels.to(on)))
+
+
+def play_backward(clip: TrainingClip) -> TrainingClip:
+    """The clip with the order of its frames reversed: images, masks and presence."""
+    return replace(clip, images=clip.images.flip(0), masks=clip.masks.flip(1), present=clip.present.flip(1))
+
+
+def sum_layer_losses(layers: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Each loss over all layers."""
+    total: dict[str, Tensor] = {}
+    for layer in layers:
+        for name, loss in layer.items():
+            total[name] = total[name] + loss if name in total else loss
+    return total
+
+
+class TrackerTask(PrefetchableTask[TrainingClip]):
+    """A `Task`: the tracker is trained, its segmenter is not."""
+
+    def __init__(
+        self,
+        segmenter: SlotSegmenter,
+        tracker: ReferringTracker,
+        source: ClipSource,
+        settings: DvisTraining,
+        held_out: Sequence[TrainingClip] = (),
+    ) -> None:
+        """
+        Args:
+            segmenter: stays as it is, on the tracker's device.
+            tracker: of as many classes as the segmenter.
+            source: clips to train on, with the segmenter's categories.
+            settings: of the training.
+            held_out: clips to validate on.
+        """
+        self.module, self.settings, self.held_out = tracker, settings, held_out
+        self._frozen = FrozenSegmenter(segmenter, source, settings)
+        self._device = tracker.class_embed.weight.device
+
+    def draw(self, random: np.random.Generator) -> TrainingClip:
+        """A clip of the source to train on, played backward as often as the settings say."""
+        return self._frozen.draw(random)
+
+    def loss_of(self, step: int, drawn: TrainingClip, random: np.random.Generator) -> dict[str, Tensor]:
+        """The losses "class", "mask" and "dice" of the clip `drawn`, each the sum over the layers. `step` decides
+        whether the frozen segmenter or the layers themselves give the pairs; `random` draws the points of the masks.
+        """
+        with torch.autocast(self._device.type, enabled=False):
+            seen, rand = self._frozen.seen(drawn), make_uniform_sampler(random, self._device)
+            layers, order, _ = self.module(seen.slots.queries)
+            pairs = self._guide(seen, order, rand) if self.settings.guided(step) else None
+            return sum_layer_losses(self._layer(normed, seen, pairs, rand) for normed in layers)
+
+    def _guide(self, seen: SegmentedClip, order: Int64[Tensor, "t n"], rand: Rand) -> QueryPairs:
+        """Pairs by the segmenter's own predictions, in the order of the tracks."""
+        logits, masks = (
+            torch.stack([one[rows] for one, rows in zip(held, order, strict=True)])
+            for held in (seen.slots.class_logits, seen.slots.mask_logits)
+        )
+        return self._paired(logits, masks, seen.targets, rand)
+
+    def _paired(
+        self, logits: Float[Tensor, "t n k1"], masks: Float[Tensor, "t n h w"], targets: ClipTargets, rand: Rand
+    ) -> QueryPairs:
+        at = self.settings
+        return match_first_appearance(logits, masks, targets, rand, at.losses, FREE[at.given])
+
+    def _own(self, normed: Float[Tensor, "t n c"], seen: SegmentedClip, rand: Rand) -> QueryPairs:
+        """Pairs by a layer's own predictions."""
+        with torch.no_grad():
+            masks = predict_clip_masks(self.module, normed, seen.slots.pixel_features)
+            return self._paired(self.module.classify(normed), masks, seen.targets, rand)
+
+    def _layer(
+        self, normed: Float[Tensor, "t n c"], seen: SegmentedClip, pairs: QueryPairs | None, rand: Rand
+    ) -> dict[str, Tensor]:
+        """The losses of one layer."""
+        if pairs is None:
+            pairs = self._own(normed, seen, rand)
+        masks = predict_clip_masks(self.module, normed[:, pairs.queries], seen.slots.pixel_features)
+        truth = seen.targets.masks, seen.targets.labels
+        return compute_frame_losses(self.module.classify(normed), masks, *truth, pairs, rand, self.settings.losses)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """How well tracks stay on their objects, over the held-out clips: see `measure_faithfulness`."""
+        found = []
+        for n, clip in enumerate(self.held_out):
+            seen, rand = self._frozen.seen(clip), make_uniform_sampler(seed_item_generator(0, n), self._device)
+            normed = self.module(seen.slots.queries)[0][-1]
+            pairs = self._own(normed, seen, rand)
+            masks = predict_clip_masks(self.module, normed[:, pairs.queries], seen.slots.pixel_features)
+            found.append(measure_faithfulness(masks, seen.targets, pairs))
+        return compute_faithfulness_shares(found)
+
+    def save(self, path: Path) -> None:
+        """Writes the tracker as `query_heads.load_tracker` reads it."""
+        save_heads(path, self._frozen.categories, tracker=self.module)
+
+
+class RefinerTask(PrefetchableTask[TrainingClip]):
+    """A `Task`: the refiner is trained, its segmenter and tracker are not."""
+
+    def __init__(
+        self,
+        segmenter: SlotSegmenter,
+        tracker: ReferringTracker,
+        refiner: TemporalRefiner,
+        source: ClipSource,
+        settings: DvisTraining,
+        held_out: Sequence[TrainingClip] = (),
+    ) -> None:
+        """
+        Args:
+            segmenter: stays as it is, on the refiner's device.
+            tracker: trained before; stays as it is.
+            refiner: of as many classes as both.
+            source: clips to train on, with the segmenter's categories.
+            settings: of the training, such as `make_refiner_training(steps)`.
+            held_out: clips to validate on.
+        """
+        self.module, self.settings, self.held_out = refiner, settings, held_out
+        self._tracker = tracker.eval()
+        self._frozen = FrozenSegmenter(segmenter, source, settings)
+        self._device = refiner.class_embed.weight.device
+
+    def draw(self, random: np.random.Generator) -> TrainingClip:
+        """A clip of the source to train on, played backward as often as the settings say."""
+        return self._frozen.draw(random)
+
+    def loss_of(self, step: int, drawn: TrainingClip, random: np.random.Generator) -> dict[str, Tensor]:
+        """The losses "class", "mask" and "dice" of the clip `drawn`, each the sum over the layers. `step` decides
+        whether the frozen tracker or the layers themselves give the pairs; `random` draws the points of the masks.
+        """
+        with torch.autocast(self._device.type, enabled=False):
+            seen, rand = self._frozen.seen(drawn), make_uniform_sampler(random, self._device)
+            tracks, context = self._tracked(seen)
+            pairs = self._guide(tracks, seen, rand) if self.settings.guided(step) else None
+            return sum_layer_losses(self._layer(normed, seen, pairs, rand) for normed in self.module(tracks, context))
+
+    @torch.no_grad()
+    def _tracked(self, seen: SegmentedClip) -> tuple[Float[Tensor, "t n c"], Float[Tensor, "t n c"]]:
+        """The tracks, and what the refiner looks at."""
+        queries = seen.slots.queries
+        return self._tracker(queries)[0][-1], self._tracker.alone(queries)
+
+    @torch.no_grad()
+    def _guide(self, tracks: Float[Tensor, "t n c"], seen: SegmentedClip, rand: Rand) -> QueryPairs:
+        """Pairs by the tracker's predictions, its class logits averaged over the clip."""
+        masks = predict_clip_masks(self._tracker, tracks, seen.slots.pixel_features).transpose(0, 1)
+        logits = self._tracker.classify(tracks).mean(0)
+        return match_whole_clip(logits, masks, seen.targets, rand, self.settings.losses)
+
+    @torch.no_grad()
+    def _own(self, normed: Float[Tensor, "t n c"], seen: SegmentedClip, rand: Rand) -> QueryPairs:
+        """Pairs by a layer's own predictions."""
+        masks = predict_clip_masks(self.module, normed, seen.slots.pixel_features).transpose(0, 1)
+        return match_whole_clip(self.module.classify(normed), masks, seen.targets, rand, self.settings.losses)
+
+    def _layer(
+        self, normed: Float[Tensor, "t n c"], seen: SegmentedClip, pairs: QueryPairs | None, rand: Rand
+    ) -> dict[str, Tensor]:
+        """The losses of one layer."""
+        if pairs is None:
+            pairs = self._own(normed, seen, rand)
+        masks = predict_clip_masks(self.module, normed[:, pairs.queries], seen.slots.pixel_features).transpose(0, 1)
+        truth = seen.targets.masks, seen.targets.labels
+        return compute_clip_losses(self.module.classify(normed), masks, *truth, pairs, rand, self.settings.losses)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """How well refined tracks stay on their objects, over the held-out clips: see `measure_faithfulness`."""
+        found = []
+        for n, clip in enumerate(self.held_out):
+            seen, rand = self._frozen.seen(clip), make_uniform_sampler(seed_item_generator(0, n), self._device)
+            *_, normed = self.module(*self._tracked(seen))
+            pairs = self._own(normed, seen, rand)
+            masks = predict_clip_masks(self.module, normed[:, pairs.queries], seen.slots.pixel_features)
+            found.append(measure_faithfulness(masks, seen.targets, pairs))
+        return compute_faithfulness_shares(found)
+
+    def save(self, path: Path) -> None:
+        """Writes the refiner, and the tracker that it belongs to, as `query_heads.load_refiner` reads it."""
+        save_heads(path, self._frozen.categories, tracker=self._tracker, refiner=self.module)
+
+
+# -- validation
+
+
+def measure_frame_iou(one: Bool[Tensor, "t m h w"], other: Bool[Tensor, "t g h w"]) -> Float[Tensor, "t m g"]:
+    """IoU of all masks of each frame; 0 of two empty ones."""
+    a, b = one.flatten(2).float(), other.flatten(2).float()
+    both = a @ b.mT
+    return both / (a.sum(2)[..., None] + b.sum(2)[:, None] - both).clamp(min=1)
+
+
+def measure_faithfulness(
+    masks: Float[Tensor, "t m h w"], targets: ClipTargets, pairs: QueryPairs
+) -> Float[Tensor, " 3"]:
+    """Over objects, in the frames in which they are visible: on how many their track still lies (IoU 0.5 or more), on
+    how many it lies more on another object; and how many there are. `masks` holds the mask logits of the queries of
+    `pairs`, in that order, `targets` the objects.
+    """
+    maps = nnf.interpolate(masks, targets.masks.shape[-2:], mode="bilinear") > 0
+    iou = measure_frame_iou(maps, targets.masks.transpose(0, 1) > 0.5)
+    own = iou.gather(2, pairs.objects.expand(len(masks), -1)[..., None])[..., 0]
+    there = targets.visible.T[:, pairs.objects]
+    kept, swapped = (own >= 0.5) & there, (iou.amax(2) > own) & there
+    return torch.stack([kept.sum(), swapped.sum(), targets.visible.sum()]).float()
+
+
+def compute_faithfulness_shares(found: Sequence[Float[Tensor, " 3"]]) -> dict[str, float]:
+    """Shares over all clips; none where there was no object."""
+    kept, swapped, there = torch.stack([*found]).sum(0).tolist() if found else (0.0, 0.0, 0.0)
+    return {"kept": kept / there, "swapped": swapped / there} if there else {}
