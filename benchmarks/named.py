@@ -26,7 +26,7 @@ from scipy.optimize import minimize
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
-from masklet.core.masks import Rle
+from masklet.core.rle import Rle
 from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor, read_prompt_network
 from masklet.models.nano.nanodet import NanoDetSettings, load_nanodet
 from masklet.models.nano.segmenter import Calibration, NanoSegmenter

@@ -19,8 +19,8 @@ from tables import switches
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
-from masklet.core.masks import Rle
 from masklet.core.result import VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.evaluate.panoptic.quality import (
     WINDOWS,

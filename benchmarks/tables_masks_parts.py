@@ -17,11 +17,12 @@ from torch import Tensor
 from masklet.api import open_source
 from masklet.core.frames import Frame, Video, iterate_with_future
 from masklet.core.instances import Branches, Detections, Prediction
-from masklet.core.masks import Rle, mask_iou
+from masklet.core.masks import mask_iou
 from masklet.core.matching import match
 from masklet.core.progress import discard_progress
 from masklet.core.protocols import Segmenter, VideoSystem, Watch
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.evaluate.vos.measures import find_given_objects
 from masklet.models.encoder import Encoder
@@ -144,7 +145,7 @@ class ByDetection:
         for frame, future in iterate_with_future(video, self.finder.look_ahead):
             found, sight = looks.find(sight, frame, future, needed=True)
             expected = self.carry(known.masks, before, frame) if before else known.masks
-            links = {c: r for r, c in match(mask_iou(expected, found.masks), 0.5).pairs}
+            links = {c: r for r, c in match(mask_iou(expected, found.masks).numpy(), 0.5).pairs}
             ids = [ids[links[c]] if c in links else next(numbers) for c in range(len(found))]
             for id, mask, score in zip(ids, found.masks, found.scores.tolist(), strict=True):
                 pages.setdefault(id, {})[frame.index] = Sighting(Rle.encode(mask), Source.DETECTED, score, 0)

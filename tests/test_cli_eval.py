@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,8 +18,8 @@ from masklet.builtins import METRICS
 from masklet.cli import app
 from masklet.cli.eval import format_number, read_name_list
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.evaluate.report import Report, compute_digest
 from masklet.evaluate.report_tables import build_report_tables
@@ -109,6 +111,33 @@ def test_what_run_wrote_is_put_into_the_form(davis: Path, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "a.json").read_text())["scores"]["AP"] == pytest.approx(1.0)
     code, text = evaluated("sav", "--gt", davis, "--pred", tmp_path / "out")
     assert code == 2 and "sav: reads no masklets.json" in text
+
+
+def test_scores_exports_and_lists_of_weights_need_no_torch(davis: Path, tmp_path: Path) -> None:
+    for sequence in SEQUENCES:
+        (tmp_path / "out" / sequence).mkdir(parents=True)
+        result_of(sequence).save(tmp_path / "out" / sequence / "masklets.json")
+    write_ytvis_truth([result_of(s) for s in SEQUENCES], tmp_path / "gt.json")
+    (tmp_path / "names.txt").write_text("\n".join(SEQUENCES))
+    frames = davis / "Annotations" / "480p"
+    split = ("--videos", tmp_path / "names.txt", "--frames", frames)
+    commands: list[list[object]] = [
+        ["eval", "davis", "--gt", davis, "--pred", tmp_path / "out"],
+        ["eval", "davis-unsupervised", "--gt", davis, "--pred", frames],
+        ["eval", "ytvis", "--gt", tmp_path / "gt.json", "--pred", tmp_path / "out"],
+        ["export", "submission", "mose", tmp_path / "out", "-o", tmp_path / "x.zip", *split],
+        ["weights", "list"],
+        ["weights", "where", "sam2.1-tiny"],
+        ["weights", "verify"],
+        ["eval", "--help"],
+        ["--version"],
+    ]
+    for words in commands:
+        call = f"app({[str(w) for w in words]!r}, standalone_mode=False)"
+        code = f"import sys\nfrom masklet.cli import app\ntry:\n    {call}\nexcept SystemExit:\n    pass\nprint('torch' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.split()[-1:] == ["False"], (words, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr and "masklet:" not in done.stderr, done.stderr
 
 
 def test_a_result_of_another_size_is_refused(davis: Path, tmp_path: Path) -> None:

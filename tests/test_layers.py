@@ -59,7 +59,7 @@ def test_threads_of_torch_sleep_while_they_wait_unless_somebody_wants_otherwise(
     """Set before torch is loaded: it reads it once."""
     script = (
         "import sys, os\nimport masklet\nprint('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'])\n"
-        "masklet.Rle\nprint('torch' in sys.modules)"
+        "masklet.Detections\nprint('torch' in sys.modules)"
     )
     set_by_user = {} if own is None else {"OMP_WAIT_POLICY": own}
     others = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from masklet.core.errors import InputError
     from masklet.core.frames import Frame, Video
     from masklet.core.instances import Box, Clicks, Detections, FrameMasks, Point, Prediction
-    from masklet.core.masks import Rle
     from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
     from masklet.core.result import Comparison, Provenance, VideoResult
+    from masklet.core.rle import Rle
     from masklet.core.tracks import Masklet, Sighting, Source
     from masklet.io.video.sources import open_video
     from masklet.registry import PartEntry, PartRequest
@@ -39,7 +39,7 @@ _PLACES = {  # where each name is: torch and what else is slow is imported when 
     "masklet.core.errors": ("InputError",),
     "masklet.core.frames": ("Frame", "Video"),
     "masklet.core.instances": ("Box", "Clicks", "Detections", "FrameMasks", "Point", "Prediction"),
-    "masklet.core.masks": ("Rle",),
+    "masklet.core.rle": ("Rle",),
     "masklet.core.protocols": ("LiveSystem", "Propagator", "Segmenter", "VideoSystem"),
     "masklet.core.result": ("Comparison", "Provenance", "VideoResult"),
     "masklet.core.tracks": ("Masklet", "Sighting", "Source"),

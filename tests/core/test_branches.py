@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from masklet.core.instances import Branches
-from masklet.core.masks import Rle
+from masklet.core.rle import Rle
 from masklet.core.tracks import Fork, Sighting, Source, TrackBook
 
 SIDE = 4

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from toys import square
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 
 

@@ -8,17 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masklet.core.masks import (
-    Rle,
-    compute_rle_iou,
-    decode_rle_counts,
-    mask_iou,
-    mask_nms,
-    matrix_nms,
-    resize_bilinear,
-    resolve_overlaps_by_area,
-    stack_masks,
-)
+from masklet.core.masks import mask_iou, mask_nms, matrix_nms, resize_bilinear, resolve_overlaps_by_area, stack_masks
+from masklet.core.rle import Rle, compute_rle_iou, decode_rle_counts, paint_mask_numbers
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -81,6 +72,16 @@ def test_paint_gives_the_pixel_to_the_smaller_mask_and_on_a_tie_to_the_first() -
     small[1:3, 1:3] = True
     assert torch.equal(resolve_overlaps_by_area(torch.stack([big, small]))[1], small)
     assert torch.equal(resolve_overlaps_by_area(torch.stack([small, small])), torch.stack([small, small & False]))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_numbers_of_masks_are_painted_as_overlaps_are_resolved(seed: int) -> None:
+    masks = torch.rand(4, 5, 6, generator=torch.Generator().manual_seed(seed)) > 0.6
+    masks[3] = masks[1]  # a tie
+    numbers = paint_mask_numbers([Rle.encode(m) for m in masks], (5, 6))
+    owned = resolve_overlaps_by_area(masks).numpy()
+    assert all((owned[n] == (numbers == n + 1)).all() for n in range(4)) and ((numbers == 0) == ~owned.any(0)).all()
+    assert paint_mask_numbers([], (5, 6)).max() == 0
 
 
 def test_nms_keeps_the_higher_score_and_the_order() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from masklet.core import memory
 from masklet.core.errors import InputError
 from masklet.core.instances import Box
-from masklet.core.masks import Rle
+from masklet.core.rle import Rle
 from masklet.core.tracks import Sighting, Source
 
 plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from toys import H, W, square
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult, compute_masklet_iou
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from reference import panoptic as plain
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.evaluate.panoptic import quality as panoptic
 from masklet.evaluate.panoptic.quality import (

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle
+from masklet.core.rle import Rle
 from masklet.evaluate.tracking.burst import evaluate_burst, evaluate_burst_masks
 
 SIZE = (20, 30)

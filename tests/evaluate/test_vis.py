@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import arrays
 from reference import vis as plain
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.evaluate.vis import average_precision as vis
 from masklet.evaluate.vis.tubes import Tube

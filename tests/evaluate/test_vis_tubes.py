@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
 from reference import vis as plain
 
-from masklet.core.masks import decode_rle_counts
+from masklet.core.rle import decode_rle_counts
 from masklet.evaluate.vis import boundary as edge
 from masklet.evaluate.vis import tubes
 

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import strategies as st
 from pycocotools import mask as coco
 
-from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 
 NAMES = ("cat", "dog", "bird")

@@ -18,8 +18,8 @@ from toys import H, W, square
 
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
-from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.io.formats.davis import write_davis
 from masklet.io.formats.ytvis import write_ytvis

@@ -15,8 +15,8 @@ from toys import H, W, square
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
-from masklet.core.masks import Rle
 from masklet.core.protocols import Segmenter
+from masklet.core.rle import Rle
 from masklet.models.segmenters.precomputed import Precomputed
 
 RLE = {"size": [H, W], "counts": Rle.encode(square(4, 5)).counts.decode()}

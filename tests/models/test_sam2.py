@@ -19,9 +19,9 @@ from masklet.core import memory as store
 from masklet.core.features import count_tensor_bytes
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Clicks, Detections, Point, Prediction, Prompt
-from masklet.core.masks import Rle
 from masklet.core.protocols import Propagator
 from masklet.core.result import VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet
 from masklet.models.sam2.memory import MemoryBank, MemoryReading, RecentFrames, ReliableFrames, Sam2Memory
 from masklet.models.sam2.propagator import ABSENT, Sam2, Sam2Features, encode_prompt_points, encode_sines

@@ -12,9 +12,9 @@ from toys import H, ToyPropagator, ToySegmenter, W, World, moving, square, still
 
 from masklet.core import memory
 from masklet.core.features import count_tensor_bytes
-from masklet.core.masks import Rle
 from masklet.core.protocols import LiveSystem, VideoSystem
 from masklet.core.result import VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder

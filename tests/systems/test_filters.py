@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import square
 
-from masklet.core.masks import Rle
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.systems.filters import drop_twins, keep_supported, name_masklet
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import SIDE, H, Place, ToyPropagator, ToySegmenter, W, World, moving, square, still
 
-from masklet.core.masks import Rle
 from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
 from masklet.core.result import VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
 from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
 

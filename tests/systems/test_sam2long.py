@@ -20,8 +20,8 @@ from toys import Place, ToyPropagator, ToySegmenter, World, moving, still
 from masklet.core import memory as store
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Branches, Detections, Point, Prediction, Prompt
-from masklet.core.masks import Rle
 from masklet.core.protocols import Propagator
+from masklet.core.rle import Rle
 from masklet.core.tracks import Source, TrackBook
 from masklet.models.sam2.memory import ReliableFrames, Sam2Memory
 from masklet.models.sam2.propagator import Sam2, Sam2Features

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle, resolve_overlaps_by_area
+from masklet.core.masks import resolve_overlaps_by_area
+from masklet.core.rle import Rle
 from masklet.train.data.clips import ClipSource, TrainingClip, seed_item_generator
 from masklet.train.data.framing import (
     ClipView,

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle
+from masklet.core.rle import Rle
 from masklet.train.data.clips import ClipSource, seed_item_generator
 from masklet.train.data.framing import FixedFraming
 from masklet.train.data.pasting import (

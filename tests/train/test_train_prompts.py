@@ -19,7 +19,7 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.instances import Box, Clicks, Point
-from masklet.core.masks import Rle
+from masklet.core.rle import Rle
 from masklet.models.nano.image_predictor import ImagePredictor, create_prompt_network, save_prompt_network
 from masklet.nn.prompt_network import PromptNetwork
 from masklet.train.data.clips import seed_item_generator

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.io.formats.panoptic import write_panoptic
 from masklet.io.formats.ytvis import write_ytvis_truth

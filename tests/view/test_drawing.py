@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from masklet.core.errors import InputError
 from masklet.core.instances import FrameMasks
-from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.view import drawing
 from masklet.view.drawing import DrawnObject, draw_objects

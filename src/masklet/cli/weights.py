@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from masklet.core.errors import InputError
-from masklet.models.mask2former.weights import check_kind
 from masklet.weights import store as zoo
 from masklet.weights.catalog import CHECKPOINTS, QUERIES, TENSORS, Checkpoint
 from masklet.weights.fetch import Watch, fetch_checkpoint, find_verified_file, plan_fetch
@@ -125,13 +124,15 @@ def show_download_bars(say: Console, name: str) -> Iterator[Watch]:
 def verify_named_model(name: str) -> str:
     """What was found of one model. Raises InputError where it is not here or not the right one."""
     if name in zoo.ZOO:
-        zoo.read_packaged(zoo.ZOO[name])
+        zoo.verify_packaged(zoo.ZOO[name])
         return f"right, sha256 {zoo.ZOO[name].sha256}"
     model = zoo.find_checkpoint(name)
     file = zoo.require_weights(model)
     known = file.sha256 or zoo.read_hash_record(name).get(file.path.name)
     sha256 = zoo.verify_weights(model, file)
     if name in QUERIES:
+        from masklet.models.mask2former.weights import check_kind  # with torch, which no other command here needs
+
         check_kind(name, file.path)
     compared = "right" if known else "no sha256 to compare with, noted for later"
     return f"{compared}, sha256 {sha256}"

@@ -17,8 +17,8 @@ from typing import Any
 
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
-from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 
 FORMAT = "masklet/1"

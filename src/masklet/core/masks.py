@@ -1,95 +1,13 @@
-"""Masks as pixels (bool tensors, while their frame is at hand) and as run lengths (when they outlive it)."""
+"""Masks as pixels: bool tensors, while their frame is at hand (`core.rle` has them as run lengths)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as nnf
 from jaxtyping import Bool, Float, Int64, Num
-from pycocotools import mask as coco
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Rle:
-    """One mask as COCO run lengths: column-major, compressed, about 1 kB at 1080p."""
-
-    size: tuple[int, int]  # h, w
-    counts: bytes
-
-    @staticmethod
-    def encode(mask: Bool[Tensor, "h w"]) -> Rle:
-        """The run lengths of a mask."""
-        # The transpose of a C-ordered array is the Fortran-ordered one that COCO wants, at no copy.
-        columns = mask.T.contiguous().cpu().numpy().view(np.uint8).T
-        code = coco.encode(columns)
-        return Rle((int(code["size"][0]), int(code["size"][1])), code["counts"])
-
-    @staticmethod
-    def checked(size: tuple[int, int], counts: bytes) -> Rle:
-        """Run lengths from outside. Raises ValueError where they are not those of a mask of `size` (h, w)."""
-        runs = decode_rle_counts(counts)
-        if (runs < 0).any() or runs.sum() != size[0] * size[1]:
-            raise ValueError(f"run lengths fill {runs.sum()} pixels, not the {size[1]}x{size[0]} of the frame")
-        return Rle(size, counts)
-
-    def decode(self) -> Bool[Tensor, "h w"]:
-        """Decodes the RLE into a mask of `size` on the CPU."""
-        return torch.from_numpy(coco.decode(self._coco).view(bool))
-
-    @property
-    def area(self) -> int:
-        """The number of pixels in the mask, counted without decoding."""
-        return int(coco.area(self._coco))
-
-    @property
-    def box(self) -> tuple[int, int, int, int]:
-        """x0, y0, x1, y1 in pixels; x1 and y1 are one past the last."""
-        x, y, w, h = (int(v) for v in coco.toBbox(self._coco))
-        return x, y, x + w, y + h
-
-    def iou(self, other: Rle) -> float:
-        """Intersection over union with a mask of the same size; 0 where both are empty, as in COCO."""
-        return float(compute_rle_iou([self], [other])[0, 0])
-
-    def overlap(self, other: Rle) -> int:
-        """The number of pixels that are both in this mask and in `other`, a mask of the same size."""
-        return int(coco.area(coco.merge([self._coco, other._coco], intersect=True)))
-
-    @property
-    def _coco(self) -> dict[str, object]:
-        return {"size": list(self.size), "counts": self.counts}
-
-
-def decode_rle_counts(counts: bytes) -> Int64[np.ndarray, " n"]:
-    """The runs in COCO's compressed form: five bits a character, the sixth says "more follows", the last digit
-    carries the sign; from the fourth run on, the difference to the run before last is stored.
-
-    Raises ValueError where it is no such form (pycocotools would read beyond its memory).
-    """
-    digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
-    if not len(digits) or (digits < 0).any() or (digits > 63).any() or digits[-1] & 32:
-        raise ValueError(f"{counts[:20]!r} are no COCO run lengths")
-    ends = np.flatnonzero(digits < 32)
-    starts = np.append(0, ends[:-1] + 1)
-    places = 5 * (np.arange(len(digits)) - np.repeat(starts, ends - starts + 1))
-    if places.max() > 30:
-        raise ValueError(f"{counts[:20]!r} are no COCO run lengths")
-    runs = np.add.reduceat((digits & 31) << places, starts)
-    runs -= np.where(digits[ends] & 16, np.int64(1) << places[ends] + 5, 0)
-    for side in (runs[1::2], runs[2::2]):
-        np.cumsum(side, out=side)
-    return runs
-
-
-def compute_rle_iou(a: Sequence[Rle], b: Sequence[Rle]) -> Float[np.ndarray, "n m"]:
-    """Mask IoU of every pair, without decoding."""
-    if not a or not b:
-        return np.zeros((len(a), len(b)))
-    return np.asarray(coco.iou([r._coco for r in a], [r._coco for r in b], [0] * len(b)))
 
 
 def mask_iou(a: Bool[Tensor, "n h w"], b: Bool[Tensor, "m h w"]) -> Float[Tensor, "n m"]:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -19,15 +18,15 @@ class Matching:
     free_cols: tuple[int, ...]
 
 
-def match(affinity: Float[Tensor, "n m"], above: float) -> Matching:
+def match(affinity: Float[np.ndarray, "n m"], above: float) -> Matching:
     """One-to-one matching of greatest total affinity among the pairs with affinity > `above` (strictly).
 
-    >>> match(torch.tensor([[0.9, 0.6], [0.8, 0.1]]), above=0.5).pairs
+    >>> match(np.array([[0.9, 0.6], [0.8, 0.1]]), above=0.5).pairs
     ((0, 1), (1, 0))
     """
     allowed = affinity > above
-    gain = torch.where(allowed, affinity - min(above, 0.0), 0.0)  # a forbidden pair must add nothing
-    rows, cols = linear_sum_assignment(gain.cpu().numpy(), maximize=True)
+    gain = np.where(allowed, affinity - min(above, 0.0), 0.0)  # a forbidden pair must add nothing
+    rows, cols = linear_sum_assignment(gain, maximize=True)
     pairs = tuple((int(r), int(c)) for r, c in zip(rows, cols, strict=True) if allowed[r, c])
     taken_rows, taken_cols = {r for r, _ in pairs}, {c for _, c in pairs}
     n, m = affinity.shape

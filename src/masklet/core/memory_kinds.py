@@ -12,7 +12,7 @@ T = TypeVar("T", bound=type)
 
 # Once in a file, a tag stays; only the place behind it may change.
 KINDS = {
-    "rle": "masklet.core.masks:Rle",
+    "rle": "masklet.core.rle:Rle",
     "box": "masklet.core.instances:Box",
     "point": "masklet.core.instances:Point",
     "clicks": "masklet.core.instances:Clicks",

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from masklet.core.errors import InputError
-from masklet.core.masks import compute_rle_iou
 from masklet.core.matching import match
+from masklet.core.rle import compute_rle_iou
 from masklet.core.tracks import Masklet, Sighting
 
 if TYPE_CHECKING:
@@ -107,7 +106,7 @@ class VideoResult:
                 f"({other.length} of {other.size[1]}x{other.size[0]}) are not the same video; compare results of one"
             )
         iou = compute_masklet_iou(self.masklets, other.masklets)
-        links = match(torch.from_numpy(iou), 0.0)
+        links = match(iou, 0.0)
         here, there = [m.id for m in self.masklets], [m.id for m in other.masklets]
         return Comparison(
             tuple((here[r], there[c], float(iou[r, c])) for r, c in links.pairs),
@@ -126,7 +125,7 @@ class VideoResult:
         seen = self.at(frame)
         return sv.Detections(
             xyxy=np.array([s.mask.box for _, s in seen], np.float32).reshape(-1, 4),
-            mask=np.array([s.mask.decode().numpy() for _, s in seen], bool).reshape(-1, *self.size),
+            mask=np.array([s.mask.decode_pixels() for _, s in seen], bool).reshape(-1, *self.size),
             confidence=np.array([m.score for m, _ in seen], np.float32),
             class_id=np.array([m.label for m, _ in seen], int),
             tracker_id=np.array([m.id for m, _ in seen], int),

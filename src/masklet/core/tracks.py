@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from masklet.core.masks import Rle
+from masklet.core.rle import Rle
 
 
 class Source(Enum):

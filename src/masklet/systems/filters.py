@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Int64
 
-from masklet.core.masks import compute_rle_iou
+from masklet.core.rle import compute_rle_iou
 from masklet.core.tracks import Masklet
 
 

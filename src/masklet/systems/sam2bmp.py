@@ -18,11 +18,12 @@ from torch import Tensor
 from masklet.core.features import MIB, FeatureStore
 from masklet.core.frames import Frame, Video, iterate_windows_backward, iterate_with_future
 from masklet.core.instances import NAMELESS, Branches, Detections, FrameMasks, Prediction
-from masklet.core.masks import Rle, mask_iou, mask_nms, stack_masks
+from masklet.core.masks import mask_iou, mask_nms, stack_masks
 from masklet.core.matching import Matching, match
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import Propagator, Segmenter
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Fork, Sighting, Source, TrackBook
 from masklet.systems.bystanders import count_asked
 from masklet.systems.common import describe_lost_objects
@@ -207,7 +208,7 @@ class Sam2Bmp(Generic[F, M, S]):
 
         own = belief.masks(frame.size)
         iou = mask_iou(own, sure.masks)
-        links = match(iou, at.match_iou)
+        links = match(iou.cpu().numpy(), at.match_iou)
         old = follow_detections(belief, own, sure, links)
         born = self.begin(state, old, sure[links.free_cols], unsure)
         new = born[: max(at.max_objects - sum(bool(s.mask.any()) for s in old), 0)]

@@ -49,7 +49,7 @@ def collect_drawn_objects(result: VideoResult, frame: int) -> list[DrawnObject]:
     Raises InputError on a frame that is not there.
     """
     return [
-        DrawnObject(m.id, result.name_of(m), m.score, s.mask.decode().numpy(), s.source is Source.BACKWARD)
+        DrawnObject(m.id, result.name_of(m), m.score, s.mask.decode_pixels(), s.source is Source.BACKWARD)
         for m, s in result.at(frame)
     ]
 

@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
-
-from safetensors.torch import load_file
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
 from masklet.weights.catalog import CHECKPOINTS, CONFIG, TENSORS, Checkpoint
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RECORD = "record.json"  # beside a model's files: what they were when they were last hashed
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -77,6 +78,8 @@ ZOO = {
 
 def read_packaged(weights: PackagedWeights) -> dict[str, Tensor]:
     """The tensors of a weight file, by name. Raises InputError as `verify_packaged`."""
+    from safetensors.torch import load_file  # with torch, which a list of weights does not need
+
     return load_file(verify_packaged(weights))
 
 

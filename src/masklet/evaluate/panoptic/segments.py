@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Int, Int64
 
 from masklet.core.errors import InputError
-from masklet.core.masks import resolve_overlaps_by_area, stack_masks
 from masklet.core.result import VideoResult
+from masklet.core.rle import paint_mask_numbers
 
 VOID = 0  # a map's pixels without a segment
 ABSENT = -1  # the category of a tube that a frame or a window does not list
@@ -161,10 +160,9 @@ def build_video_table(
 def _paint_id_map(result: VideoResult, frame: int) -> IdMap:
     """A frame's pixels with the number of their masklet, from 1 on."""
     owners = [n for n, m in enumerate(result.masklets, start=1) if frame in m.sightings]
-    masks = resolve_overlaps_by_area(
-        stack_masks([result.masklets[n - 1].sightings[frame].mask.decode() for n in owners], result.size)
-    )
-    return (masks * torch.tensor(owners, dtype=torch.int32)[:, None, None]).sum(0, dtype=torch.int32).numpy()
+    masks = [result.masklets[n - 1].sightings[frame].mask for n in owners]
+    painted: IdMap = np.array([0, *owners], np.int32)[paint_mask_numbers(masks, result.size)]
+    return painted
 
 
 def _list_segments(result: VideoResult, names: Sequence[str], labels: IdMap) -> dict[int, ListedSegment]:

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int64
 from pycocotools import mask as coco
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle
+from masklet.core.rle import Rle
 from masklet.evaluate.vis.tubes import decode_tubes
 from masklet.io.formats.json_entry import JsonEntry, read_json_object
 

@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int64
 from scipy.optimize import linear_sum_assignment
 
 from masklet.core.errors import InputError
-from masklet.core.masks import compute_rle_iou
 from masklet.core.result import VideoResult
+from masklet.core.rle import compute_rle_iou
 
 ALPHAS = np.arange(0.05, 0.99, 0.05)  # similarities from which on a pair counts as matched
 IOUS = np.arange(0.5, 0.96, 0.05)  # of tracks, for their AP

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle
 from masklet.core.progress import Watch
+from masklet.core.rle import Rle
 from masklet.evaluate.json_stream import Span, encode_object_masks, read_entry_at, stream_json_entries
 from masklet.evaluate.vis.average_precision import (
     MatchedGroup,

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 
-from masklet.core.masks import Rle, compute_rle_iou
 from masklet.core.result import VideoResult
+from masklet.core.rle import Rle, compute_rle_iou
 from masklet.core.tracks import Masklet
 from masklet.evaluate.vos.contours import (
     build_tolerance_disk,
@@ -209,8 +208,8 @@ class Discovery:
 def measure_discovery(result: VideoResult, truth: Mapping[int, LabelMap]) -> Discovery:
     """How well the masklets of a result cover the true objects, each by a single one and all together."""
     ids = sorted({i for labels in truth.values() for i in list_object_ids(labels)})
-    tubes = {i: {t: _encode_rle(labels == i) for t, labels in truth.items()} for i in ids}
-    ground = {t: _encode_rle((labels != 0) & (labels != VOID)) for t, labels in truth.items()}
+    tubes = {i: {t: Rle.encode_pixels(labels == i) for t, labels in truth.items()} for i in ids}
+    ground = {t: Rle.encode_pixels((labels != 0) & (labels != VOID)) for t, labels in truth.items()}
     best = {i: find_best_masklet(result.masklets, tube) for i, tube in tubes.items()}
     return Discovery(best, compute_union_jaccard(result.masklets, ground))
 
@@ -219,7 +218,7 @@ def get_masklet_mask(masklet: Masklet | None, frame: int, size: tuple[int, int])
     """A masklet's mask in one `frame` of `size` (h, w); empty where it is not seen, or where `masklet` is None."""
     if masklet is None or frame not in masklet.sightings:
         return np.zeros(size, dtype=bool)
-    return np.asarray(masklet.sightings[frame].mask.decode().numpy())
+    return masklet.sightings[frame].mask.decode_pixels()
 
 
 def find_best_masklet(masklets: Iterable[Masklet], truth: Mapping[int, Rle]) -> tuple[int | None, float]:
@@ -248,9 +247,5 @@ def compute_union_jaccard(masklets: Iterable[Masklet], truth: Mapping[int, Rle])
         found = np.zeros(mask.size, dtype=bool)
         for m in held:
             found |= get_masklet_mask(m, t, mask.size)
-        scores.append(compute_jaccard(found, mask.decode().numpy()))
+        scores.append(compute_jaccard(found, mask.decode_pixels()))
     return float(np.mean(scores))
-
-
-def _encode_rle(mask: Mask) -> Rle:
-    return Rle.encode(torch.from_numpy(mask))

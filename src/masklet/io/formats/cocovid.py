@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from masklet.core.files import write_atomically
-from masklet.core.masks import Rle
 from masklet.core.result import VideoResult
+from masklet.core.rle import Rle
 from masklet.io.formats.json_entry import JsonEntry, Size, format_coco_rle, parse_coco_mask, read_json_object
 from masklet.io.formats.split import (
     DatasetSplit,

@@ -10,16 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.core.masks import resolve_overlaps_by_area, stack_masks
 from masklet.core.result import VideoResult
+from masklet.core.rle import Rle, paint_mask_numbers
 from masklet.core.tracks import Sighting
 from masklet.io.formats.label_png import (
-    encode_numpy_mask,
     encode_png,
     list_label_pngs,
     read_label_pngs,
@@ -71,9 +69,9 @@ def encode_davis_pngs(result: VideoResult) -> Iterator[bytes]:
 def paint_label_image(result: VideoResult, frame: int) -> UInt8[np.ndarray, "h w"]:
     """The id of the object at every pixel of a frame, 0 where there is none."""
     seen = result.at(frame)
-    masks = resolve_overlaps_by_area(stack_masks([s.mask.decode() for _, s in seen], result.size))
-    ids = torch.tensor([m.id for m, _ in seen], dtype=torch.uint8)
-    return (masks * ids[:, None, None]).sum(0, dtype=torch.uint8).numpy()
+    ids = np.array([0, *(m.id for m, _ in seen)], np.uint8)
+    page: UInt8[np.ndarray, "h w"] = ids[paint_mask_numbers([s.mask for _, s in seen], result.size)]
+    return page
 
 
 def read_davis(folder: Path) -> VideoResult:
@@ -147,7 +145,7 @@ def _write_binary(
 ) -> None:
     folder.mkdir()
     for name, sightings in zip(names, frames, strict=True):
-        inside: Bool[np.ndarray, "h w"] = stack_masks([s.mask.decode() for s in sightings], result.size).any(0).numpy()
+        inside = paint_mask_numbers([s.mask for s in sightings], result.size) > 0
         (folder / f"{name}.png").write_bytes(encode_png(Image.fromarray(inside.astype(np.uint8) * 255)))
 
 
@@ -156,5 +154,5 @@ def _read_binary(folder: Path, objects: VideoObjects, id: int, label: int) -> tu
     size = (0, 0)
     for frame, page in enumerate(read_label_pngs(folder, BINARY, "black and white masks")):
         size = page.shape[:2]
-        objects.add(id, frame, encode_numpy_mask(page.reshape(*size, -1).any(-1)), label=label)
+        objects.add(id, frame, Rle.encode_pixels(page.reshape(*size, -1).any(-1)), label=label)
     return len(list_label_pngs(folder)), size

@@ -12,7 +12,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle
+from masklet.core.rle import Rle
 from masklet.io.video.frame_source import format_size
 
 Size = tuple[int, int]  # h, w

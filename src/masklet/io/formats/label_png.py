@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Integer
+from jaxtyping import Integer
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle
+from masklet.core.rle import Rle
 from masklet.io.formats.json_entry import Size
 from masklet.io.video.frame_source import format_size
 from masklet.io.video.sources import make_natural_key
@@ -68,12 +67,7 @@ def split_label_image(page: Page, nothing: Collection[int]) -> Iterator[tuple[in
     """The values of a label image with the RLE of each one's pixels; values in `nothing` mean no object."""
     for value in np.unique(page).tolist():
         if value not in nothing:
-            yield value, encode_numpy_mask(page == value)
-
-
-def encode_numpy_mask(pixels: Bool[np.ndarray, "h w"]) -> Rle:
-    """The RLE of a mask that is a numpy array."""
-    return Rle.encode(torch.from_numpy(np.ascontiguousarray(pixels)))
+            yield value, Rle.encode_pixels(page == value)
 
 
 def encode_png(image: Image.Image) -> bytes:

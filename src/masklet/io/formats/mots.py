@@ -17,8 +17,8 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
-from masklet.core.masks import Rle, resolve_overlaps_by_area, stack_masks
 from masklet.core.result import VideoResult
+from masklet.core.rle import Rle, paint_mask_numbers
 from masklet.core.tracks import Masklet
 from masklet.io.formats.json_entry import Size, parse_coco_mask
 from masklet.io.formats.label_png import Page, encode_png, read_label_pngs, split_label_image
@@ -66,11 +66,8 @@ def paint_mots_frames(result: VideoResult, ids: Mapping[int, int]) -> Iterator[P
     """The label image of each frame: at every pixel the object's id in `ids` (by masklet id), 0 where there is none."""
     for frame in range(result.length):
         seen = result.at(frame)
-        masks = resolve_overlaps_by_area(stack_masks([s.mask.decode() for _, s in seen], result.size)).numpy()
-        page: Page = np.zeros(result.size, np.uint16)
-        for (masklet, _), mask in zip(seen, masks, strict=True):
-            page[mask] = ids[masklet.id]
-        yield page
+        values = np.array([0, *(ids[m.id] for m, _ in seen)], np.uint16)
+        yield values[paint_mask_numbers([s.mask for _, s in seen], result.size)]
 
 
 def write_mots(result: VideoResult, path: Path, classes: Mapping[int, str] | None = None, first: int = 0) -> None:

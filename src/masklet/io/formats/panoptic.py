@@ -20,11 +20,11 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
-from masklet.core.masks import resolve_overlaps_by_area, stack_masks
 from masklet.core.result import VideoResult
+from masklet.core.rle import Rle, paint_mask_numbers
 from masklet.core.tracks import Masklet, Sighting
 from masklet.io.formats.json_entry import JsonEntry, Size, read_json_object
-from masklet.io.formats.label_png import Page, encode_numpy_mask, encode_png, read_label_png
+from masklet.io.formats.label_png import Page, encode_png, read_label_png
 from masklet.io.formats.postprocess import FrameSegment, VideoIds
 from masklet.io.formats.split import (
     DatasetSplit,
@@ -141,8 +141,8 @@ def _paint_panoptic_masks(
     seen: Iterable[tuple[Masklet, Sighting]], is_thing: bool, size: Size
 ) -> list[tuple[Masklet, Any]]:
     chosen = [(m, s) for m, s in seen if m.is_thing == is_thing]
-    masks = resolve_overlaps_by_area(stack_masks([s.mask.decode() for _, s in chosen], size)).numpy()
-    return list(zip([m for m, _ in chosen], masks, strict=True))
+    numbers = paint_mask_numbers([s.mask for _, s in chosen], size)
+    return [(m, numbers == n) for n, (m, _) in enumerate(chosen, start=1)]
 
 
 def read_panoptic_split(path: Path) -> DatasetSplit:
@@ -261,4 +261,4 @@ def _read_panoptic_frame(
         category = segment.whole("category_id")
         is_thing = bool(segment.whole("isthing")) if "isthing" in segment else category not in split.stuff
         name, score = names[id, category], segment.number("score", 1.0)
-        objects.add(name, frame, encode_numpy_mask(page == id), score, split.labels[category], is_thing)
+        objects.add(name, frame, Rle.encode_pixels(page == id), score, split.labels[category], is_thing)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from statistics import mean
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.io.formats.json_entry import JsonEntry, Size
 from masklet.io.video.images import RATE

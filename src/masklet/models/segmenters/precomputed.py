@@ -20,7 +20,8 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
-from masklet.core.masks import Rle, stack_masks
+from masklet.core.masks import stack_masks
+from masklet.core.rle import Rle
 from masklet.models.nano.image_predictor import load_image_predictor
 
 Entry = tuple[int, Mapping[str, Any]]  # position in the file, content

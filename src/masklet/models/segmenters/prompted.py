@@ -18,7 +18,8 @@ from torch import Tensor
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections, Point
-from masklet.core.masks import Rle, resize_bilinear, stack_masks
+from masklet.core.masks import resize_bilinear, stack_masks
+from masklet.core.rle import Rle
 from masklet.models.boxes import box_nms
 from masklet.models.nano.image_predictor import ImagePredictor
 from masklet.models.sam2.propagator import Sam2, Sam2Features

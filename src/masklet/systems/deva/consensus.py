@@ -307,9 +307,8 @@ def order_for_painting(
     """
     ids = [i for i, track in tracks.items() if track.thing is group]
     segments = [s for s in found if s.thing is group]
-    links = match(
-        mask_iou(stack_masks([own[i] for i in ids], size), stack_masks([s.mask for s in segments], size)), SUPPORT
-    )
+    iou = mask_iou(stack_masks([own[i] for i in ids], size), stack_masks([s.mask for s in segments], size))
+    links = match(iou.cpu().numpy(), SUPPORT)
     partner = {c: ids[r] for r, c in links.pairs}
     pairs = [(partner.get(c), s) for c, s in enumerate(segments)]
     entries = [_PaintEntry(i, s, s.mask if i is None else s.mask | own[i]) for i, s in pairs]

@@ -18,10 +18,11 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Video, iterate_windows_backward
 from masklet.core.instances import Detections
-from masklet.core.masks import Rle, resize_bilinear
+from masklet.core.masks import resize_bilinear
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import Propagator, Segmenter
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
 from masklet.systems.filters import name_masklet
 from masklet.systems.sam2bmp import note_prediction

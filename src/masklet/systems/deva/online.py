@@ -21,10 +21,11 @@ from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
 from masklet.core.frames import Frame, Video, iterate_with_future
 from masklet.core.instances import Detections, FrameMasks, Prediction
-from masklet.core.masks import Rle, mask_nms, resize_bilinear, resolve_overlaps_by_area, stack_masks
+from masklet.core.masks import mask_nms, resize_bilinear, resolve_overlaps_by_area, stack_masks
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import MaskCarrier, Propagator, Segmenter
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
 from masklet.systems.common import describe_lost_objects
 from masklet.systems.deva.consensus import (

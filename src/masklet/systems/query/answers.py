@@ -18,7 +18,8 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.features import MIB
-from masklet.core.masks import Rle, resize_bilinear
+from masklet.core.masks import resize_bilinear
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 
 AT_ONCE = 8  # maps at the video's size that exist at once

@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.io.formats.ytvis import write_ytvis_truth
 from masklet.io.output_folder import OutputFolder

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, UInt8, UInt16
 
-from masklet.core.masks import Rle
+from masklet.core.rle import Rle
 from masklet.train.data.clips import TrainingClip
 
 Size = tuple[int, int]  # h, w

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.core.masks import Rle
+from masklet.core.rle import Rle
 from masklet.io.formats.json_entry import JsonEntry, parse_coco_mask, read_json_object
 from masklet.io.formats.split import read_categories
 from masklet.io.video.images import read_rgb_image
