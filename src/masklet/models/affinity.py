@@ -18,6 +18,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Bool, Float, Float16, Int32, UInt8
 from torch import Tensor
 
+from masklet.core.frame_cache import FrameCache
 from masklet.core.frames import Frame
 from masklet.core.instances import Clicks, Prediction, Prompt
 from masklet.core.masks import resize_bilinear, stack_masks
@@ -87,7 +88,6 @@ class AffinityMemory:
 class AffinityView:
     """What prediction and learning both want to know of a frame."""
 
-    features: EncoderFeatures
     cells: Float[Tensor, "m d"]  # a descriptor each
     bins: Int32[np.ndarray, "h w"]  # colours
     grey: UInt8[Tensor, "h w"]
@@ -135,9 +135,7 @@ class Affinity:
     trust: float = 1.0  # weight of a later prompt against all seen since the first: what was wrong is unlearnt
     revised: float = 0.5  # the same against the prompts before
     nested: float = 0.5  # share of the smaller from which two objects may overlap anywhere, a thing and its part
-    _last: list[AffinityView] = field(
-        default_factory=list, repr=False, compare=False
-    )  # at most one: a frame is seen twice
+    _views: FrameCache[AffinityView] = field(default_factory=FrameCache, repr=False, compare=False)
 
     def encode(self, frames: Sequence[Frame]) -> list[EncoderFeatures]:
         """The features of each frame, shared with whoever has the same encoder."""
@@ -168,7 +166,7 @@ class Affinity:
             rivals = _measure_rivalry(memory.shared[rows][:, rows], memory.anchor.moment[rows], self.nested)
             rivals[~lost[rows]] *= ~lost[rows]  # what is not seen takes nothing from what is
             common = find_common_parts(memory.shared[rows][:, rows], there[rows])
-            outlined = self._outlines(view, known[rows], looks[rows], there[rows], rivals, common)
+            outlined = self._outlines(view, features, known[rows], looks[rows], there[rows], rivals, common)
             logits[rows] = remove_detached_parts(outlined, there[rows], memory.scattered[rows])
         alike = _score_appearance(logits, looks)
         unlike = (origin.unseen | ~torch.tensor(found.holds)) & (alike <= asked)
@@ -179,6 +177,7 @@ class Affinity:
     def _outlines(
         self,
         view: AffinityView,
+        features: EncoderFeatures,
         known: Moments,
         looks: Float[Tensor, "n y x"],
         there: Float[Tensor, "n h w"],
@@ -192,7 +191,7 @@ class Affinity:
         evidence += compute_colour_odds(view.bins, known, self.colour)
         claims = self.claim * torch.stack([_compute_claim(p, odds) for p, odds in zip(there, moved, strict=True)])
         evidence = exclude_rivals(evidence, claims, rivals, common)
-        logits = compute_log_odds(self._outlined(view.features, evidence.sigmoid()), SURE)
+        logits = compute_log_odds(self._outlined(features, evidence.sigmoid()), SURE)
         return exclude_rivals(logits, torch.zeros_like(logits), rivals, common)  # outlines may have met again
 
     def commit(self, memory: AffinityMemory, features: EncoderFeatures, belief: Prediction) -> AffinityMemory:
@@ -249,13 +248,7 @@ class Affinity:
         return not memory.ids or self._view(features).origin(memory)[1].is_sound
 
     def _view(self, features: EncoderFeatures) -> AffinityView:
-        if not self._last or self._last[0].features is not features:
-            colour = nnf.avg_pool2d(features.guide.permute(2, 0, 1)[None].float() / 255 - 0.5, STRIDE)[0]
-            cells = build_cell_descriptors(features.keys.float(), features.detail.float(), colour, self.context)
-            self._last[:] = [
-                AffinityView(features, cells, quantize_colours(features.guide.numpy()), convert_to_grey(features))
-            ]
-        return self._last[0]
+        return self._views.find(features) or self._views.keep(make_affinity_view(features, self.context), features)
 
     def _motion(self, there: Float[Tensor, "h w"], odds: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
         """What the carried mask says: its log odds, blurred by what the flow is wrong, and less far away from it."""
@@ -309,6 +302,13 @@ class Affinity:
         return replace(
             memory, anchor=anchor, recent=memory.recent.put(at, old.mix(new, torch.where(begins, 1.0, share)))
         )
+
+
+def make_affinity_view(features: EncoderFeatures, context: int) -> AffinityView:
+    """What prediction and learning want to know of the frame of `features`; `context` as in `Affinity`, in cells."""
+    colour = nnf.avg_pool2d(features.guide.permute(2, 0, 1)[None].float() / 255 - 0.5, STRIDE)[0]
+    cells = build_cell_descriptors(features.keys.float(), features.detail.float(), colour, context)
+    return AffinityView(cells, quantize_colours(features.guide.numpy()), convert_to_grey(features))
 
 
 def remove_detached_parts(

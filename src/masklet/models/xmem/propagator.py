@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from masklet.core.errors import InputError
+from masklet.core.frame_cache import FrameCache
 from masklet.core.frames import Frame
 from masklet.core.instances import Prediction, Prompt
 from masklet.core.masks import resize_bilinear
@@ -110,7 +111,7 @@ class Xmem:
         self.limits, self.weights = limits or MemoryLimits(), weights or {}
         self.device = net.key_proj.key_proj.weight.device
         self._shift, self._scale = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (MEAN, STD))
-        self._last: tuple[XmemMemory, XmemFeatures, Prediction] | None = None  # what `predict` was asked and said
+        self._predicted: FrameCache[tuple[XmemMemory, Prediction]] = FrameCache()  # of what memory, and what
 
     @property
     def description(self) -> str:
@@ -142,7 +143,7 @@ class Xmem:
         quality = (canvas.crop(soft) * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
         left = DecodedMasks(sensory, soft, presence, received)
         belief = Prediction(ids, ahead.cpu()[:, None], quality.cpu()[:, None], presence.cpu()[:, None], left.tokens())
-        self._last = memory, features, belief
+        self._predicted.keep((memory, belief), features)
         return belief
 
     @_wrap_without_gradients
@@ -258,8 +259,9 @@ class Xmem:
         if not missed:
             return memory
         # Most often it has just been predicted, and left out because of the prompt: decoding costs most of all.
-        if self._last and self._last[1] is features and all(has_same_state(self._last[0], memory, id) for id in missed):
-            belief = self._last[2]
+        last = self._predicted.find(features)
+        if last and all(has_same_state(last[0], memory, id) for id in missed):
+            belief = last[1]
         else:
             belief = self.predict(memory.branch({id: id for id in missed}), features)
         return self._noted(memory, features, belief.only([belief.ids.index(id) for id in missed]))
