@@ -13,8 +13,8 @@ from sam2_fixtures import FOLDER, arrays, clip, needs, network, object_mask, pac
 from masklet.core.tracks import Source, TrackBook
 from masklet.models.sam2.memory import MemoryBank, MemoryEntry, MemoryReading, ReliableFrames
 from masklet.models.sam2.propagator import Sam2
-from masklet.systems.sam2bmp import note_prediction
 from masklet.systems.sam2long import MemoryTree, select_pathways
+from masklet.systems.sweep import note_prediction
 
 needs("runs.json", "sam2long.npz", "rule_cases.json", "model.json", "key_map.json", "clips.npz")
 

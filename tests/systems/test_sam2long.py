@@ -25,8 +25,9 @@ from masklet.core.rle import Rle
 from masklet.core.tracks import Source, TrackBook
 from masklet.models.sam2.memory import ReliableFrames, Sam2Memory
 from masklet.models.sam2.propagator import Sam2, Sam2Features
-from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings, note_prediction
+from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
 from masklet.systems.sam2long import MemoryTree, ObjectPathways, drop_repeated_continuations, select_pathways
+from masklet.systems.sweep import note_prediction
 from masklet.systems.track import Prompts, Track
 
 SIZE = (4, 4)

@@ -22,6 +22,7 @@ from masklet.core.protocols import SlotModel
 from masklet.core.result import VideoResult
 from masklet.core.slots import FrameSlots
 from masklet.core.tracks import Masklet
+from masklet.systems.common import FrameStream
 from masklet.systems.query import answers as slot_answers
 from masklet.systems.query.answers import (
     ForegroundMaskResizer,
@@ -33,7 +34,6 @@ from masklet.systems.query.answers import (
 from masklet.systems.query.loop import (
     DenseFeatures,
     DenseStore,
-    SlotStream,
     SlotTracks,
     build_slot_result,
     collect_frame_masks,
@@ -149,13 +149,13 @@ class SlotSystem(Generic[M]):
 
     def stream(
         self, frames: Iterable[Frame], state: RocovisState[M] | None = None
-    ) -> SlotStream[RocovisFrameStep[M], RocovisState[M]]:
+    ) -> FrameStream[RocovisFrameStep[M], RocovisState[M]]:
         """Every frame's objects, named by the scores so far; at most `window` - 1 frames late. The quality of masks is
         that of the frame.
 
         Its `state` after any frame can be saved (core.memory), and a stream of the frames that follow goes on from it.
         """
-        return SlotStream(self.follow(frames, state), self.shown, state)
+        return FrameStream(self.follow(frames, state), self.shown, state)
 
     @torch.no_grad()
     def follow(self, frames: Iterable[Frame], state: RocovisState[M] | None) -> Iterator[RocovisFrameStep[M]]:

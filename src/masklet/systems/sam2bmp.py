@@ -6,7 +6,6 @@ backward sweep then completes every object before its first detection, and filte
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Generic, Literal, TypeVar
@@ -16,18 +15,18 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from masklet.core.features import MIB, FeatureStore
-from masklet.core.frames import Frame, Video, iterate_windows_backward, iterate_with_future
+from masklet.core.frames import Frame, Video, iterate_with_future
 from masklet.core.instances import NAMELESS, Branches, Detections, FrameMasks, Prediction
 from masklet.core.masks import mask_iou, mask_nms, stack_masks
 from masklet.core.matching import Matching, match
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import Propagator, Segmenter
-from masklet.core.result import Provenance, VideoResult
+from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
-from masklet.core.tracks import Fork, Sighting, Source, TrackBook
-from masklet.systems.bystanders import count_asked
-from masklet.systems.common import describe_lost_objects
+from masklet.core.tracks import Sighting, Source, TrackBook
+from masklet.systems.common import FrameStream, build_video_result, describe_lost_objects
 from masklet.systems.filters import choose_label, drop_twins, keep_supported, name_masklet
+from masklet.systems.sweep import complete_backward, count_lost, note_branches
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -101,33 +100,6 @@ class ObjectInFrame:
         return Sighting(Rle.encode(self.mask), self.source, self.score, self.label, self.presence)
 
 
-class Sam2BmpStream(Generic[F, M, S]):
-    """Every frame's objects while frames arrive, and after each frame the state of all that is remembered."""
-
-    def __init__(self, system: Sam2Bmp[F, M, S], frames: Iterable[Frame], state: Sam2BmpState[M, S] | None) -> None:
-        self.state = state
-        self._nameless = find_nameless(system.segmenter.categories)
-        self._steps = system.forward(frames, state)
-
-    def __iter__(self) -> Sam2BmpStream[F, M, S]:
-        return self
-
-    def __next__(self) -> FrameMasks:
-        look = next(self._steps)
-        self.state = look.state
-        shown = sorted((s for s in look.seen if s.mask.any()), key=lambda s: s.id)
-        return FrameMasks(
-            look.frame.index,
-            tuple(s.id for s in shown),
-            stack_masks([s.mask for s in shown], look.frame.size),
-            torch.tensor([s.score for s in shown]),
-            torch.tensor([self._label(look.state.tallies[s.id]) for s in shown], dtype=torch.int64),
-        )
-
-    def _label(self, tally: ObjectTally) -> int:
-        return choose_label(tally.votes, self._nameless)
-
-
 @dataclass(frozen=True)
 class Sam2BmpFrameStep(Generic[F, M, S]):
     """One frame of the forward phase."""
@@ -166,12 +138,27 @@ class Sam2Bmp(Generic[F, M, S]):
             )
         return self._result(video, book, refused)
 
-    def stream(self, frames: Iterable[Frame], state: Sam2BmpState[M, S] | None = None) -> Sam2BmpStream[F, M, S]:
+    def stream(
+        self, frames: Iterable[Frame], state: Sam2BmpState[M, S] | None = None
+    ) -> FrameStream[Sam2BmpFrameStep[F, M, S], Sam2BmpState[M, S]]:
         """The forward phase alone: every frame's objects, as soon as the segmenter's look-ahead allows.
 
         Its `state` after any frame can be saved (core.memory), and a stream of the frames that follow goes on from it.
         """
-        return Sam2BmpStream(self, frames, state)
+        return FrameStream(self.forward(frames, state), self.show, state)
+
+    def show(self, look: Sam2BmpFrameStep[F, M, S]) -> FrameMasks:
+        """What is seen in one frame, each object under the name it has most votes for so far."""
+        nameless = find_nameless(self.segmenter.categories)
+        shown = sorted((s for s in look.seen if s.mask.any()), key=lambda s: s.id)
+        labels = [choose_label(look.state.tallies[s.id].votes, nameless) for s in shown]
+        return FrameMasks(
+            look.frame.index,
+            tuple(s.id for s in shown),
+            stack_masks([s.mask for s in shown], look.frame.size),
+            torch.tensor([s.score for s in shown]),
+            torch.tensor(labels, dtype=torch.int64),
+        )
 
     def write(self, book: TrackBook, look: Sam2BmpFrameStep[F, M, S]) -> None:
         """One frame into the book; of an object with several pathways all are kept until one has won."""
@@ -270,7 +257,7 @@ class Sam2Bmp(Generic[F, M, S]):
         kept = drop_twins(keep_supported(book.masklets(), at.key_ratio), at.twin_iou, at.twin_frames)
         nameless = find_nameless(self.segmenter.categories)
         masklets = tuple(replace(name_masklet(m, at.score_gamma, nameless), id=n) for n, m in enumerate(kept, start=1))
-        notes = [video.damage] if video.damage else []
+        notes = []
         if refused:
             notes.append(
                 f"{refused} detections began no object: max_objects = {at.max_objects} were in sight; raise it"
@@ -278,10 +265,7 @@ class Sam2Bmp(Generic[F, M, S]):
         notes += describe_lost_objects(masklets, len(video))
         if not masklets:
             notes.append(f"no object: too few detections score above conf = {at.conf:g}; lower it, such as conf=0.3")
-        provenance = Provenance("sam2bmp", asdict(at), notes=tuple(notes))
-        return VideoResult(
-            video.name, video.size, len(video), video.rate, masklets, self.segmenter.categories, provenance
-        )
+        return build_video_result(video, masklets, self.segmenter.categories, "sam2bmp", asdict(at), notes)
 
 
 def follow_detections(
@@ -319,97 +303,3 @@ def update_tally(tally: ObjectTally, seen: ObjectInFrame) -> ObjectTally:
         votes[seen.label] = votes.get(seen.label, 0.0) + seen.score
         return ObjectTally(0, votes, masks, tally.keys + 1, 0)
     return ObjectTally(count_lost(tally.lost, bool(seen.mask.any())), votes, masks, tally.keys, tally.unvouched + 1)
-
-
-def count_lost(lost: int, seen: bool) -> int:
-    """Frames without a mask less those with one since: what flashes up once in a while is lost all the same.
-
-    >>> count_lost(5, seen=True), count_lost(0, seen=True), count_lost(5, seen=False)
-    (4, 0, 6)
-    """
-    return max(lost - 1, 0) if seen else lost + 1
-
-
-def complete_backward(
-    propagator: Propagator[F, M],
-    video: Video,
-    book: TrackBook,
-    store: FeatureStore[F],
-    window: int | None,
-    watch: Watch,
-    max_lost: int | None = None,
-) -> None:
-    """SAM2BMP 3.3: one backward sweep for all objects in `book`, each joining at its first frame.
-
-    Every object is propagated from its first mask to the frames before it, at most `window` of them (None: all), and
-    not further once it was without a mask in more than `max_lost` frames (see `count_lost`). What is found is written
-    into `book`; `propagator` computes the features of `video` that `store` lacks; `watch` is called after every frame.
-    """
-    starts: dict[int, list[int]] = defaultdict(list)
-    for masklet in book.masklets():
-        starts[masklet.first].append(masklet.id)
-    if window == 0 or not starts:
-        return
-    memory, last = propagator.empty(), max(starts)
-    lost: dict[int, int] = {}
-    reach = {masklet.id: masklet.first - window for masklet in book.masklets()} if window is not None else {}
-    for t, features in iterate_features_backward(propagator, video, store, last + 1):
-        belief = propagator.predict(memory, features)
-        memory = propagator.commit(memory, features, belief)
-        note_prediction(book, t, belief, video.size, Source.BACKWARD)
-        lost |= {id: count_lost(lost.get(id, 0), t in book.pages[id]) for id in belief.ids}
-        seeds = {id: book.pages[id][t].mask.decode() for id in starts.get(t, ())}
-        if seeds:
-            memory, _ = propagator.prompt(memory, features, seeds)
-        gone = [id for id in belief.ids if max_lost is not None and lost[id] > max_lost]
-        memory = propagator.forget(memory, {*gone, *(id for id, end in reach.items() if end == t)})
-        watch("backward", last + 1 - t, last + 1, count_asked((*belief.ids, *seeds)))
-    book.settle()
-
-
-def note_prediction(book: TrackBook, frame: int, belief: Prediction, size: tuple[int, int], source: Source) -> None:
-    """Writes a `belief` about `frame` into `book`, as sightings from `source` with masks of `size` (h, w)."""
-    if isinstance(belief, Branches):
-        note_branches(book, frame, belief, size, source)
-        return
-    for id, sighting in zip(belief.ids, make_sightings(belief, size, source), strict=True):
-        book.note(id, frame, sighting)
-
-
-def note_branches(book: TrackBook, frame: int, belief: Branches, size: tuple[int, int], source: Source) -> None:
-    """Writes every pathway of a `belief` about `frame` into `book`, as sightings from `source` with masks of `size`
-    (h, w); one that is the same as another is looked at once.
-    """
-    for row, id in enumerate(belief.ids):
-        origins = tuple(belief.origins[row].tolist())
-        pairs = list(zip(origins, belief.hypotheses[row].tolist(), strict=True))
-        unlike = {pair: (row, k) for k, pair in reversed(list(enumerate(pairs)))}
-        seen = make_sightings(belief.pathways((id,) * len(unlike), list(unlike.values())), size, source)
-        by_pair = dict(zip(unlike, seen, strict=True))
-        book.branch(id, Fork(frame, tuple(by_pair[pair] for pair in pairs), origins))
-
-
-def make_sightings(belief: Prediction, size: tuple[int, int], source: Source) -> list[Sighting]:
-    """A sighting from `source` of each object in `belief`, its mask of `size` (h, w) empty where it is absent."""
-    label = 0 if source is Source.PROMPTED else -1
-    best = belief.best
-    found = zip(belief.masks(size), best.quality[:, 0].tolist(), best.presence[:, 0].tolist(), strict=True)
-    return [Sighting(Rle.encode(mask), source, quality, label, presence) for mask, quality, presence in found]
-
-
-def iterate_features_backward(
-    propagator: Propagator[F, M], video: Video, store: FeatureStore[F], stop: int, window: int = 8
-) -> Iterator[tuple[int, F]]:
-    """The index and the features of each of frames `stop` - 1, ..., 0 of `video`: as `store` has them, or where it does
-    not, computed again by `propagator`; `window` frames are held at once.
-    """
-    for span in iterate_windows_backward(0, stop, window):
-        found = {t: store.get(t) for t in span}
-        missing = [t for t, features in found.items() if features is None]
-        if missing:
-            frames = video.read(missing[0], missing[-1] + 1)
-            found |= {f.index: x for f, x in zip(frames, propagator.encode(frames), strict=True)}
-        for t in reversed(span):
-            features = found.pop(t)
-            assert features is not None
-            yield t, features

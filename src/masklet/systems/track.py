@@ -15,12 +15,12 @@ from masklet.core.frames import Frame, Video
 from masklet.core.instances import Clicks, Prediction, Prompt
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import Propagator
-from masklet.core.result import Provenance, VideoResult
+from masklet.core.result import VideoResult
 from masklet.core.tracks import Source, TrackBook
 from masklet.systems.bystanders import BystanderFinder, count_asked, is_bystander
-from masklet.systems.common import describe_lost_objects
+from masklet.systems.common import build_video_result, describe_lost_objects
 from masklet.systems.filters import name_masklet
-from masklet.systems.sam2bmp import complete_backward, note_prediction
+from masklet.systems.sweep import complete_backward, note_prediction
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -54,11 +54,10 @@ class Track(Generic[F, M]):
         book.drop([id for id in book.pages if is_bystander(id)])
         notes = [f"the prompt in frame {t} was not used: {describe_frame_range(video)}" for t in missed]
         notes += [f"object {i}: nothing was made of its prompt; mark more of it" for i in self.empty_handed(book)]
-        notes += [video.damage] if video.damage else []
         masklets = tuple(sorted((name_masklet(m) for m in book.masklets()), key=lambda m: m.id))
         notes += describe_lost_objects(masklets, len(video))
-        provenance = Provenance("track", {"prompts": describe_prompts(self.prompts)}, notes=tuple(notes))
-        return VideoResult(video.name, video.size, len(video), video.rate, masklets, ("object",), provenance)
+        settings = {"prompts": describe_prompts(self.prompts)}
+        return build_video_result(video, masklets, ("object",), "track", settings, notes)
 
     def empty_handed(self, book: TrackBook) -> list[int]:
         """Prompted objects without a mask in any frame (an object that was never reached has no page)."""

@@ -21,11 +21,12 @@ from masklet.core.instances import Detections
 from masklet.core.masks import resize_bilinear
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import Propagator, Segmenter
-from masklet.core.result import Provenance, VideoResult
+from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
+from masklet.systems.common import build_video_result
 from masklet.systems.filters import name_masklet
-from masklet.systems.sam2bmp import note_prediction
+from masklet.systems.sweep import note_prediction
 
 F = TypeVar("F")
 Looks = TypeVar("Looks", contravariant=True)
@@ -88,15 +89,14 @@ class DevaOffline(Generic[F, M]):
         at = sample_video_frames(length, self.settings.frames)
         sketches = {t: s for t, s in self.segmenter(video, at, watch).items() if len(s.masks)}
         masklets: tuple[Masklet, ...] = ()
-        notes = [video.damage] if video.damage else []
+        notes = []
         if sketches:
             key = choose_key_frame(sketches)
             average = self.average(video, key, sketches)
             masklets = self.propagated(video, key, average, sketches[key].labels, watch)
         else:
             notes.append(f"nothing was found in {len(at)} frames ({', '.join(map(str, at))}); more `frames` may help")
-        provenance = Provenance("deva-offline", asdict(self.settings), notes=tuple(notes))
-        return VideoResult(video.name, video.size, len(video), video.rate, masklets, self.categories, provenance)
+        return build_video_result(video, masklets, self.categories, "deva-offline", asdict(self.settings), notes)
 
     def average(self, video: Video, key: int, sketches: Mapping[int, Sketch]) -> Float[Tensor, "n h w"]:
         """The masks of all `sketches` (by frame) of `video`, carried to the `key` frame and averaged by weight, 0 to 1.

@@ -24,10 +24,10 @@ from masklet.core.instances import Detections, FrameMasks, Prediction
 from masklet.core.masks import mask_nms, resize_bilinear, resolve_overlaps_by_area, stack_masks
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import MaskCarrier, Propagator, Segmenter
-from masklet.core.result import Provenance, VideoResult
+from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
-from masklet.systems.common import describe_lost_objects
+from masklet.systems.common import FrameStream, build_video_result, describe_lost_objects
 from masklet.systems.deva.consensus import (
     Agreement,
     DetectedSegment,
@@ -37,7 +37,7 @@ from masklet.systems.deva.consensus import (
     find_consensus,
     merge_detections,
 )
-from masklet.systems.sam2bmp import complete_backward
+from masklet.systems.sweep import complete_backward
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -116,30 +116,6 @@ class DevaFrameStep(Generic[F, M, S]):
     state: DevaState[M, S]
 
 
-class DevaStream(Generic[F, M, S]):
-    """Every frame's objects, at most n - 1 frames late, and after each frame the state of all that is remembered."""
-
-    def __init__(self, system: Deva[F, M, S], frames: Iterable[Frame], state: DevaState[M, S] | None) -> None:
-        self.state = state
-        self._steps = system.forward(frames, state)
-
-    def __iter__(self) -> DevaStream[F, M, S]:
-        return self
-
-    def __next__(self) -> FrameMasks:
-        look = next(self._steps)
-        self.state = look.state
-        ids = tuple(sorted(id for id, mask in look.masks.items() if mask.any()))
-        tracks = [look.state.tracks[id] for id in ids]
-        return FrameMasks(
-            look.frame.index,
-            ids,
-            stack_masks([look.masks[id] for id in ids], look.frame.size),
-            torch.tensor([t.score for t in tracks], dtype=torch.float32),
-            torch.tensor([t.label for t in tracks], dtype=torch.int64),
-        )
-
-
 @dataclass(frozen=True)
 class Deva(Generic[F, M, S]):
     """The system. `stream` answers live, with the vote so far; `run` names each object by its final vote."""
@@ -171,13 +147,15 @@ class Deva(Generic[F, M, S]):
         masklets = tuple(apply_final_vote(m, tracks[m.id]) for m in remove_backward_overlaps(book.masklets()))
         return self._result(video, masklets, refused)
 
-    def stream(self, frames: Iterable[Frame], state: DevaState[M, S] | None = None) -> DevaStream[F, M, S]:
+    def stream(
+        self, frames: Iterable[Frame], state: DevaState[M, S] | None = None
+    ) -> FrameStream[DevaFrameStep[F, M, S], DevaState[M, S]]:
         """Every frame's objects, as soon as its clip has agreed.
 
         Its `state` after any frame that came before the frames ended can be saved (core.memory), and a stream of
         the frames that follow the answered ones goes on from it.
         """
-        return DevaStream(self, frames, state)
+        return FrameStream(self.forward(frames, state), show_deva_step, state)
 
     def forward(
         self, frames: Iterable[Frame], state: DevaState[M, S] | None = None
@@ -307,7 +285,7 @@ class Deva(Generic[F, M, S]):
 
     def _result(self, video: Video, masklets: tuple[Masklet, ...], refused: int) -> VideoResult:
         at = self.settings
-        notes = [video.damage] if video.damage else []
+        notes = []
         if refused:
             notes.append(f"{refused} detections were refused: max_objects = {at.max_objects} were tracked; raise it")
         notes += describe_lost_objects(masklets, len(video))
@@ -316,9 +294,20 @@ class Deva(Generic[F, M, S]):
                 f"no object: no detection above conf = {at.conf:g} was supported by another frame of its clip; "
                 "lower conf, or set clip=1 to take the detections of single frames"
             )
-        provenance = Provenance("deva", asdict(at), notes=tuple(notes))
-        categories = self.segmenter.categories
-        return VideoResult(video.name, video.size, len(video), video.rate, masklets, categories, provenance)
+        return build_video_result(video, masklets, self.segmenter.categories, "deva", asdict(at), notes)
+
+
+def show_deva_step(look: DevaFrameStep[F, M, S]) -> FrameMasks:
+    """What is seen in one frame, each object under the name it has most votes for so far."""
+    ids = tuple(sorted(id for id, mask in look.masks.items() if mask.any()))
+    tracks = [look.state.tracks[id] for id in ids]
+    return FrameMasks(
+        look.frame.index,
+        ids,
+        stack_masks([look.masks[id] for id in ids], look.frame.size),
+        torch.tensor([t.score for t in tracks], dtype=torch.float32),
+        torch.tensor([t.label for t in tracks], dtype=torch.int64),
+    )
 
 
 def propagate_between_frames(

@@ -23,13 +23,13 @@ from masklet.core.instances import FrameMasks
 from masklet.core.masks import stack_masks
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import SlotSegmenter, SlotTracker
-from masklet.core.result import Provenance, VideoResult
+from masklet.core.result import VideoResult
 from masklet.core.slots import FrameSlots
 from masklet.core.tracks import Masklet
+from masklet.systems.common import FrameStream, build_video_result
 from masklet.systems.query.answers import MaskResizer, SlotSettings, TaskOutput, build_task_output
 
 M = TypeVar("M")
-S = TypeVar("S", covariant=True)  # a state
 T = TypeVar("T")
 
 
@@ -148,32 +148,6 @@ def collect_frame_masks(index: int, masklets: Sequence[Masklet], size: tuple[int
     )
 
 
-class StatefulStep(Protocol[S]):
-    """One frame of a loop, and what it leaves."""
-
-    @property
-    def state(self) -> S: ...
-
-
-L = TypeVar("L", bound=StatefulStep[Any])
-
-
-class SlotStream(Generic[L, T]):
-    """Every frame's objects while frames arrive, and after each frame the state of all that is remembered."""
-
-    def __init__(self, looks: Iterator[L], shown: Callable[[L], FrameMasks], state: T | None) -> None:
-        self.state = state
-        self._looks, self._shown = looks, shown
-
-    def __iter__(self) -> SlotStream[L, T]:
-        return self
-
-    def __next__(self) -> FrameMasks:
-        look = next(self._looks)
-        self.state = look.state
-        return self._shown(look)
-
-
 @dataclass(frozen=True)
 class OnlineSystem(Generic[M]):
     """A system of slots that looks back only (MinVIS, DVIS online). `stream` answers live, in constant memory."""
@@ -188,13 +162,13 @@ class OnlineSystem(Generic[M]):
 
     def stream(
         self, frames: Iterable[Frame], state: SlotLoopState[M] | None = None
-    ) -> SlotStream[SlotFrameStep[M], SlotLoopState[M]]:
+    ) -> FrameStream[SlotFrameStep[M], SlotLoopState[M]]:
         """Every frame's objects, named by the scores so far; at most `window` - 1 frames late.
 
         Its `state` after any frame can be saved (core.memory), and a stream of the frames that follow goes on from it.
         """
         looks = follow_slots(self.segmenter, self.tracker, frames, self.settings.window, state)
-        return SlotStream(looks, self.shown, state)
+        return FrameStream(looks, self.shown, state)
 
     @torch.no_grad()
     def shown(self, look: SlotFrameStep[M]) -> FrameMasks:
@@ -311,12 +285,9 @@ def build_slot_result(system: DescribedSystem, video: Video, masklets: tuple[Mas
     """The result of `system` for `video`: its `masklets`, with notes on what the reader must know, such as damage or
     what to change where there are none.
     """
-    notes = [video.damage] if video.damage else []
-    if not masklets:
-        notes.append(EMPTY[system.settings.task].format(at=system.settings))
-    provenance = Provenance(system.name, asdict(system.settings), notes=tuple(notes))
-    categories = system.segmenter.categories
-    return VideoResult(video.name, video.size, len(video), video.rate, masklets, categories, provenance)
+    notes = [] if masklets else [EMPTY[system.settings.task].format(at=system.settings)]
+    categories, settings = system.segmenter.categories, asdict(system.settings)
+    return build_video_result(video, masklets, categories, system.name, settings, notes)
 
 
 EMPTY = {

@@ -1,0 +1,113 @@
+"""The backward sweep that every system with a propagator ends with, and beliefs written down as sightings."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import TypeVar
+
+from masklet.core.features import FeatureStore
+from masklet.core.frames import Video, iterate_windows_backward
+from masklet.core.instances import Branches, Prediction
+from masklet.core.progress import Watch
+from masklet.core.protocols import Propagator
+from masklet.core.rle import Rle
+from masklet.core.tracks import Fork, Sighting, Source, TrackBook
+from masklet.systems.bystanders import count_asked
+
+F = TypeVar("F")
+M = TypeVar("M")
+
+
+def count_lost(lost: int, seen: bool) -> int:
+    """Frames without a mask less those with one since: what flashes up once in a while is lost all the same.
+
+    >>> count_lost(5, seen=True), count_lost(0, seen=True), count_lost(5, seen=False)
+    (4, 0, 6)
+    """
+    return max(lost - 1, 0) if seen else lost + 1
+
+
+def complete_backward(
+    propagator: Propagator[F, M],
+    video: Video,
+    book: TrackBook,
+    store: FeatureStore[F],
+    window: int | None,
+    watch: Watch,
+    max_lost: int | None = None,
+) -> None:
+    """SAM2BMP 3.3: one backward sweep for all objects in `book`, each joining at its first frame.
+
+    Every object is propagated from its first mask to the frames before it, at most `window` of them (None: all), and
+    not further once it was without a mask in more than `max_lost` frames (see `count_lost`). What is found is written
+    into `book`; `propagator` computes the features of `video` that `store` lacks; `watch` is called after every frame.
+    """
+    starts: dict[int, list[int]] = defaultdict(list)
+    for masklet in book.masklets():
+        starts[masklet.first].append(masklet.id)
+    if window == 0 or not starts:
+        return
+    memory, last = propagator.empty(), max(starts)
+    lost: dict[int, int] = {}
+    reach = {masklet.id: masklet.first - window for masklet in book.masklets()} if window is not None else {}
+    for t, features in iterate_features_backward(propagator, video, store, last + 1):
+        belief = propagator.predict(memory, features)
+        memory = propagator.commit(memory, features, belief)
+        note_prediction(book, t, belief, video.size, Source.BACKWARD)
+        lost |= {id: count_lost(lost.get(id, 0), t in book.pages[id]) for id in belief.ids}
+        seeds = {id: book.pages[id][t].mask.decode() for id in starts.get(t, ())}
+        if seeds:
+            memory, _ = propagator.prompt(memory, features, seeds)
+        gone = [id for id in belief.ids if max_lost is not None and lost[id] > max_lost]
+        memory = propagator.forget(memory, {*gone, *(id for id, end in reach.items() if end == t)})
+        watch("backward", last + 1 - t, last + 1, count_asked((*belief.ids, *seeds)))
+    book.settle()
+
+
+def note_prediction(book: TrackBook, frame: int, belief: Prediction, size: tuple[int, int], source: Source) -> None:
+    """Writes a `belief` about `frame` into `book`, as sightings from `source` with masks of `size` (h, w)."""
+    if isinstance(belief, Branches):
+        note_branches(book, frame, belief, size, source)
+        return
+    for id, sighting in zip(belief.ids, make_sightings(belief, size, source), strict=True):
+        book.note(id, frame, sighting)
+
+
+def note_branches(book: TrackBook, frame: int, belief: Branches, size: tuple[int, int], source: Source) -> None:
+    """Writes every pathway of a `belief` about `frame` into `book`, as sightings from `source` with masks of `size`
+    (h, w); one that is the same as another is looked at once.
+    """
+    for row, id in enumerate(belief.ids):
+        origins = tuple(belief.origins[row].tolist())
+        pairs = list(zip(origins, belief.hypotheses[row].tolist(), strict=True))
+        unlike = {pair: (row, k) for k, pair in reversed(list(enumerate(pairs)))}
+        seen = make_sightings(belief.pathways((id,) * len(unlike), list(unlike.values())), size, source)
+        by_pair = dict(zip(unlike, seen, strict=True))
+        book.branch(id, Fork(frame, tuple(by_pair[pair] for pair in pairs), origins))
+
+
+def make_sightings(belief: Prediction, size: tuple[int, int], source: Source) -> list[Sighting]:
+    """A sighting from `source` of each object in `belief`, its mask of `size` (h, w) empty where it is absent."""
+    label = 0 if source is Source.PROMPTED else -1
+    best = belief.best
+    found = zip(belief.masks(size), best.quality[:, 0].tolist(), best.presence[:, 0].tolist(), strict=True)
+    return [Sighting(Rle.encode(mask), source, quality, label, presence) for mask, quality, presence in found]
+
+
+def iterate_features_backward(
+    propagator: Propagator[F, M], video: Video, store: FeatureStore[F], stop: int, window: int = 8
+) -> Iterator[tuple[int, F]]:
+    """The index and the features of each of frames `stop` - 1, ..., 0 of `video`: as `store` has them, or where it does
+    not, computed again by `propagator`; `window` frames are held at once.
+    """
+    for span in iterate_windows_backward(0, stop, window):
+        found = {t: store.get(t) for t in span}
+        missing = [t for t, features in found.items() if features is None]
+        if missing:
+            frames = video.read(missing[0], missing[-1] + 1)
+            found |= {f.index: x for f, x in zip(frames, propagator.encode(frames), strict=True)}
+        for t in reversed(span):
+            features = found.pop(t)
+            assert features is not None
+            yield t, features
