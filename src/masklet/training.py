@@ -18,7 +18,6 @@ from masklet.models.mask2former.small import (
     SmallMask2FormerSettings,
     create_small_mask2former,
     load_small,
-    read_safetensors_metadata,
     save_small,
 )
 from masklet.models.mask2former.weights import build_mask2former
@@ -40,7 +39,6 @@ from masklet.models.query_video.heads import load_tracker
 from masklet.models.sam2.edgetam import EdgeTam
 from masklet.models.sam2.memory import RecentFrames
 from masklet.models.sam2.propagator import Sam2
-from masklet.models.sam2.weights import is_path
 from masklet.nn.prompt_network import PromptNetwork
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
@@ -72,6 +70,8 @@ from masklet.train.tasks.prompts import PromptTask
 from masklet.train.tasks.propagator import PromptSampling, PropagatorTask
 from masklet.train.tasks.rocovis import ROWS, RocovisTask, RocovisTraining
 from masklet.train.tasks.segmenter import SegmenterTask, choose_point_count, draw_held_out_clips, replace_class_head
+from masklet.weights.format import is_of_kind
+from masklet.weights.reading import is_path
 from masklet.weights.store import ZOO, verify_packaged
 
 PACKAGED = "nano"  # what `--from` calls the packaged models
@@ -139,12 +139,7 @@ def build_segmenter_task(wish: TrainingRequest, source: ClipSource, unseen: Sequ
 
 def is_trained_file(kind: str, path: Path) -> bool:
     """Whether it is a file that a training here wrote, of this kind."""
-    return (
-        path_exists(path)
-        and path.is_file()
-        and path.suffix == ".safetensors"
-        and read_safetensors_metadata(path).get("kind") == kind
-    )
+    return path_exists(path) and is_of_kind(path, kind)
 
 
 def build_dense_task(wish: TrainingRequest, source: ClipSource, unseen: Sequence[TrainingClip]) -> DenseTask:

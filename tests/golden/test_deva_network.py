@@ -15,7 +15,7 @@ from torch import Tensor
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.models.xmem.memory import DecodedMasks, MemoryLimits, MemoryTokens, XmemMemory
-from masklet.models.xmem.propagator import Xmem
+from masklet.models.xmem.propagator import Xmem, XmemFeatures
 from masklet.nn.xmem import aggregate_probabilities, compute_margins
 from masklet.systems.deva.offline import DevaOffline, Sketch, choose_key_frame, normalize_soft_masks, weigh_frames
 from masklet.systems.deva.offline import DevaOfflineSettings as OfflineSettings

@@ -487,7 +487,7 @@ def test_damaged_files_are_refused_by_name(file: Path, tmp_path: Path) -> None:
         {"kind": KIND},
     )
     for path in (cut, text, lacking, narrow, tmp_path / "gone.safetensors"):
-        with pytest.raises(InputError, match=rf"{path.name}: damaged \(.*train or copy it again"):
+        with pytest.raises(InputError, match=rf"{path.name}: (damaged or cut off|not the weights of nano)"):
             read_prompt_network(path)
 
 

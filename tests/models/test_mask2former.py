@@ -25,7 +25,7 @@ from masklet.models.mask2former.segmenter import (
     resize_to_frame,
     score_mask_certainty,
 )
-from masklet.models.segmenters.text import drop_transformers_output
+from masklet.models.transformers_output import drop_transformers_output
 
 ODD = [(60, 84), (33, 31), (64, 96), (97, 65), (1, 40)]
 

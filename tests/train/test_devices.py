@@ -14,7 +14,7 @@ from torch import Tensor
 
 from masklet.models.mask2former.small import SmallMask2FormerSettings, create_small_mask2former, save_small
 from masklet.models.nano.network import NanoSettings, build_nano_config
-from masklet.models.segmenters.text import drop_transformers_output
+from masklet.models.transformers_output import drop_transformers_output
 from masklet.train.data.clips import seed_item_generator
 from masklet.train.data.synthetic import SyntheticClips
 from masklet.train.loop.loop import Task

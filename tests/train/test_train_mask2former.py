@@ -17,7 +17,7 @@ from masklet.cli.train import train_command
 from masklet.core.frames import Frame
 from masklet.models.encoder import Encoder
 from masklet.models.mask2former.weights import build_mask2former
-from masklet.models.segmenters.text import drop_transformers_output
+from masklet.models.transformers_output import drop_transformers_output
 from masklet.parts import load_segmenter
 from masklet.train.data.synthetic import SyntheticClips
 from masklet.train.tasks.segmenter import draw_held_out_clips

@@ -18,7 +18,7 @@ from masklet.models.encoder import Encoder
 from masklet.models.nano.network import NanoSettings, build_nano_config
 from masklet.models.sam2.propagator import Sam2
 from masklet.models.sam2.weights import build_sam2
-from masklet.models.segmenters.text import drop_transformers_output
+from masklet.models.transformers_output import drop_transformers_output
 from masklet.parts import load_propagator
 from masklet.train.data.clips import seed_item_generator
 from masklet.train.data.dataset_writer import write_dataset

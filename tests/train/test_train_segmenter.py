@@ -16,7 +16,7 @@ from masklet.core.instances import Detections
 from masklet.models.mask2former.segmenter import Mask2Former
 from masklet.models.mask2former.small import SmallMask2FormerSettings, create_small_mask2former, save_small
 from masklet.models.mask2former.weights import build_mask2former
-from masklet.models.segmenters.text import drop_transformers_output
+from masklet.models.transformers_output import drop_transformers_output
 from masklet.train.data.clips import TrainingClip, seed_item_generator
 from masklet.train.loop.loop import Task, TrainingPlan, train
 from masklet.train.loop.run_folder import read_last_scores

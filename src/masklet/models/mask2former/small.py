@@ -5,7 +5,6 @@ A million parameters, to be trained on a CPU; trackers are trained on it here. I
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from masklet.core.errors import InputError
-from masklet.core.files import write_atomically
-from masklet.models.segmenters.text import drop_transformers_output
+from masklet.models.transformers_output import drop_transformers_output
 from masklet.nn.mobilenet import MobileNetV2
+from masklet.weights.format import copy_module_weights, explain_damage, is_of_kind, read_described, write_described
 from masklet.weights.store import ZOO, read_packaged
+from masklet.weights.strict import load_exactly
 
 if TYPE_CHECKING:
     from transformers import Mask2FormerForUniversalSegmentation
@@ -167,14 +166,9 @@ def save_small(path: Path, net: Any, settings: SmallMask2FormerSettings, size: t
     """Writes a network `net`, its `settings` and the names of its classes to one safetensors file at `path`, for
     `load_small`. `size`: of the images of training, h and w in pixels. Raises InputError where it cannot be written.
     """
-    from safetensors.torch import save
-
     categories = [net.config.id2label[n] for n in range(net.config.num_labels)]
     told = {"settings": asdict(settings), "categories": categories, "size": size}
-    metadata = {"kind": KIND, **{name: json.dumps(value) for name, value in told.items()}}
-    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    with write_atomically(path) as file:
-        file.write(save(state, metadata))
+    write_described(path, KIND, copy_module_weights(net), told)
 
 
 @dataclass(frozen=True)
@@ -188,37 +182,16 @@ class SmallCheckpoint:
 
 def load_small(path: Path) -> SmallCheckpoint:
     """A file that `save_small` wrote. Raises InputError where it is of something else or damaged."""
-    from safetensors.torch import load_file
-
-    metadata = read_safetensors_metadata(path)
-    if metadata.get("kind") != KIND:
-        raise InputError(f"{path}: not weights of a small Mask2Former, as masklet train segmenter writes them")
-    try:
-        told = {name: json.loads(metadata[name]) for name in ("settings", "categories", "size")}
-        settings = SmallMask2FormerSettings(
-            **{f.name: int(told["settings"][f.name]) for f in fields(SmallMask2FormerSettings)}
-        )
-        h, w = (int(side) for side in told["size"])
-        net = create_blank_small(settings, [str(name) for name in told["categories"]])
-        net.load_state_dict(load_file(path))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise InputError(f"{path}: damaged ({reason}); train or copy it again") from None
-    net.requires_grad_(False).eval()  # type: ignore[no-untyped-call]
+    held = read_described(path, KIND, "a small Mask2Former, as masklet train segmenter writes them")
+    with explain_damage(path):
+        told = held.about["settings"]
+        settings = SmallMask2FormerSettings(**{f.name: int(told[f.name]) for f in fields(SmallMask2FormerSettings)})
+        h, w = (int(side) for side in held.about["size"])
+        net = create_blank_small(settings, [str(name) for name in held.about["categories"]])
+    load_exactly(net, held.tensors, path, "the small Mask2Former that it says it is")
     return SmallCheckpoint(net, settings, (h, w))
 
 
 def is_small(path: Path) -> bool:
     """Whether a file is what `save_small` writes. Raises InputError where it is a damaged safetensors file."""
-    return path.suffix == ".safetensors" and read_safetensors_metadata(path).get("kind") == KIND
-
-
-def read_safetensors_metadata(path: Path) -> dict[str, str]:
-    """What a safetensors file says of itself. Raises InputError on damage."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: damaged or cut off ({error}); fetch or copy it again") from None
+    return is_of_kind(path, KIND)

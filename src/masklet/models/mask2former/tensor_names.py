@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from masklet.core.errors import InputError
-from masklet.models.sam2.weights import format_keys
+from masklet.weights.strict import format_keys
 
 # -- what a checkpoint is of
 

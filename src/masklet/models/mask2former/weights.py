@@ -31,10 +31,11 @@ from masklet.models.mask2former.tensor_names import (
     split_checkpoint,
     update_state_names,
 )
-from masklet.models.sam2.weights import format_keys, locate_sam2, read_network_config, read_tensors
-from masklet.models.segmenters.text import drop_transformers_output
+from masklet.models.transformers_output import drop_transformers_output
 from masklet.weights.catalog import CONFIG, QUERIES, TENSORS
+from masklet.weights.reading import locate_weights, read_network_config, read_tensors
 from masklet.weights.store import HUB_ID, compute_hash
+from masklet.weights.strict import check_tensors
 
 if TYPE_CHECKING:
     from transformers import Mask2FormerForUniversalSegmentation
@@ -118,7 +119,7 @@ def locate_mask2former(name: str | Path) -> tuple[Path, Mapping[str, str]]:
     """The weight file that a name stands for, and {name: sha256} of it."""
     path = Path(name).expanduser()
     if path.suffix != ".pkl":
-        return locate_sam2(name)
+        return locate_weights(name)
     return path, {path.name: compute_hash(path).sha256}
 
 
@@ -284,14 +285,7 @@ def fill_mask2former(config: Any, state: Mapping[str, Tensor], path: Path) -> Ma
     # Some versions of transformers have the older names themselves.
     own = {rename_mask2former_key(key, NEWER): (key, value) for key, value in net.state_dict().items()}
     given = {key: torch.zeros_like(value) for key, (_, value) in own.items() if UNREAD.search(key)} | dict(state)
-    strange = {
-        "lacks": own.keys() - given.keys(),
-        "has besides": given.keys() - own.keys(),
-        "has in another shape": {k for k in own.keys() & given.keys() if own[k][1].shape != given[k].shape},
-    }
-    said = [f"{what} {format_keys(keys)}" for what, keys in strange.items() if keys]
-    if said:
-        raise InputError(f"{path}: not the weights of this Mask2Former: it {', it '.join(said)}")
+    check_tensors({key: value for key, (_, value) in own.items()}, given, path, "this Mask2Former")
     net.load_state_dict({own[k][0]: value.to(own[k][1].dtype) for k, value in given.items()}, assign=True)
     net.requires_grad_(False).eval()  # type: ignore[no-untyped-call]
     return net

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,14 +11,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from masklet.core.errors import InputError
-from masklet.core.files import write_atomically
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.core.masks import mask_nms, matrix_nms, resize_bilinear
 from masklet.models.encoder import DEEP, MEAN, STD, DeepBackbone, Encoder, EncoderFeatures
-from masklet.models.mask2former.small import read_safetensors_metadata
 from masklet.nn.dense_head import DenseHead, DenseHeadSettings
+from masklet.weights.format import copy_module_weights, explain_damage, read_described, write_described
 from masklet.weights.store import ZOO, compute_hash, verify_packaged
+from masklet.weights.strict import load_exactly
 
 KIND = "nano-segmenter"  # in the metadata of its files
 PACKAGED = "nano-segmenter"  # in the zoo
@@ -150,16 +149,8 @@ def save_dense(path: Path, head: DenseHead, settings: DenseHeadSettings, categor
     """Writes a `head`, its `settings` and the `categories` that it names to one safetensors file at `path`, in float16,
     for `read_dense`. Raises InputError where it cannot be written.
     """
-    from safetensors.torch import save
-
-    metadata = {
-        "kind": KIND,
-        "settings": json.dumps(asdict(settings)),
-        "categories": json.dumps(list(categories)),
-    }
-    state = {name: value.detach().cpu().half().contiguous() for name, value in head.state_dict().items()}
-    with write_atomically(path) as file:
-        file.write(save(state, metadata))
+    about = {"settings": asdict(settings), "categories": list(categories)}
+    write_described(path, KIND, copy_module_weights(head, torch.float16), about)
 
 
 @dataclass(frozen=True)
@@ -173,21 +164,16 @@ class DenseCheckpoint:
 
 def read_dense(path: Path) -> DenseCheckpoint:
     """A file that `save_dense` wrote. Raises InputError where it is of something else or damaged."""
-    from safetensors.torch import load_file
-
-    metadata = read_safetensors_metadata(path)
-    if metadata.get("kind") != KIND:
-        raise InputError(f"{path}: not weights of a nano segmenter, as masklet train segmenter --from nano writes them")
-    try:
-        told = json.loads(metadata["settings"])
+    what = "a nano segmenter, as masklet train segmenter --from nano writes them"
+    held = read_described(path, KIND, what)
+    with explain_damage(path):
+        told = held.about["settings"]
         settings = DenseHeadSettings(**{f.name: int(told[f.name]) for f in fields(DenseHeadSettings)})
-        categories = tuple(str(name) for name in json.loads(metadata["categories"]))
+        categories = tuple(str(name) for name in held.about["categories"])
         head = DenseHead(len(categories), settings)
-        head.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise InputError(f"{path}: damaged ({reason}); train or copy it again") from None
-    return DenseCheckpoint(head.requires_grad_(False).eval(), settings, categories)
+    return DenseCheckpoint(
+        load_exactly(head, held.tensors, path, "the nano segmenter that it says it is"), settings, categories
+    )
 
 
 def load_dense(path: Path | None, encoder: Encoder) -> DenseSegmenter:

@@ -19,13 +19,13 @@ import torch
 from jaxtyping import Bool, Float, Float32, Shaped, UInt8
 from torch import Tensor
 
-from masklet.core.errors import InputError
-from masklet.core.files import write_atomically
 from masklet.core.instances import Box, Clicks, Point
 from masklet.core.masks import mask_iou, stack_masks
 from masklet.models.encoder import DEEP, MEAN, MOBILENET, STD
 from masklet.nn.prompt_network import FIXED, MAPS, PromptNetwork
+from masklet.weights.format import copy_module_weights, read_described, write_described
 from masklet.weights.store import ZOO, read_packaged, verify_packaged
+from masklet.weights.strict import load_exactly
 
 PACKAGED = "nano-image-predictor"  # in the zoo
 KIND = "nano-image-predictor"  # in the metadata of its files
@@ -447,11 +447,7 @@ def create_prompt_network(seed: int = 0) -> PromptNetwork:
 
 def save_prompt_network(path: Path, net: PromptNetwork) -> None:
     """One safetensors file in float16 that `read_prompt_network` reads."""
-    from safetensors.torch import save
-
-    state = {name: value.detach().cpu().half().contiguous() for name, value in net.state_dict().items()}
-    with write_atomically(path) as file:
-        file.write(save(state, {"kind": KIND}))
+    write_described(path, KIND, copy_module_weights(net, torch.float16), {})
 
 
 def read_prompt_network(path: Path) -> PromptNetwork:
@@ -459,20 +455,8 @@ def read_prompt_network(path: Path) -> PromptNetwork:
 
     Raises InputError where the file is of something else or damaged.
     """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            kind = (file.metadata() or {}).get("kind")
-        if kind != KIND:
-            raise InputError(f"{path}: not weights of nano's image predictor, as masklet train image-predictor writes")
-        net = PromptNetwork()
-        net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    except (SafetensorError, OSError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise InputError(f"{path}: damaged ({reason}); train or copy it again") from None
-    net.requires_grad_(False).eval()
+    held = read_described(path, KIND, "nano's image predictor, as masklet train image-predictor writes them")
+    net = load_exactly(PromptNetwork(), held.tensors, path, "nano's image predictor")
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net
 

@@ -8,7 +8,6 @@ is wrong with it.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +18,10 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from masklet.core.errors import InputError
-from masklet.core.files import write_atomically
 from masklet.models.encoder import MEAN, STD, EncoderFeatures
-from masklet.models.segmenters.text import drop_transformers_output
+from masklet.models.transformers_output import drop_transformers_output
+from masklet.weights.format import copy_module_weights, explain_damage, read_described, write_described
+from masklet.weights.strict import load_exactly
 
 if TYPE_CHECKING:
     from transformers import Sam2VideoConfig
@@ -216,12 +215,7 @@ def save_nano(path: Path, net: Any, settings: NanoSettings) -> None:
 
     Raises InputError where it cannot be written.
     """
-    from safetensors.torch import save
-
-    metadata = {"kind": KIND, "settings": json.dumps(asdict(settings))}
-    state = {name: value.detach().cpu().half().contiguous() for name, value in net.state_dict().items()}
-    with write_atomically(path) as file:
-        file.write(save(state, metadata))
+    write_described(path, KIND, copy_module_weights(net, torch.float16), {"settings": asdict(settings)})
 
 
 def read_nano(path: Path) -> tuple[Any, NanoSettings]:
@@ -229,23 +223,9 @@ def read_nano(path: Path) -> tuple[Any, NanoSettings]:
 
     Raises InputError where the file is of something else or damaged.
     """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import load_file
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: damaged or cut off ({error}); fetch or copy it again") from None
-    if metadata.get("kind") != KIND:
-        raise InputError(f"{path}: not weights of a nano propagator, as masklet train propagator writes them")
-    try:
-        told = json.loads(metadata["settings"])
+    held = read_described(path, KIND, "a nano propagator, as masklet train propagator writes them")
+    with explain_damage(path):
+        told = held.about["settings"]
         settings = NanoSettings(**{f.name: int(told[f.name]) for f in fields(NanoSettings)})
         net = create_blank_nano(settings)
-        net.load_state_dict({name: value.float() for name, value in load_file(path).items()})
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0][:120]
-        raise InputError(f"{path}: damaged ({reason}); train or copy it again") from None
-    net.requires_grad_(False).eval()
-    return net, settings
+    return load_exactly(net, held.tensors, path, "the nano propagator that it says it is"), settings

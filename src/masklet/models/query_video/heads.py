@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as packed
-from torch import Tensor, nn
+from torch import Tensor
 
 from masklet.core.errors import InputError
-from masklet.core.files import write_atomically
 from masklet.nn.query_layers import load_dvis_weights
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
-
-FORMAT = "masklet-query-heads/1"
+from masklet.weights.format import QUERY_HEADS, copy_module_weights, is_of_kind, read_described, write_described
 
 S = TypeVar("S")
 
@@ -29,21 +24,14 @@ def save_heads(path: Path, categories: Sequence[str], **heads: ReferringTracker 
     """
     about = {"categories": [*categories], **{name: asdict(head.settings) for name, head in heads.items()}}
     state = {f"{name}.{key}": held for name, head in heads.items() for key, held in copy_module_weights(head).items()}
-    with write_atomically(path) as file:
-        file.write(packed(state, {FORMAT: json.dumps(about)}))
-
-
-def copy_module_weights(module: nn.Module) -> dict[str, Tensor]:
-    """A module's weights on the host, each in memory of its own."""
-    return {key: held.detach().cpu().clone().contiguous() for key, held in module.state_dict().items()}
+    write_described(path, QUERY_HEADS, state, about)
 
 
 def is_heads(path: str | Path) -> bool:
     """Whether a file is one that `save_heads` has written."""
     try:
-        with safe_open(str(path), "pt") as file:
-            return FORMAT in (file.metadata() or {})
-    except (OSError, SafetensorError):
+        return is_of_kind(Path(path), QUERY_HEADS)
+    except InputError:
         return False
 
 
@@ -67,20 +55,15 @@ def load_refiner(path: str | Path) -> tuple[TemporalRefiner, tuple[str, ...]]:
     return load_dvis_weights(network, state, "refiner"), tuple(about["categories"])
 
 
-def read_head(path: Path, part: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_head(path: Path, part: str) -> tuple[Mapping[str, Any], dict[str, Tensor]]:
     """What a file says of itself, and the weights of one of its heads."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; pass a file of query heads, as `masklet train` writes them")
-    try:
-        with safe_open(str(path), "pt") as file:
-            about = json.loads((file.metadata() or {}).get(FORMAT, "{}"))
-            names = [name for name in file.keys() if name.startswith(f"{part}.")]  # noqa: SIM118  # no mapping
-            state = {name.removeprefix(f"{part}."): file.get_tensor(name) for name in names}
-    except (OSError, SafetensorError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: damaged, or no safetensors file ({reason}); copy it again") from None
-    if not isinstance(about, dict) or "categories" not in about:
-        raise InputError(f"{path}: no query heads of masklet; pass a file that `masklet train` wrote for DVIS")
+    held = read_described(path, QUERY_HEADS, "query heads, as `masklet train` writes them for DVIS")
+    about = held.about
+    if "categories" not in about:
+        raise InputError(f"{path}: damaged (it names no categories); train or copy it again")
+    state = {n.removeprefix(f"{part}."): value for n, value in held.tensors.items() if n.startswith(f"{part}.")}
     if part not in about:
         raise InputError(f"{path}: holds no {part} of DVIS; train one, or pass the file of one that was trained")
     return about, state

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from masklet.core.errors import InputError
-from masklet.core.files import write_atomically
 from masklet.models.mask2former import small as small_mask2former
 from masklet.models.mask2former import weights as mask2former_weights
 from masklet.models.query_video.genvis import Genvis, GenvisNet, GenvisNetSettings
 from masklet.models.query_video.rocovis import Rocovis, RocovisNet, RocovisNetSettings
-from masklet.models.segmenters.text import drop_transformers_output
+from masklet.models.transformers_output import drop_transformers_output
+from masklet.weights.format import copy_module_weights, explain_damage, is_of_kind, read_described, write_described
 from masklet.weights.store import compute_hash
+from masklet.weights.strict import load_exactly
 
 # By kind, as the metadata has it.
 SETTINGS: Mapping[str, type[Any]] = {"rocovis": RocovisNetSettings, "genvis": GenvisNetSettings}
@@ -54,18 +54,13 @@ def save_slot_model(path: Path, kind: str, net: Any, shortest: int) -> None:
 
     Raises InputError where the file cannot be written.
     """
-    from safetensors.torch import save
-
     told = {"settings": asdict(net.settings), "shortest": shortest, "mask2former": describe_slot_network(net.segmenter)}
-    metadata = {"kind": kind, **{name: json.dumps(value) for name, value in told.items()}}
-    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
-    with write_atomically(path) as file:
-        file.write(save(state, metadata))
+    write_described(path, kind, copy_module_weights(net), told)
 
 
 def is_slot_model(path: Path) -> bool:
     """Whether a file is what `save_slot_model` writes. Raises InputError where it is a damaged safetensors file."""
-    return path.suffix == ".safetensors" and small_mask2former.read_safetensors_metadata(path).get("kind") in NETS
+    return any(is_of_kind(path, kind) for kind in NETS)
 
 
 def load_slot_model(
@@ -87,45 +82,20 @@ def load_slot_model(
 
     Raises InputError where it is no such file, damaged, or holds other weights than it says.
     """
-    from safetensors.torch import load_file
-
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(
             f"{path}: no such file; bring the weights of a {kind}, as masklet train {TRAINED_AS[kind]} writes them"
         )
-    metadata = small_mask2former.read_safetensors_metadata(path)
-    if metadata.get("kind") != kind:
-        of = metadata.get("kind", "something else")
-        raise InputError(f"{path}: weights of {of}, not of a {kind} as masklet train {TRAINED_AS[kind]} writes them")
-    try:
-        told = {name: json.loads(metadata[name]) for name in ("settings", "shortest", "mask2former")}
-        settings = SETTINGS[kind](**{f.name: told["settings"][f.name] for f in fields(SETTINGS[kind])})
-        net = NETS[kind](build_blank_segmenter(told["mask2former"]), settings)
-        side = int(told["shortest"])
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise InputError(f"{path}: damaged ({' '.join(str(error).split())[:120]}); train or copy it again") from None
-    fill_slot_network(net, load_file(path), path, kind)
-    net.requires_grad_(False).eval()
+    held = read_described(path, kind, f"a {kind}, as masklet train {TRAINED_AS[kind]} writes them")
+    with explain_damage(path):
+        told = held.about["settings"]
+        settings = SETTINGS[kind](**{f.name: told[f.name] for f in fields(SETTINGS[kind])})
+        net = NETS[kind](build_blank_segmenter(held.about["mask2former"]), settings)
+        side = int(held.about["shortest"])
+    load_exactly(net, held.tensors, path, f"the {kind} that it says it is")
     files = {path.name: compute_hash(path).sha256}
     return MODELS[kind](net.to(device), shortest=shortest or side, categories=categories, weights=files)
-
-
-def fill_slot_network(net: nn.Module, state: Mapping[str, torch.Tensor], path: Path, kind: str) -> None:
-    """Gives the network `net`, of this `kind`, exactly the tensors `state` of the file `path`.
-
-    Raises InputError, which names the file and the first tensor that does not fit.
-    """
-    own = net.state_dict()
-    odd = {
-        "lacks": own.keys() - state.keys(),
-        "has besides": state.keys() - own.keys(),
-        "has in another shape": {k for k in own.keys() & state.keys() if own[k].shape != state[k].shape},
-    }
-    said = [f"{what} {min(names)}" for what, names in odd.items() if names]
-    if said:
-        raise InputError(f"{path}: not the weights of the {kind} that it says it is: it {', it '.join(said)}")
-    net.load_state_dict(dict(state))
 
 
 # -- the Mask2Former inside

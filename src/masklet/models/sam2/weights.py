@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,8 +13,9 @@ import torch
 from torch import Tensor
 
 from masklet.core.errors import InputError
-from masklet.weights.catalog import CHECKPOINTS, CONFIG, TENSORS
-from masklet.weights.store import compute_hash, find_checkpoint, resolve_weights
+from masklet.weights.catalog import CONFIG, TENSORS
+from masklet.weights.reading import locate_weights, read_network_config, read_tensors
+from masklet.weights.strict import format_keys, load_exactly
 
 if TYPE_CHECKING:
     from transformers import EdgeTamVideoConfig, EdgeTamVideoModel, Sam2VideoConfig, Sam2VideoModel
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 EDGETAM = "edgetam_video"
 KINDS = {"sam2_video": "Sam2Video", EDGETAM: "EdgeTamVideo"}  # a config's model_type: transformers' classes
-FILES = (".pt", ".pth", ".safetensors")
 
 
 @dataclass(frozen=True)
@@ -124,74 +122,13 @@ def build_sam2(name: str | Path, config: Sam2VideoConfig | None = None) -> tuple
 
     Raises InputError where the weights are not on this machine, damaged, of another network or not what they must be.
     """
-    path, files = locate_sam2(name)
+    path, files = locate_weights(name)
     if path.name == TENSORS and path.with_name(CONFIG).is_file():
         net = fill_sam2(read_sam2_config(path.with_name(CONFIG)), read_tensors(path), path)
     else:
         state = read_tensors(path)
         net = fill_sam2(config or infer_sam2_config(state, path), convert_sam2_state(state), path)
     return net, files
-
-
-def locate_sam2(name: str | Path) -> tuple[Path, Mapping[str, str]]:
-    """The weight file that a name stands for, and {name: sha256} of it."""
-    path = Path(name).expanduser()
-    if isinstance(name, Path) or (name not in CHECKPOINTS and (path.exists() or is_path(name))):
-        file = find_weight_file(path)
-        label = f"{path.resolve().name}/{file.name}" if path.is_dir() else file.name
-        return file, {label: compute_hash(file).sha256}
-    model = find_checkpoint(name)
-    located, sha256 = resolve_weights(model)
-    return located.path, {f"{model.name}/{located.path.name}": sha256}
-
-
-def is_path(name: str) -> bool:
-    """Whether a text can only be meant as a path."""
-    return name.startswith(("/", ".", "~")) or name.endswith(FILES)
-
-
-def find_weight_file(path: Path) -> Path:
-    """The weight file of a folder, or the file itself."""
-    if path.is_dir():
-        missing = [f for f in (CONFIG, TENSORS) if not (path / f).is_file()]
-        if missing:
-            raise InputError(f"{path}: no {missing[0]}; a folder of weights holds {CONFIG} and {TENSORS}")
-        return path / TENSORS
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; pass a .pt or .safetensors file, a folder, or a name")
-    if path.suffix not in FILES:
-        raise InputError(f"{path}: weights are read from {', '.join(FILES)} files and folders")
-    return path
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by key, without running anything that it holds. Raises InputError on damage."""
-    state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f'{path}: holds no table of tensors, neither as it is nor under "model"')
-    return state
-
-
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: damaged or cut off ({error}); fetch or copy it again") from None
-
-
-def _read_pickle(path: Path) -> Any:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0][:120]
-        raise InputError(f"{path}: damaged, or holds more than tensors, which is not read ({reason})") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else "it ends too early"
-        raise InputError(f"{path}: damaged or cut off ({reason}); fetch or copy it again") from None
-    return content.get("model", content) if isinstance(content, dict) else content
 
 
 # -- official checkpoints
@@ -303,33 +240,13 @@ def read_sam2_config(path: Path) -> Any:
     return getattr(transformers, f"{KINDS[kind]}Config").from_dict(told)
 
 
-def read_network_config(path: Path) -> dict[str, Any]:
-    """What a config says, whatever network it is of. Raises InputError where it is damaged."""
-    try:
-        told = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: damaged ({error}); fetch or copy it again") from None
-    return told if isinstance(told, dict) else {}
-
-
 def fill_sam2(config: Any, state: Mapping[str, Tensor], path: Path) -> Network:
     """A network of a transformers `config` with exactly the tensors `state`: float32, eval, no gradients.
 
     Raises InputError, which names the file `path`, where the tensors are not the network's own.
     """
     net = build_empty_sam2(config)
-    own = net.state_dict()
-    strange = {
-        "lacks": own.keys() - state.keys(),
-        "has besides": state.keys() - own.keys(),
-        "has in another shape": {k for k in own.keys() & state.keys() if own[k].shape != state[k].shape},
-    }
-    said = [f"{what} {format_keys(keys)}" for what, keys in strange.items() if keys]
-    if said:
-        raise InputError(f"{path}: not the weights of this {type(net).__name__}: it {', it '.join(said)}")
-    net.load_state_dict({key: value.float() for key, value in state.items()}, assign=True)
-    net.requires_grad_(False).eval()  # type: ignore[no-untyped-call]
-    return net
+    return load_exactly(net, state, path, f"this {type(net).__name__}")
 
 
 def build_empty_sam2(config: Any) -> Network:
@@ -342,10 +259,3 @@ def build_empty_sam2(config: Any) -> Network:
     with no_init_weights():
         net: Network = build_edgetam(config) if config.model_type == EDGETAM else transformers.Sam2VideoModel(config)
     return net
-
-
-def format_keys(keys: Iterable[str]) -> str:
-    """Up to three keys, and how many more there are."""
-    ordered = sorted(keys)
-    more = f" and {len(ordered) - 3} more" if len(ordered) > 3 else ""
-    return (", ".join(ordered[:3]) or "nothing") + more

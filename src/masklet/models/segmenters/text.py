@@ -6,8 +6,7 @@ need torchvision.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -22,8 +21,10 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.models.boxes import Boxes, convert_to_corners
-from masklet.models.sam2.weights import format_keys, is_path, locate_sam2, read_network_config
+from masklet.models.transformers_output import drop_transformers_output
 from masklet.weights.catalog import CONFIG, DETECTORS, TENSORS
+from masklet.weights.reading import is_path, locate_weights, read_network_config
+from masklet.weights.strict import format_keys
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation, RGB in 0 to 1
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -260,7 +261,7 @@ def locate_detector(name: str) -> tuple[Path, Mapping[str, str]]:
         raise InputError(
             f"{name}: no such folder; give one with {CONFIG}, {TENSORS} and a tokenizer, or {list_detector_names()}"
         )
-    path, weights = locate_sam2(name)
+    path, weights = locate_weights(name)
     if path.name != TENSORS:
         raise InputError(
             f"{path}: not a text detector; give a folder as transformers saves it, or {list_detector_names()}"
@@ -304,19 +305,3 @@ def load_text_network(folder: Path, classname: str) -> Any:
         said = "; ".join(f"{what}: {format_keys(map(str, keys))}" for what, keys in wrong.items())
         raise InputError(f"{folder}: not the weights of this {classname} ({said}); fetch or copy it again")
     return net.requires_grad_(False).eval()
-
-
-@contextmanager
-def drop_transformers_output() -> Iterator[None]:
-    """Without transformers' progress bars and remarks: what matters in them becomes an error of ours."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()  # type: ignore[no-untyped-call]

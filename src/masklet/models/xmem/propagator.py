@@ -24,7 +24,6 @@ from masklet.core.frame_cache import FrameCache
 from masklet.core.frames import Frame
 from masklet.core.instances import Prediction, Prompt
 from masklet.core.masks import resize_bilinear
-from masklet.models.sam2.weights import FILES, format_keys, read_tensors
 from masklet.models.xmem.memory import (
     DecodedMasks,
     MemoryGroup,
@@ -44,7 +43,9 @@ from masklet.nn.xmem import (
     compute_margins,
     scale_up_bilinear,
 )
+from masklet.weights.reading import FILES, read_tensors
 from masklet.weights.store import compute_hash
+from masklet.weights.strict import load_exactly
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB in 0 to 1
 SURE = 10.0  # logit of a pixel in a given mask, and presence of a given mask that is not empty
@@ -427,14 +428,4 @@ def build_xmem(state: Mapping[str, Tensor], path: Path) -> XmemNet:
     """The network with exactly these tensors. Raises InputError where they are not its own."""
     with torch.device("meta"):
         net = XmemNet()
-    own = net.state_dict()
-    strange = {
-        "lacks": own.keys() - state.keys(),
-        "has besides": state.keys() - own.keys(),
-        "has in another shape": {k for k in own.keys() & state.keys() if own[k].shape != state[k].shape},
-    }
-    said = [f"{what} {format_keys(keys)}" for what, keys in strange.items() if keys]
-    if said:
-        raise InputError(f"{path}: not the weights of DEVA's propagation network: it {', it '.join(said)}")
-    net.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, assign=True)
-    return net.requires_grad_(False).eval()
+    return load_exactly(net, state, path, "DEVA's propagation network")

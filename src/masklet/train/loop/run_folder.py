@@ -16,7 +16,7 @@ from torch import nn
 
 from masklet.core.errors import InputError
 from masklet.core.files import explain_write_error, write_atomically
-from masklet.models.segmenters.text import drop_transformers_output
+from masklet.models.transformers_output import drop_transformers_output
 
 if TYPE_CHECKING:
     from masklet.train.loop.loop import TrainingPlan
