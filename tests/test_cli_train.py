@@ -14,7 +14,8 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from masklet.cli.train import NAMES, train_command
+from masklet.builtins import TRAININGS
+from masklet.cli.train import train_command
 from masklet.core.frames import Frame
 from masklet.io.formats.panoptic import write_panoptic
 from masklet.models.mask2former.segmenter import load_mask2former
@@ -26,7 +27,7 @@ from masklet.train.data.scenes import SyntheticSettings
 from masklet.train.data.synthetic import SyntheticClips
 from masklet.train.loop import loop
 from masklet.train.tasks.segmenter import draw_held_out_clips
-from masklet.training import TRAININGS
+from masklet.training import RECIPES
 
 app = typer.Typer()
 app.command("train")(train_command)
@@ -91,7 +92,8 @@ def segmenter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_names_are_those_of_the_trainings() -> None:
-    assert tuple(TRAININGS) == NAMES
+    assert TRAININGS.names == tuple(RECIPES)
+    assert all(TRAININGS[name]("") is RECIPES[name] for name in RECIPES)
 
 
 def test_a_segmenter_is_one_that_run_loads(segmenter: Path) -> None:

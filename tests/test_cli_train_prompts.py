@@ -23,7 +23,7 @@ from masklet.models.nano.image_predictor import (
     save_prompt_network,
 )
 from masklet.train.data.prompt_crops import PromptCropSampling
-from masklet.training import TRAININGS, TUNED, choose_training
+from masklet.training import RECIPES, TUNED, choose_training
 
 app = typer.Typer()
 app.command("train")(train_command)
@@ -110,9 +110,9 @@ def test_it_goes_on_from_a_file_or_from_the_packaged_one(stills: Path, tmp_path:
 
 
 def test_what_was_trained_before_is_trained_on_gently() -> None:
-    assert choose_training("image-predictor", "") is TRAININGS["image-predictor"]
+    assert choose_training("image-predictor", "") is RECIPES["image-predictor"]
     assert choose_training("image-predictor", "nano") is TUNED
-    assert TUNED.lr < TRAININGS["image-predictor"].lr and TUNED.steps < TRAININGS["image-predictor"].steps
+    assert TUNED.lr < RECIPES["image-predictor"].lr and TUNED.steps < RECIPES["image-predictor"].steps
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,8 @@ toysystem = toy:build_sam2bmp
 toymetric = toy:count_videos
 [masklet.formats]
 toyformat = toy:write_count
+[masklet.exports]
+toyexport = toy:write_index
 """
 
 
@@ -89,6 +91,12 @@ def test_a_part_of_another_package_by_the_command_line(installed: Path, tmp_path
     assert (tmp_path / "out" / "clip" / "count.txt").read_text() == "1"
     scored = run("eval", "toymetric", "--gt", tmp_path, "--pred", tmp_path / "out", site=installed)
     assert scored.returncode == 0 and "videos" in scored.stdout, scored.stderr
+    for name, file, words in (("toyexport", "index.txt", "clip"), ("toyformat", "clip/count.txt", "1")):
+        done = run("export", name, tmp_path / "out", "-o", tmp_path / name, site=installed)
+        assert done.returncode == 0 and (tmp_path / name / file).read_text() == words, done.stderr
+        twice = run("export", name, tmp_path / "out", "-o", tmp_path / name, site=installed)
+        assert twice.returncode == 2 and "--overwrite" in twice.stderr
+    assert "toyexport" in run("export", "--help", site=installed).stdout
     again = run("run", tmp_path / "clip", "-o", tmp_path / "two", *told, "--set", "segmenter.level=250", site=installed)
     assert again.returncode == 0 and "no object" in again.stderr
     assert "toy" in run("run", "--help", site=installed).stdout

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from masklet.builtins import TRAININGS
 from masklet.cli import COMMANDS, import_command
-from masklet.cli.train import NAMES
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("docs/*.md"), *ROOT.glob("cards/*.md")])
@@ -69,7 +69,7 @@ def test_the_parser_sees_mistakes() -> None:
 def test_messages_name_trainings_that_exist() -> None:
     for path in SOURCES:
         for word in re.findall(r"masklet train ([a-z-]+|\{)", path.read_text()):
-            assert word in (*NAMES, "wrote", "writes", "{"), f"{path.name}: masklet train {word}"
+            assert word in (*TRAININGS.names, "wrote", "writes", "{"), f"{path.name}: masklet train {word}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

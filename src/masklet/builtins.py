@@ -179,3 +179,20 @@ FORMATS = Registry(  # a loader is the writer itself: (result, frame names or No
         PartEntry("cocovid", "COCO-VID", "masklet.outputs:put_cocovid"),
     ],
 )
+EXPORTS = Registry(  # a loader writes results into a new file or folder: (results, path) -> None
+    "export",
+    "masklet.exports",
+    [],  # `masklet export` knows every format besides
+)
+TRAININGS = Registry(  # a loader gives the recipe for what `--from` names: (start) -> training.TrainingRecipe
+    "training",
+    "masklet.trainings",
+    [
+        PartEntry("segmenter", "a small Mask2Former, or the nano segmenter", "masklet.training:choose_segmenter"),
+        PartEntry("propagator", "the nano propagator, or SAM 2", "masklet.training:choose_propagator"),
+        PartEntry("tracker", "DVIS's referring tracker", "masklet.training:choose_tracker"),
+        PartEntry("refiner", "DVIS's temporal refiner", "masklet.training:choose_refiner"),
+        PartEntry("rocovis", "RoCoVIS, or GenVIS", "masklet.training:choose_rocovis"),
+        PartEntry("image-predictor", "nano's image predictor", "masklet.training:choose_image_predictor"),
+    ],
+)

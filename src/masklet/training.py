@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from masklet.builtins import TRAININGS
 from masklet.core.errors import InputError
 from masklet.models.encoder import STRIDE as CELL
 from masklet.models.mask2former.segmenter import Mask2Former, load_mask2former
@@ -458,7 +459,7 @@ def plan_checkpoints(wish: TrainingRequest) -> dict[str, Any]:
 
 DVIS = {"given": ("once", "released"), "labels": ("own", "released")}  # `DvisTraining` says what they mean
 TRACKER = {**DVIS, "begin": ("minvis", "random")}  # `begin_as_minvis`
-TRAININGS: Mapping[str, TrainingRecipe] = {
+RECIPES: Mapping[str, TrainingRecipe] = {
     "segmenter": TrainingRecipe(
         build_clip_task(build_segmenter_task, create_still_crops, 100), plan_segmenter_training, 1, 5000, 4, 1e-3, {}
     ),
@@ -496,7 +497,7 @@ TRAININGS: Mapping[str, TrainingRecipe] = {
 DENSE = TrainingRecipe(
     build_clip_task(build_dense_task, create_still_crops, 40), plan_dense_training, 1, 2000, 8, 3e-4, {}
 )
-TUNED = replace(TRAININGS["image-predictor"], steps=2000, lr=2e-4)
+TUNED = replace(RECIPES["image-predictor"], steps=2000, lr=2e-4)
 SAM2_ASKING = PromptSampling(frames=8, objects=3, boxes=0.25, clicks=0.25)  # SAM 2, appendix D
 SAM2 = TrainingRecipe(
     build_clip_task(build_sam2_task, create_moving_stills, 8, create_object_source),
@@ -509,19 +510,46 @@ SAM2 = TrainingRecipe(
 )  # where a propagator begins with weights of it
 
 
+def choose_segmenter(start: str) -> TrainingRecipe:
+    """A Mask2Former, or the nano segmenter where the training begins with that."""
+    return DENSE if start and is_nano_start(NANO_SEGMENTER, start) else RECIPES["segmenter"]
+
+
+def choose_propagator(start: str) -> TrainingRecipe:
+    """The nano propagator, or SAM 2 where the training begins with weights of that."""
+    return SAM2 if start and not is_nano_start(NANO, start) else RECIPES["propagator"]
+
+
+def choose_tracker(start: str) -> TrainingRecipe:
+    """DVIS's referring tracker, whatever `start` is."""
+    return RECIPES["tracker"]
+
+
+def choose_refiner(start: str) -> TrainingRecipe:
+    """DVIS's temporal refiner, whatever `start` is."""
+    return RECIPES["refiner"]
+
+
+def choose_rocovis(start: str) -> TrainingRecipe:
+    """RoCoVIS, whatever `start` is."""
+    return RECIPES["rocovis"]
+
+
+def choose_image_predictor(start: str) -> TrainingRecipe:
+    """The promptable network; what was trained before is trained on gently."""
+    return TUNED if start else RECIPES["image-predictor"]
+
+
 def choose_training(name: str, start: str) -> TrainingRecipe:
-    """What is trained under a name: a propagator is the nano one, or SAM 2 where it begins with weights of that; a
-    segmenter is a Mask2Former, or the nano one where it begins with that; what was trained before is trained on gently.
+    """What is trained under a name of `builtins.TRAININGS` from the weights `start`; "": from none. Raises InputError
+    where there is no such training.
     """
-    if name == "propagator" and start and not is_nano_start(NANO, start):
-        return SAM2
-    if name == "image-predictor" and start:
-        return TUNED
-    return DENSE if name == "segmenter" and start and is_nano_start(NANO_SEGMENTER, start) else TRAININGS[name]
+    recipe: TrainingRecipe = TRAININGS[name](start)
+    return recipe
 
 
 def prepare_training(name: str, wish: TrainingRequest) -> tuple[Task, TrainingPlan, dict[str, object]]:
-    """A training of `TRAININGS` that is ready to start; and what tells it from others.
+    """A training of `builtins.TRAININGS` that is ready to start; and what tells it from others.
 
     Raises InputError where data or weights are missing, damaged or do not go together.
     """

@@ -114,4 +114,9 @@ def count_videos(gt: Path, pred: Path, *, videos: Any = None, watch: Any = None)
     return Report("toymetric", "counted", {"videos": float(len(list(pred.iterdir())))})
 
 
+def write_index(results: Sequence[masklet.VideoResult], folder: Path) -> None:
+    """The names of the videos."""
+    (folder / "index.txt").write_text("\n".join(r.name for r in results))
+
+
 bright = masklet.PartEntry("bright", "what is bright", "toy:load_bright", "toy:BrightSettings", form="bright")

@@ -26,7 +26,7 @@ from masklet.train.data.scenes import SyntheticSettings
 from masklet.train.data.synthetic import SyntheticClips
 from masklet.train.tasks.propagator import make_propagator_frames
 from masklet.train.tasks.segmenter import draw_held_out_clips
-from masklet.training import TRAININGS, choose_training
+from masklet.training import RECIPES, choose_training
 
 app = typer.Typer()
 app.command("train")(train_command)
@@ -176,9 +176,9 @@ def test_categories_do_not_matter(start: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_trained_follows_from_the_weights(start: Path, tmp_path: Path) -> None:
-    assert choose_training("propagator", "") is TRAININGS["propagator"]
-    assert choose_training("propagator", "sam2.1-tiny@512").lr < TRAININGS["propagator"].lr
-    assert choose_training("tracker", str(start)) is TRAININGS["tracker"]
+    assert choose_training("propagator", "") is RECIPES["propagator"]
+    assert choose_training("propagator", "sam2.1-tiny@512").lr < RECIPES["propagator"].lr
+    assert choose_training("tracker", str(start)) is RECIPES["tracker"]
 
 
 @pytest.mark.parametrize(

@@ -5,32 +5,31 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from masklet.builtins import TRAININGS
 from masklet.core.errors import InputError
+from masklet.registry import check_choice
 from masklet.view.training import format_training_scores, show_training_bar
 
-NAMES = (
-    "segmenter",
-    "propagator",
-    "tracker",
-    "refiner",
-    "rocovis",
-    "image-predictor",
-)  # `training.TRAININGS` takes long to import
 SMALLEST, LARGEST = 32, 2048  # pixels of a side
 STOPPED = 1  # exit code of a run that was asked to stop
 
-What = Enum("What", {name: name for name in NAMES}, type=str)  # type: ignore[misc]
+
+def check_training(name: str) -> str:
+    """The name of a training that there is."""
+    try:
+        return check_choice("training", name, TRAININGS.names)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def train_command(
-    what: Annotated[What, typer.Argument(help="What to train.", show_choices=True)],
+    what: Annotated[str, typer.Argument(help=f"What to train: {TRAININGS.describe()}.", callback=check_training)],
     data: Annotated[
         list[str],
         typer.Option(
@@ -86,7 +85,7 @@ def train_command(
     told = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True, quiet=quiet)
     try:
         done, wanted = run_training(
-            what.value,
+            what,
             out,
             told,
             data=tuple(data),

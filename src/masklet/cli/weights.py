@@ -18,6 +18,7 @@ from masklet.weights.fetch import Watch, fetch_checkpoint, find_verified_file, p
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     help="Weights by name: what there is, fetching it, checking it. Runs never fetch anything by themselves.",
 )
 
