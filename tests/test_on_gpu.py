@@ -158,3 +158,21 @@ def test_what_is_named(detector: Any, device: torch.device, tmp_path: Path, monk
     )
     found, _ = finder.segment(None, FRAMES[:1], [])
     assert len(found[0])
+
+
+# -- what ships
+
+
+@pytest.mark.parametrize("segmenter", ["auto", "motion", "nano", "nano-objects", "everything:nano"])
+@pytest.mark.parametrize("propagator", ["affinity", "nano"])
+def test_what_ships_computes_there_and_says_so(segmenter: str, propagator: str, gpu: torch.device) -> None:
+    model = masklet.load(segmenter=segmenter, propagator=propagator)
+    result = model.segment(CLIP)
+    assert result.provenance.settings["device"] == str(gpu)
+
+
+@pytest.mark.parametrize("propagator", ["affinity", "nano", "sam2long:nano"])
+def test_what_ships_tracks_there_as_here(propagator: str, gpu: torch.device) -> None:
+    prompts: Any = {0: {1: MASKS[1], 2: masklet.Box(4, 4, 40, 30)}, 1: {2: masklet.Point(20, 20)}}
+    there = masklet.track(CLIP, prompts, propagator=propagator)
+    assert there.provenance.settings["device"] == str(gpu) and [m.id for m in there.masklets]

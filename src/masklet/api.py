@@ -20,6 +20,7 @@ from masklet.builtins import QUERY_SYSTEMS, SYSTEMS
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.instances import Box, Clicks, FrameMasks, Point, Prompt
+from masklet.core.part_facts import collect_part_weights, describe_device, describe_part, find_device
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
 from masklet.core.result import VideoResult
@@ -27,7 +28,14 @@ from masklet.core.settings import check_setting
 from masklet.io.video.sources import iterate_live_frames, open_video
 from masklet.models.encoder import Encoder
 from masklet.models.segmenters.function import FunctionSegmenter
-from masklet.parts import load_bystanders, load_propagator, load_segmenter, load_text_segmenter, refuse_part_settings
+from masklet.parts import (
+    load_bystanders,
+    load_propagator,
+    load_segmenter,
+    load_text_segmenter,
+    make_encoder,
+    refuse_part_settings,
+)
 from masklet.queries import load_query_system
 from masklet.registry import check_choice, import_object
 from masklet.systems.track import Prompts, Track
@@ -45,7 +53,7 @@ class Model:
     Attributes:
         system: finds, segments and tracks.
         propagator: carries what `track` is given: an object, or the name of one that is made at its first use.
-        device: of the propagator that is named.
+        device: where the networks of a propagator that is named compute.
     """
 
     system: VideoSystem
@@ -55,7 +63,7 @@ class Model:
     @cached_property
     def tracker(self) -> Propagator[Any, Any]:
         """The propagator of `track`, made when it is first asked for."""
-        return make_propagator(self.propagator, Encoder(), self.device, {})
+        return make_propagator(self.propagator, make_encoder(self.device), self.device, {})
 
     @overload
     def segment(self, source: list[Any] | tuple[Any, ...], **options: Any) -> Iterator[VideoResult]: ...
@@ -162,7 +170,7 @@ def make_system(
     entry = SYSTEMS.find(system)
     kind = import_object(entry.settings or "masklet.registry:NoSettings")
     checked = check_system_settings({**(entry.live if live else {}), **own}, kind)
-    encoder = Encoder()
+    encoder = make_encoder(device)
     finder = make_segmenter(segmenter, text, encoder, device, of_parts["segmenter"])
     carrier = make_propagator(propagator, encoder, device, of_parts["propagator"])
     asked = {f.name: getattr(finder, f.name) for f in fields(kind) if hasattr(finder, f.name)}
@@ -198,21 +206,23 @@ def make_segmenter(
         refuse_part_settings("a segmenter of your own", type(name).__name__, settings)
         if text:
             raise InputError("text is for a text detector by name; your own segmenter knows what it finds")
-        return adopt_segmenter(name)
+        return adopt_segmenter(name, encoder.device)
     if text:
         refuse_part_settings("a text detector", name or "text", settings)
         return load_text_segmenter(name or "grounding-dino-tiny", text, device)
     return load_segmenter(name or "auto", encoder, device, settings)
 
 
-def adopt_segmenter(given: Any) -> Segmenter[Any]:
-    """An object or a function as a segmenter. Raises InputError where it is neither."""
+def adopt_segmenter(given: Any, device: torch.device) -> Segmenter[Any]:
+    """An object or a function as a segmenter; boxes that a function gives become masks on `device`. Raises InputError
+    where it is neither.
+    """
     if isinstance(given, type):
         raise InputError(f"segmenter: {given.__name__} is a class; give an object of it, {given.__name__}(...)")
     if isinstance(given, Segmenter):
         return given
     if callable(given):
-        return FunctionSegmenter(given)
+        return FunctionSegmenter(given, device=device)
     lacks = [name for name in ("categories", "look_ahead", "empty", "segment") if not hasattr(given, name)]
     raise InputError(f"segmenter: {type(given).__name__} lacks {', '.join(lacks)}, and is no function either")
 
@@ -301,7 +311,7 @@ def track(
     """
     own, of_parts = split_settings(settings)
     refuse_part_settings("track", "it", {**own, **{f"segmenter.{k}": v for k, v in of_parts["segmenter"].items()}})
-    carrier = make_propagator(propagator, Encoder(), device, of_parts["propagator"])
+    carrier = make_propagator(propagator, make_encoder(device), device, of_parts["propagator"])
     return process_source(
         source,
         lambda video: Track(carrier, check_prompts(prompts, video), load_bystanders(carrier)),
@@ -389,7 +399,11 @@ def run_system(system: Any, video: Video, source: Any, watch: Watch = discard_pr
     parts = {k: getattr(part, "segmenter", part) for k, part in parts.items() if part is not None}
     provenance = replace(
         result.provenance,
-        settings={**{k: name_used_part(p) for k, p in parts.items()}, **result.provenance.settings},
+        settings={
+            **{k: describe_part(p) for k, p in parts.items()},
+            **describe_devices(parts),
+            **result.provenance.settings,
+        },
         weights={name: sha for p in parts.values() for name, sha in collect_part_weights(p).items()},
         version=__version__,
         source=str(source) if isinstance(source, str | Path) else type(source).__name__,
@@ -397,15 +411,10 @@ def run_system(system: Any, video: Video, source: Any, watch: Watch = discard_pr
     return replace(result, provenance=provenance)
 
 
-def name_used_part(part: Any) -> str:
-    """What a part is called in a result's provenance."""
-    return str(getattr(part, "description", type(part).__name__.lower()))
-
-
-def collect_part_weights(part: Any) -> Mapping[str, str]:
-    """The sha256 of the weight files in a part, or in the encoder that it looks through."""
-    found: Mapping[str, str] = getattr(part, "weights", None) or getattr(getattr(part, "encoder", None), "weights", {})
-    return found
+def describe_devices(parts: Mapping[str, Any]) -> dict[str, str]:
+    """Where the parts of a system computed, under "device"; nothing for a system that has none."""
+    used = dict.fromkeys(describe_device(find_device(part)) for part in parts.values())
+    return {"device": ", ".join(used)} if used else {}
 
 
 def open_source(source: Any) -> AbstractContextManager[Video]:

@@ -12,6 +12,7 @@ import torch
 
 from masklet.builtins import DEVICES, PROPAGATORS, SEGMENTERS
 from masklet.core.errors import InputError
+from masklet.core.part_facts import find_device
 from masklet.core.protocols import ContendingPropagator, Propagator, Segmenter
 from masklet.core.settings import check_setting
 from masklet.models.affinity import Affinity
@@ -74,7 +75,7 @@ def load_segmenter(
             checkpoint; or detections' path. At another size "NAME@480": of the long side for nano, of the short side
             for nano-objects, nano:FILE and Mask2Former.
         encoder: of "auto", "motion", "nano-objects" and "nano:FILE".
-        device: of SAM 2 and Mask2Former.
+        device: where networks compute: "auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" is CUDA where there is one.
         settings: of the part, such as {"points_per_side": 16} of "everything".
 
     Raises:
@@ -92,7 +93,7 @@ def load_segmenter(
     if is_mask2former(base):
         return load_mask2former(base, resolve_device(device), shortest=check_short_side(name, side) if at else None)
     if path_exists(Path(name)):
-        return Precomputed(Path(name))
+        return Precomputed(Path(name), resolve_device(device))
     if part.base in DETECTORS:
         raise InputError(f"--segmenter {name}: say what to find, such as --text 'dog. red car.'")
     known = ", ".join((*SEGMENTERS.names, "mask2former by hub id or file"))
@@ -136,20 +137,20 @@ def load_bystanders(propagator: Propagator[Any, Any]) -> BystanderFinder | None:
     contend for pixels.
     """
     contends = isinstance(propagator, ContendingPropagator) and propagator.contends
-    return BystanderFinder(load_nano_segmenter(LIKELY_BOXES)) if contends else None
+    return BystanderFinder(load_nano_segmenter(LIKELY_BOXES, find_device(propagator))) if contends else None
 
 
 def load_everything(request: PartRequest) -> EverythingSegmenter:
     """All objects, by SAM 2, or by nano's image predictor, which is what no name means where no SAM 2 was fetched."""
     name = request.name.below
     if name == NANO or not (name or find_weights(find_checkpoint(SMALLEST_SAM2))):
-        return NanoEverything(load_image_predictor(), **request.settings)
+        return NanoEverything(load_image_predictor(resolve_device(request.device)), **request.settings)
     return EverythingSegmenter(load_masker(name, request.device), **request.settings)
 
 
 def load_auto(request: PartRequest) -> AutoSegmenter[None, MotionMemory]:
     """Named things by `nano`, and by `motion` what moves and has no name."""
-    named = load_nano_segmenter(replace(LIKELY_BOXES, **request.settings))
+    named = load_nano_segmenter(replace(LIKELY_BOXES, **request.settings), resolve_device(request.device))
     return AutoSegmenter(named, load_motion(request))
 
 
@@ -164,7 +165,7 @@ def load_nano(request: PartRequest) -> Segmenter[Any]:
         refuse_part_settings("a trained file", request.name.text, request.settings)
         return load_nano_dense(request)
     size = {"long_side": check_short_side(request.name.text, request.name.size)} if request.name.size else {}
-    return load_nano_segmenter(replace(ALL_BOXES, **{**size, **request.settings}))
+    return load_nano_segmenter(replace(ALL_BOXES, **{**size, **request.settings}), resolve_device(request.device))
 
 
 def load_nano_objects(request: PartRequest) -> Segmenter[Any]:
@@ -174,13 +175,20 @@ def load_nano_objects(request: PartRequest) -> Segmenter[Any]:
 
 def load_nano_dense(request: PartRequest) -> DenseSegmenter:
     """The dense head, packaged or of a file."""
-    size = check_short_side(request.name.text, request.name.size) if request.name.size else None
-    return load_dense(parse_file_part(request.name.argument), Encoder(size) if size else get_encoder(request))
+    encoder = get_encoder(request)
+    if request.name.size:
+        encoder = Encoder(check_short_side(request.name.text, request.name.size), encoder.device)
+    return load_dense(parse_file_part(request.name.argument), encoder)
 
 
 def get_encoder(request: PartRequest) -> Encoder:
     """The encoder that all parts share, or one of its own."""
-    return request.make_encoder() if request.make_encoder else Encoder()
+    return request.make_encoder() if request.make_encoder else make_encoder(request.device)
+
+
+def make_encoder(device: str) -> Encoder:
+    """The encoder on a device by its name. Raises InputError where that is not there."""
+    return Encoder(device=resolve_device(device))
 
 
 def load_text_segmenter(name: str, text: str, device: str = "auto") -> TextSegmenter[Any]:
@@ -206,7 +214,7 @@ def load_text_segmenter(name: str, text: str, device: str = "auto") -> TextSegme
 def load_masker(name: str, device: str) -> BoxMasker[Any]:
     """SAM 2 as an image model, the smallest where none is named; or nano's image predictor."""
     if name == NANO:
-        return NanoMasker(load_image_predictor())
+        return NanoMasker(load_image_predictor(resolve_device(device)))
     return PromptedMasker(load_sam2(name or SMALLEST_SAM2, RecentFrames(), device))
 
 
@@ -221,7 +229,7 @@ def load_propagator(
             as "sam2.1-tiny@512"; or SAM2Long over one of them, such as "sam2long:sam2.1-large"; or DEVA's network,
             "deva" where its file is in the weights folder, else "deva:FILE".
         encoder: of "nano" and "affinity".
-        device: of SAM 2 and of DEVA's network: "auto", "cpu", "cuda" or "mps"; "auto" is CUDA where there is one, else
+        device: where networks compute: "auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" is CUDA where there is one, else
             the CPU.
         settings: of the part, such as {"paths": 2} of "sam2long:nano".
 

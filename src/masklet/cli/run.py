@@ -18,9 +18,8 @@ from masklet.core.frames import Video
 from masklet.io.output_folder import OutputFolder
 from masklet.io.prompts import read_prompts
 from masklet.io.video.sources import list_video_sources, make_unique_names, open_video
-from masklet.models.encoder import Encoder
 from masklet.outputs import write_outputs
-from masklet.parts import load_bystanders, refuse_part_settings
+from masklet.parts import load_bystanders, make_encoder, refuse_part_settings
 from masklet.presets import GOOD, choose_run_parts, choose_track_parts
 from masklet.registry import list_part_settings
 from masklet.systems.track import Track
@@ -161,7 +160,7 @@ def track_command(
         own, of_parts = split_settings(parse_settings(set_ or []))
         refuse_part_settings("track", "it", {**own, **of_parts["segmenter"]})
         prompts = read_prompts(prompt)
-        carrier = make_propagator(propagator or parts.propagator, Encoder(), device, of_parts["propagator"])
+        carrier = make_propagator(propagator or parts.propagator, make_encoder(device), device, of_parts["propagator"])
         [folder] = plan_output_folders([source], out, overwrite, [text.split(":", 2)[2] for text in prompt])
 
         def made(video: Video) -> Track[Any, Any]:

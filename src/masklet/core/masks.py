@@ -28,7 +28,7 @@ def mask_nms(masks: Bool[Tensor, "n h w"], scores: Float[Tensor, " n"], iou: flo
     for row in scores.argsort(descending=True, stable=True).tolist():
         if not twins[row, kept].any():
             kept.append(row)
-    return torch.tensor(sorted(kept), dtype=torch.int64)
+    return torch.tensor(sorted(kept), dtype=torch.int64, device=scores.device)
 
 
 def matrix_nms(masks: Bool[Tensor, "n h w"], scores: Float[Tensor, " n"], sharpness: float) -> Float[Tensor, " n"]:

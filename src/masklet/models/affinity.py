@@ -217,7 +217,7 @@ class Affinity:
         frame's own size.
         """
         known = {id: compute_log_odds(memory.last.soft[row].float(), SURE) for row, id in enumerate(memory.ids)}
-        answers = resolve_prompts(prompts, features, known).values()
+        answers = resolve_prompts(prompts, features, known, self.encoder.device).values()
         masks = stack_masks([answer.logits[0] > 0 for answer in answers], features.size)
         quality = torch.tensor([float(answer.quality[0]) for answer in answers])
         new = [id for id in prompts if id not in memory.ids]
@@ -332,7 +332,10 @@ def convert_to_grey(features: EncoderFeatures) -> UInt8[Tensor, "h w"]:
 
 
 def resolve_prompts(
-    prompts: Mapping[int, Prompt], features: EncoderFeatures, earlier: Mapping[int, Float[Tensor, "h w"]]
+    prompts: Mapping[int, Prompt],
+    features: EncoderFeatures,
+    earlier: Mapping[int, Float[Tensor, "h w"]],
+    device: torch.device,
 ) -> dict[int, MaskHypotheses]:
     """What prompts stand for, at the frame's size: masks as they are, clicks and boxes as the image predictor draws
     them over what was believed before.
@@ -341,11 +344,12 @@ def resolve_prompts(
         prompts: of objects, by id.
         features: of the frame.
         earlier: mask logits at the working resolution, of those objects of which there are any.
+        device: where the image predictor computes.
     """
     return {
         id: wrap_given_mask(prompt)
         if isinstance(prompt, Tensor)
-        else _predict_from_clicks(Clicks.of(prompt), features, earlier.get(id))
+        else _predict_from_clicks(Clicks.of(prompt), features, earlier.get(id), device)
         for id, prompt in prompts.items()
     }
 
@@ -356,14 +360,14 @@ def wrap_given_mask(mask: Bool[Tensor, "h w"]) -> MaskHypotheses:
 
 
 def _predict_from_clicks(
-    clicks: Clicks, features: EncoderFeatures, earlier: Float[Tensor, "h w"] | None
+    clicks: Clicks, features: EncoderFeatures, earlier: Float[Tensor, "h w"] | None, device: torch.device
 ) -> MaskHypotheses:
     """The image predictor's answer in the working image."""
     (h, w), guide = features.size, features.guide.numpy()
     scale = guide.shape[1] / w, guide.shape[0] / h
     size = (guide.shape[0], guide.shape[1])
     told = None if earlier is None else resize_bilinear(earlier.detach().cpu()[None], size)[0].numpy()
-    answer = load_image_predictor().predict(guide, clicks.scaled(*scale), told)
+    answer = load_image_predictor(device).predict(guide, clicks.scaled(*scale), told)
     return MaskHypotheses(resize_bilinear(answer.logits, features.size), answer.quality)
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float, Float16, UInt8
 from torch import Tensor, nn
 
 from masklet.core.frames import Frame
+from masklet.core.part_facts import CPU
 from masklet.nn.mobilenet import DeepMobileNet, MobileNetV2
 from masklet.weights.store import ZOO, read_packaged
 
@@ -114,12 +115,19 @@ class Encoder:
     given the same encoder share one pass.
     """
 
-    def __init__(self, short: int = 320) -> None:
-        """`short`: short side of the working image, pixels. Raises InputError on damaged weights."""
+    def __init__(self, short: int = 320, device: torch.device = CPU) -> None:
+        """
+        Args:
+            short: short side of the working image, pixels.
+            device: where the backbone computes; features are on the CPU.
+
+        Raises:
+            InputError: the weights are damaged.
+        """
         file = ZOO[MOBILENET]
-        self.short = short
+        self.short, self.device = short, device
         self.weights: Mapping[str, str] = {file.name: file.sha256}
-        self._look = DenseBackbone()
+        self._look = DenseBackbone().to(device)
         self._seen: WeakKeyDictionary[Frame, EncoderFeatures] = WeakKeyDictionary()
 
     def __call__(self, frame: Frame) -> EncoderFeatures:
@@ -133,5 +141,6 @@ class Encoder:
         shrinks = h * w < frame.size[0] * frame.size[1]
         small = cv2.resize(frame.image, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         guide = torch.from_numpy(np.ascontiguousarray(small))
-        _, keys, detail, strength = self._look(guide.permute(2, 0, 1)[None])
-        return EncoderFeatures(keys[0].half().contiguous(), detail[0].half(), strength[0].half(), guide, frame.size)
+        _, *maps = self._look(guide.permute(2, 0, 1)[None].to(self.device))
+        keys, detail, strength = (x[0].half().contiguous().cpu() for x in maps)
+        return EncoderFeatures(keys, detail, strength, guide, frame.size)

@@ -17,6 +17,7 @@ import torch
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Branches, Prediction, Prompt
+from masklet.core.part_facts import collect_part_weights, describe_part, find_device
 from masklet.core.protocols import ContendingPropagator, Propagator
 
 F = TypeVar("F")
@@ -62,8 +63,13 @@ class MemoryTree(Generic[F, M]):
     @property
     def description(self) -> str:
         """What this propagator is called in a result's provenance."""
-        below = getattr(self.propagator, "description", type(self.propagator).__name__.lower())
+        below = describe_part(self.propagator)
         return f"sam2long, {self.paths} paths, uncertainty {self.uncertainty:g}, over {below}"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the propagator below computes."""
+        return find_device(self.propagator)
 
     @property
     def contends(self) -> bool:
@@ -73,8 +79,7 @@ class MemoryTree(Generic[F, M]):
     @property
     def weights(self) -> Mapping[str, str]:
         """The sha256 of the propagator's weight files, by name."""
-        found: Mapping[str, str] = getattr(self.propagator, "weights", {})
-        return found
+        return collect_part_weights(self.propagator)
 
     def encode(self, frames: Sequence[Frame]) -> list[F]:
         """Each frame's features, as the propagator below makes them."""

@@ -62,9 +62,9 @@ class DenseSegmenter:
             choice: what is chosen of its masks.
             weights: sha256 of the head's file, by name.
         """
-        self.head, self.encoder, self.choice = head, encoder, choice or DenseChoice()
+        self.head, self.encoder, self.choice = head.to(encoder.device), encoder, choice or DenseChoice()
         self.categories = tuple(categories)
-        self.deeper = DeepBackbone()
+        self.deeper = DeepBackbone().to(encoder.device)
         self.weights = {**encoder.weights, DEEP: ZOO[DEEP].sha256, **(weights or {})}
         self.description = f"nano, {encoder.short} px"
 
@@ -88,7 +88,8 @@ class DenseSegmenter:
         likely, labels = names.softmax(1).max(1)
         masks = resize_cell_masks(logits, features.size)
         there = masks.flatten(1).any(1)
-        return Detections(masks[there], scores[there], labels[there]), likely[there]
+        masks, scores, labels, likely = (x[there].cpu() for x in (masks, scores, labels, likely))
+        return Detections(masks, scores, labels), likely
 
 
 class ObjectSegmenter(DenseSegmenter):
@@ -116,8 +117,9 @@ def decode_proposals(
     The `head` is run on `features` and on what the `deeper` backbone makes of them; `choice` says which cells' masks
     are kept. Of masks that overlap, the lesser ones have less of a score.
     """
-    keys, detail = features.keys[None].float(), features.detail[None].float()
-    cells = head(keys, detail, deeper(keys, features.strength[None].float()), extract_image(features))
+    to = next(head.parameters())
+    keys, detail, strength = (x[None].to(to) for x in (features.keys, features.detail, features.strength))
+    cells = head(keys, detail, deeper(keys, strength), extract_image(features).to(to))
     scores = cells.scores[0].sigmoid()
     chosen = scores.topk(min(choice.looked_at, len(scores))).indices
     chosen = chosen[scores[chosen] > choice.least]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from masklet.core.instances import Box, Clicks, Point
 from masklet.core.masks import mask_iou, stack_masks
+from masklet.core.part_facts import CPU
 from masklet.models.encoder import DEEP, MEAN, MOBILENET, STD
 from masklet.nn.prompt_network import FIXED, MAPS, PromptNetwork
 from masklet.weights.format import copy_module_weights, read_described, write_described
@@ -159,6 +160,7 @@ class ImagePredictor:
             at_once: boxes that go through the network together.
         """
         self.net, self.weights, self.at_once = net, dict(weights or {}), at_once
+        self.device = next(net.parameters()).device
 
     def predict(self, picture: Picture, clicks: Clicks, earlier: Logits | None = None) -> MaskHypotheses:
         """The mask that clicks, a box and an earlier answer describe together.
@@ -303,8 +305,8 @@ class ImagePredictor:
     def _compute(
         self, crops: Sequence[Picture], maps: Float32[np.ndarray, "b m s s"]
     ) -> tuple[Float32[np.ndarray, "b k s2 s2"], Float32[np.ndarray, "b k"]]:
-        device = next(self.net.parameters()).device
-        logits, quality = self.net(self.net.look(normalize_crops(crops).to(device)), torch.from_numpy(maps).to(device))
+        seen = self.net.look(normalize_crops(crops).to(self.device))
+        logits, quality = self.net(seen, torch.from_numpy(maps).to(self.device))
         return logits.float().cpu().numpy(), quality.float().sigmoid().cpu().numpy()
 
 
@@ -461,8 +463,12 @@ def read_prompt_network(path: Path) -> PromptNetwork:
     return net
 
 
+def load_image_predictor(device: torch.device = CPU) -> ImagePredictor:
+    """The packaged one on a `device`, the same at every call. Raises InputError where its file is damaged or gone."""
+    return _load_packaged(str(device))
+
+
 @cache
-def load_image_predictor() -> ImagePredictor:
-    """The packaged one. Raises InputError where its file is damaged or not there."""
+def _load_packaged(device: str) -> ImagePredictor:
     file = ZOO[PACKAGED]
-    return ImagePredictor(read_prompt_network(verify_packaged(file)), {file.name: file.sha256})
+    return ImagePredictor(read_prompt_network(verify_packaged(file)).to(device), {file.name: file.sha256})

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
+from masklet.core.part_facts import CPU
 from masklet.models.boxes import Boxes, box_nms
 from masklet.nn.nanodet import STRIDES, NanoDetNetwork, decode_logits
 from masklet.weights.store import ZOO, PackagedWeights, read_packaged
@@ -157,11 +158,14 @@ def find_label(name: str) -> int:
     raise InputError(f"nanodet: {name!r} is none of the 80 things it knows; {hint}they are: {', '.join(COCO_NAMES)}")
 
 
-def load_nanodet(settings: NanoDetSettings | None = None, file: PackagedWeights = ZOO[PACKAGED]) -> NanoDet:
-    """The packaged detector: float32, eval, no gradients, CPU.
+def load_nanodet(
+    settings: NanoDetSettings | None = None, device: torch.device = CPU, file: PackagedWeights = ZOO[PACKAGED]
+) -> NanoDet:
+    """The packaged detector: float32, eval, no gradients.
 
     Args:
         settings: how frames are looked at, and what is kept.
+        device: where the network computes.
         file: with the weights, and the sha256 they must have.
 
     Raises:
@@ -170,4 +174,4 @@ def load_nanodet(settings: NanoDetSettings | None = None, file: PackagedWeights 
     network = NanoDetNetwork().requires_grad_(False).eval()
     network.load_state_dict({name: value.float() for name, value in read_packaged(file).items()})
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return NanoDet(network, settings, weights={file.name: file.sha256})
+    return NanoDet(network.to(device), settings, weights={file.name: file.sha256})

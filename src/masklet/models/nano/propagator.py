@@ -23,7 +23,7 @@ from masklet.core.frames import Frame
 from masklet.core.instances import Prediction, Prompt
 from masklet.models.affinity import Affinity, AffinityMemory, remove_detached_parts, resolve_prompts
 from masklet.models.encoder import Encoder, EncoderFeatures
-from masklet.models.nano.image_predictor import load_image_predictor
+from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor
 from masklet.models.nano.network import HIDDEN, read_nano
 from masklet.models.sam2.memory import MemoryPolicy, Sam2Memory, shift_time
 from masklet.models.sam2.propagator import Sam2, Sam2Features, wrap_inference
@@ -72,6 +72,7 @@ class Nano(Sam2):
         super().__init__(net, policy, weights={**encoder.weights, **(weights or {})}, gradients=gradients)
         self.encoder = encoder
         self.guess = Affinity(encoder)
+        self._predictor = load_image_predictor(encoder.device)
 
     @property
     def description(self) -> str:
@@ -112,7 +113,11 @@ class Nano(Sam2):
         before = torch.stack([guesses[id].sigmoid().cpu() for id in ids])
         parted = [remove_detached_parts(of, before, scattered) for of in belief.logits.unbind(1)]
         belief = replace(belief, logits=torch.stack(parted, 1))
-        return belief if self.gradients else weigh_empty_hypotheses(refine_best_masks(belief, features.seen))
+        return (
+            belief
+            if self.gradients
+            else weigh_empty_hypotheses(refine_best_masks(belief, features.seen, self._predictor))
+        )
 
     @wrap_inference
     def commit(  # type: ignore[override]  # of its own memories and features alone
@@ -138,7 +143,7 @@ class Nano(Sam2):
         memory, and the masks at the frame's own size.
         """
         known = {id: bank.logits for id, bank in memory.banks.items() if bank.logits is not None}
-        answers = resolve_prompts(prompts, features.seen, known)
+        answers = resolve_prompts(prompts, features.seen, known, self.device)
         told: dict[int, Prompt] = {id: answer.logits[0] > 0 for id, answer in answers.items()}
         made, given = super().prompt(memory, features, told)
         with torch.no_grad():
@@ -198,11 +203,13 @@ class Nano(Sam2):
         return (large + self.net.hints.gain * guess)[0], *(x[0] for x in rest)
 
 
-def refine_best_masks(belief: Prediction, seen: EncoderFeatures) -> Prediction:
-    """The belief whose best hypotheses the image predictor has drawn anew (`ImagePredictor.redraw`)."""
+def refine_best_masks(belief: Prediction, seen: EncoderFeatures, predictor: ImagePredictor) -> Prediction:
+    """The `belief` about the frame that is `seen`, whose best hypotheses the `predictor` has drawn anew
+    (`ImagePredictor.redraw`).
+    """
     at = torch.arange(len(belief.ids)), belief.quality.argmax(1)
     logits = belief.logits.cpu().clone()
-    logits[at] = load_image_predictor().redraw(seen.guide.numpy(), logits[at])
+    logits[at] = predictor.redraw(seen.guide.numpy(), logits[at])
     return replace(belief, logits=logits.to(belief.logits.device))
 
 
@@ -233,4 +240,4 @@ def build_nano_propagator(path: Path | None, encoder: Encoder, policy: MemoryPol
     path = path or verify_packaged(ZOO[PACKAGED])
     net, _ = read_nano(path)
     used = {path.name: compute_hash(path).sha256, **load_image_predictor().weights}
-    return Nano(net, encoder, policy, weights=used)
+    return Nano(net.to(encoder.device), encoder, policy, weights=used)

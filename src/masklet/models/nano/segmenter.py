@@ -13,6 +13,7 @@ from torch import Tensor
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
+from masklet.core.part_facts import CPU
 from masklet.models.boxes import BoxDetector
 from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor
 from masklet.models.nano.nanodet import NanoDetSettings, load_nanodet
@@ -60,6 +61,7 @@ class NanoSegmenter:
         self.categories = tuple(detector.categories)
         self.weights: Mapping[str, str] = {**detector.weights, **predictor.weights}
         self.description = f"nano: {detector.description}"
+        self.device = predictor.device
 
     def empty(self) -> None:
         """The memory before the first frame: None, for nothing is remembered."""
@@ -85,6 +87,8 @@ class NanoSegmenter:
         return Detections(masks[order], chance[order], boxes.labels[order]), evidence[order]
 
 
-def load_nano_segmenter(settings: NanoDetSettings = ALL_BOXES) -> NanoSegmenter:
-    """The packaged one. Raises InputError where a weight file is damaged or not there."""
-    return NanoSegmenter(load_nanodet(settings), load_image_predictor())
+def load_nano_segmenter(settings: NanoDetSettings = ALL_BOXES, device: torch.device = CPU) -> NanoSegmenter:
+    """The packaged one with `settings` of its detector, on a `device`. Raises InputError where a weight file is damaged
+    or not there.
+    """
+    return NanoSegmenter(load_nanodet(settings, device), load_image_predictor(device))

@@ -10,6 +10,7 @@ import torch
 
 from masklet.core.frames import Frame
 from masklet.core.instances import NAMELESS, Detections
+from masklet.core.part_facts import collect_part_weights, describe_part, find_device
 from masklet.core.protocols import ScoringSegmenter
 
 N = TypeVar("N")
@@ -42,7 +43,8 @@ class AutoSegmenter(Generic[N, U]):
         self.categories = (*named.categories, NAMELESS)
         self.look_ahead = max(named.look_ahead, nameless.look_ahead)
         self.conf, self.low_conf = named.conf, named.low_conf
-        self.weights: Mapping[str, str] = {**collect_segmenter_weights(named), **collect_segmenter_weights(nameless)}
+        self.weights: Mapping[str, str] = {**collect_part_weights(named), **collect_part_weights(nameless)}
+        self.device = find_device(named)
         self.description = f"auto: {describe_part(named)}; {describe_part(nameless)}"
 
     def empty(self) -> AutoMemory[N, U]:
@@ -73,14 +75,3 @@ class AutoSegmenter(Generic[N, U]):
         masks = torch.cat([named.masks, rest.masks & ~held])
         labels = torch.cat([named.labels, torch.full_like(rest.labels, len(self.categories) - 1)])
         return Detections(masks, torch.cat([named.scores, rest.scores]), labels)
-
-
-def collect_segmenter_weights(part: object) -> Mapping[str, str]:
-    """The sha256 of a part's weight files, or of the encoder that it looks through."""
-    found: Mapping[str, str] = getattr(part, "weights", None) or getattr(getattr(part, "encoder", None), "weights", {})
-    return found
-
-
-def describe_part(part: object) -> str:
-    """What a part is called in a result's provenance."""
-    return str(getattr(part, "description", type(part).__name__.lower()))

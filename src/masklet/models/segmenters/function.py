@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import NAMELESS, Detections
+from masklet.core.part_facts import CPU
 from masklet.models.nano.image_predictor import load_image_predictor
 
 Function = Callable[[UInt8[np.ndarray, "h w 3"]], Any]
@@ -24,15 +25,16 @@ class FunctionSegmenter:
     look_ahead = 0
     conf = low_conf = 0.0  # systems take what it gives
 
-    def __init__(self, function: Function, name: str = "") -> None:
+    def __init__(self, function: Function, name: str = "", device: torch.device = CPU) -> None:
         """
         Args:
             function: takes a frame, RGB, uint8 [h w 3], and gives `Detections` whose labels count `categories` of the
                 function, if it has any, or `supervision.Detections` with masks, or with boxes alone: then nano's
                 image predictor draws the masks. Categories of the latter are their `class_name`.
             name: what results call it; "": the function's own name.
+            device: where the image predictor computes.
         """
-        self.function = function
+        self.function, self.device = function, device
         self.description = f"function {name or getattr(function, '__name__', type(function).__name__)}"
         self.weights: Mapping[str, str] = {}
         self.categories: tuple[str, ...] = tuple(getattr(function, "categories", (NAMELESS,)))
@@ -75,7 +77,7 @@ class FunctionSegmenter:
         """supervision's detections as ours, with masks and names."""
         if found.mask is None:
             corners = torch.from_numpy(np.asarray(found.xyxy, np.float32)).view(-1, 4)
-            masks, _ = load_image_predictor().predict_boxes(frame.image, corners)
+            masks, _ = load_image_predictor(self.device).predict_boxes(frame.image, corners)
         else:
             masks = torch.from_numpy(np.asarray(found.mask, bool)).view(-1, *found.mask.shape[1:])
         scores = np.ones(len(found)) if found.confidence is None else found.confidence

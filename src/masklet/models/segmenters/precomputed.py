@@ -21,6 +21,7 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.core.masks import stack_masks
+from masklet.core.part_facts import CPU
 from masklet.core.rle import Rle
 from masklet.models.nano.image_predictor import load_image_predictor
 
@@ -40,9 +41,16 @@ class Precomputed:
 
     look_ahead = 0
 
-    def __init__(self, path: Path) -> None:
-        """Raises InputError naming the file and the entry that is malformed."""
-        self.path = path
+    def __init__(self, path: Path, device: torch.device = CPU) -> None:
+        """
+        Args:
+            path: of a file, or of a folder of label images.
+            device: where boxes without masks are filled.
+
+        Raises:
+            InputError: an entry is malformed; it names the file and the entry.
+        """
+        self.path, self.device = path, device
         if path.is_dir():
             self._labels: Sequence[Path] = list_label_images(path)
             self._entries: Mapping[int, list[Entry]] = {}
@@ -70,7 +78,9 @@ class Precomputed:
         found = self._entries.get(frame.index, [])
         masks = [decode_entry_mask(f"{self.path}: entry {n}", e, frame.size).decode() for n, e in found]
         boxed = [row for row, (_, entry) in enumerate(found) if "segmentation" not in entry]
-        for row, mask in zip(boxed, segment_boxes(frame, [found[row][1]["bbox"] for row in boxed]), strict=True):
+        for row, mask in zip(
+            boxed, segment_boxes(frame, [found[row][1]["bbox"] for row in boxed], self.device), strict=True
+        ):
             masks[row] = mask if mask.any() else masks[row]
         return Detections(
             stack_masks(masks, frame.size),
@@ -94,12 +104,12 @@ class Precomputed:
         return Detections(masks, torch.ones(len(values)), torch.zeros(len(values), dtype=torch.int64))
 
 
-def segment_boxes(frame: Frame, boxes: Sequence[Sequence[float]]) -> Bool[Tensor, "n h w"]:
-    """What fills each box [x, y, w, h] of a frame, as nano's image predictor draws it."""
+def segment_boxes(frame: Frame, boxes: Sequence[Sequence[float]], device: torch.device = CPU) -> Bool[Tensor, "n h w"]:
+    """What fills each of `boxes` [x, y, w, h] of a `frame`, as nano's image predictor draws it on a `device`."""
     if not boxes:
         return stack_masks([], frame.size)
     corners = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in boxes], dtype=torch.float32)
-    return load_image_predictor().predict_boxes(frame.image, corners)[0]
+    return load_image_predictor(device).predict_boxes(frame.image, corners)[0]
 
 
 def format_frame_size(size: tuple[int, ...]) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections, Point
 from masklet.core.masks import resize_bilinear, stack_masks
+from masklet.core.part_facts import find_device
 from masklet.core.rle import Rle
 from masklet.models.boxes import box_nms
 from masklet.models.nano.image_predictor import ImagePredictor
@@ -66,6 +67,7 @@ class PromptedMasker:
         """`at_once`: prompts that go through the decoder together; None: 64 on a GPU; a CPU's caches hold one."""
         self.sam2 = sam2
         self.weights: Mapping[str, str] = sam2.weights
+        self.device = sam2.device
         self.at_once = at_once or (1 if sam2.device.type == "cpu" else 64)
         self.description = f"{type(sam2).__name__.lower()}, {sam2.side} px"
 
@@ -125,6 +127,7 @@ class NanoMasker:
     def __init__(self, predictor: ImagePredictor) -> None:
         self.predictor = predictor
         self.weights: Mapping[str, str] = predictor.weights
+        self.device = predictor.device
         self.description = "nano's image predictor"
 
     def look(self, frame: Frame) -> Frame:
@@ -167,6 +170,7 @@ class TextSegmenter(Generic[Q]):
         self.conf = self.low_conf = detector.threshold  # systems take what it gives
         self.categories = tuple(prompts)
         self.weights = {**detector.weights, **masker.weights}
+        self.device = find_device(masker)
         self.description = f"text: {detector.description}, nms {nms:g}; {masker.description}"
         self._query = detector.query(self.categories)
 
@@ -228,6 +232,7 @@ class EverythingSegmenter:
         self.masker, self.points_per_side = masker, points_per_side
         self.quality, self.stability, self.offset, self.nms, self.smallest = quality, stability, offset, nms, smallest
         self.weights = masker.weights
+        self.device = find_device(masker)
         self.description = f"everything: {points_per_side} points a side; {masker.description}"
 
     def empty(self) -> None:
