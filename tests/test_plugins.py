@@ -17,7 +17,8 @@ import masklet
 from masklet import builtins
 from masklet.builtins import SEGMENTERS
 from masklet.core import memory
-from masklet.registry import PartName, Registry, check_choice, parse_part_name
+from masklet.core.part_request import PartName, parse_part_name
+from masklet.registry import Registry, check_choice
 
 PLUGIN = Path(__file__).parent / "plugin"
 POINTS = """[masklet.segmenters]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import shlex
 from importlib import import_module
@@ -85,3 +86,13 @@ def test_imports_in_code_exist(page: Path) -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_the_table_of_parts_is_that_of_the_registries() -> None:
+    spec = importlib.util.spec_from_file_location("write_parts_table", ROOT / "tools" / "write_parts_table.py")
+    assert spec and spec.loader
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    page = (ROOT / "docs" / "parts.md").read_text()
+    assert page == tool.insert_table(page), "run python tools/write_parts_table.py"
+    assert "| propagator | `dam:NAME` |" in page

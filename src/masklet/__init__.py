@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from masklet.core.errors import InputError
     from masklet.core.frames import Frame, Video
     from masklet.core.instances import Box, Clicks, Detections, FrameMasks, Point, Prediction
+    from masklet.core.part_request import PartRequest
     from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
     from masklet.core.result import Comparison, Provenance, VideoResult
     from masklet.core.rle import Rle
     from masklet.core.tracks import Masklet, Sighting, Source
     from masklet.io.video.sources import open_video
-    from masklet.registry import PartEntry, PartRequest
+    from masklet.registry import PartEntry
     from masklet.systems.deva.offline import DevaOffline, DevaOfflineSettings
     from masklet.systems.deva.online import Deva, DevaSettings
     from masklet.systems.dvis import DvisRefined, DvisSettings, build_dvis_system
@@ -44,7 +45,8 @@ _PLACES = {  # where each name is: torch and what else is slow is imported when 
     "masklet.core.result": ("Comparison", "Provenance", "VideoResult"),
     "masklet.core.tracks": ("Masklet", "Sighting", "Source"),
     "masklet.io.video.sources": ("open_video",),
-    "masklet.registry": ("PartEntry", "PartRequest"),
+    "masklet.core.part_request": ("PartRequest",),
+    "masklet.registry": ("PartEntry",),
     "masklet.systems.deva.online": ("Deva", "DevaSettings"),
     "masklet.systems.deva.offline": ("DevaOffline", "DevaOfflineSettings"),
     "masklet.systems.dvis": ("DvisRefined", "DvisSettings", "build_dvis_system"),
@@ -106,13 +108,15 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """A name of `__all__`, or a module of the package; it stays once it was imported."""
-    if name not in _MODULES:
-        raise AttributeError(f"module 'masklet' has no attribute {name!r}")
-    found = getattr(import_module(_MODULES[name]), name)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # or a name that does not exist would be one of any kind
+
+    def __getattr__(name: str) -> Any:
+        """A name of `__all__`, or a module of the package; it stays once it was imported."""
+        if name not in _MODULES:
+            raise AttributeError(f"module 'masklet' has no attribute {name!r}")
+        found = getattr(import_module(_MODULES[name]), name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

@@ -245,6 +245,11 @@ def make_propagator(
     return name
 
 
+@overload
+def segment(source: list[Any] | tuple[Any, ...], **options: Any) -> Iterator[VideoResult]: ...
+
+
+@overload
 def segment(
     source: Any,
     *,
@@ -258,7 +263,23 @@ def segment(
     rate: float | None = None,
     name: str = "",
     **settings: Any,
-) -> Any:
+) -> VideoResult: ...
+
+
+def segment(
+    source: Any,
+    *,
+    system: PartChoice = "sam2bmp",
+    segmenter: PartChoice | None = None,
+    text: str = "",
+    propagator: PartChoice | None = None,
+    device: str = "auto",
+    watch: Watch = discard_progress,
+    progress: bool = False,
+    rate: float | None = None,
+    name: str = "",
+    **settings: Any,
+) -> VideoResult | Iterator[VideoResult]:
     """Finds, segments and tracks every object of a video.
 
     Args:
@@ -278,7 +299,10 @@ def segment(
         InputError: the source cannot be read, or a name or setting does not exist.
     """
     model = load(system, segmenter=segmenter, text=text, propagator=propagator, device=device, **settings)
-    return model.segment(source, watch=watch, progress=progress, rate=rate, name=name)
+    found: VideoResult | Iterator[VideoResult] = model.segment(
+        source, watch=watch, progress=progress, rate=rate, name=name
+    )
+    return found
 
 
 def track(

@@ -58,6 +58,13 @@ PROPAGATORS = Registry(
             }.items()
         ),
         PartEntry("deva", "DEVA's propagation network", "masklet.parts:load_deva", form="deva[:FILE]"),
+        PartEntry(
+            "dam",
+            "SAM 2, EdgeTAM or nano with DAM4SAM's memory of what looks alike",
+            "masklet.models.sam2.distractor_memory:load_distractor_aware",
+            "masklet.models.sam2.distractor_memory:DistractorAwareFrames",
+            form="dam:NAME",
+        ),
         *(
             PartEntry(name, help, "masklet.parts:load_tree", "masklet.systems.sam2long:MemoryTree", form=f"{name}:NAME")
             for name, help in {

@@ -13,6 +13,7 @@ import torch
 from masklet.builtins import DEVICES, PROPAGATORS, SEGMENTERS
 from masklet.core.errors import InputError
 from masklet.core.part_facts import find_device
+from masklet.core.part_request import PartName, PartRequest, parse_part_name
 from masklet.core.protocols import ContendingPropagator, Propagator, Segmenter
 from masklet.core.settings import check_setting
 from masklet.models.affinity import Affinity
@@ -41,7 +42,7 @@ from masklet.models.segmenters.prompted import (
 )
 from masklet.models.segmenters.text import TextDetector, load_detector, split_prompts
 from masklet.models.xmem.propagator import Xmem, load_xmem
-from masklet.registry import PartEntry, PartName, PartRequest, check_choice, list_part_settings, parse_part_name
+from masklet.registry import PartEntry, check_choice, list_part_settings
 from masklet.systems.bystanders import BystanderFinder
 from masklet.systems.sam2long import MemoryTree
 from masklet.weights.catalog import CARRIERS, DETECTORS
@@ -114,7 +115,9 @@ def make_request(
         setting = known[check_choice(f"setting of {entry.name}", key, known)]
         is_signed = isinstance(setting.default, float) and setting.default < 0 and isinstance(value, int | float)
         check_setting(f"{entry.name}.", key, abs(value) if is_signed else value, setting.kind)
-    return PartRequest(name, device, settings, lambda: encoder)
+    return PartRequest(
+        name, device, settings, lambda: encoder, lambda below, policy: load_below(below, encoder, policy, device)
+    )
 
 
 def refuse_part_settings(kind: str, name: str, settings: Mapping[str, Any]) -> None:
@@ -229,8 +232,7 @@ def load_propagator(
             as "sam2.1-tiny@512"; or SAM2Long over one of them, such as "sam2long:sam2.1-large"; or DEVA's network,
             "deva" where its file is in the weights folder, else "deva:FILE".
         encoder: of "nano" and "affinity".
-        device: where networks compute: "auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" is CUDA where there is one, else
-            the CPU.
+        device: where networks compute: "auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" is CUDA where there is one.
         settings: of the part, such as {"paths": 2} of "sam2long:nano".
 
     Raises:
@@ -264,13 +266,9 @@ def load_sam2_tracker(request: PartRequest) -> Sam2:
 def load_tree(request: PartRequest) -> MemoryTree[Any, Any]:
     """SAM2Long's tree over another propagator, which reads SAM2Long's choice of memories where it can."""
     name, below = request.name, parse_part_name(request.name.below)
-    if not below.text:
-        raise InputError(f"{name.text}: say over which propagator, such as {name.base}:nano")
     quality, uncertainty = NANO_TREE if (name.base, below.base) == ("sam2long", NANO) else TREES[name.base]
-    encoder, policy = get_encoder(request), ReliableFrames(quality)
-    return MemoryTree(
-        load_below(below, encoder, policy, request.device), **{"uncertainty": uncertainty, **request.settings}
-    )
+    carried = request.load_below(below, ReliableFrames(quality))
+    return MemoryTree(carried, **{"uncertainty": uncertainty, **request.settings})
 
 
 def load_below(name: PartName, encoder: Encoder, policy: MemoryPolicy, device: str) -> Propagator[Any, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import cached_property
@@ -14,41 +14,6 @@ from typing import Any, NamedTuple, get_type_hints
 
 from masklet.core.errors import InputError
 from masklet.core.settings import is_setting_kind
-
-
-class PartName(NamedTuple):
-    """A name as users write it: NAME, NAME@SIZE, NAME:ARGUMENT or NAME:ARGUMENT@SIZE."""
-
-    text: str
-    base: str
-    argument: str
-    size: str
-
-    @property
-    def below(self) -> str:
-        """The name after the colon with its size, of a part that is made over another one."""
-        return f"{self.argument}@{self.size}" if self.size else self.argument
-
-
-def parse_part_name(text: str) -> PartName:
-    """The parts of a name.
-
-    >>> parse_part_name("sam2long:sam2.1-tiny@512")
-    PartName(text='sam2long:sam2.1-tiny@512', base='sam2long', argument='sam2.1-tiny', size='512')
-    """
-    whole, at, size = text.rpartition("@")
-    base, _, argument = (whole if at else text).partition(":")
-    return PartName(text, base, argument, size if at else "")
-
-
-@dataclass(frozen=True)
-class PartRequest:
-    """What a part is made of, for its loader."""
-
-    name: PartName
-    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1" or "mps"
-    settings: Mapping[str, Any] = field(default_factory=dict)  # of the part, checked
-    make_encoder: Callable[[], Any] | None = None  # gives the encoder that all parts of a system share
 
 
 @dataclass(frozen=True)

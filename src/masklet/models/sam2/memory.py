@@ -27,6 +27,9 @@ class MemoryEntry:
     quality: float  # predicted mask IoU
     presence: float  # object score, a logit
     spatial: BFloat16[Tensor, "p d"] | None  # None: too old to be read
+    area: int = 0  # pixels of the mask, where the policy asks for them
+    is_sample: bool = False  # what the policy has marked it as
+    is_anchor: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +105,15 @@ class MemoryPolicy(Protocol):
 
     def keep(self, bank: MemoryBank) -> MemoryBank:
         """The bank, after an entry was added, without what no later frame can read."""
+        ...
+
+
+@runtime_checkable
+class MarkingPolicy(MemoryPolicy, Protocol):
+    """One that looks at all hypotheses of a frame before it is remembered."""
+
+    def mark(self, bank: MemoryBank, entry: MemoryEntry, hypotheses: Float[Tensor, "k h w"]) -> MemoryEntry:
+        """The `entry` that the `bank` is about to take, marked; `hypotheses` are mask logits, the chosen one first."""
         ...
 
 

@@ -22,7 +22,15 @@ from torch import Tensor, nn
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Clicks, Point, Prediction, Prompt
 from masklet.core.masks import resize_bilinear
-from masklet.models.sam2.memory import MemoryBank, MemoryEntry, MemoryPolicy, MemoryReading, RecentFrames, Sam2Memory
+from masklet.models.sam2.memory import (
+    MarkingPolicy,
+    MemoryBank,
+    MemoryEntry,
+    MemoryPolicy,
+    MemoryReading,
+    RecentFrames,
+    Sam2Memory,
+)
 from masklet.nn.memory_attention import MemoryAttention
 from masklet.nn.parallel import run_on_threads
 
@@ -170,6 +178,9 @@ class Sam2:
         assert best.tokens is not None
         entries = self._entries(features, best, {id: memory.banks[id].now for id in best.ids}, binary=False)
         for row, (id, entry) in enumerate(zip(best.ids, entries, strict=True)):
+            if isinstance(self.policy, MarkingPolicy):
+                order = belief.quality[row].argsort(descending=True, stable=True)
+                entry = self.policy.mark(memory.banks[id], entry, belief.logits[row, order])
             recent = (*banks[id].recent, entry)
             banks[id] = self.policy.keep(replace(banks[id], recent=recent, logits=best.logits[row, 0]))
         return Sam2Memory(banks)
