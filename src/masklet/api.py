@@ -22,7 +22,7 @@ from masklet.core.frames import Video
 from masklet.core.instances import Box, Clicks, FrameMasks, Point, Prompt
 from masklet.core.part_facts import collect_part_weights, describe_device, describe_part, find_device
 from masklet.core.progress import Watch, discard_progress
-from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
+from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoBound, VideoSystem
 from masklet.core.result import VideoResult
 from masklet.core.settings import check_setting
 from masklet.io.video.sources import iterate_live_frames, open_video
@@ -38,7 +38,7 @@ from masklet.parts import (
 )
 from masklet.queries import load_query_system
 from masklet.registry import check_choice, import_object
-from masklet.systems.track import Prompts, Track
+from masklet.systems.track import Prompts, Track, describe_frame_range
 from masklet.version import __version__
 from masklet.view.progress import show_progress_bars
 
@@ -417,6 +417,7 @@ def run_system(system: Any, video: Video, source: Any, watch: Watch = discard_pr
     """Runs a `system` on a `video`, telling `watch`, and notes in the result what it was made from (`source`) and
     with.
     """
+    system = bind_parts(system, video)
     result: VideoResult = system.run(video, watch)
     parts = {k: getattr(system, k, None) for k in ("segmenter", "propagator", "bystanders")}
     # Those of `Detected` and of `BystanderFinder` are within.
@@ -431,8 +432,18 @@ def run_system(system: Any, video: Video, source: Any, watch: Watch = discard_pr
         weights={name: sha for p in parts.values() for name, sha in collect_part_weights(p).items()},
         version=__version__,
         source=str(source) if isinstance(source, str | Path) else type(source).__name__,
+        notes=(*result.provenance.notes, *(note for p in parts.values() for note in getattr(p, "notes", ()))),
     )
     return replace(result, provenance=provenance)
+
+
+def bind_parts(part: Any, video: Video) -> Any:
+    """A system, or a part of one, in which what must know the `video` that it is asked about knows it."""
+    if isinstance(part, VideoBound):
+        return part.bind_video(video)
+    within = getattr(part, "segmenter", None)
+    bound = within if within is None else bind_parts(within, video)
+    return part if bound is within else replace(part, segmenter=bound)
 
 
 def describe_devices(parts: Mapping[str, Any]) -> dict[str, str]:
@@ -463,6 +474,9 @@ def check_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> Pro
             raise InputError(f"prompt in frame {frame}: {type(told).__name__} names no object; give {{id: prompt}}")
     if not any(prompts.values()):
         raise InputError("no prompt; give at least one object: a frame, an id and a mask, box or point")
+    late = sorted(int(t) for t, told in prompts.items() if told and 0 < len(video) <= int(t))
+    if late:
+        raise InputError(f"{video.name}: prompt in frame {late[0]}, but {describe_frame_range(video)}")
     checked = {int(t): {i: check_prompt(t, i, p, video) for i, p in told.items()} for t, told in prompts.items()}
     check_first_prompts(checked)
     return checked

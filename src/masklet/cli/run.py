@@ -13,10 +13,11 @@ import typer
 
 from masklet.api import check_prompts, load, make_propagator, run_system, split_settings
 from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
+from masklet.core.annotations import VideoFrames
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.io.output_folder import OutputFolder
-from masklet.io.prompts import read_prompts
+from masklet.io.prompts import PromptFile, add_prompts, read_prompt_file, read_prompts
 from masklet.io.video.sources import list_video_sources, make_unique_names, open_video
 from masklet.outputs import write_outputs
 from masklet.parts import load_bystanders, make_encoder, refuse_part_settings
@@ -138,9 +139,11 @@ def track_command(
         list[str],
         typer.Option(
             metavar="FRAME:ID:WHAT",
-            help="FRAME from 0, ID from 1, WHAT: mask.png, box=x0,y0,x1,y1, point=x,y or outside=x,y; repeatable.",
+            help="FRAME from 0, ID from 1, WHAT: mask.png, box=x0,y0,x1,y1, point=x,y or outside=x,y; or "
+            "FRAME:labels.png, an object for each value; repeatable.",
         ),
-    ],
+    ] = [],  # noqa: B006
+    prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="A json of prompts (docs/prompts.md).")] = None,
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
     device: DeviceName = "auto",
@@ -159,12 +162,18 @@ def track_command(
         formats = check_formats(format)
         own, of_parts = split_settings(parse_settings(set_ or []))
         refuse_part_settings("track", "it", {**own, **of_parts["segmenter"]})
-        prompts = read_prompts(prompt)
+        if not prompt and prompts is None:
+            raise InputError("no prompt; give --prompt FRAME:ID:WHAT for each object, or --prompts FILE")
+        written = read_prompt_file(prompts) if prompts else PromptFile("", ())
+        typed = read_prompts(prompt)
         carrier = make_propagator(propagator or parts.propagator, make_encoder(device), device, of_parts["propagator"])
-        [folder] = plan_output_folders([source], out, overwrite, [text.split(":", 2)[2] for text in prompt])
+        [folder] = plan_output_folders([source], out, overwrite, [text.rsplit(":", 1)[-1] for text in prompt])
 
         def made(video: Video) -> Track[Any, Any]:
-            return Track(carrier, check_prompts(prompts, video), load_bystanders(carrier))
+            told = written.select(VideoFrames.of(video))
+            for frame, marks in typed.items():
+                add_prompts("--prompt", told, frame, marks)
+            return Track(carrier, check_prompts(told, video), load_bystanders(carrier))
 
         process_video(source, folder, made, formats, overlay, reporter)
         if not propagator:
