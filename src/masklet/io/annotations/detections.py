@@ -19,6 +19,7 @@ from masklet.io.annotations.label_image import LabelImage, read_label_image
 from masklet.io.formats.burst import read_burst
 from masklet.io.formats.json_entry import JsonEntry, parse_coco_mask, read_json_file
 from masklet.io.formats.mots import read_mots
+from masklet.io.formats.panoptic import read_panoptic
 from masklet.io.formats.ytvis import read_ytvis, read_ytvis_truth
 from masklet.io.video.frame_source import format_size
 from masklet.io.video.sources import make_natural_key
@@ -223,7 +224,9 @@ def parse_box(entry: JsonEntry, given: Any) -> tuple[float, float, float, float]
 
 
 def read_detection_folder(path: Path) -> DetectionSet:
-    """A folder with a file for each frame, or with such a folder for each video."""
+    """A folder with a file for each frame, or with such a folder for each video or object; or VIPSeg's form."""
+    if (path / "pred.json").is_file() and (path / "pan_pred").is_dir():
+        return describe_results(path / "pred.json", list(read_panoptic(path / "pred.json", path / "pan_pred")))
     if files := _list_files(path, ".png"):
         return read_label_folder(path, [(None, files)])
     if files := _list_files(path, ".json"):
@@ -231,6 +234,8 @@ def read_detection_folder(path: Path) -> DetectionSet:
     if files := _list_files(path, ".txt"):
         return read_ultralytics_files(path, files)
     inner = [p for p in sorted(path.iterdir(), key=make_natural_key) if p.is_dir() and _list_files(p, ".png")]
+    if inner and all(p.name.isdecimal() and len(p.name) <= 3 for p in inner):
+        return read_object_folders(path, inner)
     if inner:
         return read_label_folder(path, [(p.name, _list_files(p, ".png")) for p in inner])
     raise InputError(f"{path}: no png in this folder; give one label image per frame")
@@ -255,6 +260,20 @@ def read_label_folder(path: Path, videos: Sequence[tuple[str | None, Sequence[Pa
     names = {id: name for video, files in videos for id, name in read_folder_categories(files[0].parent).items()}
     categories = tuple(names.get(id, str(id)) for id in ids) or (NAMELESS,)
     return DetectionSet(str(path), categories, entries, [e.place for e in entries], {})
+
+
+def read_object_folders(path: Path, folders: Sequence[Path]) -> DetectionSet:
+    """A folder of masks for each object of one video, called by its number, as SA-V and Ref-DAVIS have it."""
+    entries = [
+        FrameEntry(FramePlace(name=file.name), partial(_read_object_mask, file, n))
+        for n, folder in enumerate(folders)
+        for file in _list_files(folder, ".png")
+    ]
+    return DetectionSet(str(path), tuple(p.name for p in folders), entries, [e.place for e in entries], {})
+
+
+def _read_object_mask(path: Path, label: int, size: Size) -> Sequence[FoundObject]:
+    return [FoundObject(1.0, label, one.mask) for one in _read_labels(path, {}, (), size)]
 
 
 class ListedSegment(NamedTuple):
