@@ -28,6 +28,7 @@ from masklet.core.settings import check_setting
 from masklet.io.video.sources import iterate_live_frames, open_video
 from masklet.models.encoder import Encoder
 from masklet.models.segmenters.function import FunctionSegmenter
+from masklet.models.segmenters.precomputed import Precomputed
 from masklet.parts import (
     load_bystanders,
     load_propagator,
@@ -79,6 +80,7 @@ class Model:
             options: `watch`, `progress`, `rate` and `name` as there.
         """
         if is_list_of_sources(source):
+            check_serves_videos(self.system, len(source))
             return (self.segment(one, **options) for one in source)
         return process_source(source, lambda video: self.system, **options)
 
@@ -171,10 +173,25 @@ def make_system(
     kind = import_object(entry.settings or "masklet.registry:NoSettings")
     checked = check_system_settings({**(entry.live if live else {}), **own}, kind)
     encoder = make_encoder(device)
-    finder = make_segmenter(segmenter, text, encoder, device, of_parts["segmenter"])
-    carrier = make_propagator(propagator, encoder, device, of_parts["propagator"])
+    finder, carrier = collect_parts(
+        lambda: make_segmenter(segmenter, text, encoder, device, of_parts["segmenter"]),
+        lambda: make_propagator(propagator, encoder, device, of_parts["propagator"]),
+    )
     asked = {f.name: getattr(finder, f.name) for f in fields(kind) if hasattr(finder, f.name)}
     made: VideoSystem = entry.load()(finder, carrier, kind(**{**asked, **checked}))
+    return made
+
+
+def collect_parts(*makers: Callable[[], Any]) -> list[Any]:
+    """What the `makers` make. Raises one InputError for all that cannot: who lacks two weights hears of both."""
+    made, wrong = [], []
+    for make in makers:
+        try:
+            made.append(make())
+        except InputError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise InputError("; ".join(dict.fromkeys(wrong)))
     return made
 
 
@@ -435,6 +452,18 @@ def run_system(system: Any, video: Video, source: Any, watch: Watch = discard_pr
         notes=(*result.provenance.notes, *(note for p in parts.values() for note in getattr(p, "notes", ()))),
     )
     return replace(result, provenance=provenance)
+
+
+def check_serves_videos(system: Any, count: int) -> None:
+    """Raises InputError where a `system` is to run on several videos (`count` of them), and its detections, made
+    elsewhere, do not say which video they are of: they would be taken for those of each.
+    """
+    finder = getattr(system, "segmenter", None)
+    if count > 1 and isinstance(finder, Precomputed) and not finder.given.names_videos:
+        raise InputError(
+            f"{finder.given.label}: says nothing of videos, but there are {count}; run them one at a time, or give a "
+            "file that names its videos, or a folder with one of label images for each"
+        )
 
 
 def bind_parts(part: Any, video: Video) -> Any:

@@ -13,9 +13,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from typer.testing import CliRunner
 
 import masklet
 from masklet.builtins import FORMATS
+from masklet.cli import app
 from masklet.core.annotations import VideoFrames
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
@@ -204,3 +206,68 @@ def test_what_is_of_another_video_is_refused_before_any_work(tmp_path: Path) -> 
     result = masklet.segment(clip, segmenter=str(write(tmp_path / "d.json", entries)))
     assert any("1 of 2 annotations met no frame" in note for note in result.provenance.notes)
     assert torch.equal(result.masklets[0].sightings[1].mask.decode(), torch.from_numpy(MASK))
+
+
+def test_one_file_does_not_serve_several_videos_without_a_word(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.json", [{"frame": 0, "category_id": 1, "score": 0.99, "segmentation": CODE}])
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for t in range(2):
+            Image.fromarray(np.zeros((H, W, 3), np.uint8)).save(tmp_path / name / f"{t}.png")
+    clips = [str(tmp_path / "a"), str(tmp_path / "b")]
+    words = ["run", *clips, "-o", str(tmp_path / "out"), "--segmenter", str(path), "--no-overlay"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and "says nothing of videos, but there are 2" in done.output
+    with pytest.raises(InputError, match="says nothing of videos"):
+        masklet.segment(clips, segmenter=str(path))
+    entries = [{"frame": 0, "video": v, "category_id": 1, "score": 0.99, "segmentation": CODE} for v in "ab"]
+    results = list(masklet.segment(clips, segmenter=str(write(path, entries))))
+    assert [len(r.masklets) for r in results] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [([], "found nothing in any frame"), ([0.3], "of 1 detections none scores above conf = 0.95; the best has 0.3")],
+)
+def test_why_there_is_no_object(entries: list[float], words: str, tmp_path: Path) -> None:
+    given = [{"frame": 0, "category_id": 1, "score": s, "segmentation": CODE} for s in entries]
+    result = masklet.segment(np.zeros((2, H, W, 3), np.uint8), segmenter=str(write(tmp_path / "d.json", given)))
+    assert words in " ".join(result.provenance.notes)
+
+
+def test_prompts_of_a_label_image_and_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip = np.full((4, 48, 64, 3), 90, np.uint8)
+    clip[:, 8:24, 8:28], clip[:, 28:44, 36:60] = (220, 60, 40), (40, 60, 220)
+    labels = np.zeros((48, 64), np.uint8)
+    labels[8:24, 8:28], labels[28:44, 36:60] = 1, 2
+    Image.fromarray(labels).save("labels.png")
+    Path("clip").mkdir()
+    for t, frame in enumerate(clip):
+        Image.fromarray(frame).save(f"clip/img_{t + 3}.png")
+    write(Path("p.json"), [{"file": "img_4.png", "labels": "labels.png"}])
+    write(
+        Path("q.json"),
+        {"clip": [{"frame": 1, "id": 5, "box": [8, 8, 28, 24]}], "other": [{"frame": 9, "id": 1, "box": [0, 0, 2, 2]}]},
+    )
+    for words, ids in (
+        (["--prompt", "1:labels.png"], [1, 2]),
+        (["--prompts", "p.json"], [1, 2]),
+        (["--prompts", "q.json"], [5]),
+        (["--prompts", "q.json", "--prompt", "1:1:labels.png"], [1, 5]),
+    ):
+        command = ["track", "clip", "-o", "out", *words, "--propagator", "affinity", "--no-overlay", "--overwrite"]
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+        result = masklet.VideoResult.load("out/clip/masklets.json")
+        assert [m.id for m in result.masklets] == ids and all(1 in m.sightings for m in result.masklets)
+    for words, text in (
+        (["--prompts", "none.json"], "none.json"),
+        ([], "no prompt; give --prompt"),
+        (["--prompt", "9:labels.png"], "prompt in frame 9, but clip has 4 frames"),
+    ):
+        done = CliRunner().invoke(app, ["track", "clip", "-o", "bad", *words, "--propagator", "affinity"])
+        assert done.exit_code == 2 and text in done.output, done.output
+    write(Path("r.json"), [{"frame": 9, "id": 1, "box": [0, 0, 2, 2]}])
+    done = CliRunner().invoke(app, ["track", "clip", "-o", "bad", "--prompts", "r.json", "--propagator", "affinity"])
+    assert done.exit_code == 2 and "r.json: the prompt for frame 9 is of no frame of clip (4 frames" in done.output

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from masklet.api import check_prompts, load, make_propagator, run_system, split_settings
+from masklet.api import check_prompts, check_serves_videos, load, make_propagator, run_system, split_settings
 from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
 from masklet.core.annotations import VideoFrames
 from masklet.core.errors import InputError
@@ -119,6 +119,7 @@ def run_command(
         carrier = propagator or parts.propagator
         made = load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system
         paths = [path for given in source for path in list_video_sources(given)]
+        check_serves_videos(made, len(paths))
         there = plan_output_folders(paths, out, overwrite, [segmenter] if segmenter else [])
     failures = 0
     for path, folder in zip(paths, there, strict=True):
