@@ -60,6 +60,8 @@ class VideoResult:
     masklets: tuple[Masklet, ...]
     categories: tuple[str, ...]
     provenance: Provenance
+    times: tuple[float, ...] = ()  # seconds of each frame from the first; empty where `rate` is constant
+    pixel_aspect: float = 1.0  # width of a pixel over its height, as it is to be shown
 
     def __repr__(self) -> str:
         """Some lines, not all the masks: notebooks show it."""
