@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
@@ -17,7 +17,9 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.io.output_folder import OutputFolder
 from masklet.io.prompts import read_prompts
-from masklet.io.video.sources import list_video_sources, make_unique_names, open_video
+from masklet.io.video.selection import FrameSelection
+from masklet.io.video.source_names import Source, describe_source
+from masklet.io.video.sources import group_video_sources, make_unique_names, open_video
 from masklet.outputs import write_outputs
 from masklet.parts import load_bystanders, make_encoder, refuse_part_settings
 from masklet.presets import GOOD, choose_run_parts, choose_track_parts
@@ -69,6 +71,18 @@ def show_settings(asked: bool) -> None:
     raise typer.Exit()
 
 
+Start = Annotated[
+    str, typer.Option(metavar="FRAME|TIME", help="First frame that is used: 120, 4.5s or 1:30. Results count from it.")
+]
+End = Annotated[str | None, typer.Option(metavar="FRAME|TIME", help="The frame before which they end.")]
+Stride = Annotated[int, typer.Option(help="Use every so many-th frame.")]
+Fps = Annotated[float | None, typer.Option(help="Use at most so many frames a second.")]
+MaxSide = Annotated[int | None, typer.Option(metavar="PIXELS", help="Reduce larger frames to this longer side.")]
+MaxFrames = Annotated[int | None, typer.Option(help="Use at most so many frames.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse a damaged source.")]
+AllowNetwork = Annotated[
+    bool, typer.Option("--allow-network", help="Let a playlist open the files and addresses that it names.")
+]
 HelpSettings = Annotated[
     bool,
     typer.Option(
@@ -104,12 +118,22 @@ def run_command(
     help_settings: HelpSettings = False,
     format: Formats = [],  # noqa: B006
     overlay: Overlay = True,
+    start: Start = "0",
+    end: End = None,
+    stride: Stride = 1,
+    fps: Fps = None,
+    max_side: MaxSide = None,
+    max_frames: MaxFrames = None,
+    strict: Strict = False,
+    allow_network: AllowNetwork = False,
     overwrite: Overwrite = False,
     quiet: Silent = False,
     json_log: Log = False,
 ) -> None:
     """Find, segment, track and complete every object of each video."""
     reporter = choose_reporter(quiet, json_log)
+    reading = dict(start=start, end=end, stride=stride, fps=fps, max_side=max_side, max_frames=max_frames)
+    reading |= dict(strict=strict, allow_network=allow_network)
     with exit_on_input_error(reporter):
         formats = check_formats(format)
         chosen = parse_settings(set_ or []) | ({"window": window} if window else {})
@@ -117,12 +141,13 @@ def run_command(
         finder = segmenter or (None if text or system in QUERY_SYSTEMS else parts.segmenter)
         carrier = propagator or parts.propagator
         made = load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system
-        paths = [path for given in source for path in list_video_sources(given)]
+        paths = group_video_sources(source)
+        FrameSelection(start, end, stride, fps, max_side, max_frames).check()
         there = plan_output_folders(paths, out, overwrite, [segmenter] if segmenter else [])
     failures = 0
     for path, folder in zip(paths, there, strict=True):
         try:
-            process_video(path, folder, lambda video: made, formats, overlay, reporter)
+            process_video(path, folder, lambda video: made, formats, overlay, reporter, reading)
         except InputError as error:  # the other videos go on
             failures += 1
             reporter.error(str(error))
@@ -132,7 +157,7 @@ def run_command(
 
 
 def track_command(
-    source: Annotated[str, typer.Argument(help="A video file, a folder or glob of frames, or -.")],
+    source: Annotated[list[str], typer.Argument(help="A video file, a folder, glob or list of frames, or -.")],
     out: Out,
     prompt: Annotated[
         list[str],
@@ -148,12 +173,22 @@ def track_command(
     help_settings: HelpSettings = False,
     format: Formats = [],  # noqa: B006
     overlay: Overlay = True,
+    start: Start = "0",
+    end: End = None,
+    stride: Stride = 1,
+    fps: Fps = None,
+    max_side: MaxSide = None,
+    max_frames: MaxFrames = None,
+    strict: Strict = False,
+    allow_network: AllowNetwork = False,
     overwrite: Overwrite = False,
     quiet: Silent = False,
     json_log: Log = False,
 ) -> None:
     """Propagate given objects both ways from the frames in which they are given."""
     reporter = choose_reporter(quiet, json_log)
+    reading = dict(start=start, end=end, stride=stride, fps=fps, max_side=max_side, max_frames=max_frames)
+    reading |= dict(strict=strict, allow_network=allow_network)
     with exit_on_input_error(reporter):
         parts = choose_track_parts(preset)
         formats = check_formats(format)
@@ -161,27 +196,42 @@ def track_command(
         refuse_part_settings("track", "it", {**own, **of_parts["segmenter"]})
         prompts = read_prompts(prompt)
         carrier = make_propagator(propagator or parts.propagator, make_encoder(device), device, of_parts["propagator"])
-        [folder] = plan_output_folders([source], out, overwrite, [text.split(":", 2)[2] for text in prompt])
+        video = choose_one_video(source)
+        FrameSelection(start, end, stride, fps, max_side, max_frames).check()
+        [folder] = plan_output_folders([video], out, overwrite, [text.split(":", 2)[2] for text in prompt])
 
         def made(video: Video) -> Track[Any, Any]:
             return Track(carrier, check_prompts(prompts, video), load_bystanders(carrier))
 
-        process_video(source, folder, made, formats, overlay, reporter)
+        process_video(video, folder, made, formats, overlay, reporter, reading)
         if not propagator:
             reporter.hint(parts.hint)
 
 
+def choose_one_video(arguments: Sequence[str]) -> Source:
+    """The video that all `arguments` mean together. Raises InputError where they mean several."""
+    videos = group_video_sources(arguments)
+    if len(videos) > 1:
+        raise InputError(
+            f"{describe_source(videos[0])} and {len(videos) - 1} more videos: prompts are for one; give one"
+        )
+    return videos[0]
+
+
 def process_video(
-    source: str,
+    source: Source,
     folder: OutputFolder,
     made: Callable[[Video], Any],
     formats: Sequence[str],
     overlay: bool,
     reporter: Reporter,
+    reading: Mapping[str, Any],
 ) -> None:
-    """One video: read, run, write; its folder appears when everything is in it."""
+    """One video: read, run, write; its folder appears when everything is in it. `reading` is what `open_video` is told
+    beside the source.
+    """
     started = monotonic()
-    with open_video(source) as video, reporter.video(folder.name, len(video)) as watch, folder as there:
+    with open_video(source, **reading) as video, reporter.video(folder.name, len(video)) as watch, folder as there:
         result = run_system(made(video), video, source, watch)
         failed = write_outputs(result, video, there, formats, overlay, watch)
     reporter.done(folder.path, result, monotonic() - started)
@@ -199,12 +249,15 @@ def exit_on_input_error(reporter: Reporter) -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def plan_output_folders(paths: Sequence[str], out: Path, overwrite: bool, inputs: Sequence[str]) -> list[OutputFolder]:
+def plan_output_folders(
+    paths: Sequence[Source], out: Path, overwrite: bool, inputs: Sequence[str]
+) -> list[OutputFolder]:
     """The output folder of each video; refuses, before any work is done, those that are filled, and those that
     a source or another of the `inputs` lies in: they would be replaced with it.
     """
     names = make_unique_names(paths)
-    given = [Path(p).resolve() for p in (*paths, *inputs) if p != "-"]
+    files = [p for path in paths for p in ([path] if isinstance(path, str) else path[:1])]
+    given = [Path(p).resolve() for p in (*files, *inputs) if p != "-"]
     needed = {folder for p in given for folder in (p, *p.parents)}
     for name in names:
         if (out / name).resolve() in needed:

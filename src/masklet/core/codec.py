@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def read_result(path: Path) -> VideoResult:
 
 def _read_times(content: Mapping[str, Any], length: int) -> tuple[float, ...]:
     times = tuple(float(t) for t in content.get("times", ()))
-    rises = all(a <= b for a, b in zip(times, times[1:], strict=False)) and all(map(math.isfinite, times))
+    rises = all(a <= b for a, b in pairwise(times)) and all(map(math.isfinite, times))
     if times and not (rises and len(times) == length):
         raise ValueError(f"times: {len(times)} for {length} frames; there is one for each, and they do not fall")
     return times

@@ -43,9 +43,10 @@ class Gap:
         'frames 5 to 6 could not be read (00005.jpg: image file is tr'
         """
         if self.stop - self.start == 1:
-            return f"frame {self.start} could not be read ({self.cause}); a copy of one beside it was used, without objects"
-        frames = f"frames {self.start} to {self.stop - 1}"
-        return f"{frames} could not be read ({self.cause}); copies of one beside them were used, without objects"
+            stand_in = "a copy of one beside it was used, without objects"
+            return f"frame {self.start} could not be read ({self.cause}); {stand_in}"
+        stand_in = "copies of one beside them were used, without objects"
+        return f"frames {self.start} to {self.stop - 1} could not be read ({self.cause}); {stand_in}"
 
 
 @runtime_checkable

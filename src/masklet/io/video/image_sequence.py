@@ -60,9 +60,8 @@ class ImageSequence(FrameSource):
         """The size of all images. Raises InputError that names those of another size, or of several pages."""
         paged = [f"{path.name} ({h.pages})" for path, h in headers.items() if h.pages > 1]
         if paged:
-            raise InputError(
-                f"{self.label}: holds images of several pages, {list_some(paged)}; give one such file, or one image a frame"
-            )
+            held = f"holds images of several pages, {list_some(paged)}"
+            raise InputError(f"{self.label}: {held}; give one such file, or one image a frame")
         [(size, _)] = Counter(h.size for h in headers.values()).most_common(1)
         odd = [f"{path.name} is {format_size(h.size)}" for path, h in headers.items() if h.size != size]
         if odd:
@@ -226,7 +225,9 @@ def _list_pages(image: Image.Image, label: str) -> list[int]:
             sizes[page] = image.size[::-1]
     odd = [f"page {page} is {format_size(size)}" for page, size in sizes.items() if size != sizes[min(sizes)]]
     if odd:
-        raise InputError(f"{label}: {list_some(odd)}, the first {format_size(sizes[min(sizes)])}; give pages of one size")
+        raise InputError(
+            f"{label}: {list_some(odd)}, the first {format_size(sizes[min(sizes)])}; give pages of one size"
+        )
     return list(sizes or pages)
 
 

@@ -20,7 +20,9 @@ PLAYLIST_OPTIONS: Mapping[str, str] = {
     "safe": "0",
 }
 # How those files begin that name other files: HLS, concat, DASH, SDP, PLS, ASX, SMIL.
-PLAYLIST = re.compile(rb"^(#EXTM3U|ffconcat version|v=0\s|\[playlist\]|(<\?xml.{0,1000})?<(MPD|asx|smil)\b)", re.S | re.I)
+PLAYLIST = re.compile(
+    rb"^(#EXTM3U|ffconcat version|v=0\s|\[playlist\]|(<\?xml.{0,1000})?<(MPD|asx|smil)\b)", re.S | re.I
+)
 
 
 def is_address(source: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -51,7 +51,7 @@ def is_oblique(matrix: bytes) -> bool:
 
 def find_display_matrix(frame: av.VideoFrame) -> bytes:
     """A decoded frame's display matrix; the one that changes nothing where it has none."""
-    found = frame.side_data.get("DISPLAYMATRIX")
+    found: Any = frame.side_data.get("DISPLAYMATRIX")
     return NO_MATRIX if found is None else bytes(found)
 
 

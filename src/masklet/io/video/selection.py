@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from math import ceil, floor
 
 import cv2
@@ -34,7 +35,9 @@ def read_position(given: Position) -> tuple[int | None, float | None]:
             return int(text), None
     except ValueError:
         pass
-    raise InputError(f"{given!r} is no place in a video; give a frame from 0 such as 120, or a time such as 4.5s or 1:30")
+    raise InputError(
+        f"{given!r} is no place in a video; give a frame from 0 such as 120, or a time such as 4.5s or 1:30"
+    )
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,21 @@ class SelectedFrames(FrameSource):
     def _take_first(self) -> None:
         frame = next(self.frames(), None)
         if frame is None:
-            raise InputError(f"{self.label}: no frame between {self.selection.start} and {self.selection.end}; take others")
+            raise InputError(
+                f"{self.label}: no frame between {self.selection.start} and {self.selection.end}; take others"
+            )
         self.size = frame.size
 
     def _describe(self) -> None:
         chosen, first = self.selection, self._used[0]
         if first or chosen.end is not None or chosen.stride > 1 or chosen.fps or chosen.max_frames:
-            every = f", every {chosen.stride}th" if chosen.stride > 1 else f", {chosen.fps:g} a second" if chosen.fps else ""
+            every = (
+                f", every {chosen.stride}th"
+                if chosen.stride > 1
+                else f", {chosen.fps:g} a second"
+                if chosen.fps
+                else ""
+            )
             end = "" if chosen.end is None else f" up to {chosen.end}"
             most = f", at most {chosen.max_frames}" if chosen.max_frames else ""
             self.note(f"a part of the video was used: frame 0 here is its frame {first}{end}{every}{most}")
@@ -118,17 +129,13 @@ class SelectedFrames(FrameSource):
         return min(count, chosen.max_frames or count)
 
     def frames(self) -> Iterator[Frame]:
-        used = 0
-        for frame in self._choose():
+        for used, frame in enumerate(islice(self._choose(), self.selection.max_frames)):
             if used == len(self._used):
                 self._used.append(frame.index)
                 self._times.append(frame.time)
             if frame.index in self.source.lost:
                 self.lost[used] = self.source.lost[frame.index]
             yield self._convert(used, frame)
-            used += 1
-            if used == self.selection.max_frames:
-                return
 
     def _choose(self) -> Iterator[Frame]:
         """The frames of the source from the first that is used to the last."""

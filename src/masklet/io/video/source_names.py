@@ -184,10 +184,12 @@ def make_unique_names(given: Sequence[Source]) -> list[str]:
     return names
 
 
-def describe_source(source: Source) -> str:
-    """A source for people and records.
+def describe_source(source: object) -> str:
+    """A source for people and records: a path as it is, image files by the first, of an object its type.
 
     >>> describe_source(("clip/0.png", "clip/1.png"))
     'clip/0.png and 1 more images'
     """
-    return source if isinstance(source, str) else f"{source[0]} and {len(source) - 1} more images"
+    if isinstance(source, tuple | list) and source and isinstance(source[0], str | Path):
+        return f"{source[0]} and {len(source) - 1} more images"
+    return str(source) if isinstance(source, str | Path) else type(source).__name__

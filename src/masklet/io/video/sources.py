@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from masklet.io.video.selection import FrameSelection, Position, SelectedFrames
 from masklet.io.video.source_names import (
     GIVE,
     Source,
+    describe_source,
     make_natural_key,
     make_unique_names,
     name_source,
@@ -34,6 +35,9 @@ from masklet.io.video.spool import SpooledFrames, open_address, open_fifo, open_
 from masklet.io.video.video_file import VideoFile
 
 __all__ = [
+    "describe_source",
+    "group_video_sources",
+    "is_list_of_images",
     "iterate_live_frames",
     "list_video_sources",
     "make_natural_key",

@@ -151,9 +151,7 @@ def open_address(source: str) -> SpooledFrames:
     return spool_container(open_live(source), source, name_source(source), None)
 
 
-def spool_container(
-    container: av.container.InputContainer, label: str, name: str, rate: float | None
-) -> SpooledFrames:
+def spool_container(container: av.container.InputContainer, label: str, name: str, rate: float | None) -> SpooledFrames:
     """The video in a container that is read once.
 
     Args:

@@ -81,7 +81,9 @@ def read_deep_values(image: Image.Image, path: Path) -> np.ndarray:
 
 
 def read_foreign_tiff(path: Path) -> np.ndarray:
-    """The values of a TIFF that Pillow cannot read, such as RGB floats. Raises UnidentifiedImageError where it is none."""
+    """The values of a TIFF that Pillow cannot read, such as RGB floats. Raises UnidentifiedImageError where a file is
+    none.
+    """
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise UnidentifiedImageError(f"cannot identify image file {path}")
     return read_foreign_values(path)

@@ -46,7 +46,7 @@ class VideoFile(FrameSource):
         """`allow_network`: whether a playlist may open other files and addresses."""
         super().__init__(str(path), name_source(str(path)), RATE)
         self.path = path
-        self._options = PLAYLIST_OPTIONS if allow_network else {}
+        self._options = dict(PLAYLIST_OPTIONS) if allow_network else {}
         self._marks: list[FrameMark] = []
         self._described = False
         self._claim: int | None = None
