@@ -25,7 +25,13 @@ from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoBound, VideoSystem
 from masklet.core.result import VideoResult
 from masklet.core.settings import check_setting
-from masklet.io.video.sources import iterate_live_frames, open_video
+from masklet.io.video.sources import (
+    describe_source,
+    group_video_sources,
+    is_list_of_images,
+    iterate_live_frames,
+    open_video,
+)
 from masklet.models.encoder import Encoder
 from masklet.models.segmenters.function import FunctionSegmenter
 from masklet.models.segmenters.precomputed import Precomputed
@@ -80,8 +86,9 @@ class Model:
             options: `watch`, `progress`, `rate` and `name` as there.
         """
         if is_list_of_sources(source):
-            check_serves_videos(self.system, len(source))
-            return (self.segment(one, **options) for one in source)
+            sources = group_video_sources([str(path) for path in source])
+            check_serves_videos(self.system, len(sources))
+            return (self.segment(one, **options) for one in sources)
         return process_source(source, lambda video: self.system, **options)
 
     def track(self, source: Any, prompts: Mapping[int, Mapping[int, Any]], **options: Any) -> VideoResult:
@@ -399,12 +406,13 @@ def check_live_frames(frames: Any) -> None:
 
 
 def is_list_of_sources(source: Any) -> bool:
-    """Whether a source is a list of paths, and not one of frames.
+    """Whether a source is a list of paths, and not one of frames, nor a tuple of image files, which are one video.
 
     >>> is_list_of_sources(["a.mp4", "b.mp4"]), is_list_of_sources("a.mp4")
     (True, False)
     """
-    return isinstance(source, list | tuple) and bool(source) and all(isinstance(s, str | Path) for s in source)
+    paths = isinstance(source, list | tuple) and bool(source) and all(isinstance(s, str | Path) for s in source)
+    return paths and not (isinstance(source, tuple) and is_list_of_images(source))
 
 
 def process_source(
@@ -421,7 +429,8 @@ def process_source(
     """
     with open_source(source) as video, follow_progress(name or video.name, watch, progress) as told:
         result = run_system(make(video), video, source, told)
-    return replace(result, name=name or result.name, rate=rate or result.rate)
+    times = () if rate else result.times
+    return replace(result, name=name or result.name, rate=rate or result.rate, times=times)
 
 
 def follow_progress(name: str, watch: Watch, progress: bool) -> AbstractContextManager[Watch]:
@@ -448,7 +457,7 @@ def run_system(system: Any, video: Video, source: Any, watch: Watch = discard_pr
         },
         weights={name: sha for p in parts.values() for name, sha in collect_part_weights(p).items()},
         version=__version__,
-        source=str(source) if isinstance(source, str | Path) else type(source).__name__,
+        source=describe_source(source),
         notes=(*result.provenance.notes, *(note for p in parts.values() for note in getattr(p, "notes", ()))),
     )
     return replace(result, provenance=provenance)

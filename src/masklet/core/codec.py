@@ -1,7 +1,7 @@
 """The project's own result file: JSON, masks as COCO run lengths.
 
 {"format": "masklet/1", "name", "size": [h, w], "length", "rate", "categories": [...],
- "provenance": {...},
+ "provenance": {...}, "times": [seconds, ...] where not constant, "pixel_aspect" where not 1,
  "masklets": [{"id", "label", "score", "is_thing",
                "sightings": [[frame, source, score, label, presence, counts], ...]}, ...]}
 """
@@ -9,9 +9,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,8 @@ def write_result(result: VideoResult, path: Path) -> None:
         "rate": result.rate,
         "categories": result.categories,
         "provenance": asdict(result.provenance),
+        **({"times": result.times} if result.times else {}),
+        **({"pixel_aspect": result.pixel_aspect} if result.pixel_aspect != 1 else {}),
         "masklets": [_format_masklet(m) for m in result.masklets],
     }
     with write_atomically(path) as file:
@@ -59,11 +63,27 @@ def read_result(path: Path) -> VideoResult:
         made = dict(content["provenance"])
         provenance = Provenance(**{**made, "notes": tuple(made["notes"])})
         name, rate, entries = str(content["name"]), float(content["rate"]), list(content["masklets"])
+        times, aspect = _read_times(content, length), _read_pixel_aspect(content)
     masklets = []
     for n, entry in enumerate(entries):
         with _explain_bad_entry(f"{path}: masklet {n}"):
             masklets.append(_read_masklet(entry, (h, w), length, len(categories)))
-    return VideoResult(name, (h, w), length, rate, tuple(masklets), categories, provenance)
+    return VideoResult(name, (h, w), length, rate, tuple(masklets), categories, provenance, times, aspect)
+
+
+def _read_times(content: Mapping[str, Any], length: int) -> tuple[float, ...]:
+    times = tuple(float(t) for t in content.get("times", ()))
+    rises = all(a <= b for a, b in pairwise(times)) and all(map(math.isfinite, times))
+    if times and not (rises and len(times) == length):
+        raise ValueError(f"times: {len(times)} for {length} frames; there is one for each, and they do not fall")
+    return times
+
+
+def _read_pixel_aspect(content: Mapping[str, Any]) -> float:
+    aspect = float(content.get("pixel_aspect", 1.0))
+    if not (math.isfinite(aspect) and aspect > 0):
+        raise ValueError(f"pixel_aspect {aspect}; it is the width of a pixel over its height")
+    return aspect
 
 
 def _read_result_json(path: Path) -> Any:

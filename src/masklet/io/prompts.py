@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,3 +194,14 @@ def _read_numbers(entry: JsonEntry, given: Any, n: int) -> list[float]:
     if len(numbers) != n or not all(isinstance(v, int | float) and np.isfinite(v) for v in numbers):
         raise entry.wrong(f"{n} numbers are needed, not {given!r:.60}")
     return [float(v) for v in numbers]
+
+
+def hash_prompts(prompts: Iterable[tuple[object, Mapping[int, Prompt]]]) -> str:
+    """What tells these prompts, each with the frame that it is of, from others."""
+    digest = hashlib.sha256()
+    for place, marks in prompts:
+        for id, prompt in sorted(marks.items()):
+            clicks = Clicks.of(prompt)
+            digest.update(repr((str(place), id, clicks.points, clicks.box)).encode())
+            digest.update(b"" if clicks.mask is None else clicks.mask.numpy().tobytes())
+    return digest.hexdigest()[:16]

@@ -20,10 +20,11 @@ from masklet.core.files import write_atomically
 from masklet.core.frames import Video
 from masklet.core.result import VideoResult
 from masklet.io.output_folder import OutputFolder
+from masklet.io.video.source_names import Source, describe_source
 from masklet.outputs import write_formats, write_overlay
 from masklet.run.claims import Claim, ClaimedError
 from masklet.run.outcome import CLAIMED, DONE, FAILED, KEPT, REFUSED, Outcome, append_to_manifest
-from masklet.run.recipe import FILE, UNKNOWN, compare_recipes, describe_recipe, hash_recipe
+from masklet.run.recipe import FILE, UNKNOWN, compare_recipes, describe_recipe, hash_recipe, list_source_files
 from masklet.view.progress import Reporter
 
 MASKLETS, OVERLAY = "masklets.json", "overlay.mp4"
@@ -43,18 +44,16 @@ class Job:
         more: what else decides the result, for the recipe.
         formats: to write besides masklets.json.
         overlay: whether to write overlay.mp4.
-        overwrite: whether results that are there are replaced.
     """
 
-    source: str
+    source: Source
     folder: OutputFolder
-    open: Callable[[str], AbstractContextManager[Video]]
+    open: Callable[[Source], AbstractContextManager[Video]]
     make: Callable[[Video], Any]
     plan: Any
     more: Mapping[str, Any] = field(default_factory=dict)
     formats: Sequence[str] = ()
     overlay: bool = True
-    overwrite: bool = False
 
     @property
     def out(self) -> Path:
@@ -63,7 +62,8 @@ class Job:
 
     def describe(self) -> dict[str, Any]:
         """Its recipe."""
-        return describe_recipe(self.source, self.plan, {**self.more, "formats": sorted(self.formats)})
+        more = {**self.more, "formats": sorted(self.formats)}
+        return describe_recipe(list_source_files(self.source), self.plan, more)
 
 
 def process_video(job: Job, reporter: Reporter) -> Outcome:
@@ -73,13 +73,16 @@ def process_video(job: Job, reporter: Reporter) -> Outcome:
         with Claim(job.out, name):
             outcome = finish_video(job, reporter)
     except ClaimedError as error:
-        outcome = Outcome(name, job.source, CLAIMED, str(error))
+        outcome = Outcome(name, describe_source(job.source), CLAIMED, str(error))
     except InputError as error:
-        outcome = Outcome(name, job.source, FAILED, str(error))
+        outcome = Outcome(name, describe_source(job.source), FAILED, str(error))
+    except BrokenPipeError:  # nobody reads the log any more
+        raise
     except Exception as error:  # whatever it is, it costs this video alone
         log = write_failure_log(job.out, name, traceback.format_exc())
-        reason = f"{job.source}: {type(error).__name__}: {' '.join(str(error).split())[:200]}; see {log}"
-        outcome = Outcome(name, job.source, FAILED, reason)
+        said = " ".join(str(error).split())[:200]
+        reason = f"{describe_source(job.source)}: {type(error).__name__}: {said}; see {log}"
+        outcome = Outcome(name, describe_source(job.source), FAILED, reason, foreseen=False)
     outcome = replace(outcome, seconds=round(monotonic() - started, 3))
     if job.out.is_dir():
         append_to_manifest(job.out, outcome)
@@ -97,26 +100,15 @@ def write_failure_log(out: Path, name: str, text: str) -> Path:
 
 
 def finish_video(job: Job, reporter: Reporter) -> Outcome:
-    """What is missing of a video's results: all of them, the overlay, or nothing. Raises InputError where they cannot be
-    made.
+    """Makes what is missing of a video's results: all of them, the overlay, or nothing. Raises InputError where it
+    cannot be made.
     """
     recipe = job.describe()
-    outcome = Outcome(job.folder.name, job.source, DONE, recipe=hash_recipe(recipe))
-    if (before := read_earlier_recipe(job.folder.path)) is not None and not job.overwrite:
-        result = VideoResult.load(job.folder.path / MASKLETS)
-        outcome = replace(outcome, state=KEPT, frames=result.length, objects=len(result.masklets))
-        if UNKNOWN in (recipe["source"], before["source"]) or (different := compare_recipes(before, recipe)):
-            told = "" if UNKNOWN in (recipe["source"], before["source"]) else f" ({'; '.join(different[:MOST])})"
-            return replace(
-                outcome,
-                state=REFUSED,
-                reason=f"{job.folder.path}: there are results already{told}; add --overwrite to replace them",
-            )
-        if not job.overlay or (job.folder.path / OVERLAY).exists():
-            return outcome
-        with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
-            add_overlay(result, video, job.folder.path, watch)
-        return replace(outcome, state=DONE)
+    outcome = Outcome(job.folder.name, describe_source(job.source), DONE, recipe=hash_recipe(recipe))
+    before = None if job.folder.overwrite else read_earlier_recipe(job.folder.path)
+    if before is not None:
+        return keep_earlier(job, reporter, before, recipe, outcome)
+    job.folder.check_free()
     started = monotonic()
     with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
         with job.folder as there:
@@ -133,6 +125,25 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
     if failed:
         reason = f"{job.folder.path}: masklets.json is there, but not all formats: {'; '.join(failed)}"
         return replace(outcome, state=FAILED, reason=reason)
+    return outcome
+
+
+def keep_earlier(
+    job: Job, reporter: Reporter, before: Mapping[str, Any], recipe: Mapping[str, Any], outcome: Outcome
+) -> Outcome:
+    """The `outcome` of a video whose results are there, made by the recipe `before`: they are kept where that is this
+    one's `recipe`, and get the overlay that they lack; else the job is refused.
+    """
+    result = VideoResult.load(job.folder.path / MASKLETS)
+    outcome = replace(outcome, state=KEPT, frames=result.length, objects=len(result.masklets))
+    different = ["the source, which cannot be told"] if recipe["source"] == UNKNOWN else compare_recipes(before, recipe)
+    if different:
+        reason = f"{job.folder.path}: there are results already ({'; '.join(different[:MOST])})"
+        return replace(outcome, state=REFUSED, reason=f"{reason}; add --overwrite to replace them")
+    if job.overlay and not (job.folder.path / OVERLAY).exists():
+        with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
+            add_overlay(result, video, job.folder.path, watch)
+        return replace(outcome, state=DONE)
     return outcome
 
 

@@ -26,6 +26,7 @@ class Outcome:
     frames: int = 0
     objects: int = 0
     recipe: str = ""
+    foreseen: bool = True  # whether a failure is the input's, and not ours
 
     @property
     def is_there(self) -> bool:

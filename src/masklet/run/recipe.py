@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from glob import glob, has_magic
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ UNKNOWN = "unknown"  # a source of which nothing can be told before it is read
 PARTS = ("segmenter", "propagator", "bystanders")
 
 
-def describe_recipe(source: str, system: Any, more: Mapping[str, Any]) -> dict[str, Any]:
+def describe_recipe(files: Sequence[Path], system: Any, more: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe of one video's result, as json has it.
 
     Args:
-        source: as the user wrote it: its identity is its name and, of files, their sizes and times.
+        files: of the source.
         system: that is run.
         more: what else decides the result, such as prompts and the formats that are written.
     """
@@ -29,7 +30,7 @@ def describe_recipe(source: str, system: Any, more: Mapping[str, Any]) -> dict[s
     settings = getattr(system, "settings", None)
     return {
         "version": __version__,
-        "source": identify_source(source),
+        "source": identify_files(files),
         "system": type(system).__name__,
         "settings": asdict(settings) if is_dataclass(settings) and not isinstance(settings, type) else {},
         "parts": {name: describe_part(part) for name, part in parts.items() if part is not None},
@@ -43,15 +44,23 @@ def hash_recipe(recipe: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def identify_source(source: str) -> str:
-    """What tells a source from another one of its name: the size and the time of its files; `UNKNOWN` for a pipe."""
+def list_source_files(source: str | tuple[str, ...]) -> list[Path]:
+    """The files of a source, as far as they are files: one, those of a folder or of a list, or those of a glob."""
+    if isinstance(source, tuple):
+        return [Path(path) for path in source]
     path = Path(source)
+    if path.is_dir():
+        return sorted(path.iterdir())
+    return [path] if path.is_file() or not has_magic(source) else sorted(map(Path, glob(source)))
+
+
+def identify_files(files: Sequence[Path]) -> str:
+    """What tells a source from another one of its name: sizes and times of its `files`; `UNKNOWN` for a pipe."""
     try:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
         facts = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files if p.is_file()]
     except OSError:
         facts = []
-    return f"{path.name} {hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}" if facts else UNKNOWN
+    return f"{files[0].name} {hashlib.sha256(repr(facts).encode()).hexdigest()[:12]}" if facts else UNKNOWN
 
 
 def compare_recipes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
