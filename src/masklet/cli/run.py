@@ -134,7 +134,9 @@ def run_command(
 ) -> None:
     """Find, segment, track and complete every object of each video."""
     reporter = choose_reporter(quiet, json_log)
-    reading: dict[str, Any] = dict(start=start, end=end, stride=stride, fps=fps, max_side=max_side, max_frames=max_frames)
+    reading: dict[str, Any] = dict(
+        start=start, end=end, stride=stride, fps=fps, max_side=max_side, max_frames=max_frames
+    )
     reading |= dict(strict=strict, allow_network=allow_network)
     with exit_on_input_error(reporter):
         formats = check_formats(format)
@@ -191,7 +193,9 @@ def track_command(
 ) -> None:
     """Propagate given objects both ways from the frames in which they are given."""
     reporter = choose_reporter(quiet, json_log)
-    reading: dict[str, Any] = dict(start=start, end=end, stride=stride, fps=fps, max_side=max_side, max_frames=max_frames)
+    reading: dict[str, Any] = dict(
+        start=start, end=end, stride=stride, fps=fps, max_side=max_side, max_frames=max_frames
+    )
     reading |= dict(strict=strict, allow_network=allow_network)
     with exit_on_input_error(reporter):
         parts = choose_track_parts(preset)
