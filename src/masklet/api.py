@@ -87,8 +87,8 @@ class Model:
         """
         if is_list_of_sources(source):
             sources = group_video_sources([str(path) for path in source])
-            check_serves_videos(self.system, len(sources))
-            return (self.segment(one, **options) for one in sources)
+            shared = replace(self, system=share_detections(self.system, len(sources)))
+            return (shared.segment(one, **options) for one in sources)
         return process_source(source, lambda video: self.system, **options)
 
     def track(self, source: Any, prompts: Mapping[int, Mapping[int, Any]], **options: Any) -> VideoResult:
@@ -463,16 +463,14 @@ def run_system(system: Any, video: Video, source: Any, watch: Watch = discard_pr
     return replace(result, provenance=provenance)
 
 
-def check_serves_videos(system: Any, count: int) -> None:
-    """Raises InputError where a `system` is to run on several videos (`count` of them), and its detections, made
-    elsewhere, do not say which video they are of: they would be taken for those of each.
+def share_detections(system: Any, count: int) -> Any:
+    """The `system` for `count` videos: where its detections, made elsewhere, do not say which video they are of, they
+    are taken for those of each, and every result says so.
     """
     finder = getattr(system, "segmenter", None)
-    if count > 1 and isinstance(finder, Precomputed) and not finder.given.names_videos:
-        raise InputError(
-            f"{finder.given.label}: says nothing of videos, but there are {count}; run them one at a time, or give a "
-            "file that names its videos, or a folder with one of label images for each"
-        )
+    if count < 2 or not isinstance(finder, Precomputed) or finder.given.names_videos:
+        return system
+    return replace(system, segmenter=finder.share(count))
 
 
 def bind_parts(part: Any, video: Video) -> Any:

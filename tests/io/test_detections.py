@@ -216,13 +216,15 @@ def test_one_file_does_not_serve_several_videos_without_a_word(tmp_path: Path) -
             Image.fromarray(np.zeros((H, W, 3), np.uint8)).save(tmp_path / name / f"{t}.png")
     clips = [str(tmp_path / "a"), str(tmp_path / "b")]
     words = ["run", *clips, "-o", str(tmp_path / "out"), "--segmenter", str(path), "--no-overlay"]
-    done = CliRunner().invoke(app, words)
-    assert done.exit_code == 2 and "says nothing of videos, but there are 2" in done.output
-    with pytest.raises(InputError, match="says nothing of videos"):
-        masklet.segment(clips, segmenter=str(path))
+    assert CliRunner().invoke(app, words).exit_code == 0
+    for result in masklet.segment(clips, segmenter=str(path)):
+        [note] = [n for n in result.provenance.notes if "says nothing of videos, and was used for each of 2" in n]
+    told = masklet.VideoResult.load(tmp_path / "out" / "a" / "masklets.json").provenance.notes
+    assert note in told
     entries = [{"frame": 0, "video": v, "category_id": 1, "score": 0.99, "segmentation": CODE} for v in "ab"]
     results = list(masklet.segment(clips, segmenter=str(write(path, entries))))
     assert [len(r.masklets) for r in results] == [1, 1]
+    assert not any("says nothing" in n for r in results for n in r.provenance.notes)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from masklet.api import check_prompts, check_serves_videos, load, make_propagator, split_settings
+from masklet.api import check_prompts, load, make_propagator, share_detections, split_settings
 from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
 from masklet.core.annotations import VideoFrames
 from masklet.core.errors import InputError
@@ -146,7 +146,7 @@ def run_command(
         carrier = propagator or parts.propagator
         made = load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system
         paths = group_video_sources(source)
-        check_serves_videos(made, len(paths))
+        made = share_detections(made, len(paths))
         FrameSelection(start, end, stride, fps, max_side, max_frames).check()
         there = plan_output_folders(paths, out, overwrite, [segmenter] if segmenter else [])
     opened = partial(open_video, **reading)

@@ -11,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
+from masklet.core.scratch import make_scratch_folder
+
 F = TypeVar("F")
 MIB = 2**20
 
@@ -72,7 +74,7 @@ class FeatureStore(Generic[F]):
     def _spill(self, index: int, features: F) -> None:
         try:
             if self._folder is None:
-                self._folder = tempfile.TemporaryDirectory(prefix="masklet-features-")
+                self._folder = make_scratch_folder("features")
             path = Path(self._folder.name) / str(index)
             with path.open("wb") as file:
                 pickle.dump(features, file, protocol=5)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from masklet.core.errors import InputError
 from masklet.core.files import explain_write_error
+from masklet.core.scratch import is_process_alive
 
 
 @contextmanager
@@ -75,17 +76,6 @@ class OutputFolder:
     def _clear(self) -> None:
         remove_path(self._partial)
         remove_path(self._old)
-
-
-def is_process_alive(process: int) -> bool:
-    """Whether a process of this number runs on this machine, whoever owns it."""
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def remove_path(path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from masklet.api import run_system
 from masklet.core.errors import InputError
-from masklet.core.files import write_atomically
+from masklet.core.files import explain_write_error, write_atomically
 from masklet.core.frames import Video
 from masklet.core.result import VideoResult
 from masklet.io.output_folder import OutputFolder
@@ -162,5 +162,7 @@ def add_overlay(result: VideoResult, video: Video, folder: Path, watch: Any) -> 
     try:
         write_overlay(result, video, partial, watch)
         partial.replace(folder / OVERLAY)
+    except OSError as error:
+        raise explain_write_error(folder / OVERLAY, error) from None
     finally:
         partial.unlink(missing_ok=True)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from masklet.core.errors import InputError
-from masklet.io.output_folder import explain_write_errors, is_process_alive
+from masklet.core.scratch import is_process_alive
+from masklet.io.output_folder import explain_write_errors
 
 FOLDER = ".masklet"  # in the output folder: claims, and what else is no result
 BEAT = 5.0  # seconds between two signs of life

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import sys
-import tempfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -17,6 +16,7 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
+from masklet.core.scratch import make_scratch_folder
 from masklet.io.video.decode import LostFrame, decode_frames, find_video_stream
 from masklet.io.video.frame_source import DamagedSourceError, FrameSource, ReadFrame, fill_gaps
 from masklet.io.video.images import RATE
@@ -47,7 +47,7 @@ class SpooledFrames(FrameSource):
         self._source = frames
         self._kept: list[tuple[float, str]] = []  # their times and names
         self._end: str | None = None  # why there is no more; "": the source is complete
-        self._folder = tempfile.TemporaryDirectory(prefix="masklet-frames-", ignore_cleanup_errors=True)
+        self._folder = make_scratch_folder("frames")
         try:
             self.start()
         except BaseException:

@@ -24,14 +24,17 @@ class Precomputed:
 
     look_ahead = 0
 
-    def __init__(self, given: DetectionSet, device: torch.device = CPU, video: VideoFrames = NO_VIDEO) -> None:
+    def __init__(
+        self, given: DetectionSet, device: torch.device = CPU, video: VideoFrames = NO_VIDEO, videos: int = 1
+    ) -> None:
         """
         Args:
             given: what it says.
             device: where boxes without masks are filled.
             video: whose frames are meant; without one, frames are counted from 0.
+            videos: that it is used for, though it names none of them.
         """
-        self.given, self.device, self.video = given, device, video
+        self.given, self.device, self.video, self.videos = given, device, video, videos
         self.categories = given.categories
         self.weights: Mapping[str, str] = given.hashes
         self.description = f"detections in {given.label}"
@@ -39,7 +42,8 @@ class Precomputed:
     @property
     def notes(self) -> Sequence[str]:
         """What a result must tell of how its frames were found."""
-        return self._matched[1]
+        shared = f"{self.given.label}: says nothing of videos, and was used for each of {self.videos}"
+        return [*self._matched[1], *([shared] if self.videos > 1 else [])]
 
     @cached_property
     def _matched(self) -> tuple[Mapping[int, Sequence[int]], Sequence[str]]:
@@ -49,9 +53,13 @@ class Precomputed:
 
     def bind_video(self, video: Video) -> Precomputed:
         """The same for the frames of one `video`. Raises InputError where none of its entries is of one of them."""
-        bound = Precomputed(self.given, self.device, VideoFrames.of(video))
+        bound = Precomputed(self.given, self.device, VideoFrames.of(video), self.videos)
         _ = bound._matched  # so that what does not fit is refused before any work
         return bound
+
+    def share(self, videos: int) -> Precomputed:
+        """The same for several `videos` that it does not name, which its notes say."""
+        return Precomputed(self.given, self.device, self.video, videos)
 
     def empty(self) -> None:
         """The memory before the first frame: None, for nothing is remembered."""
