@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -24,8 +25,9 @@ from masklet.io.video.sources import group_video_sources, make_unique_names, ope
 from masklet.parts import load_bystanders, make_encoder, refuse_part_settings
 from masklet.presets import GOOD, choose_run_parts, choose_track_parts
 from masklet.registry import list_part_settings
-from masklet.run.batch import Job, process_video
+from masklet.run.batch import Job, collect_outcomes, process_video, process_videos
 from masklet.run.outcome import Outcome, format_summary
+from masklet.run.workers import get_worker_number, run_workers
 from masklet.systems.track import Track
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
 
@@ -85,6 +87,12 @@ Strict = Annotated[bool, typer.Option("--strict", help="Refuse a damaged source.
 AllowNetwork = Annotated[
     bool, typer.Option("--allow-network", help="Let a playlist open the files and addresses that it names.")
 ]
+ListFile = Annotated[
+    Path | None, typer.Option("--list", metavar="FILE", help="A file with a source a line, besides those given.")
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Worker processes that share the videos.")]
+Retries = Annotated[int, typer.Option(min=0, help="Times that a video is tried again that has ended its worker.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 HelpSettings = Annotated[
     bool,
     typer.Option(
@@ -129,11 +137,15 @@ def run_command(
     strict: Strict = False,
     allow_network: AllowNetwork = False,
     overwrite: Overwrite = False,
+    list_: ListFile = None,
+    jobs: Jobs = 1,
+    retries: Retries = 1,
+    dry_run: DryRun = False,
     quiet: Silent = False,
     json_log: Log = False,
 ) -> None:
     """Find, segment, track and complete every object of each video."""
-    reporter = choose_reporter(quiet, json_log)
+    reporter = choose_reporter(quiet or get_worker_number() is not None, json_log)
     reading: dict[str, Any] = dict(
         start=start, end=end, stride=stride, fps=fps, max_side=max_side, max_frames=max_frames
     )
@@ -145,16 +157,22 @@ def run_command(
         finder = segmenter or (None if text or system in QUERY_SYSTEMS else parts.segmenter)
         carrier = propagator or parts.propagator
         made = load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system
-        paths = group_video_sources(source)
+        paths = group_video_sources([*source, *read_source_list(list_)])
         made = share_detections(made, len(paths))
         FrameSelection(start, end, stride, fps, max_side, max_frames).check()
         there = plan_output_folders(paths, out, overwrite, [segmenter] if segmenter else [])
+    if dry_run:
+        say_plan(out, there)
     opened = partial(open_video, **reading)
-    jobs_ = [
+    work = [
         Job(path, folder, opened, lambda video: made, made, {"reading": reading}, formats, overlay)
         for path, folder in zip(paths, there, strict=True)
     ]
-    outcomes = [process_video(job, reporter) for job in jobs_]
+    if jobs > 1 and get_worker_number() is None:
+        run_workers(out, jobs, retries, sys.argv[1:])
+        outcomes = collect_outcomes(out, work)
+    else:
+        outcomes = process_videos(work, reporter, get_worker_number())
     if any(o.is_there for o in outcomes) and not (segmenter or propagator or text or system in QUERY_SYSTEMS):
         reporter.hint(parts.hint)
     end_run(outcomes, reporter)
@@ -223,6 +241,27 @@ def track_command(
     if outcome.is_there and not propagator:
         reporter.hint(parts.hint)
     end_run([outcome], reporter)
+
+
+def read_source_list(path: Path | None) -> list[str]:
+    """The sources in a file, one a line; none where there is no file. Raises InputError where it cannot be read."""
+    if path is None:
+        return []
+    try:
+        found = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--list {path}: cannot be read ({error}); give a text with a source a line") from None
+    if not found:
+        raise InputError(f"--list {path}: holds no source; give one a line")
+    return found
+
+
+def say_plan(out: Path, folders: Sequence[OutputFolder]) -> None:
+    """Says of each video whether its results are there, and ends the command."""
+    for folder in folders:
+        there = (folder.path / "masklets.json").exists()
+        typer.echo(f"{folder.name}: {'there' if there and not folder.overwrite else 'to be done'}")
+    raise typer.Exit()
 
 
 def end_run(outcomes: Sequence[Outcome], reporter: Reporter) -> None:

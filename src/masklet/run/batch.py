@@ -22,9 +22,20 @@ from masklet.core.result import VideoResult
 from masklet.io.output_folder import OutputFolder
 from masklet.io.video.source_names import Source, describe_source
 from masklet.outputs import write_formats, write_overlay
-from masklet.run.claims import Claim, ClaimedError
-from masklet.run.outcome import CLAIMED, DONE, FAILED, KEPT, REFUSED, Outcome, append_to_manifest
+from masklet.run.claims import Claim, ClaimedError, get_claim_path, is_claim_alive, read_claim
+from masklet.run.outcome import (
+    CLAIMED,
+    DONE,
+    FAILED,
+    KEPT,
+    REFUSED,
+    Outcome,
+    append_to_manifest,
+    list_failures,
+    read_manifest,
+)
 from masklet.run.recipe import FILE, UNKNOWN, compare_recipes, describe_recipe, hash_recipe, list_source_files
+from masklet.run.workers import get_worker_number, is_given_up, order_for_worker
 from masklet.view.progress import Reporter
 
 MASKLETS, OVERLAY = "masklets.json", "overlay.mp4"
@@ -83,12 +94,46 @@ def process_video(job: Job, reporter: Reporter) -> Outcome:
         said = " ".join(str(error).split())[:200]
         reason = f"{describe_source(job.source)}: {type(error).__name__}: {said}; see {log}"
         outcome = Outcome(name, describe_source(job.source), FAILED, reason, foreseen=False)
+    if outcome.state in (CLAIMED, KEPT) and get_worker_number() is not None:
+        return outcome  # most often by another worker of this run
     outcome = replace(outcome, seconds=round(monotonic() - started, 3))
     if job.out.is_dir():
         append_to_manifest(job.out, outcome)
     if outcome.reason:
         reporter.error(outcome.reason)
     return outcome
+
+
+def process_videos(jobs: Sequence[Job], reporter: Reporter, worker: int | None) -> list[Outcome]:
+    """Does the videos one after the other; as a `worker`, from a place of its own on, without those that others do."""
+    if worker is None:
+        return [process_video(job, reporter) for job in jobs]
+    by_name = {job.folder.name: job for job in jobs}
+    mine = [by_name[name] for name in order_for_worker(list(by_name), worker)]
+    return [process_video(job, reporter) for job in mine if is_left(job)]
+
+
+def is_left(job: Job) -> bool:
+    """Whether nobody does a video, or has given it up, for all that can be seen now."""
+    claimed = read_claim(path := get_claim_path(job.out, job.folder.name))
+    out, name = job.out, job.folder.name
+    tried = is_given_up(out, name) or name in list_failures(out)
+    return not tried and (claimed is None or not is_claim_alive(path, claimed))
+
+
+def collect_outcomes(out: Path, jobs: Sequence[Job]) -> list[Outcome]:
+    """What became of videos that workers did: those whose results are not there by their last line in the manifest of
+    `out`.
+    """
+    last, failed = {str(line.get("video")): line for line in read_manifest(out)}, list_failures(out)
+    outcomes = []
+    for job in jobs:
+        name, told = job.folder.name, last.get(job.folder.name, {})
+        there = name not in failed and read_earlier_recipe(job.folder.path) is not None
+        state = DONE if there else str(told.get("state") or FAILED)
+        reason = "" if there else str(told.get("reason") or f"{name}: nothing was made of it")
+        outcomes.append(Outcome(name, describe_source(job.source), state, reason))
+    return outcomes
 
 
 def write_failure_log(out: Path, name: str, text: str) -> Path:

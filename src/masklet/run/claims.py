@@ -32,7 +32,7 @@ class Claim:
 
     def __init__(self, out: Path, name: str) -> None:
         """`out`: the output folder; `name`: of the video's folder in it."""
-        self.name, self.path = name, out / FOLDER / "claims" / f"{name}.json"
+        self.name, self.path = name, get_claim_path(out, name)
         self._stop = threading.Event()
 
     def __enter__(self) -> Self:
@@ -80,6 +80,11 @@ class Claim:
                 os.utime(self.path)
             except OSError:
                 return
+
+
+def get_claim_path(out: Path, name: str) -> Path:
+    """Where the claim of a video's folder is, if there is one."""
+    return out / FOLDER / "claims" / f"{name}.json"
 
 
 def read_claim(path: Path) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 MANIFEST = "manifest.jsonl"
+RUN = "MASKLET_RUN"  # in the environment of workers: the process that started them
 DONE, KEPT, FAILED, REFUSED, CLAIMED = "done", "kept", "failed", "refused", "claimed"
 
 
@@ -36,13 +37,27 @@ class Outcome:
 
 def append_to_manifest(out: Path, outcome: Outcome) -> None:
     """Adds a line; several processes may do so at once."""
-    told = {**asdict(outcome), "time": time.time(), "host": platform.node(), "process": os.getpid()}
+    told = {**asdict(outcome), "time": time.time(), "host": platform.node(), "process": os.getpid(), "run": get_run()}
     line = (json.dumps(told) + "\n").encode()
     handle = os.open(out / MANIFEST, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     try:
         os.write(handle, line)
     finally:
         os.close(handle)
+
+
+def get_run() -> int:
+    """The process that this run began with: a worker's is the one that started it."""
+    return int(os.environ.get(RUN) or os.getpid())
+
+
+def list_failures(out: Path) -> set[str]:
+    """The videos that this very run has tried and could not do."""
+    return {
+        str(line.get("video"))
+        for line in read_manifest(out)
+        if line.get("run") == get_run() and line.get("state") in (FAILED, REFUSED)
+    }
 
 
 def read_manifest(out: Path) -> Iterator[dict[str, object]]:

@@ -1,0 +1,160 @@
+"""Runs over several videos: the same command finishes what is missing, any failure costs one video."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import masklet
+from masklet.cli import app
+from masklet.run.claims import FOLDER, Claim, ClaimedError, get_claim_path
+from masklet.run.outcome import read_manifest
+from masklet.run.recipe import UNKNOWN, compare_recipes, hash_recipe, identify_files
+
+H, W = 24, 32
+KILLER = """
+import os, signal
+from masklet.core.frames import Frame
+import masklet
+
+class Killer:
+    categories, look_ahead, conf, low_conf = ("thing",), 0, 0.5, 0.5
+    def empty(self): return None
+    def segment(self, memory, frames, future):
+        if frames[0].image[0, 0, 0] == 7: os.kill(os.getpid(), signal.SIGKILL)
+        return [masklet.Detections.none(f.size) for f in frames], None
+
+def load(request): return Killer()
+"""
+
+
+@pytest.fixture
+def clips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three clips, and detections for all of them."""
+    monkeypatch.chdir(tmp_path)
+    for n, name in enumerate("abc"):
+        Path(name).mkdir()
+        for t in range(3):
+            Image.fromarray(np.full((H, W, 3), 40 * n + t, np.uint8)).save(f"{name}/{t}.png")
+    counts = masklet.Rle.encode_pixels(np.eye(H, W) > 0).counts.decode()
+    one = {"category_id": 1, "score": 0.99, "segmentation": {"size": [H, W], "counts": counts}}
+    entries = [{"frame": t, "video": v, **one} for v in "abc" for t in range(3)]
+    Path("d.json").write_text(json.dumps(entries))
+    return tmp_path
+
+
+def run(*words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["run", *words, "-o", "out", "--segmenter", "d.json", "--no-overlay", "-q"])
+    return done.exit_code, done.output
+
+
+def times() -> dict[str, int]:
+    return {p.parent.name: p.stat().st_mtime_ns for p in Path("out").glob("*/masklets.json")}
+
+
+def states() -> list[tuple[str, str]]:
+    return [(str(line["video"]), str(line["state"])) for line in read_manifest(Path("out"))]
+
+
+def test_the_same_command_finishes_what_is_missing(clips: Path) -> None:
+    assert run("a", "b")[0] == 0
+    before = times()
+    assert run("a", "b", "c")[0] == 0
+    assert times().items() > before.items() and set(times()) == set("abc")
+    assert states() == [("a", "done"), ("b", "done"), ("a", "kept"), ("b", "kept"), ("c", "done")]
+    result = masklet.VideoResult.load("out/a/masklets.json")
+    assert result.provenance.recipe == hash_recipe(json.loads(Path("out/a/recipe.json").read_text()))
+
+
+def test_what_another_recipe_made_is_refused_by_what_differs(clips: Path) -> None:
+    assert run("a", "b")[0] == 0
+    before = times()
+    code, said = run("a", "c", "--set", "conf=0.6")
+    assert code == 1 and "settings.conf was" in said and "now 0.6" in said and "--overwrite" in said
+    assert {**times(), "c": 0} == {**before, "c": 0} and "c" in times()
+    assert run("a", "--set", "conf=0.6", "--overwrite")[0] == 0
+    assert times()["a"] != before["a"]
+    Image.fromarray(np.zeros((H, W, 3), np.uint8)).save("b/3.png")
+    code, said = run("b")
+    assert code == 2 and "source was" in said
+
+
+def test_a_failure_that_nobody_foresaw_costs_its_video(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, video: masklet.Video, watch: object) -> None:
+        raise MemoryError("out of memory") if video.name == "b" else ZeroDivisionError
+
+    whole = masklet.Sam2Bmp.run
+    monkeypatch.setattr(masklet.Sam2Bmp, "run", lambda s, v, w: fail(s, v, w) if v.name == "b" else whole(s, v, w))
+    code, said = run("a", "b", "c")
+    assert code == 1 and "b: MemoryError: out of memory; see out/failed/b.log" in said and "Traceback" not in said
+    assert set(times()) == {"a", "c"} and "Traceback" in Path("out/failed/b.log").read_text()
+    monkeypatch.undo()
+    os.chdir(clips)
+    assert run("a", "b", "c")[0] == 0 and set(times()) == set("abc")
+
+
+def test_a_claim_keeps_others_away_and_a_dead_one_does_not(clips: Path) -> None:
+    out = Path("out")
+    child = "import sys, time; from pathlib import Path; from masklet.run.claims import Claim\nwith Claim(Path('out'), 'a'):\n    print('has it', flush=True)\n    time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and b"has it" in other.stdout.readline()
+        with pytest.raises(ClaimedError, match=f"a: process {other.pid} on "), Claim(out, "a"):
+            pass
+        code, said = run("a", "b")
+        assert code == 1 and "is making these results" in said and set(times()) == {"b"}
+        other.kill()
+    with Claim(out, "a"):
+        assert get_claim_path(out, "a").exists()
+    assert not get_claim_path(out, "a").exists()
+    assert run("a", "b")[0] == 0 and set(times()) == {"a", "b"}
+    assert not list((out / FOLDER).rglob("*.dead*"))
+
+
+def test_an_overlay_that_is_missing_is_added_without_a_new_run(clips: Path) -> None:
+    assert run("a")[0] == 0
+    before = times()
+    done = CliRunner().invoke(app, ["run", "a", "-o", "out", "--segmenter", "d.json", "-q"])
+    assert done.exit_code == 0 and Path("out/a/overlay.mp4").exists() and times() == before
+
+
+def test_a_list_and_a_plan(clips: Path) -> None:
+    Path("list.txt").write_text("b\n\nc\n")
+    assert run("a")[0] == 0
+    code, said = run("a", "--list", "list.txt", "--dry-run")
+    assert code == 0 and said.split("\n")[:3] == ["a: there", "b: to be done", "c: to be done"]
+    assert set(times()) == {"a"}
+    assert run("a", "--list", "list.txt")[0] == 0 and set(times()) == set("abc")
+    assert "none.txt" in run("a", "--list", "none.txt")[1]
+
+
+def test_workers_share_the_videos_and_one_that_dies_costs_one(clips: Path) -> None:
+    info = clips / "site" / "killer-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: killer\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[masklet.segmenters]\nkiller = killer:load\n")
+    (clips / "site" / "killer.py").write_text(KILLER)
+    for t in range(3):
+        Image.fromarray(np.full((H, W, 3), 7, np.uint8)).save(f"b/{t}.png")
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(clips / "site"), os.environ.get("PYTHONPATH", "")])}
+    words = ["run", "a", "b", "c", "-o", "out", "--segmenter", "killer", "--no-overlay", "--jobs", "2"]
+    done = subprocess.run([sys.executable, "-m", "masklet", *words], env=env, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert set(times()) == {"a", "c"} and "3 videos: 2 done, 1 failed" in done.stderr
+    told = states()
+    assert sorted(told) == [("a", "done"), ("b", "failed"), ("c", "done")]
+    again = subprocess.run([sys.executable, "-m", "masklet", *words[:2], "c", *words[4:]], env=env, capture_output=True)
+    assert again.returncode == 0
+
+
+def test_recipes() -> None:
+    assert compare_recipes({"a": {"b": 1}}, {"a": {"b": 1}}) == []
+    assert compare_recipes({"a": {"b": 1}}, {"c": 2}) == ["a.b was 1, now not there", "c was not there, now 2"]
+    assert identify_files([Path("/dev/null/none")]) == UNKNOWN
