@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from masklet.core.errors import InputError
+from masklet.core.limits import LARGEST_JSON
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -51,3 +54,56 @@ def explain_write_error(path: Path, error: OSError) -> InputError:
     if error.errno in FULL:
         return InputError(f"{path}: the disk is full ({error.strerror}); make room, or choose another folder")
     return InputError(f"{path}: cannot be written ({error.strerror or error}); choose another folder")
+
+
+def read_json(path: Path, form: str, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: of the file.
+        form: what the file should be, for the message.
+        object_pairs_hook: makes an object of its names and values, as of `json.loads`.
+
+    Returns:
+        What the file holds; Python reads NaN and Infinity too, so numbers are to be checked.
+
+    Raises:
+        InputError: it cannot be read, is too large, is no JSON or is cut off.
+    """
+    data = read_bytes(path, form)
+    try:
+        return json.loads(data, object_pairs_hook=object_pairs_hook)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON, or cut off ({error}); give {form}") from None
+
+
+def read_bytes(path: Path, form: str, most: int = LARGEST_JSON) -> bytes:
+    """All of a file or a pipe of at most `most` bytes; `form` is what it should be, for the message. Raises InputError
+    where it cannot be read, or is larger.
+    """
+    try:
+        with path.open("rb") as file:
+            if not is_file_or_pipe(file.fileno()):
+                raise InputError(f"{path}: a device, not a file; give {form}")
+            data = file.read(most + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give {form}") from None
+    except ValueError:  # NUL, or half a character, in the name
+        raise InputError(f"{path}: no name of a file; give {form}") from None
+    if len(data) > most:
+        raise InputError(f"{path}: larger than {most:,} bytes; give {form}")
+    return data
+
+
+def read_text(path: Path, form: str) -> str:
+    """A text file in UTF-8; `form` is what it should be, for the message. Raises InputError where it cannot be read."""
+    try:
+        return read_bytes(path, form).decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text in UTF-8; give {form}") from None
+
+
+def is_file_or_pipe(file: int) -> bool:
+    """Whether an open file (its descriptor) is a regular file or a pipe, and no device, which may never end."""
+    kind = os.fstat(file).st_mode
+    return stat.S_ISREG(kind) or stat.S_ISFIFO(kind)
