@@ -103,6 +103,14 @@ def read_text(path: Path, form: str) -> str:
         raise InputError(f"{path}: not a text in UTF-8; give {form}") from None
 
 
+def is_there(path: Path) -> bool:
+    """Whether there is a file or a folder of this name; not where there can be none, such as of a name too long."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def is_file_or_pipe(file: int) -> bool:
     """Whether an open file (its descriptor) is a regular file or a pipe, and no device, which may never end."""
     kind = os.fstat(file).st_mode

@@ -52,7 +52,7 @@ def is_whole_number(value: Any) -> bool:
 
 
 def is_finite_number(value: Any) -> bool:
-    """Whether a JSON value is a number, neither infinite nor NaN nor beyond what a float holds; true and false are none.
+    """Whether a JSON value is a number that a float holds, neither infinite nor NaN; true and false are none.
 
     >>> is_finite_number(0.5), is_finite_number(float("nan")), is_finite_number(10**400), is_finite_number(True)
     (True, False, False, False)
@@ -96,15 +96,16 @@ def parse_whole_number(text: str) -> int | None:
 
 
 def check_frame_size(where: str, height: Any, width: Any) -> tuple[int, int]:
-    """The size (h, w) of a frame or an image in pixels. Raises InputError that begins with `where` where it has no pixel,
-    or more than are taken.
+    """The size (h, w) of a frame or an image in pixels. Raises InputError that begins with `where` where it has no
+    pixel, or more than are taken.
     """
     if not (is_whole_number(height) and is_whole_number(width) and height and width):
         told = f"height {quote_value(height)} and width {quote_value(width)}"
         raise InputError(f"{where}: a frame of {told} has no pixel; give whole numbers from 1 on")
     if max(height, width) > LARGEST_SIDE or height * width > MOST_PIXELS:
         raise InputError(
-            f"{where}: {width}x{height} pixels are too many; at most {MOST_PIXELS:,} are taken, and {LARGEST_SIDE:,} a side"
+            f"{where}: {width}x{height} pixels are too many; at most {MOST_PIXELS:,} are taken, and {LARGEST_SIDE:,} "
+            "along a side"
         )
     return height, width
 
@@ -192,7 +193,9 @@ def check_relative_path(where: str, name: Any, longest: int = LONGEST_PATH) -> s
     if "\0" in name or any(part in ("", ".", "..") for part in parts):
         raise InputError(f"{where}: the name {quote_value(name)} leads out of its folder; give a plain name")
     if measure_name(name) > longest or max(map(measure_name, parts)) > LONGEST_NAME:
-        raise InputError(f"{where}: the name {quote_value(name)} is too long; a file's has {LONGEST_NAME} bytes at most")
+        raise InputError(
+            f"{where}: the name {quote_value(name)} is too long; a file's has {LONGEST_NAME} bytes at most"
+        )
     return name
 
 

@@ -143,7 +143,7 @@ def encode_box(box: Any, size: tuple[int, int]) -> Rle:
 
 def check_mask_size(size: tuple[int, int]) -> None:
     """Raises ValueError where a mask of `size` (h, w) has no pixel, or more than pycocotools can count."""
-    if not (1 <= min(size) and max(size) <= LARGEST_SIDE and size[0] * size[1] <= MOST_PIXELS):
+    if not (min(size) >= 1 and max(size) <= LARGEST_SIDE and size[0] * size[1] <= MOST_PIXELS):
         raise ValueError(f"a mask of {size[1]}x{size[0]} pixels; at most {MOST_PIXELS:,} are taken")
 
 

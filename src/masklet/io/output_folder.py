@@ -11,6 +11,7 @@ from pathlib import Path
 
 from masklet.core.errors import InputError
 from masklet.core.files import explain_write_error
+from masklet.core.limits import check_file_name
 
 
 @contextmanager
@@ -31,6 +32,7 @@ class OutputFolder:
 
     def __init__(self, out: Path, name: str, overwrite: bool) -> None:
         """The folder `out`/`name`; raises InputError where it is filled already and `overwrite` is not set."""
+        check_file_name("output folder", name)
         self.name, self.path = name, out / name
         self._mark = f".partial-{platform.node() or 'here'}-"  # others may share the disk, not the process numbers
         self._partial = out / f".{name[:40]}{self._mark}{os.getpid()}"

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from masklet.core.errors import InputError
+from masklet.core.image_files import open_image
 from masklet.core.instances import Box, Clicks, Point, Prompt
 
 FORM = "write it as FRAME:ID:mask.png, FRAME:ID:box=x0,y0,x1,y1, FRAME:ID:point=x,y or FRAME:ID:outside=x,y"
@@ -92,11 +93,4 @@ def read_prompt_mask(path: Path, id: int) -> Bool[Tensor, "h w"]:
 
 
 def _open_prompt_image(path: Path) -> Image.Image:
-    try:
-        image = Image.open(path)
-        image.load()
-    except FileNotFoundError:
-        raise InputError(f"--prompt: no such file {path}; {FORM}") from None
-    except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"--prompt: {path} is not an image that can be read ({error}); {FORM}") from None
-    return image
+    return open_image(path, FORM)

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Bool
 
 from masklet.core.errors import InputError
+from masklet.core.image_files import open_image
 from masklet.core.limits import check_file_name, check_relative_path
 from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.panoptic.quality import (
@@ -42,7 +43,6 @@ from masklet.evaluate.panoptic.segments import (
 from masklet.evaluate.report import Scores
 from masklet.evaluate.workers import count_cores, run_in_order
 from masklet.io.formats.json_entry import JsonEntry, read_json_object
-from masklet.io.image_files import open_image
 
 GT_FORM = "VIPSeg's panoptic_gt.json with 'annotations' and 'categories'"
 PRED_FORM = "a pred.json with 'annotations', as VIPSeg's evaluation reads it"

@@ -16,6 +16,7 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.files import read_text
+from masklet.core.image_files import open_image
 from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.report import Report
 from masklet.evaluate.vos.files import (
@@ -41,7 +42,6 @@ from masklet.evaluate.vos.measures import (
     match_proposals,
     score_frame_objects,
 )
-from masklet.io.image_files import open_image
 
 RESOLUTION = "480p"  # the one that is evaluated, where a folder has several
 PARTS = (f"Annotations/{RESOLUTION}", "Annotations")  # where annotations are in a folder in DAVIS layout

@@ -12,9 +12,9 @@ from jaxtyping import Integer
 from PIL import Image
 
 from masklet.core.errors import InputError
+from masklet.core.image_files import open_image
 from masklet.core.rle import Rle
 from masklet.io.formats.json_entry import Size
-from masklet.io.image_files import open_image
 from masklet.io.video.frame_source import format_size
 from masklet.io.video.sources import make_natural_key
 

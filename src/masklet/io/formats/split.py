@@ -114,8 +114,8 @@ def find_category_id(result: VideoResult, masklet: Masklet, ids: Mapping[str, in
 
 
 def resolve_frame_names(result: VideoResult, names: Sequence[str] | None) -> Sequence[str]:
-    """The `names` of the frames, 00000 on where None. Raises InputError where they are not one for each frame, or one is
-    no file's name.
+    """The `names` of the frames, 00000 on where None. Raises InputError where they are not one for each frame, or one
+    is no file's name.
     """
     if names is None:
         return [f"{t:05d}" for t in range(result.length)]
@@ -127,7 +127,7 @@ def resolve_frame_names(result: VideoResult, names: Sequence[str] | None) -> Seq
 
 
 def check_frame_names(where: str, names: Sequence[str]) -> Sequence[str]:
-    """Names of frames, as which files are written. Raises InputError that begins with `where` where one is no file's."""
+    """Names of frames, under which files are written. Raises InputError, beginning with `where`, where one is none."""
     check_frame_count(where, len(names))
     for name in names:
         check_file_name(where, name)

@@ -22,6 +22,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 from masklet.core.errors import InputError
 from masklet.core.files import read_text, write_atomically
+from masklet.core.image_files import read_image_size
 from masklet.core.limits import check_relative_path, quote_value
 from masklet.core.result import VideoResult
 from masklet.io.formats.davis import check_palette_ids, encode_davis_pngs
@@ -29,7 +30,6 @@ from masklet.io.formats.json_entry import JsonEntry, read_json_file
 from masklet.io.formats.panoptic import PanopticVideo, check_panoptic_ids, read_panoptic_split
 from masklet.io.formats.split import DatasetSplit, ListedVideo
 from masklet.io.formats.ytvis import format_split_entries, read_ytvis_split
-from masklet.io.image_files import read_image_size
 from masklet.io.video.frame_source import format_size
 from masklet.io.video.images import is_image_file
 from masklet.io.video.sources import make_natural_key
@@ -113,7 +113,9 @@ class SubmissionTarget:
             raise InputError(
                 f"{result.name}: no frames in {source!r} that say their names; give the folder by --frames"
             )
-        return ListedVideo(result.name, listed.id, read_image_size(pictures[0], "give intact frames"), tuple(p.stem for p in pictures))
+        return ListedVideo(
+            result.name, listed.id, read_image_size(pictures[0], "give intact frames"), tuple(p.stem for p in pictures)
+        )
 
     def unfit(self, result: VideoResult) -> Iterator[str]:
         """What a server would reject of a `result`, each in a sentence; nothing where it fits."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
+from masklet.core.image_files import open_image
 from masklet.core.instances import Detections
 from masklet.core.masks import stack_masks
 from masklet.core.part_facts import CPU
@@ -221,11 +222,7 @@ def list_label_images(folder: Path) -> list[Path]:
 
 def open_label_image(path: Path) -> Image.Image:
     """A label image: one value per pixel."""
-    try:
-        image = Image.open(path)
-        image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: not an image that can be read ({error})") from None
+    image = open_image(path)
     if image.mode not in ("P", "L", "1", "I;16", "I"):
         raise InputError(f"{path}: a colour image; give label images, the pixel's value the instance")
     return image
