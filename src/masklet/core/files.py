@@ -15,6 +15,7 @@ from typing import IO, Any
 from masklet.core.errors import InputError
 from masklet.core.limits import LARGEST_JSON
 
+CHUNK = 1 << 20  # bytes that are read at once
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -79,20 +80,34 @@ def read_json(path: Path, form: str, object_pairs_hook: Callable[[list[tuple[str
 
 def read_bytes(path: Path, form: str, most: int = LARGEST_JSON) -> bytes:
     """All of a file or a pipe of at most `most` bytes; `form` is what it should be, for the message. Raises InputError
-    where it cannot be read, or is larger.
+    where it cannot be read, is larger, or is a device, which may never end.
     """
     try:
         with path.open("rb") as file:
-            if not is_file_or_pipe(file.fileno()):
+            kind = os.fstat(file.fileno())
+            if stat.S_ISREG(kind.st_mode):
+                data = file.read() if kind.st_size <= most else None
+            elif stat.S_ISFIFO(kind.st_mode):
+                data = _read_pipe(file, most)
+            else:
                 raise InputError(f"{path}: a device, not a file; give {form}")
-            data = file.read(most + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give {form}") from None
     except ValueError:  # NUL, or half a character, in the name
         raise InputError(f"{path}: no name of a file; give {form}") from None
-    if len(data) > most:
+    if data is None:
         raise InputError(f"{path}: larger than {most:,} bytes; give {form}")
     return data
+
+
+def _read_pipe(file: IO[bytes], most: int) -> bytes | None:
+    """All that comes out of a pipe; None where that is more than `most` bytes."""
+    data = bytearray()
+    while piece := file.read(CHUNK):
+        data += piece
+        if len(data) > most:
+            return None
+    return bytes(data)
 
 
 def read_text(path: Path, form: str) -> str:
@@ -109,9 +124,3 @@ def is_there(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
-
-
-def is_file_or_pipe(file: int) -> bool:
-    """Whether an open file (its descriptor) is a regular file or a pipe, and no device, which may never end."""
-    kind = os.fstat(file).st_mode
-    return stat.S_ISREG(kind) or stat.S_ISFIFO(kind)

@@ -54,10 +54,8 @@ def _read_chunks(path: Path, held: Sequence[int]) -> Iterator[str]:
 
 
 def read_entry_at(file: int, span: Span) -> Any:
-    """An entry of an open file (its descriptor) once more."""
-    return json.loads(
-        os.pread(file, span[1], span[0]).decode(errors="replace")
-    )  # bytes that are no UTF-8 passed the first time
+    """An entry of an open file (its descriptor) once more; bytes that are no UTF-8 passed the first time."""
+    return json.loads(os.pread(file, span[1], span[0]).decode(errors="replace"))
 
 
 def encode_object_masks(where: str, listed: list[Any], size: Size) -> list[bytes | None]:
