@@ -86,7 +86,9 @@ class Worker:
             self.end()
             return "hang", f"over {PATIENCE:.0f} s"
         if not line:
-            return "crash", f"exit status {self.process.wait()}"
+            self.log.seek(0)
+            said = self.log.read().decode(errors="replace").strip().splitlines()
+            return "crash", f"exit status {self.process.wait()} {' '.join(said[-2:])[:200]}"
         said = json.loads(line)
         return said["status"], said["detail"]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from evaluate.vis_sets import random_set
+
 from fuzz.mutators import (
     NUMBERS,
     Draw,
@@ -26,7 +27,6 @@ from fuzz.mutators import (
     write_json,
 )
 from fuzz.samples import LENGTH, SIZE, make_files, make_label_png, make_picture
-
 from masklet.api import check_prompts, load
 from masklet.cli.eval import print_report
 from masklet.cli.export import export_results, export_submission
@@ -285,7 +285,9 @@ def kind_eval_panoptic(draw: Draw, place: Place) -> Iterator[None]:
     if draw.integers(2):
         place.damage_one(place.given, draw, "*.png")
     else:
-        place.put_json(str(draw.choice(["gt/panoptic_gt.json", "pred/pred.json"])), load_sample("panoptic/pred.json"), draw)
+        place.put_json(
+            str(draw.choice(["gt/panoptic_gt.json", "pred/pred.json"])), load_sample("panoptic/pred.json"), draw
+        )
     yield
     evaluate_vipseg(place.given / "gt", place.given / "pred").save(place.out / "report.json", "1")
 
@@ -391,7 +393,15 @@ def kind_weights(draw: Draw, place: Place) -> Iterator[None]:
 
 
 def kind_settings(draw: Draw, place: Place) -> Iterator[None]:
-    names = ["conf", "low-conf", "novel_iou", "segmenter.points_per_side", "propagator.learning", "max_objects", "window"]
+    names = [
+        "conf",
+        "low-conf",
+        "novel_iou",
+        "segmenter.points_per_side",
+        "propagator.learning",
+        "max_objects",
+        "window",
+    ]
     texts = [
         mutate_text(f"{draw.choice(names)}= {draw.choice(['0.5', '3', 'none', 'true', '[1]'])}", draw, place.names)
         for _ in range(int(draw.integers(1, 3)))
@@ -430,7 +440,12 @@ def kind_detections(draw: Draw, place: Place) -> Iterator[None]:
         masks = [s.mask for m in VideoResult.load(place.put("m.json", make_files()["masklets.json"])).masklets
                  for s in m.sightings.values()]  # fmt: skip
         rows: list[dict[str, Any]] = [
-            {"frame": n % LENGTH, "category_id": 1, "score": 0.9, "segmentation": {"size": list(m.size), "counts": m.counts.decode()}}
+            {
+                "frame": n % LENGTH,
+                "category_id": 1,
+                "score": 0.9,
+                "segmentation": {"size": list(m.size), "counts": m.counts.decode()},
+            }
             for n, m in enumerate(masks)
         ]
         rows[0]["segmentation"] = [[1.0, 2.0, 20.0, 2.0, 20.0, 12.0]]

@@ -16,7 +16,12 @@ NUMBERS = (
     *(0.5, -0.5, 1e9, 1e300, -1e308, 5e-324, float("nan"), float("inf"), -float("inf"), True, False),
 )
 # Texts that stand for what Python's encoder cannot write; `write_json` puts it in their place.
-RAW = {"@DEEP@": "[" * 100_000 + "]" * 100_000, "@NESTED@": "[" * 900 + "]" * 900, "@LONG@": "9" * 5000, "@FAR@": "1e999"}
+RAW = {
+    "@DEEP@": "[" * 100_000 + "]" * 100_000,
+    "@NESTED@": "[" * 900 + "]" * 900,
+    "@LONG@": "9" * 5000,
+    "@FAR@": "1e999",
+}
 OTHERS: tuple[Any, ...] = (None, [], {}, "", "text", [None], {"a": 1}, *RAW)
 COCO = "".join(map(chr, range(48, 112)))  # the letters of compressed run lengths
 

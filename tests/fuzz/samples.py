@@ -67,9 +67,7 @@ def make_files() -> Mapping[str, bytes]:
         save_memory(make_memory(), folder / "memory")
         write_described(folder / "described.safetensors", "toy", {"w": torch.ones(3, 2)}, {"size": [3, 2], "deep": {}})
         torch.save({"model": {"a.weight": torch.ones(2, 3), "b": torch.zeros(4)}}, folder / "weights.pt")
-        torch.save(
-            {"a.weight": torch.ones(2, 3)}, folder / "older.pth", _use_new_zipfile_serialization=False
-        )
+        torch.save({"a.weight": torch.ones(2, 3)}, folder / "older.pth", _use_new_zipfile_serialization=False)
         (folder / "plain.safetensors").write_bytes(save({"a.weight": torch.ones(2, 3)}))
         (folder / "config.json").write_text(json.dumps({"model_type": "sam2", "sizes": [1, 2, {"a": 3}]}))
         for suffix in ("png", "jpg", "bmp", "gif", "tif", "webp", "ppm", "tga", "jp2"):

@@ -15,7 +15,7 @@ from rich.table import Table as Grid
 
 from masklet.builtins import METRICS
 from masklet.core.errors import InputError, escape_control_characters
-from masklet.core.files import is_there, read_text
+from masklet.core.files import path_exists, read_text
 from masklet.evaluate.prediction_form import convert_predictions
 from masklet.evaluate.report import Report
 from masklet.evaluate.report_tables import ReportTable, build_report_tables
@@ -43,7 +43,7 @@ def eval_command(
         entry = METRICS.find(metric)
         options = collect_metric_options(metric, videos, unseen)
         for path, what in ((gt, "--gt"), (pred, "--pred")):
-            if not is_there(path):
+            if not path_exists(path):
                 raise InputError(f"{what} {path}: there is no such file or folder")
         with (
             # A metric of another package reads masklet's results itself.
@@ -77,7 +77,7 @@ def read_name_list(option: str, text: str) -> Sequence[str] | None:
     if not text:
         return None
     path = Path(text)
-    found = read_text(path, "one name a line").splitlines() if is_there(path) and path.is_file() else text.split(",")
+    found = read_text(path, "one name a line").splitlines() if path_exists(path) and path.is_file() else text.split(",")
     names = [name.strip() for name in found if name.strip()]
     if not names:
         raise InputError(f"{option} {text}: holds no name; give one a line")

@@ -118,7 +118,7 @@ def read_text(path: Path, form: str) -> str:
         raise InputError(f"{path}: not a text in UTF-8; give {form}") from None
 
 
-def is_there(path: Path) -> bool:
+def path_exists(path: Path) -> bool:
     """Whether there is a file or a folder of this name; not where there can be none, such as of a name too long."""
     try:
         return path.exists()

@@ -38,11 +38,14 @@ class Rle:
 
     @staticmethod
     def checked(size: tuple[int, int], counts: bytes) -> Rle:
-        """Run lengths from outside. Raises ValueError where they are not those of a mask of `size` (h, w)."""
+        """Run lengths from outside. Runs of no pixel between others are taken out, for pycocotools writes beyond its
+        memory where they are many. Raises ValueError where they are not those of a mask of `size` (h, w).
+        """
+        check_mask_size(size)
         runs = decode_rle_counts(counts)
         if (runs < 0).any() or runs.sum() != size[0] * size[1]:
             raise ValueError(f"run lengths fill {runs.sum()} pixels, not the {size[1]}x{size[0]} of the frame")
-        return Rle(size, counts)
+        return Rle(size, counts) if runs[1:].all() else Rle.encode_pixels(Rle(size, counts).decode_pixels())
 
     @staticmethod
     def from_counts(counts: Any, size: tuple[int, int]) -> Rle:
@@ -58,7 +61,7 @@ class Rle:
         if sum(counts) != size[0] * size[1]:
             raise ValueError(f"the run lengths do not fill the {size[1]}x{size[0]} pixels of the frame")
         code = coco.frPyObjects({"size": list(size), "counts": list(counts)}, *size)
-        return Rle(size, code["counts"])
+        return Rle.checked(size, code["counts"])
 
     def decode(self) -> Bool[Tensor, "h w"]:
         """Decodes the RLE into a mask of `size` on the CPU."""
