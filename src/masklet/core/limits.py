@@ -40,7 +40,10 @@ def quote_value(value: object) -> str:
     >>> quote_value("cat"), quote_value([[[1]]]), len(quote_value("x" * 10**6))
     ("'cat'", '[[[...]]]', 40)
     """
-    return _QUOTE.repr(value)[:40]
+    try:
+        return _QUOTE.repr(value)[:40]
+    except ValueError:  # Python writes no number of more than some thousand digits
+        return "a number of very many digits"
 
 
 # -- numbers
