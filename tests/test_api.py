@@ -133,3 +133,11 @@ def test_what_keeps_objects_from_swallowing_each_other_is_in_the_provenance() ->
     told = masklet.track(world, {0: {1: square(4, 4)}}, propagator="affinity").provenance
     assert str(told.settings["bystanders"]).startswith("nano: ")
     assert {"nanodet", "nano-image-predictor"} <= set(told.weights)
+
+
+def test_all_that_is_missing_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASKLET_WEIGHTS", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    with pytest.raises(masklet.InputError) as caught:
+        masklet.load(segmenter="everything:sam2.1-large", propagator="sam2.1-tiny")
+    assert "sam2.1-large" in str(caught.value) and "sam2.1-tiny" in str(caught.value)

@@ -26,7 +26,7 @@ ALLOWED = {
     "view": {"core", "view"},
     "train": {"core", "nn", "weights", "models", "io", "evaluate", "train"},
 }
-ON_TOP = ("cli",)
+ON_TOP = ("cli", "run")
 
 
 def imported(text: str) -> set[str]:

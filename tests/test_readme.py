@@ -43,6 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     mask = np.zeros(SIZE, bool)
     mask[60:120, 20:90] = True
     Image.fromarray(mask).save("mask.png")
+    Image.fromarray(mask.astype(np.uint8) * 3).save("labels.png")
     rle = Rle.encode_pixels(mask)
     entry = {"image_id": 0, "category_id": 1, "score": 0.99}
     entry["segmentation"] = {"size": list(SIZE), "counts": rle.counts.decode()}

@@ -23,12 +23,19 @@ from masklet.core.instances import Box, Clicks, FrameMasks, Point, Prompt
 from masklet.core.limits import check_relative_path
 from masklet.core.part_facts import collect_part_weights, describe_device, describe_part, find_device
 from masklet.core.progress import Watch, discard_progress
-from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
+from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoBound, VideoSystem
 from masklet.core.result import VideoResult
 from masklet.core.settings import check_setting
-from masklet.io.video.sources import iterate_live_frames, open_video
+from masklet.io.video.sources import (
+    describe_source,
+    group_video_sources,
+    is_list_of_images,
+    iterate_live_frames,
+    open_video,
+)
 from masklet.models.encoder import Encoder
 from masklet.models.segmenters.function import FunctionSegmenter
+from masklet.models.segmenters.precomputed import Precomputed
 from masklet.parts import (
     load_bystanders,
     load_propagator,
@@ -39,7 +46,7 @@ from masklet.parts import (
 )
 from masklet.queries import load_query_system
 from masklet.registry import check_choice, import_object
-from masklet.systems.track import Prompts, Track
+from masklet.systems.track import Prompts, Track, describe_frame_range
 from masklet.version import __version__
 from masklet.view.progress import show_progress_bars
 
@@ -80,7 +87,9 @@ class Model:
             options: `watch`, `progress`, `rate` and `name` as there.
         """
         if is_list_of_sources(source):
-            return (self.segment(one, **options) for one in source)
+            sources = group_video_sources([str(path) for path in source])
+            check_serves_videos(self.system, len(sources))
+            return (self.segment(one, **options) for one in sources)
         return process_source(source, lambda video: self.system, **options)
 
     def track(self, source: Any, prompts: Mapping[int, Mapping[int, Any]], **options: Any) -> VideoResult:
@@ -172,10 +181,25 @@ def make_system(
     kind = import_object(entry.settings or "masklet.registry:NoSettings")
     checked = check_system_settings({**(entry.live if live else {}), **own}, kind)
     encoder = make_encoder(device)
-    finder = make_segmenter(segmenter, text, encoder, device, of_parts["segmenter"])
-    carrier = make_propagator(propagator, encoder, device, of_parts["propagator"])
+    finder, carrier = collect_parts(
+        lambda: make_segmenter(segmenter, text, encoder, device, of_parts["segmenter"]),
+        lambda: make_propagator(propagator, encoder, device, of_parts["propagator"]),
+    )
     asked = {f.name: getattr(finder, f.name) for f in fields(kind) if hasattr(finder, f.name)}
     made: VideoSystem = entry.load()(finder, carrier, kind(**{**asked, **checked}))
+    return made
+
+
+def collect_parts(*makers: Callable[[], Any]) -> list[Any]:
+    """What the `makers` make. Raises one InputError for all that cannot: who lacks two weights hears of both."""
+    made, wrong = [], []
+    for make in makers:
+        try:
+            made.append(make())
+        except InputError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise InputError("; ".join(dict.fromkeys(wrong)))
     return made
 
 
@@ -383,12 +407,13 @@ def check_live_frames(frames: Any) -> None:
 
 
 def is_list_of_sources(source: Any) -> bool:
-    """Whether a source is a list of paths, and not one of frames.
+    """Whether a source is a list of paths, and not one of frames, nor a tuple of image files, which are one video.
 
     >>> is_list_of_sources(["a.mp4", "b.mp4"]), is_list_of_sources("a.mp4")
     (True, False)
     """
-    return isinstance(source, list | tuple) and bool(source) and all(isinstance(s, str | Path) for s in source)
+    paths = isinstance(source, list | tuple) and bool(source) and all(isinstance(s, str | Path) for s in source)
+    return paths and not (isinstance(source, tuple) and is_list_of_images(source))
 
 
 def process_source(
@@ -406,7 +431,8 @@ def process_source(
     check_relative_path("name", name or "unnamed")
     with open_source(source) as video, follow_progress(name or video.name, watch, progress) as told:
         result = run_system(make(video), video, source, told)
-    return replace(result, name=name or result.name, rate=rate or result.rate)
+    times = () if rate else result.times
+    return replace(result, name=name or result.name, rate=rate or result.rate, times=times)
 
 
 def follow_progress(name: str, watch: Watch, progress: bool) -> AbstractContextManager[Watch]:
@@ -419,6 +445,7 @@ def run_system(system: Any, video: Video, source: Any, watch: Watch = discard_pr
     """Runs a `system` on a `video`, telling `watch`, and notes in the result what it was made from (`source`) and
     with.
     """
+    system = bind_parts(system, video)
     result: VideoResult = system.run(video, watch)
     parts = {k: getattr(system, k, None) for k in ("segmenter", "propagator", "bystanders")}
     # Those of `Detected` and of `BystanderFinder` are within.
@@ -432,9 +459,31 @@ def run_system(system: Any, video: Video, source: Any, watch: Watch = discard_pr
         },
         weights={name: sha for p in parts.values() for name, sha in collect_part_weights(p).items()},
         version=__version__,
-        source=str(source) if isinstance(source, str | Path) else type(source).__name__,
+        source=describe_source(source),
+        notes=(*result.provenance.notes, *(note for p in parts.values() for note in getattr(p, "notes", ()))),
     )
     return replace(result, provenance=provenance)
+
+
+def check_serves_videos(system: Any, count: int) -> None:
+    """Raises InputError where a `system` is to run on several videos (`count` of them), and its detections, made
+    elsewhere, do not say which video they are of: they would be taken for those of each.
+    """
+    finder = getattr(system, "segmenter", None)
+    if count > 1 and isinstance(finder, Precomputed) and not finder.given.names_videos:
+        raise InputError(
+            f"{finder.given.label}: says nothing of videos, but there are {count}; run them one at a time, or give a "
+            "file that names its videos, or a folder with one of label images for each"
+        )
+
+
+def bind_parts(part: Any, video: Video) -> Any:
+    """A system, or a part of one, in which what must know the `video` that it is asked about knows it."""
+    if isinstance(part, VideoBound):
+        return part.bind_video(video)
+    within = getattr(part, "segmenter", None)
+    bound = within if within is None else bind_parts(within, video)
+    return part if bound is within else replace(part, segmenter=bound)
 
 
 def describe_devices(parts: Mapping[str, Any]) -> dict[str, str]:
@@ -465,6 +514,9 @@ def check_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> Pro
             raise InputError(f"prompt in frame {frame}: {type(told).__name__} names no object; give {{id: prompt}}")
     if not any(prompts.values()):
         raise InputError("no prompt; give at least one object: a frame, an id and a mask, box or point")
+    late = sorted(int(t) for t, told in prompts.items() if told and 0 < len(video) <= int(t))
+    if late:
+        raise InputError(f"{video.name}: prompt in frame {late[0]}, but {describe_frame_range(video)}")
     checked = {int(t): {i: check_prompt(t, i, p, video) for i, p in told.items()} for t, told in prompts.items()}
     check_first_prompts(checked)
     return checked

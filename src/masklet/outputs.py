@@ -7,7 +7,7 @@ from pathlib import Path
 
 from masklet.builtins import FORMATS
 from masklet.core.errors import InputError
-from masklet.core.frames import Video
+from masklet.core.frames import Video, get_frame_names
 from masklet.core.progress import Watch
 from masklet.core.result import VideoResult
 from masklet.io.formats.burst import write_burst
@@ -25,7 +25,7 @@ Names = Sequence[str] | None  # of the frames, where the source has them
 
 def find_frame_names(video: Video, length: int) -> Names:
     """The frames' names in a folder of frames; None where they have none, or two have the same."""
-    found: Names = getattr(video, "frame_names", None)
+    found = get_frame_names(video)
     return found[:length] if found and len(set(found)) == len(found) else None
 
 
@@ -79,25 +79,21 @@ def put_cocovid(result: VideoResult, names: Names, folder: Path) -> None:
     write_cocovid([result], folder / "cocovid.json", map_frame_names(result, names))
 
 
-def write_outputs(
-    result: VideoResult, video: Video, folder: Path, formats: Sequence[str], overlay: bool, watch: Watch
-) -> list[str]:
-    """masklets.json, the formats asked for, and overlay.mp4; returns what a format cannot say of this result."""
-    result.save(folder / "masklets.json")
+def write_formats(result: VideoResult, video: Video, folder: Path, formats: Sequence[str]) -> list[str]:
+    """The formats asked for; returns what a format cannot say of this result."""
     failed = []
     for name in formats:
         try:
             FORMATS.find(name).load()(result, find_frame_names(video, result.length), folder)
         except InputError as error:  # the result itself is not lost by that
             failed.append(f"{name}: {error}")
-    if overlay:
-        write_overlay(result, video, folder / "overlay.mp4", watch)
     return failed
 
 
 def write_overlay(result: VideoResult, video: Video, path: Path, watch: Watch) -> None:
     """The video with its masklets drawn in."""
-    with VideoWriter(path, result.size, result.rate) as writer:
+    with VideoWriter(path, result.size, result.rate, result.pixel_aspect, bool(result.times)) as writer:
         for frame in video:
-            writer.write(draw_result(frame.image, result, frame.index))
+            time = result.times[frame.index] if result.times else 0.0
+            writer.write(draw_result(frame.image, result, frame.index), time)
             watch("overlay", frame.index + 1, result.length, len(result.masklets))

@@ -17,6 +17,7 @@ from masklet.core.part_facts import find_device
 from masklet.core.part_request import PartName, PartRequest, parse_part_name
 from masklet.core.protocols import ContendingPropagator, Propagator, Segmenter
 from masklet.core.settings import check_setting
+from masklet.io.annotations.detections import read_detections
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
 from masklet.models.mask2former.segmenter import load_mask2former
@@ -95,7 +96,7 @@ def load_segmenter(
     if is_mask2former(base):
         return load_mask2former(base, resolve_device(device), shortest=check_short_side(name, side) if at else None)
     if path_exists(Path(name)):
-        return Precomputed(Path(name), resolve_device(device))
+        return Precomputed(read_detections(Path(name)), resolve_device(device))
     if part.base in DETECTORS:
         raise InputError(f"--segmenter {name}: say what to find, such as --text 'dog. red car.'")
     known = ", ".join((*SEGMENTERS.names, "mask2former by hub id or file"))

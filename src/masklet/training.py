@@ -283,7 +283,7 @@ def plan_propagator_training(wish: TrainingRequest) -> TrainingPlan:
 def build_sam2_task(wish: TrainingRequest, source: ClipSource, unseen: Sequence[TrainingClip]) -> PropagatorTask:
     """SAM 2 by a name of `parts.load_sam2`: all of it but the image encoder, or that, too.
 
-    The encoder's position encodings are never trained: they are computed once (`sam2.freeze_position_encodings`).
+    The encoder's position encodings are never trained: they are computed once (`sam2.image_encoder`).
     """
     asking, file = set_sampling_frames(wish, SAM2_ASKING), wish.start.rpartition("@")[0] or wish.start
     if is_path(file) and not path_exists(Path(file).expanduser()):

@@ -31,6 +31,7 @@ from masklet.api import check_prompts, load
 from masklet.cli.eval import print_report
 from masklet.cli.export import export_results, export_submission
 from masklet.cli.run import parse_settings
+from masklet.core.annotations import VideoFrames
 from masklet.core.frames import Frame
 from masklet.core.image_files import open_image
 from masklet.core.memory import load_memory
@@ -43,6 +44,7 @@ from masklet.evaluate.vos.davis import evaluate_davis_semi, find_davis_sequences
 from masklet.evaluate.vos.label_maps import read_labels, read_mask_frame
 from masklet.evaluate.vos.lvos import evaluate_lvos
 from masklet.evaluate.vos.mose import evaluate_mose_v2
+from masklet.io.annotations.detections import read_detections
 from masklet.io.formats.burst import read_burst
 from masklet.io.formats.cocovid import read_cocovid, write_cocovid
 from masklet.io.formats.davis import read_davis, read_davis16
@@ -50,7 +52,8 @@ from masklet.io.formats.mots import read_mots, read_mots_pngs, write_mots
 from masklet.io.formats.panoptic import read_panoptic, write_panoptic
 from masklet.io.formats.submission import read_dataset_split
 from masklet.io.formats.ytvis import read_ytvis, read_ytvis_split, read_ytvis_truth, write_ytvis_truth
-from masklet.io.prompts import read_prompts
+from masklet.io.prompts import read_prompt_file, read_prompts
+from masklet.io.video.images import FramesInMemory
 from masklet.io.video.sources import open_video
 from masklet.models.segmenters.precomputed import Precomputed
 from masklet.weights.format import read_described, read_kind
@@ -432,28 +435,87 @@ def kind_prompts(draw: Draw, place: Place) -> Iterator[None]:
     check_prompts(read_prompts(texts), video)
 
 
-def kind_detections(draw: Draw, place: Place) -> Iterator[None]:
-    if draw.integers(3) == 0:
-        path = place.put_folder("davis")
-        place.damage_one(path, draw)
-    else:
-        masks = [s.mask for m in VideoResult.load(place.put("m.json", make_files()["masklets.json"])).masklets
-                 for s in m.sightings.values()]  # fmt: skip
-        rows: list[dict[str, Any]] = [
-            {
-                "frame": n % LENGTH,
-                "category_id": 1,
-                "score": 0.9,
-                "segmentation": {"size": list(m.size), "counts": m.counts.decode()},
-            }
-            for n, m in enumerate(masks)
-        ]
-        rows[0]["segmentation"] = [[1.0, 2.0, 20.0, 2.0, 20.0, 12.0]]
-        path = place.put_json("found.json", {"annotations": rows, "categories": [{"id": 1, "name": "cat"}]}, draw)
+def kind_prompt_file(draw: Draw, place: Place) -> Iterator[None]:
+    place.put(
+        "davis.png",
+        damage_image(make_files()["davis/00000.png"], draw)
+        if draw.integers(4) == 0
+        else make_files()["davis/00000.png"],
+    )
+    entries = [
+        {"frame": 0, "id": 1, "box": [1, 2, 9, 12]},
+        {"file": "00001.jpg", "id": 2, "points": [[5, 6]], "outside": [[1, 1]]},
+        {"frame": 3, "labels": "davis.png"},
+        {"frame": 2, "id": 1, "mask": "davis.png"},
+    ]
+    path = place.put_json("prompts.json", entries if draw.integers(2) else {"clip": entries}, draw)
     yield
-    found = Precomputed(path)
-    for t in range(LENGTH):
-        found.segment(None, [Frame(t, np.zeros((*SIZE, 3), np.uint8))], [])
+    names = tuple(f"{t:05d}" for t in range(LENGTH))
+    video: Any = Clip()
+    check_prompts(read_prompt_file(path).select(VideoFrames("clip", LENGTH, names)), video)
+
+
+def kind_detections(draw: Draw, place: Place) -> Iterator[None]:
+    yield from use_detections(place.put_json("found.json", make_coco_detections(), draw))
+
+
+def kind_detection_files(draw: Draw, place: Place) -> Iterator[None]:
+    """The other forms in which detections come: of results, of label images, of drawing programs, of detectors."""
+    names = [
+        "masklets.json",
+        "ytvis.json",
+        "truth.json",
+        "cocovid.json",
+        "burst.json",
+        "labelme.json",
+        "mots.txt",
+        "txt",
+    ]
+    name = str(draw.choice([*names, "davis", "panoptic", "deva"]))
+    if name == "labelme.json":
+        shapes = [{"label": "cat", "points": [[1, 2], [20, 2], [20, 12]], "shape_type": "polygon"}]
+        shapes.append({"label": "dog", "points": [[5, 5], [9, 9]], "shape_type": "circle"})
+        path = place.put_json(name, {"shapes": shapes, "imagePath": "00000.png"}, draw)
+    elif name.endswith(".json"):
+        path = place.put_json(name, load_sample(name), draw)
+    elif name.endswith("txt"):
+        text = (
+            make_files()["mots.txt"].decode()
+            if name == "mots.txt"
+            else "0 0.5 0.5 0.2 0.3 0.9\n1 0.1 0.1 0.6 0.1 0.3 0.8\n"
+        )
+        file = place.put("mots.txt" if name == "mots.txt" else "txt/00000.txt", mutate_text(text, draw, place.names))
+        path = file if name == "mots.txt" else file.parent
+    else:
+        path = place.put_folder("panoptic" if name == "panoptic" else "davis")
+        if name == "deva":
+            segments = [{"id": id, "category_id": id, "score": 0.5} for id in (1, 2)]
+            place.put_json("davis/00000.json", {"segments_info": segments}, draw)
+        else:
+            place.damage_one(path, draw)
+    yield from use_detections(path)
+
+
+def make_coco_detections() -> dict[str, Any]:
+    masks = [row[5] for m in load_sample("masklets.json")["masklets"] for row in m["sightings"]]
+    rows: list[dict[str, Any]] = [
+        {"frame": n % LENGTH, "category_id": 1, "score": 0.9, "segmentation": {"size": list(SIZE), "counts": counts}}
+        for n, counts in enumerate(masks)
+    ]
+    rows[0]["segmentation"] = [[1.0, 2.0, 20.0, 2.0, 20.0, 12.0]]
+    rows[1] = {"frame": 1, "category_id": 1, "score": 0.9, "bbox": [2.0, 3.0, 9.0, 9.0]}
+    return {"annotations": rows, "categories": [{"id": 1, "name": "cat"}]}
+
+
+def use_detections(path: Path) -> Iterator[None]:
+    yield
+    frames = [Frame(t, np.zeros((*SIZE, 3), np.uint8)) for t in range(LENGTH)]
+    for entry in (found := read_detections(path)).entries:
+        for one in entry.read(SIZE):
+            assert one.mask is None or one.mask.size == SIZE
+    bound = Precomputed(found).bind_video(FramesInMemory(frames, "clip"))
+    for detections in bound.segment(None, frames, [])[0]:
+        assert len(detections.scores) == len(detections.masks)
 
 
 # -- videos

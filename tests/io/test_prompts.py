@@ -19,7 +19,7 @@ def mask(tmp_path: Path) -> Path:
     image = Image.fromarray(pixels)
     image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
     image.save(tmp_path / "ids.png")
-    Image.fromarray(pixels * 100).save(tmp_path / "grey.png")
+    Image.fromarray((pixels > 0) * np.uint8(200)).save(tmp_path / "grey.png")
     Image.new("RGB", (8, 6)).save(tmp_path / "black.png")
     (tmp_path / "text.png").write_text("no image")
     return tmp_path
@@ -31,7 +31,7 @@ def test_boxes_points_and_masks_by_frame_and_id(mask: Path) -> None:
     assert isinstance(got[0][2], torch.Tensor) and got[0][2].nonzero().tolist() == [[4, 4]]
 
 
-def test_a_palette_image_is_read_by_id_and_any_other_by_what_is_not_black(mask: Path) -> None:
+def test_a_palette_image_is_read_by_id_and_one_value_elsewhere_is_a_mask(mask: Path) -> None:
     for id, file, pixels in ((1, "ids.png", 6), (2, "ids.png", 1), (9, "grey.png", 7)):
         assert int(read_prompts([f"0:{id}:{mask / file}"])[0][id].sum()) == pixels
 
@@ -45,7 +45,8 @@ def test_a_path_may_have_colons(mask: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("3:mask.png", "write it as FRAME:ID:mask.png"),
+        ("3:mask.txt", "write it as FRAME:ID:mask.png"),
+        ("3:mask.png", "no such file"),
         ("-1:1:point=1,1", "write it as FRAME:ID"),
         ("x:1:point=1,1", "write it as FRAME:ID"),
         ("0:1:box=1,2,3", "4 numbers are needed"),

@@ -15,9 +15,10 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Clicks, Point
 from masklet.core.protocols import Propagator
-from masklet.models.sam2.edgetam import EdgeTam, build_edgetam, split_windows
+from masklet.models.sam2.edgetam import EdgeTam, EdgeTamCore, build_edgetam, split_windows
+from masklet.models.sam2.image_encoder import MEAN, STD
 from masklet.models.sam2.memory import MemoryPolicy, RecentFrames
-from masklet.models.sam2.propagator import MEAN, STD, set_image_size
+from masklet.models.sam2.propagator import set_image_size
 from masklet.nn.memory_attention import rotate_tokens
 from masklet.nn.repvit import merge_batch_norms
 
@@ -188,7 +189,7 @@ def test_the_parity_is_of_masks_that_depend_on_the_memory() -> None:
 def test_objects_together_are_objects_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU takes several at a time; transformers' perceiver cannot."""
     alone = ours(clip(5), {0: [1, 2]})
-    monkeypatch.setattr(EdgeTam, "_split", lambda self, rows: [list(rows)] if rows else [])
+    monkeypatch.setattr(EdgeTamCore, "split_rows", lambda self, rows: [list(rows)] if rows else [])
     for apart, together in zip(alone, ours(clip(5), {0: [1, 2]}), strict=True):
         for id in (1, 2):
             for name, value in apart[id].items():
@@ -271,7 +272,7 @@ def test_windows() -> None:
 
 
 def test_only_latents_of_windows_are_rotated() -> None:
-    turn = propagator()._attend.memory_rotations
+    turn = propagator().core.attention.memory_rotations
     assert turn.shape == (WHOLE + WINDOWS**2, 128)
     x = torch.randn(1, 2 * len(turn), 256, generator=torch.Generator().manual_seed(0))  # of two frames
     before, after = x.view(2, len(turn), -1), rotate_tokens(x, turn).view(2, len(turn), -1)

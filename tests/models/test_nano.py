@@ -23,6 +23,7 @@ from masklet.core.protocols import Propagator
 from masklet.models.encoder import Encoder
 from masklet.models.nano.network import NanoSettings, create_nano, read_nano, save_nano
 from masklet.models.nano.propagator import Nano, NanoMemory, build_nano_propagator, weigh_empty_hypotheses
+from masklet.models.sam2.core import Sam2Core
 from masklet.models.sam2.memory import MemoryPolicy, ReliableFrames
 from masklet.systems.deva.online import Deva
 from masklet.systems.deva.online import DevaSettings as DevaSettings
@@ -129,17 +130,19 @@ def test_an_answer_without_a_pixel_is_worth_what_absence_is_likely() -> None:
     assert said.logits is logits
 
 
-class Blind(Nano):
+class Blind(Sam2Core):
     """A decoder that sees nothing and is sure of it."""
 
-    def _decoded(self, *asked: Any, several: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        logits, quality, presence, pointers = super()._decoded(*asked, several=several)
+    def decode(self, *asked: Any, several: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        logits, quality, presence, pointers = super().decode(*asked, several=several)
         return torch.full_like(logits, -99.0), quality, presence.abs() + 0.5, pointers
 
 
 @pytest.mark.parametrize("gradients", [False, True])
 def test_an_object_without_a_pixel_is_absent_in_use_and_not_in_training(gradients: bool) -> None:
-    _, (belief, *_) = tracked(Blind(network(), encoder(), gradients=gradients), {1: disc(0)}, frames=2)
+    blind = Nano(network(), encoder(), gradients=gradients)
+    blind.core = Blind(network(), gradients=gradients)
+    _, (belief, *_) = tracked(blind, {1: disc(0)}, frames=2)
     assert not bool((belief.logits > 0).any())
     assert bool((belief.presence > 0).all()) == gradients
 

@@ -23,8 +23,9 @@ from masklet.core.protocols import Propagator
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet
+from masklet.models.sam2.core import ABSENT, Sam2Core, Sam2Features, encode_prompt_points, encode_sines
 from masklet.models.sam2.memory import MemoryBank, MemoryReading, RecentFrames, ReliableFrames, Sam2Memory
-from masklet.models.sam2.propagator import ABSENT, Sam2, Sam2Features, encode_prompt_points, encode_sines
+from masklet.models.sam2.propagator import Sam2
 from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
 from masklet.systems.track import Prompts, Track
 
@@ -183,8 +184,9 @@ def test_objects_that_go_through_the_networks_together_get_what_each_gets_alone(
     memory, _ = sam2.prompt(memory, seen(2), {7: object_mask("plain", 2, 2), 8: Point(60, 60)})
     each = sam2.predict(memory, seen(3))
     kept = sam2.commit(memory, seen(3), each)
-    monkeypatch.setattr(Sam2, "_split", lambda self, rows: [list(rows)] if rows else [])
-    assert sorted(map(len, sam2._groups({i: sam2.policy.read(b) for i, b in memory.banks.items()}))) == [2, 2]
+    monkeypatch.setattr(Sam2Core, "split_rows", lambda self, rows: [list(rows)] if rows else [])
+    readings = {i: sam2.policy.read(b) for i, b in memory.banks.items()}
+    assert sorted(map(len, sam2.core.group_readings(readings))) == [2, 2]
     equal(sam2.predict(memory, seen(3)), each, 1e-4)
     batched = sam2.commit(memory, seen(3), each)
     for id, bank in kept.banks.items():
@@ -196,7 +198,7 @@ def test_objects_that_go_through_the_networks_together_get_what_each_gets_alone(
 @pytest.mark.parametrize("objects", [*range(20), 31, 64])
 def test_buckets_are_of_few_sizes(objects: int) -> None:
     on = [SimpleNamespace(device=torch.device(name)) for name in ("cuda", "cpu")]
-    gpu, cpu = (Sam2._split(where, range(objects)) for where in on)  # type: ignore[arg-type]
+    gpu, cpu = (Sam2Core.split_rows(where, range(objects)) for where in on)  # type: ignore[arg-type]
     assert [r for group in gpu for r in group] == [r for group in cpu for r in group] == list(range(objects))
     sizes = [len(group) for group in gpu]
     assert set(sizes) <= {16, 8, 4, 2, 1} and sizes == sorted(sizes, reverse=True) and set(map(len, cpu)) <= {1}
@@ -429,9 +431,9 @@ def test_frames_are_squeezed_bicubically() -> None:
 
 def test_only_a_lone_click_has_three_masks_and_only_prompts_are_binary(monkeypatch: pytest.MonkeyPatch) -> None:
     several, binary = list[bool](), list[bool]()
-    decode, remember = Sam2._decoded, Sam2._remembered
-    monkeypatch.setattr(Sam2, "_decoded", lambda *a, **k: several.append(k["several"]) or decode(*a, **k))
-    monkeypatch.setattr(Sam2, "_remembered", lambda self, f, a, b: binary.append(b) or remember(self, f, a, b))
+    decode, remember = Sam2Core.decode, Sam2Core.encode_memories
+    monkeypatch.setattr(Sam2Core, "decode", lambda *a, **k: several.append(k["several"]) or decode(*a, **k))
+    monkeypatch.setattr(Sam2Core, "encode_memories", lambda self, f, a, b: binary.append(b) or remember(self, f, a, b))
     for postprocess in (True, False):
         sam2 = CachedSam2(postprocess=postprocess)
         for kind in ("mask", *KINDS):
@@ -448,8 +450,8 @@ def test_weights_scale_keys_with_their_positions_and_no_values(sam2: CachedSam2)
     plain = sam2.policy.read(bank)
     assert plain.shape == (3, 3)
     frames, pointers = [0.5, 1.0, 2.0], [3.0, 1.0, 0.25]
-    keys, values = sam2._read(plain)
-    weighted, same = sam2._read(replace(plain, frame_weights=frames, pointer_weights=pointers))
+    keys, values = sam2.core.embed_reading(plain)
+    weighted, same = sam2.core.embed_reading(replace(plain, frame_weights=frames, pointer_weights=pointers))
     each = torch.cat([torch.tensor(frames).repeat_interleave(256), torch.tensor(pointers).repeat_interleave(4)])
     torch.testing.assert_close(weighted, keys * each[:, None])
     assert torch.equal(same, values)

@@ -390,7 +390,11 @@ def test_the_ratio_filter_comes_before_tracklet_nms() -> None:
         id: {t: Sighting(mask, Source.DETECTED if t < keys else Source.BACKWARD, 0.9, 0) for t in range(frames)}
         for id, (frames, keys) in {1: (40, 3), 2: (20, 2)}.items()  # the first has more key frames, and too few
     }
-    [m] = Sam2Bmp(ToySegmenter(), ToyPropagator())._result(World([], length=40), TrackBook(pages), 0).masklets
+    [m] = (
+        Sam2Bmp(ToySegmenter(), ToyPropagator())
+        ._result(World([], length=40), TrackBook(pages), 0, torch.ones(1))
+        .masklets
+    )
     assert len(m.sightings) == 20
 
 

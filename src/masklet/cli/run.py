@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from time import monotonic
 from typing import Annotated, Any
 
 import typer
 
-from masklet.api import check_prompts, load, make_propagator, run_system, split_settings
+from masklet.api import check_prompts, check_serves_videos, load, make_propagator, split_settings
 from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
+from masklet.core.annotations import VideoFrames
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.io.output_folder import OutputFolder
-from masklet.io.prompts import read_prompts
-from masklet.io.video.sources import list_video_sources, make_unique_names, open_video
-from masklet.outputs import write_outputs
+from masklet.io.prompts import PromptFile, add_prompts, hash_prompts, read_prompt_file, read_prompts
+from masklet.io.video.selection import FrameSelection
+from masklet.io.video.source_names import Source, describe_source
+from masklet.io.video.sources import group_video_sources, make_unique_names, open_video
 from masklet.parts import load_bystanders, make_encoder, refuse_part_settings
 from masklet.presets import GOOD, choose_run_parts, choose_track_parts
 from masklet.registry import list_part_settings
+from masklet.run.batch import Job, process_video
+from masklet.run.outcome import Outcome, format_summary
 from masklet.systems.track import Track
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
 
@@ -69,6 +73,18 @@ def show_settings(asked: bool) -> None:
     raise typer.Exit()
 
 
+Start = Annotated[
+    str, typer.Option(metavar="FRAME|TIME", help="First frame that is used: 120, 4.5s or 1:30. Results count from it.")
+]
+End = Annotated[str | None, typer.Option(metavar="FRAME|TIME", help="The frame before which they end.")]
+Stride = Annotated[int, typer.Option(help="Use every so many-th frame.")]
+Fps = Annotated[float | None, typer.Option(help="Use at most so many frames a second.")]
+MaxSide = Annotated[int | None, typer.Option(metavar="PIXELS", help="Reduce larger frames to this longer side.")]
+MaxFrames = Annotated[int | None, typer.Option(help="Use at most so many frames.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse a damaged source.")]
+AllowNetwork = Annotated[
+    bool, typer.Option("--allow-network", help="Let a playlist open the files and addresses that it names.")
+]
 HelpSettings = Annotated[
     bool,
     typer.Option(
@@ -104,12 +120,24 @@ def run_command(
     help_settings: HelpSettings = False,
     format: Formats = [],  # noqa: B006
     overlay: Overlay = True,
+    start: Start = "0",
+    end: End = None,
+    stride: Stride = 1,
+    fps: Fps = None,
+    max_side: MaxSide = None,
+    max_frames: MaxFrames = None,
+    strict: Strict = False,
+    allow_network: AllowNetwork = False,
     overwrite: Overwrite = False,
     quiet: Silent = False,
     json_log: Log = False,
 ) -> None:
     """Find, segment, track and complete every object of each video."""
     reporter = choose_reporter(quiet, json_log)
+    reading: dict[str, Any] = dict(
+        start=start, end=end, stride=stride, fps=fps, max_side=max_side, max_frames=max_frames
+    )
+    reading |= dict(strict=strict, allow_network=allow_network)
     with exit_on_input_error(reporter):
         formats = check_formats(format)
         chosen = parse_settings(set_ or []) | ({"window": window} if window else {})
@@ -117,30 +145,33 @@ def run_command(
         finder = segmenter or (None if text or system in QUERY_SYSTEMS else parts.segmenter)
         carrier = propagator or parts.propagator
         made = load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system
-        paths = [path for given in source for path in list_video_sources(given)]
+        paths = group_video_sources(source)
+        check_serves_videos(made, len(paths))
+        FrameSelection(start, end, stride, fps, max_side, max_frames).check()
         there = plan_output_folders(paths, out, overwrite, [segmenter] if segmenter else [])
-    failures = 0
-    for path, folder in zip(paths, there, strict=True):
-        try:
-            process_video(path, folder, lambda video: made, formats, overlay, reporter)
-        except InputError as error:  # the other videos go on
-            failures += 1
-            reporter.error(str(error))
-    if failures < len(paths) and not (segmenter or propagator or text or system in QUERY_SYSTEMS):
+    opened = partial(open_video, **reading)
+    jobs_ = [
+        Job(path, folder, opened, lambda video: made, made, {"reading": reading}, formats, overlay)
+        for path, folder in zip(paths, there, strict=True)
+    ]
+    outcomes = [process_video(job, reporter) for job in jobs_]
+    if any(o.is_there for o in outcomes) and not (segmenter or propagator or text or system in QUERY_SYSTEMS):
         reporter.hint(parts.hint)
-    raise typer.Exit(2 if failures else 0)
+    end_run(outcomes, reporter)
 
 
 def track_command(
-    source: Annotated[str, typer.Argument(help="A video file, a folder or glob of frames, or -.")],
+    source: Annotated[list[str], typer.Argument(help="A video file, a folder, glob or list of frames, or -.")],
     out: Out,
     prompt: Annotated[
         list[str],
         typer.Option(
             metavar="FRAME:ID:WHAT",
-            help="FRAME from 0, ID from 1, WHAT: mask.png, box=x0,y0,x1,y1, point=x,y or outside=x,y; repeatable.",
+            help="FRAME from 0, ID from 1, WHAT: mask.png, box=x0,y0,x1,y1, point=x,y or outside=x,y; or "
+            "FRAME:labels.png, an object for each value; repeatable.",
         ),
-    ],
+    ] = [],  # noqa: B006
+    prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="A json of prompts (docs/prompts.md).")] = None,
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
     device: DeviceName = "auto",
@@ -148,45 +179,71 @@ def track_command(
     help_settings: HelpSettings = False,
     format: Formats = [],  # noqa: B006
     overlay: Overlay = True,
+    start: Start = "0",
+    end: End = None,
+    stride: Stride = 1,
+    fps: Fps = None,
+    max_side: MaxSide = None,
+    max_frames: MaxFrames = None,
+    strict: Strict = False,
+    allow_network: AllowNetwork = False,
     overwrite: Overwrite = False,
     quiet: Silent = False,
     json_log: Log = False,
 ) -> None:
     """Propagate given objects both ways from the frames in which they are given."""
     reporter = choose_reporter(quiet, json_log)
+    reading: dict[str, Any] = dict(
+        start=start, end=end, stride=stride, fps=fps, max_side=max_side, max_frames=max_frames
+    )
+    reading |= dict(strict=strict, allow_network=allow_network)
     with exit_on_input_error(reporter):
         parts = choose_track_parts(preset)
         formats = check_formats(format)
         own, of_parts = split_settings(parse_settings(set_ or []))
         refuse_part_settings("track", "it", {**own, **of_parts["segmenter"]})
-        prompts = read_prompts(prompt)
+        if not prompt and prompts is None:
+            raise InputError("no prompt; give --prompt FRAME:ID:WHAT for each object, or --prompts FILE")
+        written = read_prompt_file(prompts) if prompts else PromptFile("", ())
+        typed = read_prompts(prompt)
         carrier = make_propagator(propagator or parts.propagator, make_encoder(device), device, of_parts["propagator"])
-        [folder] = plan_output_folders([source], out, overwrite, [text.split(":", 2)[2] for text in prompt])
+        video = choose_one_video(source)
+        FrameSelection(start, end, stride, fps, max_side, max_frames).check()
+        [folder] = plan_output_folders([video], out, overwrite, [text.rsplit(":", 1)[-1] for text in prompt])
 
         def made(video: Video) -> Track[Any, Any]:
-            return Track(carrier, check_prompts(prompts, video), load_bystanders(carrier))
+            told = written.select(VideoFrames.of(video))
+            for frame, marks in typed.items():
+                add_prompts("--prompt", told, frame, marks)
+            return Track(carrier, check_prompts(told, video), load_bystanders(carrier))
 
-        process_video(source, folder, made, formats, overlay, reporter)
-        if not propagator:
-            reporter.hint(parts.hint)
+        told = {"reading": reading, "prompts": hash_prompts([*typed.items(), *written.prompts])}
+        job = Job(video, folder, partial(open_video, **reading), made, Track(carrier, {}), told, formats, overlay)
+    outcome = process_video(job, reporter)
+    if outcome.is_there and not propagator:
+        reporter.hint(parts.hint)
+    end_run([outcome], reporter)
 
 
-def process_video(
-    source: str,
-    folder: OutputFolder,
-    made: Callable[[Video], Any],
-    formats: Sequence[str],
-    overlay: bool,
-    reporter: Reporter,
-) -> None:
-    """One video: read, run, write; its folder appears when everything is in it."""
-    started = monotonic()
-    with open_video(source) as video, reporter.video(folder.name, len(video)) as watch, folder as there:
-        result = run_system(made(video), video, source, watch)
-        failed = write_outputs(result, video, there, formats, overlay, watch)
-    reporter.done(folder.path, result, monotonic() - started)
-    if failed:
-        raise InputError(f"{folder.path}: masklets.json is there, but not all formats: {'; '.join(failed)}")
+def end_run(outcomes: Sequence[Outcome], reporter: Reporter) -> None:
+    """Says what became of several videos, and ends the command: 0 where all results are there; 2 where there was one
+    video that could not be used, or was not to be replaced; else 1.
+    """
+    missing = [o for o in outcomes if not o.is_there]
+    if len(outcomes) > 1:
+        reporter.hint(format_summary(list(outcomes)))
+    alone = len(outcomes) == 1 and all(o.foreseen for o in missing)
+    raise typer.Exit((2 if alone else 1) if missing else 0)
+
+
+def choose_one_video(arguments: Sequence[str]) -> Source:
+    """The video that all `arguments` mean together. Raises InputError where they mean several."""
+    videos = group_video_sources(arguments)
+    if len(videos) > 1:
+        raise InputError(
+            f"{describe_source(videos[0])} and {len(videos) - 1} more videos: prompts are for one; give one"
+        )
+    return videos[0]
 
 
 @contextmanager
@@ -199,12 +256,15 @@ def exit_on_input_error(reporter: Reporter) -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-def plan_output_folders(paths: Sequence[str], out: Path, overwrite: bool, inputs: Sequence[str]) -> list[OutputFolder]:
+def plan_output_folders(
+    paths: Sequence[Source], out: Path, overwrite: bool, inputs: Sequence[str]
+) -> list[OutputFolder]:
     """The output folder of each video; refuses, before any work is done, those that are filled, and those that
     a source or another of the `inputs` lies in: they would be replaced with it.
     """
     names = make_unique_names(paths)
-    given = [Path(p).resolve() for p in (*paths, *inputs) if p != "-"]
+    files = [p for path in paths for p in ([path] if isinstance(path, str) else path[:1])]
+    given = [Path(p).resolve() for p in (*files, *inputs) if p != "-"]
     needed = {folder for p in given for folder in (p, *p.parents)}
     for name in names:
         if (out / name).resolve() in needed:

@@ -1,7 +1,7 @@
 """The project's own result file: JSON, masks as COCO run lengths.
 
 {"format": "masklet/1", "name", "size": [h, w], "length", "rate", "categories": [...],
- "provenance": {...},
+ "provenance": {...}, "times": [seconds, ...] where not constant, "pixel_aspect" where not 1,
  "masklets": [{"id", "label", "score", "is_thing",
                "sightings": [[frame, source, score, label, presence, counts], ...]}, ...]}
 """
@@ -13,12 +13,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from masklet.core.errors import InputError
 from masklet.core.files import read_json, write_atomically
 from masklet.core.limits import (
+    LARGEST_ASPECT,
     MOST_CATEGORIES,
     MOST_OBJECTS,
     check_count,
@@ -51,6 +53,8 @@ def write_result(result: VideoResult, path: Path) -> None:
         "rate": result.rate,
         "categories": result.categories,
         "provenance": asdict(result.provenance),
+        **({"times": result.times} if result.times else {}),
+        **({"pixel_aspect": result.pixel_aspect} if result.pixel_aspect != 1 else {}),
         "masklets": [_format_masklet(m) for m in result.masklets],
     }
     with write_atomically(path) as file:
@@ -81,6 +85,20 @@ def read_result(path: Path) -> VideoResult:
     return replace(video, masklets=tuple(masklets))
 
 
+def _read_times(where: str, content: Mapping[str, Any], length: int) -> tuple[float, ...]:
+    times = tuple(check_number(where, "a time", t) for t in _check_list("times", content.get("times", [])))
+    if times and not (len(times) == length and all(a <= b for a, b in pairwise(times))):
+        raise ValueError(f"times: {len(times)} for {length} frames; there is one for each, and they do not fall")
+    return times
+
+
+def _read_pixel_aspect(where: str, content: Mapping[str, Any]) -> float:
+    aspect = check_number(where, "pixel_aspect", content.get("pixel_aspect", 1.0))
+    if not 1 / LARGEST_ASPECT <= aspect <= LARGEST_ASPECT:
+        raise ValueError(f"pixel_aspect {aspect}; it is the width of a pixel over its height")
+    return aspect
+
+
 def _read_video(where: str, content: Mapping[str, Any]) -> VideoResult:
     """The result without its masklets."""
     h, w = _check_list("size", content["size"])
@@ -94,6 +112,8 @@ def _read_video(where: str, content: Mapping[str, Any]) -> VideoResult:
         (),
         categories,
         _read_provenance(f"{where}: provenance", content["provenance"]),
+        _read_times(where, content, check_frame_count(where, content["length"])),
+        _read_pixel_aspect(where, content),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,11 +20,33 @@ class Frame:
     index: int  # position in the source, never in a window
     image: UInt8[np.ndarray, "h w 3"]  # RGB
     time: float = 0.0  # seconds from the start of the source
+    name: str = ""  # the image file's stem; "" where frames have no names
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.image.shape[0], self.image.shape[1]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Frames [start, stop) of a video that could not be read; copies of a neighbour stand in for them."""
+
+    start: int
+    stop: int
+    cause: str  # in words
+
+    def describe(self) -> str:
+        """A sentence for people.
+
+        >>> Gap(5, 7, "00005.jpg: image file is truncated").describe()[:60]
+        'frames 5 to 6 could not be read (00005.jpg: image file is tr'
+        """
+        if self.stop - self.start == 1:
+            stand_in = "a copy of one beside it was used, without objects"
+            return f"frame {self.start} could not be read ({self.cause}); {stand_in}"
+        stand_in = "copies of one beside them were used, without objects"
+        return f"frames {self.start} to {self.stop - 1} could not be read ({self.cause}); {stand_in}"
 
 
 @runtime_checkable
@@ -33,6 +55,10 @@ class Video(Protocol):
 
     `len()` is the container's word until the frames have been read once, then what was really there.
     `damage` says, after reading, why the frames ended early; None where they did not.
+
+    A video may also have, once it has been read: `notes` (sentences for the result's reader), `times` (seconds of each
+    frame from the first; empty where the rate is constant), `gaps` (of `Gap`), `pixel_aspect` (width of a pixel over
+    its height) and `frame_names`; the functions below read them and do without.
     """
 
     name: str
@@ -43,6 +69,32 @@ class Video(Protocol):
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Frame]: ...
     def read(self, start: int, stop: int) -> list[Frame]: ...
+
+
+def get_source_notes(video: Video) -> tuple[str, ...]:
+    """What a `video` says of how it was read; nothing where it has no `notes`."""
+    return tuple(getattr(video, "notes", ()))
+
+
+def get_frame_times(video: Video) -> tuple[float, ...]:
+    """Seconds of each frame of a `video` from its first; empty where the rate is constant or it has no `times`."""
+    return tuple(getattr(video, "times", ()))
+
+
+def get_gaps(video: Video) -> tuple[Gap, ...]:
+    """The frames of a `video` that could not be read, in order; none where it has no `gaps`."""
+    return tuple(getattr(video, "gaps", ()))
+
+
+def get_pixel_aspect(video: Video) -> float:
+    """Width of a pixel of a `video` over its height; 1 where it does not say."""
+    return float(getattr(video, "pixel_aspect", 1.0))
+
+
+def get_frame_names(video: Video) -> tuple[str, ...]:
+    """The names of a `video`'s frames, one each; none where frames have no names."""
+    names: Any = getattr(video, "frame_names", None)
+    return tuple(names or ())
 
 
 def iterate_with_future(items: Iterable[T], n: int) -> Iterator[tuple[T, tuple[T, ...]]]:

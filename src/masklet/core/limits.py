@@ -18,6 +18,7 @@ LARGEST_SIDE = 65_535  # pixels of a frame's or an image's side; JPEG's and WebP
 MOST_PIXELS = 1 << 27  # of a frame or an image: one of 16K has 132.7 million; pycocotools counts in 32 bits
 MOST_FRAMES = 2_160_000  # of a video: a day at 25 frames per second
 LARGEST_RATE = 1e6  # frames per second
+LARGEST_ASPECT = 100.0  # width of a pixel over its height, or the other way round
 MOST_OBJECTS = 100_000  # of a video
 MOST_CATEGORIES = 100_000
 MOST_MASK_PIXELS = 1 << 34  # of all masks of a frame together, as some consumers unpack them at once

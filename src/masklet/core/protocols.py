@@ -7,7 +7,7 @@ going backward in time needs no flag. `predict` and `segment` read, `commit` and
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -49,6 +49,15 @@ class ScoringSegmenter(Segmenter[M], Protocol[M]):
 
     conf: float  # a detection above this is confident
     low_conf: float  # one below this is not worth a look
+
+
+@runtime_checkable
+class VideoBound(Protocol):
+    """A segmenter, or what holds one, that must know which video it is asked about."""
+
+    def bind_video(self, video: Video) -> Any:
+        """The same for one video. Raises InputError where it has nothing to do with it."""
+        ...
 
 
 @runtime_checkable

@@ -29,6 +29,7 @@ class Provenance:
     version: str = ""
     source: str = ""
     notes: tuple[str, ...] = ()  # what the reader must know, such as where a damaged file ends
+    recipe: str = ""  # what `run.recipe` calls all that decided it; "": it was made by the library
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ class VideoResult:
     masklets: tuple[Masklet, ...]
     categories: tuple[str, ...]
     provenance: Provenance
+    times: tuple[float, ...] = ()  # seconds of each frame from the first; empty where `rate` is constant
+    pixel_aspect: float = 1.0  # width of a pixel over its height, as it is to be shown
 
     def __repr__(self) -> str:
         """Some lines, not all the masks: notebooks show it."""

@@ -31,18 +31,22 @@ class OutputFolder:
     """
 
     def __init__(self, out: Path, name: str, overwrite: bool) -> None:
-        """The folder `out`/`name`; raises InputError where it is filled already and `overwrite` is not set."""
+        """The folder `out`/`name`; what is in it already is replaced where `overwrite` is set, else refused."""
         check_file_name("output folder", name)
-        self.name, self.path = name, out / name
+        self.name, self.path, self.overwrite = name, out / name, overwrite
         self._mark = f".partial-{platform.node() or 'here'}-"  # others may share the disk, not the process numbers
         self._partial = out / f".{name[:40]}{self._mark}{os.getpid()}"
         self._old = out / f".old{self._mark}{os.getpid()}"
+
+    def check_free(self) -> None:
+        """Raises InputError where there are results already that must not be replaced."""
         with explain_write_errors(self.path):
             filled = self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir()))
-        if filled and not overwrite:
+        if filled and not self.overwrite:
             raise InputError(f"{self.path}: there are results already; add --overwrite to replace them")
 
     def __enter__(self) -> Path:
+        self.check_free()
         with explain_write_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             for left in self.path.parent.iterdir():
@@ -64,7 +68,8 @@ class OutputFolder:
                 raise error
 
     def _appear(self) -> None:
-        """Takes the place of what was there; between the two there is only a moment."""
+        """Takes the place of what was there; between the two there is only a moment. What appeared meanwhile stays."""
+        self.check_free()
         if self.path.exists() or self.path.is_symlink():
             self.path.replace(self._old)
         self._partial.replace(self.path)

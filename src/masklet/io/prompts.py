@@ -2,68 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool
-from PIL import Image
 from torch import Tensor
 
+from masklet.core.annotations import FrameMatcher, FramePlace, VideoFrames
 from masklet.core.errors import InputError
-from masklet.core.image_files import open_image
 from masklet.core.instances import Box, Clicks, Point, Prompt
+from masklet.core.limits import is_finite_number, parse_whole_number, quote_value
+from masklet.io.annotations.label_image import read_label_image
+from masklet.io.formats.json_entry import JsonEntry, read_json_file
 
-FORM = "write it as FRAME:ID:mask.png, FRAME:ID:box=x0,y0,x1,y1, FRAME:ID:point=x,y or FRAME:ID:outside=x,y"
+FORM = (
+    "write it as FRAME:ID:mask.png, FRAME:ID:box=x0,y0,x1,y1, FRAME:ID:point=x,y, FRAME:ID:outside=x,y or "
+    "FRAME:labels.png"
+)
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
 def read_prompts(texts: Sequence[str]) -> dict[int, dict[int, Prompt]]:
     """{frame: {id: prompt}} of FRAME:ID:WHAT texts. Raises InputError naming the text that is malformed."""
     prompts: dict[int, dict[int, Prompt]] = {}
     for text in texts:
-        frame, id, prompt = read_prompt(text)
-        earlier = prompts.setdefault(frame, {}).get(id)
-        prompts[frame][id] = prompt if earlier is None else join_prompts(text, earlier, prompt)
+        frame, told = read_prompt(text)
+        add_prompts(f"--prompt {text}", prompts, frame, told)
     return prompts
 
 
-def join_prompts(text: str, earlier: Prompt, more: Prompt) -> Clicks:
+def add_prompts(label: str, prompts: dict[int, dict[int, Prompt]], frame: int, told: Mapping[int, Prompt]) -> None:
+    """Adds to `prompts` what is `told` of objects in a `frame`, to what was told of them there before. Raises
+    InputError, which begins with `label`, where both say where the whole object is.
+    """
+    for id, prompt in told.items():
+        earlier = prompts.setdefault(frame, {}).get(id)
+        prompts[frame][id] = prompt if earlier is None else join_prompts(label, earlier, prompt)
+
+
+def join_prompts(label: str, earlier: Prompt, more: Prompt) -> Clicks:
     """Joins two prompts of one object in one frame, `earlier` and `more`: the points correct the mask.
 
-    Raises InputError where both say where the whole object is, each with a box or a mask; the message quotes `text`,
-    the later of them as it was written.
+    Raises InputError where both say where the whole object is, each with a box or a mask; the message begins with
+    `label`, which says where the later one is written.
     """
     parts = Clicks.of(earlier), Clicks.of(more)
     whole = [kind for part in parts for kind in ("box", "mask") if getattr(part, kind) is not None]
     if len(whole) > 1:
-        raise InputError(
-            f"--prompt {text}: the object has a {whole[0]} in this frame already; give one of them, and points"
-        )
+        raise InputError(f"{label}: the object has a {whole[0]} in this frame already; give one of them, and points")
     boxes, masks = [p.box for p in parts if p.box], [p.mask for p in parts if p.mask is not None]
     return Clicks(parts[0].points + parts[1].points, boxes[0] if boxes else None, masks[0] if masks else None)
 
 
-def read_prompt(text: str) -> tuple[int, int, Prompt]:
-    """The frame, object id and prompt of FRAME:ID:WHAT. Raises InputError where malformed, or the mask is of no use.
+def read_prompt(text: str) -> tuple[int, dict[int, Prompt]]:
+    """The frame and the prompts by object id of FRAME:ID:WHAT, or of FRAME:labels.png, which has an object for each of
+    its values. Raises InputError where malformed, or the mask is of no use.
 
     >>> read_prompt("0:1:point=20,30")
-    (0, 1, Point(x=20.0, y=30.0, inside=True))
+    (0, {1: Point(x=20.0, y=30.0, inside=True)})
     """
-    parts = text.split(":", 2)
-    if len(parts) < 3 or not all(p.strip().isdecimal() for p in parts[:2]):
+    frame, _, rest = text.partition(":")
+    id, _, what = rest.partition(":")
+    t, number = parse_whole_number(frame.strip()), parse_whole_number(id.strip())
+    if t is None or not rest:
         raise InputError(f"--prompt {text}: {FORM}")
-    frame, id, what = int(parts[0]), int(parts[1]), parts[2]
+    if number is None or not what:
+        if Path(rest).suffix.lower() not in IMAGES:
+            raise InputError(f"--prompt {text}: {FORM}")
+        return t, read_label_prompts(Path(rest))
+    return t, {number: _read_one_prompt(text, number, what)}
+
+
+def _read_one_prompt(text: str, id: int, what: str) -> Prompt:
     if what.startswith("box="):
-        return frame, id, Box(*_parse_prompt_numbers(text, what, 4))
-    if what.startswith("point="):
+        return Box(*_parse_prompt_numbers(text, what, 4))
+    if what.startswith(("point=", "outside=")):
         x, y = _parse_prompt_numbers(text, what, 2)
-        return frame, id, Point(x, y)
-    if what.startswith("outside="):
-        x, y = _parse_prompt_numbers(text, what, 2)
-        return frame, id, Point(x, y, inside=False)
-    return frame, id, read_prompt_mask(Path(what), id)
+        return Point(x, y, inside=what.startswith("point="))
+    return read_prompt_mask(Path(what), id)
 
 
 def _parse_prompt_numbers(text: str, what: str, n: int) -> list[float]:
@@ -77,20 +99,111 @@ def _parse_prompt_numbers(text: str, what: str, n: int) -> list[float]:
 
 
 def read_prompt_mask(path: Path, id: int) -> Bool[Tensor, "h w"]:
-    """The mask in an image: in a palette image (DAVIS) the pixels of value `id`, elsewhere all that are not black.
+    """The mask of object `id` in an image, by the rule of all label images. Raises InputError where it has none."""
+    with _explain_prompt_image():
+        return torch.from_numpy(read_label_image(path).select(id))
 
-    Raises InputError where there is no such image or nothing in it.
+
+def read_label_prompts(path: Path) -> dict[int, Prompt]:
+    """A mask for every object of a label image, by its value; a mask alone is object 1."""
+    with _explain_prompt_image():
+        image = read_label_image(path)
+        ids = image.ids or (1,)
+        return {(1 if image.is_mask else id): torch.from_numpy(image.select(id)) for id in ids}
+
+
+@contextmanager
+def _explain_prompt_image() -> Iterator[None]:
+    """Says of what is wrong with an image that it is a prompt."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"--prompt: {error}") from None
+
+
+# -- a file of prompts
+
+
+@dataclass(frozen=True)
+class PromptFile:
+    """The prompts of a json file, by the frames that they say.
+
+    [{"frame": 0, "id": 1, "box": [x0, y0, x1, y1]}, {"file": "00012.jpg", "id": 2, "points": [[x, y]],
+    "outside": [[x, y]]}, {"frame": 3, "labels": "00003.png"}, {"frame": 0, "id": 3, "mask": "mask.png"}], or
+    {name of a video: such a list}; paths are relative to the file.
     """
-    image = _open_prompt_image(path)
-    if image.mode == "P":
-        mask: Any = np.asarray(image) == id
-    else:
-        mask = np.asarray(image.convert("RGB")).any(-1)
-    if not mask.any():
-        what = f"no pixel of value {id}" if image.mode == "P" else "no pixel that is not black"
-        raise InputError(f"--prompt: {path} has {what}; mark the object in it")
-    return torch.from_numpy(mask)
+
+    label: str
+    prompts: Sequence[tuple[FramePlace, Mapping[int, Prompt]]]
+
+    def select(self, video: VideoFrames) -> dict[int, dict[int, Prompt]]:
+        """{frame: {id: prompt}} for one video. Raises InputError where one of them is of no frame of it."""
+        places = [place for place, _ in self.prompts]
+        matcher = FrameMatcher(self.label, places, video)
+        frames: dict[int, dict[int, Prompt]] = {}
+        for place, told in self.prompts:
+            frame = matcher.find(place)
+            if frame is None and place.video in (None, video.name):
+                raise InputError(f"{self.label}: the prompt for {place} is of no frame of {video}")
+            if frame is not None:
+                add_prompts(self.label, frames, frame, told)
+        return frames
 
 
-def _open_prompt_image(path: Path) -> Image.Image:
-    return open_image(path, FORM)
+def read_prompt_file(path: Path) -> PromptFile:
+    """The prompts of a json file. Raises InputError naming the entry that is malformed."""
+    content = read_json_file(path, "a json of prompts, a list of {frame, id, box or points or mask}")
+    by_video = content if isinstance(content, dict) else {None: content}
+    found = []
+    for video, entries in by_video.items():
+        if not isinstance(entries, list):
+            raise InputError(f"{path}: {video or 'it'} must be a list of prompts")
+        for n, item in enumerate(entries):
+            entry = JsonEntry(f"{path}: {video + ': ' if video else ''}prompt {n}", item)
+            found.append((_read_prompt_place(entry, video), _read_prompt_entry(entry, path.parent)))
+    return PromptFile(str(path), found)
+
+
+def _read_prompt_place(entry: JsonEntry, video: str | None) -> FramePlace:
+    if "file" in entry:
+        return FramePlace(video, name=entry.text("file"))
+    return FramePlace(video, index=entry.whole("frame"))
+
+
+def _read_prompt_entry(entry: JsonEntry, folder: Path) -> dict[int, Prompt]:
+    """The prompts of one entry, by id."""
+    if "labels" in entry:
+        return read_label_prompts(folder / entry.text("labels"))
+    id = entry.whole("id")
+    points = [
+        Point(x, y, inside=key == "points")
+        for key in ("points", "outside")
+        for x, y in (_read_numbers(entry, p, 2) for p in _list_points(entry, key))
+    ]
+    box = Box(*_read_numbers(entry, entry.get("box"), 4)) if "box" in entry else None
+    mask = read_prompt_mask(folder / entry.text("mask"), id) if "mask" in entry else None
+    if not points and box is None and mask is None:
+        raise entry.wrong("nothing marks the object; give box, points, outside, mask, or labels")
+    return {id: Clicks(tuple(points), box, mask)}
+
+
+def _list_points(entry: JsonEntry, key: str) -> list[Any]:
+    return entry.items(key) if key in entry else []
+
+
+def _read_numbers(entry: JsonEntry, given: Any, n: int) -> list[float]:
+    numbers = given if isinstance(given, list) else []
+    if len(numbers) != n or not all(map(is_finite_number, numbers)):
+        raise entry.wrong(f"{n} numbers are needed, not {quote_value(given)}")
+    return [float(v) for v in numbers]
+
+
+def hash_prompts(prompts: Iterable[tuple[object, Mapping[int, Prompt]]]) -> str:
+    """What tells these prompts, each with the frame that it is of, from others."""
+    digest = hashlib.sha256()
+    for place, marks in prompts:
+        for id, prompt in sorted(marks.items()):
+            clicks = Clicks.of(prompt)
+            digest.update(repr((str(place), id, clicks.points, clicks.box)).encode())
+            digest.update(b"" if clicks.mask is None else clicks.mask.numpy().tobytes())
+    return digest.hexdigest()[:16]

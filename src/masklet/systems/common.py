@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from masklet.core.frames import Video
+from masklet.core.frames import Gap, Video, get_frame_times, get_gaps, get_pixel_aspect, get_source_notes
 from masklet.core.instances import FrameMasks
 from masklet.core.result import Provenance, VideoResult
-from masklet.core.tracks import Masklet
+from masklet.core.tracks import Masklet, Source
 
 S = TypeVar("S", covariant=True)  # a state
 T = TypeVar("T")
@@ -55,11 +56,37 @@ def build_video_result(
     notes: Sequence[str],
 ) -> VideoResult:
     """The result of a `system` with `settings` for `video`: its `masklets`, named by `categories`, with `notes` on what
-    its reader must know; what was damaged comes first.
+    its reader must know; what was damaged comes first. In frames that could not be read no object is seen.
     """
-    told = (video.damage, *notes) if video.damage else tuple(notes)
+    damage, gaps = [video.damage] if video.damage else [], get_gaps(video)
+    told = (*damage, *describe_gaps(gaps), *get_source_notes(video), *notes)
     provenance = Provenance(system, dict(settings), notes=told)
-    return VideoResult(video.name, video.size, len(video), video.rate, masklets, categories, provenance)
+    seen = drop_sightings_in_gaps(masklets, gaps)
+    length, times, aspect = len(video), get_frame_times(video), get_pixel_aspect(video)
+    if len(times) != length:  # of a video that was not read to its end
+        times = ()
+    return VideoResult(video.name, video.size, length, video.rate, seen, categories, provenance, times, aspect)
+
+
+def describe_gaps(gaps: Sequence[Gap], most: int = 5) -> list[str]:
+    """A sentence for each of the `gaps`, for at most `most` of them, and how many more there are."""
+    more = len(gaps) - most
+    rest = f"and {more} more gaps, {sum(g.stop - g.start for g in gaps[most:])} frames, that could not be read"
+    return [gap.describe() for gap in gaps[:most]] + ([rest] if more > 0 else [])
+
+
+def drop_sightings_in_gaps(masklets: tuple[Masklet, ...], gaps: Sequence[Gap]) -> tuple[Masklet, ...]:
+    """The `masklets` without what was said of them in `gaps`, where a copy of another frame was looked at; what the
+    user gave there stays. One that is seen nowhere else goes.
+    """
+    lost = {t for gap in gaps for t in range(gap.start, gap.stop)}
+    if not lost:
+        return masklets
+    kept = (
+        replace(m, sightings={t: s for t, s in m.sightings.items() if t not in lost or s.source is Source.PROMPTED})
+        for m in masklets
+    )
+    return tuple(m for m in kept if m.sightings)
 
 
 def describe_lost_objects(masklets: Sequence[Masklet], length: int, most: int = 5) -> list[str]:

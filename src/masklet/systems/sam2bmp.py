@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Generic, Literal, TypeVar
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from masklet.core.features import MIB, FeatureStore
@@ -106,6 +106,7 @@ class Sam2BmpFrameStep(Generic[F, M, S]):
 
     frame: Frame
     features: F
+    found: Detections  # all that the segmenter gave
     belief: Prediction  # that was committed: without the objects whose memory a detection corrected
     seen: list[ObjectInFrame]
     state: Sam2BmpState[M, S]
@@ -122,12 +123,13 @@ class Sam2Bmp(Generic[F, M, S]):
     def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
         """All masklets of a video: forward phase, backward phase, filters."""
         book = TrackBook()
-        refused = 0
+        refused, scores = 0, [torch.zeros(0)]
         with FeatureStore[F](self.settings.feature_memory, self.settings.feature_disk) as store:
             for look in self.forward(video):
                 store.keep(look.frame.index, look.features)
                 self.write(book, look)
                 refused = look.state.refused
+                scores.append(look.found.scores.cpu())
                 watch("forward", look.frame.index + 1, len(video) or None, len(look.state.tallies))
             book.settle()
             # Completion adds no key frame: what lacks support now need not be completed.
@@ -136,7 +138,7 @@ class Sam2Bmp(Generic[F, M, S]):
             complete_backward(
                 self.propagator, video, book, store, self.settings.backward_window, watch, self.settings.max_lost
             )
-        return self._result(video, book, refused)
+        return self._result(video, book, refused, torch.cat(scores))
 
     def stream(
         self, frames: Iterable[Frame], state: Sam2BmpState[M, S] | None = None
@@ -178,7 +180,7 @@ class Sam2Bmp(Generic[F, M, S]):
             [found], sight = self.segmenter.segment(state.sight, [frame], future)
             belief = self.propagator.predict(state.memory, features)
             belief, seen, state = self.step(replace(state, sight=sight), frame, features, belief, found)
-            yield Sam2BmpFrameStep(frame, features, belief, seen, state)
+            yield Sam2BmpFrameStep(frame, features, found, belief, seen, state)
 
     def step(
         self, state: Sam2BmpState[M, S], frame: Frame, features: F, belief: Prediction, found: Detections
@@ -252,7 +254,7 @@ class Sam2Bmp(Generic[F, M, S]):
         unsupported = tally.keys < ratio * tally.masks
         return limit is not None and (tally.lost > limit or (unsupported and tally.unvouched > limit))
 
-    def _result(self, video: Video, book: TrackBook, refused: int) -> VideoResult:
+    def _result(self, video: Video, book: TrackBook, refused: int, scores: Float[Tensor, " n"]) -> VideoResult:
         at = self.settings
         kept = drop_twins(keep_supported(book.masklets(), at.key_ratio), at.twin_iou, at.twin_frames)
         nameless = find_nameless(self.segmenter.categories)
@@ -264,8 +266,28 @@ class Sam2Bmp(Generic[F, M, S]):
             )
         notes += describe_lost_objects(masklets, len(video))
         if not masklets:
-            notes.append(f"no object: too few detections score above conf = {at.conf:g}; lower it, such as conf=0.3")
+            notes.append(explain_no_object(scores, at))
         return build_video_result(video, masklets, self.segmenter.categories, "sam2bmp", asdict(at), notes)
+
+
+def explain_no_object(scores: Float[Tensor, " n"], settings: Sam2BmpSettings) -> str:
+    """Why a result has no object, by the `scores` of all detections in the video.
+
+    >>> explain_no_object(torch.tensor([0.2, 0.4]), Sam2BmpSettings(conf=0.5))
+    'no object: of 2 detections none scores above conf = 0.5; the best has 0.4: lower it, such as conf=0.2'
+    """
+    if not len(scores):
+        return "no object: the segmenter found nothing in any frame; try another one, such as nano-objects"
+    best, sure = float(scores.max()), int((scores > settings.conf).sum())
+    if not sure:
+        return (
+            f"no object: of {len(scores)} detections none scores above conf = {settings.conf:g}; the best has "
+            f"{best:.2g}: lower it, such as conf={best / 2:.1g}"
+        )
+    return (
+        f"no object: {sure} of {len(scores)} detections score above conf = {settings.conf:g}, but in fewer than "
+        f"key_ratio = {settings.key_ratio:g} of the frames in which their objects were tracked; lower key_ratio"
+    )
 
 
 def follow_detections(

@@ -10,12 +10,23 @@ import av
 import numpy as np
 from jaxtyping import UInt8
 
+TICKS = 90_000  # a second, of frames with times of their own
+
 
 class VideoWriter:
     """H.264 in mp4 that browsers play: yuv420p, even sides (an odd one repeats its last row or column)."""
 
-    def __init__(self, path: Path, size: tuple[int, int], rate: float | Fraction) -> None:
-        """`size` is h, w in pixels, `rate` frames per second."""
+    def __init__(
+        self, path: Path, size: tuple[int, int], rate: float | Fraction, pixel_aspect: float = 1.0, timed: bool = False
+    ) -> None:
+        """
+        Args:
+            path: the file.
+            size: h, w in pixels.
+            rate: frames per second.
+            pixel_aspect: width of a pixel over its height, as players are to show it.
+            timed: whether each frame is written with a time of its own.
+        """
         self._pad = [(0, size[0] % 2), (0, size[1] % 2), (0, 0)]
         self._file: Any = av.open(str(path), "w", options={"movflags": "+faststart"})
         exact = Fraction(rate).limit_denominator(1001) or Fraction(25)
@@ -23,6 +34,11 @@ class VideoWriter:
         self._stream.height, self._stream.width = (n + n % 2 for n in size)
         self._stream.pix_fmt = "yuv420p"
         self._stream.thread_count = 2
+        self._stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
+        self._timed, self._begun = timed, False
+        self._last, self._step = 0, round(TICKS / exact)  # the last frame's time and how long it is shown, in ticks
+        if timed:
+            self._stream.codec_context.time_base = Fraction(1, TICKS)
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -32,7 +48,21 @@ class VideoWriter:
             self._file.mux(self._stream.encode())
         self._file.close()
 
-    def write(self, image: UInt8[np.ndarray, "h w 3"]) -> None:
-        """Adds the next frame of the video, an RGB image of the size that the writer was made for."""
+    def write(self, image: UInt8[np.ndarray, "h w 3"], time: float = 0.0) -> None:
+        """Adds the next frame of the video, an RGB image of the size that the writer was made for.
+
+        `time` is seconds from the first frame, for a writer of times; each is shown until the next, the last for as
+        long as the one before.
+        """
         frame = av.VideoFrame.from_ndarray(np.pad(image, self._pad, mode="edge"), format="rgb24")
+        if self._timed:
+            frame.pts, frame.time_base = self._stamp(time), Fraction(1, TICKS)
         self._file.mux(self._stream.encode(frame))
+
+    def _stamp(self, time: float) -> int:
+        """A time in ticks, after the one before it."""
+        stamp = max(round(time * TICKS), self._last + 1) if self._begun else 0
+        if self._begun:
+            self._step = stamp - self._last
+        self._last, self._begun = stamp, True
+        return stamp

@@ -1,49 +1,110 @@
-"""Videos: from files, folders, globs, pipes and memory, all behind `core.frames.Video`."""
+"""Videos: from files, folders, globs, addresses, pipes and memory, all behind `core.frames.Video`."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from glob import glob, has_magic
 from pathlib import Path
-from re import split
-from typing import Any, NamedTuple
+from typing import Any
 
-import av
 import numpy as np
-from av.container import InputContainer
-from av.video.stream import VideoStream
 
 from masklet.core.errors import InputError
-from masklet.core.frames import Frame
-from masklet.io.video.decode import convert_upright_rgb, decode_frames, find_video_stream
-from masklet.io.video.frame_source import DamagedSourceError, FrameSource
-from masklet.io.video.images import RATE, FramesInMemory, ImageSequence, is_image_file, iterate_live_frames
-from masklet.io.video.spool import STDIN, SpooledFrames, open_pipe
+from masklet.io.video.frame_source import FrameSource
+from masklet.io.video.image_sequence import ImagePages, ImageSequence, list_some
+from masklet.io.video.images import (
+    IMAGE_ERRORS,
+    RATE,
+    FramesInMemory,
+    is_image_file,
+    iterate_live_frames,
+    read_image_header,
+)
+from masklet.io.video.network import is_address, is_camera
+from masklet.io.video.selection import FrameSelection, Position, SelectedFrames
+from masklet.io.video.source_names import (
+    GIVE,
+    Source,
+    describe_source,
+    make_natural_key,
+    make_unique_names,
+    name_source,
+    sort_naturally,
+)
+from masklet.io.video.spool import SpooledFrames, open_address, open_fifo, open_pipe
+from masklet.io.video.video_file import VideoFile
 
-__all__ = ["iterate_live_frames", "list_video_sources", "make_unique_names", "open_video"]
+__all__ = [
+    "describe_source",
+    "group_video_sources",
+    "is_list_of_images",
+    "iterate_live_frames",
+    "list_video_sources",
+    "make_natural_key",
+    "make_unique_names",
+    "name_source",
+    "open_video",
+]
 
-GIVE = "give a video file, a folder of images, a glob, or - for a pipe"
+VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".ts", ".mpg", ".m4v", ".gif", ".mts", ".wmv"})
+MASK_FOLDERS = ("annotation", "mask", "label", "segmentation", "gt", "depth", "panomask")
+DEEPEST, MOST_FOLDERS = 3, 500  # where images are looked for in a folder without any
 
 
-def open_video(source: Any, rate: float = RATE) -> FrameSource:
+def open_video(
+    source: Any,
+    rate: float = RATE,
+    *,
+    start: Position = 0,
+    end: Position | None = None,
+    stride: int = 1,
+    fps: float | None = None,
+    max_side: int | None = None,
+    max_frames: int | None = None,
+    strict: bool = False,
+    allow_network: bool = False,
+) -> FrameSource:
     """A video that can be read more than once; closes as a context manager.
 
+    What is done to the frames, noted or refused: docs/sources.md.
+
     Args:
-        source: a path or glob as str or Path, "-" for standard input, an array uint8 [t h w 3], a list or any
-            iterable of RGB images (uint8 [h w 3], PIL images, frames). What can be iterated only once is kept
-            without loss in a temporary folder.
+        source: a path or glob as str or Path, an address (http, rtsp), a camera (/dev/video0), "-" for standard input,
+            a list of image files, an array uint8 [t h w 3], a list or any iterable of RGB images (uint8 [h w 3], PIL
+            images, frames). What can be iterated only once is kept without loss in a temporary folder.
         rate: frames per second of images, which do not say it themselves.
+        start, end: the first frame that is used and the one before which they end: numbers from 0, or times such as
+            "4.5s" or "1:30".
+        stride: every so many-th frame is used.
+        fps: at most so many frames a second are used.
+        max_side: pixels of the longer side to which larger frames are reduced.
+        max_frames: at most so many are used.
+        strict: whether a damaged source is refused, when the damage is met.
+        allow_network: whether a playlist may open the files and addresses that it names.
 
     Returns:
-        The frames as uint8 RGB. `damage` says after reading why they ended early, if they did.
+        The frames as uint8 RGB, counted from 0 whichever of the source's are used. `damage` says after reading why
+        they ended early, if they did; `gaps` which ones could not be read, `notes` what else was done to them.
 
     Raises:
         InputError: nothing there, not a video, no frames; while reading: frames of differing sizes.
     """
+    selection = FrameSelection(start, end, stride, fps, max_side, max_frames)
+    selection.check()
+    opened = _open_source(source, rate, allow_network)
+    opened.strict = strict
+    if strict and opened.lost:
+        raise InputError(opened.refuse_gap())
+    return opened if selection == FrameSelection() else SelectedFrames(opened, selection)
+
+
+def _open_source(source: Any, rate: float, allow_network: bool) -> FrameSource:
+    """The whole of a source."""
     if isinstance(source, str | Path):
-        return _open_path(str(source), rate)
+        return _open_path(str(source), rate, allow_network)
+    if is_list_of_images(source):
+        paths = [Path(p) for p in source]
+        return ImageSequence(paths, str(paths[0].parent), name_source(tuple(map(str, paths))), rate)
     if isinstance(source, np.ndarray) or (isinstance(source, Sequence) and not isinstance(source, bytes)):
         return FramesInMemory(list(source) if isinstance(source, np.ndarray) else source, "frames", rate)
     if isinstance(source, Iterable) and not isinstance(source, bytes):
@@ -51,40 +112,105 @@ def open_video(source: Any, rate: float = RATE) -> FrameSource:
     raise InputError(f"{type(source).__name__} is no source of frames; {GIVE}")
 
 
-def _open_path(source: str, rate: float) -> FrameSource:
+def is_list_of_images(source: Any) -> bool:
+    """Whether a source is a list of the paths of image files.
+
+    >>> is_list_of_images(["0.png", "1.png"]), is_list_of_images(["a.mp4", "b.mp4"])
+    (True, False)
+    """
+    if not isinstance(source, list | tuple) or not source:
+        return False
+    return all(isinstance(p, str | Path) and is_image_file(Path(p)) for p in source)
+
+
+def _open_path(source: str, rate: float, allow_network: bool) -> FrameSource:
     path = Path(source)
     if source == "-":
-        return open_pipe()
+        return open_pipe(rate=rate)
+    if is_address(source):
+        return open_address(source)
     try:
         if path.is_dir():
             return _open_image_folder(path, rate)
+        if path.is_fifo():
+            return open_fifo(path, rate)
+        if is_camera(path):
+            return open_address(source)
+        if path.is_file() and is_image_file(path):
+            return _open_image_file(path, rate)
         if path.exists() or not has_magic(source):
-            return VideoFile(path)
+            return VideoFile(path, allow_network)
     except OSError as error:
         raise InputError(f"{source}: {(error.strerror or str(error)).lower()}; {GIVE}") from None
+    return _open_glob(source, rate, allow_network)
+
+
+def _open_glob(source: str, rate: float, allow_network: bool) -> FrameSource:
     found = _find_glob_matches(source)
     if all(is_image_file(p) for p in found):
         return ImageSequence(found, source, name_source(source), rate)
     if len(found) > 1:
         raise InputError(f"{source}: matches {len(found)} files that are not all images; give one video")
-    return _open_path(str(found[0]), rate)
+    return _open_path(str(found[0]), rate, allow_network)
 
 
-def _open_image_folder(path: Path, rate: float) -> ImageSequence:
-    found = sorted((p for p in path.iterdir() if is_image_file(p)), key=make_natural_key)
+def _open_image_file(path: Path, rate: float) -> FrameSource:
+    """One image as a video of one frame, or of its pages."""
+    pages = count_pages(path)
+    name = name_source(str(path))
+    return ImagePages(path, str(path), name, rate) if pages > 1 else ImageSequence([path], str(path), name, rate)
+
+
+def count_pages(path: Path) -> int:
+    """How many pages an image file has; 1 where it cannot be read."""
+    try:
+        return read_image_header(path).pages
+    except IMAGE_ERRORS:
+        return 1
+
+
+def _open_image_folder(path: Path, rate: float) -> FrameSource:
+    found = sort_naturally(p for p in path.iterdir() if is_image_file(p))
     if not found:
-        raise InputError(f"{path}: a folder without images; give a video file or a folder of jpg or png frames")
+        raise InputError(f"{path}: a folder without images{_suggest_inside(path)}")
+    if len(found) == 1 and count_pages(found[0]) > 1:
+        return ImagePages(found[0], str(found[0]), name_source(str(path)), rate)
     return ImageSequence(found, str(path), name_source(str(path)), rate)
 
 
-def make_natural_key(path: Path) -> tuple[tuple[int, int | str], ...]:
-    """A sort key that counts: 2.png before 10.png."""
-    parts = split(r"(\d+)", str(path))
-    return (*tuple((0, int(p)) if p.isdecimal() else (1, p) for p in parts if p), (1, str(path)))
+def _suggest_inside(folder: Path) -> str:
+    """What to give in place of a folder without images, by what lies in it."""
+    frames = _find_frame_folders(folder)
+    if frames:
+        best = min(frames, key=lambda p: (_looks_like_masks(p, folder), len(p.parts), make_natural_key(p)))
+        beside = [p for p in frames if p.parent == best.parent]
+        all_of_them = f", or all {len(beside)} there as '{best.parent}/*'" if len(beside) > 1 else ""
+        return f"; those lie further inside: give one video such as {best}{all_of_them}"
+    videos = sort_naturally(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
+    if videos:
+        held = list_some([p.name for p in videos])
+        return f", but with videos ({held}); give one of them, or all as '{folder}/*{videos[0].suffix}'"
+    return "; give a video file or a folder of jpg or png frames"
+
+
+def _looks_like_masks(path: Path, root: Path) -> bool:
+    inside = str(path.relative_to(root)).lower()
+    return any(word in inside for word in MASK_FOLDERS)
+
+
+def _find_frame_folders(folder: Path) -> list[Path]:
+    """Folders with images in a folder, not deeper than three below it."""
+    level, found, seen = [folder], list[Path](), 0
+    for _ in range(DEEPEST):
+        inside = [p for parent in level for p in sort_naturally(parent.iterdir()) if p.is_dir()]
+        level = inside[: MOST_FOLDERS - seen]
+        seen += len(level)
+        found += [p for p in level if any(is_image_file(one) for one in p.iterdir())]
+    return found
 
 
 def _find_glob_matches(pattern: str) -> list[Path]:
-    found = sorted((Path(p) for p in glob(pattern, recursive=True)), key=make_natural_key)
+    found = sort_naturally(Path(p) for p in glob(pattern, recursive=True))
     if not found:
         raise InputError(f"{pattern}: matches no file; {GIVE}")
     return found
@@ -95,7 +221,7 @@ def list_video_sources(argument: str) -> list[str]:
 
     A glob of images is one video of frames. Raises InputError where a glob matches nothing, or images and videos.
     """
-    if argument == "-" or not has_magic(argument) or Path(argument).exists():
+    if argument == "-" or is_address(argument) or not has_magic(argument) or Path(argument).exists():
         return [argument]
     found = _find_glob_matches(argument)
     pictures = [p for p in found if is_image_file(p)]
@@ -106,162 +232,19 @@ def list_video_sources(argument: str) -> list[str]:
     return [str(p) for p in found]
 
 
-def name_source(source: str) -> str:
-    """What a video is called: a file's stem, a folder's name, for a glob that of the folder it looks in."""
-    if source == "-":
-        return STDIN
-    path = Path(source)
-    if not path.exists() and has_magic(source):
-        path = next(p for p in path.parents if not has_magic(str(p)))
-    name = path.resolve().name if path.is_dir() else path.stem
-    return name.lstrip(".-") or "video"
-
-
-def make_unique_names(given: Sequence[str]) -> list[str]:
-    """A name for each source; equal ones are numbered, in order: clip, clip-2, clip-3."""
-    taken: set[str] = set()
-    names = []
-    for name in map(name_source, given):
-        free = (name if n == 1 else f"{name}-{n}" for n in range(1, len(given) + 1))
-        names.append(next(n for n in free if n not in taken))
-        taken.add(names[-1])
-    return names
-
-
-class FrameMark(NamedTuple):
-    """Where one frame of a file is found again."""
-
-    pts: int | None  # in the stream's time base
-    key: bool  # decoding can start here
-
-
-class VideoFile(FrameSource):
-    """A video file. Windows are read from the key frame before them."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path), name_source(str(path)), RATE)
-        self.path = path
-        self._marks: list[FrameMark] = []
-        self._claim: int | None = None
-        self._check_file()
-        with self._open() as (_, stream):
-            self.rate = float(stream.average_rate or stream.guessed_rate or RATE)
-            self._base = float(stream.time_base or 1 / RATE)
-            self._claim = stream.frames or None
-        self.start()
-
-    def _check_file(self) -> None:
-        try:
-            with self.path.open("rb") as file:
-                if not file.read(1):
-                    raise InputError(f"{self.path}: the file is empty; give a video")
-        except FileNotFoundError:
-            raise InputError(f"{self.path}: no such file; {GIVE}") from None
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read ({error.strerror}); {GIVE}") from None
-
-    @contextmanager
-    def _open(self) -> Iterator[tuple[InputContainer, VideoStream]]:
-        try:
-            container = av.open(f"file:{self.path}")  # the prefix, or a colon in the name would be a protocol
-        except (av.FFmpegError, UnicodeError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "its name is not UTF-8"
-            raise InputError(f"{self.path}: not a video that can be read ({why}); {GIVE}") from None
-        with container:
-            stream = find_video_stream(container)
-            if stream is None:
-                raise InputError(f"{self.path}: no video stream; {GIVE}")
-            yield container, stream
-
-    def said(self) -> int:
-        if self._claim is None:
-            self._claim = self._count()
-        return self._claim
-
-    def _count(self) -> int:
-        """How many packets the file has, for containers that do not count them."""
-        n = 0
-        with self._open() as (container, stream):
-            try:
-                for packet in container.demux(stream):
-                    n += packet.size > 0
-            except av.FFmpegError:  # the frames before it are what can be hoped for
-                pass
-        return n
-
-    def frames(self) -> Iterator[Frame]:
-        for n, picture in enumerate(self._pictures()):
-            yield self._frame(n, picture)
-
-    def _frame(self, n: int, picture: av.VideoFrame) -> Frame:
-        start, now = self._marks[0].pts, self._marks[n].pts
-        time = n / self.rate if start is None or now is None else (now - start) * self._base
-        return Frame(n, convert_upright_rgb(picture), time)
-
-    def _pictures(self) -> Iterator[av.VideoFrame]:
-        """All frames from the first on, decoded, their marks noted on the way."""
-        with self._open() as (container, stream):
-            for n, picture in enumerate(decode_frames(container, stream)):
-                if n == len(self._marks):
-                    self._marks.append(FrameMark(picture.pts, bool(picture.key_frame)))
-                yield picture
-
-    def read(self, start: int, stop: int) -> list[Frame]:
-        self._mark(stop)
-        stop = min(stop, len(self._marks))
-        if start >= stop:
-            return []
-        for key in self._entries(start):
-            found = self._from_key(key, start, stop)
-            if found is not None:
-                return found
-        return self._from_first(start, stop)
-
-    def _mark(self, stop: int) -> None:
-        """Makes sure that the frames before `stop` have been seen once."""
-        if len(self._marks) >= stop or self._length is not None:
-            return
-        try:
-            for n, _ in enumerate(self._pictures()):
-                if n + 1 >= stop:
-                    return
-        except DamagedSourceError:
-            return
-
-    def _entries(self, start: int) -> list[int]:
-        """The two key frames before a frame, the nearest first; none where timestamps tell nothing."""
-        stamps = [m.pts for m in self._marks]
-        if None in stamps or any(a >= b for a, b in itertools.pairwise(stamps)):  # type: ignore[operator]
-            return []
-        keys = [n for n in range(1, start + 1) if self._marks[n].key]
-        return keys[:-3:-1]
-
-    def _from_key(self, key: int, start: int, stop: int) -> list[Frame] | None:
-        """The window, decoded from a key frame on; None where the container does not lead there."""
-        wanted = {self._marks[n].pts: n for n in range(start, stop)}
-        found: list[Frame] = []
-        with self._open() as (container, stream):
-            try:
-                container.seek(self._marks[key].pts or 0, stream=stream)
-                for seen, picture in enumerate(decode_frames(container, stream)):
-                    if seen == 0 and not (picture.key_frame and picture.pts in {m.pts for m in self._marks[: key + 1]}):
-                        return None
-                    if picture.pts in wanted:
-                        found.append(self._frame(wanted[picture.pts], picture))
-                    if len(found) == len(wanted):
-                        break
-            except (av.FFmpegError, DamagedSourceError):
-                pass
-        return found if [f.index for f in found] == list(range(start, stop)) else None
-
-    def _from_first(self, start: int, stop: int) -> list[Frame]:
-        found: list[Frame] = []
-        try:
-            for n, picture in enumerate(self._pictures()):
-                if n >= start:
-                    found.append(self._frame(n, picture))
-                if n + 1 == stop:
-                    break
-        except DamagedSourceError:  # cannot be: these frames have been decoded before
-            raise InputError(f"{self.path}: changed while it was read; run again") from None
-        return found
+def group_video_sources(arguments: Sequence[str]) -> list[Source]:
+    """The videos that the arguments of the command line mean: as `list_video_sources`, and image files of one folder,
+    as a shell makes them of frames/*.png, are one video, in the order of their numbers.
+    """
+    folders: dict[Path, list[Path]] = {}
+    for one in map(Path, arguments):
+        if is_image_file(one) and one.is_file():
+            folders.setdefault(one.parent, []).append(one)
+    groups: list[Source] = []
+    for argument in arguments:
+        path = Path(argument)
+        if len(folders.get(path.parent, ())) < 2 or path not in folders[path.parent]:
+            groups += list_video_sources(argument)
+        elif path == folders[path.parent][0]:
+            groups.append(tuple(map(str, sort_naturally(dict.fromkeys(folders[path.parent])))))
+    return groups

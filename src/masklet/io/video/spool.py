@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,11 +17,15 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
-from masklet.io.video.decode import convert_upright_rgb, decode_frames, find_video_stream
-from masklet.io.video.frame_source import DamagedSourceError, FrameSource
+from masklet.io.video.decode import LostFrame, decode_frames, find_video_stream
+from masklet.io.video.frame_source import DamagedSourceError, FrameSource, ReadFrame, fill_gaps
+from masklet.io.video.images import RATE
+from masklet.io.video.network import open_live
+from masklet.io.video.pixels import convert_upright_rgb, read_pixel_aspect
+from masklet.io.video.source_names import STDIN, name_source
 
-STDIN = "stdin"
 HOW = "pipe pictures one after the other, as `ffmpeg -i clip.mp4 -f image2pipe -c:v png -` makes them"
+WAIT = 30  # seconds for somebody to write into a named pipe
 STARTS = {
     b"\xff\xd8\xff": "jpeg_pipe",
     b"\x89PNG": "png_pipe",
@@ -32,10 +38,14 @@ STARTS = {
 class SpooledFrames(FrameSource):
     """A video of frames from a one-shot iterator; their folder goes with `close`, with this object, or at exit."""
 
-    def __init__(self, frames: Iterator[Frame], name: str, rate: float) -> None:
-        super().__init__(name, name, rate)
+    def __init__(
+        self, frames: Iterator[Frame], name: str, rate: float, label: str = "", lost: dict[int, str] | None = None
+    ) -> None:
+        """`lost` is where those who make the `frames` enter what they put a copy for."""
+        super().__init__(label or name, name, rate)
+        self.lost = {} if lost is None else lost
         self._source = frames
-        self._times: list[float] = []
+        self._kept: list[tuple[float, str]] = []  # their times and names
         self._end: str | None = None  # why there is no more; "": the source is complete
         self._folder = tempfile.TemporaryDirectory(prefix="masklet-frames-", ignore_cleanup_errors=True)
         try:
@@ -50,7 +60,7 @@ class SpooledFrames(FrameSource):
     def frames(self) -> Iterator[Frame]:
         n = 0
         while True:
-            frame = self._load(n) if n < len(self._times) else self._pull()
+            frame = self._load(n) if n < len(self._kept) else self._pull()
             if frame is None:
                 break
             yield frame
@@ -59,9 +69,9 @@ class SpooledFrames(FrameSource):
             raise DamagedSourceError(self._end)
 
     def read(self, start: int, stop: int) -> list[Frame]:
-        while len(self._times) < stop and self._pull() is not None:
+        while len(self._kept) < stop and self._pull() is not None:
             pass
-        return [self._load(n) for n in range(start, min(stop, len(self._times)))]
+        return [self._load(n) for n in range(start, min(stop, len(self._kept)))]
 
     def close(self) -> None:
         self._folder.cleanup()
@@ -82,49 +92,95 @@ class SpooledFrames(FrameSource):
 
     def _keep(self, frame: Frame) -> None:
         try:
-            Image.fromarray(frame.image).save(self._path(len(self._times)), compress_level=1)
+            Image.fromarray(frame.image).save(self._path(len(self._kept)), compress_level=1)
         except OSError as error:
             raise InputError(
                 f"{self.label}: frame {frame.index} cannot be kept in {self._folder.name} ({error.strerror or error}); "
                 "make room there, or set TMPDIR to a folder that has it"
             ) from None
-        self._times.append(frame.time)
+        self._kept.append((frame.time, frame.name))
 
     def _load(self, n: int) -> Frame:
         with Image.open(self._path(n)) as image:
-            return Frame(n, np.array(image), self._times[n])
+            return Frame(n, np.array(image), *self._kept[n])
 
     def _path(self, n: int) -> Path:
         return Path(self._folder.name) / f"{n}.png"
 
 
-def open_pipe(stream: BinaryIO | None = None) -> SpooledFrames:
-    """The frames piped into a stream, standard input by default: images one after the other (JPEG, PNG, PPM, BMP),
-    or a video in a container that can be read without seeking (Matroska, MPEG-TS, fragmented MP4). Raises InputError
-    where nothing was piped, or neither images nor a video.
+def open_pipe(stream: BinaryIO | None = None, rate: float = RATE, label: str = STDIN) -> SpooledFrames:
+    """The frames piped into a stream: images one after the other (JPEG, PNG, PPM, BMP), or a video in a container
+    that can be read without seeking (Matroska, MPEG-TS, fragmented MP4).
+
+    Args:
+        stream: what is read; standard input by default.
+        rate: frames per second of images, which do not say it.
+        label: what the source is called in messages: its path, or stdin.
+
+    Raises:
+        InputError: nothing was piped, or neither images nor a video.
     """
     stream = stream or (sys.stdin.buffer if sys.stdin and not sys.stdin.isatty() else BytesIO())  # closed, a keyboard
     source = _Pipe(stream)
     if not source.head:
-        raise InputError(f"{STDIN}: nothing was piped; {HOW}")
+        raise InputError(f"{label}: nothing was piped; {HOW}")
     form = next((name for start, name in STARTS.items() if source.head.startswith(start)), None)
     try:
         container = av.open(source, "r", format=form)
     except (av.FFmpegError, ValueError):
-        raise InputError(f"{STDIN}: neither pictures nor a video; {HOW}") from None
+        raise InputError(f"{label}: neither pictures nor a video; {HOW}") from None
+    return spool_container(container, label, STDIN if label == STDIN else name_source(label), rate if form else None)
+
+
+def open_fifo(path: Path, rate: float = RATE) -> SpooledFrames:
+    """What somebody writes into a named pipe, as standard input. Raises InputError where nobody does in time."""
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # which waits for nobody
+    waiting = select.poll()
+    waiting.register(reading, select.POLLIN)
+    if not waiting.poll(WAIT * 1000):
+        os.close(reading)
+        raise InputError(f"{path}: nobody wrote into this pipe within {WAIT} s; start what writes, then this")
+    os.set_blocking(reading, True)
+    return open_pipe(os.fdopen(reading, "rb"), rate, str(path))
+
+
+def open_address(source: str) -> SpooledFrames:
+    """The video at a network address, or of a camera such as /dev/video0, as it comes. Raises InputError where there
+    is none.
+    """
+    return spool_container(open_live(source), source, name_source(source), None)
+
+
+def spool_container(container: av.container.InputContainer, label: str, name: str, rate: float | None) -> SpooledFrames:
+    """The video in a container that is read once.
+
+    Args:
+        container: opened; closed at its end.
+        label: what the source is called in messages.
+        name: of the video.
+        rate: frames per second; None takes the stream's own times.
+    """
     video = find_video_stream(container)
     if video is None:
-        raise InputError(f"{STDIN}: holds no video stream; {HOW}")
-    rate = float(video.average_rate or video.guessed_rate or 25)
-    return SpooledFrames(_decode_piped_frames(container, video, rate), STDIN, rate)
+        raise InputError(f"{label}: holds no video stream; {HOW}")
+    lost: dict[int, str] = {}
+    own = rate or float(video.average_rate or video.guessed_rate or RATE)
+    made = SpooledFrames(fill_gaps(_decode_once(container, video, own, rate is None), lost), name, own, label, lost)
+    made.pixel_aspect = read_pixel_aspect(video)
+    return made
 
 
-def _decode_piped_frames(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream, rate: float
-) -> Iterator[Frame]:
+def _decode_once(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream, rate: float, has_times: bool
+) -> Iterator[ReadFrame]:
+    """Frames of a container as they come, at their own times or those of a constant `rate`."""
+    first: int | None = None
     with container:
         for n, picture in enumerate(decode_frames(container, stream)):
-            yield Frame(n, convert_upright_rgb(picture), n / rate)
+            first = picture.pts if n == 0 and has_times else first
+            late = None if first is None or picture.pts is None else picture.pts - first
+            time = n / rate if late is None else late * float(stream.time_base or 0)
+            yield ReadFrame(picture.cause if isinstance(picture, LostFrame) else convert_upright_rgb(picture), time)
 
 
 class _Pipe:

@@ -1,7 +1,7 @@
 """Propagator `nano`: SAM 2 at nano size, which corrects what the training-free propagation expects.
 
 Memory attention, memory encoder, three hypotheses with predicted IoU, object score and object pointers are SAM 2's,
-all of it runs in `Sam2`. What is added is the guess: in every frame `Affinity` says where each object is, by
+all of it runs in `Sam2Core`. What is added is the guess: in every frame `Affinity` says where each object is, by
 appearance, colour and optical flow; that goes to the mask decoder as a mask prompt, and the decoder's answer is added
 to it. What was believed in the end is what both remember.
 """
@@ -25,8 +25,9 @@ from masklet.models.affinity import Affinity, AffinityMemory, remove_detached_pa
 from masklet.models.encoder import Encoder, EncoderFeatures
 from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor
 from masklet.models.nano.network import HIDDEN, read_nano
-from masklet.models.sam2.memory import MemoryPolicy, Sam2Memory, shift_time
-from masklet.models.sam2.propagator import Sam2, Sam2Features, wrap_inference
+from masklet.models.sam2.banks import commit_best, prompt_banks
+from masklet.models.sam2.core import Sam2Core, Sam2Features, wrap_inference
+from masklet.models.sam2.memory import MemoryPolicy, RecentFrames, Sam2Memory, shift_time
 from masklet.weights.store import ZOO, compute_hash, verify_packaged
 
 PACKAGED = "nano-propagator"  # in the zoo
@@ -47,7 +48,7 @@ class NanoMemory(Sam2Memory):
     guessed: AffinityMemory = field(kw_only=True)
 
 
-class Nano(Sam2):
+class Nano:
     """A propagator with three hypotheses for each object. Logits are at the resolution of the encoder's image."""
 
     contends = True
@@ -63,15 +64,16 @@ class Nano(Sam2):
     ) -> None:
         """
         Args:
-            net: of `nano_network` or `read_nano`; it is not changed.
+            net: of `create_nano` or `read_nano`; it is not changed.
             encoder: whose features are used, the same as the segmenter's so that a frame is encoded once.
             policy: what is read of the memory; None: `RecentFrames`.
             weights: sha256 of the network's file, by name.
             gradients: for training, as `Sam2` has it.
         """
-        super().__init__(net, policy, weights={**encoder.weights, **(weights or {})}, gradients=gradients)
-        self.encoder = encoder
-        self.guess = Affinity(encoder)
+        self.net, self.encoder, self.policy = net, encoder, policy or RecentFrames()
+        self.core, self.guess = Sam2Core(net, gradients=gradients), Affinity(encoder)
+        self.device, self.half, self.gradients = self.core.device, self.core.half, gradients
+        self.weights = {**encoder.weights, **(weights or {})}
         self._predictor = load_image_predictor(encoder.device)
 
     @property
@@ -79,40 +81,29 @@ class Nano(Sam2):
         """Names the propagator and its settings in one line, which is written into a result's provenance."""
         return f"nano, {self.encoder.short} px, {self.policy}"
 
-    def _settle(self, cells: int) -> None:
-        """There is nothing in the neck that would be computed anew."""
+    def renew(self) -> None:
+        """Computes anew what depends on the weights alone, after they have changed."""
+        self.core.renew()
 
     # -- the propagator
 
     @wrap_inference
-    def encode(self, frames: Sequence[Frame]) -> list[Sam2Features]:
+    def encode(self, frames: Sequence[Frame]) -> list[NanoFeatures]:
         """The neck, over features that are shared with whoever has the same encoder."""
-        return [self._necked(frame) for frame in frames]
+        return [self._encode_frame(frame) for frame in frames]
 
     def empty(self) -> NanoMemory:
         """The memory of no object."""
         return NanoMemory(guessed=self.guess.empty())
 
     @wrap_inference
-    def predict(  # type: ignore[override]  # of its own memories and features alone
-        self, memory: NanoMemory, features: NanoFeatures
-    ) -> Prediction:
+    def predict(self, memory: NanoMemory, features: NanoFeatures) -> Prediction:
         """Three hypotheses of every remembered object; tokens are the object pointers they would leave."""
         if not memory.banks:
             return make_empty_belief(features.seen)
-        guesses, look = self._guesses(memory, features), self._look(features)
-
-        def answer(id: int) -> tuple[Tensor, ...]:
-            conditioned = self._conditioned(features, look, [self.policy.read(memory.banks[id])])
-            return self._corrected(features, guesses[id], conditioned, self._unasked[0], several=True)
-
-        ids = tuple(memory.banks)
-        belief = self._prediction(ids, self._each(answer, ids))
-        apart = dict(zip(memory.guessed.ids, memory.guessed.scattered.tolist(), strict=True))
-        scattered = torch.tensor([apart[id] for id in ids])
-        before = torch.stack([guesses[id].sigmoid().cpu() for id in ids])
-        parted = [remove_detached_parts(of, before, scattered) for of in belief.logits.unbind(1)]
-        belief = replace(belief, logits=torch.stack(parted, 1))
+        guesses = self._guesses(memory, features)
+        belief = self._correct_guesses(memory, features, guesses)
+        belief = remove_parts_far_from_guesses(belief, guesses, memory.guessed)
         return (
             belief
             if self.gradients
@@ -120,9 +111,7 @@ class Nano(Sam2):
         )
 
     @wrap_inference
-    def commit(  # type: ignore[override]  # of its own memories and features alone
-        self, memory: NanoMemory, features: NanoFeatures, belief: Prediction
-    ) -> NanoMemory:
+    def commit(self, memory: NanoMemory, features: NanoFeatures, belief: Prediction) -> NanoMemory:
         """Ends a frame: the `memory` with each object's best hypothesis in the `belief`, from which the guesses start
         next. Where the frame of `features` does not go on as it should, nothing is learnt: only time goes on.
         """
@@ -131,11 +120,12 @@ class Nano(Sam2):
         with torch.no_grad():
             sound = self.guess.is_sound(memory.guessed, features.seen)
             guessed = self.guess.commit(memory.guessed, features.seen, believed)
-        after = super().commit(memory, features, belief) if sound else shift_time(memory, 1)
-        return NanoMemory(after.banks, guessed=guessed)
+        if not sound:
+            return NanoMemory(shift_time(memory, 1).banks, guessed=guessed)
+        return NanoMemory(commit_best(self.core, self.policy, memory.banks, features, belief), guessed=guessed)
 
     @wrap_inference
-    def prompt(  # type: ignore[override]
+    def prompt(
         self, memory: NanoMemory, features: NanoFeatures, prompts: Mapping[int, Prompt]
     ) -> tuple[NanoMemory, Prediction]:
         """Makes the frame of `features` a conditioning frame in the `memory` of each object of `prompts`, {id: prompt}:
@@ -145,20 +135,20 @@ class Nano(Sam2):
         known = {id: bank.logits for id, bank in memory.banks.items() if bank.logits is not None}
         answers = resolve_prompts(prompts, features.seen, known, self.device)
         told: dict[int, Prompt] = {id: answer.logits[0] > 0 for id, answer in answers.items()}
-        made, given = super().prompt(memory, features, told)
+        banks, given = prompt_banks(self.core, self.policy, memory.banks, features, told)
         with torch.no_grad():
             guessed, _ = self.guess.prompt(memory.guessed, features.seen, told)
         quality = torch.tensor([[float(answer.quality[0])] for answer in answers.values()])
-        return NanoMemory(made.banks, guessed=guessed), replace(given, quality=quality.view(len(answers), 1))
+        return NanoMemory(banks, guessed=guessed), replace(given, quality=quality.view(len(answers), 1))
 
-    def forget(self, memory: NanoMemory, ids: Iterable[int]) -> NanoMemory:  # type: ignore[override]
+    def forget(self, memory: NanoMemory, ids: Iterable[int]) -> NanoMemory:
         """The memory without these objects."""
         gone = set(ids)
         return self.branch(memory, {id: id for id in memory.banks if id not in gone})
 
-    def branch(self, memory: NanoMemory, origins: Mapping[int, int]) -> NanoMemory:  # type: ignore[override]
+    def branch(self, memory: NanoMemory, origins: Mapping[int, int]) -> NanoMemory:
         """The memory of the objects {new id: old id} alone."""
-        banks = super().branch(memory, origins).banks
+        banks = {new: memory.banks[old] for new, old in origins.items()}
         return NanoMemory(banks, guessed=self.guess.branch(memory.guessed, origins))
 
     def misled(self, memory: NanoMemory, features: NanoFeatures, masks: Mapping[int, Prompt]) -> NanoMemory:
@@ -171,9 +161,9 @@ class Nano(Sam2):
 
     # -- the networks
 
-    def _necked(self, frame: Frame) -> NanoFeatures:
+    def _encode_frame(self, frame: Frame) -> NanoFeatures:
         seen = self.encoder(frame)
-        fine, medium, coarse = self.net.vision_encoder(seen, self.side)
+        fine, medium, coarse = self.net.vision_encoder(seen, self.core.side)
         return NanoFeatures(fine[0], medium[0], coarse[0], frame.size, seen)
 
     def _guesses(self, memory: NanoMemory, features: NanoFeatures) -> dict[int, Float[Tensor, "h w"]]:
@@ -181,26 +171,45 @@ class Nano(Sam2):
         with torch.no_grad():
             expected = self.guess.predict(memory.guessed, features.seen)
         found = zip(expected.ids, expected.logits[:, 0], strict=True)
-        return {id: guess.to(self.device, self.dtype) for id, guess in found}
+        return {id: guess.to(self.device, self.core.dtype) for id, guess in found}
 
-    def _corrected(
-        self,
-        features: NanoFeatures,
-        guess: Float[Tensor, "h w"],
-        conditioned: Float[Tensor, "1 c y x"],
-        sparse: Float[Tensor, "1 1 s c"],
-        *,
-        several: bool,
+    def _correct_guesses(
+        self, memory: NanoMemory, features: NanoFeatures, guesses: Mapping[int, Float[Tensor, "h w"]]
+    ) -> Prediction:
+        """The guess of every object, corrected in the light of what is remembered of it."""
+        ids, look = tuple(memory.banks), self.core.look_around(features)
+
+        def answer(id: int) -> tuple[Tensor, ...]:
+            conditioned = self.core.attend(features, look, [self.policy.read(memory.banks[id])])
+            return self._correct_guess(features, guesses[id], conditioned)
+
+        return self.core.stack_answers(ids, self.core.run_groups(answer, ids))
+
+    def _correct_guess(
+        self, features: NanoFeatures, guess: Float[Tensor, "h w"], conditioned: Float[Tensor, "1 c y x"]
     ) -> tuple[Tensor, ...]:
-        """The decoder's answer to one object's guess, added to the guess: its rows for `_prediction`."""
-        square = (self.side // 4,) * 2
+        """The decoder's answer to one object's guess, added to the guess: its rows for `Sam2Core.stack_answers`."""
+        square = (self.core.side // 4,) * 2
         small = nnf.interpolate(guess[None, None], square, mode="bilinear", antialias=True)
         fine, medium = self.net.hints(small)
         hinted = replace(features, fine=features.fine + fine[0], medium=features.medium + medium[0])
-        dense = self.net.prompt_encoder.mask_embed(small)
-        logits, *rest = self._decoded(hinted, conditioned, sparse, dense, several=several)
+        sparse, dense = self.core.unprompted[0], self.core.encode_masks(small)
+        logits, *rest = self.core.decode(hinted, conditioned, sparse, dense, several=True)
         large = nnf.interpolate(logits, guess.shape, mode="bilinear")
         return (large + self.net.hints.gain * guess)[0], *(x[0] for x in rest)
+
+
+def remove_parts_far_from_guesses(
+    belief: Prediction, guesses: Mapping[int, Float[Tensor, "h w"]], guessed: AffinityMemory
+) -> Prediction:
+    """The `belief` without parts of masks that are too far from the `guesses`, {id: logits}, it was made of
+    (`remove_detached_parts`); `guessed` says how far apart an object's parts may be.
+    """
+    apart = dict(zip(guessed.ids, guessed.scattered.tolist(), strict=True))
+    scattered = torch.tensor([apart[id] for id in belief.ids])
+    before = torch.stack([guesses[id].sigmoid().cpu() for id in belief.ids])
+    parted = [remove_detached_parts(of, before, scattered) for of in belief.logits.unbind(1)]
+    return replace(belief, logits=torch.stack(parted, 1))
 
 
 def refine_best_masks(belief: Prediction, seen: EncoderFeatures, predictor: ImagePredictor) -> Prediction:

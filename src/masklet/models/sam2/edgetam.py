@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.core.instances import Prediction
-from masklet.models.sam2.propagator import Sam2, Sam2Features
+from masklet.models.sam2.core import Sam2Core, Sam2Features
+from masklet.models.sam2.propagator import Sam2
 from masklet.nn.memory_attention import MemoryAttention, compute_rotary_encodings
 from masklet.nn.repvit import RepVit, merge_batch_norms
 
@@ -70,53 +71,63 @@ class LatentAttention(MemoryAttention):
         return out
 
 
-class EdgeTam(Sam2):
-    """EdgeTAM; `net` is an `EdgeTamVideoModel`, of `build_edgetam`. All else is SAM 2's.
+class EdgeTamCore(Sam2Core):
+    """What EdgeTAM computes: SAM 2's core, but for what a memory consists of.
 
-    Of the network's changes one more than SAM 2's: its batch norms are folded, so that it loses the hub's names.
+    `net` is an `EdgeTamVideoModel`, of `build_edgetam`. Of the network's changes one more than SAM 2's: its batch norms
+    are folded, so that it loses the hub's names.
     """
 
-    @property
-    def description(self) -> str:
-        """Names the propagator and its settings in one line, which is written into a result's provenance."""
-        return f"edgetam, {self.side} px, {self.policy}"
+    def __init__(self, net: Any, *, postprocess: bool = True, gradients: bool = False) -> None:
+        """Arguments as for `Sam2Core`. Raises InputError where windows do not divide the network's square."""
+        self.windows = count_windows(net)
+        super().__init__(net, postprocess=postprocess, gradients=gradients)
+        merge_batch_norms(net.vision_encoder.backbone)
+        with torch.no_grad():
+            self._cell_positions = super().encode_token_positions()
 
-    def _attention(self) -> MemoryAttention:
+    def build_attention(self) -> MemoryAttention:
+        """The network's memory attention over latents."""
         return LatentAttention(self.net.memory_attention, self.net.spatial_perceiver.num_latents_1d)
 
-    def _constants(self) -> None:
-        super()._constants()
-        net, perceiver = self.net, self.net.spatial_perceiver
-        self._windows = round(perceiver.num_latents_2d**0.5)  # in a row
-        if self.side % (STRIDE * self._windows):
-            raise InputError(
-                f"EdgeTAM cannot see squares of {self.side} pixels: its memory divides them into "
-                f"{self._windows} x {self._windows} windows; use a multiple of {STRIDE * self._windows}"
-            )
-        grid = net.backbone_feature_sizes[-1]
-        merge_batch_norms(net.vision_encoder.backbone)
-        self._spatial = self._tokens(net.memory_encoder.position_encoding((1, net.mem_dim, *grid), *self._at()))
-        around = perceiver.positional_encoding((1, net.mem_dim, self._windows, self._windows), *self._at())
-        self._spatial_positions = torch.cat([torch.zeros_like(perceiver.latents_1d), self._tokens(around)[0]])
-        self.renew()
+    def encode_token_positions(self) -> Float[Tensor, "l d"]:
+        """Where in its frame each latent is: those that look at all of it are nowhere."""
+        perceiver, shape = self.net.spatial_perceiver, (1, self.net.mem_dim, self.windows, self.windows)
+        around: Tensor = perceiver.positional_encoding(shape, self.device, self.dtype)
+        return torch.cat([torch.zeros_like(perceiver.latents_1d), around[0].flatten(1).T])
 
-    def _at(self) -> tuple[torch.device, torch.dtype]:
-        return self.device, self.dtype
-
-    @staticmethod
-    def _tokens(grid: Float[Tensor, "b d h w"]) -> Float[Tensor, "b p d"]:
-        return grid.flatten(2).transpose(1, 2)
-
-    def _remembered(self, features: Sam2Features, answer: Prediction, binary: bool) -> BFloat16[Tensor, "b l d"]:
-        """The 2D spatial perceiver: memories summed up in latents of the whole frame, then one for each window."""
-        tokens = self._memorised(features, answer, binary)
+    def encode_memories(self, features: Sam2Features, answer: Prediction, binary: bool) -> BFloat16[Tensor, "b l d"]:
+        """The 2D spatial perceiver: SAM 2's spatial memories (arguments as there), summed up in latents of the whole
+        frame, then one for each window.
+        """
+        tokens = self.encode_frame_memories(features, answer, binary)
         perceiver, b = self.net.spatial_perceiver, len(tokens)
-        windows = split_windows(tokens, self._windows)
+        windows, positions = split_windows(tokens, self.windows), self._cell_positions.expand(b, -1, -1)
         whole, parts = perceiver.latents_1d.expand(b, -1, -1), perceiver.latents_2d.repeat(b, 1)[:, None]
         for layer in perceiver.layers:
-            whole, parts = layer(whole, tokens, self._spatial.expand(b, -1, -1)), layer(parts, windows)
+            whole, parts = layer(whole, tokens, positions), layer(parts, windows)
         latents: Tensor = perceiver.layer_norm(torch.cat([whole, parts.view(b, -1, parts.shape[2])], dim=1))
         return latents.to(torch.bfloat16)
+
+
+class EdgeTam(Sam2):
+    """EdgeTAM as a propagator: SAM 2's, over a core and a network of its own."""
+
+    name = "edgetam"
+    core_type = EdgeTamCore
+
+
+def count_windows(net: Any) -> int:
+    """Windows in a row of those that the network's perceiver looks at. Raises InputError where they do not divide its
+    square.
+    """
+    windows: int = round(net.spatial_perceiver.num_latents_2d**0.5)
+    if net.image_size % (STRIDE * windows):
+        raise InputError(
+            f"EdgeTAM cannot see squares of {net.image_size} pixels: its memory divides them into "
+            f"{windows} x {windows} windows; use a multiple of {STRIDE * windows}"
+        )
+    return windows
 
 
 def split_windows(tokens: Float[Tensor, "b p d"], count: int) -> Float[Tensor, "bn s d"]:

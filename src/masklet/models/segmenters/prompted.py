@@ -23,7 +23,8 @@ from masklet.core.part_facts import find_device
 from masklet.core.rle import Rle
 from masklet.models.boxes import box_nms
 from masklet.models.nano.image_predictor import ImagePredictor
-from masklet.models.sam2.propagator import Sam2, Sam2Features
+from masklet.models.sam2.core import Sam2Features, wrap_inference
+from masklet.models.sam2.propagator import Sam2
 from masklet.models.segmenters.text import TextDetector
 
 Q = TypeVar("Q")
@@ -63,13 +64,21 @@ class PromptedMasker:
     As in the official image predictor an answer does not depend on the object score: who asks knows that it is there.
     """
 
+    gradients = False  # it is not trained
+
     def __init__(self, sam2: Sam2, at_once: int | None = None) -> None:
         """`at_once`: prompts that go through the decoder together; None: 64 on a GPU; a CPU's caches hold one."""
-        self.sam2 = sam2
+        self.sam2, self.core = sam2, sam2.core
         self.weights: Mapping[str, str] = sam2.weights
-        self.device = sam2.device
+        self.device, self.half = sam2.device, sam2.half
         self.at_once = at_once or (1 if sam2.device.type == "cpu" else 64)
         self.description = f"{type(sam2).__name__.lower()}, {sam2.side} px"
+        self._positions = self._encode_positions()
+
+    @wrap_inference
+    def _encode_positions(self) -> Float[Tensor, "1 c h w"]:
+        """Made under autocast, so on a GPU as precise as bfloat16; those that the core decodes with are more so."""
+        return self.core.encode_image_positions()
 
     def look(self, frame: Frame) -> Sam2Features:
         """The image encoder: once for all prompts of a frame."""
@@ -99,25 +108,16 @@ class PromptedMasker:
         h, w = features.size
         scaled = points * (self.sam2.side / torch.tensor([w, h], dtype=torch.float32))
         for group in torch.split(scaled, self.at_once) if len(scaled) else ():
-            yield self._decoded(features, group, marks)
+            yield self._decode(features, group, marks)
 
-    def _decoded(
+    @wrap_inference
+    def _decode(
         self, features: Sam2Features, points: Float[Tensor, "b k 2"], marks: Sequence[int]
     ) -> tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b 3"]]:
-        sam2, net = self.sam2, self.sam2.net
-        with torch.no_grad(), torch.autocast(sam2.device.type, torch.bfloat16, enabled=sam2.half):
-            at = points.to(sam2.device, sam2.dtype)[:, None]
-            labels = torch.tensor(marks, device=sam2.device, dtype=torch.int32).expand(len(points), 1, -1)
-            sparse, dense = net.prompt_encoder(at, labels, None, None)
-            coarse = features.coarse[None] + net.no_memory_embedding.view(1, -1, 1, 1)
-            logits, quality, *_ = net.mask_decoder(
-                image_embeddings=coarse.expand(len(points), -1, -1, -1),
-                image_positional_embeddings=net.get_image_wide_positional_embeddings().to(sam2.dtype),
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                multimask_output=True,
-                high_resolution_features=[features.fine[None], features.medium[None]],
-            )
+        """The answers to prompts of `points` in the network's pixels."""
+        sparse, dense = self.core.encode_points(points, torch.tensor(marks).expand(len(points), -1))
+        coarse = self.core.attend_nothing(features).expand(len(points), -1, -1, -1)
+        logits, quality, *_ = self.core.run_decoder(features, coarse, sparse, dense, self._positions, several=True)
         return logits[:, 0].float(), quality[:, 0].float().cpu()
 
 

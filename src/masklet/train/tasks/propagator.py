@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import cv2
 import numpy as np
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Point, Prediction, Prompt
 from masklet.core.masks import mask_iou
-from masklet.models.sam2.propagator import ABSENT, Sam2
+from masklet.core.protocols import Propagator
+from masklet.models.sam2.core import ABSENT
 from masklet.train.data.clips import ClipSource, TrainingClip
 from masklet.train.loop.prefetch import PrefetchableTask
 from masklet.train.losses import dice_loss
@@ -27,6 +28,19 @@ from masklet.train.losses import dice_loss
 TRIES = 20  # clips without an object that could be asked for, after which one is drawn anew
 ALPHA, GAMMA = 0.25, 2.0  # of the focal loss (Lin et al. 2017)
 JITTER = 0.1  # of a box's sides: how far its corners are off (SAM 2, appendix D)
+
+
+F = TypeVar("F")  # one frame's features
+M = TypeVar("M")  # a memory
+
+
+@runtime_checkable
+class TrainablePropagator(Propagator[F, M], Protocol[F, M]):
+    """A propagator over a network whose weights change."""
+
+    def renew(self) -> None:
+        """Computes anew what depends on the weights alone, after they have changed."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,7 @@ class PropagatorTask(PrefetchableTask[PromptedClip]):
     def __init__(
         self,
         net: nn.Module,
-        propagator: Callable[[int], Sam2],
+        propagator: Callable[[int], TrainablePropagator[Any, Any]],
         source: ClipSource,
         held_out: Sequence[TrainingClip],
         save: Callable[[Path], None],

@@ -1,0 +1,422 @@
+"""Detections made elsewhere, in whatever form they come: a `DetectionSet`, each entry with the frame it means."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from masklet.core.annotations import DetectionSet, FoundObject, FrameEntry, FramePlace, Size, drop_suffix
+from masklet.core.errors import InputError
+from masklet.core.files import read_bytes, read_text
+from masklet.core.instances import NAMELESS
+from masklet.core.limits import check_number, is_finite_number, quote_value
+from masklet.core.result import VideoResult
+from masklet.core.rle import Rle
+from masklet.io.annotations.label_image import LabelImage, read_label_image
+from masklet.io.formats.burst import read_burst
+from masklet.io.formats.json_entry import JsonEntry, parse_coco_mask, read_json_file
+from masklet.io.formats.mots import read_mots
+from masklet.io.formats.panoptic import read_panoptic
+from masklet.io.formats.ytvis import read_ytvis, read_ytvis_truth
+from masklet.io.video.frame_source import format_size
+from masklet.io.video.sources import make_natural_key
+
+FORM = "a json of detections (COCO, COCO-VID, YouTube-VIS, BURST, LabelMe, masklets.json), or a folder of label images"
+FRAME_KEYS = ("frame", "frame_index", "frame_id")  # numbers from 0, in an entry or in its image
+
+
+def read_detections(path: Path) -> DetectionSet:
+    """What a file or folder says of objects in frames.
+
+    Args:
+        path: of a json file (COCO results, with `images` or without, COCO-VID, YouTube-VIS results or truth, BURST,
+            LabelMe, masklets.json), a MOTS txt; or of a folder of label images (also with DEVA's json beside them), of
+            LabelMe's jsons or of Ultralytics' txts, a file a frame, or with a folder of these for each video.
+
+    Raises:
+        InputError: it is none of these, or an entry is malformed; the file and the entry are named.
+    """
+    if path.is_dir():
+        return read_detection_folder(path)
+    if path.suffix.lower() == ".txt":
+        return describe_results(path, [read_mots(path)])
+    return read_detection_json(path)
+
+
+def compute_file_hash(path: Path) -> dict[str, str]:
+    """{name: sha256} of a file."""
+    return {path.name: hashlib.sha256(read_bytes(path, FORM)).hexdigest()}
+
+
+# -- results
+
+
+def describe_results(path: Path, results: Sequence[VideoResult]) -> DetectionSet:
+    """The masks of results as detections, with their names and the scores of their objects."""
+    names = tuple(dict.fromkeys(r.name_of(m) for r in results for m in r.masklets))
+    entries = [
+        FrameEntry(FramePlace(r.name, t), partial(_take_mask, f"{path}: {r.name}, frame {t}", s.mask, m.score, label))
+        for r in results
+        for m in r.masklets
+        for label in [names.index(r.name_of(m))]
+        for t, s in m.sightings.items()
+    ]
+    listed = [FramePlace(r.name, t) for r in results for t in range(r.length)]
+    return DetectionSet(str(path), names, entries, listed, compute_file_hash(path))
+
+
+def _take_mask(where: str, mask: Rle, score: float, label: int, size: Size) -> Sequence[FoundObject]:
+    if mask.size != size:
+        raise InputError(f"{where}: the mask is {format_size(mask.size)}, the video {format_size(size)}")
+    return [FoundObject(score, label, mask)]
+
+
+# -- json
+
+
+def read_detection_json(path: Path) -> DetectionSet:
+    """A json file of detections, in the form that its content shows."""
+    content = read_json_file(path, FORM)
+    if isinstance(content, dict):
+        if str(content.get("format", "")).startswith("masklet/"):
+            return describe_results(path, [VideoResult.load(path)])
+        if "sequences" in content:
+            return describe_results(path, read_burst(path))
+        if "shapes" in content:
+            return read_labelme_files(path, [path])
+        entries = content.get("annotations")
+        if isinstance(entries, list) and any(isinstance(e, dict) and "segmentations" in e for e in entries):
+            return describe_results(path, read_ytvis_truth(path))
+    if isinstance(content, list) and any(isinstance(e, dict) and "segmentations" in e for e in content):
+        found = describe_results(path, read_ytvis(path))
+        return found if len({p.video for p in found.listed}) > 1 else _forget_video(found)
+    return read_coco_detections(path, content)
+
+
+def _forget_video(found: DetectionSet) -> DetectionSet:
+    """Without the video's name, which is only a number there."""
+    entries = [FrameEntry(FramePlace(index=e.place.index), e.read) for e in found.entries]
+    listed = [FramePlace(index=p.index) for p in found.listed]
+    return DetectionSet(found.label, found.categories, entries, listed, found.hashes)
+
+
+def read_coco_detections(path: Path, content: Any) -> DetectionSet:
+    """COCO's forms: a list of results, or an object with `annotations` and, maybe, `images`, `videos`, `categories`."""
+    given = content.get("annotations") if isinstance(content, dict) else content
+    if not isinstance(given, list):
+        raise InputError(f"{path}: neither a list of detections nor an object with 'annotations'; give {FORM}")
+    entries = [JsonEntry(f"{path}: entry {n}", e) for n, e in enumerate(given)]
+    for entry in entries:
+        check_detection(entry)
+    whole = JsonEntry(str(path), content if isinstance(content, dict) else {})
+    names, images = read_category_names(whole), read_image_places(whole)
+    known = sorted({*names, *(entry.whole("category_id") for entry in entries)})
+    places = [find_entry_place(entry, images) for entry in entries]
+    found = [
+        FrameEntry(place, partial(_read_coco_entry, entry, known.index(entry.whole("category_id"))))
+        for place, entry in zip(places, entries, strict=True)
+    ]
+    listed = list(images.values()) or places
+    return DetectionSet(
+        str(path), tuple(names.get(id, str(id)) for id in known), found, listed, compute_file_hash(path)
+    )
+
+
+def check_detection(entry: JsonEntry) -> None:
+    """Raises InputError where an entry has no category, a score that is none, or neither a mask nor a box."""
+    if not isinstance(entry.content, dict):
+        raise InputError(f"{entry.where}: not an object but {type(entry.content).__name__}")
+    category = entry.content.get("category_id")
+    if not is_count(category):
+        raise InputError(f"{entry.where}: 'category_id' must be a whole number from 0, not {category!r:.40}")
+    score = entry.content.get("score", 1.0)
+    if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+        raise InputError(f"{entry.where}: 'score' must be a number from 0 to 1, not {score!r:.40}")
+    if not entry.content.get("segmentation") and entry.content.get("bbox") is None:
+        raise InputError(f"{entry.where}: neither 'segmentation' nor 'bbox'; give a mask or a box")
+
+
+def is_count(value: Any) -> bool:
+    """Whether a JSON value is a whole number from 0 on."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def read_category_names(content: JsonEntry) -> dict[int, str]:
+    """The names of the categories by their ids. Raises InputError naming the one that is malformed."""
+    given = content.content.get("categories") or []
+    names: dict[int, str] = {}
+    for n, category in enumerate(given if isinstance(given, list) else [given]):
+        if not isinstance(category, dict) or not is_count(category.get("id")) or "name" not in category:
+            raise InputError(f"{content.where}: category {n}: must be an object with 'id', a whole number, and 'name'")
+        names[category["id"]] = str(category["name"])
+    return names
+
+
+def read_image_places(content: JsonEntry) -> dict[Any, FramePlace]:
+    """The frame that each of the file's `images` is, by its id."""
+    if not content.content.get("images"):
+        return {}
+    videos = {v.get("id"): str(v.get("name")) for v in content.entries("videos")} if "videos" in content else {}
+    several = len(videos) > 1
+    places: dict[Any, FramePlace] = {}
+    for image in content.entries("images"):
+        id = image.get("id")
+        if id in places:
+            raise image.wrong(f"the image id {id} is given twice; keep one of them")
+        number = next((image.get(k) for k in FRAME_KEYS if k in image), None)
+        if number is not None and not is_count(number):
+            raise image.wrong(f"the number of a frame must be a whole number from 0, not {number!r:.40}")
+        name = image.content.get("file_name")
+        video = videos.get(image.content.get("video_id"))
+        if video is None and (several or name is None) and videos:
+            raise image.wrong(f"video {image.content.get('video_id')} is not in 'videos'")
+        places[id] = FramePlace(video, None, number, None if name is None else str(name))
+    unnumbered = all(p.number is None and p.name is None for p in places.values())
+    return {i: FramePlace(p.video, number=i) for i, p in places.items()} if unnumbered else places
+
+
+def find_entry_place(entry: JsonEntry, images: Mapping[Any, FramePlace]) -> FramePlace:
+    """The frame that an entry says: by its own number, by its image, or by its image's id."""
+    video = entry.content.get("video_name") or entry.content.get("video")
+    direct = next((entry.get(k) for k in FRAME_KEYS if k in entry), None)
+    if direct is not None or "image_id" not in entry:
+        if not is_count(direct):
+            raise InputError(
+                f"{entry.where}: 'frame' (or 'frame_index', 'image_id') must be a whole number from 0, "
+                f"not {direct!r:.40}"
+            )
+        return FramePlace(None if video is None else str(video), index=direct)
+    id = entry.get("image_id")
+    if images:
+        if id not in images:
+            raise entry.wrong(f"image {id!r:.40} is not in 'images'")
+        return images[id]
+    if isinstance(id, str) and id:
+        return FramePlace(None if video is None else str(video), name=id)
+    if not is_count(id):
+        raise InputError(
+            f"{entry.where}: 'frame' (or 'frame_index', 'image_id') must be a whole number from 0, "
+            f"not {quote_value(id)}"
+        )
+    return FramePlace(None if video is None else str(video), number=id)
+
+
+def _read_coco_entry(entry: JsonEntry, label: int, size: Size) -> Sequence[FoundObject]:
+    score, shape = float(entry.content.get("score", 1.0)), entry.content.get("segmentation")
+    box = None if entry.content.get("bbox") is None else parse_box(entry, entry.get("bbox"))
+    if not shape:  # [] and null, as detectors of boxes write them
+        return [FoundObject(score, label, None, box)]
+    return [FoundObject(score, label, parse_coco_mask(entry.where, shape, size), box)]
+
+
+def parse_box(entry: JsonEntry, given: Any) -> tuple[float, float, float, float]:
+    """x, y, width and height in pixels. Raises InputError where they are no four finite numbers."""
+    numbers = given if isinstance(given, list) else []
+    if len(numbers) != 4 or not all(map(is_finite_number, numbers)):
+        raise InputError(
+            f"{entry.where}: 'bbox' must be four numbers, x, y, width and height, not {quote_value(given)}"
+        )
+    x, y, w, h = (float(v) for v in numbers)
+    return x, y, w, h
+
+
+# -- folders
+
+
+def read_detection_folder(path: Path) -> DetectionSet:
+    """A folder with a file for each frame, or with such a folder for each video or object; or VIPSeg's form."""
+    if (path / "pred.json").is_file() and (path / "pan_pred").is_dir():
+        return describe_results(path / "pred.json", list(read_panoptic(path / "pred.json", path / "pan_pred")))
+    if files := _list_files(path, ".png"):
+        return read_label_folder(path, [(None, files)])
+    if files := _list_files(path, ".json"):
+        return read_labelme_files(path, files)
+    if files := _list_files(path, ".txt"):
+        return read_ultralytics_files(path, files)
+    inner = [p for p in sorted(path.iterdir(), key=make_natural_key) if p.is_dir() and _list_files(p, ".png")]
+    if inner and all(p.name.isdecimal() and len(p.name) <= 3 for p in inner):
+        return read_object_folders(path, inner)
+    if inner:
+        return read_label_folder(path, [(p.name, _list_files(p, ".png")) for p in inner])
+    raise InputError(f"{path}: no png in this folder; give one label image per frame")
+
+
+def _list_files(folder: Path, suffix: str) -> list[Path]:
+    found = (p for p in folder.iterdir() if p.suffix.lower() == suffix and not p.name.startswith("."))
+    return sorted(found, key=make_natural_key)
+
+
+def read_label_folder(path: Path, videos: Sequence[tuple[str | None, Sequence[Path]]]) -> DetectionSet:
+    """Label images, a pixel's value the instance that it belongs to; with DEVA's jsons beside them, what these say of
+    the values. Without them all score 1 and have no name.
+    """
+    told = {video: read_segment_list(files[0].parent) for video, files in videos}
+    ids = sorted({s.category for page in told.values() for segments in page.values() for s in segments.values()})
+    entries = [
+        FrameEntry(FramePlace(video, name=file.name), partial(_read_labels, file, told[video], ids))
+        for video, files in videos
+        for file in files
+    ]
+    names = {id: name for video, files in videos for id, name in read_folder_categories(files[0].parent).items()}
+    categories = tuple(names.get(id, str(id)) for id in ids) or (NAMELESS,)
+    return DetectionSet(str(path), categories, entries, [e.place for e in entries], {})
+
+
+def read_object_folders(path: Path, folders: Sequence[Path]) -> DetectionSet:
+    """A folder of masks for each object of one video, called by its number, as SA-V and Ref-DAVIS have it."""
+    entries = [
+        FrameEntry(FramePlace(name=file.name), partial(_read_object_mask, file, n))
+        for n, folder in enumerate(folders)
+        for file in _list_files(folder, ".png")
+    ]
+    return DetectionSet(str(path), tuple(p.name for p in folders), entries, [e.place for e in entries], {})
+
+
+def _read_object_mask(path: Path, label: int, size: Size) -> Sequence[FoundObject]:
+    return [FoundObject(1.0, label, one.mask) for one in _read_labels(path, {}, (), size)]
+
+
+class ListedSegment(NamedTuple):
+    """What a json says of one value of a label image."""
+
+    category: int
+    score: float
+
+
+def read_segment_list(folder: Path) -> dict[str, dict[int, ListedSegment]]:
+    """What jsons beside label images say of their values: by the image's stem and the value, as DEVA's detections and
+    VIPSeg's panoptic jsons have it.
+    """
+    found: dict[str, dict[int, ListedSegment]] = {}
+    for file in _list_files(folder, ".json"):
+        content = read_json_file(file, "a json of segments")
+        pages = content.get("annotations", [content]) if isinstance(content, dict) else [{"segments_info": content}]
+        for page in _iterate_pages(pages):
+            name = drop_suffix(str(page.get("file_name") or page.get("image_id") or file.name))
+            entries = [JsonEntry(f"{file}: {name}, segment {n}", s) for n, s in enumerate(page["segments_info"])]
+            found[name] = {e.whole("id"): _read_segment(e) for e in entries}
+    return found
+
+
+def _read_segment(entry: JsonEntry) -> ListedSegment:
+    category = entry.whole("category_id") if "category_id" in entry else 0
+    return ListedSegment(category, entry.number("score", 1.0))
+
+
+def _iterate_pages(pages: Any) -> Iterator[dict[str, Any]]:
+    """The entries with segments of a list, or of lists within it, as of several videos."""
+    for page in pages if isinstance(pages, list) else []:
+        if isinstance(page, dict) and isinstance(page.get("segments_info"), list):
+            yield page
+        elif isinstance(page, dict):
+            yield from _iterate_pages(page.get("annotations"))
+
+
+def read_folder_categories(folder: Path) -> dict[int, str]:
+    """The names of categories in the jsons beside label images."""
+    contents = [read_json_file(file, "a json of segments") for file in _list_files(folder, ".json")]
+    named = [JsonEntry(str(folder), c) for c in contents if isinstance(c, dict) and "categories" in c]
+    return {id: name for content in named for id, name in read_category_names(content).items()}
+
+
+def _read_labels(
+    path: Path, told: Mapping[str, Mapping[int, ListedSegment]], ids: Sequence[int], size: Size
+) -> Sequence[FoundObject]:
+    image = read_label_image(path)
+    if image.size != size:
+        raise InputError(f"{path}: the labels are {format_size(image.size)}, the video {format_size(size)}")
+    if not told:
+        return [FoundObject(1.0, 0, mask) for _, mask in iterate_label_masks(image)]
+    own = told.get(path.stem, {})
+    return [
+        FoundObject(own[id].score, ids.index(own[id].category), mask)
+        for id, mask in iterate_label_masks(image)
+        if id in own
+    ]
+
+
+def iterate_label_masks(image: LabelImage) -> Iterator[tuple[int, Rle]]:
+    """The values of a label image with their masks."""
+    for id in image.ids:
+        yield id, Rle.encode_pixels(image.values == id)
+
+
+def read_labelme_files(path: Path, files: Sequence[Path]) -> DetectionSet:
+    """LabelMe's jsons, one a frame: polygons, rectangles and circles under their labels."""
+    pages = [JsonEntry(str(file), read_json_file(file, "a LabelMe json")) for file in files]
+    labels = [shape.text("label") for page in pages for shape in page.entries("shapes")]
+    names = tuple(dict.fromkeys(labels)) or (NAMELESS,)
+    entries = []
+    for file, page in zip(files, pages, strict=True):
+        image = page.content.get("imagePath") or file.name
+        place = FramePlace(name=str(image).replace("\\", "/"))
+        entries += [FrameEntry(place, partial(_read_labelme_shape, s, names)) for s in page.entries("shapes")]
+    listed = [FramePlace(name=str(p.content.get("imagePath") or f.name)) for f, p in zip(files, pages, strict=True)]
+    hashes = {name: sha for file in files for name, sha in compute_file_hash(file).items()}
+    return DetectionSet(str(path), names, entries, listed, hashes)
+
+
+def _read_labelme_shape(shape: JsonEntry, names: Sequence[str], size: Size) -> Sequence[FoundObject]:
+    kind, points = shape.content.get("shape_type", "polygon"), shape.get("points")
+    try:
+        corners = np.array(points, np.float64).reshape(-1, 2)
+    except (ValueError, TypeError):
+        raise shape.wrong("'points' must be pairs of numbers") from None
+    label = names.index(shape.text("label"))
+    if kind == "rectangle" and len(corners) == 2:
+        (x0, y0), (x1, y1) = corners.min(0), corners.max(0)
+        return [FoundObject(1.0, label, None, (float(x0), float(y0), float(x1 - x0), float(y1 - y0)))]
+    if kind == "circle" and len(corners) == 2:
+        angles = np.linspace(0, 2 * np.pi, 65)[:-1, None]
+        corners = corners[0] + np.hypot(*(corners[1] - corners[0])) * np.hstack([np.cos(angles), np.sin(angles)])
+    elif kind != "polygon":
+        raise shape.wrong(f"a shape of kind {kind!r}; draw polygons, rectangles or circles")
+    return [FoundObject(1.0, label, parse_coco_mask(shape.where, [corners.ravel().tolist()], size))]
+
+
+def read_ultralytics_files(path: Path, files: Sequence[Path]) -> DetectionSet:
+    """Ultralytics' txts, one a frame: a class and a polygon, or a box by its centre, in shares of the image, and a
+    score behind a box.
+    """
+    entries, classes = [], set()
+    for file in files:
+        for n, line in enumerate(_read_lines(file), start=1):
+            where, numbers = f"{file}: line {n}", line.split()
+            if not numbers:
+                continue
+            try:
+                class_id, values = int(numbers[0]), [float(v) for v in numbers[1:]]
+                check_number(where, "a number", sum(map(abs, values)))
+            except ValueError:
+                raise InputError(f"{where}: a class and numbers are needed, not {quote_value(line)}") from None
+            if len(values) not in (4, 5) and (len(values) < 6 or len(values) % 2):
+                raise InputError(f"{where}: a class with a box (4 numbers) or a polygon (pairs) is needed")
+            classes.add(class_id)
+            read = partial(_read_ultralytics_line, where, class_id, values)
+            entries.append((FramePlace(name=file.name), read))
+    known = sorted(classes)
+    found = [FrameEntry(place, partial(read, known)) for place, read in entries]
+    hashes = {name: sha for file in files for name, sha in compute_file_hash(file).items()}
+    listed = [FramePlace(name=file.name) for file in files]
+    return DetectionSet(str(path), tuple(map(str, known)) or (NAMELESS,), found, listed, hashes)
+
+
+def _read_ultralytics_line(
+    where: str, class_id: int, values: Sequence[float], known: Sequence[int], size: Size
+) -> Sequence[FoundObject]:
+    (h, w), label = size, known.index(class_id)
+    if len(values) in (4, 5):
+        x, y, bw, bh = values[:4]
+        box = ((x - bw / 2) * w, (y - bh / 2) * h, bw * w, bh * h)
+        return [FoundObject(values[4] if len(values) == 5 else 1.0, label, None, box)]
+    polygon = (np.array(values).reshape(-1, 2) * (w, h)).ravel().tolist()
+    return [FoundObject(1.0, label, parse_coco_mask(where, [polygon], size))]
+
+
+def _read_lines(path: Path) -> list[str]:
+    return read_text(path, "a txt of Ultralytics").splitlines()

@@ -1,0 +1,237 @@
+"""Videos in files, and their windows, read from the key frame before them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from masklet.core.errors import InputError
+from masklet.core.frames import Frame
+from masklet.io.video.decode import LostFrame, decode_frames, list_video_streams
+from masklet.io.video.frame_source import DamagedSourceError, FrameSource, ReadFrame, fill_gaps
+from masklet.io.video.images import RATE
+from masklet.io.video.network import PLAYLIST_OPTIONS, refuse_playlist
+from masklet.io.video.pixels import (
+    ALPHA_NOTE,
+    convert_upright_rgb,
+    find_display_matrix,
+    is_oblique,
+    is_transparent,
+    read_pixel_aspect,
+)
+from masklet.io.video.source_names import GIVE, name_source
+
+OBLIQUE_NOTE = "the file asks to be shown at an angle that is no quarter of a turn; the nearest quarter was taken"
+
+
+class FrameMark(NamedTuple):
+    """Where one frame of a file is found again."""
+
+    pts: int | None  # in the stream's time base
+    key: bool = False  # decoding can start here
+    lost: bool = False  # it cannot be decoded
+
+
+class VideoFile(FrameSource):
+    """A video file. Windows are read from the key frame before them."""
+
+    def __init__(self, path: Path, allow_network: bool = False) -> None:
+        """`allow_network`: whether a playlist may open other files and addresses."""
+        super().__init__(str(path), name_source(str(path)), RATE)
+        self.path = path
+        self._options = dict(PLAYLIST_OPTIONS) if allow_network else {}
+        self._marks: list[FrameMark] = []
+        self._described = False
+        self._claim: int | None = None
+        self._check_file()
+        if not allow_network:
+            refuse_playlist(path)
+        with self._open() as (container, stream):
+            self.rate = float(stream.average_rate or stream.guessed_rate or RATE)
+            self._base = float(stream.time_base or 1 / RATE)
+            self._claim = stream.frames or None
+            self.notes += describe_streams(container, stream)
+        self.start()
+
+    def _check_file(self) -> None:
+        try:
+            with self.path.open("rb") as file:
+                if not file.read(1):
+                    raise InputError(f"{self.path}: the file is empty; give a video")
+        except FileNotFoundError:
+            raise InputError(f"{self.path}: no such file; {GIVE}") from None
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read ({error.strerror}); {GIVE}") from None
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+        try:
+            # The prefix, or a colon in the name would be a protocol.
+            container = av.open(f"file:{self.path}", options=self._options)
+        except (av.FFmpegError, UnicodeError, ValueError) as error:
+            why = getattr(error, "strerror", None) or "its name is not UTF-8"
+            raise InputError(f"{self.path}: not a video that can be read ({why}); {GIVE}") from None
+        with container:
+            streams = list_video_streams(container)
+            if not streams:
+                raise InputError(f"{self.path}: no video stream; {GIVE}")
+            yield container, streams[0]
+
+    def said(self) -> int:
+        if self._claim is None:
+            self._claim = self._count()
+        return self._claim
+
+    def _count(self) -> int:
+        """How many packets the file has, for containers that do not count them."""
+        n = 0
+        with self._open() as (container, stream):
+            try:
+                for packet in container.demux(stream):
+                    n += packet.size > 0
+            except av.FFmpegError:  # the frames before it are what can be hoped for
+                pass
+        return n
+
+    def frames(self) -> Iterator[Frame]:
+        return fill_gaps(self._read_all(), self.lost)
+
+    def _read_all(self) -> Iterator[ReadFrame]:
+        for n, picture in enumerate(self._pictures()):
+            if isinstance(picture, LostFrame):
+                yield ReadFrame(picture.cause, self._time(n))
+            else:
+                if ALPHA_NOTE not in self.notes and is_transparent(picture):
+                    self.note(ALPHA_NOTE)
+                yield ReadFrame(convert_upright_rgb(picture), self._time(n))
+
+    def _describe(self, stream: VideoStream, picture: av.VideoFrame) -> None:
+        """Takes from the first good frame what is so in all."""
+        self._described = True
+        matrix = find_display_matrix(picture)
+        self.pixel_aspect = read_pixel_aspect(stream, matrix)
+        if is_oblique(matrix):
+            self.note(f"{self.label}: {OBLIQUE_NOTE}")
+
+    def _time(self, n: int) -> float:
+        start, now = self._marks[0].pts, self._marks[n].pts
+        return n / self.rate if start is None or now is None else (now - start) * self._base
+
+    def _pictures(self) -> Iterator[av.VideoFrame | LostFrame]:
+        """All frames from the first on, decoded, their marks noted on the way."""
+        with self._open() as (container, stream):
+            for n, picture in enumerate(decode_frames(container, stream)):
+                if n == len(self._marks):
+                    self._marks.append(mark_frame(picture))
+                if not self._described and isinstance(picture, av.VideoFrame):
+                    self._describe(stream, picture)
+                yield picture
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        self._mark(stop)
+        return self.read_frames(range(start, min(stop, len(self._marks))))
+
+    def read_frames(self, indices: Sequence[int]) -> list[Frame]:
+        if not indices:
+            return []
+        self._mark(indices[-1] + 1)
+        sources = {n: self._find_source(n) for n in indices}
+        wanted = sorted(set(sources.values()))
+        for key in self._entries(wanted[0]):
+            found = self._from_key(key, wanted)
+            if found is not None:
+                break
+        else:
+            found = self._from_first(wanted)
+        return [Frame(n, found[sources[n]].image, self._time(n)) for n in indices]
+
+    def _find_source(self, n: int) -> int:
+        """The frame whose image is shown as frame `n`: itself, or where it is lost the good one before or after."""
+        before = (m for m in range(n, -1, -1) if not self._marks[m].lost)
+        after = (m for m in range(n, len(self._marks)) if not self._marks[m].lost)
+        return next(itertools.chain(before, after))
+
+    def _mark(self, stop: int) -> None:
+        """Makes sure that the frames before `stop` have been seen once, and a good one."""
+        if len(self._marks) >= stop or self._length is not None:
+            return
+        try:
+            for n, picture in enumerate(self._pictures()):
+                if n + 1 >= stop and isinstance(picture, av.VideoFrame):
+                    return
+        except DamagedSourceError:
+            return
+
+    def _entries(self, start: int) -> list[int]:
+        """The two key frames before a frame, the nearest first; none where timestamps tell nothing."""
+        stamps = [m.pts for m in self._marks]
+        if None in stamps or any(a >= b for a, b in itertools.pairwise(stamps)):  # type: ignore[operator]
+            return []
+        keys = [n for n in range(1, start + 1) if self._marks[n].key]
+        return keys[:-3:-1]
+
+    def _from_key(self, key: int, wanted: Sequence[int]) -> dict[int, Frame] | None:
+        """The frames that are `wanted`, decoded from a key frame on; None where the container does not lead there."""
+        stamps = {self._marks[n].pts: n for n in wanted}
+        before = {m.pts for m in self._marks[: key + 1]}
+        found: dict[int, Frame] = {}
+        with self._open() as (container, stream):
+            try:
+                container.seek(self._marks[key].pts or 0, stream=stream)
+                seen = 0
+                for picture in decode_frames(container, stream):
+                    if isinstance(picture, LostFrame):
+                        continue
+                    if seen == 0 and not (picture.key_frame and picture.pts in before):
+                        return None
+                    seen += 1
+                    if picture.pts in stamps:
+                        n = stamps[picture.pts]
+                        found[n] = Frame(n, convert_upright_rgb(picture))
+                    if len(found) == len(stamps):
+                        break
+            except (av.FFmpegError, DamagedSourceError):
+                pass
+        return found if len(found) == len(stamps) else None
+
+    def _from_first(self, wanted: Sequence[int]) -> dict[int, Frame]:
+        left, found = set(wanted), dict[int, Frame]()
+        try:
+            for n, picture in enumerate(self._pictures()):
+                if n in left and isinstance(picture, av.VideoFrame):
+                    found[n] = Frame(n, convert_upright_rgb(picture))
+                    left.remove(n)
+                if not left:
+                    break
+        except DamagedSourceError:
+            pass
+        if left:  # cannot be: these frames have been decoded before
+            raise InputError(f"{self.path}: changed while it was read; run again")
+        return found
+
+
+def mark_frame(picture: av.VideoFrame | LostFrame) -> FrameMark:
+    """What is kept of a frame to find it again."""
+    if isinstance(picture, LostFrame):
+        return FrameMark(picture.pts, lost=True)
+    return FrameMark(picture.pts, bool(picture.key_frame))
+
+
+def describe_streams(container: InputContainer, taken: VideoStream) -> list[str]:
+    """What a result says of the streams of a container that were not `taken`, and of what in the stream is not read."""
+    others = [s for s in list_video_streams(container) if s.index != taken.index]
+    notes = []
+    if others:
+        sizes = ", ".join(f"{s.index} ({s.codec_context.width}x{s.codec_context.height})" for s in others)
+        size = f"{taken.codec_context.width}x{taken.codec_context.height}"
+        notes.append(f"several video streams: number {taken.index} ({size}) was taken, not {sizes}")
+    if taken.metadata.get("alpha_mode") == "1":
+        notes.append("the stream's separate channel of transparency is not read")
+    return notes

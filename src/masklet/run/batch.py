@@ -1,0 +1,166 @@
+"""The unit that every run is made of: one video, claimed, done or left as it is, and what became of it.
+
+Any failure costs one video. Its masklets are there before, and survive, everything that comes after them.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from masklet.api import run_system
+from masklet.core.errors import InputError
+from masklet.core.files import write_atomically
+from masklet.core.frames import Video
+from masklet.core.result import VideoResult
+from masklet.io.output_folder import OutputFolder
+from masklet.io.video.source_names import Source, describe_source
+from masklet.outputs import write_formats, write_overlay
+from masklet.run.claims import Claim, ClaimedError
+from masklet.run.outcome import CLAIMED, DONE, FAILED, KEPT, REFUSED, Outcome, append_to_manifest
+from masklet.run.recipe import FILE, UNKNOWN, compare_recipes, describe_recipe, hash_recipe, list_source_files
+from masklet.view.progress import Reporter
+
+MASKLETS, OVERLAY = "masklets.json", "overlay.mp4"
+MOST = 3  # differences between recipes that are told
+
+
+@dataclass(frozen=True)
+class Job:
+    """One video to be done.
+
+    Attributes:
+        source: as the user wrote it.
+        folder: of its results.
+        open: opens the source.
+        make: gives the system for the opened video.
+        plan: the system as far as it is known before the video is opened, for the recipe.
+        more: what else decides the result, for the recipe.
+        formats: to write besides masklets.json.
+        overlay: whether to write overlay.mp4.
+    """
+
+    source: Source
+    folder: OutputFolder
+    open: Callable[[Source], AbstractContextManager[Video]]
+    make: Callable[[Video], Any]
+    plan: Any
+    more: Mapping[str, Any] = field(default_factory=dict)
+    formats: Sequence[str] = ()
+    overlay: bool = True
+
+    @property
+    def out(self) -> Path:
+        """The output folder of the whole run."""
+        return self.folder.path.parent
+
+    def describe(self) -> dict[str, Any]:
+        """Its recipe."""
+        more = {**self.more, "formats": sorted(self.formats)}
+        return describe_recipe(list_source_files(self.source), self.plan, more)
+
+
+def process_video(job: Job, reporter: Reporter) -> Outcome:
+    """Does one video, unless it is done; tells the `reporter` and the manifest what became of it."""
+    started, name = monotonic(), job.folder.name
+    try:
+        with Claim(job.out, name):
+            outcome = finish_video(job, reporter)
+    except ClaimedError as error:
+        outcome = Outcome(name, describe_source(job.source), CLAIMED, str(error))
+    except InputError as error:
+        outcome = Outcome(name, describe_source(job.source), FAILED, str(error))
+    except BrokenPipeError:  # nobody reads the log any more
+        raise
+    except Exception as error:  # whatever it is, it costs this video alone
+        log = write_failure_log(job.out, name, traceback.format_exc())
+        said = " ".join(str(error).split())[:200]
+        reason = f"{describe_source(job.source)}: {type(error).__name__}: {said}; see {log}"
+        outcome = Outcome(name, describe_source(job.source), FAILED, reason, foreseen=False)
+    outcome = replace(outcome, seconds=round(monotonic() - started, 3))
+    if job.out.is_dir():
+        append_to_manifest(job.out, outcome)
+    if outcome.reason:
+        reporter.error(outcome.reason)
+    return outcome
+
+
+def write_failure_log(out: Path, name: str, text: str) -> Path:
+    """Keeps the traceback of a failure that nobody foresaw."""
+    path = out / "failed" / f"{name}.log"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def finish_video(job: Job, reporter: Reporter) -> Outcome:
+    """Makes what is missing of a video's results: all of them, the overlay, or nothing. Raises InputError where it
+    cannot be made.
+    """
+    recipe = job.describe()
+    outcome = Outcome(job.folder.name, describe_source(job.source), DONE, recipe=hash_recipe(recipe))
+    before = None if job.folder.overwrite else read_earlier_recipe(job.folder.path)
+    if before is not None:
+        return keep_earlier(job, reporter, before, recipe, outcome)
+    job.folder.check_free()
+    started = monotonic()
+    with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
+        with job.folder as there:
+            result = run_system(job.make(video), video, job.source, watch)
+            result = replace(result, provenance=replace(result.provenance, recipe=outcome.recipe))
+            result.save(there / MASKLETS)
+            failed = write_formats(result, video, there, job.formats)
+            with write_atomically(there / FILE) as file:
+                file.write(json.dumps(recipe, indent=1, default=str).encode())
+        if job.overlay:
+            add_overlay(result, video, job.folder.path, watch)
+    reporter.done(job.folder.path, result, monotonic() - started)
+    outcome = replace(outcome, frames=result.length, objects=len(result.masklets))
+    if failed:
+        reason = f"{job.folder.path}: masklets.json is there, but not all formats: {'; '.join(failed)}"
+        return replace(outcome, state=FAILED, reason=reason)
+    return outcome
+
+
+def keep_earlier(
+    job: Job, reporter: Reporter, before: Mapping[str, Any], recipe: Mapping[str, Any], outcome: Outcome
+) -> Outcome:
+    """The `outcome` of a video whose results are there, made by the recipe `before`: they are kept where that is this
+    one's `recipe`, and get the overlay that they lack; else the job is refused.
+    """
+    result = VideoResult.load(job.folder.path / MASKLETS)
+    outcome = replace(outcome, state=KEPT, frames=result.length, objects=len(result.masklets))
+    different = ["the source, which cannot be told"] if recipe["source"] == UNKNOWN else compare_recipes(before, recipe)
+    if different:
+        reason = f"{job.folder.path}: there are results already ({'; '.join(different[:MOST])})"
+        return replace(outcome, state=REFUSED, reason=f"{reason}; add --overwrite to replace them")
+    if job.overlay and not (job.folder.path / OVERLAY).exists():
+        with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
+            add_overlay(result, video, job.folder.path, watch)
+        return replace(outcome, state=DONE)
+    return outcome
+
+
+def read_earlier_recipe(folder: Path) -> dict[str, Any] | None:
+    """By what the results that are there were made; None where there are none, or nothing says it."""
+    try:
+        told = json.loads((folder / FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    return told if isinstance(told, dict) and "source" in told and (folder / MASKLETS).is_file() else None
+
+
+def add_overlay(result: VideoResult, video: Video, folder: Path, watch: Any) -> None:
+    """Writes overlay.mp4 beside masklets that are there, whole or not at all."""
+    partial = folder / f".partial-{OVERLAY}"
+    try:
+        write_overlay(result, video, partial, watch)
+        partial.replace(folder / OVERLAY)
+    finally:
+        partial.unlink(missing_ok=True)

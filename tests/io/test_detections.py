@@ -1,0 +1,273 @@
+"""Every form that masklet writes comes back as detections with the same masks; other tools' forms are read too."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from typer.testing import CliRunner
+
+import masklet
+from masklet.builtins import FORMATS
+from masklet.cli import app
+from masklet.core.annotations import VideoFrames
+from masklet.core.errors import InputError
+from masklet.core.frames import Frame
+from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle, paint_mask_numbers
+from masklet.core.tracks import Masklet, Sighting, Source
+from masklet.io.annotations.detections import read_detections
+from masklet.models.segmenters.precomputed import Precomputed
+
+H, W, LENGTH = 12, 16, 4
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text()
+ROWS = {
+    row[0].strip("` "): [cell.strip() for cell in row[1:]]
+    for line in PAGE.splitlines()
+    if line.startswith("| `") and len(row := line.strip("|").split("|")) == 5
+}
+
+
+def make_result(seed: int, objects: int = 3) -> VideoResult:
+    rng = np.random.default_rng(seed)
+    masklets = []
+    for id in range(1, objects + 1):
+        seen = {}
+        for t in range(LENGTH):
+            if t == 0 or rng.random() < 0.7:
+                y, x = rng.integers(0, (H - 4, W - 5))
+                mask = np.zeros((H, W), bool)
+                mask[y : y + 4, x : x + 5] = True
+                seen[t] = Sighting(Rle.encode_pixels(mask), Source.DETECTED, 0.75, (id - 1) % 2)
+        masklets.append(Masklet(id, seen, (id - 1) % 2, 0.75))
+    return VideoResult("clip", (H, W), LENGTH, 25.0, tuple(masklets), ("cat", "dog"), Provenance("hand"))
+
+
+def detect(
+    path: Path, names: tuple[str, ...] | None = None, name: str = "clip"
+) -> list[list[tuple[str, float, bytes]]]:
+    """What is found in each frame: name, score and run lengths, sorted."""
+    segmenter = Precomputed(read_detections(path), video=VideoFrames(name, LENGTH, names))
+    frames = [Frame(t, np.zeros((H, W, 3), np.uint8)) for t in range(LENGTH)]
+    found, _ = segmenter.segment(None, frames, [])
+    return [
+        sorted(
+            (segmenter.categories[label], round(score, 6), Rle.encode(mask).counts)
+            for mask, score, label in zip(d.masks, d.scores.tolist(), d.labels.tolist(), strict=True)
+        )
+        for d in found
+    ]
+
+
+def expect(result: VideoResult, row: list[str]) -> list[list[tuple[str, float, bytes]]]:
+    """The result as a form of this row of the table holds it."""
+    overlap, names, scores, _ = row
+    out = []
+    for t in range(LENGTH):
+        seen: list[Any] = list(result.at(t))
+        masks = [s.mask for _, s in seen]
+        if overlap == "lost":
+            numbers = paint_mask_numbers(masks, result.size)
+            masks = [Rle.encode_pixels(numbers == n) for n in range(1, len(masks) + 1)]
+        if overlap == "one object":
+            masks = [Rle.encode_pixels(paint_mask_numbers(masks, result.size) > 0)] if masks else []
+        rows = []
+        if overlap == "one object a name":
+            groups = [[(m, s.mask) for m, s in seen if m.label == label] for label in (0, 1)]
+            seen = [(group[0][0], None) for group in groups if group]
+            masks = [
+                Rle.encode_pixels(paint_mask_numbers([mask for _, mask in group], result.size) > 0)
+                for group in groups
+                if group
+            ]
+        for n, mask in enumerate(masks):
+            masklet_ = seen[n][0]
+            label = {
+                "kept": result.name_of(masklet_),
+                "numbers": str(masklet_.label + 1),
+                "KITTI": ("car", "pedestrian")[masklet_.label],
+                "folders": str(masklet_.label),
+                "lost": "object",
+            }[names]
+            if mask.area:
+                rows.append((label, masklet_.score if scores == "kept" else 1.0, mask.counts))
+        out.append(sorted(rows))
+    return out
+
+
+def test_every_format_has_a_row() -> None:
+    assert set(ROWS) == {*FORMATS.names, "masklets.json"} - {"toyformat"}
+
+
+@pytest.mark.parametrize("form", sorted(ROWS))
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_written_comes_back_as_detections(form: str, seed: int, tmp_path_factory: Any) -> None:
+    folder, result = tmp_path_factory.mktemp("form"), make_result(seed)
+    if form == "masklets.json":
+        result.save(folder / form)
+    else:
+        FORMATS[form](result, [f"{t:05d}" for t in range(LENGTH)], folder)
+    path = folder / ROWS[form][3].strip("`")
+    assert detect(path) == expect(result, ROWS[form])
+
+
+def write(path: Path, content: Any) -> Path:
+    path.write_text(json.dumps(content))
+    return path
+
+
+MASK = np.zeros((H, W), bool)
+MASK[2:6, 3:9] = True
+CODE = {"size": [H, W], "counts": Rle.encode_pixels(MASK).counts.decode()}
+ONE = [[("object", 1.0, Rle.encode_pixels(MASK).counts)]]
+
+
+def test_coco_with_images_several_videos_and_names_of_frames(tmp_path: Path) -> None:
+    images = [
+        {"id": 10 * v + t, "file_name": f"{name}/img_{t + 5:03}.jpg", "video_id": v, "width": W, "height": H}
+        for v, name in ((1, "clip"), (2, "other"))
+        for t in range(LENGTH)
+    ]
+    entries = [{"image_id": 12, "category_id": 7, "score": 0.5, "segmentation": CODE}]
+    entries += [{"image_id": 23, "category_id": 7, "score": 0.5, "segmentation": CODE}]
+    videos = [{"id": 1, "name": "clip"}, {"id": 2, "name": "other"}]
+    path = write(tmp_path / "d.json", {"images": images, "videos": videos, "annotations": entries, "categories": []})
+    names = tuple(f"img_{t + 5:03}" for t in range(LENGTH))
+    assert [len(f) for f in detect(path, names)] == [0, 0, 1, 0]
+    assert [len(f) for f in detect(path, names, "other")] == [0, 0, 0, 1]
+    with pytest.raises(InputError, match="is of 2 videos"):
+        detect(path, names, "third")
+
+
+def test_deva_s_images_with_a_json_beside_them(tmp_path: Path) -> None:
+    page = np.zeros((H, W, 3), np.uint8)
+    page[MASK] = (44, 1, 0)  # 300
+    page[10:, :2] = (7, 0, 0)
+    for t in range(2):
+        Image.fromarray(page).save(tmp_path / f"{t:05}.png")
+        segments = [{"id": 300, "category_id": 2, "score": 0.25, "isthing": True}]
+        write(tmp_path / f"{t:05}.json", {"segments_info": segments, "categories": [{"id": 2, "name": "dog"}]})
+    found = detect(tmp_path)
+    assert found[0] == found[1] == [("dog", 0.25, ONE[0][0][2])] and not found[2]  # 7 is not listed
+
+
+def test_labelme_and_ultralytics(tmp_path: Path) -> None:
+    (tmp_path / "labelme").mkdir()
+    (tmp_path / "yolo").mkdir()
+    corners = [[3, 2], [9, 2], [9, 6], [3, 6]]
+    shape = {"label": "dog", "points": corners, "shape_type": "polygon"}
+    content = {"shapes": [shape], "imagePath": "img_001.jpg", "imageHeight": H, "imageWidth": W}
+    write(tmp_path / "labelme" / "img_001.json", content)
+    flat = " ".join(str(v) for x, y in corners for v in (x / W, y / H))
+    (tmp_path / "yolo" / "img_001.txt").write_text(f"4 {flat}\n")
+    names = tuple(f"img_{t:03}" for t in range(LENGTH))
+    assert detect(tmp_path / "labelme", names)[1] == [("dog", 1.0, ONE[0][0][2])]
+    assert detect(tmp_path / "yolo", names)[1] == [("4", 1.0, ONE[0][0][2])]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("d.json", "[{", "not JSON"),
+        ("d.json", '{"annotations": 3}', "neither a list"),
+        ("d.json", '[{"frame": 0, "category_id": 1, "bbox": [0, 0, 1]}]', "entry 0: 'bbox' must be four numbers"),
+        ("d.json", '{"images": [{"id": 1}, {"id": 1}], "annotations": []}', "image id 1 is given twice"),
+        ("y/0.txt", "1 0.5 0.5", "line 1: a class with a box"),
+        ("y/0.txt", "dog 0 0 1 1", "line 1: a class and numbers"),
+        ("l/0.json", '{"shapes": [{"label": "a", "points": [[1]], "shape_type": "polygon"}]}', "pairs of numbers"),
+    ],
+)
+def test_bad_files_are_one_sentence(name: str, text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    with pytest.raises(InputError, match=re.escape(words)):
+        detect(path.parent if path.parent != tmp_path else path)
+
+
+def test_what_is_of_another_video_is_refused_before_any_work(tmp_path: Path) -> None:
+    entries = [{"frame": t, "category_id": 1, "score": 0.99, "segmentation": CODE} for t in (7, 9)]
+    worked: list[Any] = []
+    clip = np.zeros((LENGTH, H, W, 3), np.uint8)
+    path = str(write(tmp_path / "d.json", entries))
+    with pytest.raises(InputError, match="none of its 2 annotations is of a frame"):
+        masklet.segment(clip, segmenter=path, watch=lambda *told: worked.append(told))
+    assert not worked
+    entries[0]["frame"] = 1
+    result = masklet.segment(clip, segmenter=str(write(tmp_path / "d.json", entries)))
+    assert any("1 of 2 annotations met no frame" in note for note in result.provenance.notes)
+    assert torch.equal(result.masklets[0].sightings[1].mask.decode(), torch.from_numpy(MASK))
+
+
+def test_one_file_does_not_serve_several_videos_without_a_word(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.json", [{"frame": 0, "category_id": 1, "score": 0.99, "segmentation": CODE}])
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for t in range(2):
+            Image.fromarray(np.zeros((H, W, 3), np.uint8)).save(tmp_path / name / f"{t}.png")
+    clips = [str(tmp_path / "a"), str(tmp_path / "b")]
+    words = ["run", *clips, "-o", str(tmp_path / "out"), "--segmenter", str(path), "--no-overlay"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and "says nothing of videos, but there are 2" in done.output
+    with pytest.raises(InputError, match="says nothing of videos"):
+        masklet.segment(clips, segmenter=str(path))
+    entries = [{"frame": 0, "video": v, "category_id": 1, "score": 0.99, "segmentation": CODE} for v in "ab"]
+    results = list(masklet.segment(clips, segmenter=str(write(path, entries))))
+    assert [len(r.masklets) for r in results] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [([], "found nothing in any frame"), ([0.3], "of 1 detections none scores above conf = 0.95; the best has 0.3")],
+)
+def test_why_there_is_no_object(entries: list[float], words: str, tmp_path: Path) -> None:
+    given = [{"frame": 0, "category_id": 1, "score": s, "segmentation": CODE} for s in entries]
+    result = masklet.segment(np.zeros((2, H, W, 3), np.uint8), segmenter=str(write(tmp_path / "d.json", given)))
+    assert words in " ".join(result.provenance.notes)
+
+
+def test_prompts_of_a_label_image_and_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    clip = np.full((4, 48, 64, 3), 90, np.uint8)
+    clip[:, 8:24, 8:28], clip[:, 28:44, 36:60] = (220, 60, 40), (40, 60, 220)
+    labels = np.zeros((48, 64), np.uint8)
+    labels[8:24, 8:28], labels[28:44, 36:60] = 1, 2
+    Image.fromarray(labels).save("labels.png")
+    Path("clip").mkdir()
+    for t, frame in enumerate(clip):
+        Image.fromarray(frame).save(f"clip/img_{t + 3}.png")
+    write(Path("p.json"), [{"file": "img_4.png", "labels": "labels.png"}])
+    write(
+        Path("q.json"),
+        {"clip": [{"frame": 1, "id": 5, "box": [8, 8, 28, 24]}], "other": [{"frame": 9, "id": 1, "box": [0, 0, 2, 2]}]},
+    )
+    for words, ids in (
+        (["--prompt", "1:labels.png"], [1, 2]),
+        (["--prompts", "p.json"], [1, 2]),
+        (["--prompts", "q.json"], [5]),
+        (["--prompts", "q.json", "--prompt", "1:1:labels.png"], [1, 5]),
+    ):
+        command = ["track", "clip", "-o", "out", *words, "--propagator", "affinity", "--no-overlay", "--overwrite"]
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+        result = masklet.VideoResult.load("out/clip/masklets.json")
+        assert [m.id for m in result.masklets] == ids and all(1 in m.sightings for m in result.masklets)
+    for words, text in (
+        (["--prompts", "none.json"], "none.json"),
+        ([], "no prompt; give --prompt"),
+        (["--prompt", "9:labels.png"], "prompt in frame 9, but clip has 4 frames"),
+    ):
+        done = CliRunner().invoke(app, ["track", "clip", "-o", "bad", *words, "--propagator", "affinity"])
+        assert done.exit_code == 2 and text in done.output, done.output
+    write(Path("r.json"), [{"frame": 9, "id": 1, "box": [0, 0, 2, 2]}])
+    done = CliRunner().invoke(app, ["track", "clip", "-o", "bad", "--prompts", "r.json", "--propagator", "affinity"])
+    assert done.exit_code == 2 and "r.json: the prompt for frame 9 is of no frame of clip (4 frames" in done.output

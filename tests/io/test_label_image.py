@@ -1,0 +1,134 @@
+"""One reader of label and mask images: what their pixels mean, by mode and values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFilter
+
+from masklet.core.errors import InputError
+from masklet.io.annotations.label_image import read_label_image
+
+IDS = np.zeros((12, 16), np.uint8)
+IDS[2:6, 2:8], IDS[7:10, 9:14] = 1, 2
+GREY = [n for v in range(256) for n in (v, v, v)]
+
+
+def palette(values: np.ndarray) -> Image.Image:
+    image = Image.fromarray(values)
+    image.putpalette(GREY)
+    return image
+
+
+def colours(values: np.ndarray, table: dict[int, tuple[int, int, int]]) -> Image.Image:
+    out = np.zeros((*values.shape, 3), np.uint8)
+    for value, colour in table.items():
+        out[values == value] = colour
+    return Image.fromarray(out)
+
+
+def with_alpha(image: Image.Image, alpha: np.ndarray | int) -> Image.Image:
+    image = image.convert("RGBA")
+    image.putalpha(Image.fromarray(np.full(IDS.shape, alpha, np.uint8) if isinstance(alpha, int) else alpha))
+    return image
+
+
+WHITE = {1: (255, 255, 255), 2: (255, 255, 255)}
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (*IDS.shape, 3), np.uint8))
+SOFT = Image.fromarray((IDS == 1).astype(np.uint8) * 255).resize((160, 120), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(
+    ("image", "ids", "pixels"),
+    [
+        (palette(IDS), (1, 2), {1: 24, 2: 15}),
+        (Image.fromarray(IDS), (1, 2), {1: 24, 2: 15}),
+        (Image.fromarray(IDS.astype(np.uint16) * 1000), (1000, 2000), {1000: 24}),
+        (colours(IDS, {1: (1, 0, 0), 2: (0, 1, 0)}), (1, 256), {1: 24, 256: 15}),
+        (colours(IDS, {1: (1, 1, 1), 2: (2, 2, 2)}), (1, 2), {2: 15}),
+        (colours(IDS, WHITE), (255,), {7: 39}),
+        (Image.fromarray(IDS > 0), (1,), {3: 39}),
+        (with_alpha(colours(IDS, WHITE), 255), (255,), {1: 39}),
+        (with_alpha(colours(IDS, {1: (1, 0, 0), 2: (2, 0, 0)}), 255), (1, 2), {1: 24}),
+        (with_alpha(NOISE, (IDS == 1).astype(np.uint8) * 255), (1,), {5: 24}),
+        (with_alpha(colours(IDS * 0 + 1, WHITE), (IDS == 2).astype(np.uint8) * 255), (1,), {5: 15}),
+        (palette(np.where(IDS == 2, 255, IDS)), (1,), {1: 24}),
+        (SOFT, (1,), {9: 2400}),
+    ],
+    ids=[
+        "palette",
+        "grey",
+        "16-bit",
+        "rgb-ids",
+        "grey-rgb",
+        "white-rgb",
+        "1-bit",
+        "opaque",
+        "opaque-ids",
+        "cut-out",
+        "one-colour",
+        "void",
+        "soft",
+    ],
+)
+def test_what_pixels_mean(image: Image.Image, ids: tuple[int, ...], pixels: dict[int, int], tmp_path: Path) -> None:
+    image.save(tmp_path / "a.png")
+    found = read_label_image(tmp_path / "a.png")
+    assert found.ids == ids
+    for id, n in pixels.items():
+        assert found.select(id).sum() == pytest.approx(n, abs=30 if image is SOFT else 0)
+
+
+def test_255_alone_is_an_object_in_a_palette_image_too(tmp_path: Path) -> None:
+    palette(np.where(IDS == 1, 255, 0).astype(np.uint8)).save(tmp_path / "a.png")
+    assert read_label_image(tmp_path / "a.png").ids == (255,)
+
+
+@pytest.mark.parametrize(
+    ("image", "id", "words"),
+    [
+        (Image.fromarray(IDS), 3, "no pixel of value 3; it holds the values 1, 2"),
+        (palette((IDS == 2).astype(np.uint8) * 2), 1, "no pixel of value 1; it holds the values 2"),
+        (Image.fromarray(IDS * 0), 1, "no pixel that is not black"),
+        (with_alpha(colours(IDS, {1: (1, 0, 0), 2: (2, 0, 0)}), (IDS > 0).astype(np.uint8) * 255), 1, "transparent"),
+    ],
+)
+def test_what_is_not_there_or_could_mean_two_things_is_refused(
+    image: Image.Image, id: int, words: str, tmp_path: Path
+) -> None:
+    image.save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=words):
+        read_label_image(tmp_path / "a.png").select(id)
+
+
+def test_what_is_no_image_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG broken")
+    for name, words in (("a.png", "not an image"), ("none.png", "no such file")):
+        with pytest.raises(InputError, match=words):
+            read_label_image(tmp_path / name)
+
+
+@given(st.lists(st.integers(1, 254), min_size=2, max_size=12, unique=True), st.sampled_from(["P", "L", "RGB", "I;16"]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+def test_ids_are_read_as_written_in_every_mode(tmp_path: Path, ids: list[int], mode: Any) -> None:
+    values = np.zeros((4, 16), np.uint8)
+    values[1, : len(ids)] = ids
+    image = Image.fromarray(values.astype(np.uint16)) if mode == "I;16" else palette(values)
+    if mode in ("L", "RGB"):
+        image = Image.fromarray(values).convert(mode)
+    image.save(tmp_path / "a.png")
+    found = read_label_image(tmp_path / "a.png")
+    assert found.ids == tuple(sorted(ids)) and all(found.select(id).sum() == 1 for id in ids)
+
+
+def test_a_blurred_mask_is_cut_at_one_half(tmp_path: Path) -> None:
+    whole = np.zeros((200, 200), np.uint8)
+    whole[50:150, 50:150] = 255
+    Image.fromarray(whole).filter(ImageFilter.GaussianBlur(4)).save(tmp_path / "a.png")
+    found = read_label_image(tmp_path / "a.png")
+    assert found.is_mask and found.select(4).sum() == pytest.approx(100 * 100, rel=0.02)
