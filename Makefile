@@ -4,12 +4,15 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test bench bench-davis tables check clean
+.PHONY: demo test fuzz bench bench-davis tables check clean
 demo: $(READY)
 	@$(BIN)/python tools/demo.py
 
 test: $(READY)
 	@$(BIN)/python -m pytest -n 2
+
+fuzz: $(READY)
+	@$(BIN)/python tools/fuzz.py 5000
 
 check: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -177,7 +177,7 @@ def test_an_unknown_metric_names_the_others() -> None:
 
 def test_names_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="x: not a text in UTF-8"):
         read_name_list("--videos", str(tmp_path / "x"))
     assert read_name_list("--videos", "") is None and read_name_list("--videos", "a, b") == ["a", "b"]
 

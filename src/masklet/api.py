@@ -20,6 +20,7 @@ from masklet.builtins import QUERY_SYSTEMS, SYSTEMS
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.instances import Box, Clicks, FrameMasks, Point, Prompt
+from masklet.core.limits import check_relative_path
 from masklet.core.part_facts import collect_part_weights, describe_device, describe_part, find_device
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoBound, VideoSystem
@@ -427,6 +428,7 @@ def process_source(
     """Opens a `source`, runs on it the system that `make` gives for it, and names what was used; the other arguments
     as in `segment`.
     """
+    check_relative_path("name", name or "unnamed")
     with open_source(source) as video, follow_progress(name or video.name, watch, progress) as told:
         result = run_system(make(video), video, source, told)
     times = () if rate else result.times

@@ -12,6 +12,7 @@ import torch
 
 from masklet.builtins import DEVICES, PROPAGATORS, SEGMENTERS
 from masklet.core.errors import InputError
+from masklet.core.files import path_exists
 from masklet.core.part_facts import find_device
 from masklet.core.part_request import PartName, PartRequest, parse_part_name
 from masklet.core.protocols import ContendingPropagator, Propagator, Segmenter
@@ -340,11 +341,3 @@ def resolve_device(name: str) -> torch.device:
     if there[kind] <= int(number or 0):
         raise InputError(f"device {name}: not on this machine; leave it out, or say cpu")
     return torch.device(name)
-
-
-def path_exists(path: Path) -> bool:
-    """Whether there is something of that name; nothing can be where no name is that long."""
-    try:
-        return path.exists()
-    except OSError:
-        return False

@@ -12,6 +12,7 @@ import torch
 
 from masklet.builtins import TRAININGS
 from masklet.core.errors import InputError
+from masklet.core.files import path_exists
 from masklet.models.encoder import STRIDE as CELL
 from masklet.models.mask2former.segmenter import Mask2Former, load_mask2former
 from masklet.models.mask2former.small import KIND as SMALL
@@ -43,7 +44,7 @@ from masklet.models.sam2.propagator import Sam2
 from masklet.nn.prompt_network import PromptNetwork
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
-from masklet.parts import load_sam2, path_exists
+from masklet.parts import load_sam2
 from masklet.train.data.clips import ClipSource, TrainingClip
 from masklet.train.data.data_sources import (
     FRAMES,

@@ -36,8 +36,12 @@ def drawn_result(seed: int, name: str, notes: list[str]) -> VideoResult:
     return VideoResult(name, (32, 32), 8, 29.97, tuple(masklets), ("cat", "dög"), made)
 
 
+part = st.text(min_size=1, max_size=9).filter(lambda t: not set("/\\\0") & set(t) and t not in (".", ".."))
+names = st.lists(part, min_size=1, max_size=3).map("/".join)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(0, 2**32 - 1), st.text(max_size=9), st.lists(st.text(max_size=9), max_size=2))
+@given(st.integers(0, 2**32 - 1), names, st.lists(st.text(max_size=9), max_size=2))
 def test_what_is_saved_is_loaded(tmp_path: Path, seed: int, name: str, notes: list[str]) -> None:
     result = drawn_result(seed, name, notes)
     result.save(tmp_path / "r.json")

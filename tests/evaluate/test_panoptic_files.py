@@ -182,10 +182,10 @@ def test_bad_pngs_are_named(data):
     path = data[1] / "pan_pred" / "a" / "00001.png"
     good = path.read_bytes()
     path.write_bytes(good[:40])
-    with pytest.raises(InputError, match=r"00001.png: cannot be read"):
+    with pytest.raises(InputError, match=r"00001.png: not an image that can be read"):
         evaluate_vipseg(*data)
     path.unlink()
-    with pytest.raises(InputError, match=r"00001.png: cannot be read"):
+    with pytest.raises(InputError, match=r"00001.png: no such file"):
         evaluate_vipseg(*data)
     Image.new("L", (6, 2)).save(path)
     with pytest.raises(InputError, match=r"00001.png: a png of mode L"):

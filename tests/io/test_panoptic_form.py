@@ -182,7 +182,7 @@ def test_a_mistake_is_named(tmp_path, damage, words):
     [
         (np.zeros((2, 3), np.uint8), "00000.png: an image of mode L; give a panoptic image"),
         (np.zeros((2, 4, 3), np.uint8), "00000.png: 4x2 pixels, the video has 3x2"),
-        (None, "00000.png: not an image that can be read"),
+        (None, "00000.png: no such file"),
     ],
 )
 def test_a_png_that_does_not_fit_is_named(tmp_path, image, words):

@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from masklet.builtins import METRICS
-from masklet.core.errors import InputError
+from masklet.core.errors import InputError, escape_control_characters
+from masklet.core.files import path_exists, read_text
 from masklet.evaluate.prediction_form import convert_predictions
 from masklet.evaluate.report import Report
 from masklet.evaluate.report_tables import ReportTable, build_report_tables
@@ -42,7 +43,7 @@ def eval_command(
         entry = METRICS.find(metric)
         options = collect_metric_options(metric, videos, unseen)
         for path, what in ((gt, "--gt"), (pred, "--pred")):
-            if not path.exists():
+            if not path_exists(path):
                 raise InputError(f"{what} {path}: there is no such file or folder")
         with (
             # A metric of another package reads masklet's results itself.
@@ -59,7 +60,7 @@ def eval_command(
         print_report(report, WORST if per_video else 0)
         told.print(report.protocol)
         for warning in report.warnings:
-            told.print(f"warning: {warning}")
+            told.print(escape_control_characters(f"warning: {warning}"))
 
 
 def collect_metric_options(metric: str, videos: str, unseen: str) -> dict[str, Any]:
@@ -76,10 +77,7 @@ def read_name_list(option: str, text: str) -> Sequence[str] | None:
     if not text:
         return None
     path = Path(text)
-    try:
-        found = path.read_text().splitlines() if path.is_file() else text.split(",")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{option} {text}: cannot be read ({error}); give one name a line") from None
+    found = read_text(path, "one name a line").splitlines() if path_exists(path) and path.is_file() else text.split(",")
     names = [name.strip() for name in found if name.strip()]
     if not names:
         raise InputError(f"{option} {text}: holds no name; give one a line")
@@ -107,7 +105,7 @@ def print_table(say: Console, table: ReportTable) -> None:
     for column in columns:
         grid.add_column(column, justify="right")
     for name, values in rows:
-        grid.add_row(name, *(format_number(v) for v in values))
+        grid.add_row(escape_control_characters(name), *(format_number(v) for v in values))
     say.print(table.title, grid, sep="")
 
 

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from masklet.builtins import EXPORTS, FORMATS
-from masklet.core.errors import InputError
+from masklet.core.errors import InputError, escape_control_characters
 from masklet.core.result import VideoResult
 from masklet.io.formats.submission import PARTS, Submission, SubmissionTarget, find_result_files, read_dataset_split
 from masklet.io.output_folder import OutputFolder
@@ -77,10 +77,10 @@ def submission_command(
     except InputError as error:
         problems = (str(error),)
     for problem in problems:
-        typer.echo(f"masklet: {problem}", err=True)
+        typer.echo(f"masklet: {escape_control_characters(problem)}", err=True)
     if problems:
         raise typer.Exit(2)
-    typer.echo(str(out))
+    typer.echo(escape_control_characters(out))
 
 
 def make_export_command(name: str) -> Any:
@@ -94,7 +94,7 @@ def make_export_command(name: str) -> Any:
         except InputError as error:
             typer.echo(f"masklet: {error}", err=True)
             raise typer.Exit(2) from None
-        typer.echo(str(out))
+        typer.echo(escape_control_characters(out))
 
     alone.command(name, help=f"Write results as {entry.help}.")(export_command)
     return typer.main.get_command(alone)
@@ -108,8 +108,8 @@ def export_results(name: str, results: Sequence[Path], out: Path, overwrite: boo
     with OutputFolder(out.parent, out.name, overwrite) as folder:
         if name in FORMATS.names:
             for file in files:
-                result = VideoResult.load(file)
-                (folder / result.name).mkdir()
+                result = VideoResult.load(file)  # whose name has been checked
+                (folder / result.name).mkdir(parents=True)
                 FORMATS[name](result, None, folder / result.name)
         else:
             EXPORTS[name]([VideoResult.load(file) for file in files], folder)

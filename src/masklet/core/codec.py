@@ -9,16 +9,32 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from masklet.core.errors import InputError
-from masklet.core.files import write_atomically
+from masklet.core.files import read_json, write_atomically
+from masklet.core.limits import (
+    LARGEST_ASPECT,
+    MOST_CATEGORIES,
+    MOST_OBJECTS,
+    check_count,
+    check_frame_count,
+    check_frame_rate,
+    check_frame_size,
+    check_mask_pixels,
+    check_number,
+    check_plain_json,
+    check_relative_path,
+    check_text,
+    check_whole_number,
+    quote_value,
+)
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
@@ -27,7 +43,8 @@ FORMAT = "masklet/1"
 
 
 def write_result(result: VideoResult, path: Path) -> None:
-    """Writes a result. Raises InputError where the file cannot be written."""
+    """Writes a result. Raises InputError where the file cannot be written, or the result's name is none of a file."""
+    check_relative_path(f"{path}", result.name)
     content = {
         "format": FORMAT,
         "name": result.name,
@@ -51,48 +68,75 @@ def _format_masklet(m: Masklet) -> dict[str, Any]:
 
 def read_result(path: Path) -> VideoResult:
     """Reads a result. Raises InputError naming the file and the entry that is damaged."""
-    content = _read_result_json(path)
+    content = read_json(path, "a masklets.json")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise InputError(f"{path}: not a masklet result (format {found!r}, expected {FORMAT!r})")
+        raise InputError(f"{path}: not a masklet result (format {quote_value(found)}, expected {FORMAT!r})")
     with _explain_bad_entry(f"{path}"):
-        h, w = (int(n) for n in content["size"])
-        if h < 1 or w < 1:
-            raise ValueError(f"size {content['size']}; a frame has at least one pixel")
-        length, categories = int(content["length"]), tuple(str(c) for c in content["categories"])
-        made = dict(content["provenance"])
-        provenance = Provenance(**{**made, "notes": tuple(made["notes"])})
-        name, rate, entries = str(content["name"]), float(content["rate"]), list(content["masklets"])
-        times, aspect = _read_times(content, length), _read_pixel_aspect(content)
+        video = _read_video(f"{path}", content)
+        entries = _check_list("masklets", content["masklets"])
+        check_count(f"{path}", "masklets", len(entries), MOST_OBJECTS)
     masklets = []
     for n, entry in enumerate(entries):
-        with _explain_bad_entry(f"{path}: masklet {n}"):
-            masklets.append(_read_masklet(entry, (h, w), length, len(categories)))
-    return VideoResult(name, (h, w), length, rate, tuple(masklets), categories, provenance, times, aspect)
+        where = f"{path}: masklet {n}"
+        with _explain_bad_entry(where):
+            masklets.append(_read_masklet(where, entry, video))
+    _check_together(f"{path}", masklets, video.size)
+    return replace(video, masklets=tuple(masklets))
 
 
-def _read_times(content: Mapping[str, Any], length: int) -> tuple[float, ...]:
-    times = tuple(float(t) for t in content.get("times", ()))
-    rises = all(a <= b for a, b in pairwise(times)) and all(map(math.isfinite, times))
-    if times and not (rises and len(times) == length):
+def _read_times(where: str, content: Mapping[str, Any], length: int) -> tuple[float, ...]:
+    times = tuple(check_number(where, "a time", t) for t in _check_list("times", content.get("times", [])))
+    if times and not (len(times) == length and all(a <= b for a, b in pairwise(times))):
         raise ValueError(f"times: {len(times)} for {length} frames; there is one for each, and they do not fall")
     return times
 
 
-def _read_pixel_aspect(content: Mapping[str, Any]) -> float:
-    aspect = float(content.get("pixel_aspect", 1.0))
-    if not (math.isfinite(aspect) and aspect > 0):
+def _read_pixel_aspect(where: str, content: Mapping[str, Any]) -> float:
+    aspect = check_number(where, "pixel_aspect", content.get("pixel_aspect", 1.0))
+    if not 1 / LARGEST_ASPECT <= aspect <= LARGEST_ASPECT:
         raise ValueError(f"pixel_aspect {aspect}; it is the width of a pixel over its height")
     return aspect
 
 
-def _read_result_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON, or cut off ({error})") from None
+def _read_video(where: str, content: Mapping[str, Any]) -> VideoResult:
+    """The result without its masklets."""
+    h, w = _check_list("size", content["size"])
+    categories = tuple(check_text(where, "a category", c) for c in _check_list("categories", content["categories"]))
+    check_count(where, "categories", len(categories), MOST_CATEGORIES)
+    return VideoResult(
+        check_relative_path(where, content["name"]),
+        check_frame_size(where, h, w),
+        check_frame_count(where, content["length"]),
+        check_frame_rate(where, content["rate"]),
+        (),
+        categories,
+        _read_provenance(f"{where}: provenance", content["provenance"]),
+        _read_times(where, content, check_frame_count(where, content["length"])),
+        _read_pixel_aspect(where, content),
+    )
+
+
+def _read_provenance(where: str, made: Any) -> Provenance:
+    told = {**check_plain_json(where, _check_object(made))}
+    for key in ("settings", "weights"):
+        _check_object(told.get(key, {}))
+    for key in ("system", "version", "source"):
+        check_text(where, key, told.get(key, ""))
+    notes = [check_text(where, "a note", note) for note in _check_list("notes", told["notes"])]
+    return Provenance(**{**told, "notes": tuple(notes)})
+
+
+def _check_list(what: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"{what!r} must be a list, not {quote_value(value)}")
+    return value
+
+
+def _check_object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"must be an object with named values, not {quote_value(value)}")
+    return value
 
 
 @contextmanager
@@ -106,15 +150,44 @@ def _explain_bad_entry(where: str) -> Iterator[None]:
         raise InputError(f"{where}: {error}") from None
 
 
-def _read_masklet(entry: Mapping[str, Any], size: tuple[int, int], length: int, categories: int) -> Masklet:
-    sightings = {}
-    for row in entry["sightings"]:
+def _read_masklet(where: str, entry: Any, video: VideoResult) -> Masklet:
+    sightings: dict[int, Sighting] = {}
+    for row in _check_list("sightings", _check_object(entry)["sightings"]):
         frame, source, score, label, presence, counts = row
-        if not 0 <= frame < length or not -1 <= label < categories:
-            raise ValueError(f"frame {frame} of {length}, label {label} of {categories} categories")
-        sightings[int(frame)] = Sighting(
-            Rle.checked(size, counts.encode()), Source(source), float(score), int(label), float(presence)
+        if not _is_index(frame, video.length) or not _is_label(label, video):
+            known = f"{video.length}, label {quote_value(label)} of {len(video.categories)} categories"
+            raise ValueError(f"frame {quote_value(frame)} of {known}")
+        if frame in sightings:
+            raise ValueError(f"frame {frame} is given twice; keep one of them")
+        sightings[frame] = Sighting(
+            Rle.checked(video.size, counts.encode()),
+            Source(source),
+            check_number(where, "a score", score),
+            label,
+            check_number(where, "a presence", presence),
         )
-    if not sightings or not -1 <= entry["label"] < categories:
-        raise ValueError(f"{len(sightings)} sightings, label {entry['label']} of {categories} categories")
-    return Masklet(int(entry["id"]), sightings, int(entry["label"]), float(entry["score"]), bool(entry["is_thing"]))
+    label, is_thing = entry["label"], entry["is_thing"]
+    if not sightings or not _is_label(label, video):
+        known = f"label {quote_value(label)} of {len(video.categories)} categories"
+        raise ValueError(f"{len(sightings)} sightings, {known}")
+    if not isinstance(is_thing, bool):
+        raise ValueError(f"'is_thing' must be true or false, not {quote_value(is_thing)}")
+    id, score = check_whole_number(where, "the id", entry["id"]), check_number(where, "the score", entry["score"])
+    return Masklet(id, sightings, label, score, is_thing)
+
+
+def _is_index(value: Any, length: int) -> bool:
+    return type(value) is int and 0 <= value < length  # true is an int, but no index
+
+
+def _is_label(value: Any, video: VideoResult) -> bool:
+    return _is_index(value, len(video.categories)) or (type(value) is int and value == -1)
+
+
+def _check_together(where: str, masklets: Sequence[Masklet], size: tuple[int, int]) -> None:
+    """Raises InputError where two masklets have one id, or a frame's masks together unpack to too much."""
+    twice = [id for id, n in Counter(m.id for m in masklets).items() if n > 1]
+    if twice:
+        raise InputError(f"{where}: the id {twice[0]} is given twice; keep one of them")
+    seen = Counter(t for m in masklets for t in m.sightings)
+    check_mask_pixels(where, max(seen.values(), default=0), size)

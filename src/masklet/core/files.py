@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from masklet.core.errors import InputError
+from masklet.core.limits import LARGEST_JSON
 
+CHUNK = 1 << 20  # bytes that are read at once
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -51,3 +55,72 @@ def explain_write_error(path: Path, error: OSError) -> InputError:
     if error.errno in FULL:
         return InputError(f"{path}: the disk is full ({error.strerror}); make room, or choose another folder")
     return InputError(f"{path}: cannot be written ({error.strerror or error}); choose another folder")
+
+
+def read_json(path: Path, form: str, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
+    """The content of a JSON file.
+
+    Args:
+        path: of the file.
+        form: what the file should be, for the message.
+        object_pairs_hook: makes an object of its names and values, as of `json.loads`.
+
+    Returns:
+        What the file holds; Python reads NaN and Infinity too, so numbers are to be checked.
+
+    Raises:
+        InputError: it cannot be read, is too large, is no JSON or is cut off.
+    """
+    data = read_bytes(path, form)
+    try:
+        return json.loads(data, object_pairs_hook=object_pairs_hook)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON, or cut off ({error}); give {form}") from None
+
+
+def read_bytes(path: Path, form: str, most: int = LARGEST_JSON) -> bytes:
+    """All of a file or a pipe of at most `most` bytes; `form` is what it should be, for the message. Raises InputError
+    where it cannot be read, is larger, or is a device, which may never end.
+    """
+    try:
+        with path.open("rb") as file:
+            kind = os.fstat(file.fileno())
+            if stat.S_ISREG(kind.st_mode):
+                data = file.read() if kind.st_size <= most else None
+            elif stat.S_ISFIFO(kind.st_mode):
+                data = _read_pipe(file, most)
+            else:
+                raise InputError(f"{path}: a device, not a file; give {form}")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give {form}") from None
+    except ValueError:  # NUL, or half a character, in the name
+        raise InputError(f"{path}: no name of a file; give {form}") from None
+    if data is None:
+        raise InputError(f"{path}: larger than {most:,} bytes; give {form}")
+    return data
+
+
+def _read_pipe(file: IO[bytes], most: int) -> bytes | None:
+    """All that comes out of a pipe; None where that is more than `most` bytes."""
+    data = bytearray()
+    while piece := file.read(CHUNK):
+        data += piece
+        if len(data) > most:
+            return None
+    return bytes(data)
+
+
+def read_text(path: Path, form: str) -> str:
+    """A text file in UTF-8; `form` is what it should be, for the message. Raises InputError where it cannot be read."""
+    try:
+        return read_bytes(path, form).decode()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not a text in UTF-8; give {form}") from None
+
+
+def path_exists(path: Path) -> bool:
+    """Whether there is a file or a folder of this name; not where there can be none, such as of a name too long."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

@@ -5,7 +5,9 @@ and a stream goes on from a loaded one as if it had never stopped.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from enum import Enum
@@ -14,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as packed
 from torch import Tensor
 
@@ -23,6 +25,7 @@ from masklet.core.files import write_atomically
 from masklet.core.memory_kinds import find_memory_kind, find_memory_tag
 
 FORMAT = "masklet-memory/1"
+DIGEST = re.compile("[0-9a-f]{64} ")  # sha256 of all that is in a file, before its text; older files have none
 
 
 def save_memory(memory: Any, path: str | Path) -> None:
@@ -37,14 +40,14 @@ def save_memory(memory: Any, path: str | Path) -> None:
     text = json.dumps(_encode_memory_value(memory, tensors))
     named = {str(n): t.detach().cpu().clone().contiguous() for n, t in tensors.values()}
     with write_atomically(Path(path)) as file:
-        file.write(packed(named, {FORMAT: text}))
+        file.write(packed(named, {FORMAT: f"{_compute_digest(text, named)} {text}"}))
 
 
 def load_memory(path: str | Path, device: str = "cpu") -> Any:
     """What `save_memory` has written.
 
     Raises:
-        InputError: there is no such file, or it is not a saved memory.
+        InputError: there is no such file, or it is not a saved memory, or not as it was written.
     """
     try:
         with safe_open(str(path), "pt", device=device) as file:
@@ -52,11 +55,27 @@ def load_memory(path: str | Path, device: str = "cpu") -> Any:
             if FORMAT not in told:
                 raise InputError(f"{path}: no saved memory ({FORMAT}); write one with masklet.core.memory.save_memory")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-            return _decode_memory_value(json.loads(told[FORMAT]), tensors)
+        digest = DIGEST.match(told[FORMAT])
+        text = told[FORMAT][digest.end() if digest else 0 :]
+        value = _decode_memory_value(json.loads(text), tensors)
+        if digest and digest[0].strip() != _compute_digest(text, tensors):
+            raise ValueError("its content is not what was written")
+        return value
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: damaged ({error}); save the memory again") from None
+    except Exception as error:  # a damaged text makes values of any kind of any other kind
+        raise InputError(f"{path}: damaged ({' '.join(str(error).split())[:120]}); save the memory again") from None
+
+
+def _compute_digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """sha256 of a file's text and tensors, on whatever device they are."""
+    hashed = hashlib.sha256(text.encode(errors="surrogatepass"))
+    for name, tensor in sorted(tensors.items()):
+        hashed.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        hashed.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return hashed.hexdigest()
 
 
 Held = dict[int, tuple[int, Tensor]]  # address: number in the file, tensor

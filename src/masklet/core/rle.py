@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int32, Int64
 from pycocotools import mask as coco
 
+from masklet.core.limits import LARGEST_SIDE, MOST_OUTLINE, MOST_PIXELS, is_finite_number, is_whole_number, quote_value
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+FARTHEST = 1e12  # pixels: coordinates beyond are moved here, so that nothing overflows
 
 
 @dataclass(frozen=True)
@@ -34,11 +38,30 @@ class Rle:
 
     @staticmethod
     def checked(size: tuple[int, int], counts: bytes) -> Rle:
-        """Run lengths from outside. Raises ValueError where they are not those of a mask of `size` (h, w)."""
+        """Run lengths from outside. Runs of no pixel between others are taken out, for pycocotools writes beyond its
+        memory where they are many. Raises ValueError where they are not those of a mask of `size` (h, w).
+        """
+        check_mask_size(size)
         runs = decode_rle_counts(counts)
         if (runs < 0).any() or runs.sum() != size[0] * size[1]:
             raise ValueError(f"run lengths fill {runs.sum()} pixels, not the {size[1]}x{size[0]} of the frame")
-        return Rle(size, counts)
+        return Rle(size, counts) if runs[1:].all() else Rle.encode_pixels(Rle(size, counts).decode_pixels())
+
+    @staticmethod
+    def from_counts(counts: Any, size: tuple[int, int]) -> Rle:
+        """The mask of `size` (h, w) of uncompressed run lengths, column by column, the first outside. Raises ValueError
+        where they are not those of a mask of this size.
+
+        >>> Rle.from_counts([2, 1, 1], (2, 2)).decode_pixels().tolist()
+        [[False, True], [False, False]]
+        """
+        check_mask_size(size)
+        if not isinstance(counts, list | tuple) or not all(map(is_whole_number, counts)):
+            raise ValueError(f"run lengths must be whole numbers from 0 on, not {quote_value(counts)}")
+        if sum(counts) != size[0] * size[1]:
+            raise ValueError(f"the run lengths do not fill the {size[1]}x{size[0]} pixels of the frame")
+        code = coco.frPyObjects({"size": list(size), "counts": list(counts)}, *size)
+        return Rle.checked(size, code["counts"])
 
     def decode(self) -> Bool[Tensor, "h w"]:
         """Decodes the RLE into a mask of `size` on the CPU."""
@@ -72,6 +95,106 @@ class Rle:
     @property
     def _coco(self) -> dict[str, object]:
         return {"size": list(self.size), "counts": self.counts}
+
+
+def encode_polygons(polygons: Any, size: tuple[int, int]) -> Rle:
+    """The mask of polygons as COCO has them: what any of them covers, as pycocotools draws it.
+
+    Args:
+        polygons: each x0, y0, x1, y1, ... in pixels, three points or more. What lies far outside the frame is cut off,
+            for pycocotools walks along every edge, however far it leads, and ends the process where it is too far.
+        size: of the frame, (h, w).
+
+    Returns:
+        The mask, of `size`.
+
+    Raises:
+        ValueError: one is no polygon, a number is not finite, or the edges are too long for one mask.
+
+    >>> encode_polygons([[1, 0, 3, 0, 3, 2, 1, 2]], (2, 4)).decode_pixels().astype(int).tolist()
+    [[0, 1, 1, 0], [0, 1, 1, 0]]
+    """
+    check_mask_size(size)
+    if not isinstance(polygons, list | tuple) or not polygons:
+        raise ValueError(f"a mask needs at least one polygon, not {quote_value(polygons)}")
+    kept = [clip_polygon(check_polygon(p), size) for p in polygons]
+    outlines = [p for p in kept if len(p)]
+    if sum(measure_outline(p) for p in outlines) > MOST_OUTLINE:
+        raise ValueError(f"the polygons' edges are longer than {MOST_OUTLINE:,} pixels; give run lengths")
+    if not outlines:
+        return Rle.encode_pixels(np.zeros(size, bool))
+    return Rle(size, coco.merge(coco.frPyObjects([p.ravel().tolist() for p in outlines], *size))["counts"])
+
+
+def encode_box(box: Any, size: tuple[int, int]) -> Rle:
+    """The mask of a filled box as COCO has it: x, y, width and height in pixels. The box is cut to the frame of `size`
+    (h, w). Raises ValueError where it is no box or a number is not finite.
+
+    >>> encode_box([1, 0, 1e8, 1e8], (2, 4)).decode_pixels().astype(int).tolist()
+    [[0, 1, 1, 1], [0, 1, 1, 1]]
+    """
+    check_mask_size(size)
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(is_finite_number, box)):
+        raise ValueError(f"a box must be four finite numbers, x, y, width and height, not {quote_value(box)}")
+    x, y, width, height = map(float, box)
+    if width < 0 or height < 0:
+        raise ValueError(f"a box of {width:g}x{height:g} pixels; width and height are 0 or more")
+    left, right = (min(max(v, 0.0), size[1]) for v in (x, x + width))
+    top, bottom = (min(max(v, 0.0), size[0]) for v in (y, y + height))
+    return encode_polygons([[left, top, right, top, right, bottom, left, bottom]], size)
+
+
+def check_mask_size(size: tuple[int, int]) -> None:
+    """Raises ValueError where a mask of `size` (h, w) has no pixel, or more than pycocotools can count."""
+    if not (min(size) >= 1 and max(size) <= LARGEST_SIDE and size[0] * size[1] <= MOST_PIXELS):
+        raise ValueError(f"a mask of {size[1]}x{size[0]} pixels; at most {MOST_PIXELS:,} are taken")
+
+
+def check_polygon(polygon: Any) -> Float[np.ndarray, "n 2"]:
+    """The points of a polygon x0, y0, x1, y1, ... Raises ValueError where it is none."""
+    if not isinstance(polygon, list | tuple | np.ndarray) or len(polygon) < 6 or len(polygon) % 2:
+        raise ValueError("a polygon needs three points or more, x and y each")
+    if not isinstance(polygon, np.ndarray) and not all(map(is_finite_number, polygon)):
+        raise ValueError("a polygon needs finite numbers")
+    points = np.asarray(polygon, np.float64).reshape(-1, 2)
+    if not np.isfinite(points).all():
+        raise ValueError("a polygon needs finite numbers")
+    return points
+
+
+def clip_polygon(points: Float[np.ndarray, "n 2"], size: tuple[int, int]) -> Float[np.ndarray, "m 2"]:
+    """A polygon without what lies farther outside the frame of `size` (h, w) than the frame is long; one that leads no
+    farther is as it was. Sutherland and Hodgman, Reentrant polygon clipping, 1974: side after side.
+    """
+    far = float(max(size))
+    points = points.clip(-FARTHEST, FARTHEST)
+    for axis, extent in ((0, size[1]), (1, size[0])):
+        for sign, bound in ((1.0, -far), (-1.0, -(extent + far))):
+            points = _clip_at_line(points, sign * points[:, axis] - bound, axis, sign * bound)
+    return points
+
+
+def _clip_at_line(
+    points: Float[np.ndarray, "n 2"], inside: Float[np.ndarray, " n"], axis: int, bound: float
+) -> Float[np.ndarray, "m 2"]:
+    """The part of a polygon on one side of a line: `inside` is how far each point is within, `bound` where the line is
+    on the `axis`.
+    """
+    if not len(points) or inside.min() >= 0:
+        return points
+    before, depth = np.roll(points, 1, axis=0), np.roll(inside, 1)
+    crosses = (inside >= 0) != (depth >= 0)
+    share = np.divide(depth, depth - inside, out=np.zeros_like(inside), where=crosses)
+    cut = before * (1 - share[:, None]) + points * share[:, None]  # no difference, which could overflow
+    cut[:, axis] = bound
+    pairs = np.stack([cut, points], axis=1)  # in the order in which they follow one another
+    kept: Float[np.ndarray, "m 2"] = pairs[np.stack([crosses, inside >= 0], axis=1)]
+    return kept
+
+
+def measure_outline(points: Float[np.ndarray, "n 2"]) -> float:
+    """How many pixels pycocotools walks along the edges of a polygon."""
+    return float(np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum())
 
 
 def decode_rle_counts(counts: bytes) -> Int64[np.ndarray, " n"]:

@@ -7,8 +7,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from masklet.core.errors import InputError
+from masklet.core.limits import LARGEST_NUMBER, LONGEST_TEXT, quote_value
 
-LARGEST = 2**53  # of a setting: what JSON keeps exactly
 PLAIN: Mapping[Any, str] = {
     float: "a number from 0 on",
     bool: "true or false",
@@ -34,7 +34,7 @@ def check_setting(where: str, name: str, value: Any, kind: Any) -> Any:
         InputError: the value is not of this kind.
     """
     if not is_setting_value(value, kind):
-        raise InputError(f"setting {where}{name} = {value!r} must be {describe_setting_kind(kind)}")
+        raise InputError(f"setting {where}{name} = {quote_value(value)} must be {describe_setting_kind(kind)}")
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -58,8 +58,9 @@ def is_setting_value(value: Any, kind: Any) -> bool:
     if get_origin(kind) is tuple:
         return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
     if isinstance(value, bool) or kind in (bool, str):
-        return isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
-    return isinstance(value, int | float if kind is float else kind) and (value is None or 0 <= value <= LARGEST)
+        longest = len(value) <= LONGEST_TEXT if isinstance(value, str) else True
+        return isinstance(value, kind) and isinstance(value, bool) == (kind is bool) and longest
+    return isinstance(value, int | float if kind is float else kind) and (value is None or 0 <= value <= LARGEST_NUMBER)
 
 
 def describe_setting_kind(kind: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ def stream_json_entries(path: Path) -> Iterator[tuple[Any, Span]]:
 
     Their texts, but for ASCII, are not to be read.
     """
-    decoder, gap, text, number, start = json.JSONDecoder(), OPENING, "", 0, 0
-    for piece in _read_chunks(path):
+    decoder, gap, text, number, start, held = json.JSONDecoder(), OPENING, "", 0, 0, [0]
+    for piece in _read_chunks(path, held):
         text, at = text + piece, 0
         while (found := gap.match(text, at)) and found[1] != "]":
             try:
@@ -35,24 +35,27 @@ def stream_json_entries(path: Path) -> Iterator[tuple[Any, Span]]:
                 break  # a number may go on
             yield entry, (start + found.end(), end - found.end())
             gap, number, at = GAP, number + 1, end
-        text, start = text[at:], start + at
+        text, start, held[0] = text[at:], start + at, len(text) - at
     if not (CLOSING if number else EMPTY).fullmatch(text):
         where = f"after [{number - 1}]" if number else "or not a list"
         raise InputError(f"{path}: not JSON, or cut off, {where}")
 
 
-def _read_chunks(path: Path) -> Iterator[str]:
+def _read_chunks(path: Path, held: Sequence[int]) -> Iterator[str]:
+    """A file in pieces, each as long as what is `held` back of those before, which is read again with it: an entry
+    without end then costs no more than its length, times a little.
+    """
     try:
         with path.open("rb") as file:
-            while piece := file.read(CHUNK):
+            while piece := file.read(max(CHUNK, held[0])):
                 yield piece.decode("latin-1")  # one character a byte, so that places are those in the file
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def read_entry_at(file: int, span: Span) -> Any:
-    """An entry of an open file (its descriptor) once more."""
-    return json.loads(os.pread(file, span[1], span[0]))
+    """An entry of an open file (its descriptor) once more; bytes that are no UTF-8 passed the first time."""
+    return json.loads(os.pread(file, span[1], span[0]).decode(errors="replace"))
 
 
 def encode_object_masks(where: str, listed: list[Any], size: Size) -> list[bytes | None]:
@@ -64,7 +67,7 @@ def encode_object_masks(where: str, listed: list[Any], size: Size) -> list[bytes
     shape, masks = list(size), list[bytes | None]()
     for t, mask in enumerate(listed):
         if isinstance(mask, dict) and mask.get("size") == shape and isinstance(mask.get("counts"), str):
-            masks.append(mask["counts"].encode())
+            masks.append(mask["counts"].encode(errors="surrogatepass"))  # damage, which decoding finds
         else:
             masks.append(None if mask is None else parse_coco_mask(f"{where}: frame {t}", mask, size).counts)
     return masks

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from masklet.core.errors import InputError
 from masklet.core.files import explain_write_error
+from masklet.core.limits import check_file_name
 from masklet.core.scratch import is_process_alive
 
 
@@ -32,6 +33,7 @@ class OutputFolder:
 
     def __init__(self, out: Path, name: str, overwrite: bool) -> None:
         """The folder `out`/`name`; what is in it already is replaced where `overwrite` is set, else refused."""
+        check_file_name("output folder", name)
         self.name, self.path, self.overwrite = name, out / name, overwrite
         self._mark = f".partial-{platform.node() or 'here'}-"  # others may share the disk, not the process numbers
         self._partial = out / f".{name[:40]}{self._mark}{os.getpid()}"

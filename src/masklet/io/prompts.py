@@ -17,6 +17,7 @@ from torch import Tensor
 from masklet.core.annotations import FrameMatcher, FramePlace, VideoFrames
 from masklet.core.errors import InputError
 from masklet.core.instances import Box, Clicks, Point, Prompt
+from masklet.core.limits import is_finite_number, parse_whole_number, quote_value
 from masklet.io.annotations.label_image import read_label_image
 from masklet.io.formats.json_entry import JsonEntry, read_json_file
 
@@ -68,13 +69,14 @@ def read_prompt(text: str) -> tuple[int, dict[int, Prompt]]:
     """
     frame, _, rest = text.partition(":")
     id, _, what = rest.partition(":")
-    if not frame.strip().isdecimal() or not rest:
+    t, number = parse_whole_number(frame.strip()), parse_whole_number(id.strip())
+    if t is None or not rest:
         raise InputError(f"--prompt {text}: {FORM}")
-    if not id.strip().isdecimal() or not what:
+    if number is None or not what:
         if Path(rest).suffix.lower() not in IMAGES:
             raise InputError(f"--prompt {text}: {FORM}")
-        return int(frame), read_label_prompts(Path(rest))
-    return int(frame), {int(id): _read_one_prompt(text, int(id), what)}
+        return t, read_label_prompts(Path(rest))
+    return t, {number: _read_one_prompt(text, number, what)}
 
 
 def _read_one_prompt(text: str, id: int, what: str) -> Prompt:
@@ -191,8 +193,8 @@ def _list_points(entry: JsonEntry, key: str) -> list[Any]:
 
 def _read_numbers(entry: JsonEntry, given: Any, n: int) -> list[float]:
     numbers = given if isinstance(given, list) else []
-    if len(numbers) != n or not all(isinstance(v, int | float) and np.isfinite(v) for v in numbers):
-        raise entry.wrong(f"{n} numbers are needed, not {given!r:.60}")
+    if len(numbers) != n or not all(map(is_finite_number, numbers)):
+        raise entry.wrong(f"{n} numbers are needed, not {quote_value(given)}")
     return [float(v) for v in numbers]
 
 

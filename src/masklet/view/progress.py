@@ -13,6 +13,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from masklet.core.errors import escape_control_characters
 from masklet.core.progress import Watch
 from masklet.core.result import VideoResult
 
@@ -61,12 +62,15 @@ class BarReporter(QuietReporter):
 
     def done(self, folder: Path, result: VideoResult, seconds: float) -> None:
         """Says what `result` holds, in how many `seconds` and by which parts it was made, its `folder` and notes."""
-        self.console.print(f"{result.name}: {format_result_summary(result, seconds)}", highlight=False, soft_wrap=True)
-        self.console.print(f"  {folder}", highlight=False, soft_wrap=True)
-        if parts := format_used_parts(result):
-            self.console.print(f"  by {parts}", highlight=False, soft_wrap=True)
-        for note in result.provenance.notes:
-            self.console.print(f"  note: {note}", highlight=False, soft_wrap=True)
+        parts = format_used_parts(result)
+        lines = [
+            f"{result.name}: {format_result_summary(result, seconds)}",
+            f"  {folder}",
+            f"  by {parts}" * bool(parts),
+        ]
+        for line in (*lines, *(f"  note: {note}" for note in result.provenance.notes)):
+            if line:
+                self.console.print(escape_control_characters(line), highlight=False, soft_wrap=True)
 
     def hint(self, sentence: str) -> None:
         """What the reader could do next, once all is done."""
@@ -89,7 +93,8 @@ def show_progress_bars(console: Console, name: str, figures: str) -> Iterator[Wa
 
         def watch(phase: str, done: int, total: int | None, objects: int) -> None:
             if phase not in tasks:
-                tasks[phase] = progress.add_task(phase, name=name, rate=0.0, objects=0), monotonic()
+                shown = escape_control_characters(name)
+                tasks[phase] = progress.add_task(phase, name=shown, rate=0.0, objects=0), monotonic()
             task, since = tasks[phase]
             rate = done / max(monotonic() - since, 1e-9) if done > 1 else 0.0
             progress.update(task, completed=done, total=total, rate=rate, objects=objects)

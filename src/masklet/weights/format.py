@@ -83,6 +83,8 @@ def read_described(path: Path, kind: str, what: str) -> DescribedWeights:
     with explain_damage(path):
         older: Mapping[str, Any] = next((json.loads(metadata[name]) for name in OLDER if name in metadata), {})
         about = {name: json.loads(value) for name, value in metadata.items() if name not in ("kind", "format", *OLDER)}
+        if not isinstance(older, dict):
+            raise TypeError("what is told of it is no table")
         return DescribedWeights({**older, **about}, load_file(path))
 
 
@@ -91,7 +93,7 @@ def read_safetensors_metadata(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: damaged or cut off ({reason}); fetch or copy it again") from None
 
@@ -101,6 +103,8 @@ def explain_damage(path: Path) -> Iterator[None]:
     """Raises InputError in place of what goes wrong while a network is built of what the file `path` tells of it."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # what a damaged file tells makes anything go wrong
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: damaged ({reason}); train or copy it again") from None

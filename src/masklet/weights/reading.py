@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from masklet.core.errors import InputError
+from masklet.core.files import read_json
 from masklet.weights.catalog import CHECKPOINTS, CONFIG, TENSORS
 from masklet.weights.store import compute_hash, find_checkpoint, resolve_weights
 
@@ -54,7 +54,7 @@ def find_weight_file(path: Path) -> Path:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a file by key, without running anything that it holds. Raises InputError on damage."""
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise InputError(f'{path}: holds no table of tensors, neither as it is nor under "model"')
     return state
 
@@ -62,7 +62,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{path}: damaged or cut off ({error}); fetch or copy it again") from None
 
 
@@ -70,18 +70,15 @@ def _read_pickle(path: Path) -> Any:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: damaged, or holds more than tensors, which is not read ({reason})") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else "it ends too early"
+    except Exception as error:  # a damaged pickle calls what is allowed with anything
+        reason = " ".join(str(error).split())[:120] or "it ends too early"
         raise InputError(f"{path}: damaged or cut off ({reason}); fetch or copy it again") from None
     return content.get("model", content) if isinstance(content, dict) else content
 
 
 def read_network_config(path: Path) -> dict[str, Any]:
     """What a config says, whatever network it is of. Raises InputError where it is damaged."""
-    try:
-        told = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: damaged ({error}); fetch or copy it again") from None
+    told = read_json(path, "the config that came with the weights")
     return told if isinstance(told, dict) else {}

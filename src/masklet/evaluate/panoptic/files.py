@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool
-from PIL import Image
 
 from masklet.core.errors import InputError
+from masklet.core.image_files import open_image
+from masklet.core.limits import check_file_name, check_relative_path
 from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.panoptic.quality import (
     MATCH,
@@ -105,12 +106,13 @@ def _group_frames_by_video(file: JsonEntry) -> dict[str, dict[str, JsonEntry]]:
     videos: dict[str, dict[str, JsonEntry]] = {}
     for video in file.entries("annotations"):
         listed = list(video.entries("annotations"))
-        frames = {Path(frame.text("file_name")).stem: frame for frame in listed}
+        frames = {check_file_name(frame.where, Path(frame.text("file_name")).stem): frame for frame in listed}
         if len(frames) < len(listed):
             raise video.wrong("a frame is listed twice; keep one of them")
-        if str(video.get("video_id")) in videos:
-            raise video.wrong(f"the video {video.get('video_id')!r} is listed twice; keep one of them")
-        videos[str(video.get("video_id"))] = frames
+        name = check_relative_path(video.where, str(video.get("video_id")))
+        if name in videos:
+            raise video.wrong(f"the video {name!r} is listed twice; keep one of them")
+        videos[name] = frames
     return videos
 
 
@@ -142,13 +144,10 @@ def _format_sorted_names(names: Collection[str]) -> str:
 
 def read_panoptic_ids(path: Path) -> IdMap:
     """A panoptic png's ids. Raises InputError where it cannot be read or is not of three colours."""
-    try:
-        with Image.open(path) as image:
-            if image.mode not in ("RGB", "RGBA"):
-                raise InputError(f"{path}: a png of mode {image.mode}; ids are colours, so it must be RGB")
-            pixels = np.asarray(image.convert("RGBA"))
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's words for a damaged file
-        raise InputError(f"{path}: cannot be read ({error})") from None
+    image = open_image(path, "give a png of the segments' ids")
+    if image.mode not in ("RGB", "RGBA"):
+        raise InputError(f"{path}: a png of mode {image.mode}; ids are colours, so it must be RGB")
+    pixels = np.asarray(image.convert("RGBA"))
     return (pixels.view("<u4")[..., 0] & 0xFFFFFF).astype(np.int32)
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Float, Int64
 from pycocotools import mask as coco
 
 from masklet.core.errors import InputError
+from masklet.core.limits import parse_whole_number
 from masklet.core.rle import Rle
 from masklet.evaluate.vis.tubes import decode_tubes
 from masklet.io.formats.json_entry import JsonEntry, read_json_object
@@ -172,10 +173,10 @@ def _read_frame_shapes(shapes: JsonEntry, names: JsonEntry, size: tuple[int, int
 
 def _read_shape(shapes: JsonEntry, key: str, names: JsonEntry, size: tuple[int, int]) -> Row:
     shape = JsonEntry(f"{shapes.where}: track {key}", shapes.content[key])
-    if not key.isdecimal():
+    if parse_whole_number(key) is None:
         raise shape.wrong("a track's name must be a whole number from 0 on")
     category = shape.whole("category_id") if "category_id" in shape else names.whole(key)
-    mask = {"size": list(size), "counts": shape.text("rle").encode()}
+    mask = {"size": list(size), "counts": shape.text("rle").encode(errors="surrogatepass")}
     return int(key), category, shape.number("score", 1.0), mask
 
 
@@ -189,6 +190,6 @@ def find_lone_zero_track(found: BurstFile, truth: Mapping[str, Collection[str]])
         for name, images in truth.items()
         if name in found.sequences
         for image, shapes in _list_annotated_frames(found.sequences[name])
-        if image in images and any(key.isdecimal() and int(key) == 0 for key in shapes.content)
+        if image in images and any(parse_whole_number(key) == 0 for key in shapes.content)
     )
     return next(iter(named)) if len(named) == 1 else None

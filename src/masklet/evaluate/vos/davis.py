@@ -15,6 +15,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from masklet.core.errors import InputError
+from masklet.core.files import read_text
+from masklet.core.image_files import open_image
 from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.report import Report
 from masklet.evaluate.vos.files import (
@@ -200,7 +202,7 @@ def _read_video_list(gt: Path, *years: str) -> list[str] | None:
     """The validation videos that DAVIS's own list names; None where there is no list."""
     for path in (gt / "ImageSets" / year / "val.txt" for year in years):
         if path.is_file():
-            return path.read_text().split()
+            return read_text(path, "DAVIS's list of names, one a line").split()
     return None
 
 
@@ -240,7 +242,7 @@ class DavisSequence:
         Palette images hold ids (DAVIS 2017). Others that hold 255 are one object's mask, any other value than
         0 being inside (DAVIS 2016). InputError where no frame shows an object.
         """
-        pages = {t: Image.open(path) for t, path in self.annotations.items()}
+        pages = {t: open_image(path, "give palette images of object ids") for t, path in self.annotations.items()}
         values = {t: _read_label_values(page) for t, page in pages.items()}
         if _is_binary(values, palette=all(page.mode == "P" for page in pages.values())):
             values = {t: (v > 0).astype(np.uint8) for t, v in values.items()}

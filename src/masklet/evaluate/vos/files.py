@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from masklet.core.errors import InputError
+from masklet.core.limits import check_relative_path
 from masklet.core.progress import Watch
 from masklet.evaluate.report import Report, Scores
 from masklet.evaluate.vos.label_maps import LabelFrame, read_labels, read_mask_frame
@@ -106,6 +107,8 @@ def list_video_names(
     names = sorted(set(default if videos is None else videos))
     if not names:
         raise InputError(f"{truth}: no video to evaluate; give a folder with a folder of PNGs for each video")
+    for name in names:
+        check_relative_path(str(truth), name)
     for folder in (truth, found):
         missing = [name for name in names if not (folder / name).is_dir()]
         if missing:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, UInt8
 
+from masklet.core.limits import MOST_PIXELS
 from masklet.io.formats.davis import BINARY
 from masklet.io.formats.json_entry import Size
 from masklet.io.formats.label_png import read_label_png
@@ -23,7 +24,7 @@ Window = tuple[slice, slice]
 HEADER = struct.Struct(">IIBBBBB")  # of a PNG: width, height, bits, kind of colour, compression, filter, interlace
 CHUNK = struct.Struct(">I4s")  # length, kind
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-MOST = 1 << 28  # pixels; what is larger is left to Pillow's caution
+SMALL = 1 << 18  # bytes of packed pixels: zlib makes at most a thousand times as many of them
 WHAT = "black and white masks"
 IDS = ("P", "L", "1")  # Pillow's names of images whose values can be ids
 VOID = 255  # a label map's pixels about which nothing is said
@@ -121,16 +122,21 @@ def read_plain_png(path: Path) -> LabelMap | None:
     try:
         data = path.read_bytes()
         width, height, *form = HEADER.unpack_from(data, 16)
-        if data[:8] != SIGNATURE or form not in ([8, 0, 0, 0, 0], [8, 3, 0, 0, 0]) or width * height > MOST:
+        if data[:8] != SIGNATURE or form not in ([8, 0, 0, 0, 0], [8, 3, 0, 0, 0]) or width * height > MOST_PIXELS:
             return None
-        rows = np.frombuffer(
-            zlib.decompress(b"".join(_extract_idat_chunks(data)), bufsize=(width + 1) * height), np.uint8
-        )
+        rows = np.frombuffer(_unpack_rows(b"".join(_extract_idat_chunks(data)), (width + 1) * height), np.uint8)
     except (OSError, ValueError, struct.error, zlib.error):
         return None
     if rows.size != (width + 1) * height or not rows.size or rows[:: width + 1].any():
         return None
     return np.ascontiguousarray(rows.reshape(height, width + 1)[:, 1:])
+
+
+def _unpack_rows(packed: bytes, size: int) -> bytes:
+    """The rows of a PNG, `size` bytes; more where they are not of that size, but never a thousand times as many."""
+    if len(packed) <= SMALL:
+        return zlib.decompress(packed, bufsize=size)
+    return zlib.decompressobj().decompress(packed, size + 1)  # takes twice as long
 
 
 def _extract_idat_chunks(data: bytes) -> Iterator[bytes]:

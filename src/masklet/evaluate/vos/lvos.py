@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from masklet.core.errors import InputError
+from masklet.core.limits import check_frame_count, parse_whole_number, quote_value
 from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.report import Report
 from masklet.evaluate.vos.files import (
@@ -114,14 +115,14 @@ def _read_spans(video: JsonEntry, truth: Path, notes: Notes) -> dict[int, Object
 
 def _read_whole_number(entry: JsonEntry, key: str) -> int:
     """A whole number, which these files hold as a text."""
-    value = str(entry.get(key))
-    if not value.isdecimal():
-        raise entry.wrong(f"{key!r} must be a whole number from 0 on, not {value!r:.40}")
-    return int(value)
+    value = parse_whole_number(str(entry.get(key)))
+    if value is None:
+        raise entry.wrong(f"{key!r} must be a whole number from 0 on, not {quote_value(entry.get(key))}")
+    return check_frame_count(f"{entry.where}: {key}", value)
 
 
 def _read_object_id(objects: JsonEntry, key: str) -> int:
-    if not key.isdecimal() or not 1 <= int(key) <= 255:
+    if not 1 <= (parse_whole_number(key) or 0) <= 255:
         raise objects.wrong(f"{key!r:.40} is no id of an object; ids are 1 to 255")
     return int(key)
 

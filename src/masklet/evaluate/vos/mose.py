@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from masklet.core.limits import parse_whole_number
 from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.report import Report
 from masklet.evaluate.vos.contours import (
@@ -105,7 +106,7 @@ def evaluate_mose_v2(
 
 def _build_mose_clip(name: str, truth: Path, pred: Path, video: JsonEntry) -> VosClip:
     ids = video.texts("objects")
-    wrong = [i for i in ids if not i.isdecimal() or not 1 <= int(i) <= 255]
+    wrong = [i for i in ids if not 1 <= (parse_whole_number(i) or 0) <= 255]
     if wrong:
         raise video.wrong(f"{wrong[0]!r:.40} is no id of an object; ids are 1 to 255")
     frames = drop_first_and_last(list_pngs(truth / name))

@@ -12,7 +12,9 @@ import numpy as np
 
 from masklet.core.annotations import DetectionSet, FoundObject, FrameEntry, FramePlace, Size, drop_suffix
 from masklet.core.errors import InputError
+from masklet.core.files import read_bytes, read_text
 from masklet.core.instances import NAMELESS
+from masklet.core.limits import check_number, is_finite_number, quote_value
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.io.annotations.label_image import LabelImage, read_label_image
@@ -48,7 +50,7 @@ def read_detections(path: Path) -> DetectionSet:
 
 def compute_file_hash(path: Path) -> dict[str, str]:
     """{name: sha256} of a file."""
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {path.name: hashlib.sha256(read_bytes(path, FORM)).hexdigest()}
 
 
 # -- results
@@ -198,7 +200,8 @@ def find_entry_place(entry: JsonEntry, images: Mapping[Any, FramePlace]) -> Fram
         return FramePlace(None if video is None else str(video), name=id)
     if not is_count(id):
         raise InputError(
-            f"{entry.where}: 'frame' (or 'frame_index', 'image_id') must be a whole number from 0, not {id!r:.40}"
+            f"{entry.where}: 'frame' (or 'frame_index', 'image_id') must be a whole number from 0, "
+            f"not {quote_value(id)}"
         )
     return FramePlace(None if video is None else str(video), number=id)
 
@@ -214,8 +217,10 @@ def _read_coco_entry(entry: JsonEntry, label: int, size: Size) -> Sequence[Found
 def parse_box(entry: JsonEntry, given: Any) -> tuple[float, float, float, float]:
     """x, y, width and height in pixels. Raises InputError where they are no four finite numbers."""
     numbers = given if isinstance(given, list) else []
-    if len(numbers) != 4 or not all(isinstance(v, int | float) and np.isfinite(v) for v in numbers):
-        raise InputError(f"{entry.where}: 'bbox' must be four numbers, x, y, width and height, not {given!r:.60}")
+    if len(numbers) != 4 or not all(map(is_finite_number, numbers)):
+        raise InputError(
+            f"{entry.where}: 'bbox' must be four numbers, x, y, width and height, not {quote_value(given)}"
+        )
     x, y, w, h = (float(v) for v in numbers)
     return x, y, w, h
 
@@ -386,8 +391,9 @@ def read_ultralytics_files(path: Path, files: Sequence[Path]) -> DetectionSet:
                 continue
             try:
                 class_id, values = int(numbers[0]), [float(v) for v in numbers[1:]]
+                check_number(where, "a number", sum(map(abs, values)))
             except ValueError:
-                raise InputError(f"{where}: a class and numbers are needed, not {line!r:.60}") from None
+                raise InputError(f"{where}: a class and numbers are needed, not {quote_value(line)}") from None
             if len(values) not in (4, 5) and (len(values) < 6 or len(values) % 2):
                 raise InputError(f"{where}: a class with a box (4 numbers) or a polygon (pairs) is needed")
             classes.add(class_id)
@@ -413,7 +419,4 @@ def _read_ultralytics_line(
 
 
 def _read_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give a txt of Ultralytics") from None
+    return read_text(path, "a txt of Ultralytics").splitlines()

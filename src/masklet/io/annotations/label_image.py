@@ -16,6 +16,7 @@ from jaxtyping import Bool, Int32
 from PIL import Image
 
 from masklet.core.errors import InputError
+from masklet.core.image_files import open_image
 
 VOID = 255
 SHADES = 16  # more values than these, up to white, which is `FREQUENT` times as frequent, are a soft mask
@@ -67,18 +68,6 @@ def read_label_image(path: Path) -> LabelImage:
     if image.mode in ("RGBA", "LA", "PA"):
         return LabelImage(path, _read_transparent(path, image))
     return LabelImage(path, _cut_soft_mask(_read_values(image)), image.mode == "P")
-
-
-def open_image(path: Path) -> Image.Image:
-    """An image, decoded. Raises InputError where there is none that can be read."""
-    try:
-        image = Image.open(path)
-        image.load()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file; give an image") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not an image that can be read ({error})") from None
-    return image
 
 
 def _read_values(image: Image.Image) -> Int32[np.ndarray, "h w"]:

@@ -12,6 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from masklet.core.files import write_atomically
+from masklet.core.limits import (
+    check_frame_count,
+    check_frame_rate,
+    check_relative_path,
+    check_text,
+    parse_whole_number,
+)
 from masklet.core.result import VideoResult
 from masklet.io.formats.json_entry import JsonEntry, parse_coco_mask, read_json_object
 from masklet.io.formats.split import (
@@ -99,8 +106,8 @@ def _collect_burst_categories(sequences: Sequence[JsonEntry]) -> dict[int, str]:
 
 
 def _read_burst_sequence(path: Path, sequence: JsonEntry, split: DatasetSplit) -> VideoResult:
-    dataset = sequence.content.get("dataset") or ""
-    name = f"{dataset}/{sequence.text('seq_name')}".lstrip("/")
+    dataset = check_text(sequence.where, "'dataset'", sequence.content.get("dataset") or "")
+    name = check_relative_path(sequence.where, f"{dataset}/" * bool(dataset) + sequence.text("seq_name"))
     sequence.where = f"{path}: {name}"
     files, annotated = sequence.texts("all_image_paths"), sequence.texts("annotated_image_paths")
     pages = list(sequence.entries("segmentations"))
@@ -109,6 +116,8 @@ def _read_burst_sequence(path: Path, sequence: JsonEntry, split: DatasetSplit) -
     at = {file: t for t, file in enumerate(files)}
     if len(at) < len(files) or len(set(annotated)) < len(annotated):
         raise sequence.wrong("an image is listed twice; keep one of them")
+    rate = check_frame_rate(sequence.where, sequence.number("fps", 25.0))
+    check_frame_count(sequence.where, len(files))
     labels, objects, size = _map_track_labels(sequence, split), VideoObjects(), sequence.size()
     for file, page in zip(annotated, pages, strict=True):
         if file not in at:
@@ -120,13 +129,13 @@ def _read_burst_sequence(path: Path, sequence: JsonEntry, split: DatasetSplit) -
             mask = parse_coco_mask(entry.where, {"size": list(size), "counts": entry.get("rle")}, size)
             if not objects.add(int(track), at[file], mask, entry.number("score", 1.0), labels[track]):
                 raise entry.wrong("the track is given twice; keep one of them")
-    return build_video_result(name, size, len(files), objects, split.names, path, sequence.number("fps", 25.0))
+    return build_video_result(name, size, len(files), objects, split.names, path, rate)
 
 
 def _map_track_labels(sequence: JsonEntry, split: DatasetSplit) -> dict[str, int]:
     """{track id: label} of a sequence, a label being the category's place in the split's names."""
     tracks, labels = sequence.entry("track_category_ids"), split.labels
     for track in tracks:
-        if not track.isdecimal() or tracks.whole(track) not in labels:
-            raise tracks.wrong(f"track {track} is of category {tracks.get(track)}, which is not listed")
+        if parse_whole_number(track) is None or tracks.whole(track) not in labels:
+            raise tracks.wrong(f"track {track:.40} is of category {tracks.whole(track)}, which is not listed")
     return {track: labels[tracks.whole(track)] for track in tracks}

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from masklet.core.files import write_atomically
+from masklet.core.limits import MOST_FRAMES, check_whole_number
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.io.formats.json_entry import JsonEntry, Size, format_coco_rle, parse_coco_mask, read_json_object
@@ -116,7 +117,7 @@ def read_cocovid(path: Path) -> list[VideoResult]:
 
 
 def _read_cocovid_image(image: JsonEntry, video: _CocovidVideo | None) -> tuple[_CocovidVideo, int]:
-    frame, size = image.whole("frame_id"), image.size()
+    frame, size = check_whole_number(image.where, "'frame_id'", image.get("frame_id"), MOST_FRAMES - 1), image.size()
     if video is None:
         raise image.wrong(f"video {image.get('video_id')} is not in 'videos'")
     if frame in video.frames:

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from masklet.core.errors import InputError
+from masklet.core.limits import check_file_name
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle, paint_mask_numbers
 from masklet.core.tracks import Sighting
@@ -23,7 +24,7 @@ from masklet.io.formats.label_png import (
     read_label_pngs,
     split_label_image,
 )
-from masklet.io.formats.split import VideoObjects, build_video_result, resolve_frame_names
+from masklet.io.formats.split import VideoObjects, build_video_result, check_frame_names, resolve_frame_names
 from masklet.io.video.sources import make_natural_key
 
 VOID = 255  # in a palette image: not annotated
@@ -44,6 +45,7 @@ def write_davis(result: VideoResult, folder: Path, names: Sequence[str] | None =
     Raises InputError where an id is not in 1 to 255.
     """
     own = names is not None and len(set(names)) == len(names)
+    check_frame_names(result.name, names or ())
     pages = encode_davis_pngs(result)
     check_palette_ids(result)
     folder.mkdir()
@@ -118,6 +120,8 @@ def write_referring(
     frames, chosen = resolve_frame_names(result, names), expressions or [str(n) for n in range(len(result.categories))]
     if len(chosen) != len(result.categories) or len(set(chosen)) < len(chosen):
         raise InputError(f"{result.name}: {len(set(chosen))} expressions for {len(result.categories)} categories")
+    for expression in chosen:
+        check_file_name(result.name, expression)
     folder.mkdir()
     for label, expression in enumerate(chosen):
         pages = ([s for m, s in result.at(t) if m.label == label] for t in range(result.length))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pycocotools import mask as coco
 
 from masklet.core.errors import InputError
-from masklet.core.rle import Rle
+from masklet.core.files import read_json
+from masklet.core.limits import (
+    check_frame_size,
+    check_number,
+    check_whole_number,
+    is_whole_number,
+    quote_value,
+)
+from masklet.core.rle import Rle, check_polygon, encode_polygons
 from masklet.io.video.frame_source import format_size
 
 Size = tuple[int, int]  # h, w
@@ -26,7 +31,7 @@ class JsonEntry:
         if isinstance(content, _DuplicateKeyObject):
             raise self.wrong(f"{content.key!r} is given twice; keep one of them")
         if not isinstance(content, dict):
-            raise self.wrong(f"must be an object with named values, not {content!r:.40}")
+            raise self.wrong(f"must be an object with named values, not {quote_value(content)}")
 
     def wrong(self, what: str) -> InputError:
         """The InputError to raise when `what` is wrong with the entry; its message begins with the place."""
@@ -46,32 +51,27 @@ class JsonEntry:
 
     def whole(self, key: str) -> int:
         """The value at `key`, which must be a whole number from 0 on."""
-        value = self.get(key)
-        if not is_whole_number(value):
-            raise self.wrong(f"{key!r} must be a whole number from 0 on, not {value!r:.40}")
-        return int(value)
+        return check_whole_number(self.where, repr(key), self.get(key))
 
     def number(self, key: str, default: float | None = None) -> float:
         """The value at `key`, which must be a finite number; `default`, if given, where it is missing or null."""
         value = self.content.get(key)
         if value is None and default is not None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            raise self.wrong(f"{key!r} must be a number, not {value!r:.40}")
-        return float(value)
+        return check_number(self.where, repr(key), value)
 
     def text(self, key: str) -> str:
         """The value at `key`, which must be a text that is not empty."""
         value = self.get(key)
         if not isinstance(value, str) or not value:
-            raise self.wrong(f"{key!r} must be a text, not {value!r:.40}")
+            raise self.wrong(f"{key!r} must be a text, not {quote_value(value)}")
         return value
 
     def items(self, key: str) -> list[Any]:
         """The value at `key`, which must be a list; its elements may be of any kind."""
         value = self.get(key)
         if not isinstance(value, list):
-            raise self.wrong(f"{key!r} must be a list, not {value!r:.40}")
+            raise self.wrong(f"{key!r} must be a list, not {quote_value(value)}")
         return value
 
     def texts(self, key: str) -> list[str]:
@@ -79,7 +79,7 @@ class JsonEntry:
         values = self.items(key)
         for n, value in enumerate(values):
             if not isinstance(value, str) or not value:
-                raise self.wrong(f"{key}[{n}] must be a text, not {value!r:.40}")
+                raise self.wrong(f"{key}[{n}] must be a text, not {quote_value(value)}")
         return values
 
     def entry(self, key: str) -> JsonEntry:
@@ -92,10 +92,7 @@ class JsonEntry:
 
     def size(self) -> Size:
         """The entry's 'height' and 'width' as (h, w), at least a pixel each."""
-        size = self.whole("height"), self.whole("width")
-        if 0 in size:
-            raise self.wrong(f"a frame of {format_size(size)} has no pixel")
-        return size
+        return check_frame_size(self.where, self.whole("height"), self.whole("width"))
 
 
 class _DuplicateKeyObject(dict[str, Any]):
@@ -115,12 +112,7 @@ def _mark_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def read_json_file(path: Path, form: str) -> Any:
     """The content of the JSON file `path`. Raises InputError where it cannot be read; `form` says what to give then."""
-    try:
-        return json.loads(path.read_bytes(), object_pairs_hook=_mark_duplicate_keys)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give {form}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not JSON, or cut off ({error}); give {form}") from None
+    return read_json(path, form, _mark_duplicate_keys)
 
 
 def read_json_object(path: Path, form: str, *needed: str) -> JsonEntry:
@@ -133,11 +125,6 @@ def read_json_object(path: Path, form: str, *needed: str) -> JsonEntry:
     if missing:
         raise InputError(f"{path}: holds no {' and no '.join(map(repr, missing))}, so it is not {form}")
     return JsonEntry(str(path), content)
-
-
-def is_whole_number(value: Any) -> bool:
-    """Whether a JSON value is a whole number from 0 on."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def format_coco_rle(mask: Rle) -> dict[str, Any]:
@@ -158,25 +145,19 @@ def parse_coco_mask(where: str, shape: Any, size: Size) -> Rle:
 
 def _parse_coco_rle(shape: Any, size: Size) -> Rle:
     if not isinstance(shape, dict) or not isinstance(shape.get("size"), list) or "counts" not in shape:
-        raise ValueError(f"a mask must be run lengths with 'size' and 'counts', or polygons, not {shape!r:.40}")
+        raise ValueError(f"a mask must be run lengths with 'size' and 'counts', or polygons, not {quote_value(shape)}")
     if not all(is_whole_number(n) for n in shape["size"]) or tuple(shape["size"]) != size:
-        raise ValueError(f"the mask's size is {shape['size']}, the frame's {list(size)} (height, width)")
+        raise ValueError(f"the mask's size is {quote_value(shape['size'])}, the frame's {list(size)} (height, width)")
     counts = shape["counts"]
     if isinstance(counts, list):
-        if not all(is_whole_number(c) for c in counts) or sum(counts) != size[0] * size[1]:
-            raise ValueError(f"the run lengths do not fill the {format_size(size)} pixels of the frame")
-        return Rle(size, coco.frPyObjects({"size": list(size), "counts": counts}, *size)["counts"])
+        return Rle.from_counts(counts, size)
     if not isinstance(counts, str) or not counts.isascii():
-        raise ValueError(f"'counts' must be COCO run lengths, not {counts!r:.40}")
+        raise ValueError(f"'counts' must be COCO run lengths, not {quote_value(counts)}")
     return Rle.checked(size, counts.encode())
 
 
 def _parse_coco_polygons(polygons: list[Any], size: Size) -> Rle:
-    far = max(size)  # pycocotools walks along every edge pixel by pixel, however far it leads
-    for polygon in polygons or [None]:
-        numbers = isinstance(polygon, list) and all(type(v) in (int, float) for v in polygon)
-        if not numbers or len(polygon) < 6 or len(polygon) % 2:
-            raise ValueError("a polygon needs three points or more, x and y each")
-        if not (np.abs(np.array(polygon, float)) <= 2 * far).all():
+    for polygon in polygons or [None]:  # in a data set's file that is a mistake, which cutting it off would hide
+        if (np.abs(check_polygon(polygon)) > 2 * max(size)).any():
             raise ValueError(f"a polygon lies far outside the {format_size(size)} pixels of the frame")
-    return Rle(size, coco.merge(coco.frPyObjects(polygons, *size))["counts"])
+    return encode_polygons(polygons, size)

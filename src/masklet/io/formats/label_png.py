@@ -12,6 +12,7 @@ from jaxtyping import Integer
 from PIL import Image
 
 from masklet.core.errors import InputError
+from masklet.core.image_files import open_image
 from masklet.core.rle import Rle
 from masklet.io.formats.json_entry import Size
 from masklet.io.video.frame_source import format_size
@@ -36,11 +37,8 @@ def read_label_png(path: Path, modes: Collection[str], what: str, size: Size | N
     Raises InputError where it cannot be read, is not of the `modes` (Pillow's names), or, if a `size` (h, w) is
     given, not of that; the message asks for `what`, the kind of image that is meant.
     """
-    try:
-        with Image.open(path) as image:
-            pixels, mode = np.array(image), image.mode
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: not an image that can be read ({error}); give {what}") from None
+    image = open_image(path, f"give {what}")
+    pixels, mode = np.array(image), image.mode
     if mode not in modes:
         raise InputError(f"{path}: an image of mode {mode}; give {what}, which is of mode {' or '.join(modes)}")
     if size is not None and pixels.shape[:2] != size:

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.core.files import write_atomically
+from masklet.core.files import read_text, write_atomically
+from masklet.core.limits import check_frame_count, check_frame_size, parse_whole_number, quote_value
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle, paint_mask_numbers
 from masklet.core.tracks import Masklet
@@ -168,17 +169,14 @@ class _MotsObjects:
 
 
 def _read_mots_lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give {FORM}") from None
-    except ValueError:
-        raise InputError(f"{path}: not a text; give {FORM}") from None
+    return read_text(path, FORM).splitlines()
 
 
 def _parse_mots_line(where: str, line: str) -> tuple[int, int, int, Size, Any]:
     fields = line.split()
-    if len(fields) != 6 or not all(f.isdecimal() for f in fields[:5]):
-        raise InputError(f"{where}: {line!r:.60} is not of the form {FORM}")
-    frame, id, class_id, h, w = map(int, fields[:5])
-    return frame, id, class_id, (h, w), fields[5]
+    numbers = [n for n in map(parse_whole_number, fields[:5]) if n is not None]
+    if len(fields) != 6 or len(numbers) != 5:
+        raise InputError(f"{where}: {quote_value(line)} is not of the form {FORM}")
+    frame, id, class_id, h, w = numbers
+    check_frame_count(where, frame)
+    return frame, id, class_id, check_frame_size(where, h, w), fields[5]

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean
 
 from masklet.core.errors import InputError
+from masklet.core.limits import (
+    MOST_CATEGORIES,
+    check_count,
+    check_file_name,
+    check_frame_count,
+    check_relative_path,
+    check_text,
+)
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
@@ -42,13 +51,16 @@ class DatasetSplit:
     ) -> DatasetSplit:
         """The split that `label`, its file, lists: its `videos`, its `categories` as id: name, and the ids of `stuff`.
 
-        Raises InputError where two videos have one name or id.
+        Raises InputError where two videos have one name or id, or a name of a video or a frame is none of a file.
         """
         listed = list(videos)
+        for video in listed:
+            check_relative_path(label, video.name)
+            check_frame_names(f"{label}: video {video.name}", video.frames or ())
         for key in ("name", "id"):
             values = [getattr(v, key) for v in listed if getattr(v, key) is not None]
             if len(set(values)) < len(values):
-                twice = next(v for v in values if values.count(v) > 1)
+                twice = Counter(values).most_common(1)[0][0]
                 raise InputError(f"{label}: the video {key} {twice!r} is given twice; keep one of them")
         return DatasetSplit(label, {v.name: v for v in listed}, categories or {}, frozenset(stuff))
 
@@ -71,11 +83,14 @@ class DatasetSplit:
 def read_categories(content: JsonEntry) -> dict[int, str]:
     """{id: name} of the list 'categories'. Raises InputError where an id or a name is given twice."""
     found: dict[int, str] = {}
+    names: set[str] = set()
+    check_count(content.where, "categories", len(content.items("categories")), MOST_CATEGORIES)
     for entry in content.entries("categories"):
-        id, name = entry.whole("id"), entry.text("name")
-        if id in found or name in found.values():
+        id, name = entry.whole("id"), check_text(entry.where, "'name'", entry.text("name"))
+        if id in found or name in names:
             raise entry.wrong(f"the category {name!r}, id {id}, is given twice; keep one of them")
         found[id] = name
+        names.add(name)
     return found
 
 
@@ -99,13 +114,23 @@ def find_category_id(result: VideoResult, masklet: Masklet, ids: Mapping[str, in
 
 
 def resolve_frame_names(result: VideoResult, names: Sequence[str] | None) -> Sequence[str]:
-    """The `names` of the frames, 00000 on where None. Raises InputError where they are not one for each frame."""
+    """The `names` of the frames, 00000 on where None. Raises InputError where they are not one for each frame, or one
+    is no file's name.
+    """
     if names is None:
         return [f"{t:05d}" for t in range(result.length)]
     if len(names) != result.length or len(set(names)) != len(names):
         raise InputError(
             f"{result.name}: {len(set(names))} different names for {result.length} frames; give each its own"
         )
+    return check_frame_names(result.name, names)
+
+
+def check_frame_names(where: str, names: Sequence[str]) -> Sequence[str]:
+    """Names of frames, under which files are written. Raises InputError, beginning with `where`, where one is none."""
+    check_frame_count(where, len(names))
+    for name in names:
+        check_file_name(where, name)
     return names
 
 

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import IO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
-from PIL import Image
-
 from masklet.core.errors import InputError
-from masklet.core.files import write_atomically
+from masklet.core.files import read_text, write_atomically
+from masklet.core.image_files import read_image_size
+from masklet.core.limits import check_relative_path, quote_value
 from masklet.core.result import VideoResult
 from masklet.io.formats.davis import check_palette_ids, encode_davis_pngs
-from masklet.io.formats.json_entry import JsonEntry, Size, read_json_file
+from masklet.io.formats.json_entry import JsonEntry, read_json_file
 from masklet.io.formats.panoptic import PanopticVideo, check_panoptic_ids, read_panoptic_split
 from masklet.io.formats.split import DatasetSplit, ListedVideo
 from masklet.io.formats.ytvis import format_split_entries, read_ytvis_split
@@ -61,11 +61,7 @@ def _read_json_split(path: Path) -> DatasetSplit:
 
 
 def _read_txt_split(path: Path) -> DatasetSplit:
-    try:
-        names = path.read_text().split()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give {LIST}") from None
-    return DatasetSplit.of(str(path), map(ListedVideo, names))
+    return DatasetSplit.of(str(path), map(ListedVideo, read_text(path, LIST).split()))
 
 
 def find_result_files(paths: Sequence[Path]) -> list[Path]:
@@ -117,7 +113,9 @@ class SubmissionTarget:
             raise InputError(
                 f"{result.name}: no frames in {source!r} that say their names; give the folder by --frames"
             )
-        return ListedVideo(result.name, listed.id, _read_image_size(pictures[0]), tuple(p.stem for p in pictures))
+        return ListedVideo(
+            result.name, listed.id, read_image_size(pictures[0], "give intact frames"), tuple(p.stem for p in pictures)
+        )
 
     def unfit(self, result: VideoResult) -> Iterator[str]:
         """What a server would reject of a `result`, each in a sentence; nothing where it fits."""
@@ -185,15 +183,12 @@ class Submission:
                 rows.copy(archive, *part.listing)
 
 
-def _read_image_size(picture: Path) -> Size:
-    try:
-        with Image.open(picture) as image:  # its header
-            return image.height, image.width
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{picture}: not an image that can be read ({error}); give intact frames") from None
-
-
 def _create_zip_info(name: str) -> ZipInfo:
+    check_relative_path("zip", name)
+    try:
+        name.encode()  # a zip has no other names, while a disk may
+    except UnicodeEncodeError:
+        raise InputError(f"zip: the name {quote_value(name)} is not UTF-8; rename the video and its frames") from None
     info = ZipInfo(name, DATE)
     info.create_system, info.external_attr = 3, 0o644 << 16  # unix, on every machine
     info.compress_type = ZIP_STORED if name.endswith(".png") else ZIP_DEFLATED

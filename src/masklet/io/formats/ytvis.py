@@ -14,12 +14,12 @@ from typing import Any
 
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
+from masklet.core.limits import check_frame_size, quote_value
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Masklet
 from masklet.io.formats.json_entry import (
     JsonEntry,
     format_coco_rle,
-    is_whole_number,
     parse_coco_mask,
     read_json_file,
     read_json_object,
@@ -203,9 +203,9 @@ def _infer_ytvis_split(path: Path, entries: Iterable[JsonEntry]) -> DatasetSplit
 
 def _parse_mask_size(found: JsonEntry, mask: dict[str, Any]) -> tuple[int, int]:
     size = mask.get("size")
-    if not isinstance(size, list) or len(size) != 2 or not all(is_whole_number(n) and n for n in size):
-        raise found.wrong(f"a mask's 'size' must be its height and width, not {size!r:.40}")
-    return size[0], size[1]
+    if not isinstance(size, list) or len(size) != 2:
+        raise found.wrong(f"a mask's 'size' must be its height and width, not {quote_value(size)}")
+    return check_frame_size(f"{found.where}: a mask", *size)
 
 
 def _read_ytvis_object(
