@@ -54,9 +54,10 @@ class VideoFile(FrameSource):
         if not allow_network:
             refuse_playlist(path)
         with self._open() as (container, stream):
+            self._is_avi = container.format.name == "avi"
             self.rate = float(stream.average_rate or stream.guessed_rate or RATE)
             self._base = float(stream.time_base or 1 / RATE)
-            self._claim = stream.frames or None
+            self._claim, self._announced = stream.frames or None, stream.frames
             self.notes += describe_streams(container, stream)
         self.start()
 
@@ -111,6 +112,13 @@ class VideoFile(FrameSource):
                 if ALPHA_NOTE not in self.notes and is_transparent(picture):
                     self.note(ALPHA_NOTE)
                 yield ReadFrame(convert_upright_rgb(picture), self._time(n))
+        self._check_count()
+
+    def _check_count(self) -> None:
+        """Notes where a file that is not told to be damaged has fewer frames than its header says."""
+        read = len(self._marks)
+        if self._announced > read and not self.lost:
+            self.note(f"{self.label}: its header says {self._announced} frames, {read} are there")
 
     def _describe(self, stream: VideoStream, picture: av.VideoFrame) -> None:
         """Takes from the first good frame what is so in all."""
@@ -171,6 +179,8 @@ class VideoFile(FrameSource):
 
     def _entries(self, start: int) -> list[int]:
         """The two key frames before a frame, the nearest first; none where timestamps tell nothing."""
+        if self._is_avi and (self.lost or self.damage):  # whose times count what is there, by an index or without
+            return []
         stamps = [m.pts for m in self._marks]
         if None in stamps or any(a >= b for a, b in itertools.pairwise(stamps)):  # type: ignore[operator]
             return []
