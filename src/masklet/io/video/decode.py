@@ -133,23 +133,38 @@ class _DecodingPass:
 
     def _decode(self, packet: av.Packet[VideoStream]) -> list[av.VideoFrame]:
         """The frames that a packet brings out of the decoder."""
+        frames = self._begin_anew() if self._goes_back(packet) else []
         number = self._register(packet)
         if packet.is_corrupt:
             self._skip_from(number - self._doubtful, BROKEN_PACKET)
         elif self._has_hole_before(packet):
             self._skip_from(number, MISSING)
         self._fed = packet.dts, packet.pos
-        frames = []
         if packet.is_keyframe and not packet.is_corrupt:
-            frames = self._resume(number, packet.pts or 0)
+            frames += self._resume(number, packet.pts or 0)
         if self._skipping:
-            return []
+            return frames
         try:
             frames += packet.decode()
         except av.FFmpegError as error:
             self._skip_from(number, error.strerror or "cannot be decoded")
         else:
             self._decoded_to = self._decoded_to if packet.dts is None else packet.dts
+        return frames
+
+    def _goes_back(self, packet: av.Packet[VideoStream]) -> bool:
+        """Whether times begin anew, as in recordings that were put one after the other."""
+        last = self._fed[0]
+        return self._stamped and None not in (last, packet.dts) and packet.dts < last  # type: ignore[operator]
+
+    def _begin_anew(self) -> list[av.VideoFrame]:
+        """Forgets the times so far, whose frames the decoder gives first; what was lost at the seam is not told."""
+        frames = self._drain()
+        self.stream.codec_context.flush_buffers()
+        self._spoils.clear()
+        self._keys.clear()
+        self._pending.clear()
+        self._shown, self._skipping, self._begun = None, False, True
         return frames
 
     def _register(self, packet: av.Packet[VideoStream]) -> int:
@@ -358,7 +373,7 @@ class _DecodingPass:
             return False
         promised = read_promised_end(self.container, self.stream)
         usual = self._find_usual_step() if self.widest or promised is None else 0
-        return frame.pts - self._shown > 1.5 * usual > 0
+        return REORDERED * usual > frame.pts - self._shown > 1.5 * usual > 0
 
 
 def is_cut_transport_stream(container: InputContainer) -> bool:
@@ -377,5 +392,6 @@ def read_promised_end(container: InputContainer, stream: VideoStream) -> float |
         hours, minutes, seconds = (float(part) for part in tag.split(":"))
         return 3600 * hours + 60 * minutes + seconds - float((stream.start_time or 0) * (stream.time_base or 0))
     if container.duration and len(container.streams) == 1:
-        return container.duration / av.time_base
+        begin = float((stream.start_time or 0) * (stream.time_base or 0)) if container.format.name == "flv" else 0.0
+        return container.duration / av.time_base - begin
     return None

@@ -87,19 +87,20 @@ class VideoFile(FrameSource):
 
     def said(self) -> int:
         if self._claim is None:
-            self._claim = self._count()
+            self._claim = self._count_packets()[1]
         return self._claim
 
-    def _count(self) -> int:
-        """How many packets the file has, for containers that do not count them."""
-        n = 0
+    def _count_packets(self) -> tuple[int, int]:
+        """How many packets the file has, and how many of them are to be shown."""
+        packets = shown = 0
         with self._open() as (container, stream):
             try:
                 for packet in container.demux(stream):
-                    n += packet.size > 0
+                    packets += packet.size > 0 or packet.dts is not None
+                    shown += packet.size > 0 and not packet.is_discard
             except av.FFmpegError:  # the frames before it are what can be hoped for
                 pass
-        return n
+        return packets, shown
 
     def frames(self) -> Iterator[Frame]:
         return fill_gaps(self._read_all(), self.lost)
@@ -117,8 +118,10 @@ class VideoFile(FrameSource):
     def _check_count(self) -> None:
         """Notes where a file that is not told to be damaged has fewer frames than its header says."""
         read = len(self._marks)
-        if self._announced > read and not self.lost:
-            self.note(f"{self.label}: its header says {self._announced} frames, {read} are there")
+        if read < self._announced and not self.lost and self._time(read - 1) * self.rate + 1.5 < self._announced:
+            packets, shown = self._count_packets()
+            if packets < self._announced or read < shown:
+                self.note(f"{self.label}: its header says {self._announced} frames, {read} are there")
 
     def _describe(self, stream: VideoStream, picture: av.VideoFrame) -> None:
         """Takes from the first good frame what is so in all."""
