@@ -90,6 +90,7 @@ class _DecodingPass:
         self.widest = self.narrowest = 0  # steps between frames that follow one another
         # Packets before damage that are damaged, too: where bytes are missing, this form gives those of the next packet.
         self._doubtful = int(container.format.name.startswith("matroska"))
+        self._is_transport = container.format.name == "mpegts"
         self._stamped = True  # whether packets have pts
         # Whether a key frame came; what is before the first of a broadcast nobody can decode.
         self._begun = container.format.name not in JOINABLE
@@ -137,7 +138,7 @@ class _DecodingPass:
         number = self._register(packet)
         if packet.is_corrupt:
             self._skip_from(number - self._doubtful, BROKEN_PACKET)
-        elif self._has_hole_before(packet):
+        elif self._is_transport and self._has_hole_before(packet):
             self._skip_from(number, MISSING)
         self._fed = packet.dts, packet.pos
         if packet.is_keyframe and not packet.is_corrupt:
@@ -268,8 +269,9 @@ class _DecodingPass:
 
     def _take_lost(self, frame: av.VideoFrame) -> list[LostFrame]:
         """What is lost before a good frame, which ends the spoils before it."""
+        if not self._spoils:
+            return []
         shown, lost = frame.pts or 0, dict[int, str]()
-        hurt = bool(self._spoils)
         for spoil in list(self._spoils):
             found = self._list_lost(spoil, shown)
             lost |= dict.fromkeys(found, spoil.cause)
@@ -280,7 +282,7 @@ class _DecodingPass:
                 self._spoils.remove(spoil)
         if not self._stamped:
             return [LostFrame(None, cause) for cause in lost.values()]
-        return self._infer_missing(lost, frame) if hurt else []
+        return self._infer_missing(lost, frame)
 
     def _list_lost(self, spoil: _Spoil, before: int) -> list[int]:
         """The pts of the frames that a `spoil` took, of those displayed `before` a good one."""
@@ -319,7 +321,7 @@ class _DecodingPass:
     def _has_hole_before(self, packet: av.Packet[VideoStream]) -> bool:
         """Whether packets of a transport stream are missing, which it does not tell of itself where they were whole."""
         (dts, place), usual = self._fed, self._usual_dts_step or self._find_usual_step()
-        if self.container.format.name != "mpegts" or None in (dts, packet.dts):
+        if None in (dts, packet.dts):
             return False
         step = packet.dts - dts  # type: ignore[operator]
         self._usual_dts_step = min(usual or step, step)

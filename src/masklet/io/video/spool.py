@@ -21,7 +21,7 @@ from masklet.io.video.decode import LostFrame, decode_frames, find_video_stream
 from masklet.io.video.frame_source import DamagedSourceError, FrameSource, ReadFrame, fill_gaps
 from masklet.io.video.images import RATE
 from masklet.io.video.network import open_live
-from masklet.io.video.pixels import convert_upright_rgb, read_pixel_aspect
+from masklet.io.video.pixels import UprightConverter, read_pixel_aspect
 from masklet.io.video.source_names import STDIN, name_source
 
 HOW = "pipe pictures one after the other, as `ffmpeg -i clip.mp4 -f image2pipe -c:v png -` makes them"
@@ -175,12 +175,13 @@ def _decode_once(
 ) -> Iterator[ReadFrame]:
     """Frames of a container as they come, at their own times or those of a constant `rate`."""
     first: int | None = None
+    converter = UprightConverter()
     with container:
         for n, picture in enumerate(decode_frames(container, stream)):
             first = picture.pts if n == 0 and has_times else first
             late = None if first is None or picture.pts is None else picture.pts - first
             time = n / rate if late is None else late * float(stream.time_base or 0)
-            yield ReadFrame(picture.cause if isinstance(picture, LostFrame) else convert_upright_rgb(picture), time)
+            yield ReadFrame(picture.cause if isinstance(picture, LostFrame) else converter.convert(picture), time)
 
 
 class _Pipe:
