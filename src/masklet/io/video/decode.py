@@ -88,7 +88,7 @@ class _DecodingPass:
         self.end = 0  # of the packets so far, in the stream's time base
         self.packets = 0
         self.widest = self.narrowest = 0  # steps between frames that follow one another
-        # Packets before damage that are damaged, too: where bytes are missing, this form gives those of the next packet.
+        # Packets before damage that are damaged, too: where bytes are missing, Matroska gives those of the next packet.
         self._doubtful = int(container.format.name.startswith("matroska"))
         self._is_transport = container.format.name == "mpegts"
         self._stamped = True  # whether packets have pts
@@ -96,6 +96,7 @@ class _DecodingPass:
         self._begun = container.format.name not in JOINABLE
         self._skipping = False  # packets up to the next key frame
         self._pending: dict[int, int] = {}  # pts: packet, of frames that the decoder has not given
+        self._awaited: dict[int | None, int] = {}  # the same of packets that the decoder has
         self._dropped: dict[int, int] = {}  # the same of frames that it gave spoiled
         self._spoils: list[_Spoil] = []
         self._keys: deque[tuple[int, int]] = deque(maxlen=64)  # the last key packets and their pts
@@ -145,9 +146,12 @@ class _DecodingPass:
             frames += self._resume(number, packet.pts or 0)
         if self._skipping:
             return frames
+        if packet.pts in self._pending:
+            self._awaited[packet.pts] = number
         try:
             frames += packet.decode()
         except av.FFmpegError as error:
+            self._awaited.pop(packet.pts, None)
             self._skip_from(number, error.strerror or "cannot be decoded")
         else:
             self._decoded_to = self._decoded_to if packet.dts is None else packet.dts
@@ -160,8 +164,7 @@ class _DecodingPass:
 
     def _begin_anew(self) -> list[av.VideoFrame]:
         """Forgets the times so far, whose frames the decoder gives first; what was lost at the seam is not told."""
-        frames = self._drain()
-        self.stream.codec_context.flush_buffers()
+        frames = self._empty_decoder()
         self._spoils.clear()
         self._keys.clear()
         self._pending.clear()
@@ -180,8 +183,7 @@ class _DecodingPass:
             self._begin(packet)
         if packet.pts is not None and packet.size and not packet.is_discard:
             self._pending[packet.pts] = number
-        if not self._spoils:
-            self._forget_hidden_packets()
+        self._forget_hidden_packets()
         self.packets += 1
         return number
 
@@ -195,7 +197,10 @@ class _DecodingPass:
 
     def _forget_hidden_packets(self) -> None:
         """Awaits no frame any more of packets that give none, such as references that are never shown."""
-        while self._pending and next(iter(self._pending.values())) < self.packets - PACKETS_AWAITED:
+        oldest = self.packets - PACKETS_AWAITED
+        while self._awaited and next(iter(self._awaited.values())) < oldest:
+            del self._awaited[next(iter(self._awaited))]
+        while self._pending and not self._spoils and next(iter(self._pending.values())) < oldest:
             del self._pending[next(iter(self._pending))]
 
     def _skip_from(self, number: int, cause: str) -> None:
@@ -219,8 +224,13 @@ class _DecodingPass:
         if not self._skipping:
             return []
         self._skipping = False
+        return self._empty_decoder()
+
+    def _empty_decoder(self) -> list[av.VideoFrame]:
+        """The frames that the decoder held, which then is as at the beginning."""
         frames = self._drain()
         self.stream.codec_context.flush_buffers()
+        self._awaited.clear()
         return frames
 
     def _drain(self) -> list[av.VideoFrame]:
@@ -243,13 +253,14 @@ class _DecodingPass:
         number = self.packets - 1  # where it cannot be told
         if frame.pts is not None:
             number = self._pending.pop(frame.pts, number)
+            self._awaited.pop(frame.pts, None)
         if frame.is_corrupt:
             self._spoil(number, "a frame is corrupt")
         self._held.append((frame, number))
 
     def _find_awaited(self) -> int:
         """The first packet whose frame the decoder has not given."""
-        return next(iter(self._pending.values()), self.packets)
+        return next(iter(self._awaited.values()), self.packets)
 
     def _is_spoiled(self, frame: av.VideoFrame, number: int) -> bool:
         return frame.is_corrupt or any(s.covers(number, frame.pts or 0) for s in self._spoils)
@@ -334,7 +345,7 @@ class _DecodingPass:
             frame, number = self._held.popleft()
             if self.damage and (not self._is_complete_before(frame) or self._is_spoiled_to_the_end(number)):
                 return
-            if not self.damage and self._has_gap_before(frame):
+            if not self.damage and not self._spoils and self._has_gap_before(frame):
                 self.damage = CUT_OFF
                 return
             yield from self._release(frame, number)
@@ -375,7 +386,9 @@ class _DecodingPass:
             return False
         promised = read_promised_end(self.container, self.stream)
         usual = self._find_usual_step() if self.widest or promised is None else 0
-        return REORDERED * usual > frame.pts - self._shown > 1.5 * usual > 0
+        last = max(f.pts or 0 for f in (frame, *(f for f, _ in self._held)))
+        lasting = last - self._shown > REORDERED * usual  # longer than a decoder looks ahead: times are uneven
+        return not lasting and frame.pts - self._shown > 1.5 * usual > 0
 
 
 def is_cut_transport_stream(container: InputContainer) -> bool:
@@ -385,7 +398,7 @@ def is_cut_transport_stream(container: InputContainer) -> bool:
 
 def read_promised_end(container: InputContainer, stream: VideoStream) -> float | None:
     """Seconds from the first frame to the end, as the container's header says; None where it does not."""
-    if container.format.name in ("mpegts", "mpeg"):  # estimated from the last packets, so no promise
+    if container.format.name in ("mpegts", "mpeg", "hls", "dash", "concat"):  # an estimate, so no promise
         return None
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)

@@ -45,6 +45,7 @@ class SpooledFrames(FrameSource):
         super().__init__(label or name, name, rate)
         self.lost = {} if lost is None else lost
         self._source = frames
+        self.piped: BinaryIO | None = None  # what is closed with it
         self._kept: list[tuple[float, str]] = []  # their times and names
         self._end: str | None = None  # why there is no more; "": the source is complete
         self._folder = tempfile.TemporaryDirectory(prefix="masklet-frames-", ignore_cleanup_errors=True)
@@ -75,6 +76,8 @@ class SpooledFrames(FrameSource):
 
     def close(self) -> None:
         self._folder.cleanup()
+        if self.piped:
+            self.piped.close()
 
     def _pull(self) -> Frame | None:
         """The next frame of the source, after keeping it."""
@@ -141,7 +144,14 @@ def open_fifo(path: Path, rate: float = RATE) -> SpooledFrames:
         os.close(reading)
         raise InputError(f"{path}: nobody wrote into this pipe within {WAIT} s; start what writes, then this")
     os.set_blocking(reading, True)
-    return open_pipe(os.fdopen(reading, "rb"), rate, str(path))
+    file = os.fdopen(reading, "rb")
+    try:
+        made = open_pipe(file, rate, str(path))
+    except BaseException:
+        file.close()
+        raise
+    made.piped = file
+    return made
 
 
 def open_address(source: str) -> SpooledFrames:
