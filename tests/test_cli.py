@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,6 +124,31 @@ def test_frames_by_folder_glob_and_pipe_give_the_same(frames: Path, tmp_path: Pa
     results = [VideoResult.load(next((tmp_path / str(n)).glob("*/masklets.json"))) for n in range(3)]
     assert results[0].masklets == results[1].masklets == results[2].masklets
     assert results[0].length == FRAMES and [r.name for r in results] == ["street", "street", "stdin"]
+
+
+def test_what_a_shell_makes_of_a_glob_is_one_video_of_which_a_part_is_used(frames: Path, tmp_path: Path) -> None:
+    out, listed = tmp_path / "out", sorted(frames.iterdir())
+    chosen = ("--start", 2, "--end", "0.4s", "--stride", 2, "--max-side", 64)
+    got = masklet("run", *listed, "-o", out, "--quiet", *chosen)
+    assert got.returncode == 0, got.stderr
+    result = VideoResult.load(out / "street" / "masklets.json")
+    assert (result.length, result.size, result.rate) == (4, (48, 64), 12.5)
+    assert "frame 0 here is its frame 2 up to 0.4s, every 2th" in " ".join(result.provenance.notes)
+    assert result.provenance.source == f"{listed[0]} and {len(listed) - 1} more images"
+
+
+def test_strict_refuses_what_is_damaged_and_track_takes_one_video(
+    clip: Path, frames: Path, first_mask: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(frames, broken)
+    (broken / "00003.png").write_bytes(b"")
+    out = ("-o", tmp_path / "out", "--quiet")
+    refused(masklet("run", broken, *out, "--strict"), "00003.png", "--strict")
+    assert not (tmp_path / "out" / "broken").exists()
+    refused(masklet("track", clip, frames, *out, "--prompt", f"0:1:{first_mask}"), "prompts are for one")
+    refused(masklet("run", clip, *out, "--stride", "0"), "stride 0")
+    refused(masklet("run", clip, *out, "--start", "soon"), "'soon'")
 
 
 def test_several_sources_and_one_that_is_none(clip: Path, frames: Path, tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ CUT_OFF = "the file is cut off there"
 MISSING = "packets are missing"
 BROKEN_PACKET = "a packet is damaged"
 NO_STREAMS = ("tty", "ansi")  # demuxers that draw text
-PACKETS_REMEMBERED = 512  # given to the decoder and not shown yet, above which the oldest are forgotten
+JOINABLE = ("mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo")  # may begin in the middle of a broadcast
+REORDERED = 17  # frames that a decoder holds back at most, and one
+PACKETS_AWAITED = 64  # after which a packet that gave no frame is not awaited any more
+MOST_MISSING = 10_000  # frames in one gap; more are times that are damaged themselves
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,19 @@ class _DecodingPass:
         self.end = 0  # of the packets so far, in the stream's time base
         self.packets = 0
         self.widest = self.narrowest = 0  # steps between frames that follow one another
+        # Packets before damage that are damaged, too: where bytes are missing, Matroska gives those of the next packet.
+        self._doubtful = int(container.format.name.startswith("matroska"))
+        self._is_transport = container.format.name == "mpegts"
         self._stamped = True  # whether packets have pts
-        self._begun = False  # a key frame came: what is before it nobody can decode
+        # Whether a key frame came; what is before the first of a broadcast nobody can decode.
+        self._begun = container.format.name not in JOINABLE
         self._skipping = False  # packets up to the next key frame
-        self._pending: dict[int, int] = {}  # pts: packet, of frames that have not been shown
+        self._pending: dict[int, int] = {}  # pts: packet, of frames that the decoder has not given
+        self._awaited: dict[int | None, int] = {}  # the same of packets that the decoder has
+        self._dropped: dict[int, int] = {}  # the same of frames that it gave spoiled
         self._spoils: list[_Spoil] = []
         self._keys: deque[tuple[int, int]] = deque(maxlen=64)  # the last key packets and their pts
-        self._held: deque[av.VideoFrame] = deque()  # those after which a corrupt one may follow that they refer to
+        self._held: deque[tuple[av.VideoFrame, int]] = deque()  # with their packets; one to come may spoil them
         self._shown: int | None = None  # the last frame's pts
         self._fed: tuple[int | None, int | None] = (None, None)  # dts and place of the last packet
         self._usual_dts_step = 0
@@ -126,23 +135,40 @@ class _DecodingPass:
 
     def _decode(self, packet: av.Packet[VideoStream]) -> list[av.VideoFrame]:
         """The frames that a packet brings out of the decoder."""
+        frames = self._begin_anew() if self._goes_back(packet) else []
         number = self._register(packet)
         if packet.is_corrupt:
-            self._skip_from(number, BROKEN_PACKET)
-        elif self._has_hole_before(packet):
+            self._skip_from(number - self._doubtful, BROKEN_PACKET)
+        elif self._is_transport and self._has_hole_before(packet):
             self._skip_from(number, MISSING)
         self._fed = packet.dts, packet.pos
-        frames = []
         if packet.is_keyframe and not packet.is_corrupt:
-            frames = self._resume(number, packet.pts or 0)
+            frames += self._resume(number, packet.pts or 0)
         if self._skipping:
-            return []
+            return frames
+        if packet.pts in self._pending:
+            self._awaited[packet.pts] = number
         try:
             frames += packet.decode()
         except av.FFmpegError as error:
+            self._awaited.pop(packet.pts, None)
             self._skip_from(number, error.strerror or "cannot be decoded")
         else:
             self._decoded_to = self._decoded_to if packet.dts is None else packet.dts
+        return frames
+
+    def _goes_back(self, packet: av.Packet[VideoStream]) -> bool:
+        """Whether times begin anew, as in recordings that were put one after the other."""
+        last = self._fed[0]
+        return self._stamped and None not in (last, packet.dts) and packet.dts < last  # type: ignore[operator]
+
+    def _begin_anew(self) -> list[av.VideoFrame]:
+        """Forgets the times so far, whose frames the decoder gives first; what was lost at the seam is not told."""
+        frames = self._empty_decoder()
+        self._spoils.clear()
+        self._keys.clear()
+        self._pending.clear()
+        self._shown, self._skipping, self._begun = None, False, True
         return frames
 
     def _register(self, packet: av.Packet[VideoStream]) -> int:
@@ -153,13 +179,29 @@ class _DecodingPass:
             self.end = max(self.end, packet.pts + (packet.duration or 0))
         if not self._stamped:
             packet.pts = number
-        self._begun = self._begun or packet.is_keyframe
-        if self._begun and packet.pts is not None and packet.size and not packet.is_discard:
+        if packet.is_keyframe and not self._begun:
+            self._begin(packet)
+        if packet.pts is not None and packet.size and not packet.is_discard:
             self._pending[packet.pts] = number
-        if len(self._pending) > PACKETS_REMEMBERED and not self._spoils:
-            del self._pending[next(iter(self._pending))]
+        self._forget_hidden_packets()
         self.packets += 1
         return number
+
+    def _begin(self, packet: av.Packet[VideoStream]) -> None:
+        """Takes the first key frame of a broadcast for its beginning, unless packets before it were lost."""
+        self._begun = True
+        if self._pending and has_lost_transport_packets(self.container.name, 0, packet.pos):
+            self._spoil(0, MISSING)
+        else:
+            self._pending.clear()
+
+    def _forget_hidden_packets(self) -> None:
+        """Awaits no frame any more of packets that give none, such as references that are never shown."""
+        oldest = self.packets - PACKETS_AWAITED
+        while self._awaited and next(iter(self._awaited.values())) < oldest:
+            del self._awaited[next(iter(self._awaited))]
+        while self._pending and not self._spoils and next(iter(self._pending.values())) < oldest:
+            del self._pending[next(iter(self._pending))]
 
     def _skip_from(self, number: int, cause: str) -> None:
         """Spoils packets from `number` on and keeps them from the decoder."""
@@ -168,7 +210,7 @@ class _DecodingPass:
 
     def _spoil(self, number: int, cause: str) -> None:
         """Takes note that frames are not as recorded from packet `number` on."""
-        if not self._begun or any(s.covers(number, s.key_pts - 1) for s in self._spoils):
+        if not self._begun or any(s.first <= number and (s.key is None or number < s.key) for s in self._spoils):
             return
         later = [(key, pts) for key, pts in self._keys if key > number]
         self._spoils.append(_Spoil(number, cause, *later[0] if later else (None,)))
@@ -182,8 +224,13 @@ class _DecodingPass:
         if not self._skipping:
             return []
         self._skipping = False
+        return self._empty_decoder()
+
+    def _empty_decoder(self) -> list[av.VideoFrame]:
+        """The frames that the decoder held, which then is as at the beginning."""
         frames = self._drain()
         self.stream.codec_context.flush_buffers()
+        self._awaited.clear()
         return frames
 
     def _drain(self) -> list[av.VideoFrame]:
@@ -195,58 +242,64 @@ class _DecodingPass:
             return []
 
     def _hold(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame | LostFrame]:
-        """Takes a frame and gives those that none which is still to come can have spoiled."""
+        """Takes a frame and gives those that none which is still to come can have spoiled: all that were decoded
+        before them are there.
+        """
         self._receive(frame)
-        while len(self._held) > self.stream.codec_context.reorder_depth:
-            yield from self._release(self._held.popleft())
+        while self._held and (len(self._held) > REORDERED or self._held[0][1] < self._find_awaited() - self._doubtful):
+            yield from self._release(*self._held.popleft())
 
     def _receive(self, frame: av.VideoFrame) -> None:
+        number = self.packets - 1  # where it cannot be told
+        if frame.pts is not None:
+            number = self._pending.pop(frame.pts, number)
+            self._awaited.pop(frame.pts, None)
         if frame.is_corrupt:
-            self._spoil(self._find_packet(frame), "a frame is corrupt")
-        self._held.append(frame)
+            self._spoil(number, "a frame is corrupt")
+        self._held.append((frame, number))
 
-    def _find_packet(self, frame: av.VideoFrame) -> int:
-        """The number of a frame's packet; of the last one where it cannot be told."""
-        return self._pending.get(self.packets if frame.pts is None else frame.pts, self.packets - 1)
+    def _find_awaited(self) -> int:
+        """The first packet whose frame the decoder has not given."""
+        return next(iter(self._awaited.values()), self.packets)
 
-    def _is_spoiled_to_the_end(self, frame: av.VideoFrame) -> bool:
-        return any(s.key is None and s.covers(self._find_packet(frame), 0) for s in self._spoils)
+    def _is_spoiled(self, frame: av.VideoFrame, number: int) -> bool:
+        return frame.is_corrupt or any(s.covers(number, frame.pts or 0) for s in self._spoils)
 
-    def _is_spoiled(self, frame: av.VideoFrame) -> bool:
-        number, pts = self._find_packet(frame), frame.pts or 0
-        return frame.is_corrupt or any(s.covers(number, pts) for s in self._spoils)
-
-    def _release(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame | LostFrame]:
+    def _release(self, frame: av.VideoFrame, number: int) -> Iterator[av.VideoFrame | LostFrame]:
         """A frame after those that are lost before it; nothing where it is spoiled itself."""
-        if self._is_spoiled(frame):
+        if self._is_spoiled(frame, number):
+            if frame.pts is not None:
+                self._dropped[frame.pts] = number
             return
         lost = self._take_lost(frame)
         yield from lost
         self._measure_step(frame, bool(lost))
-        if frame.pts is not None:
-            self._pending.pop(frame.pts, None)
         if not self._stamped:
             frame.pts = None
         yield frame
 
     def _take_lost(self, frame: av.VideoFrame) -> list[LostFrame]:
         """What is lost before a good frame, which ends the spoils before it."""
+        if not self._spoils:
+            return []
         shown, lost = frame.pts or 0, dict[int, str]()
-        hurt = bool(self._spoils)
         for spoil in list(self._spoils):
             found = self._list_lost(spoil, shown)
             lost |= dict.fromkeys(found, spoil.cause)
-            self._pending = {pts: n for pts, n in self._pending.items() if pts not in found}
+            for pts in found:
+                self._pending.pop(pts, None)
+                self._dropped.pop(pts, None)
             if spoil.key is not None and spoil.key_pts <= shown:
                 self._spoils.remove(spoil)
         if not self._stamped:
             return [LostFrame(None, cause) for cause in lost.values()]
-        return self._infer_missing(lost, frame) if hurt else []
+        return self._infer_missing(lost, frame)
 
     def _list_lost(self, spoil: _Spoil, before: int) -> list[int]:
         """The pts of the frames that a `spoil` took, of those displayed `before` a good one."""
         upto = before if self._stamped or spoil.key is None else spoil.key
-        return sorted(pts for pts, n in self._pending.items() if n >= spoil.first and pts < upto)
+        missing = self._pending | self._dropped
+        return sorted(pts for pts, n in missing.items() if n >= spoil.first and pts < upto)
 
     def _infer_missing(self, lost: dict[int, str], frame: av.VideoFrame) -> list[LostFrame]:
         """The `lost` frames with those whose packets never came, as far as the steady times around them tell."""
@@ -254,7 +307,9 @@ class _DecodingPass:
         marks, out = [*before, *sorted(lost), *([] if frame.pts is None else [frame.pts])], []
         cause = next(iter(lost.values()), MISSING)
         for a, b in pairwise(marks):
-            out += [LostFrame(a + i * step, cause) for i in range(1, round((b - a) / step) if step else 1)]
+            missing = round((b - a) / step) - 1 if step else 0
+            missing = missing if missing <= MOST_MISSING else 0
+            out += [LostFrame(a + i * step, cause) for i in range(1, missing + 1)]
             out += [LostFrame(b, lost[b])] if b in lost else []
         first = sorted(lost)[:1] if self._shown is None else []
         return [LostFrame(pts, lost[pts]) for pts in first] + out
@@ -276,31 +331,38 @@ class _DecodingPass:
 
     def _has_hole_before(self, packet: av.Packet[VideoStream]) -> bool:
         """Whether packets of a transport stream are missing, which it does not tell of itself where they were whole."""
-        (dts, place), self_step = self._fed, self._usual_dts_step
-        if self.container.format.name != "mpegts" or None in (dts, packet.dts):
+        (dts, place), usual = self._fed, self._usual_dts_step or self._find_usual_step()
+        if None in (dts, packet.dts):
             return False
         step = packet.dts - dts  # type: ignore[operator]
-        self._usual_dts_step = min(self_step or step, step)
-        return step > 1.5 * self_step > 0 and has_lost_transport_packets(self.container.name, place, packet.pos)
+        self._usual_dts_step = min(usual or step, step)
+        return step > 1.5 * usual > 0 and has_lost_transport_packets(self.container.name, place, packet.pos)
 
     def _release_tail(self) -> Iterator[av.VideoFrame | LostFrame]:
         """The last frames, up to the first that is missing where the stream ends early."""
         self.damage = self._explain_end()
         while self._held:
-            frame = self._held.popleft()
-            if self.damage and (not self._is_complete_before(frame) or self._is_spoiled_to_the_end(frame)):
+            frame, number = self._held.popleft()
+            if self.damage and (not self._is_complete_before(frame) or self._is_spoiled_to_the_end(number)):
                 return
-            if not self.damage and self._has_gap_before(frame):
+            if not self.damage and not self._spoils and self._has_gap_before(frame):
                 self.damage = CUT_OFF
                 return
-            yield from self._release(frame)
+            yield from self._release(frame, number)
+
+    def _is_spoiled_to_the_end(self, number: int) -> bool:
+        return any(s.key is None and number >= s.first for s in self._spoils)
 
     def _explain_end(self) -> str | None:
         """Why the stream ends before its time; None where it does not."""
         spoil = next((s for s in self._spoils if s.key is None), None)
         if spoil is None:
-            return CUT_OFF if self._ends_early() else None
-        at_end = spoil.first >= self.packets - 1
+            if not self._ends_early():
+                return None
+            if self._doubtful:
+                self._spoil(self.packets - 1, CUT_OFF)
+            return CUT_OFF
+        at_end = spoil.first >= self.packets - 1 - self._doubtful
         return CUT_OFF if at_end and spoil.cause == BROKEN_PACKET else spoil.cause
 
     def _is_complete_before(self, frame: av.VideoFrame) -> bool:
@@ -324,7 +386,9 @@ class _DecodingPass:
             return False
         promised = read_promised_end(self.container, self.stream)
         usual = self._find_usual_step() if self.widest or promised is None else 0
-        return frame.pts - self._shown > 1.5 * usual > 0
+        last = max(f.pts or 0 for f in (frame, *(f for f, _ in self._held)))
+        lasting = last - self._shown > REORDERED * usual  # longer than a decoder looks ahead: times are uneven
+        return not lasting and frame.pts - self._shown > 1.5 * usual > 0
 
 
 def is_cut_transport_stream(container: InputContainer) -> bool:
@@ -334,7 +398,7 @@ def is_cut_transport_stream(container: InputContainer) -> bool:
 
 def read_promised_end(container: InputContainer, stream: VideoStream) -> float | None:
     """Seconds from the first frame to the end, as the container's header says; None where it does not."""
-    if container.format.name in ("mpegts", "mpeg"):  # estimated from the last packets, so no promise
+    if container.format.name in ("mpegts", "mpeg", "hls", "dash", "concat"):  # an estimate, so no promise
         return None
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
@@ -343,5 +407,6 @@ def read_promised_end(container: InputContainer, stream: VideoStream) -> float |
         hours, minutes, seconds = (float(part) for part in tag.split(":"))
         return 3600 * hours + 60 * minutes + seconds - float((stream.start_time or 0) * (stream.time_base or 0))
     if container.duration and len(container.streams) == 1:
-        return container.duration / av.time_base
+        begin = float((stream.start_time or 0) * (stream.time_base or 0)) if container.format.name == "flv" else 0.0
+        return container.duration / av.time_base - begin
     return None

@@ -37,7 +37,8 @@ class VideoWriter:
         self._stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
         self._timed, self._begun = timed, False
         self._last, self._step = 0, round(TICKS / exact)  # the last frame's time and how long it is shown, in ticks
-        if timed:
+        if timed:  # without B-frames, or the container would take the order of decoding for the length
+            self._stream.codec_context.max_b_frames = 0
             self._stream.codec_context.time_base = Fraction(1, TICKS)
 
     def __enter__(self) -> VideoWriter:
@@ -45,7 +46,10 @@ class VideoWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
-            self._file.mux(self._stream.encode())
+            packets = self._stream.encode()
+            if self._timed and packets:
+                packets[-1].duration = round(Fraction(self._step, TICKS) / packets[-1].time_base)
+            self._file.mux(packets)
         self._file.close()
 
     def write(self, image: UInt8[np.ndarray, "h w 3"], time: float = 0.0) -> None:

@@ -15,11 +15,13 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.io.video.frame_source import FrameSource
 from masklet.io.video.pixels import ALPHA_NOTE, blend_over_white
+from masklet.io.video.quick_header import read_quick_size
 from masklet.io.video.value_range import ValueRange, choose_range, has_deep_values, read_deep_values, read_foreign_tiff
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 RATE = 25.0  # frames per second where nothing says
 IMAGE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+EXIF_KEYS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # where Pillow keeps it
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on rows are columns
 
 
@@ -45,6 +47,8 @@ class ImageHeader(NamedTuple):
 
 def read_image_header(path: Path) -> ImageHeader:
     """The header of an image file. Raises one of IMAGE_ERRORS."""
+    if size := read_quick_size(path):
+        return ImageHeader(size, False, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -59,10 +63,15 @@ def read_image_header(path: Path) -> ImageHeader:
             return ImageHeader((w, h) if turned else (h, w), has_deep_values(image), pages)
 
 
+def turn_upright(image: Image.Image) -> Image.Image:
+    """An image as its EXIF says, which most have none of."""
+    image.load()
+    return ImageOps.exif_transpose(image) if any(key in image.info for key in EXIF_KEYS) else image
+
+
 def read_exif_orientation(image: Image.Image) -> int:
     """The orientation that an image that has only been opened says, 1 to 8; 1 where it does not say."""
-    told = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
-    if image.format == "PNG" and not any(key in image.info for key in told):
+    if image.format == "PNG" and not any(key in image.info for key in EXIF_KEYS):
         return 1  # asking on would read all pixels
     return int(image.getexif().get(ORIENTATION, 1))
 
@@ -91,7 +100,7 @@ def read_image(path: Path, values: ValueRange | None = None) -> tuple[UInt8[np.n
         with image:
             if has_deep_values(image):
                 return _squeeze(read_deep_values(image, path), values)
-            return _convert_shallow(ImageOps.exif_transpose(image))
+            return _convert_shallow(turn_upright(image))
 
 
 def _squeeze(deep: np.ndarray, values: ValueRange | None) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
@@ -51,17 +52,27 @@ def is_oblique(matrix: bytes) -> bool:
 
 def find_display_matrix(frame: av.VideoFrame) -> bytes:
     """A decoded frame's display matrix; the one that changes nothing where it has none."""
+    if not len(frame.side_data):
+        return NO_MATRIX
     found: Any = frame.side_data.get("DISPLAYMATRIX")
     return NO_MATRIX if found is None else bytes(found)
 
 
-def convert_upright_rgb(frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels of a decoded frame as RGB, turned and mirrored as the recording camera says, transparent ones over
-    white.
-    """
-    pixels = blend_over_white(frame.to_ndarray(format="rgba")) if has_alpha(frame) else frame.to_ndarray(format="rgb24")
-    orientation = read_orientation(find_display_matrix(frame))
-    return pixels if orientation == UPRIGHT else orientation.apply(pixels)
+class UprightConverter:
+    """Converts decoded frames one after the other; what it takes to convert is set up once for all of a kind."""
+
+    def __init__(self) -> None:
+        self._reformatter = VideoReformatter()
+
+    def convert(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
+        """The pixels of a decoded frame as RGB, turned and mirrored as the recording camera says, transparent ones
+        over white.
+        """
+        wanted = "rgba" if has_alpha(frame) else "rgb24"
+        pixels = self._reformatter.reformat(frame, format=wanted).to_ndarray()
+        pixels = blend_over_white(pixels) if wanted == "rgba" else pixels
+        orientation = read_orientation(find_display_matrix(frame))
+        return pixels if orientation == UPRIGHT else orientation.apply(pixels)
 
 
 def has_alpha(frame: av.VideoFrame) -> bool:

@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from glob import has_magic
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +25,7 @@ COUNTER = re.compile(r"\d+")
 Source = str | tuple[str, ...]  # a path, a glob, an address, "-"; or image files that are one video
 
 
+@lru_cache(maxsize=100_000)
 def split_numbers(text: str, decimals: bool = True) -> tuple[tuple[int, Decimal | str], ...]:
     """The numbers of a name and what is between them, so that names are sorted by their numbers.
 
@@ -110,9 +112,9 @@ def check_one_series(paths: Sequence[Path], label: str) -> None:
     kinds: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
         kinds[name_kind(path)].append(path)
-    stems = Counter((p.parent, p.stem) for p in paths)
-    twice = [stem for (_, stem), n in stems.items() if n > 1]
     if len(kinds) > 1:
+        stems = Counter((p.parent, p.stem) for p in paths)
+        twice = [stem for (_, stem), n in stems.items() if n > 1]
         held = " and ".join(f"{len(found)} {kind} ({found[0].name}, ...)" for kind, found in sorted(kinds.items()))
         same = f"; {len(twice)} names are there twice, as frames with their masks beside are" if twice else ""
         raise InputError(f"{label}: holds {held}{same}; say which are the frames: {_suggest_kind(paths, kinds)}")

@@ -93,9 +93,13 @@ def open_video(
     selection.check()
     opened = _open_source(source, rate, allow_network)
     opened.strict = strict
-    if strict and opened.lost:
-        raise InputError(opened.refuse_gap())
-    return opened if selection == FrameSelection() else SelectedFrames(opened, selection)
+    try:
+        if strict and opened.lost:
+            raise InputError(opened.refuse_gap())
+        return opened if selection == FrameSelection() else SelectedFrames(opened, selection)
+    except BaseException:
+        opened.close()
+        raise
 
 
 def _open_source(source: Any, rate: float, allow_network: bool) -> FrameSource:

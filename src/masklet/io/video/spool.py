@@ -21,7 +21,7 @@ from masklet.io.video.decode import LostFrame, decode_frames, find_video_stream
 from masklet.io.video.frame_source import DamagedSourceError, FrameSource, ReadFrame, fill_gaps
 from masklet.io.video.images import RATE
 from masklet.io.video.network import open_live
-from masklet.io.video.pixels import convert_upright_rgb, read_pixel_aspect
+from masklet.io.video.pixels import UprightConverter, read_pixel_aspect
 from masklet.io.video.source_names import STDIN, name_source
 
 HOW = "pipe pictures one after the other, as `ffmpeg -i clip.mp4 -f image2pipe -c:v png -` makes them"
@@ -45,6 +45,7 @@ class SpooledFrames(FrameSource):
         super().__init__(label or name, name, rate)
         self.lost = {} if lost is None else lost
         self._source = frames
+        self.piped: BinaryIO | None = None  # what is closed with it
         self._kept: list[tuple[float, str]] = []  # their times and names
         self._end: str | None = None  # why there is no more; "": the source is complete
         self._folder = make_scratch_folder("frames")
@@ -75,6 +76,8 @@ class SpooledFrames(FrameSource):
 
     def close(self) -> None:
         self._folder.cleanup()
+        if self.piped:
+            self.piped.close()
 
     def _pull(self) -> Frame | None:
         """The next frame of the source, after keeping it."""
@@ -141,7 +144,14 @@ def open_fifo(path: Path, rate: float = RATE) -> SpooledFrames:
         os.close(reading)
         raise InputError(f"{path}: nobody wrote into this pipe within {WAIT} s; start what writes, then this")
     os.set_blocking(reading, True)
-    return open_pipe(os.fdopen(reading, "rb"), rate, str(path))
+    file = os.fdopen(reading, "rb")
+    try:
+        made = open_pipe(file, rate, str(path))
+    except BaseException:
+        file.close()
+        raise
+    made.piped = file
+    return made
 
 
 def open_address(source: str) -> SpooledFrames:
@@ -175,12 +185,13 @@ def _decode_once(
 ) -> Iterator[ReadFrame]:
     """Frames of a container as they come, at their own times or those of a constant `rate`."""
     first: int | None = None
+    converter = UprightConverter()
     with container:
         for n, picture in enumerate(decode_frames(container, stream)):
             first = picture.pts if n == 0 and has_times else first
             late = None if first is None or picture.pts is None else picture.pts - first
             time = n / rate if late is None else late * float(stream.time_base or 0)
-            yield ReadFrame(picture.cause if isinstance(picture, LostFrame) else convert_upright_rgb(picture), time)
+            yield ReadFrame(picture.cause if isinstance(picture, LostFrame) else converter.convert(picture), time)
 
 
 class _Pipe:

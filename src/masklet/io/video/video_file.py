@@ -20,7 +20,7 @@ from masklet.io.video.images import RATE
 from masklet.io.video.network import PLAYLIST_OPTIONS, refuse_playlist
 from masklet.io.video.pixels import (
     ALPHA_NOTE,
-    convert_upright_rgb,
+    UprightConverter,
     find_display_matrix,
     is_oblique,
     is_transparent,
@@ -53,11 +53,7 @@ class VideoFile(FrameSource):
         self._check_file()
         if not allow_network:
             refuse_playlist(path)
-        with self._open() as (container, stream):
-            self.rate = float(stream.average_rate or stream.guessed_rate or RATE)
-            self._base = float(stream.time_base or 1 / RATE)
-            self._claim = stream.frames or None
-            self.notes += describe_streams(container, stream)
+        self._is_avi, self._base, self._announced = False, 1 / RATE, 0
         self.start()
 
     def _check_file(self) -> None:
@@ -86,31 +82,50 @@ class VideoFile(FrameSource):
 
     def said(self) -> int:
         if self._claim is None:
-            self._claim = self._count()
+            self._claim = self._count_packets()[1]
         return self._claim
 
-    def _count(self) -> int:
-        """How many packets the file has, for containers that do not count them."""
-        n = 0
+    def _count_packets(self) -> tuple[int, int]:
+        """How many packets the file has, and how many of them are to be shown."""
+        packets = shown = 0
         with self._open() as (container, stream):
             try:
                 for packet in container.demux(stream):
-                    n += packet.size > 0
+                    packets += packet.size > 0 or packet.dts is not None
+                    shown += packet.size > 0 and not packet.is_discard
             except av.FFmpegError:  # the frames before it are what can be hoped for
                 pass
-        return n
+        return packets, shown
 
     def frames(self) -> Iterator[Frame]:
         return fill_gaps(self._read_all(), self.lost)
 
     def _read_all(self) -> Iterator[ReadFrame]:
+        converter = UprightConverter()
         for n, picture in enumerate(self._pictures()):
             if isinstance(picture, LostFrame):
                 yield ReadFrame(picture.cause, self._time(n))
             else:
                 if ALPHA_NOTE not in self.notes and is_transparent(picture):
                     self.note(ALPHA_NOTE)
-                yield ReadFrame(convert_upright_rgb(picture), self._time(n))
+                yield ReadFrame(converter.convert(picture), self._time(n))
+        self._check_count()
+
+    def _check_count(self) -> None:
+        """Notes where a file that is not told to be damaged has fewer frames than its header says."""
+        read = len(self._marks)
+        if read < self._announced and not self.lost and self._time(read - 1) * self.rate + 1.5 < self._announced:
+            packets, shown = self._count_packets()
+            if packets < self._announced or read < shown:
+                self.note(f"{self.label}: its header says {self._announced} frames, {read} are there")
+
+    def _describe_stream(self, container: InputContainer, stream: VideoStream) -> None:
+        """Takes from the container's header what it says of the stream."""
+        self._is_avi = container.format.name == "avi"
+        self.rate = float(stream.average_rate or stream.guessed_rate or RATE)
+        self._base = float(stream.time_base or 1 / RATE)
+        self._claim, self._announced = stream.frames or None, stream.frames
+        self.notes += describe_streams(container, stream)
 
     def _describe(self, stream: VideoStream, picture: av.VideoFrame) -> None:
         """Takes from the first good frame what is so in all."""
@@ -127,6 +142,8 @@ class VideoFile(FrameSource):
     def _pictures(self) -> Iterator[av.VideoFrame | LostFrame]:
         """All frames from the first on, decoded, their marks noted on the way."""
         with self._open() as (container, stream):
+            if not self._described:
+                self._describe_stream(container, stream)
             for n, picture in enumerate(decode_frames(container, stream)):
                 if n == len(self._marks):
                     self._marks.append(mark_frame(picture))
@@ -171,6 +188,8 @@ class VideoFile(FrameSource):
 
     def _entries(self, start: int) -> list[int]:
         """The two key frames before a frame, the nearest first; none where timestamps tell nothing."""
+        if self._is_avi and (self.lost or self.damage):  # whose times count what is there, by an index or without
+            return []
         stamps = [m.pts for m in self._marks]
         if None in stamps or any(a >= b for a, b in itertools.pairwise(stamps)):  # type: ignore[operator]
             return []
@@ -182,6 +201,7 @@ class VideoFile(FrameSource):
         stamps = {self._marks[n].pts: n for n in wanted}
         before = {m.pts for m in self._marks[: key + 1]}
         found: dict[int, Frame] = {}
+        converter = UprightConverter()
         with self._open() as (container, stream):
             try:
                 container.seek(self._marks[key].pts or 0, stream=stream)
@@ -194,7 +214,7 @@ class VideoFile(FrameSource):
                     seen += 1
                     if picture.pts in stamps:
                         n = stamps[picture.pts]
-                        found[n] = Frame(n, convert_upright_rgb(picture))
+                        found[n] = Frame(n, converter.convert(picture))
                     if len(found) == len(stamps):
                         break
             except (av.FFmpegError, DamagedSourceError):
@@ -202,11 +222,11 @@ class VideoFile(FrameSource):
         return found if len(found) == len(stamps) else None
 
     def _from_first(self, wanted: Sequence[int]) -> dict[int, Frame]:
-        left, found = set(wanted), dict[int, Frame]()
+        left, found, converter = set(wanted), dict[int, Frame](), UprightConverter()
         try:
             for n, picture in enumerate(self._pictures()):
                 if n in left and isinstance(picture, av.VideoFrame):
-                    found[n] = Frame(n, convert_upright_rgb(picture))
+                    found[n] = Frame(n, converter.convert(picture))
                     left.remove(n)
                 if not left:
                     break
