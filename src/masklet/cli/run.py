@@ -52,7 +52,8 @@ PresetName = Annotated[
     typer.Option(help="fast, good or best: the parts that are taken where none are named, by what is on this machine."),
 ]
 DeviceName = Annotated[
-    str, typer.Option("--device", metavar="|".join(DEVICES), help="Where networks run; cuda:1 is the second GPU.")
+    str,
+    typer.Option("--device", metavar="NAME", help=f"Where networks run: {', '.join(DEVICES)}, or cuda:1 and so on."),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -102,11 +103,11 @@ HelpSettings = Annotated[
 
 
 def run_command(
-    source: Annotated[
-        list[str],
-        typer.Argument(help="Video files, folders of frames, globs, or - for an image stream."),
-    ],
     out: Out,
+    source: Annotated[
+        list[str] | None,
+        typer.Argument(help="Video files, folders of frames, globs, or - for an image stream."),
+    ] = None,
     system: Annotated[
         str, typer.Option(metavar="NAME", help=f"{', '.join((*SYSTEMS.names, *QUERY_SYSTEMS))}.")
     ] = "sam2bmp",
@@ -157,7 +158,10 @@ def run_command(
         finder = segmenter or (None if text or system in QUERY_SYSTEMS else parts.segmenter)
         carrier = propagator or parts.propagator
         made = load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system
-        paths = group_video_sources([*source, *read_source_list(list_)])
+        given = [*(source or ()), *read_source_list(list_)]
+        if not given:
+            raise InputError("no source; give a video file, a folder of frames, a glob or -, or --list FILE")
+        paths = group_video_sources(given)
         made = share_detections(made, len(paths))
         FrameSelection(start, end, stride, fps, max_side, max_frames).check()
         there = plan_output_folders(paths, out, overwrite, [segmenter] if segmenter else [])
