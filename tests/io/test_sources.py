@@ -706,6 +706,16 @@ def test_intact_files_are_not_called_damaged(tmp_path: Path, name: str) -> None:
     assert (video.damage, video.gaps, video.notes) == (None, (), [])
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.mpg", "deep.ts"])
+def test_no_frame_of_an_intact_file_is_lost_at_any_length(tmp_path: Path, name: str) -> None:
+    how: dict[str, object] = {"codec": "mpeg2video", "options": {"bf": "2"}} if name == "a.mpg" else {}
+    if name == "deep.ts":
+        how = {"options": {"x264-params": "bframes=16:b-pyramid=normal:keyint=40"}}
+    for n in (2, 3, 7, 38, 47):
+        video = open_video(write_clip(tmp_path / name, frames=n, **how))  # type: ignore[arg-type]
+        assert (len(list(video)), video.damage, video.gaps, video.notes) == (n, None, (), [])
+
+
 def test_the_header_counts_more_than_are_there(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.avi", codec="mpeg4", frames=20)
     data = path.read_bytes()

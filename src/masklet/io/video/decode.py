@@ -22,6 +22,7 @@ NO_STREAMS = ("tty", "ansi")  # demuxers that draw text
 JOINABLE = ("mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo")  # may begin in the middle of a broadcast
 REORDERED = 17  # frames that a decoder holds back at most, and one
 PACKETS_AWAITED = 64  # after which a packet that gave no frame is not awaited any more
+BACK = 0.5  # seconds that times go back where another recording begins
 MOST_MISSING = 10_000  # frames in one gap; more are times that are damaged themselves
 
 
@@ -111,9 +112,10 @@ class _DecodingPass:
         for packet in self._demux():
             for frame in self._decode(packet):
                 yield from self._hold(frame)
+        before = len(self._held)
         for frame in self._drain():
             self._receive(frame)
-        yield from self._release_tail()
+        yield from self._release_tail(before)
 
     def _demux(self) -> Iterator[av.Packet[VideoStream]]:
         """The packets to the end; an error spoils what follows, two in a row are the end."""
@@ -158,9 +160,11 @@ class _DecodingPass:
         return frames
 
     def _goes_back(self, packet: av.Packet[VideoStream]) -> bool:
-        """Whether times begin anew, as in recordings that were put one after the other."""
-        last = self._fed[0]
-        return self._stamped and None not in (last, packet.dts) and packet.dts < last  # type: ignore[operator]
+        """Whether times of a transport stream begin anew, as in recordings that were put one after the other."""
+        last, base = self._fed[0], float(self.stream.time_base or 0)
+        if not self._is_transport or last is None or packet.dts is None:
+            return False
+        return (last - packet.dts) * base > BACK
 
     def _begin_anew(self) -> list[av.VideoFrame]:
         """Forgets the times so far, whose frames the decoder gives first; what was lost at the seam is not told."""
@@ -338,14 +342,19 @@ class _DecodingPass:
         self._usual_dts_step = min(usual or step, step)
         return step > 1.5 * usual > 0 and has_lost_transport_packets(self.container.name, place, packet.pos)
 
-    def _release_tail(self) -> Iterator[av.VideoFrame | LostFrame]:
-        """The last frames, up to the first that is missing where the stream ends early."""
+    def _release_tail(self, before: int) -> Iterator[av.VideoFrame | LostFrame]:
+        """The last frames, up to the first that is missing where the stream ends early.
+
+        `before` is how many of those that are held the decoder gave before its end, among which none is missing.
+        """
         self.damage = self._explain_end()
+        last = len(self._held) - before
         while self._held:
             frame, number = self._held.popleft()
             if self.damage and (not self._is_complete_before(frame) or self._is_spoiled_to_the_end(number)):
                 return
-            if not self.damage and not self._spoils and self._has_gap_before(frame):
+            in_tail = len(self._held) < last
+            if in_tail and not self.damage and not self._spoils and self._has_gap_before(frame):
                 self.damage = CUT_OFF
                 return
             yield from self._release(frame, number)
