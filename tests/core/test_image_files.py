@@ -13,8 +13,8 @@ from PIL import Image
 from masklet.core.errors import InputError
 from masklet.core.image_files import open_image, read_image_size
 from masklet.evaluate.vos.label_maps import _unpack_rows, read_labels, read_mask_frame
+from masklet.io.annotations.label_image import read_label_image
 from masklet.io.prompts import read_prompt
-from masklet.models.segmenters.precomputed import open_label_image
 
 
 def make_png(width: int, height: int, rows: bytes) -> bytes:
@@ -39,7 +39,7 @@ BAD = {
 }
 READERS = (
     open_image,
-    open_label_image,
+    read_label_image,
     read_labels,
     read_mask_frame,
     lambda path: read_prompt(f"0:1:{path}"),
