@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import platform
+import shutil
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -79,8 +80,14 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_results_are_replaced_on_request_and_only_at_the_end(tmp_path: Path) -> None:
     with OutputFolder(tmp_path, "clip", False) as there:
         (there / "old").write_text("old")
-    with pytest.raises(InputError, match="--overwrite"):
-        OutputFolder(tmp_path, "clip", False)
+    with pytest.raises(InputError, match="--overwrite"), OutputFolder(tmp_path, "clip", False):
+        pass
+    with pytest.raises(InputError, match="--overwrite"), OutputFolder(tmp_path, "late", False) as there:
+        (there / "mine").write_text("mine")
+        (tmp_path / "late").mkdir()
+        (tmp_path / "late" / "theirs").write_text("theirs")  # appears meanwhile, and stays
+    assert left(tmp_path / "late") == ["theirs"]
+    shutil.rmtree(tmp_path / "late")
     with pytest.raises(KeyboardInterrupt), OutputFolder(tmp_path, "clip", True):
         raise KeyboardInterrupt
     assert left(tmp_path / "clip") == ["old"]

@@ -821,3 +821,18 @@ def test_every_row_of_the_table_has_its_test() -> None:
     named = {word for line in rows for word in line.replace("`", " ").split() if word.startswith("test_")}
     assert len(rows) > 25 and named <= set(globals())
     assert all(any(word in line for word in ("applied", "noted", "refused")) for line in rows)
+
+
+def test_names_of_chosen_frames_are_known_before_they_are_read(tmp_path: Path) -> None:
+    (tmp_path / "clip").mkdir()
+    for t in range(9):
+        Image.fromarray(np.full((16, 20, 3), 20 * t, np.uint8)).save(tmp_path / "clip" / f"img_{t + 3}.png")
+    for words, names in (
+        ({}, "3 4 5 6 7 8 9 10 11"),
+        ({"start": 2, "stride": 3}, "5 8 11"),
+        ({"fps": 12.5}, "3 5 7 9 11"),
+    ):
+        with open_video(tmp_path / "clip", **words) as video:  # type: ignore[arg-type]
+            planned = video.frame_names  # type: ignore[attr-defined]
+            assert planned == tuple(f"img_{n}" for n in names.split())
+            assert [f.name for f in video] == list(planned) == list(video.frame_names)  # type: ignore[attr-defined]

@@ -117,9 +117,14 @@ class SelectedFrames(FrameSource):
 
     @property
     def frame_names(self) -> tuple[str, ...]:
-        """The names of the frames that were used; none where they have no names."""
-        names = get_frame_names(self.source)
-        return tuple(names[n] for n in self._used) if names else ()
+        """The names of the frames that are used; none where they have no names."""
+        names = get_frame_names(self.source) or ()
+        return tuple(names[n] for n in (self._plan() if self._length is None else self._used) if n < len(names))
+
+    def _plan(self) -> list[int]:
+        """The frames of the source that will be used, as far as that can be told before they are read."""
+        step = self.source.rate / self.rate
+        return [self._used[0] + ceil(n * step - 1e-6) for n in range(self.said())]
 
     def said(self) -> int:
         chosen, whole, rate = self.selection, len(self.source), self.source.rate

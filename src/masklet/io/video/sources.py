@@ -89,7 +89,8 @@ def open_video(
     Raises:
         InputError: nothing there, not a video, no frames; while reading: frames of differing sizes.
     """
-    selection = FrameSelection(start, end, stride, fps, max_side, max_frames)
+    first = 0 if str(start) == "0" else start  # as the command line says it
+    selection = FrameSelection(first, end, stride, fps, max_side, max_frames)
     selection.check()
     opened = _open_source(source, rate, allow_network)
     opened.strict = strict
