@@ -615,7 +615,7 @@ def test_frames_that_refer_to_damaged_ones_across_a_key_frame_are_lost_too(tmp_p
     path = write_clip(tmp_path / "a.mkv", frames=47, options=options)
     truth = [f.image for f in open_video(path)]
     packets, data = [p for p in av.open(str(path)).demux(video=0) if p.size], path.read_bytes()
-    for hit in packets[14:34:4]:  # B-frames, whose damage the decoder sees
+    for hit in (packets[n] for n in (14, 18, 21, 29, 30)):  # whose damage the decoder sees
         broken = bytearray(data)
         broken[hit.pos + hit.size // 3 : hit.pos + hit.size] = bytes(hit.size - hit.size // 3)
         path.write_bytes(broken)
