@@ -372,6 +372,7 @@ def test_fractions_sort_as_numbers(numbers: list[int], places: int) -> None:
         (["7", "8", "9"], ""),
         (["0", "5", "10"], ""),
         (["17", "4242", "9001", "9999"], ""),  # such as times
+        (["1", "2", "4", "9", "15"], ""),
         (["a", "b", "c"], ""),
         (["cam2_1", "cam2_2", "cam2_4", "cam2_5"], "between cam2_2 and cam2_4"),
     ],
@@ -607,6 +608,32 @@ def test_damage_in_the_middle_leaves_the_frames_after_it(tmp_path: Path, name: s
     assert all(np.array_equal(found[t], truth[t]) for t in range(47) if t not in gone)
     with pytest.raises(InputError, match=rf"{name}: frame {min(gone)} cannot be read"):
         list(open_video(path, strict=True))
+
+
+def test_frames_that_refer_to_damaged_ones_across_a_key_frame_are_lost_too(tmp_path: Path) -> None:
+    options = {"x264-params": "open-gop=1:bframes=3:b-adapt=0:keyint=12:min-keyint=12:scenecut=0"}
+    path = write_clip(tmp_path / "a.mkv", frames=47, options=options)
+    truth = [f.image for f in open_video(path)]
+    packets, data = [p for p in av.open(str(path)).demux(video=0) if p.size], path.read_bytes()
+    for hit in (packets[n] for n in (14, 18, 21, 29, 30)):  # whose damage the decoder sees
+        broken = bytearray(data)
+        broken[hit.pos + hit.size // 3 : hit.pos + hit.size] = bytes(hit.size - hit.size // 3)
+        path.write_bytes(broken)
+        video = open_video(path)
+        found = reads_the_same(video)
+        assert len(found) == 47 and all(np.array_equal(found[t], truth[t]) for t in range(47) if t not in video.lost)
+
+
+def test_a_byte_that_is_missing_costs_the_packet_it_is_missing_in(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.webm", codec="libvpx-vp9", frames=30)
+    truth = [f.image for f in open_video(path)]
+    hit = [p for p in av.open(str(path)).demux(video=0) if p.size][20]
+    data = path.read_bytes()
+    path.write_bytes(data[: hit.pos + hit.size // 2] + data[hit.pos + hit.size // 2 + 1 :])
+    video = open_video(path)
+    found = reads_the_same(video)
+    assert 18 <= len(found) <= 20 and video.damage
+    assert all(np.array_equal(a, b) for a, b in zip(found, truth, strict=False))
 
 
 @pytest.mark.parametrize("broken", [[0], [5], [3, 4], [0, 1, 5], [0, 2, 4]])
