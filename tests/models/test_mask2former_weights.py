@@ -134,7 +134,7 @@ CLASSES = network(SMALL).class_predictor.out_features - 1
         (lambda f: changed(f, use_timm_backbone=True), "a backbone that transformers does not have itself"),
         (lambda f: changed(f, backbone_config={"model_type": "dinov2"}), "a backbone that transformers does not have"),
         (lambda f: changed(f, hidden_dim="wide"), "damaged"),
-        (lambda f: (f / "config.json").write_text("{"), "damaged"),
+        (lambda f: (f / "config.json").write_text("{"), "not JSON, or cut off"),
         (lambda f: changed(f, id2label={0: "a"}), f"weights for {CLASSES} classes, but its .* names 1"),
         (lambda f: changed(f, num_queries=1), r"it has in another shape model\.transformer_module\.queries"),
         (lambda f: retensored(f, lambda t: t.pop(BIAS)), f"it lacks {BIAS}"),

@@ -275,7 +275,7 @@ def test_a_folder_of_another_network_or_without_its_config_is_named(saved: Path,
     with pytest.raises(InputError, match=r"config\.json: of a network 'sam'; this needs sam2_video or edgetam_video"):
         build_sam2(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type"')
-    with pytest.raises(InputError, match=r"config\.json: damaged"):
+    with pytest.raises(InputError, match=r"config\.json: not JSON, or cut off"):
         build_sam2(tmp_path)
 
 
