@@ -681,7 +681,7 @@ def test_damage_is_named(dino_folder: Path, tmp_path: Path) -> None:
                 (dino_folder / "model.safetensors").read_bytes()[:-9],
                 "damaged or of another network",
             ),
-            ("config.json", b"{", r"config\.json: damaged"),
+            ("config.json", b"{", r"config\.json: not JSON, or cut off"),
             ("config.json", b"[]", "of a network 'None'"),
             ("tokenizer.json", b"{}", "its tokenizer cannot be read"),
         ]
