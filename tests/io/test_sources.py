@@ -205,7 +205,7 @@ def test_a_constant_result_has_neither_entry_and_bad_ones_are_refused(tmp_path: 
     assert "times" not in plain and "pixel_aspect" not in plain
     for bad in ('"times":[0.0]', '"times":[1.0,0.5]', '"times":["a","b"]', '"times":5', '"pixel_aspect":0'):
         path.write_text(plain.replace('"name"', f'{bad},"name"', 1))
-        with pytest.raises(InputError, match=r"masklets.json: .*(times|pixel_aspect|float|iterable)"):
+        with pytest.raises(InputError, match=r"masklets.json: .*(time|pixel_aspect|float|iterable)"):
             VideoResult.load(path)
 
 
