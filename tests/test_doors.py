@@ -105,6 +105,41 @@ def test_what_cannot_be_used_is_refused(given: dict[str, Any], message: str) -> 
     assert message in str(caught.value)
 
 
+class Telling(Motion):
+    """A segmenter that says things of itself, and has attributes that are called like settings of systems."""
+
+    memory = "everything"
+    merge_every = 99
+    description = "telling"
+    weights: Any = {"mine": "0" * 64}
+    notes: Any = ("mine were trained in the dark",)
+
+
+def test_only_declared_facts_of_a_part_are_taken() -> None:
+    model = masklet.load(segmenter=Telling(Encoder(64)))
+    settings: Any = model.system
+    assert settings.settings == masklet.Sam2BmpSettings(conf=Motion.conf, low_conf=Motion.low_conf)
+    told = model.segment(make_frames()).provenance
+    assert told.settings["segmenter"] == "telling" and told.weights["mine"] == "0" * 64
+    assert "mine were trained in the dark" in told.notes
+
+
+@pytest.mark.parametrize(
+    ("fact", "value", "message"),
+    [
+        ("weights", "mine.pt", "segmenter: Telling: `weights` must be a mapping from names to sha256"),
+        ("device", 0, "segmenter: Telling: `device` must be a torch.device"),
+        ("notes", "one sentence", "segmenter: Telling: `notes` must be a list of sentences"),
+    ],
+)
+def test_facts_that_no_result_can_hold_are_refused_before_work(fact: str, value: Any, message: str) -> None:
+    part = Telling(Encoder(64))
+    setattr(part, fact, value)
+    with pytest.raises(InputError) as caught:
+        masklet.load(segmenter=part)
+    assert message in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("answer", "message"),
     [

@@ -21,9 +21,16 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.instances import Box, Clicks, FrameMasks, Point, Prompt
 from masklet.core.limits import check_relative_path
-from masklet.core.part_facts import collect_part_weights, describe_device, describe_part, find_device
+from masklet.core.part_facts import (
+    check_part_facts,
+    collect_part_weights,
+    describe_device,
+    describe_part,
+    find_device,
+    list_part_notes,
+)
 from masklet.core.progress import Watch, discard_progress
-from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoBound, VideoSystem
+from masklet.core.protocols import LiveSystem, Propagator, ScoringSegmenter, Segmenter, VideoBound, VideoSystem
 from masklet.core.result import VideoResult
 from masklet.core.settings import check_setting
 from masklet.io.video.sources import (
@@ -185,9 +192,14 @@ def make_system(
         lambda: make_segmenter(segmenter, text, encoder, device, of_parts["segmenter"]),
         lambda: make_propagator(propagator, encoder, device, of_parts["propagator"]),
     )
-    asked = {f.name: getattr(finder, f.name) for f in fields(kind) if hasattr(finder, f.name)}
-    made: VideoSystem = entry.load()(finder, carrier, kind(**{**asked, **checked}))
+    made: VideoSystem = entry.load()(finder, carrier, kind(**{**list_advised_settings(finder, kind), **checked}))
     return made
+
+
+def list_advised_settings(finder: Segmenter[Any], kind: type[Any]) -> dict[str, float]:
+    """Which of a system's settings, of this `kind`, a segmenter knows better than the paper: those of its scores."""
+    advised = {"conf": finder.conf, "low_conf": finder.low_conf} if isinstance(finder, ScoringSegmenter) else {}
+    return {f.name: advised[f.name] for f in fields(kind) if f.name in advised}
 
 
 def collect_parts(*makers: Callable[[], Any]) -> list[Any]:
@@ -245,6 +257,7 @@ def adopt_segmenter(given: Any, device: torch.device) -> Segmenter[Any]:
     if isinstance(given, type):
         raise InputError(f"segmenter: {given.__name__} is a class; give an object of it, {given.__name__}(...)")
     if isinstance(given, Segmenter):
+        check_part_facts("segmenter", given)
         return given
     if callable(given):
         return FunctionSegmenter(given, device=device)
@@ -267,6 +280,7 @@ def make_propagator(
         lacks = [method for method in wanted if not hasattr(name, method)]
         told = f"lacks {', '.join(lacks)}" if lacks else "is a class; give an object of it"
         raise InputError(f"propagator: {getattr(name, '__name__', type(name).__name__)} {told}")
+    check_part_facts("propagator", name)
     return name
 
 
@@ -460,7 +474,7 @@ def run_system(system: Any, video: Video, source: Any, watch: Watch = discard_pr
         weights={name: sha for p in parts.values() for name, sha in collect_part_weights(p).items()},
         version=__version__,
         source=describe_source(source),
-        notes=(*result.provenance.notes, *(note for p in parts.values() for note in getattr(p, "notes", ()))),
+        notes=(*result.provenance.notes, *(note for p in parts.values() for note in list_part_notes(p))),
     )
     return replace(result, provenance=provenance)
 

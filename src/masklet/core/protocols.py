@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -49,6 +50,41 @@ class ScoringSegmenter(Segmenter[M], Protocol[M]):
 
     conf: float  # a detection above this is confident
     low_conf: float  # one below this is not worth a look
+
+
+@runtime_checkable
+class DescribedPart(Protocol):
+    """A part that says what it is called in a result's provenance."""
+
+    description: str
+
+
+@runtime_checkable
+class WeightedPart(Protocol):
+    """A part that says which weights it computes with."""
+
+    weights: Mapping[str, str]  # sha256 by name
+
+
+@runtime_checkable
+class PlacedPart(Protocol):
+    """A part that says where it computes."""
+
+    device: torch.device | str
+
+
+@runtime_checkable
+class EncodingPart(Protocol):
+    """A part that looks at frames through an encoder, whose weights and device are then its own."""
+
+    encoder: Any
+
+
+@runtime_checkable
+class NotingPart(Protocol):
+    """A part with something to say in the results that it had a part in."""
+
+    notes: Sequence[str]
 
 
 @runtime_checkable

@@ -313,7 +313,7 @@ def count_burst_split(
         objects |= {f"{name}/{id}": row for id, row in rows.items()}
         done += len(images[name])
         watch("burst", done, sum(map(len, images.values())), len(objects))
-    warnings = tuple(list_burst_warnings(found, truths["all"], names, images, zero))
+    warnings = tuple(list_burst_warnings(found, truths["all"], names, zero))
     inputs = (*(listing.path for listing in truths.values()), pred)
     return BurstResult(sum(counts.values(), start=BurstCounts.none()), counts, objects, warnings, inputs)
 
@@ -337,13 +337,11 @@ def select_sequences(truth: BurstFile, found: BurstFile, videos: Collection[str]
     return sorted(names, key=lambda name: name.replace("/", "-"))
 
 
-def list_burst_warnings(
-    found: BurstFile, truth: BurstFile, names: Sequence[str], images: Mapping[str, Collection[str]], zero: str | None
-) -> Iterable[str]:
+def list_burst_warnings(found: BurstFile, truth: BurstFile, names: Sequence[str], zero: str | None) -> Iterable[str]:
     """A sentence for each thing that the official program accepts in silence.
 
     These are sequences of `names` that `found` lacks, those that it has and `truth` lacks, and the sequence `zero` of
-    `find_lone_zero_track`; `images` is not looked at.
+    `find_lone_zero_track`.
     """
     if missing := [name for name in names if name not in found.sequences]:
         yield f"{len(missing)} of {len(names)} sequences have no prediction ({missing[0]}): all in them is missed"
