@@ -111,7 +111,7 @@ class Telling(Motion):
     memory = "everything"
     merge_every = 99
     description = "telling"
-    weights: Any = {"mine": "0" * 64}
+    weights: Any = {"mine": "0" * 64}  # noqa: RUF012
     notes: Any = ("mine were trained in the dark",)
 
 

@@ -7,7 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from masklet.core.frames import Frame
-from masklet.models.encoder import STRIDE, Encoder, compute_working_size
+from masklet.models.affinity import Affinity
+from masklet.models.encoder import STRIDE, Encoder, FlowFinder, compute_working_size
+from masklet.models.segmenters.motion import Motion
+from masklet.nn.flow import compute_dense_flow
+from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
 
 
 @pytest.fixture(scope="module")
@@ -56,3 +60,33 @@ def test_the_same_picture_gives_the_same_features(encoder):
 
 def test_provenance_names_the_weights(encoder):
     assert [len(sha) for sha in encoder.weights.values()] == [64]
+
+
+def test_flow_between_two_frames_is_computed_once_for_all_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segmenter, propagator and the look ahead: one flow a frame and direction."""
+    asked: list[tuple[float, float]] = []
+
+    def count(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        asked.append((start.mean(), end.mean()))
+        return compute_dense_flow(start, end)
+
+    monkeypatch.setattr("masklet.models.encoder.compute_dense_flow", count)
+    encoder = Encoder(64)
+    system = Sam2Bmp(Motion(encoder), Affinity(encoder), Sam2BmpSettings(conf=0.0, low_conf=0.0))
+    draw = np.random.default_rng(3)
+    texture = draw.integers(0, 80, (64, 160, 3), np.uint8)
+    frames = [np.ascontiguousarray(texture[:, 4 * t : 4 * t + 96]) + np.uint8(2 * t) for t in range(5)]
+    for frame in frames:
+        frame[20:44, 30:60] = 250 - frame[20:44, 30:60]
+    assert list(system.stream(Frame(t, image) for t, image in enumerate(frames)))
+    assert len(asked) > 5 and len(asked) == len(set(asked)) <= 2 * 4
+
+
+def test_the_flow_that_is_kept_is_that_of_these_very_frames() -> None:
+    first, second = (torch.from_numpy(np.random.default_rng(n).integers(0, 255, (64, 96), np.uint8)) for n in (0, 1))
+    flows = FlowFinder()
+    kept = flows.find(first, second)
+    assert flows.find(first, second) is kept and kept.shape == (48, 72, 2)
+    assert not np.array_equal(flows.find(second, first), kept)
+    copied = flows.find(first.clone(), second)
+    assert copied is not kept and np.array_equal(copied, kept)

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from masklet.nn.flow import compute_dense_flow
 from masklet.nn.outline import BINS, quantize_colours
 from masklet.nn.propagation import (
     Moments,
@@ -114,6 +115,10 @@ def test_colours_tell_an_object_from_what_is_near_it():
     assert (odds[:, 10:20] == 1.5).all() and (odds[:, :10] == -1.5).all() and (odds[:, 35:] == 0).all()
 
 
+def link(before, now):
+    return measure_frame_link(before, now, compute_dense_flow(now, before))
+
+
 def test_a_mask_follows_the_picture():
     draw = torch.Generator().manual_seed(0)
     texture = torch.nn.functional.interpolate(torch.rand(1, 1, 24, 24, generator=draw), size=(96, 96), mode="bicubic")
@@ -121,7 +126,7 @@ def test_a_mask_follows_the_picture():
     now = before.roll(6, dims=1)
     soft = torch.zeros(1, 96, 96)
     soft[0, 30:60, 30:60] = 1
-    moved = move_masks_by_flow(soft, measure_frame_link(before.numpy(), now.numpy()).flow)[0] > 0.5
+    moved = move_masks_by_flow(soft, link(before.numpy(), now.numpy()).flow)[0] > 0.5
     wanted = soft[0].roll(6, dims=1) > 0.5
     assert (moved & wanted).sum() / (moved | wanted).sum() > 0.95
 
@@ -145,18 +150,15 @@ def grey(seed: int = 0) -> np.ndarray:
 )
 def test_a_frame_goes_on_from_another_with_or_without_doubt(after, holds, sound):
     before = grey()
-    found = measure_frame_link(before, after(before).astype(np.uint8))
+    found = link(before, after(before).astype(np.uint8))
     assert (found.holds, found.is_sound) == (holds, sound)
 
 
 def test_another_scene_is_no_link_and_ranks_below_one():
     before, now = grey(), grey(9)
-    assert not measure_frame_link(before, now).holds
-    assert (
-        measure_frame_link(before, np.roll(before, 3, 1)).rank
-        < measure_frame_link(before, (before * 0.4).astype(np.uint8)).rank
-    )
-    assert measure_frame_link(before, (before * 0.4).astype(np.uint8)).rank < measure_frame_link(before, now).rank
+    assert not link(before, now).holds
+    assert link(before, np.roll(before, 3, 1)).rank < link(before, (before * 0.4).astype(np.uint8)).rank
+    assert link(before, (before * 0.4).astype(np.uint8)).rank < link(before, now).rank
 
 
 @given(st.floats(0.3, 3), st.floats(-40, 60))

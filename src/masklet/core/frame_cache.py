@@ -4,29 +4,32 @@ not kept is computed anew, and is the same.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Generic, TypeVar
 
 V = TypeVar("V")
 
 
 class FrameCache(Generic[V]):
-    """One value with what it was computed of, compared by identity; the next value takes its place.
+    """The last values, with what each was computed of, compared by identity.
 
     >>> cache, frame, other = FrameCache[int](), [1], [1]
     >>> cache.keep(5, frame), cache.find(frame), cache.find(other)
     (5, 5, None)
     """
 
-    def __init__(self) -> None:
-        self._of: tuple[object, ...] = ()
-        self._value: V | None = None
+    def __init__(self, most: int = 1) -> None:
+        """`most`: values that are kept; the next one takes the place of the oldest."""
+        self._kept: deque[tuple[tuple[object, ...], V]] = deque(maxlen=most)
 
     def keep(self, value: V, *of: object) -> V:
-        """Keeps `value`, which was computed of the things in `of`, in place of the one before; returns it."""
-        self._value, self._of = value, of
+        """Keeps `value`, which was computed of the things in `of`; returns it."""
+        self._kept.append((of, value))
         return value
 
     def find(self, *of: object) -> V | None:
-        """The value, where it was computed of these very things; else None."""
-        same = len(of) == len(self._of) and all(a is b for a, b in zip(of, self._of, strict=True))
-        return self._value if same else None
+        """The value that was computed of these very things; None where none was, or it is kept no more."""
+        for known, value in self._kept:
+            if len(of) == len(known) and all(a is b for a, b in zip(of, known, strict=True)):
+                return value
+        return None

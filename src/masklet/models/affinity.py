@@ -22,8 +22,9 @@ from masklet.core.frame_cache import FrameCache
 from masklet.core.frames import Frame
 from masklet.core.instances import Clicks, Prediction, Prompt
 from masklet.core.masks import resize_bilinear, stack_masks
-from masklet.models.encoder import STRIDE, Encoder, EncoderFeatures
+from masklet.models.encoder import STRIDE, Encoder, EncoderFeatures, FlowFinder
 from masklet.models.nano.image_predictor import MaskHypotheses, load_image_predictor
+from masklet.nn.flow import enlarge_flow
 from masklet.nn.outline import fit_guided_filter, quantize_colours
 from masklet.nn.parts import component_spread, detached_components
 from masklet.nn.propagation import (
@@ -91,6 +92,7 @@ class AffinityView:
     cells: Float[Tensor, "m d"]  # a descriptor each
     bins: Int32[np.ndarray, "h w"]  # colours
     grey: UInt8[Tensor, "h w"]
+    flows: FlowFinder
     _links: dict[int, tuple[Tensor, FrameLink]] = field(
         default_factory=dict
     )  # by the id of the other frame, held with it
@@ -98,7 +100,8 @@ class AffinityView:
     def link(self, before: UInt8[Tensor, "h w"]) -> FrameLink:
         """How this frame goes on from another one."""
         if id(before) not in self._links:
-            self._links[id(before)] = before, measure_frame_link(before.numpy(), self.grey.numpy())
+            flow = enlarge_flow(self.flows.find(self.grey, before), (self.grey.shape[0], self.grey.shape[1]))
+            self._links[id(before)] = before, measure_frame_link(before.numpy(), self.grey.numpy(), flow)
         return self._links[id(before)][1]
 
     def origin(self, memory: AffinityMemory) -> tuple[Shot, FrameLink]:
@@ -248,7 +251,9 @@ class Affinity:
         return not memory.ids or self._view(features).origin(memory)[1].is_sound
 
     def _view(self, features: EncoderFeatures) -> AffinityView:
-        return self._views.find(features) or self._views.keep(make_affinity_view(features, self.context), features)
+        return self._views.find(features) or self._views.keep(
+            make_affinity_view(features, self.context, self.encoder.flows), features
+        )
 
     def _motion(self, there: Float[Tensor, "h w"], odds: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
         """What the carried mask says: its log odds, blurred by what the flow is wrong, and less far away from it."""
@@ -304,11 +309,13 @@ class Affinity:
         )
 
 
-def make_affinity_view(features: EncoderFeatures, context: int) -> AffinityView:
-    """What prediction and learning want to know of the frame of `features`; `context` as in `Affinity`, in cells."""
+def make_affinity_view(features: EncoderFeatures, context: int, flows: FlowFinder) -> AffinityView:
+    """What prediction and learning want to know of the frame of `features`; `context` as in `Affinity`, in cells;
+    `flows` finds those to other frames.
+    """
     colour = nnf.avg_pool2d(features.guide.permute(2, 0, 1)[None].float() / 255 - 0.5, STRIDE)[0]
     cells = build_cell_descriptors(features.keys.float(), features.detail.float(), colour, context)
-    return AffinityView(cells, quantize_colours(features.guide.numpy()), convert_to_grey(features))
+    return AffinityView(cells, quantize_colours(features.guide.numpy()), features.grey, flows)
 
 
 def remove_detached_parts(
@@ -324,11 +331,6 @@ def remove_detached_parts(
         [torch.from_numpy(detached_components(soft.numpy(), there.numpy(), far)) for soft, there, far in told]
     )
     return logits.masked_fill(away.to(logits.device), NOWHERE)
-
-
-def convert_to_grey(features: EncoderFeatures) -> UInt8[Tensor, "h w"]:
-    """The working image without colour, for optical flow."""
-    return torch.from_numpy(cv2.cvtColor(features.guide.numpy(), cv2.COLOR_RGB2GRAY))
 
 
 def resolve_prompts(
@@ -399,7 +401,7 @@ def _set_last_frame(memory: AffinityMemory, features: EncoderFeatures) -> Affini
     """The memory with this frame as the last one."""
     size = features.guide.shape[:2]
     soft = memory.last.soft if memory.ids else memory.last.soft.new_zeros(0, *size)
-    return replace(memory, last=Shot(convert_to_grey(features), soft, memory.last.unseen))
+    return replace(memory, last=Shot(features.grey, soft, memory.last.unseen))
 
 
 def _add_objects(memory: AffinityMemory, new: Sequence[int]) -> AffinityMemory:

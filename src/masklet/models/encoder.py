@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
 from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, UInt8
+from jaxtyping import Float, Float16, Float32, UInt8
 from torch import Tensor, nn
 
+from masklet.core.frame_cache import FrameCache
 from masklet.core.frames import Frame
 from masklet.core.part_facts import CPU
+from masklet.nn.flow import compute_dense_flow, shrink_for_flow
 from masklet.nn.mobilenet import DeepMobileNet, MobileNetV2
 from masklet.weights.store import ZOO, read_packaged
 
@@ -33,6 +36,11 @@ class EncoderFeatures:
     strength: Float16[Tensor, "1 h w"]  # the length of block 6's vector, before
     guide: UInt8[Tensor, "h8 w8 3"]  # RGB at the working resolution, STRIDE pixels a cell
     size: tuple[int, int]  # of the frame: h, w
+
+    @cached_property
+    def grey(self) -> UInt8[Tensor, "h8 w8"]:
+        """The working image without colour, for optical flow."""
+        return torch.from_numpy(cv2.cvtColor(self.guide.numpy(), cv2.COLOR_RGB2GRAY))
 
 
 def compute_working_size(
@@ -108,6 +116,23 @@ class DeepBackbone(nn.Module):
         return thirteen, last
 
 
+class FlowFinder:
+    """Optical flow between frames at `FLOW_SCALE` of the working size, computed once for all who ask about a frame."""
+
+    def __init__(self) -> None:
+        self._kept: FrameCache[Float32[np.ndarray, "h w 2"]] = FrameCache(
+            4
+        )  # the last frame's, either way, and a spare
+
+    def find(self, start: UInt8[Tensor, "h8 w8"], end: UInt8[Tensor, "h8 w8"]) -> Float32[np.ndarray, "h w 2"]:
+        """Where the pixels of `start` are in `end`, both the grey working images of frames."""
+        kept = self._kept.find(start, end)
+        if kept is not None:
+            return kept
+        small = [shrink_for_flow(grey.numpy()) for grey in (start, end)]
+        return self._kept.keep(compute_dense_flow(*small), start, end)
+
+
 class Encoder:
     """ImageNet's MobileNetV2 as a dense feature extractor.
 
@@ -127,6 +152,7 @@ class Encoder:
         file = ZOO[MOBILENET]
         self.short, self.device = short, device
         self.weights: Mapping[str, str] = {file.name: file.sha256}
+        self.flows = FlowFinder()
         self._look = DenseBackbone().to(device)
         self._seen: WeakKeyDictionary[Frame, EncoderFeatures] = WeakKeyDictionary()
 

@@ -18,7 +18,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Bool, Float, Float32, Int32, UInt8
 from torch import Tensor
 
-from masklet.nn.flow import compute_dense_flow, measure_unexplained_variance
+from masklet.nn.flow import compute_dense_flow, enlarge_flow, measure_unexplained_variance, shrink_for_flow
 from masklet.nn.outline import BINS, RARE, compute_colour_histogram
 
 WAVES = 256
@@ -189,16 +189,17 @@ class FrameLink:
         return not self.holds, self.altered, self.unexplained
 
 
-def measure_frame_link(before: Grey, now: Grey) -> FrameLink:
-    """How the frame `now` goes on from the frame `before`; where that does not explain it, as if exposed alike."""
-    flow = compute_dense_flow(now, before)
+def measure_frame_link(before: Grey, now: Grey, flow: Float32[np.ndarray, "h w 2"]) -> FrameLink:
+    """How the frame `now` goes on from the frame `before` along the `flow` from its pixels to those of that one; where
+    this does not explain it, as if exposed alike.
+    """
     share = measure_unexplained_variance(now, before, flow)
     if share <= CUT:
         return FrameLink(
             flow, share, altered=not 1 / SHARPER < measure_sharpness(now) / measure_sharpness(before) < SHARPER
         )
     alike = match_exposure(now, before)
-    flow = compute_dense_flow(alike, before)
+    flow = enlarge_flow(compute_dense_flow(shrink_for_flow(alike), shrink_for_flow(before)), now.shape)
     return FrameLink(flow, measure_unexplained_variance(alike, before, flow), altered=True)
 
 

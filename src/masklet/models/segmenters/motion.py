@@ -21,16 +21,17 @@ from torch import Tensor
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.core.masks import stack_masks
-from masklet.models.encoder import Encoder
+from masklet.models.encoder import STRIDE, Encoder, FlowFinder
 from masklet.nn.flow import (
-    compute_dense_flow,
+    FLOW_SCALE,
     compute_planar_flow,
     estimate_camera_motion,
     measure_unexplained_variance,
+    shrink_for_flow,
 )
 from masklet.nn.outline import Image, Map, fit_guided_filter, refine_mask_by_colour
 
-CELL = 6  # flow pixels per feature cell: flow is taken at three quarters of the encoder's resolution
+CELL = round(STRIDE * FLOW_SCALE)  # flow pixels per feature cell
 CHANNELS = 128  # of the encoder's keys
 BIAS = 0.3  # the constant feature, about as large as the others
 CUT = 0.6  # share of the variance left unexplained above which two frames are not neighbours
@@ -75,7 +76,7 @@ class AppearanceModel:
 class MotionMemory:
     """What the frames so far leave behind; its size does not depend on how many they were."""
 
-    grey: UInt8[Tensor, "h w"]  # the previous frame at flow resolution; 0 x 0 before the first
+    grey: UInt8[Tensor, "h w"]  # the previous frame's working image; 0 x 0 before the first
     appearance: AppearanceModel
     left: UInt8[Tensor, "y x"]  # the last frame before some that are like no other, should it go on from there
     gap: int  # how many these are
@@ -137,13 +138,11 @@ class Motion:
         return found, memory
 
     def _step(self, memory: MotionMemory, frame: Frame, after: Frame | None) -> tuple[Detections, MotionMemory]:
-        keys = self.encoder(frame).keys
-        image = scale_by_area(frame.image, (keys.shape[1] * CELL, keys.shape[2] * CELL))
-        grey = compute_luminance(image)
-        before = compare_with_past(memory, grey)
-        ahead = (
-            [compute_motion_view(grey, compute_luminance(scale_by_area(after.image, grey.shape)), 1)] if after else []
-        )
+        features, flows = self.encoder(frame), self.encoder.flows
+        keys, grey = features.keys, features.grey
+        image = scale_by_area(features.guide.numpy(), (keys.shape[1] * CELL, keys.shape[2] * CELL))
+        before = compare_with_past(memory, grey, flows)
+        ahead = [compute_motion_view(grey, self.encoder(after).grey, 1, flows)] if after else []
         views = before + [view for view in ahead if view.holds]
         known = (
             memory.appearance if before or not views else init_appearance()
@@ -154,13 +153,15 @@ class Motion:
             found = collect_detections(frame, list(extract_candidates(frame.image, evidence)))
             found = replace(found, scores=estimate_chance(found.scores))
         left, gap = keep_known_frame(memory) if not views else (torch.zeros(0, 0, dtype=torch.uint8), 0)
-        return found, MotionMemory(torch.from_numpy(grey), known, left, gap)
+        return found, MotionMemory(grey, known, left, gap)
 
 
-def compare_with_past(memory: MotionMemory, grey: Grey) -> list[MotionView]:
-    """A frame against the last one, or if it does not go on from that, against the one before those like no other."""
+def compare_with_past(memory: MotionMemory, grey: UInt8[Tensor, "h w"], flows: FlowFinder) -> list[MotionView]:
+    """A frame against the last one, or if it does not go on from that, against the one before those like no other.
+    `grey` is its working image; `flows` finds the flow between two.
+    """
     others = [(memory.grey, 1), (memory.left, memory.gap + 1)]
-    views = (compute_motion_view(grey, other.numpy(), -ago) for other, ago in others if other.numel())
+    views = (compute_motion_view(grey, other, -ago, flows) for other, ago in others if other.shape == grey.shape)
     return list(islice((view for view in views if view.holds), 1))
 
 
@@ -169,14 +170,17 @@ def keep_known_frame(memory: MotionMemory) -> tuple[Tensor, int]:
     return (memory.left if memory.gap else memory.grey), memory.gap + 1
 
 
-def compute_motion_view(grey: Grey, other: Grey, step: int) -> MotionView:
-    """What moves in the frame `grey` beside the camera, by the flow to another one, `other`, of the same size and
-    `step` frames later (below 0: earlier).
+def compute_motion_view(
+    grey: UInt8[Tensor, "h w"], other: UInt8[Tensor, "h w"], step: int, flows: FlowFinder
+) -> MotionView:
+    """What moves in the frame `grey` beside the camera, by the flow, which `flows` finds, to another one, `other`, of
+    the same size and `step` frames later (below 0: earlier).
     """
-    flow = compute_dense_flow(grey, other)
+    flow = flows.find(grey, other)
+    start, end = (shrink_for_flow(image.numpy()) for image in (grey, other))
     motion, scale = estimate_camera_motion(flow[CELL // 2 :: CELL, CELL // 2 :: CELL])
-    rest = (flow - compute_planar_flow(motion, *grey.shape)) / np.float32(step)
-    return MotionView(rest, scale / abs(step), measure_unexplained_variance(grey, other, flow))
+    rest = (flow - compute_planar_flow(motion, *start.shape)) / np.float32(step)
+    return MotionView(rest, scale / abs(step), measure_unexplained_variance(start, end, flow))
 
 
 def select_slowest_flow(views: list[MotionView]) -> Flow:
