@@ -103,7 +103,7 @@ def parts(made_up: float) -> list[WeightedSource]:
 def whole(stills: Stills, most: int) -> list[TrainingClip]:
     """Pictures as they are."""
     held = (stills.still(n) for n in range(min(most, len(stills))))
-    return [build_clip([still.picture], [still.ids], still.labels) for still in held]
+    return [build_clip([still.image], [still.ids], still.labels) for still in held]
 
 
 def segmenter(out: Path, steps: int, pictures: int, lr: float, start: Path | None, made_up: float) -> None:
@@ -118,7 +118,7 @@ def segmenter(out: Path, steps: int, pictures: int, lr: float, start: Path | Non
         parts(made_up),
         whole(unseen, 100),
         lambda path: save_dense(path, head, settings, unseen.categories),
-        pictures=pictures,
+        batch=pictures,
     )
     plan = TrainingPlan(steps, lr=lr, weight_decay=0.05, warm_up=100, validate_every=500, save_every=100)
     train(task, out, plan, {"task": "nano segmenter", "start": str(start or "")})

@@ -128,7 +128,7 @@ def test_what_was_trained_before_is_trained_on_gently() -> None:
             "--data nowhere: no such folder, and the image predictor learns from stills; give a folder",
         ),
         (("--size", "96x160"), "--size 96x160: the image predictor looks at crops of 192x192; leave --size out"),
-        (("--frames", "4"), "--frames 4: the image predictor looks at single pictures; leave --frames out"),
+        (("--frames", "4"), "--frames 4: the image predictor looks at single images; leave --frames out"),
         (("--from", "gone.safetensors"), "--from gone.safetensors: no such file; give nano, or weights"),
         (("--set", "row=masks"), "image-predictor has no setting 'row'; there are: none"),
         (("--val", "synthetic"), "--val synthetic: these are generated clips"),

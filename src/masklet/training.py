@@ -48,8 +48,8 @@ from masklet.parts import load_sam2
 from masklet.train.data.clips import ClipSource, TrainingClip
 from masklet.train.data.data_sources import (
     FRAMES,
+    IMAGES,
     PANOPTIC,
-    PICTURES,
     FromStills,
     create_clip_source,
     create_moving_stills,
@@ -160,12 +160,12 @@ def build_dense_task(wish: TrainingRequest, source: ClipSource, unseen: Sequence
 
     short = min(wish.size)
     return DenseTask(
-        head, source.categories, [WeightedSource(source, 1.0)], unseen, save, pictures=wish.batch, short=short
+        head, source.categories, [WeightedSource(source, 1.0)], unseen, save, batch=wish.batch, short=short
     )
 
 
 def plan_dense_training(wish: TrainingRequest) -> TrainingPlan:
-    """Pictures go through the network together, so that a step is one item."""
+    """Images go through the network together, so that a step is one item."""
     return TrainingPlan(
         wish.steps, 1, wish.lr, warm_up=min(100, wish.steps // 10), seed=wish.seed, **plan_checkpoints(wish)
     )
@@ -337,12 +337,12 @@ def init_prompt_network(wish: TrainingRequest) -> PromptNetwork:
 
 
 def check_crops(wish: TrainingRequest) -> None:
-    """Raises InputError where clips are asked for that are not crops of single pictures."""
+    """Raises InputError where clips are asked for that are not crops of single images."""
     if wish.size != (SIDE, SIDE):
         h, w = wish.size
         raise InputError(f"--size {h}x{w}: the image predictor looks at crops of {SIDE}x{SIDE}; leave --size out")
     if wish.frames != 1:
-        raise InputError(f"--frames {wish.frames}: the image predictor looks at single pictures; leave --frames out")
+        raise InputError(f"--frames {wish.frames}: the image predictor looks at single images; leave --frames out")
 
 
 def read_stills(option: str, name: str) -> Stills:
@@ -354,12 +354,12 @@ def read_stills(option: str, name: str) -> Stills:
         wrong = "no such folder"
     elif any((path / folder).is_dir() for folder in (FRAMES, PANOPTIC)):
         wrong = "these are videos"
-    elif not (path / PICTURES).is_dir():
-        wrong = f"no {PICTURES}/ in it"
+    elif not (path / IMAGES).is_dir():
+        wrong = f"no {IMAGES}/ in it"
     if wrong:
         raise InputError(
             f"{option} {name}: {wrong}, and the image predictor learns from stills; give a folder with "
-            f"annotations.json and {PICTURES}/, COCO's instance form"
+            f"annotations.json and {IMAGES}/, COCO's instance form"
         )
     return Stills(path)
 

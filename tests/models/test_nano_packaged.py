@@ -97,7 +97,7 @@ def test_the_segmenter_finds_real_objects_as_its_card_says() -> None:
         pytest.skip(f"no pictures: {STILLS} is not there")
     stills = Stills(STILLS, wanted=lambda image: image["coco_split"] == "val2017")
     held = [stills.still(n) for n in range(10)]
-    shown = [build_clip([still.picture], [still.ids], still.labels) for still in held]
+    shown = [build_clip([still.image], [still.ids], still.labels) for still in held]
     ap50 = compute_image_scores(shown, segmented(shown), stills.categories)["found"]
     assert ap50 == pytest.approx(CARD["segmenter"]["AP50 on ten pictures of coco80's validation part"], abs=1.0)
 

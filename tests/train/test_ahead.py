@@ -91,7 +91,7 @@ class Plain:
     def draw(self, random: np.random.Generator) -> Tensor:
         self.drawn, self.by = self.drawn + 1, [*self.by, threading.current_thread().name]
         if self.drawn == self.broken:
-            raise InputError("picture.png: cannot be read as a picture")
+            raise InputError("picture.png: cannot be read as an image")
         return torch.from_numpy(random.standard_normal((16, 4), np.float32))
 
     def loss_of(self, step: int, drawn: Tensor, random: np.random.Generator) -> dict[str, Tensor]:
@@ -168,7 +168,7 @@ def test_a_second_signal_ends_it_at_once_and_leaves_no_thread(tmp_path: Path) ->
 
 @pytest.mark.parametrize("kind", [Plain, Ahead])
 def test_a_broken_picture_is_told_after_the_steps_before_it(kind: type[Plain], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^picture\.png: cannot be read as a picture$"):
+    with pytest.raises(InputError, match=r"^picture\.png: cannot be read as an image$"):
         train(kind(broken=10), tmp_path, PLAN, {})  # the second item of the fifth step
     assert [line["step"] for line in log(tmp_path) if "loss" in line] == [1, 2, 3, 4]
 

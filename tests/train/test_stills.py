@@ -132,7 +132,7 @@ def spoil(told, *keys, value):
         (("images", 1, "id"), 5, "the image id 5 is given twice"),
         (("images", 0, "file_name"), "gone.png", "gone.png is not there"),
         (("annotations", 0, "segmentation"), {"size": [3, 3], "counts": "9"}, "the mask's size is"),
-        (("annotations",), [], "no picture with objects"),
+        (("annotations",), [], "no image with objects"),
     ],
 )
 def test_damage_is_named(tmp_path, keys, value, words):
@@ -154,7 +154,7 @@ def test_pictures_that_do_not_belong_to_the_json(folder):
     with pytest.raises(InputError, match=r"5\.png: is 64x49, but its annotations are for 64x48"):
         stills.still(0)
     (folder / "images" / "5.png").write_bytes(b"no picture")
-    with pytest.raises(InputError, match=r"5\.png: cannot be read as a picture"):
+    with pytest.raises(InputError, match=r"5\.png: cannot be read as an image"):
         stills.still(0)
 
 
@@ -217,7 +217,7 @@ def test_cutouts_are_the_large_objects():
     still = below()
     still.ids[0, :20], still.labels[:] = 2, [5, 6]  # 20 pixels
     found = extract_cutouts(still)
-    assert [(c.label, c.picture.shape, c.inside.all()) for c in found] == [(5, (30, 40, 3), True)]
+    assert [(c.label, c.image.shape, c.inside.all()) for c in found] == [(5, (30, 40, 3), True)]
 
 
 def test_pasted_objects_lie_where_their_masks_are():
@@ -313,7 +313,7 @@ def test_pasting_cuts_what_lies_below():
         m for m in (paste_objects(seed_item_generator(8, n), below(), above) for n in range(9)) if (m.ids == 2).any()
     )
     assert made.labels == [5, 9]
-    assert (made.ids[:20] == 2).all() and (made.picture[:20] == 250).all()
+    assert (made.ids[:20] == 2).all() and (made.image[:20] == 250).all()
     assert (made.ids[20:40, 10:50] == 1).all()
 
 

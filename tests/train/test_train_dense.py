@@ -129,7 +129,7 @@ def task(tmp_path: Path, source: Boxes, categories: tuple[str, ...] = ("ball", "
     def save(path: Path) -> None:
         save_dense(path, head, SETTINGS, categories)
 
-    return DenseTask(head, categories, [WeightedSource(source, 1.0)], clips, save, pictures=2, short=64)
+    return DenseTask(head, categories, [WeightedSource(source, 1.0)], clips, save, batch=2, short=64)
 
 
 def test_it_learns_to_find_and_name_boxes(tmp_path: Path) -> None:

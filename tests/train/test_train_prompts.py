@@ -184,7 +184,7 @@ def test_sets_are_drawn_in_their_shares(stills: Stills) -> None:
     few = Stills(Path(stills._listed[0].path).parent.parent, wanted=lambda image: image["id"] == 1)
     crops = PromptCrops([StillsShare(stills, 1.0), StillsShare(few, 3.0)], SMALL)
     random = seed_item_generator(0, 0)
-    first = few.picture(0)
+    first = few.image(0)
     share = np.mean([np.array_equal(crops._object(random)[0], first) for _ in range(200)])
     assert 0.72 < share < 0.93  # all of the second one's and a third of the first one's
 
@@ -504,7 +504,7 @@ def test_nothing_is_on_the_wrong_device(stills: Stills, gpu: None) -> None:
     batch = task.draw(seed_item_generator(4, 0))
     assert any(crop.wide for crop in batch.crops)
     assert all(torch.isfinite(loss.cpu()) for loss in task.loss_of(0, batch, seed_item_generator(4, 1)).values())
-    answer = ImagePredictor(net).predict(stills.picture(0), Clicks((Point(50, 60),)))
+    answer = ImagePredictor(net).predict(stills.image(0), Clicks((Point(50, 60),)))
     assert answer.logits.device.type == "cpu"
 
 

@@ -258,7 +258,7 @@ def test_pictures_that_do_not_fit(two):
     with pytest.raises(InputError, match=r"00001\.jpg: is 41x24, but its annotations are for 40x24"):
         source.clip(seed_item_generator(0, 0), 3)
     (two / "frames" / "a" / "00001.jpg").write_bytes(b"\xff\xd8")
-    with pytest.raises(InputError, match=r"00001\.jpg: cannot be read as a picture"):
+    with pytest.raises(InputError, match=r"00001\.jpg: cannot be read as an image"):
         source.clip(seed_item_generator(0, 0), 3)
 
 

@@ -23,7 +23,7 @@ PRIOR = -4.0  # logit of a cell's score as training begins
 SEEN, DETAIL, COLOURS = 128, 24, 24  # channels of the features at stride 8, and of colours at stride 4
 DEEPER = 96, 320  # channels of the encoder's deeper maps, at strides 16 and 32
 SPREAD = 0.5, 0.2  # deviations of their values
-DROPPED = 0.3  # share of what names are told from, in training: few pictures have each name
+DROPPED = 0.3  # share of what names are told from, in training: few images have each name
 GROUP = 16  # channels that are normalised together
 AT_ONCE = 8  # masks that are drawn side by side: what lies between two layers stays in the cache
 
@@ -48,7 +48,7 @@ class CellPredictions:
     stride: Float[Tensor, " n"]  # pixels
     masks: Float[Tensor, "b d h4 w4"]  # the shared mask features
     under: Float[Tensor, "b e h16 w16"]  # what names are told from
-    scene: Float[Tensor, "b f"]  # the same of the whole picture
+    scene: Float[Tensor, "b f"]  # the same of the whole image
 
 
 def build_group_norm(channels: int) -> nn.GroupNorm:
@@ -85,7 +85,7 @@ class ResidualBottleneck(nn.Module):
 
 
 class DenseHead(nn.Module):
-    """Scores, masks and names of what is in pictures."""
+    """Scores, masks and names of what is in images."""
 
     def __init__(self, classes: int, settings: DenseHeadSettings | None = None) -> None:
         super().__init__()

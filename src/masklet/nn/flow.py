@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32, Float64, UInt8
 Grey = UInt8[np.ndarray, "h w"]
 Flow = Float32[np.ndarray, "h w 2"]  # pixels to the right and down
 CAUCHY = 1.5  # robust scales at which a residual's weight has fallen to a quarter
-NOISE = 25.0  # grey levels squared: a picture that varies less than this is flat
+NOISE = 25.0  # grey levels squared: an image that varies less than this is flat
 FLOW_SCALE = 0.75  # of the working image: where flow between frames is computed
 FINEST = 0.1  # pixels: no flow is more exact than this
 
@@ -79,9 +79,9 @@ def compute_planar_flow(motion: Float64[np.ndarray, "8"], h: int, w: int) -> Flo
 def estimate_camera_motion(
     flow: Float32[np.ndarray, "h w 2"], rounds: int = 8
 ) -> tuple[Float64[np.ndarray, "8"], float]:
-    """The plane's motion that explains most of the picture, and the scale of what it leaves there (pixels).
+    """The plane's motion that explains most of the image, and the scale of what it leaves there (pixels).
 
-    Iteratively reweighted least squares from two starts, all of the picture and its border alone, so that a
+    Iteratively reweighted least squares from two starts, all of the image and its border alone, so that a
     large object in the middle does not pass for the background. No random numbers.
     """
     h, w = flow.shape[:2]

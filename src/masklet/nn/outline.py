@@ -73,7 +73,7 @@ class LocalLinearMask:
     offset: Map
 
     def at(self, image: UInt8[np.ndarray, "y x 3"]) -> Float32[np.ndarray, "y x"]:
-        """The mask's value at every pixel of a picture of any size that shows the same."""
+        """The mask's value at every pixel of an image of any size that shows the same."""
         size = image.shape[0], image.shape[1]
         soft = _resize_plane(self.offset, size).copy()
         for slope, plane in zip(self.slope, _split_planes(image), strict=True):

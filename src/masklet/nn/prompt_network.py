@@ -1,7 +1,7 @@
 """A promptable mask network at nano size: it looks at a square crop around one object and draws the mask that clicks, a
 box and an earlier answer describe.
 
-MobileNetV2 with the paper's strides. Its first three blocks see the picture alone and stay as ImageNet left them, so
+MobileNetV2 with the paper's strides. Its first three blocks see the image alone and stay as ImageNet left them, so
 that another click on the same crop does not need them again; the prompt enters behind them as maps, and everything from
 there on is trained. There are four answers a crop: the first is for prompts that leave no doubt, the other three for a
 single click, which may mean a part or the whole (Kirillov et al. 2023, arXiv:2304.02643, section 3). Each comes with
@@ -24,7 +24,7 @@ ANSWERS = 4  # one for prompts that leave no doubt, three hypotheses of a single
 WIDTH = 64  # channels at strides 8 to 32
 MIDDLE = 40  # channels at stride 4
 FINE = 16  # channels at stride 2
-FIXED = 3  # blocks that see the picture alone
+FIXED = 3  # blocks that see the image alone
 TAPS = {6: 32, 13: 96, 17: 320}  # trained blocks whose outputs are used, and their channels: strides 8, 16, 32
 
 
@@ -62,11 +62,11 @@ class PromptNetwork(nn.Module):
         self.fine = nn.Conv2d(FINE, ANSWERS, 1)
         self.judge = nn.Sequential(nn.Linear(MIDDLE + WIDTH + 2 + ANSWERS, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 1))
         self.enable_training()
-        for parameter in self.maps[-1].parameters():  # training begins with the network as it was for pictures alone
+        for parameter in self.maps[-1].parameters():  # training begins with the network as it was for images alone
             nn.init.zeros_(parameter)
 
     def enable_training(self) -> PromptNetwork:
-        """Gradients for all but what sees the picture alone."""
+        """Gradients for all but what sees the image alone."""
         self.requires_grad_(True)
         for part in (self.stem, self.fixed):
             part.requires_grad_(False)

@@ -58,7 +58,7 @@ class TokenMixer(nn.Module):
 
 
 class SqueezeExcite(nn.Module):
-    """Scales each channel by what the whole picture says (Hu et al. 2018)."""
+    """Scales each channel by what the whole image says (Hu et al. 2018)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

@@ -149,7 +149,7 @@ class PreActivationResidual(nn.Module):
 
 
 class ChannelGate(nn.Module):
-    """CBAM's channel attention (Woo et al. 2018, section 3): which channels matter in this picture."""
+    """CBAM's channel attention (Woo et al. 2018, section 3): which channels matter in this image."""
 
     def __init__(self, channels: int, reduction: int = 16) -> None:
         super().__init__()

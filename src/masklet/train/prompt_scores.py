@@ -1,4 +1,4 @@
-"""How well boxes and clicks draw the objects of annotated pictures.
+"""How well boxes and clicks draw the objects of annotated images.
 
 Each click lies in the middle of what is still wrong (Kirillov et al. 2023, arXiv:2304.02643, section 7.1).
 """
@@ -25,7 +25,7 @@ WORSE = 0.02  # of IoU, from which a click has made it worse
 class PromptedObject:
     """One object that is asked for."""
 
-    picture: UInt8[np.ndarray, "h w 3"]
+    image: UInt8[np.ndarray, "h w 3"]
     mask: Bool[np.ndarray, "h w"]
     box: Box
 
@@ -50,7 +50,7 @@ def read_objects(selected: Iterable[tuple[Stills, int, int]]) -> Iterator[Prompt
     """What `select_objects` found, read as it is needed."""
     for stills, n, k in selected:
         mask = stills.masks(n)[k]
-        yield PromptedObject(stills.picture(n), mask.decode().numpy(), Box(*mask.box))
+        yield PromptedObject(stills.image(n), mask.decode().numpy(), Box(*mask.box))
 
 
 def score_prompts(predictor: ImagePredictor, objects: Iterable[PromptedObject], clicks: int = 5) -> dict[str, float]:
@@ -60,7 +60,7 @@ def score_prompts(predictor: ImagePredictor, objects: Iterable[PromptedObject], 
     """
     boxes, errors, rows = [], [], []
     for asked in objects:
-        answer = predictor.predict(asked.picture, Clicks((), asked.box))
+        answer = predictor.predict(asked.image, Clicks((), asked.box))
         boxes.append(measure_best_iou(answer.logits, asked.mask))
         errors.append(abs(float(answer.quality[0]) - boxes[-1]))
         rows.append(score_clicks(predictor, asked, clicks))
@@ -98,7 +98,7 @@ def score_clicks(predictor: ImagePredictor, asked: PromptedObject, clicks: int) 
             ious.append(1.0)
             continue
         points = (*points, click_on_error(found, asked.mask))
-        answer = predictor.predict(asked.picture, Clicks(points))
+        answer = predictor.predict(asked.image, Clicks(points))
         found = answer.logits[0].numpy() > 0
         ious.append(measure_best_iou(answer.logits, asked.mask))
     return ious

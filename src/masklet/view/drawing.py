@@ -82,15 +82,15 @@ def draw_objects(image: Rgb, objects: Sequence[DrawnObject]) -> Rgb:
 
     Line width and text grow with the frame. Labels go where they hide no object, as far as there is room.
     """
-    picture, side = image.copy(), min(image.shape[:2])
+    canvas, side = image.copy(), min(image.shape[:2])
     line, text = max(1, round(side / 300)), max(11, round(side / 32))
     taken = np.zeros(image.shape[:2], dtype=np.uint8)  # what labels should not cover
     seen = [(thing, box) for thing in objects if (box := find_bounding_box(thing.mask))]
     for thing, box in sorted(seen, key=lambda s: -np.count_nonzero(s[0].mask)):  # the small ones on top
-        _paint_object(picture, taken, thing, box, line)
+        _paint_object(canvas, taken, thing, box, line)
     for thing, box in seen:
-        _draw_label(picture, taken, thing, box, text)
-    return picture
+        _draw_label(canvas, taken, thing, box, text)
+    return canvas
 
 
 def find_bounding_box(mask: Mask) -> Rectangle | None:
@@ -99,26 +99,26 @@ def find_bounding_box(mask: Mask) -> Rectangle | None:
     return (int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1) if len(cols) else None
 
 
-def _paint_object(picture: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObject, box: Rectangle, line: int) -> None:
+def _paint_object(canvas: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObject, box: Rectangle, line: int) -> None:
     """Lays an object's colour over it, and takes its place."""
     x0, y0, x1, y1 = box
     inside = np.ascontiguousarray(thing.mask[y0:y1, x0:x1]).view(np.uint8)
     taken[y0:y1, x0:x1] |= inside
-    region = picture[y0:y1, x0:x1]
+    region = canvas[y0:y1, x0:x1]
     cv2.copyTo(cv2.LUT(region, compute_tint_table(pick_object_colour(thing.id))), inside, region)
     contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
-    _draw_outline(picture, contours, thing, line)
+    _draw_outline(canvas, contours, thing, line)
 
 
-def _draw_outline(picture: Rgb, contours: Sequence[np.ndarray], thing: DrawnObject, line: int) -> None:
+def _draw_outline(canvas: Rgb, contours: Sequence[np.ndarray], thing: DrawnObject, line: int) -> None:
     """A contour in the object's colour, on a dark ground so that it shows on any image."""
     around = [cv2.approxPolyDP(c, line / 2, True) for c in contours]  # few points: five times as fast
-    cv2.polylines(picture, around, True, INK, line + 1 + line // 2, cv2.LINE_AA)
+    cv2.polylines(canvas, around, True, INK, line + 1 + line // 2, cv2.LINE_AA)
     if thing.dashed:
         strokes = [cv2.approxPolyDP(d, line / 2, False) for d in split_into_dashes(contours, 6 * line)]
-        cv2.polylines(picture, strokes, False, pick_object_colour(thing.id), line, cv2.LINE_AA)
+        cv2.polylines(canvas, strokes, False, pick_object_colour(thing.id), line, cv2.LINE_AA)
     else:
-        cv2.polylines(picture, around, True, pick_object_colour(thing.id), line, cv2.LINE_AA)
+        cv2.polylines(canvas, around, True, pick_object_colour(thing.id), line, cv2.LINE_AA)
 
 
 @lru_cache(maxsize=len(PALETTE))
@@ -133,13 +133,13 @@ def split_into_dashes(contours: Sequence[np.ndarray], length: int) -> list[np.nd
     return [c[i : i + length] for c in contours for i in range(0, len(c), 2 * length)]
 
 
-def _draw_label(picture: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObject, box: Rectangle, text: int) -> None:
+def _draw_label(canvas: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObject, box: Rectangle, text: int) -> None:
     """Writes an object's name, id and score on a plate of its colour, and takes the plate's place."""
     letters = render_lettering(format_caption(thing), text)
     x, y = find_label_place(box, letters.shape, taken)
     plate = np.s_[y : y + letters.shape[0], x : x + letters.shape[1]]
-    ink = letters[: picture.shape[0], : picture.shape[1], None]  # a frame may be smaller than a label
-    picture[plate] = (np.asarray(pick_object_colour(thing.id)) * (1 - ink)).astype(np.uint8)
+    ink = letters[: canvas.shape[0], : canvas.shape[1], None]  # a frame may be smaller than a label
+    canvas[plate] = (np.asarray(pick_object_colour(thing.id)) * (1 - ink)).astype(np.uint8)
     taken[plate] = LABEL
 
 

@@ -19,7 +19,7 @@ from masklet.train.data.videos import VideoClips, read_vipseg_footage, read_ytvi
 from masklet.train.tasks.nano import LIVELY
 
 SYNTHETIC = "synthetic"
-PICTURES, FRAMES = "images", "JPEGImages"  # folders by which a set of stills and a set of videos are known
+IMAGES, FRAMES = "images", "JPEGImages"  # folders by which a set of stills and a set of videos are known
 TRUTHS = ("annotations.json", "instances.json", "train.json")  # of a set of videos
 PANOPTIC, PANOPTIC_TRUTHS = "panomasksRGB", ("panoptic_gt_VIPSeg_train.json", "panoptic_gt.json")  # of VIPSeg
 
@@ -85,13 +85,13 @@ def open_clip_source(name: str, framing: FixedFraming, stills: FromStills, varie
         return VideoClips(*read_ytvis_footage(find_truth_file(path, TRUTHS), path / FRAMES), framing)
     if (path / PANOPTIC).is_dir():
         return VideoClips(
-            *read_vipseg_footage(find_truth_file(path, PANOPTIC_TRUTHS), path / PANOPTIC, path / PICTURES), framing
+            *read_vipseg_footage(find_truth_file(path, PANOPTIC_TRUTHS), path / PANOPTIC, path / IMAGES), framing
         )
-    if (path / PICTURES).is_dir():
+    if (path / IMAGES).is_dir():
         return stills(Stills(path), framing, varied)
     raise InputError(
-        f"--data {name}: neither a set of stills (annotations.json and {PICTURES}/, COCO's instance form) nor one of "
-        f"videos (a json and {FRAMES}/, YouTube-VIS's form; {PICTURES}/ and {PANOPTIC}/, VIPSeg's)"
+        f"--data {name}: neither a set of stills (annotations.json and {IMAGES}/, COCO's instance form) nor one of "
+        f"videos (a json and {FRAMES}/, YouTube-VIS's form; {IMAGES}/ and {PANOPTIC}/, VIPSeg's)"
     )
 
 

@@ -1,4 +1,4 @@
-"""Which part of a picture a clip shows, at which size: drawn once, the same for all frames of the clip."""
+"""Which part of an image a clip shows, at which size: drawn once, the same for all frames of the clip."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from masklet.core.rle import Rle
 from masklet.train.data.clips import TrainingClip
 
 Size = tuple[int, int]  # h, w
-Affine = Float[np.ndarray, "2 3"]  # from the picture's pixels to the clip's, both from the corner of the first pixel on
-Picture = UInt8[np.ndarray, "_ _ 3"]
+Affine = Float[np.ndarray, "2 3"]  # from the image's pixels to the clip's, both from the corner of the first pixel on
+RgbImage = UInt8[np.ndarray, "_ _ 3"]
 Ids = UInt16[np.ndarray, "_ _"]  # 0: no object, then n + 1
 
 TRIES = 20  # clips without an object, after which one is given all the same
-GREY = (124, 116, 104)  # the mean of ImageNet's pictures, where there is no picture
+GREY = (124, 116, 104)  # the mean of ImageNet's images, where there is no image
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,23 @@ class ClipView:
 
 @runtime_checkable
 class Framing(Protocol):
-    """Draws a view of pictures of some size."""
+    """Draws a view of images of some size."""
 
     def view(self, random: np.random.Generator, size: Size) -> ClipView:
-        """A view of pictures of `size`."""
+        """A view of images of `size`."""
         ...
 
 
 @dataclass(frozen=True)
 class FixedFraming:
-    """Views of one size: the picture fills it, then is scaled and moved at random, half of them mirrored."""
+    """Views of one size: the image fills it, then is scaled and moved at random, half of them mirrored."""
 
     size: Size
-    scale: tuple[float, float] = (1.0, 1.5)  # beside the size at which the picture just covers the view
+    scale: tuple[float, float] = (1.0, 1.5)  # beside the size at which the image just covers the view
     flip: float = 0.5  # probability
 
     def view(self, random: np.random.Generator, size: Size) -> ClipView:
-        """A crop where the picture is larger than the view; where it is smaller, it lies in the view."""
+        """A crop where the image is larger than the view; where it is smaller, it lies in the view."""
         (h, w), (h0, w0) = self.size, size
         scale = max(h / h0, w / w0) * float(np.exp(random.uniform(*np.log(self.scale))))
         x, y = (random.uniform(0, 1) * (side - scale * side0) for side, side0 in ((w, w0), (h, h0)))
@@ -65,12 +65,12 @@ class ShortSideFraming:
     short: tuple[int, ...] = (240, 360, 480)  # pixels
     longest: int = 1333  # of the long side
     crop: float = 0.5  # probability
-    crop_short: tuple[int, ...] = (400, 500, 600)  # of the picture that is cropped
+    crop_short: tuple[int, ...] = (400, 500, 600)  # of the image that is cropped
     crop_side: tuple[int, int] = (384, 600)  # smallest and largest side of a crop
     flip: float = 0.5  # probability
 
     def view(self, random: np.random.Generator, size: Size) -> ClipView:
-        """The whole picture, or a crop of it brought to one of the short sides."""
+        """The whole image, or a crop of it brought to one of the short sides."""
         origin, part = (0, 0), size
         if random.random() < self.crop:
             scale = compute_fit_scale(size, int(random.choice(self.crop_short)), self.longest)
@@ -110,9 +110,9 @@ def make_rotation(angle: float, centre: tuple[float, float]) -> Affine:
     return np.hstack([turn, (about - turn @ about)[:, None]])
 
 
-def transform_image(picture: Picture, view: ClipView) -> Picture:
-    """The picture in a view; smooth also where it is made much smaller."""
-    return _apply_view(picture, view, GREY)
+def transform_image(image: RgbImage, view: ClipView) -> RgbImage:
+    """The image in a view; smooth also where it is made much smaller."""
+    return _apply_view(image, view, GREY)
 
 
 def transform_mask(mask: Bool[np.ndarray, "_ _"], view: ClipView) -> Float32[np.ndarray, "_ _"]:
@@ -166,9 +166,9 @@ def paint_id_map(masks: Sequence[Rle], places: Sequence[int], size: Size) -> Ids
 
 
 def build_clip(
-    pictures: list[Picture], ids: list[Ids], labels: list[int], annotated: np.ndarray | None = None
+    images: list[RgbImage], ids: list[Ids], labels: list[int], annotated: np.ndarray | None = None
 ) -> TrainingClip:
-    """A clip of the frames `pictures` and objects n + 1 of the id maps `ids`, with `labels[n]`; objects without a pixel
+    """A clip of the frames `images` and objects n + 1 of the id maps `ids`, with `labels[n]`; objects without a pixel
     in the clip are left out.
 
     `annotated` bool [g t] says where an object is known, also where the view does not show it; all frames by default.
@@ -178,7 +178,7 @@ def build_clip(
     masks = every[None] == (np.array(there, np.uint16) + 1).reshape(-1, 1, 1, 1)
     known = np.ones((len(labels), len(ids)), bool) if annotated is None else annotated
     return TrainingClip(
-        torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(),
         torch.from_numpy(masks),
         torch.from_numpy(known[there]),
         torch.tensor([labels[n] for n in there], dtype=torch.int64),

@@ -1,4 +1,4 @@
-"""Objects cut out of pictures that move over a moving background: real textures, exact masks, a video's events."""
+"""Objects cut out of images that move over a moving background: real textures, exact masks, a video's events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from masklet.train.data.clips import TrainingClip
 from masklet.train.data.framing import (
     FixedFraming,
     Ids,
-    Picture,
+    RgbImage,
     Size,
     build_clip,
     draw_clip_with_objects,
@@ -36,9 +36,9 @@ EDGE = 0.6  # pixels: how far a pasted object's edge is smoothed
 
 @dataclass(frozen=True)
 class Cutout:
-    """An object cut out of a picture."""
+    """An object cut out of an image."""
 
-    picture: Picture
+    image: RgbImage
     inside: UInt8[np.ndarray, "h w"]  # 255 where it is
     label: int
 
@@ -61,21 +61,21 @@ class PastingSettings(MotionSettings):
 
 
 def extract_cutouts(still: Still) -> list[Cutout]:
-    """The objects of a picture that are large enough."""
+    """The objects of an image that are large enough."""
     made = []
     for n, label in enumerate(still.labels):
         inside = (still.ids == n + 1).astype(np.uint8) * 255
         if cv2.countNonZero(inside) >= LEAST:
             x, y, w, h = cv2.boundingRect(inside)
             part = slice(y, y + h), slice(x, x + w)
-            made.append(Cutout(still.picture[part], inside[part], label))
+            made.append(Cutout(still.image[part], inside[part], label))
     return made
 
 
 class MovingStills:
-    """A `ClipSource` for propagation: a picture with its objects under a moving camera, and others' objects over it.
+    """A `ClipSource` for propagation: an image with its objects under a moving camera, and others' objects over it.
 
-    Those are cut out of pictures of the same set; they cross, leave and return, change their size and turn.
+    Those are cut out of images of the same set; they cross, leave and return, change their size and turn.
     """
 
     def __init__(self, stills: Stills, settings: PastingSettings | None = None) -> None:
@@ -118,14 +118,14 @@ def paste_cutouts(
         )
         poses[..., 3] -= poses[:, :1, 3] * random.uniform(0.8, 1, (len(above), 1))  # real objects stand upright
     lights = draw_light_factors(random, settings.light) + np.cumsum(random.normal(0, 0.015, (frames, 6)), axis=0)
-    pictures, ids = [], []
+    images, ids = [], []
     for t in range(frames):
-        picture, there = ground.at(camera[t], t / max(frames - 1, 1))
+        image, there = ground.at(camera[t], t / max(frames - 1, 1))
         for n, (cutout, pose) in enumerate(zip(above, poses[:, t], strict=True)):
-            _paste_cutout(picture, there, cutout, pose, len(below.labels) + n + 1)
-        pictures.append(apply_light(picture, lights[t]))
+            _paste_cutout(image, there, cutout, pose, len(below.labels) + n + 1)
+        images.append(apply_light(image, lights[t]))
         ids.append(there)
-    clip = build_clip(pictures, ids, [*below.labels, *(c.label for c in above)])
+    clip = build_clip(images, ids, [*below.labels, *(c.label for c in above)])
     return TrainingClip(clip.images, clip.masks, clip.masks.flatten(2).any(2), clip.labels)
 
 
@@ -133,7 +133,7 @@ def paste_cutouts(
 class _MovingBackground:
     """The background: larger than the frame, moved by the camera, and bent more and more."""
 
-    picture: Picture
+    image: RgbImage
     ids: Ids
     size: Size
     bend: Float32[np.ndarray, "h w 2"]  # pixels, at the end of the clip
@@ -147,10 +147,10 @@ class _MovingBackground:
         most = settings.bend * min(h, w)
         coarse = random.uniform(-most, most, (4, 5, 2)).astype(np.float32)
         bend = cv2.resize(coarse, (w, h), interpolation=cv2.INTER_CUBIC)
-        return _MovingBackground(transform_image(below.picture, view), transform_ids(below.ids, view), (h, w), bend)
+        return _MovingBackground(transform_image(below.image, view), transform_ids(below.ids, view), (h, w), bend)
 
-    def at(self, camera: Float[np.ndarray, "4"], share: float) -> tuple[Picture, Ids]:
-        """The background some share of the clip on. Beyond the picture is its mirror image."""
+    def at(self, camera: Float[np.ndarray, "4"], share: float) -> tuple[RgbImage, Ids]:
+        """The background some share of the clip on. Beyond the image is its mirror image."""
         h, w = self.size
         dx, dy, zoom, angle = camera
         y, x = np.mgrid[:h, :w].astype(np.float32)
@@ -158,20 +158,20 @@ class _MovingBackground:
         cos, sin = (np.float32(f(-angle) * np.exp(-zoom)) for f in (np.cos, np.sin))
         at_x = cos * x - sin * y + np.float32((self.ids.shape[1] - 1) / 2) + np.float32(share) * self.bend[..., 0]
         at_y = sin * x + cos * y + np.float32((self.ids.shape[0] - 1) / 2) + np.float32(share) * self.bend[..., 1]
-        picture = cv2.remap(self.picture, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        image = cv2.remap(self.image, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         ids = cv2.remap(self.ids, at_x, at_y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REFLECT_101)
-        return np.asarray(picture), np.asarray(ids)
+        return np.asarray(image), np.asarray(ids)
 
 
-def _paste_cutout(picture: Picture, ids: Ids, cutout: Cutout, pose: Float[np.ndarray, "5"], id: int) -> None:
-    """Pastes one object in its pose into picture and ids."""
+def _paste_cutout(image: RgbImage, ids: Ids, cutout: Cutout, pose: Float[np.ndarray, "5"], id: int) -> None:
+    """Pastes one object in its pose into image and ids."""
     h, w = cutout.inside.shape
     x, y, radius, angle, stretch = pose
     scale = np.exp(radius) / cutout.radius
     along, across = (scale * np.exp(s * stretch / 2) for s in (1, -1))
     cos, sin = np.cos(angle), np.sin(angle)
     turn = np.array([[along * cos, -across * sin], [along * sin, across * cos]])
-    source, inside = cutout.picture, cutout.inside
+    source, inside = cutout.image, cutout.inside
     if scale < 0.7:  # the warp looks at four pixels only
         small = max(1, round(w * scale)), max(1, round(h * scale))
         turn = turn * [w / small[0], h / small[1]]
@@ -190,5 +190,5 @@ def _paste_cutout(picture: Picture, ids: Ids, cutout: Cutout, pose: Float[np.nda
     share = cv2.warpAffine(inside, affine, size)
     alpha = cv2.GaussianBlur(share, (3, 3), EDGE)[..., None] * np.float32(1 / 255)
     part = slice(low[1], high[1]), slice(low[0], high[0])
-    picture[part] = np.round(picture[part] + (shown - picture[part].astype(np.float32)) * alpha)
+    image[part] = np.round(image[part] + (shown - image[part].astype(np.float32)) * alpha)
     ids[part][share >= 128] = id

@@ -1,4 +1,4 @@
-"""Objects of annotated pictures as a promptable network sees them: a crop, the object's mask in it, a first prompt."""
+"""Objects of annotated images as a promptable network sees them: a crop, the object's mask in it, a first prompt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from masklet.core.instances import Box, Point
 from masklet.train.data.framing import (
     Affine,
     ClipView,
-    Picture,
+    RgbImage,
     apply_mirroring,
     join_affines,
     make_rotation,
@@ -34,14 +34,14 @@ class PromptCropSampling:
     least: int = 700  # pixels of an object
     boxes: float = 0.42  # share of prompts that begin with a box,
     corrections: float = 0.1  # with somebody's wrong mask and a click; the others with a click
-    whole: float = 0.5  # share of clicks that see the whole picture; the others see its answer and look again
+    whole: float = 0.5  # share of clicks that see the whole image; the others see its answer and look again
     jitter: float = 0.06  # by which a box is wrong, in its sides
     views: tuple[float, float] = (1.15, 1.9)  # sides of a near view, in longer sides of the object
-    wholes: tuple[float, float] = (0.6, 1.05)  # of a view of the whole, in longer sides of the picture
+    wholes: tuple[float, float] = (0.6, 1.05)  # of a view of the whole, in longer sides of the image
     angle: float = 10.0  # degrees, largest turn, in a third of the views
     light: float = 0.2  # largest change of brightness, contrast and saturation
     worse: float = 0.1  # share of views that are blurred, noisy or badly compressed
-    pasted: float = 0.12  # share of views with an object of another picture
+    pasted: float = 0.12  # share of views with an object of another image
     depths: tuple[float, ...] = (0.05, 0.4, 0.7)  # a click lies among this share of the deepest pixels
     rounds: tuple[float, ...] = (0.45, 0.25, 0.15, 0.15)  # probability of so many clicks more
 
@@ -69,7 +69,7 @@ class StillsShare:
     name: str = "a set of stills"  # for whoever gave it
 
     def large_objects(self, n: int, least: int) -> list[int]:
-        """The objects of a picture that can be asked for."""
+        """The objects of an image that can be asked for."""
         names = (self.stills.categories[label] for label in self.stills.labels(n))
         return [
             k
@@ -85,10 +85,10 @@ class PromptCrops:
         """Raises InputError where a set has no object that could be drawn."""
         self.shares, self.sampling = tuple(shares), sampling or PromptCropSampling()
         least = self.sampling.least
-        self._pictures = [[n for n in range(len(s.stills)) if s.large_objects(n, least)] for s in self.shares]
-        for share, pictures in zip(self.shares, self._pictures, strict=True):
-            if not pictures:
-                raise InputError(f"{share.name}: no object of {least} pixels or more; give pictures with larger ones")
+        self._images = [[n for n in range(len(s.stills)) if s.large_objects(n, least)] for s in self.shares]
+        for share, images in zip(self.shares, self._images, strict=True):
+            if not images:
+                raise InputError(f"{share.name}: no object of {least} pixels or more; give images with larger ones")
         ratios = np.array([share.ratio for share in shares])
         self._ratios = ratios / ratios.sum()
 
@@ -102,45 +102,45 @@ class PromptCrops:
     def _tried(self, random: np.random.Generator) -> PromptCrop | None:
         """The object that is drawn; None where too little of it is left to see."""
         sampling = self.sampling
-        picture, masks, n = self._object(random)
+        image, masks, n = self._object(random)
         kind = random.random()
         prompted = "box" if kind < sampling.boxes else "wrong" if kind < sampling.boxes + sampling.corrections else ""
         near = draw_near_view(random, masks[n], sampling)
         if random.random() < sampling.pasted:
-            picture, masks = self._pasted(random, picture, masks, n)
-        picture = apply_image_degradation(random, apply_random_light(random, picture, sampling.light), sampling.worse)
+            image, masks = self._pasted(random, image, masks, n)
+        image = apply_image_degradation(random, apply_random_light(random, image, sampling.light), sampling.worse)
         if prompted:
             return draw_first_prompt(
-                random, PromptCrop(*crop_object(picture, masks[n], near), (), None, None), masks, near, self
+                random, PromptCrop(*crop_object(image, masks[n], near), (), None, None), masks, near, self
             )
-        wide_view = draw_wide_view(random, picture.shape[:2], masks[n], sampling)
-        wide = add_first_click(random, PromptCrop(*crop_object(picture, masks[n], wide_view), (), None, None), sampling)
+        wide_view = draw_wide_view(random, image.shape[:2], masks[n], sampling)
+        wide = add_first_click(random, PromptCrop(*crop_object(image, masks[n], wide_view), (), None, None), sampling)
         if wide is None or random.random() < sampling.whole:
             return wide
-        return make_near_crop(wide, PromptCrop(*crop_object(picture, masks[n], near), (), None, None), near, wide_view)
+        return make_near_crop(wide, PromptCrop(*crop_object(image, masks[n], near), (), None, None), near, wide_view)
 
-    def _object(self, random: np.random.Generator) -> tuple[Picture, list[Bool[np.ndarray, "h w"]], int]:
-        """A picture, its masks, and the one that is asked for."""
+    def _object(self, random: np.random.Generator) -> tuple[RgbImage, list[Bool[np.ndarray, "h w"]], int]:
+        """A image, its masks, and the one that is asked for."""
         row = int(random.choice(len(self.shares), p=self._ratios))
-        share, pictures = self.shares[row], self._pictures[row]
-        n = pictures[int(random.integers(len(pictures)))]
+        share, images = self.shares[row], self._images[row]
+        n = images[int(random.integers(len(images)))]
         chosen = int(random.choice(share.large_objects(n, self.sampling.least)))
-        return share.stills.picture(n), [mask.decode().numpy() for mask in share.stills.masks(n)], chosen
+        return share.stills.image(n), [mask.decode().numpy() for mask in share.stills.masks(n)], chosen
 
     def _pasted(
-        self, random: np.random.Generator, picture: Picture, masks: list[Bool[np.ndarray, "h w"]], n: int
-    ) -> tuple[Picture, list[Bool[np.ndarray, "h w"]]]:
-        """The picture with an object of another one near the one that is asked for, partly over it."""
+        self, random: np.random.Generator, image: RgbImage, masks: list[Bool[np.ndarray, "h w"]], n: int
+    ) -> tuple[RgbImage, list[Bool[np.ndarray, "h w"]]]:
+        """The image with an object of another one near the one that is asked for, partly over it."""
         other, others, k = self._object(random)
         (x0, y0, x1, y1), (u0, v0, u1, v1) = find_mask_bounds(masks[n]), find_mask_bounds(others[k])
         scale = random.uniform(0.4, 1.2) * max(x1 - x0, y1 - y0) / max(u1 - u0, v1 - v0)
         x, y = random.uniform(x0 - 0.3 * (x1 - x0), x1 + 0.3 * (x1 - x0)), random.uniform(y0, y1)
         affine = np.array([[scale, 0, x - scale * (u0 + u1) / 2], [0, scale, y - scale * (v0 + v1) / 2]])
-        view = ClipView((picture.shape[0], picture.shape[1]), affine)
+        view = ClipView((image.shape[0], image.shape[1]), affine)
         over = transform_mask(others[k], view)
         if (masks[n] & (over < 0.5)).sum() < 0.5 * masks[n].sum():
-            return picture, masks
-        mixed = picture + (transform_image(other, view).astype(np.float32) - picture) * over[..., None]
+            return image, masks
+        mixed = image + (transform_image(other, view).astype(np.float32) - image) * over[..., None]
         return mixed.astype(np.uint8), [mask & (over < 0.5) for mask in masks]
 
 
@@ -197,9 +197,9 @@ def make_square_view(
     return ClipView((sampling.side, sampling.side), apply_mirroring(affine, sampling.side, random.random() < 0.5))
 
 
-def crop_object(picture: Picture, mask: Bool[np.ndarray, "h w"], view: ClipView) -> tuple[Picture, Soft]:
-    """The picture and an object's mask in a view."""
-    return transform_image(picture, view), transform_mask(mask, view)
+def crop_object(image: RgbImage, mask: Bool[np.ndarray, "h w"], view: ClipView) -> tuple[RgbImage, Soft]:
+    """The image and an object's mask in a view."""
+    return transform_image(image, view), transform_mask(mask, view)
 
 
 def make_near_crop(wide: PromptCrop, near: PromptCrop, view: ClipView, wide_view: ClipView) -> PromptCrop | None:
@@ -227,17 +227,17 @@ def find_mask_bounds(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]
     return int(xs[0]), int(ys[0]), int(xs[-1]) + 1, int(ys[-1]) + 1
 
 
-def apply_image_degradation(random: np.random.Generator, picture: Picture, share: float) -> Picture:
-    """The image `picture`, with probability `share` blurred, noisy or badly compressed, as `random` draws it."""
+def apply_image_degradation(random: np.random.Generator, image: RgbImage, share: float) -> RgbImage:
+    """The image `image`, with probability `share` blurred, noisy or badly compressed, as `random` draws it."""
     if random.random() >= share:
-        return picture
+        return image
     kind = random.integers(3)
     if kind == 0:
-        return np.asarray(cv2.GaussianBlur(picture, (0, 0), random.uniform(0.5, 2.0)))
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), random.uniform(0.5, 2.0)))
     if kind == 1:
-        noise = random.normal(0, random.uniform(2, 15), picture.shape).astype(np.float32)
-        return np.clip(picture + noise, 0, 255).astype(np.uint8)
-    code = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(15, 60))])[1]
+        noise = random.normal(0, random.uniform(2, 15), image.shape).astype(np.float32)
+        return np.clip(image + noise, 0, 255).astype(np.uint8)
+    code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(random.integers(15, 60))])[1]
     return np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
 
 
@@ -325,7 +325,7 @@ def find_deepest_pixel(region: Bool[np.ndarray, "s s"]) -> Point:
 
 
 def measure_depth(region: Bool[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    """Each pixel's distance from what is not in the region; the border of the picture counts as that."""
+    """Each pixel's distance from what is not in the region; the border of the image counts as that."""
     padded = cv2.copyMakeBorder(region.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     return np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1])
 

@@ -1,4 +1,4 @@
-"""Draws a plan of a clip: first what is visible of every thing, then the pictures."""
+"""Draws a plan of a clip: first what is visible of every thing, then the images."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from masklet.train.data.shapes import REACH, Texture
 
 FINE = 2  # samples along each side of a pixel
 SUBPIXEL = 4  # bits behind the point of OpenCV's polygons
-MOMENTS = 3  # pictures that make up a blurred one
+MOMENTS = 3  # images that make up a blurred one
 SHUTTER = 0.7  # of the time between two frames, where there is motion blur
 
 OVERSIZE = 1.3  # sides of a background beside those of the frame, which shows a part of it
 
 Size = tuple[int, int]
-Picture = UInt8[np.ndarray, "_ _ 3"]
+RgbImage = UInt8[np.ndarray, "_ _ 3"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _draw_silhouette(
 
 
 def render_frames(
-    made: ScenePlan, textures: Mapping[int, Texture], background: Picture, size: Size, blurred: bool
+    made: ScenePlan, textures: Mapping[int, Texture], background: RgbImage, size: Size, blurred: bool
 ) -> UInt8[np.ndarray, "t h w 3"]:
     """The frames of the plan `made`, of `size` (h, w), smooth at the edges: `textures` by the `paint` of the things,
     over the image `background`, of which a frame shows a part. If `blurred`, each shows all of the time that the
@@ -134,13 +134,13 @@ def render_frames(
     return images
 
 
-def _repeat_pixels(picture: Picture) -> Picture:
+def _repeat_pixels(image: RgbImage) -> RgbImage:
     """Each pixel as its samples: edges are fine, surfaces need not be."""
-    h, w = picture.shape[:2]
-    return np.asarray(cv2.resize(picture, (w * FINE, h * FINE), interpolation=cv2.INTER_NEAREST))
+    h, w = image.shape[:2]
+    return np.asarray(cv2.resize(image, (w * FINE, h * FINE), interpolation=cv2.INTER_NEAREST))
 
 
-def _render_background(background: Picture, camera: Float[np.ndarray, "4"], size: Size) -> Picture:
+def _render_background(background: RgbImage, camera: Float[np.ndarray, "4"], size: Size) -> RgbImage:
     x, y, zoom, angle = camera
     scale = np.exp(zoom) * size[1] / background.shape[1] * OVERSIZE
     turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -148,7 +148,7 @@ def _render_background(background: Picture, camera: Float[np.ndarray, "4"], size
     return _apply_affine(background, turn, shift, size)
 
 
-def _render_surface(texture: Texture, pose: Float[np.ndarray, "5"], cut: Silhouette) -> Picture:
+def _render_surface(texture: Texture, pose: Float[np.ndarray, "5"], cut: Silhouette) -> RgbImage:
     """The texture where a thing's silhouette is."""
     x, y, radius, angle, stretch = pose
     cell = 2 * REACH / len(texture)  # radii that a texture's pixel covers
@@ -162,7 +162,7 @@ def _render_surface(texture: Texture, pose: Float[np.ndarray, "5"], cut: Silhoue
 
 
 def _apply_affine(
-    picture: Picture, turn: Float[np.ndarray, "2 2"], shift: Float[np.ndarray, "2"], size: Size
-) -> Picture:
+    image: RgbImage, turn: Float[np.ndarray, "2 2"], shift: Float[np.ndarray, "2"], size: Size
+) -> RgbImage:
     affine = np.hstack([turn, (shift + turn.sum(1) / 2 - 0.5)[:, None]])  # OpenCV counts from the first pixel's centre
-    return np.asarray(cv2.warpAffine(picture, affine, size[::-1], borderMode=cv2.BORDER_REFLECT_101))
+    return np.asarray(cv2.warpAffine(image, affine, size[::-1], borderMode=cv2.BORDER_REFLECT_101))

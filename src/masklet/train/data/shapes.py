@@ -169,15 +169,15 @@ def draw_backdrop(random: np.random.Generator, size: tuple[int, int], pieces: in
     if random.random() < 0.3:
         made += (_draw_stripes(random, 2 * x, 2 * y) * random.uniform(10, 40))[..., None].astype(np.float32)
     made += draw_noise(random, size, (40,))[..., None] * np.float32(random.uniform(2, 14))
-    picture = np.ascontiguousarray(np.clip(made, 0, 255).astype(np.uint8))
+    image = np.ascontiguousarray(np.clip(made, 0, 255).astype(np.uint8))
     for _ in range(pieces):
-        _draw_piece(random, picture)
-    return picture
+        _draw_piece(random, image)
+    return image
 
 
-def _draw_piece(random: np.random.Generator, picture: UInt8[np.ndarray, "h w 3"]) -> None:
+def _draw_piece(random: np.random.Generator, image: UInt8[np.ndarray, "h w 3"]) -> None:
     """A part of a category's outline, as a broken or half hidden object would show; never a whole one."""
-    h, w = picture.shape[:2]
+    h, w = image.shape[:2]
     outline = OUTLINES[list(OUTLINES)[random.integers(len(OUTLINES))]]
     start, length = random.integers(POINTS), random.integers(POINTS // 6, POINTS // 2)
     part = outline[(start + np.arange(length)) % POINTS]
@@ -186,6 +186,6 @@ def _draw_piece(random: np.random.Generator, picture: UInt8[np.ndarray, "h w 3"]
     points = (part @ turn * radius + random.uniform(0, 1, 2) * [w, h]).astype(np.int32)
     ink = draw_random_colour(random).tolist()
     if random.random() < 0.5:
-        cv2.fillPoly(picture, [points], ink)
+        cv2.fillPoly(image, [points], ink)
     else:
-        cv2.polylines(picture, [points], False, ink, int(random.integers(1, 4)), cv2.LINE_AA)
+        cv2.polylines(image, [points], False, ink, int(random.integers(1, 4)), cv2.LINE_AA)

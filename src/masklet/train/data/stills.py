@@ -1,4 +1,4 @@
-"""Annotated pictures (COCO's instance form) as clips: for the segmenter, and as DVIS makes videos of them."""
+"""Annotated images (COCO's instance form) as clips: for the segmenter, and as DVIS makes videos of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from masklet.train.data.framing import (
     FixedFraming,
     Framing,
     Ids,
-    Picture,
+    RgbImage,
     build_clip,
     draw_clip_with_objects,
     join_affines,
@@ -38,9 +38,9 @@ CENTRE = (0.4, 0.6)  # of the sides, where they turn about
 
 @dataclass(frozen=True)
 class Still:
-    """One picture and its objects."""
+    """One image and its objects."""
 
-    picture: Picture
+    image: RgbImage
     ids: Ids  # object n is n + 1
     labels: list[int]
 
@@ -69,7 +69,7 @@ def use_every_image(image: Mapping[str, Any]) -> bool:
 
 
 class Stills:
-    """The annotated pictures of a folder: annotations.json and images/<file_name>. Crowds are left out.
+    """The annotated images of a folder: annotations.json and images/<file_name>. Crowds are left out.
 
     What a set does not label counts as background: give it to a training that asks for nothing else.
     """
@@ -81,16 +81,16 @@ class Stills:
         categories: Sequence[str] | None = None,
         wanted: Callable[[Mapping[str, Any]], bool] = use_every_image,
     ) -> None:
-        """Reads the list; pictures are read when they are needed.
+        """Reads the list; images are read when they are needed.
 
         Args:
             folder: of the set.
             rename: what a category of the file is called here; `name_as_object` for training without categories.
             categories: all there are, in the order of the labels; those of the file by default.
-            wanted: by its entry in the file, whether a picture with objects is used.
+            wanted: by its entry in the file, whether an image with objects is used.
 
         Raises:
-            InputError: files are missing or malformed, name what does not exist, or there is no picture with objects.
+            InputError: files are missing or malformed, name what does not exist, or there is no image with objects.
         """
         path = folder / "annotations.json"
         content = read_json_object(path, FORM, "categories", "images", "annotations")
@@ -108,25 +108,25 @@ class Stills:
         return len(self._listed)
 
     def still(self, n: int) -> Still:
-        """One picture. Raises InputError where it cannot be read or is not of the size that the json says."""
+        """One image. Raises InputError where it cannot be read or is not of the size that the json says."""
         listed = self._listed[n]
         ids = paint_id_map(listed.masks, range(1, len(listed.masks) + 1), listed.size)
-        return Still(self.picture(n), ids, list(listed.labels))
+        return Still(self.image(n), ids, list(listed.labels))
 
-    def picture(self, n: int) -> Picture:
-        """The pixels of a picture alone. Raises InputError as `still`."""
+    def image(self, n: int) -> RgbImage:
+        """The pixels of an image alone. Raises InputError as `still`."""
         listed = self._listed[n]
         try:
-            picture = read_rgb_image(listed.path)
+            image = read_rgb_image(listed.path)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{listed.path}: cannot be read as a picture ({error}); give an intact copy") from None
-        if picture.shape[:2] != listed.size:
-            (h, w), (h0, w0) = picture.shape[:2], listed.size
-            raise InputError(f"{listed.path}: is {w}x{h}, but its annotations are for {w0}x{h0}; give the same picture")
-        return picture
+            raise InputError(f"{listed.path}: cannot be read as an image ({error}); give an intact copy") from None
+        if image.shape[:2] != listed.size:
+            (h, w), (h0, w0) = image.shape[:2], listed.size
+            raise InputError(f"{listed.path}: is {w}x{h}, but its annotations are for {w0}x{h0}; give the same image")
+        return image
 
     def masks(self, n: int) -> tuple[Rle, ...]:
-        """All of each object of a picture, also where another one lies over it."""
+        """All of each object of an image, also where another one lies over it."""
         return self._listed[n].masks
 
     def labels(self, n: int) -> tuple[int, ...]:
@@ -160,19 +160,19 @@ def _list_stills(
             found[id] += [(mask, labels[category])] if mask.area else []
     listed = [_list_one_still(images, entries[id], objects) for id, objects in found.items() if objects]
     if not listed:
-        raise InputError(f"{path}: no picture with objects is wanted of it; give another set, or want others")
+        raise InputError(f"{path}: no image with objects is wanted of it; give another set, or want others")
     return listed
 
 
 def _list_one_still(images: Path, image: JsonEntry, objects: Sequence[tuple[Rle, int]]) -> _ListedStill:
     path = images / image.text("file_name")
     if not path.is_file():
-        raise image.wrong(f"{path} is not there; give the pictures that belong to the json")
+        raise image.wrong(f"{path} is not there; give the images that belong to the json")
     return _ListedStill(path, image.size(), tuple(m for m, _ in objects), tuple(n for _, n in objects))
 
 
 class PseudoVideos:
-    """A `ClipSource`: one picture, turned a little more from frame to frame, as DVIS makes videos of COCO's."""
+    """A `ClipSource`: one image, turned a little more from frame to frame, as DVIS makes videos of COCO's."""
 
     def __init__(self, stills: Stills, framing: Framing) -> None:
         self.stills, self.framing = stills, framing
@@ -192,7 +192,7 @@ class PseudoVideos:
             ClipView(view.size, join_affines(view.affine, make_rotation(float(angle), (x, y)))) for angle in angles
         ]
         return build_clip(
-            [transform_image(still.picture, v) for v in views],
+            [transform_image(still.image, v) for v in views],
             [transform_ids(still.ids, v) for v in views],
             still.labels,
         )
@@ -200,10 +200,10 @@ class PseudoVideos:
 
 @dataclass(frozen=True)
 class CropSettings:
-    """Probabilities and ranges of what is done to a picture."""
+    """Probabilities and ranges of what is done to an image."""
 
-    mosaic: float = 0.15  # four pictures in one
-    paste: float = 0.3  # objects of another picture are pasted over this one
+    mosaic: float = 0.15  # four images in one
+    paste: float = 0.3  # objects of another image are pasted over this one
     light: float = 0.3  # largest change of brightness, contrast and saturation
 
 
@@ -222,16 +222,16 @@ class StillCrops:
         still = self._mosaic(random) if random.random() < self.settings.mosaic else self._shown(random)
         if random.random() < self.settings.paste:
             still = paste_objects(random, still, self._shown(random))
-        picture = apply_random_light(random, still.picture, self.settings.light)
-        return build_clip([picture] * frames, [still.ids] * frames, still.labels)
+        image = apply_random_light(random, still.image, self.settings.light)
+        return build_clip([image] * frames, [still.ids] * frames, still.labels)
 
     def _shown(self, random: np.random.Generator) -> Still:
         still = self.stills.draw(random)
         view = self.framing.view(random, still.ids.shape)
-        return Still(transform_image(still.picture, view), transform_ids(still.ids, view), still.labels)
+        return Still(transform_image(still.image, view), transform_ids(still.ids, view), still.labels)
 
     def _mosaic(self, random: np.random.Generator) -> Still:
-        """Four pictures around a point."""
+        """Four images around a point."""
         whole = self._shown(random)
         h, w = whole.ids.shape
         y, x = int(h * random.uniform(0.3, 0.7)), int(w * random.uniform(0.3, 0.7))
@@ -239,7 +239,7 @@ class StillCrops:
             size = (rows.stop - (rows.start or 0), cols.stop - (cols.start or 0))
             part = self.stills.draw(random)
             view = FixedFraming(size).view(random, part.ids.shape)
-            whole.picture[rows, cols] = transform_image(part.picture, view)
+            whole.image[rows, cols] = transform_image(part.image, view)
             ids = transform_ids(part.ids, view)
             whole.ids[rows, cols] = np.where(ids > 0, ids + np.uint16(len(whole.labels)), 0)
             whole.labels.extend(part.labels)
@@ -253,17 +253,17 @@ def paste_objects(random: np.random.Generator, below: Still, above: Still) -> St
     h, w = (min(a, b) for a, b in zip(below.ids.shape, above.ids.shape, strict=True))
     chosen = np.append(False, random.random(len(above.labels)) < 0.5)
     over = chosen[above.ids[:h, :w]]
-    picture, ids = below.picture.copy(), below.ids.copy()
-    picture[:h, :w][over] = above.picture[:h, :w][over]
+    image, ids = below.image.copy(), below.ids.copy()
+    image[:h, :w][over] = above.image[:h, :w][over]
     ids[:h, :w][over] = above.ids[:h, :w][over] + np.uint16(len(below.labels))
-    return Still(picture, ids, below.labels + above.labels)
+    return Still(image, ids, below.labels + above.labels)
 
 
-def apply_random_light(random: np.random.Generator, picture: Picture, most: float) -> Picture:
-    """The image `picture` with other brightness, contrast, saturation and tint, each changed by a share of at most
+def apply_random_light(random: np.random.Generator, image: RgbImage, most: float) -> RgbImage:
+    """The image `image` with other brightness, contrast, saturation and tint, each changed by a share of at most
     `most`, drawn by `random`.
     """
-    return apply_light(picture, draw_light_factors(random, most))
+    return apply_light(image, draw_light_factors(random, most))
 
 
 def draw_light_factors(random: np.random.Generator, most: float) -> np.ndarray:
@@ -271,10 +271,10 @@ def draw_light_factors(random: np.random.Generator, most: float) -> np.ndarray:
     return 1 + np.append(random.uniform(-most, most, 3), random.uniform(-most, most, 3) / 3)
 
 
-def apply_light(picture: Picture, factors: np.ndarray) -> Picture:
-    """The picture times factors of brightness, contrast, saturation and red, green, blue."""
+def apply_light(image: RgbImage, factors: np.ndarray) -> RgbImage:
+    """The image times factors of brightness, contrast, saturation and red, green, blue."""
     brightness, contrast, saturation, *tint = factors.astype(np.float32)
-    grey = picture.mean(2, keepdims=True, dtype=np.float32)
+    grey = image.mean(2, keepdims=True, dtype=np.float32)
     middle = grey.mean()
-    coloured = (grey + (picture - grey) * saturation - middle) * contrast + middle
+    coloured = (grey + (image - grey) * saturation - middle) * contrast + middle
     return np.asarray(np.clip(coloured * (brightness * np.array(tint, np.float32)), 0, 255).astype(np.uint8))

@@ -163,5 +163,5 @@ def _make_annotated_clip(made: ScenePlan, drawn: VisibleMasks, images: UInt8[np.
     rows = list_plan_objects(made)
     masks = torch.from_numpy(drawn.masks[rows])
     labels = torch.tensor([made.looks[n].label for n in rows], dtype=torch.int64)
-    pictures = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    return AnnotatedClip(TrainingClip(pictures, masks, masks.flatten(2).any(2), labels), drawn.hidden[rows])
+    stacked = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    return AnnotatedClip(TrainingClip(stacked, masks, masks.flatten(2).any(2), labels), drawn.hidden[rows])

@@ -24,7 +24,7 @@ from masklet.train.data.framing import (
     ClipView,
     Framing,
     Ids,
-    Picture,
+    RgbImage,
     build_clip,
     draw_clip_with_objects,
     paint_id_map,
@@ -70,14 +70,14 @@ class FrameSampling:
 
 @dataclass(frozen=True)
 class Footage:
-    """One video: its annotation and its pictures."""
+    """One video: its annotation and its images."""
 
     truth: VideoResult
-    pictures: tuple[Path, ...]
+    images: tuple[Path, ...]
 
 
 def read_ytvis_footage(json: Path, folder: Path) -> tuple[list[Footage], tuple[str, ...]]:
-    """The videos of YouTube-VIS's or OVIS's form, and the categories; pictures are <folder>/<file_name>.
+    """The videos of YouTube-VIS's or OVIS's form, and the categories; images are <folder>/<file_name>.
 
     Raises InputError naming what is malformed or missing.
     """
@@ -113,13 +113,13 @@ class VideoClips:
         framing: Framing,
         sampling: FrameSampling | None = None,
     ) -> None:
-        """Raises InputError where there is no video with an object, or pictures are missing."""
+        """Raises InputError where there is no video with an object, or images are missing."""
         self.footage = [f for f in footage if f.truth.masklets]
         self.categories, self.framing, self.sampling = categories, framing, sampling or FrameSampling()
         if not self.footage:
             raise InputError(f"none of the {len(footage)} videos has an object; give videos that are annotated")
         for one in self.footage:
-            missing = next((p for p in one.pictures if not p.is_file()), None)
+            missing = next((p for p in one.images if not p.is_file()), None)
             if missing is not None:
                 raise InputError(f"{one.truth.name}: {missing} is not there; give the folder that holds the frames")
 
@@ -127,7 +127,7 @@ class VideoClips:
         return len(self.footage)
 
     def clip(self, random: np.random.Generator, frames: int) -> TrainingClip:
-        """One more clip. Raises InputError where a picture cannot be read or is not of the annotation's size."""
+        """One more clip. Raises InputError where an image cannot be read or is not of the annotation's size."""
         return draw_clip_with_objects(
             lambda: self._clip(random, self.footage[random.integers(len(self.footage))], frames)
         )
@@ -136,10 +136,10 @@ class VideoClips:
         chosen = self.sampling.frames(random, one.truth.length, frames).tolist()
         view = self.framing.view(random, one.truth.size)
         present = np.array([[t in m.sightings for t in chosen] for m in one.truth.masklets])
-        pictures = {t: transform_image(_read_footage_image(one, t), view) for t in set(chosen)}
+        images = {t: transform_image(_read_footage_image(one, t), view) for t in set(chosen)}
         ids = {t: _paint_truth_ids(one.truth, t, view) for t in set(chosen)}
         labels = [m.label for m in one.truth.masklets]
-        return build_clip([pictures[t] for t in chosen], [ids[t] for t in chosen], labels, present)
+        return build_clip([images[t] for t in chosen], [ids[t] for t in chosen], labels, present)
 
 
 class ReleasedLabelClips:
@@ -163,19 +163,19 @@ def make_released_labels(
     return torch.where(present[:, -1], labels, classes)
 
 
-def _read_footage_image(one: Footage, frame: int) -> Picture:
-    path = one.pictures[frame]
+def _read_footage_image(one: Footage, frame: int) -> RgbImage:
+    path = one.images[frame]
     try:
-        picture = read_rgb_image(path)
+        image = read_rgb_image(path)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: cannot be read as a picture ({error}); give an intact copy") from None
-    if picture.shape[:2] != one.truth.size:
-        h, w = picture.shape[:2]
+        raise InputError(f"{path}: cannot be read as an image ({error}); give an intact copy") from None
+    if image.shape[:2] != one.truth.size:
+        h, w = image.shape[:2]
         raise InputError(
             f"{path}: is {format_size((h, w))}, but its annotations "
             f"are for {format_size(one.truth.size)}; give that size"
         )
-    return picture
+    return image
 
 
 def _paint_truth_ids(truth: VideoResult, frame: int, view: ClipView) -> Ids:

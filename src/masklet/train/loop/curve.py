@@ -1,4 +1,4 @@
-"""How a training run went, as a picture."""
+"""How a training run went, as an image."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def draw_curve(lines: Sequence[Mapping[str, Any]], path: Path) -> None:
     if not panels:
         return
     w, h = SIZE
-    picture = Image.new("RGB", (w, h * len(panels)), "white")
+    image = Image.new("RGB", (w, h * len(panels)), "white")
     for n, found in enumerate(panels):
         smooth = {name: reduce_to_means(points) for name, points in found.items()} if found is losses else found
         pale = losses["loss"] if found is losses else []
-        draw_panel(picture, n * h, smooth, pale, "loss" if found is losses else "validation")
+        draw_panel(image, n * h, smooth, pale, "loss" if found is losses else "validation")
     told = io.BytesIO()
-    picture.save(told, "png")
+    image.save(told, "png")
     with write_atomically(path) as file:
         file.write(told.getvalue())
 
@@ -57,11 +57,11 @@ def reduce_to_means(points: Series, parts: int = 50) -> Series:
     return [(float(x), float(y)) for x, y in (g.mean(0) for g in groups)]
 
 
-def draw_panel(picture: Image.Image, top: int, found: Mapping[str, Series], pale: Series, title: str) -> None:
-    """Draws one set of axes on the image `picture`, its upper edge `top` pixels down, with `title` above. Each series
+def draw_panel(image: Image.Image, top: int, found: Mapping[str, Series], pale: Series, title: str) -> None:
+    """Draws one set of axes on the image `image`, its upper edge `top` pixels down, with `title` above. Each series
     of `found` becomes a line with its name and last value; `pale` (empty: none) is drawn behind them in a light colour.
     """
-    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(12)
     left, above, right, below = MARGIN
     x0, y0, x1, y1 = left, top + above, SIZE[0] - right, top + SIZE[1] - below
     spots = np.array([point for points in found.values() for point in points])

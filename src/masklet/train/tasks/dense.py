@@ -31,7 +31,7 @@ CENTRE = 1.5  # strides from an object's middle: cells within are its own
 
 @dataclass(frozen=True)
 class WeightedSource:
-    """A source of pictures, and how it is used."""
+    """A source of images, and how it is used."""
 
     source: ClipSource
     ratio: float  # how often it is drawn, beside the others
@@ -46,11 +46,11 @@ class DenseLosses:
 
     mask: float = 2.0
     name: float = 0.5
-    masks: int = 32  # cells of a picture whose masks are made
+    masks: int = 32  # cells of an image whose masks are made
 
 
 class DenseTask(PrefetchableTask[list[tuple[int, TrainingClip]]]):
-    """A `Task`: the dense head over frozen features, on single pictures of several sets that label different things."""
+    """A `Task`: the dense head over frozen features, on single images of several sets that label different things."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class DenseTask(PrefetchableTask[list[tuple[int, TrainingClip]]]):
         held_out: Sequence[TrainingClip],
         save: Callable[[Path], None],
         *,
-        pictures: int = 8,
+        batch: int = 8,
         short: int = 320,
         at: DenseLosses | None = None,
     ) -> None:
@@ -71,7 +71,7 @@ class DenseTask(PrefetchableTask[list[tuple[int, TrainingClip]]]):
             parts: what it is trained on, all of one size, multiples of 64 pixels.
             held_out: what it is validated on, of any sizes; labels are the head's.
             save: writes the head's weights.
-            pictures: of a step.
+            batch: images a step.
             short: of the encoder that validation uses, pixels.
             at: weights of the losses.
 
@@ -87,15 +87,15 @@ class DenseTask(PrefetchableTask[list[tuple[int, TrainingClip]]]):
             held_out,
             save,
         )
-        self.pictures, self.short, self.at = pictures, short, at or DenseLosses()
+        self.batch, self.short, self.at = batch, short, at or DenseLosses()
         self.seen, self.deeper = DenseBackbone(), DeepBackbone()
         self._shares = np.array([part.ratio for part in parts]) / sum(part.ratio for part in parts)
         places = {name: n for n, name in enumerate(categories)}
         self._labels = [torch.tensor([places.get(name, UNNAMED) for name in part.source.categories]) for part in parts]
 
     def draw(self, random: np.random.Generator) -> list[tuple[int, TrainingClip]]:
-        """Pictures, and the parts that they are of."""
-        which = random.choice(len(self.parts), self.pictures, p=self._shares).tolist()
+        """Images, and the parts that they are of."""
+        which = random.choice(len(self.parts), self.batch, p=self._shares).tolist()
         return [(n, self.parts[n].source.clip(random, 1)) for n in which]
 
     def loss_of(
@@ -105,8 +105,8 @@ class DenseTask(PrefetchableTask[list[tuple[int, TrainingClip]]]):
         ("name") of the images `drawn`; `random` chooses the cells whose masks are made. The same in every `step`.
         """
         device = next(self.module.parameters()).device
-        pictures = torch.cat([clip.images for _, clip in drawn]).to(device)
-        images, keys, detail, strength = self.seen.to(device)(pictures)
+        batch = torch.cat([clip.images for _, clip in drawn]).to(device)
+        images, keys, detail, strength = self.seen.to(device)(batch)
         cells = self.module(keys, detail, self.deeper.to(device)(keys, strength), images)
         told = [
             compute_image_losses(
@@ -122,7 +122,7 @@ class DenseTask(PrefetchableTask[list[tuple[int, TrainingClip]]]):
         }
 
     def validate(self) -> dict[str, float]:
-        """COCO's AP on the held-out pictures, in percent (`scoring.compute_image_scores`)."""
+        """COCO's AP on the held-out images, in percent (`scoring.compute_image_scores`)."""
         if not self.held_out:
             return {}
         segmenter = DenseSegmenter(self.module.eval(), self.categories, Encoder(self.short), choice=DenseChoice())

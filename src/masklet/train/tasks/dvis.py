@@ -4,7 +4,7 @@ temporal refiner over both, each with every layer supervised.
 For the first half of the steps the pairs of queries and objects come from what is frozen: from the segmenter for the
 tracker, from the tracker for the refiner. After that every layer is matched by its own predictions.
 
-Everything but the segmenter computes in float32, also on a GPU: its part is small. With 100 queries and pictures of
+Everything but the segmenter computes in float32, also on a GPU: its part is small. With 100 queries and images of
 480 x 864 pixels that hold 20 objects, a step of the tracker (5 frames) keeps 0.3 GB for its gradients, one of the
 refiner (21 frames) 1.4 GB; weights and AdamW's state are 0.16 and 0.23 GB (counted on a CPU).
 """

@@ -45,7 +45,7 @@ class PromptTask(PrefetchableTask[PromptBatch]):
         Args:
             net: is trained.
             source: of crops.
-            validate: gives scores on held-out pictures.
+            validate: gives scores on held-out images.
             save: writes the weights.
             crops: that go through the network together.
         """

@@ -186,7 +186,7 @@ def freeze_batch_norms(net: nn.Module) -> None:
 
 
 def collect_image_truths(clip: TrainingClip, device: torch.device) -> list[ImageTruth]:
-    """What is to be found in each frame of a clip: the objects with a pixel in it, padded as the picture is."""
+    """What is to be found in each frame of a clip: the objects with a pixel in it, padded as the image is."""
     h, w = clip.masks.shape[2:]
     masks = nnf.pad(clip.masks, (0, -w % MULTIPLE, 0, -h % MULTIPLE)).to(device)
     seen: Bool[Tensor, "g t"] = masks.flatten(2).any(2)
