@@ -105,6 +105,22 @@ def test_what_cannot_be_used_is_refused(given: dict[str, Any], message: str) -> 
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("segmenter", "wanted"),
+    [
+        ("auto", {"conf": 0.3, "low_conf": 0.3, "max_lost": 30}),
+        ("motion", {"conf": 0.69, "low_conf": 0.69}),
+        ("nano-objects", {"conf": 0.4, "low_conf": 0.3, "score_gamma": 1.0}),
+        ("everything:nano", {"conf": 0.75, "low_conf": 0.7}),
+    ],
+)
+def test_a_segmenter_advises_settings_that_the_user_left_open(segmenter: str, wanted: dict[str, Any]) -> None:
+    made: Any = masklet.load(segmenter=segmenter).system
+    assert made.settings == masklet.Sam2BmpSettings(**wanted)
+    made = masklet.load(segmenter=segmenter, conf=0.9, max_lost=7).system
+    assert made.settings == masklet.Sam2BmpSettings(**{**wanted, "conf": 0.9, "max_lost": 7})
+
+
 class Telling(Motion):
     """A segmenter that says things of itself, and has attributes that are called like settings of systems."""
 

@@ -30,7 +30,15 @@ from masklet.core.part_facts import (
     list_part_notes,
 )
 from masklet.core.progress import Watch, discard_progress
-from masklet.core.protocols import LiveSystem, Propagator, ScoringSegmenter, Segmenter, VideoBound, VideoSystem
+from masklet.core.protocols import (
+    AdvisingSegmenter,
+    LiveSystem,
+    Propagator,
+    ScoringSegmenter,
+    Segmenter,
+    VideoBound,
+    VideoSystem,
+)
 from masklet.core.result import VideoResult
 from masklet.core.settings import check_setting
 from masklet.io.video.sources import (
@@ -197,8 +205,10 @@ def make_system(
 
 
 def list_advised_settings(finder: Segmenter[Any], kind: type[Any]) -> dict[str, float]:
-    """Which of a system's settings, of this `kind`, a segmenter knows better than the paper: those of its scores."""
-    advised = {"conf": finder.conf, "low_conf": finder.low_conf} if isinstance(finder, ScoringSegmenter) else {}
+    """Which of a system's settings, of this `kind`, a segmenter knows better than the paper."""
+    advised = dict(finder.advice) if isinstance(finder, AdvisingSegmenter) else {}
+    if isinstance(finder, ScoringSegmenter):
+        advised |= {"conf": finder.conf, "low_conf": finder.low_conf}
     return {f.name: advised[f.name] for f in fields(kind) if f.name in advised}
 
 

@@ -53,6 +53,13 @@ class ScoringSegmenter(Segmenter[M], Protocol[M]):
 
 
 @runtime_checkable
+class AdvisingSegmenter(Segmenter[M], Protocol[M]):
+    """A segmenter that knows which settings beside those of its scores suit what it finds."""
+
+    advice: Mapping[str, float]  # by the setting's name; taken where a system has it and the user said nothing
+
+
+@runtime_checkable
 class DescribedPart(Protocol):
     """A part that says what it is called in a result's provenance."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -43,7 +44,9 @@ class DenseSegmenter:
 
     look_ahead = 0
     conf, low_conf = 0.3, 0.2  # SAM2BMP's thresholds for these scores: above, 69 % and 50 % of masks are right
-    score_gamma = 1.0  # that many frames agree says more of an object than these scores do
+    advice: ClassVar[Mapping[str, float]] = {
+        "score_gamma": 1.0  # that many frames agree says more of an object than these scores do
+    }
 
     def __init__(
         self,

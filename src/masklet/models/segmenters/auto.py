@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 
@@ -31,7 +31,9 @@ class AutoMemory(Generic[N, U]):
 class AutoSegmenter(Generic[N, U]):
     """Two segmenters as one: what the second finds counts where the first finds nothing."""
 
-    max_lost = 30  # frames: of many found objects, those of earlier scenes would be looked for in every frame
+    advice: ClassVar[Mapping[str, float]] = {
+        "max_lost": 30  # frames: of many found objects, those of earlier scenes would be looked for in every frame
+    }
 
     def __init__(self, named: ScoringSegmenter[N], nameless: ScoringSegmenter[U]) -> None:
         """
