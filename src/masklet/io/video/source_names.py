@@ -98,6 +98,18 @@ def describe_missing_numbers(stems: Sequence[str]) -> list[str]:
     return [f"{one}; frames are counted without them" for one in told] + ([f"and {rest} more numbers"] if rest else [])
 
 
+def find_regular_step(names: Sequence[str]) -> Decimal | None:
+    """By how much the numbers in the names of images rise from each to the next; None where that is not always the
+    same.
+
+    >>> find_regular_step(["5.png", "10.png", "15.png"]), find_regular_step(["1.png", "2.png", "4.png"])
+    (Decimal('5'), None)
+    """
+    numbers = _find_counter([Path(name).stem for name in names])
+    steps = {b - a for a, b in pairwise(numbers)}
+    return steps.pop() if len(steps) == 1 else None
+
+
 def _find_counter(stems: Sequence[str]) -> list[Decimal]:
     """The number in each name that counts, the last one that is not the same in all; none where names differ more."""
     numbers = [read_numbers(stem) for stem in stems]
