@@ -223,6 +223,7 @@ class DetectionSet:
     entries: Sequence[FrameEntry]
     listed: Sequence[FramePlace]  # every frame that it lists, with detections or without
     hashes: Mapping[str, str]  # sha256 by file name
+    stuff: tuple[str, ...] = ()  # names of the categories that are no things
 
     @property
     def names_videos(self) -> bool:

@@ -28,6 +28,8 @@ LONGEST_NAME = 255  # bytes of a file's name, on every common disk
 LONGEST_PATH = 1_024  # bytes of a name with folders in it
 LONGEST_TEXT = 10_000  # characters of a category's name or an expression
 LARGEST_JSON = 1 << 32  # bytes of a file
+MOST_ARRAY_BYTES = 1 << 32  # of an array in a file
+MOST_ROW_BYTES = 1 << 26  # of one that has a number or a text for each object
 DEEPEST_JSON = 64  # lists and objects within one another
 
 _QUOTE = Repr()
