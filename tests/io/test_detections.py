@@ -27,6 +27,7 @@ from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle, paint_mask_numbers
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.io.annotations.detections import read_detections
+from masklet.io.video.images import FramesInMemory
 from masklet.models.segmenters.precomputed import Precomputed
 
 H, W, LENGTH = 12, 16, 4
@@ -275,6 +276,19 @@ def test_prompts_of_a_label_image_and_of_a_file(tmp_path: Path, monkeypatch: pyt
     write(Path("r.json"), [{"frame": 9, "id": 1, "box": [0, 0, 2, 2]}])
     done = CliRunner().invoke(app, ["track", "clip", "-o", "bad", "--prompts", "r.json", "--propagator", "affinity"])
     assert done.exit_code == 2 and "r.json: the prompt for frame 9 is of no frame of clip (4 frames" in done.output
+
+
+@pytest.mark.parametrize("suffix", ["png", "npz"])
+def test_the_last_mask_of_another_size_is_found_before_any_work(suffix: str, tmp_path: Path) -> None:
+    for t in range(LENGTH):
+        mask = MASK if t < LENGTH - 1 else MASK[:5]
+        if suffix == "png":
+            Image.fromarray(mask).save(tmp_path / f"{t}.png")
+        else:
+            np.savez(tmp_path / f"{t}.npz", masks=mask[None])
+    video = FramesInMemory([np.zeros((H, W, 3), np.uint8)] * LENGTH, "clip")
+    with pytest.raises(InputError, match=rf"3.{suffix}: the \w+ are 16x5, the video 16x12"):
+        Precomputed(read_detections(tmp_path)).bind_video(video)
 
 
 PROBABILITIES = np.where(MASK, 0.75, 0.25)

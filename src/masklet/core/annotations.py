@@ -212,6 +212,7 @@ class FrameEntry(NamedTuple):
 
     place: FramePlace
     read: Callable[[Size], Sequence[FoundObject]]  # raises InputError where it does not fit a frame of this size
+    measure: Callable[[], Size] | None = None  # the size of its mask, by a header; raises InputError
 
 
 @dataclass(frozen=True)

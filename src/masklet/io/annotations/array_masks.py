@@ -50,6 +50,12 @@ def read_array_names(path: Path) -> Sequence[str]:
     return [names[n] if names else str(n) for n in labels]
 
 
+def read_array_size(path: Path) -> Size:
+    """Height and width of a file's masks, by its header. Raises InputError where it has none."""
+    _, h, w = read_array_header(path, "masks")[0]
+    return h, w
+
+
 def read_array_objects(path: Path, known: Sequence[str], size: Size) -> Sequence[FoundObject]:
     """The objects of a frame.
 
@@ -61,9 +67,9 @@ def read_array_objects(path: Path, known: Sequence[str], size: Size) -> Sequence
     Raises:
         InputError: an array is of another shape or kind, or it cannot be told what the masks hold.
     """
-    count, *shape = read_array_header(path, "masks")[0]
-    if tuple(shape) != size:
-        raise InputError(f"{path}: the masks are {format_size((shape[0], shape[1]))}, the video {format_size(size)}")
+    count = read_array_header(path, "masks")[0][0]
+    if (held := read_array_size(path)) != size:
+        raise InputError(f"{path}: the masks are {format_size(held)}, the video {format_size(size)}")
     arrays, names = read_arrays(path, ("masks", "scores")), read_array_names(path)
     scores = _check_row(path, "scores", arrays.get("scores"), count, "f")
     if scores is not None and not all(0 <= score <= 1 for score in scores):

@@ -14,12 +14,13 @@ import numpy as np
 from masklet.core.annotations import DetectionSet, FoundObject, FrameEntry, FramePlace, Size, drop_suffix
 from masklet.core.errors import InputError
 from masklet.core.files import read_bytes, read_text
+from masklet.core.image_files import read_image_size
 from masklet.core.instances import NAMELESS
 from masklet.core.limits import check_number, is_finite_number, quote_value
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.io.annotations.array_masks import read_array_names, read_array_objects
+from masklet.io.annotations.array_masks import read_array_names, read_array_objects, read_array_size
 from masklet.io.annotations.label_image import DECLARATION, IDS, LabelImage, read_label_image
 from masklet.io.formats.burst import read_burst
 from masklet.io.formats.json_entry import JsonEntry, parse_coco_mask, read_json_file
@@ -66,7 +67,9 @@ def describe_results(path: Path, results: Sequence[VideoResult]) -> DetectionSet
     names = tuple(dict.fromkeys(r.name_of(m) for r in results for m in r.masklets))
     entries = [
         FrameEntry(
-            FramePlace(r.name, t), partial(_take_mask, f"{path}: {r.name}, frame {t}", s.mask, find_score(m, s), label)
+            FramePlace(r.name, t),
+            partial(_take_mask, f"{path}: {r.name}, frame {t}", s.mask, find_score(m, s), label),
+            partial(getattr, s.mask, "size"),
         )
         for r in results
         for m in r.masklets
@@ -290,7 +293,11 @@ def read_label_folder(path: Path, videos: Sequence[tuple[str | None, Sequence[Pa
     told = {video: read_segment_list(files[0].parent) for video, files in videos}
     ids = sorted({s.category for page in told.values() for segments in page.values() for s in segments.values()})
     entries = [
-        FrameEntry(FramePlace(video, name=file.name), partial(_read_labels, file, told[video], ids))
+        FrameEntry(
+            FramePlace(video, name=file.name),
+            partial(_read_labels, file, told[video], ids),
+            partial(read_image_size, file),
+        )
         for video, files in videos
         for file in files
     ]
@@ -314,7 +321,9 @@ def read_array_folder(path: Path, videos: Sequence[tuple[str | None, Sequence[Pa
     """Masks as arrays (`io.annotations.array_masks`): the files of each of the `videos`, None where it has no name."""
     names = tuple(dict.fromkeys(n for _, files in videos for file in files for n in read_array_names(file)))
     entries = [
-        FrameEntry(FramePlace(video, name=file.name), partial(read_array_objects, file, names))
+        FrameEntry(
+            FramePlace(video, name=file.name), partial(read_array_objects, file, names), partial(read_array_size, file)
+        )
         for video, files in videos
         for file in files
     ]
@@ -325,7 +334,7 @@ def read_array_folder(path: Path, videos: Sequence[tuple[str | None, Sequence[Pa
 def read_object_folders(path: Path, folders: Sequence[Path]) -> DetectionSet:
     """A folder of masks for each object of one video, called by its number, as SA-V and Ref-DAVIS have it."""
     entries = [
-        FrameEntry(FramePlace(name=file.name), partial(_read_object_mask, file, n))
+        FrameEntry(FramePlace(name=file.name), partial(_read_object_mask, file, n), partial(read_image_size, file))
         for n, folder in enumerate(folders)
         for file in _list_files(folder, ".png")
     ]
