@@ -204,9 +204,9 @@ def make_system(
     return made
 
 
-def list_advised_settings(finder: Segmenter[Any], kind: type[Any]) -> dict[str, float]:
+def list_advised_settings(finder: Segmenter[Any], kind: type[Any]) -> dict[str, Any]:
     """Which of a system's settings, of this `kind`, a segmenter knows better than the paper."""
-    advised = dict(finder.advice) if isinstance(finder, AdvisingSegmenter) else {}
+    advised: dict[str, Any] = dict(finder.advice) if isinstance(finder, AdvisingSegmenter) else {}
     if isinstance(finder, ScoringSegmenter):
         advised |= {"conf": finder.conf, "low_conf": finder.low_conf}
     return {f.name: advised[f.name] for f in fields(kind) if f.name in advised}

@@ -56,7 +56,7 @@ class ScoringSegmenter(Segmenter[M], Protocol[M]):
 class AdvisingSegmenter(Segmenter[M], Protocol[M]):
     """A segmenter that knows which settings beside those of its scores suit what it finds."""
 
-    advice: Mapping[str, float]  # by the setting's name; taken where a system has it and the user said nothing
+    advice: Mapping[str, Any]  # by the setting's name; taken where a system has it and the user said nothing
 
 
 @runtime_checkable

@@ -36,7 +36,7 @@ class Precomputed:
         """
         self.given, self.device, self.video, self.videos = given, device, video, videos
         self.categories = given.categories
-        self.stuff = given.stuff  # which DEVA asks for
+        self.advice = {"stuff": given.stuff}  # for systems that tell things from stuff
         self.weights: Mapping[str, str] = given.hashes
         self.description = f"detections in {given.label}"
 
