@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +18,17 @@ from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGME
 from masklet.core.annotations import VideoFrames
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
+from masklet.core.instances import Prompt
 from masklet.io.output_folder import OutputFolder
-from masklet.io.prompts import PromptFile, add_prompts, hash_prompts, read_prompt_file, read_prompts
+from masklet.io.prompts import (
+    PromptFile,
+    add_prompts,
+    hash_prompts,
+    read_dataset_prompts,
+    read_prompt_file,
+    read_prompts,
+)
+from masklet.io.video.datasets import DatasetVideo, describe_layouts, list_dataset_videos, list_prompted_videos
 from masklet.io.video.selection import FrameSelection
 from masklet.io.video.source_names import Source, describe_source
 from masklet.io.video.sources import group_video_sources, make_unique_names, open_video
@@ -27,6 +37,7 @@ from masklet.presets import GOOD, choose_run_parts, choose_track_parts
 from masklet.registry import list_part_settings
 from masklet.run.batch import Job, collect_outcomes, process_video, process_videos
 from masklet.run.outcome import Outcome, format_summary
+from masklet.run.recipe import identify_files
 from masklet.run.workers import get_worker_number, run_workers
 from masklet.systems.track import Track
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
@@ -84,6 +95,13 @@ Stride = Annotated[int, typer.Option(help="Use every so many-th frame.")]
 Fps = Annotated[float | None, typer.Option(help="Use at most so many frames a second.")]
 MaxSide = Annotated[int | None, typer.Option(metavar="PIXELS", help="Reduce larger frames to this longer side.")]
 MaxFrames = Annotated[int | None, typer.Option(help="Use at most so many frames.")]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[:PART]",
+        help=f"SOURCE is the root of a data set, whose videos are meant: {describe_layouts()} (docs/sources.md).",
+    ),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse a damaged source.")]
 AllowNetwork = Annotated[
     bool, typer.Option("--allow-network", help="Let a playlist open the files and addresses that it names.")
@@ -139,6 +157,7 @@ def run_command(
     allow_network: AllowNetwork = False,
     overwrite: Overwrite = False,
     list_: ListFile = None,
+    dataset: Dataset = None,
     jobs: Jobs = 1,
     retries: Retries = 1,
     dry_run: DryRun = False,
@@ -158,7 +177,7 @@ def run_command(
         finder = segmenter or (None if text or system in QUERY_SYSTEMS else parts.segmenter)
         carrier = propagator or parts.propagator
         made = load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system
-        given = [*(source or ()), *read_source_list(list_)]
+        given = [*list_given_sources(dataset, source or ()), *read_source_list(list_)]
         if not given:
             raise InputError("no source; give a video file, a folder of frames, a glob or -, or --list FILE")
         paths = group_video_sources(given)
@@ -194,6 +213,7 @@ def track_command(
         ),
     ] = [],  # noqa: B006
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="A json of prompts (docs/prompts.md).")] = None,
+    dataset: Dataset = None,
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
     device: DeviceName = "auto",
@@ -224,27 +244,84 @@ def track_command(
         formats = check_formats(format)
         own, of_parts = split_settings(parse_settings(set_ or []))
         refuse_part_settings("track", "it", {**own, **of_parts["segmenter"]})
-        if not prompt and prompts is None:
-            raise InputError("no prompt; give --prompt FRAME:ID:WHAT for each object, or --prompts FILE")
-        written = read_prompt_file(prompts) if prompts else PromptFile("", ())
-        typed = read_prompts(prompt)
+        marked = list_marked_videos(dataset, source, prompt, prompts)
         carrier = make_propagator(propagator or parts.propagator, make_encoder(device), device, of_parts["propagator"])
-        video = choose_one_video(source)
         FrameSelection(start, end, stride, fps, max_side, max_frames).check()
-        [folder] = plan_output_folders([video], out, overwrite, [text.rsplit(":", 1)[-1] for text in prompt])
+        sources, inputs = [video.source for video in marked], [text.rsplit(":", 1)[-1] for text in prompt]
 
-        def made(video: Video) -> Track[Any, Any]:
-            told = written.select(VideoFrames.of(video))
-            for frame, marks in typed.items():
-                add_prompts("--prompt", told, frame, marks)
+        def made(marked: MarkedVideo, video: Video) -> Track[Any, Any]:
+            told = marked.select(VideoFrames.of(video))
             return Track(carrier, check_prompts(told, video), load_bystanders(carrier))
 
-        told = {"reading": reading, "prompts": hash_prompts([*typed.items(), *written.prompts])}
-        job = Job(video, folder, partial(open_video, **reading), made, Track(carrier, {}), told, formats, overlay)
-    outcome = process_video(job, reporter)
-    if outcome.is_there and not propagator:
+        jobs = [
+            Job(
+                video.source,
+                folder,
+                partial(open_video, **reading),
+                partial(made, video),
+                Track(carrier, {}),
+                {"reading": reading, "prompts": video.identity},
+                formats,
+                overlay,
+            )
+            for video, folder in zip(marked, plan_output_folders(sources, out, overwrite, inputs), strict=True)
+        ]
+    outcomes = [process_video(job, reporter) for job in jobs]
+    if any(o.is_there for o in outcomes) and not propagator:
         reporter.hint(parts.hint)
-    end_run([outcome], reporter)
+    end_run(outcomes, reporter)
+
+
+@dataclass(frozen=True)
+class MarkedVideo:
+    """A video whose objects somebody has marked.
+
+    Attributes:
+        source: the video.
+        select: gives the prompts by frame and object, for its frames.
+        identity: what tells these prompts from others.
+    """
+
+    source: Source
+    select: Callable[[VideoFrames], dict[int, dict[int, Prompt]]]
+    identity: str
+
+
+def list_marked_videos(
+    dataset: str | None, source: Sequence[str], prompt: Sequence[str], prompts: Path | None
+) -> list[MarkedVideo]:
+    """The videos that `masklet track` is given: one with the prompts of its options, or those of the roots of a
+    `dataset` with its own. Raises InputError where prompts are missing, of all videos at once, or given twice.
+    """
+    if dataset is not None:
+        if prompt or prompts:
+            raise InputError("--dataset brings the prompts of its videos; leave out --prompt and --prompts")
+        return [mark_dataset_video(video) for root in source for video in list_prompted_videos(dataset, Path(root))]
+    if not prompt and prompts is None:
+        raise InputError("no prompt; give --prompt FRAME:ID:WHAT for each object, or --prompts FILE")
+    written = read_prompt_file(prompts) if prompts else PromptFile("", ())
+    typed = read_prompts(prompt)
+
+    def select(frames: VideoFrames) -> dict[int, dict[int, Prompt]]:
+        told = written.select(frames)
+        for frame, marks in typed.items():
+            add_prompts("--prompt", told, frame, marks)
+        return told
+
+    return [MarkedVideo(choose_one_video(source), select, hash_prompts([*typed.items(), *written.prompts]))]
+
+
+def mark_dataset_video(video: DatasetVideo) -> MarkedVideo:
+    """A video of a data set with what that says of its objects, which is read when it is its turn."""
+    identity = identify_files([path for path, _ in video.given])
+    return MarkedVideo(video.source, lambda frames: read_dataset_prompts(video).select(frames), identity)
+
+
+def list_given_sources(dataset: str | None, given: Sequence[str]) -> list[str]:
+    """The sources of the command line: as they are, or the videos in the roots of a `dataset`."""
+    if dataset is None:
+        return list(given)
+    return [video.source for root in given for video in list_dataset_videos(dataset, Path(root))]
 
 
 def read_source_list(path: Path | None) -> list[str]:
