@@ -297,3 +297,21 @@ def test_prompts_and_runs_name_the_image_that_is_too_large(tmp_path: Path) -> No
     for setting in ("conf=" + "[" * 100_000, "conf=" + "9" * 5000, "conf=NaN", "conf=\x1b[31m"):
         status, text = run("run", tmp_path / "clip", "-o", tmp_path / "out", "--set", setting, "-q")
         assert status == 2 and "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "nowhere.mp4", "--propagator", "nothing"],
+        ["track", "nowhere.mp4", "--prompt", "0:1:point=1,1", "--propagator", "nothing"],
+    ],
+)
+def test_all_that_is_wrong_with_a_command_is_said_at_once(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    more = ["--stride", "0", "--format", "gif", "--format", "avi", "-o", "out"]
+    done = CliRunner().invoke(app, [*words, *more])
+    assert done.exit_code == 2 and not list(tmp_path.iterdir())
+    for told in ("nowhere.mp4: no such file", "nothing", "stride 0", "no format 'gif'", "no format 'avi'"):
+        assert told in done.output

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from masklet.api import check_prompts, load, make_propagator, share_detections, split_settings
+from masklet.api import check_prompts, collect_parts, load, make_propagator, share_detections, split_settings
 from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
 from masklet.core.annotations import VideoFrames
 from masklet.core.errors import InputError
@@ -31,7 +31,7 @@ from masklet.io.prompts import (
 from masklet.io.video.datasets import DatasetVideo, describe_layouts, list_dataset_videos, list_prompted_videos
 from masklet.io.video.selection import FrameSelection
 from masklet.io.video.source_names import Source, describe_source
-from masklet.io.video.sources import group_video_sources, make_unique_names, open_video
+from masklet.io.video.sources import check_source_exists, group_video_sources, make_unique_names, open_video
 from masklet.parts import load_bystanders, make_encoder, refuse_part_settings
 from masklet.presets import GOOD, choose_run_parts, choose_track_parts
 from masklet.registry import list_part_settings
@@ -171,18 +171,17 @@ def run_command(
     )
     reading |= dict(strict=strict, allow_network=allow_network)
     with exit_on_input_error(reporter):
-        formats = check_formats(format)
         chosen = parse_settings(set_ or []) | ({"window": window} if window else {})
         parts = choose_run_parts(preset)
         finder = segmenter or (None if text or system in QUERY_SYSTEMS else parts.segmenter)
         carrier = propagator or parts.propagator
-        made = load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system
-        given = [*list_given_sources(dataset, source or ()), *read_source_list(list_)]
-        if not given:
-            raise InputError("no source; give a video file, a folder of frames, a glob or -, or --list FILE")
-        paths = group_video_sources(given)
+        formats, made, paths, _ = collect_parts(
+            lambda: check_formats(format),
+            lambda: load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system,
+            lambda: find_sources([*list_given_sources(dataset, source or ()), *read_source_list(list_)]),
+            FrameSelection(start, end, stride, fps, max_side, max_frames).check,
+        )
         made = share_detections(made, len(paths))
-        FrameSelection(start, end, stride, fps, max_side, max_frames).check()
         there = plan_output_folders(paths, out, overwrite, [segmenter] if segmenter else [])
     if dry_run:
         say_plan(out, there)
@@ -241,12 +240,15 @@ def track_command(
     reading |= dict(strict=strict, allow_network=allow_network)
     with exit_on_input_error(reporter):
         parts = choose_track_parts(preset)
-        formats = check_formats(format)
         own, of_parts = split_settings(parse_settings(set_ or []))
         refuse_part_settings("track", "it", {**own, **of_parts["segmenter"]})
-        marked = list_marked_videos(dataset, source, prompt, prompts)
-        carrier = make_propagator(propagator or parts.propagator, make_encoder(device), device, of_parts["propagator"])
-        FrameSelection(start, end, stride, fps, max_side, max_frames).check()
+        name, settings = propagator or parts.propagator, of_parts["propagator"]
+        formats, marked, carrier, _ = collect_parts(
+            lambda: check_formats(format),
+            lambda: list_marked_videos(dataset, source, prompt, prompts),
+            lambda: make_propagator(name, make_encoder(device), device, settings),
+            FrameSelection(start, end, stride, fps, max_side, max_frames).check,
+        )
         sources, inputs = [video.source for video in marked], [text.rsplit(":", 1)[-1] for text in prompt]
 
         def made(marked: MarkedVideo, video: Video) -> Track[Any, Any]:
@@ -337,6 +339,16 @@ def read_source_list(path: Path | None) -> list[str]:
     return found
 
 
+def find_sources(given: Sequence[str]) -> list[Source]:
+    """The videos that are `given`. Raises InputError where there is none, or the only one is not there."""
+    if not given:
+        raise InputError("no source; give a video file, a folder of frames, a glob or -, or --list FILE")
+    paths = group_video_sources(given)
+    if len(paths) == 1 and isinstance(paths[0], str):  # of several one that is missing costs no more than itself
+        check_source_exists(paths[0])
+    return paths
+
+
 def say_plan(out: Path, folders: Sequence[OutputFolder]) -> None:
     """Says of each video whether its results are there, and ends the command."""
     for folder in folders:
@@ -358,7 +370,7 @@ def end_run(outcomes: Sequence[Outcome], reporter: Reporter) -> None:
 
 def choose_one_video(arguments: Sequence[str]) -> Source:
     """The video that all `arguments` mean together. Raises InputError where they mean several."""
-    videos = group_video_sources(arguments)
+    videos = find_sources(arguments)
     if len(videos) > 1:
         raise InputError(
             f"{describe_source(videos[0])} and {len(videos) - 1} more videos: prompts are for one; give one"
@@ -393,8 +405,8 @@ def plan_output_folders(
 
 
 def check_formats(names: Sequence[str]) -> list[str]:
-    """The formats of these `names`. Raises InputError where there is no such format."""
-    return [FORMATS.find(name).name for name in names]
+    """The formats of these `names`. Raises InputError where there is no such format, for all at once."""
+    return [found.name for found in collect_parts(*(partial(FORMATS.find, name) for name in names))]
 
 
 def choose_reporter(quiet: bool, json_log: bool) -> Reporter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
@@ -15,6 +16,7 @@ from masklet.core.scratch import make_scratch_folder
 
 F = TypeVar("F")
 MIB = 2**20
+SPARED = 512 * MIB  # of the disk, which results and others need
 
 
 def count_tensor_bytes(value: Any) -> int:
@@ -75,10 +77,12 @@ class FeatureStore(Generic[F]):
         try:
             if self._folder is None:
                 self._folder = make_scratch_folder("features")
+            if shutil.disk_usage(self._folder.name).free < SPARED + count_tensor_bytes(features):
+                raise OSError("the disk is nearly full")
             path = Path(self._folder.name) / str(index)
             with path.open("wb") as file:
                 pickle.dump(features, file, protocol=5)
-        except OSError:  # the disk is full, or there is none: this frame and the later ones are computed again
+        except OSError:  # the disk is nearly full, or there is none: this frame and the later ones are computed again
             self._disk_room = 0
             return
         self._spilled[index] = path

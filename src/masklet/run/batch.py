@@ -19,6 +19,7 @@ from masklet.core.errors import InputError
 from masklet.core.files import explain_write_error, write_atomically
 from masklet.core.frames import Video
 from masklet.core.result import VideoResult
+from masklet.io.disk_room import check_disk_room
 from masklet.io.output_folder import OutputFolder
 from masklet.io.video.source_names import Source, describe_source
 from masklet.outputs import write_formats, write_overlay
@@ -156,6 +157,8 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
     job.folder.check_free()
     started = monotonic()
     with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
+        if warning := check_disk_room(job.folder.path, video, job.formats, job.overlay):
+            reporter.hint(warning)
         with job.folder as there:
             result = run_system(job.make(video), video, job.source, watch)
             result = replace(result, provenance=replace(result.provenance, recipe=outcome.recipe))

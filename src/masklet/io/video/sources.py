@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from masklet.core.errors import InputError
+from masklet.core.files import path_exists
 from masklet.io.video.datasets import guess_layouts
 from masklet.io.video.frame_source import FrameSource
 from masklet.io.video.image_sequence import ImagePages, ImageSequence, list_some
@@ -225,6 +226,12 @@ def _find_glob_matches(pattern: str) -> list[Path]:
     if not found:
         raise InputError(f"{pattern}: matches no file; {GIVE}")
     return found
+
+
+def check_source_exists(source: str) -> None:
+    """Raises InputError for a path where nothing is; what a pipe, an address or a glob gives is not looked at."""
+    if source != "-" and not is_address(source) and not has_magic(source) and not path_exists(Path(source)):
+        raise InputError(f"{source}: no such file; {GIVE}")
 
 
 def list_video_sources(argument: str) -> list[str]:
