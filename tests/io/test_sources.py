@@ -26,11 +26,18 @@ from masklet.core.frames import Gap
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
+from masklet.io.video import source_names
 from masklet.io.video.encode import VideoWriter
 from masklet.io.video.frame_source import FrameSource
 from masklet.io.video.pixels import read_orientation
 from masklet.io.video.selection import FrameSelection
-from masklet.io.video.source_names import describe_missing_numbers, name_source, sort_naturally
+from masklet.io.video.source_names import (
+    check_one_series,
+    describe_missing_numbers,
+    name_source,
+    read_plain_counter,
+    sort_naturally,
+)
 from masklet.io.video.sources import group_video_sources, open_video
 from masklet.io.video.value_range import EXIF_ORIENTATIONS, choose_range
 from masklet.systems.common import build_video_result, describe_gaps
@@ -863,3 +870,31 @@ def test_names_of_chosen_frames_are_known_before_they_are_read(tmp_path: Path) -
             planned = video.frame_names  # type: ignore[attr-defined]
             assert planned == tuple(f"img_{n}" for n in names.split())
             assert [f.name for f in video] == list(planned) == list(video.frame_names)  # type: ignore[attr-defined]
+
+
+@given(
+    st.lists(st.integers(0, 1200), min_size=1, max_size=30, unique=True),
+    st.sampled_from(["", "a", "cam2_", "x.y", "0.", "t-", "-", "shot 1 ", "5"]),
+    st.sampled_from(["{}", "{:03d}", "{:02d}"]),
+    st.sampled_from([".png", ".JPG"]),
+)
+def test_plain_series_are_sorted_and_counted_as_all_others_are(
+    numbers: list[int], prefix: str, form: str, suffix: str
+) -> None:
+    """`read_plain_counter` is a short cut: with it and without it the order and the notes are the same."""
+    paths = [Path("f9") / f"{prefix}{form.format(n)}{suffix}" for n in numbers]
+    quick, found = sort_naturally(paths), read_plain_counter(sort_naturally(paths))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source_names, "read_plain_counter", lambda paths: None)
+        assert quick == sort_naturally(paths)
+    stems = [p.stem for p in quick]
+    check_one_series(quick, "f9")
+    if found is not None:
+        assert describe_missing_numbers(stems, found) == describe_missing_numbers(stems)
+
+
+@pytest.mark.parametrize(
+    "names", [["1.png", "2.jpg"], ["a1.png", "b1.png"], ["1.png", "x.png"], ["1_1.png", "1_1b.png"], ["7", "8"]]
+)
+def test_other_series_are_not_plain(names: list[str]) -> None:
+    assert read_plain_counter([Path(name) for name in names]) is None

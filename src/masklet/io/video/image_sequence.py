@@ -23,7 +23,7 @@ from masklet.io.video.images import (
     read_image_header,
 )
 from masklet.io.video.pixels import ALPHA_NOTE
-from masklet.io.video.source_names import check_one_series, describe_missing_numbers
+from masklet.io.video.source_names import check_one_series, describe_missing_numbers, read_plain_counter
 from masklet.io.video.value_range import ValueRange, choose_range, has_deep_values, read_deep_values, read_foreign_tiff
 
 SAMPLED = 16  # images of more than 8 bits, whose values tell the range of all
@@ -38,39 +38,41 @@ class ImageSequence(FrameSource):
         super().__init__(label, name, rate)
         self.paths = tuple(paths)
         self.frame_names = tuple(p.stem for p in paths)
-        check_one_series(self.paths, label)
+        counter = read_plain_counter(self.paths)
+        if counter is None:
+            check_one_series(self.paths, label)
         headers = self._read_headers()
         self.size = self._agree_on_size(headers)
-        self.notes += [f"{label}: {told}" for told in describe_missing_numbers(self.frame_names)]
+        self.notes += [f"{label}: {told}" for told in describe_missing_numbers(self.frame_names, counter)]
         self._range = self._find_range(headers)
 
-    def _read_headers(self) -> dict[Path, ImageHeader]:
-        """The headers by file; those that cannot be read are `lost`."""
-        headers = {}
+    def _read_headers(self) -> list[tuple[Path, ImageHeader]]:
+        """The files with their headers; those that cannot be read are `lost`."""
+        headers = []
         for n, path in enumerate(self.paths):
             try:
-                headers[path] = read_image_header(path)
+                headers.append((path, read_image_header(path)))
             except IMAGE_ERRORS as error:
                 self.lost[n] = f"{path.name}: {explain_image_error(error)}"
         if not headers:
             raise InputError(f"{self.label}: damaged before its first frame ({self.lost[0]}); give an intact copy")
         return headers
 
-    def _agree_on_size(self, headers: dict[Path, ImageHeader]) -> tuple[int, int]:
+    def _agree_on_size(self, headers: Sequence[tuple[Path, ImageHeader]]) -> tuple[int, int]:
         """The size of all images. Raises InputError that names those of another size, or of several pages."""
-        paged = [f"{path.name} ({h.pages})" for path, h in headers.items() if h.pages > 1]
+        paged = [f"{path.name} ({h.pages})" for path, h in headers if h.pages > 1]
         if paged:
             held = f"holds images of several pages, {list_some(paged)}"
             raise InputError(f"{self.label}: {held}; give one such file, or one image a frame")
-        [(size, _)] = Counter(h.size for h in headers.values()).most_common(1)
-        odd = [f"{path.name} is {format_size(h.size)}" for path, h in headers.items() if h.size != size]
+        [(size, _)] = Counter(h.size for _, h in headers).most_common(1)
+        odd = [f"{path.name} is {format_size(h.size)}" for path, h in headers if h.size != size]
         if odd:
             raise InputError(f"{self.label}: {list_some(odd)}, the others {format_size(size)}; give frames of one size")
         return size
 
-    def _find_range(self, headers: dict[Path, ImageHeader]) -> ValueRange | None:
+    def _find_range(self, headers: Sequence[tuple[Path, ImageHeader]]) -> ValueRange | None:
         """What is black and white in images of more than 8 bits; None where there are none."""
-        deep = [path for path, h in headers.items() if h.is_deep]
+        deep = [path for path, h in headers if h.is_deep]
         if not deep:
             return None
         chosen = [deep[n] for n in sorted({round(n) for n in np.linspace(0, len(deep) - 1, SAMPLED)})]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +28,8 @@ ORIENTATION = 0x0112  # EXIF's tag; from 5 on rows are columns
 
 def is_image_file(path: Path) -> bool:
     """Whether a file is an image by the suffix of its name; hidden files are none."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    name = path.name
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
 
 
 def explain_image_error(error: Exception) -> str:
