@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from masklet.core import limits
 from masklet.core.errors import InputError
 from masklet.core.frames import Gap
 from masklet.core.result import Provenance, VideoResult
@@ -29,6 +30,7 @@ from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.io.video import source_names
 from masklet.io.video.encode import VideoWriter
 from masklet.io.video.frame_source import FrameSource
+from masklet.io.video.images import FramesInMemory
 from masklet.io.video.pixels import read_orientation
 from masklet.io.video.selection import FrameSelection
 from masklet.io.video.source_names import (
@@ -39,6 +41,7 @@ from masklet.io.video.source_names import (
     sort_naturally,
 )
 from masklet.io.video.sources import group_video_sources, open_video
+from masklet.io.video.spool import open_pipe
 from masklet.io.video.value_range import EXIF_ORIENTATIONS, choose_range
 from masklet.systems.common import build_video_result, describe_gaps
 
@@ -898,3 +901,29 @@ def test_plain_series_are_sorted_and_counted_as_all_others_are(
 )
 def test_other_series_are_not_plain(names: list[str]) -> None:
     assert read_plain_counter([Path(name) for name in names]) is None
+
+
+def test_nothing_is_made_that_cannot_be_loaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes, rates and counts have the limits that results have; an absurd shape of pixels is not believed."""
+    frames = [np.zeros((H, W, 3), np.uint8)] * 4
+    for rate in (0.0, 1e9, float("nan")):
+        with pytest.raises(InputError, match="frames per second"):
+            open_video(frames, rate=rate)
+    monkeypatch.setattr(limits, "MOST_FRAMES", 3)
+    with pytest.raises(InputError, match="the number of frames is 4; at most 3 is taken"):
+        list(open_video(frames))
+    assert len(list(open_video(frames, max_frames=3))) == 3
+    monkeypatch.setattr(limits, "LARGEST_SIDE", W - 1)
+    clip = write_clip(tmp_path / "clip.mp4", frames=1)
+    for source in (frames, numbered(tmp_path / "a", 1), clip):
+        with pytest.raises(InputError, match=f"{W}x{H} pixels are too many"):
+            open_video(source)
+    with clip.open("rb") as file, pytest.raises(InputError, match=f"{W}x{H} pixels are too many"):
+        open_pipe(file)
+
+
+def test_an_absurd_shape_of_pixels_is_not_believed() -> None:
+    video = FramesInMemory([np.zeros((H, W, 3), np.uint8)], "a")
+    video.pixel_aspect = 1e4
+    video.check_limits()
+    assert video.pixel_aspect == 1 and "taken as square" in video.notes[0]

@@ -12,6 +12,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from masklet.core.limits import check_frame_size
 from masklet.io.video.frame_source import DamagedSourceError
 from masklet.io.video.transport import has_lost_transport_packets, is_cut_transport_file
 
@@ -48,6 +49,15 @@ def list_video_streams(container: InputContainer) -> list[VideoStream]:
 def find_video_stream(container: InputContainer) -> VideoStream | None:
     """The stream that is meant by a container's video; None where it has none."""
     return next(iter(list_video_streams(container)), None)
+
+
+def check_stream_size(label: str, stream: VideoStream) -> None:
+    """Raises InputError where frames are larger than is taken, as the header says, before any is decoded; some headers
+    say nothing.
+    """
+    h, w = stream.codec_context.height, stream.codec_context.width
+    if h > 0 and w > 0:
+        check_frame_size(label, h, w)
 
 
 def decode_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | LostFrame]:

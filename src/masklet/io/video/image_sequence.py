@@ -12,6 +12,7 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
+from masklet.core.limits import check_frame_size
 from masklet.io.video.frame_source import FrameSource, ReadFrame, fill_gaps, format_size
 from masklet.io.video.images import (
     IMAGE_ERRORS,
@@ -42,7 +43,7 @@ class ImageSequence(FrameSource):
         if counter is None:
             check_one_series(self.paths, label)
         headers = self._read_headers()
-        self.size = self._agree_on_size(headers)
+        self.size = check_frame_size(label, *self._agree_on_size(headers))  # before any pixel is read
         self.notes += [f"{label}: {told}" for told in describe_missing_numbers(self.frame_names, counter)]
         self._range = self._find_range(headers)
 
@@ -148,6 +149,7 @@ class ImagePages(FrameSource):
         super().__init__(label, name, rate)
         self.path = path
         with self._open() as image:
+            check_frame_size(label, *reversed(image.size))
             self._pages = _list_pages(image, label)
             self._times = self._read_times(image)
             self._range = self._find_range(image)

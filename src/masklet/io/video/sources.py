@@ -11,6 +11,7 @@ import numpy as np
 
 from masklet.core.errors import InputError
 from masklet.core.files import path_exists
+from masklet.core.limits import check_frame_rate
 from masklet.io.video.datasets import guess_layouts
 from masklet.io.video.frame_source import FrameSource
 from masklet.io.video.image_sequence import ImagePages, ImageSequence, list_some
@@ -94,9 +95,11 @@ def open_video(
     first = 0 if str(start) == "0" else start  # as the command line says it
     selection = FrameSelection(first, end, stride, fps, max_side, max_frames)
     selection.check()
+    check_frame_rate("rate", rate)
     opened = _open_source(source, rate, allow_network)
     opened.strict = strict
     try:
+        opened.check_limits()
         if strict and opened.lost:
             raise InputError(opened.refuse_gap())
         return opened if selection == FrameSelection() else SelectedFrames(opened, selection)

@@ -17,7 +17,7 @@ from PIL import Image
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.scratch import make_scratch_folder
-from masklet.io.video.decode import LostFrame, decode_frames, find_video_stream
+from masklet.io.video.decode import LostFrame, check_stream_size, decode_frames, find_video_stream
 from masklet.io.video.frame_source import DamagedSourceError, FrameSource, ReadFrame, fill_gaps
 from masklet.io.video.images import RATE
 from masklet.io.video.network import open_live
@@ -173,6 +173,7 @@ def spool_container(container: av.container.InputContainer, label: str, name: st
     video = find_video_stream(container)
     if video is None:
         raise InputError(f"{label}: holds no video stream; {HOW}")
+    check_stream_size(label, video)
     lost: dict[int, str] = {}
     own = rate or float(video.average_rate or video.guessed_rate or RATE)
     made = SpooledFrames(fill_gaps(_decode_once(container, video, own, rate is None), lost), name, own, label, lost)

@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
-from masklet.io.video.decode import LostFrame, decode_frames, list_video_streams
+from masklet.io.video.decode import LostFrame, check_stream_size, decode_frames, list_video_streams
 from masklet.io.video.frame_source import DamagedSourceError, FrameSource, ReadFrame, fill_gaps
 from masklet.io.video.images import RATE
 from masklet.io.video.network import PLAYLIST_OPTIONS, refuse_playlist
@@ -78,6 +78,7 @@ class VideoFile(FrameSource):
             streams = list_video_streams(container)
             if not streams:
                 raise InputError(f"{self.path}: no video stream; {GIVE}")
+            check_stream_size(str(self.path), streams[0])
             yield container, streams[0]
 
     def said(self) -> int:
