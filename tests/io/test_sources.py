@@ -14,6 +14,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from clips import H, W, picture, write_clip
@@ -927,3 +928,18 @@ def test_an_absurd_shape_of_pixels_is_not_believed() -> None:
     video.pixel_aspect = 1e4
     video.check_limits()
     assert video.pixel_aspect == 1 and "taken as square" in video.notes[0]
+
+
+@pytest.mark.parametrize("top", [4095, 65535])
+def test_pages_of_16_bit_colours_keep_their_low_bits(top: int, tmp_path: Path) -> None:
+    """Pillow reads the high byte alone, of which 12 bits fill a sixteenth."""
+    pages = [np.random.default_rng(n).integers(0, top + 1, (H, W, 3)).astype(np.uint16) for n in range(3)]
+    pages[0][0, 0] = top
+    assert cv2.imwritemulti(str(tmp_path / "a.tif"), [page[..., ::-1] for page in pages])
+    with open_video(tmp_path / "a.tif") as video:
+        found = [frame.image for frame in video]
+        assert any(f"0 (black) to {top} (white)" in note for note in video.notes)
+        again = video.read(1, 3)
+    for page, image in zip(pages, found, strict=True):
+        assert np.abs(page * (255 / top) - image).max() <= 0.51
+    assert all(np.array_equal(frame.image, image) for frame, image in zip(again, found[1:], strict=True))

@@ -18,14 +18,21 @@ from masklet.io.video.images import (
     IMAGE_ERRORS,
     RATE,
     ImageHeader,
-    convert_image,
+    convert_page,
     explain_image_error,
     read_image,
     read_image_header,
 )
 from masklet.io.video.pixels import ALPHA_NOTE
 from masklet.io.video.source_names import check_one_series, describe_missing_numbers, read_plain_counter
-from masklet.io.video.value_range import ValueRange, choose_range, has_deep_values, read_deep_values, read_foreign_tiff
+from masklet.io.video.value_range import (
+    ValueRange,
+    choose_range,
+    has_deep_values,
+    read_deep_values,
+    read_foreign_tiff,
+    read_page_values,
+)
 
 SAMPLED = 16  # images of more than 8 bits, whose values tell the range of all
 TOLD = 3  # files that a message names
@@ -173,10 +180,19 @@ class ImagePages(FrameSource):
         if not has_deep_values(image):
             return None
         chosen = sorted({self._pages[round(n)] for n in np.linspace(0, len(self._pages) - 1, SAMPLED)})
-        values = [v for v in (_read_page(image, page) for page in chosen) if v is not None]
+        values = [v for v in (self._read_values(image, page) for page in chosen) if v is not None]
         found = choose_range(values) if values else ValueRange(0, 65535)
         self.note(f"{self.label}: {found.describe()}, as {len(chosen)} of {len(self._pages)} pages tell")
         return found
+
+    def _read_values(self, image: Image.Image, page: int) -> np.ndarray | None:
+        """The colours of a page of more than 8 bits; None where it is damaged."""
+        try:
+            image.seek(page)
+            values = read_page_values(image, self.path, page)
+        except IMAGE_ERRORS:
+            return None
+        return values[..., :3] if values.ndim == 3 else values
 
     def said(self) -> int:
         return len(self._pages)
@@ -209,7 +225,7 @@ class ImagePages(FrameSource):
     def _load(self, image: Image.Image, n: int) -> ReadFrame:
         try:
             image.seek(self._pages[n])
-            pixels, is_transparent = convert_image(image, self._range)
+            pixels, is_transparent = convert_page(image, self.path, self._pages[n], self._range)
         except IMAGE_ERRORS as error:
             return ReadFrame(f"page {self._pages[n]}: {explain_image_error(error)}", self._times[n])
         if is_transparent:
@@ -243,11 +259,3 @@ def _read_duration(image: Image.Image, page: int) -> float:
     except IMAGE_ERRORS:  # it becomes a gap when it is read
         return 0.1
     return (float(image.info.get("duration", 0)) or 100.0) / 1000
-
-
-def _read_page(image: Image.Image, page: int) -> np.ndarray | None:
-    try:
-        image.seek(page)
-        return np.asarray(image)
-    except IMAGE_ERRORS:
-        return None

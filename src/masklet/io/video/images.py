@@ -17,7 +17,14 @@ from masklet.core.frames import Frame
 from masklet.io.video.frame_source import FrameSource
 from masklet.io.video.pixels import ALPHA_NOTE, blend_over_white
 from masklet.io.video.quick_header import read_quick_size
-from masklet.io.video.value_range import ValueRange, choose_range, has_deep_values, read_deep_values, read_foreign_tiff
+from masklet.io.video.value_range import (
+    ValueRange,
+    choose_range,
+    has_deep_values,
+    read_deep_values,
+    read_foreign_tiff,
+    read_page_values,
+)
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 RATE = 25.0  # frames per second where nothing says
@@ -123,6 +130,13 @@ def _convert_shallow(image: Image.Image) -> tuple[UInt8[np.ndarray, "h w 3"], bo
         return np.array(image if image.mode == "RGB" else image.convert("RGB")), False
     pixels = np.array(image.convert("RGBA"))
     return blend_over_white(pixels), bool(pixels[..., 3].min() < 255)
+
+
+def convert_page(
+    image: Image.Image, path: Path, page: int, values: ValueRange | None
+) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
+    """As `read_image`, of the `page` of a file to which an `image` that is open has been turned, without EXIF."""
+    return _squeeze(read_page_values(image, path, page), values) if has_deep_values(image) else _convert_shallow(image)
 
 
 def convert_image(image: Image.Image, values: ValueRange | None = None) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
