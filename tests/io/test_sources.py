@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -28,7 +29,7 @@ from masklet.core.frames import Gap
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.io.video import source_names
+from masklet.io.video import network, source_names
 from masklet.io.video.encode import VideoWriter
 from masklet.io.video.frame_source import FrameSource
 from masklet.io.video.images import FramesInMemory
@@ -571,6 +572,76 @@ def test_a_video_at_an_address(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"none.mp4: cannot be opened"):
             open_video(f"{address}/none.mp4")
         server.shutdown()
+
+
+class Server(SimpleHTTPRequestHandler):
+    """Gives the files of a folder; /stall says nothing, /half gives half of long.ts."""
+
+    def log_message(self, *told: object) -> None:
+        """Says nothing."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/stall"):
+            threading.Event().wait(2)
+        elif self.path.startswith("/half"):
+            data = (Path(self.directory) / "long.ts").read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+        else:
+            super().do_GET()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("web")
+    secret = write_clip(tmp_path_factory.mktemp("local") / "secret.ts", frames=3)
+    write_clip(folder / "clip.ts", frames=6)
+    write_clip(folder / "long.ts", frames=120)
+    begin, end = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n", "\n#EXT-X-ENDLIST\n"
+    for name, inside in (
+        ("own.m3u8", "clip.ts"),
+        ("local.m3u8", f"file://{secret}"),
+        ("local.mp4", f"file://{secret}"),
+    ):
+        (folder / name).write_text(begin + inside + end)
+    (folder / "concat.txt").write_text(f"ffconcat version 1.0\nfile '{secret}'\n")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=str(folder))) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_an_address_that_the_user_named_may_be_a_playlist(address: str) -> None:
+    with open_video(f"{address}/own.m3u8") as video:
+        assert len(list(video)) == 6
+
+
+@pytest.mark.parametrize("name", ["local.m3u8", "local.mp4", "concat.txt"])
+def test_an_address_opens_no_file_of_this_machine(name: str, address: str) -> None:
+    with pytest.raises(InputError, match=rf"{name}: cannot be opened"):
+        open_video(f"{address}/{name}")
+
+
+def test_who_does_not_answer_is_not_awaited(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "TIMEOUT", 0.3)
+    with pytest.raises(InputError, match=r"stall.ts: cannot be opened \(no answer in 0.3 s\)"):
+        open_video(f"{address}/stall.ts")
+
+
+@pytest.mark.parametrize("source", ["rtsp://127.0.0.1:9/a", "http://127.0.0.1:9/a.mp4", "/dev/video99"])
+def test_streams_and_cameras_that_are_not_there(source: str) -> None:
+    with pytest.raises(InputError, match=f"{source}: (cannot be opened|no such file)"):
+        open_video(source)
+
+
+def test_a_connection_that_ends_early_is_told(address: str) -> None:
+    with open_video(f"{address}/half.ts") as video:
+        assert 0 < len(list(video)) < 120 and "damaged after frame" in str(video.damage)
+    with open_video(f"{address}/half.ts", strict=True) as video, pytest.raises(InputError, match="leave --strict out"):
+        list(video)
 
 
 # Damage

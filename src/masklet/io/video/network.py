@@ -58,6 +58,7 @@ def open_live(source: str) -> InputContainer:
         return av.open(source, format="v4l2")
     except (av.FFmpegError, ValueError, OSError) as error:
         why = getattr(error, "strerror", None) or str(error)
+        why = f"no answer in {TIMEOUT:g} s" if isinstance(error, av.error.ExitError) else why
         raise InputError(f"{source}: cannot be opened ({why}); check the address, or give a file") from None
 
 
