@@ -1014,3 +1014,53 @@ def test_pages_of_16_bit_colours_keep_their_low_bits(top: int, tmp_path: Path) -
     for page, image in zip(pages, found, strict=True):
         assert np.abs(page * (255 / top) - image).max() <= 0.51
     assert all(np.array_equal(frame.image, image) for frame, image in zip(again, found[1:], strict=True))
+
+
+def list_packets(path: Path) -> list[tuple[int, int]]:
+    """Place and size of each packet of a video, in bytes."""
+    with av.open(str(path)) as container:
+        return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+
+
+def test_a_packet_that_gives_neither_frame_nor_error_costs_no_number(tmp_path: Path) -> None:
+    """Of a kind that decoders pass over, which a damaged byte can make of any."""
+    path = write_clip(tmp_path / "a.mp4", "libx265", options={"x265-params": "bframes=0:log-level=none"})
+    truth = [f.image for f in open_video(path)]
+    place, data = list_packets(path)[15][0], bytearray(path.read_bytes())
+    data[place + 4] = 0x7E
+    path.write_bytes(data)
+    with open_video(path) as video:
+        found = [f.image for f in video]
+        assert len(found) == 30 and video.gaps and video.gaps[0].start == 15
+        assert {gap.cause for gap in video.gaps} == {"a packet gave no frame"}
+        assert all(np.array_equal(found[t], truth[t]) for t in range(30) if t not in video.lost)
+
+
+@pytest.mark.parametrize("damaged", ["sync", "start-code"])
+def test_a_damaged_packet_of_a_transport_stream_costs_no_number(damaged: str, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.ts", options={"bf": "0"})
+    truth = [f.image for f in open_video(path)]
+    place, data = list_packets(path)[15][0], bytearray(path.read_bytes())
+    payload = 4 + (1 + data[place + 4] if data[place + 3] & 0x20 else 0)
+    data[place + (payload if damaged == "start-code" else 0)] ^= 0x55
+    path.write_bytes(data)
+    with open_video(path) as video:
+        found = [f.image for f in video]
+        assert len(found) == 30 and 15 in video.lost
+        assert all(np.array_equal(found[t], truth[t]) for t in range(30) if t not in video.lost)
+
+
+def test_a_cluster_of_matroska_that_is_passed_over_costs_no_number(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mkv", "ffv1", container={"cluster_time_limit": "500"})
+    truth = [f.image for f in open_video(path)]
+    data, clusters = bytearray(path.read_bytes()), []
+    at = data.find(b"\x1f\x43\xb6\x75")
+    while at >= 0:
+        clusters.append(at)
+        at = data.find(b"\x1f\x43\xb6\x75", at + 1)
+    data[clusters[2] : clusters[2] + 12] = bytes(12)
+    path.write_bytes(data)
+    with open_video(path) as video:
+        found = [f.image for f in video]
+        assert len(found) == 30 and len(video.lost) >= 5
+        assert all(np.array_equal(found[t], truth[t]) for t in range(30) if t not in video.lost)

@@ -18,12 +18,14 @@ from masklet.io.video.transport import has_lost_transport_packets, is_cut_transp
 
 CUT_OFF = "the file is cut off there"
 MISSING = "packets are missing"
+NO_FRAME = "a packet gave no frame"
 BROKEN_PACKET = "a packet is damaged"
 NO_STREAMS = ("tty", "ansi")  # demuxers that draw text
 JOINABLE = ("mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo")  # may begin in the middle of a broadcast
 REORDERED = 17  # frames that a decoder holds back at most, and one
 PACKETS_AWAITED = 64  # after which a packet that gave no frame is not awaited any more
 BACK = 0.5  # seconds that times go back where another recording begins
+HOLE = 256  # bytes between two packets of a Matroska file with one stream, above which something else was there
 MOST_MISSING = 10_000  # frames in one gap; more are times that are damaged themselves
 
 
@@ -102,6 +104,7 @@ class _DecodingPass:
         # Packets before damage that are damaged, too: where bytes are missing, Matroska gives those of the next packet.
         self._doubtful = int(container.format.name.startswith("matroska"))
         self._is_transport = container.format.name == "mpegts"
+        self._is_lone_matroska = bool(self._doubtful) and len(container.streams) == 1
         self._stamped = True  # whether packets have pts
         # Whether a key frame came; what is before the first of a broadcast nobody can decode.
         self._begun = container.format.name not in JOINABLE
@@ -114,6 +117,7 @@ class _DecodingPass:
         self._held: deque[tuple[av.VideoFrame, int]] = deque()  # with their packets; one to come may spoil them
         self._shown: int | None = None  # the last frame's pts
         self._fed: tuple[int | None, int | None] = (None, None)  # dts and place of the last packet
+        self._fed_bytes = 0  # of the last packet
         self._usual_dts_step = 0
         self._decoded_to: int | None = None  # the last good packet's dts: all later ones are displayed after it
 
@@ -151,9 +155,9 @@ class _DecodingPass:
         number = self._register(packet)
         if packet.is_corrupt:
             self._skip_from(number - self._doubtful, BROKEN_PACKET)
-        elif self._is_transport and self._has_hole_before(packet):
+        elif (self._is_transport or self._is_lone_matroska) and self._has_hole_before(packet):
             self._skip_from(number, MISSING)
-        self._fed = packet.dts, packet.pos
+        self._fed, self._fed_bytes = (packet.dts, packet.pos), packet.size
         if packet.is_keyframe and not packet.is_corrupt:
             frames += self._resume(number, packet.pts or 0)
         if self._skipping:
@@ -281,6 +285,7 @@ class _DecodingPass:
 
     def _release(self, frame: av.VideoFrame, number: int) -> Iterator[av.VideoFrame | LostFrame]:
         """A frame after those that are lost before it; nothing where it is spoiled itself."""
+        self._spoil_silent_packets(frame)
         if self._is_spoiled(frame, number):
             if frame.pts is not None:
                 self._dropped[frame.pts] = number
@@ -291,6 +296,16 @@ class _DecodingPass:
         if not self._stamped:
             frame.pts = None
         yield frame
+
+    def _spoil_silent_packets(self, frame: av.VideoFrame) -> None:
+        """Takes packets for damaged that gave no frame, and no error, where times show a hole before this frame."""
+        usual = self._find_usual_step()
+        if not self._stamped or None in (frame.pts, self._shown) or not frame.pts - self._shown > 1.5 * usual > 0:  # type: ignore[operator]
+            return
+        missing = {pts: n for pts, n in self._pending.items() if self._shown < pts < frame.pts}  # type: ignore[operator]
+        silent = [n for pts, n in missing.items() if not any(spoil.covers(n, pts) for spoil in self._spoils)]
+        if silent:
+            self._spoil(min(silent), NO_FRAME)
 
     def _take_lost(self, frame: av.VideoFrame) -> list[LostFrame]:
         """What is lost before a good frame, which ends the spoils before it."""
@@ -344,13 +359,19 @@ class _DecodingPass:
         self._shown = frame.pts
 
     def _has_hole_before(self, packet: av.Packet[VideoStream]) -> bool:
-        """Whether packets of a transport stream are missing, which it does not tell of itself where they were whole."""
+        """Whether packets are missing that left a hole in the times, and in the packets of a transport stream or the
+        bytes of a Matroska file: neither tells of itself that whole ones are.
+        """
         (dts, place), usual = self._fed, self._usual_dts_step or self._find_usual_step()
         if None in (dts, packet.dts):
             return False
         step = packet.dts - dts  # type: ignore[operator]
         self._usual_dts_step = min(usual or step, step)
-        return step > 1.5 * usual > 0 and has_lost_transport_packets(self.container.name, place, packet.pos)
+        if not step > 1.5 * usual > 0:
+            return False
+        if self._is_transport:
+            return has_lost_transport_packets(self.container.name, place, packet.pos)
+        return None not in (place, packet.pos) and packet.pos - place - self._fed_bytes > HOLE  # type: ignore[operator]
 
     def _release_tail(self, before: int) -> Iterator[av.VideoFrame | LostFrame]:
         """The last frames, up to the first that is missing where the stream ends early.
