@@ -184,6 +184,12 @@ def test_labelme_and_ultralytics(tmp_path: Path) -> None:
         ("d.json", '{"annotations": 3}', "neither a list"),
         ("d.json", '[{"frame": 0, "category_id": 1, "bbox": [0, 0, 1]}]', "entry 0: 'bbox' must be four numbers"),
         ("d.json", '{"images": [{"id": 1}, {"id": 1}], "annotations": []}', "image id 1 is given twice"),
+        ("d.json", '{"images": [{"id": {}}], "annotations": []}', "an id must be a number or a text"),
+        (
+            "d.json",
+            '{"videos": [{"id": []}], "images": [{"id": 1}], "annotations": []}',
+            "an id must be a number or a text",
+        ),
         ("y/0.txt", "1 0.5 0.5", "line 1: a class with a box"),
         ("y/0.txt", "dog 0 0 1 1", "line 1: a class and numbers"),
         ("l/0.json", '{"shapes": [{"label": "a", "points": [[1]], "shape_type": "polygon"}]}', "pairs of numbers"),
@@ -331,6 +337,7 @@ def test_arrays_of_masks_with_scores_and_names(masks: np.ndarray, inside: str, t
         ({"masks": MASK[None], "scores": [1.5]}, "'scores' must be from 0 to 1"),
         ({"masks": MASK[None], "labels": [2], "categories": ["a"]}, "'labels' are 2 to 2"),
         ({"masks": MASK[None], "labels": [-1]}, "'labels' are -1 to -1"),
+        ({"masks": np.full((1, H, W), "a")}, "'masks' of <U1 are no numbers"),
         ({"masks": np.array([None])}, r"'masks' is \[1\] of object"),
     ],
 )

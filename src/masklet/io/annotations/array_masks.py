@@ -80,9 +80,12 @@ def read_array_objects(path: Path, known: Sequence[str], size: Size) -> Sequence
 
 def cut_array_masks(path: Path, masks: Shaped[np.ndarray, "n h w"]) -> Bool[np.ndarray, "n h w"]:
     """Masks where their values mean at least one half. Raises InputError where it cannot be told what they mean."""
-    kind, most = masks.dtype, masks.max(initial=0)
+    kind = masks.dtype
+    if kind.kind not in "bfiu":
+        raise InputError(f"{path}: 'masks' of {kind} are no numbers; give bool, floats from 0 to 1, or whole numbers")
     if kind.kind == "b":
         return masks
+    most = masks.max(initial=0)
     if kind.kind == "f" and masks.min(initial=0) >= 0 and most <= 1:  # false of what is no number
         return masks >= 0.5
     if kind.kind in "iu" and masks.min(initial=0) >= 0 and most <= 1:

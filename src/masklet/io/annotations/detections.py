@@ -191,23 +191,32 @@ def read_image_places(content: JsonEntry) -> dict[Any, FramePlace]:
     """The frame that each of the file's `images` is, by its id."""
     if not content.content.get("images"):
         return {}
-    videos = {v.get("id"): str(v.get("name")) for v in content.entries("videos")} if "videos" in content else {}
+    listed = content.entries("videos") if "videos" in content else ()
+    videos = {check_image_id(v, v.get("id")): str(v.get("name")) for v in listed}
     several = len(videos) > 1
     places: dict[Any, FramePlace] = {}
     for image in content.entries("images"):
-        id = image.get("id")
+        id = check_image_id(image, image.get("id"))
         if id in places:
             raise image.wrong(f"the image id {id} is given twice; keep one of them")
         number = next((image.get(k) for k in FRAME_KEYS if k in image), None)
         if number is not None and not is_count(number):
             raise image.wrong(f"the number of a frame must be a whole number from 0, not {number!r:.40}")
         name = image.content.get("file_name")
-        video = videos.get(image.content.get("video_id"))
+        given = image.content.get("video_id")
+        video = None if given is None else videos.get(check_image_id(image, given))
         if video is None and (several or name is None) and videos:
             raise image.wrong(f"video {image.content.get('video_id')} is not in 'videos'")
         places[id] = FramePlace(video, None, number, None if name is None else str(name))
     unnumbered = all(p.number is None and p.name is None for p in places.values())
     return {i: FramePlace(p.video, number=i) for i, p in places.items()} if unnumbered else places
+
+
+def check_image_id(entry: JsonEntry, id: Any) -> Any:
+    """The id of an image or a video, a number or a text. Raises InputError where it is something else."""
+    if not isinstance(id, int | float | str):
+        raise entry.wrong(f"an id must be a number or a text, not {quote_value(id)}")
+    return id
 
 
 def find_entry_place(entry: JsonEntry, images: Mapping[Any, FramePlace]) -> FramePlace:
@@ -223,7 +232,7 @@ def find_entry_place(entry: JsonEntry, images: Mapping[Any, FramePlace]) -> Fram
         return FramePlace(None if video is None else str(video), index=direct)
     id = entry.get("image_id")
     if images:
-        if id not in images:
+        if check_image_id(entry, id) not in images:
             raise entry.wrong(f"image {id!r:.40} is not in 'images'")
         return images[id]
     if isinstance(id, str) and id:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,7 +29,10 @@ from masklet.io.video.value_range import (
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 RATE = 25.0  # frames per second where nothing says
-IMAGE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+IMAGE_ERRORS = (  # on damaged files Pillow's plugins raise whatever they stumble over
+    *(OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError),
+    *(RuntimeError, struct.error, Image.DecompressionBombError),
+)
 EXIF_KEYS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # where Pillow keeps it
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on rows are columns
 
