@@ -1064,3 +1064,12 @@ def test_a_cluster_of_matroska_that_is_passed_over_costs_no_number(tmp_path: Pat
         found = [f.image for f in video]
         assert len(found) == 30 and len(video.lost) >= 5
         assert all(np.array_equal(found[t], truth[t]) for t in range(30) if t not in video.lost)
+
+
+def test_a_damaged_tag_of_the_duration_says_nothing(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mkv")
+    data = path.read_bytes()
+    assert b"00:00:03.0" in data
+    path.write_bytes(data.replace(b"00:00:03.0", b"00:00:\xff3.M"))
+    with open_video(path) as video:
+        assert len(list(video)) == 30 and video.damage is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ CUT_OFF = "the file is cut off there"
 MISSING = "packets are missing"
 NO_FRAME = "a packet gave no frame"
 BROKEN_PACKET = "a packet is damaged"
+DURATION = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d+)?)")
 NO_STREAMS = ("tty", "ansi")  # demuxers that draw text
 JOINABLE = ("mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo")  # may begin in the middle of a broadcast
 REORDERED = 17  # frames that a decoder holds back at most, and one
@@ -442,9 +444,9 @@ def read_promised_end(container: InputContainer, stream: VideoStream) -> float |
         return None
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    tag = stream.metadata.get("DURATION", "")
-    if tag.count(":") == 2:
-        hours, minutes, seconds = (float(part) for part in tag.split(":"))
+    written = DURATION.fullmatch(stream.metadata.get("DURATION", ""))  # damaged ones say nothing
+    if written:
+        hours, minutes, seconds = map(float, written.groups())
         return 3600 * hours + 60 * minutes + seconds - float((stream.start_time or 0) * (stream.time_base or 0))
     if container.duration and len(container.streams) == 1:
         begin = float((stream.start_time or 0) * (stream.time_base or 0)) if container.format.name == "flv" else 0.0

@@ -54,7 +54,7 @@ def open_live(source: str) -> InputContainer:
     """Opens an address or a camera; raises InputError where nothing answers in time."""
     try:
         if is_address(source):
-            return av.open(source, timeout=TIMEOUT)
+            return av.open(source, timeout=TIMEOUT, metadata_errors="replace")
         return av.open(source, format="v4l2")
     except (av.FFmpegError, ValueError, OSError) as error:
         why = getattr(error, "strerror", None) or str(error)

@@ -129,7 +129,7 @@ def open_pipe(stream: BinaryIO | None = None, rate: float = RATE, label: str = S
         raise InputError(f"{label}: nothing was piped; {HOW}")
     form = next((name for start, name in STARTS.items() if source.head.startswith(start)), None)
     try:
-        container = av.open(source, "r", format=form)
+        container = av.open(source, "r", format=form, metadata_errors="replace")
     except (av.FFmpegError, ValueError):
         raise InputError(f"{label}: neither pictures nor a video; {HOW}") from None
     return spool_container(container, label, STDIN if label == STDIN else name_source(label), rate if form else None)

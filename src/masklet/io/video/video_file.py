@@ -70,7 +70,7 @@ class VideoFile(FrameSource):
     def _open(self) -> Iterator[tuple[InputContainer, VideoStream]]:
         try:
             # The prefix, or a colon in the name would be a protocol.
-            container = av.open(f"file:{self.path}", options=self._options)
+            container = av.open(f"file:{self.path}", options=self._options, metadata_errors="replace")
         except (av.FFmpegError, UnicodeError, ValueError) as error:
             why = getattr(error, "strerror", None) or "its name is not UTF-8"
             raise InputError(f"{self.path}: not a video that can be read ({why}); {GIVE}") from None
