@@ -1073,3 +1073,12 @@ def test_a_damaged_tag_of_the_duration_says_nothing(tmp_path: Path) -> None:
     path.write_bytes(data.replace(b"00:00:03.0", b"00:00:\xff3.M"))
     with open_video(path) as video:
         assert len(list(video)) == 30 and video.damage is None
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libvpx", "ffv1"])
+def test_a_matroska_file_that_lacks_its_last_frame_is_cut_off(codec: str, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mkv", codec, options={"bf": "0"})
+    (place, size), data = list_packets(path)[-1], path.read_bytes()
+    path.write_bytes(data[:place] + data[place + size + 4 :])
+    with open_video(path) as video:
+        assert len(list(video)) in (28, 29) and video.damage

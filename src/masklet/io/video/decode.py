@@ -420,6 +420,8 @@ class _DecodingPass:
             return False
         period = 1 / float(self.stream.average_rate or 25)
         missing = promised - (self.end - (self.stream.start_time or 0)) * base
+        if self._doubtful and (step := self._find_usual_step()) and self.stream.metadata.get("DURATION"):
+            return missing > 0.75 * step * base  # which is exact, and the last frame's end
         return missing > max(1.5 * period, self.widest * base)
 
     def _has_gap_before(self, frame: av.VideoFrame) -> bool:

@@ -118,7 +118,8 @@ class VideoFile(FrameSource):
         if read < self._announced and not self.lost and self._time(read - 1) * self.rate + 1.5 < self._announced:
             packets, shown = self._count_packets()
             if packets < self._announced or read < shown:
-                self.note(f"{self.label}: its header says {self._announced} frames, {read} are there")
+                late = "; AVI has no times, so those after the missing ones are counted too low" if self._is_avi else ""
+                self.note(f"{self.label}: its header says {self._announced} frames, {read} are there{late}")
 
     def _describe_stream(self, container: InputContainer, stream: VideoStream) -> None:
         """Takes from the container's header what it says of the stream."""
