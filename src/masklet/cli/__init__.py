@@ -87,5 +87,5 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code in [128 + number for number in signals]:
-            typer.echo("masklet: interrupted; what is finished is kept, what was in work left nothing", err=True)
+            typer.echo("masklet: interrupted; what is finished is kept", err=True)
         raise

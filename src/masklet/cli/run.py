@@ -31,6 +31,8 @@ from masklet.run.workers import get_worker_number, run_workers
 from masklet.systems.track import Track
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
 
+CHECKPOINT = 500  # frames
+
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, one folder per video.")]
 Formats = Annotated[
     list[str], typer.Option("--format", metavar="NAME", help=f"Further formats to write: {FORMATS.describe()}.")
@@ -93,6 +95,12 @@ ListFile = Annotated[
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Worker processes that share the videos.")]
 Retries = Annotated[int, typer.Option(min=0, help="Times that a video is tried again that has ended its worker.")]
+Checkpoint = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="FRAMES", help="Save so often what a killed run needs to go on with the same command; 0: never."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 HelpSettings = Annotated[
     bool,
@@ -141,6 +149,7 @@ def run_command(
     list_: ListFile = None,
     jobs: Jobs = 1,
     retries: Retries = 1,
+    checkpoint: Checkpoint = CHECKPOINT,
     dry_run: DryRun = False,
     quiet: Silent = False,
     json_log: Log = False,
@@ -169,7 +178,7 @@ def run_command(
         say_plan(out, there)
     opened = partial(open_video, **reading)
     work = [
-        Job(path, folder, opened, lambda video: made, made, {"reading": reading}, formats, overlay)
+        Job(path, folder, opened, lambda video: made, made, {"reading": reading}, formats, overlay, checkpoint)
         for path, folder in zip(paths, there, strict=True)
     ]
     if jobs > 1 and get_worker_number() is None:
@@ -210,6 +219,7 @@ def track_command(
     strict: Strict = False,
     allow_network: AllowNetwork = False,
     overwrite: Overwrite = False,
+    checkpoint: Checkpoint = CHECKPOINT,
     quiet: Silent = False,
     json_log: Log = False,
 ) -> None:
@@ -240,7 +250,8 @@ def track_command(
             return Track(carrier, check_prompts(told, video), load_bystanders(carrier))
 
         told = {"reading": reading, "prompts": hash_prompts([*typed.items(), *written.prompts])}
-        job = Job(video, folder, partial(open_video, **reading), made, Track(carrier, {}), told, formats, overlay)
+        plan, opened = Track(carrier, {}), partial(open_video, **reading)
+        job = Job(video, folder, opened, made, plan, told, formats, overlay, checkpoint)
     outcome = process_video(job, reporter)
     if outcome.is_there and not propagator:
         reporter.hint(parts.hint)

@@ -15,13 +15,16 @@ from time import monotonic
 from typing import Any
 
 from masklet.api import run_system
+from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError
 from masklet.core.files import explain_write_error, write_atomically
 from masklet.core.frames import Video
+from masklet.core.protocols import ResumableSystem
 from masklet.core.result import VideoResult
 from masklet.io.output_folder import OutputFolder
 from masklet.io.video.source_names import Source, describe_source
 from masklet.outputs import write_formats, write_overlay
+from masklet.run.checkpoint import open_checkpoints, remove_checkpoints
 from masklet.run.claims import Claim, ClaimedError, get_claim_path, is_claim_alive, read_claim
 from masklet.run.outcome import (
     CLAIMED,
@@ -55,6 +58,7 @@ class Job:
         more: what else decides the result, for the recipe.
         formats: to write besides masklets.json.
         overlay: whether to write overlay.mp4.
+        checkpoint: frames from one checkpoint to the next; 0: none are written.
     """
 
     source: Source
@@ -65,6 +69,7 @@ class Job:
     more: Mapping[str, Any] = field(default_factory=dict)
     formats: Sequence[str] = ()
     overlay: bool = True
+    checkpoint: int = 0
 
     @property
     def out(self) -> Path:
@@ -157,12 +162,14 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
     started = monotonic()
     with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
         with job.folder as there:
-            result = run_system(job.make(video), video, job.source, watch)
+            checkpoints = find_checkpoints(job, video, recipe, reporter)
+            result = run_system(job.make(video), video, job.source, watch, checkpoints)
             result = replace(result, provenance=replace(result.provenance, recipe=outcome.recipe))
             result.save(there / MASKLETS)
             failed = write_formats(result, video, there, job.formats)
             with write_atomically(there / FILE) as file:
                 file.write(json.dumps(recipe, indent=1, default=str).encode())
+        remove_checkpoints(job.out, job.folder.name)
         if job.overlay:
             add_overlay(result, video, job.folder.path, watch)
     reporter.done(job.folder.path, result, monotonic() - started)
@@ -171,6 +178,24 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
         reason = f"{job.folder.path}: masklets.json is there, but not all formats: {'; '.join(failed)}"
         return replace(outcome, state=FAILED, reason=reason)
     return outcome
+
+
+def find_checkpoints(job: Job, video: Video, recipe: Mapping[str, Any], reporter: Reporter) -> Checkpoints:
+    """Where the run of a job over its `video` by this `recipe` is saved, and says from where it goes on; nowhere where
+    the source cannot be read again, or the system has no state that can be saved.
+    """
+    name, every = job.folder.name, job.checkpoint
+    reason = "what comes through a pipe is read once" if recipe["source"] == UNKNOWN else ""
+    if not isinstance(job.plan, ResumableSystem):
+        reason = f"{type(job.plan).__name__} has no state that can be saved"
+    if reason and 0 < every < len(video):
+        reporter.notice(name, f"no checkpoints are written: {reason}")
+    found = open_checkpoints(
+        job.out, name, hash_recipe(recipe), 0 if reason else every, lambda told: reporter.notice(name, told)
+    )
+    if found.saved:
+        reporter.notice(name, f"goes on from frame {found.saved.frame} ({found.saved.phase})")
+    return found
 
 
 def keep_earlier(
