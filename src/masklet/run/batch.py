@@ -204,7 +204,7 @@ def keep_earlier(
     """The `outcome` of a video whose results are there, made by the recipe `before`: they are kept where that is this
     one's `recipe`, and get the overlay that they lack; else the job is refused.
     """
-    result = VideoResult.load(job.folder.path / MASKLETS)
+    result = VideoResult.open(job.folder.path / MASKLETS)
     outcome = replace(outcome, state=KEPT, frames=result.length, objects=len(result.masklets))
     different = ["the source, which cannot be told"] if recipe["source"] == UNKNOWN else compare_recipes(before, recipe)
     if different:
