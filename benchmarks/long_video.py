@@ -4,6 +4,7 @@
 too. The parts are cheap (they follow colours), so what is measured is what is around them.
 
     python benchmarks/long_video.py [--frames 20000] [--every 500] [--out out/long_video.json]
+    python benchmarks/long_video.py --hour      # how a result of 108,000 frames x 20 objects is written and opened
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -28,6 +30,9 @@ from masklet.core.checkpoint import Checkpoints
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections, Prediction, Prompt
 from masklet.core.memory_kinds import register_memory_kind
+from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
+from masklet.core.tracks import Sighting, Source, TrackBook
 from masklet.io.output_folder import OutputFolder
 from masklet.run import batch
 from masklet.run.claims import Claim
@@ -234,13 +239,43 @@ def measure_manifest(own: Callable[..., None], spent: dict[str, float]) -> Calla
     return timed
 
 
+def measure_hour(frames: int = 108_000, objects: int = 20) -> dict[str, Any]:
+    """How long it takes to write and to open a result of an hour, and to get at one frame of it."""
+    draw = np.random.default_rng(0)
+    masks = [Rle.encode_pixels(cv2.blur(draw.random((H, W)), (31, 31)) > 0.5) for _ in range(97)]
+    book = TrackBook()
+    for t in range(frames):
+        for id in range(1, objects + 1):
+            book.note(id, t, Sighting(masks[(7 * t + id) % 97], Source.FORWARD, 0.9, 0, 5.0))
+    result = VideoResult("hour", (H, W), frames, 30.0, book.masklets(), ("thing",), Provenance("benchmark"))
+    with tempfile.TemporaryDirectory() as folder:
+        path, figures = Path(folder) / "masklets.json", {"before_mib": read_memory()}
+        started = time.perf_counter()
+        result.save(path)
+        figures |= {"write_s": time.perf_counter() - started, "after_writing_mib": read_memory()}
+        started = time.perf_counter()
+        opened = VideoResult.open(path)
+        figures |= {"open_s": time.perf_counter() - started, "file_mib": path.stat().st_size / 2**20}
+        took = []
+        for frame in draw.integers(0, frames, 50).tolist():
+            started = time.perf_counter()
+            assert len([s.mask.decode_pixels() for _, s in opened.at(frame)]) == objects
+            took.append(time.perf_counter() - started)
+        figures |= {"frame_median_s": float(np.median(took)), "frame_worst_s": max(took), "end_mib": read_memory()}
+    return {k: round(v, 4) for k, v in figures.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--every", type=int, default=500)
     parser.add_argument("--mark", type=int, default=1000, help="the frame with whose memory the end is compared")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--hour", action="store_true", help="measure the result of an hour instead")
     asked = parser.parse_args()
+    if asked.hour:
+        sys.stdout.write(json.dumps(measure_hour(), indent=1) + "\n")
+        return
     torch.set_num_threads(1)
     figures = run(asked.frames, asked.every, asked.mark)
     text = json.dumps(figures, indent=1)

@@ -24,7 +24,7 @@ from masklet.core.result import VideoResult
 from masklet.io.output_folder import OutputFolder
 from masklet.io.video.source_names import Source, describe_source
 from masklet.outputs import write_formats, write_overlay
-from masklet.run.checkpoint import open_checkpoints, remove_checkpoints
+from masklet.run.checkpoint import get_checkpoint_folder, open_checkpoints, remove_checkpoints
 from masklet.run.claims import Claim, ClaimedError, get_claim_path, is_claim_alive, read_claim
 from masklet.run.outcome import (
     CLAIMED,
@@ -180,19 +180,18 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
     return outcome
 
 
-def find_checkpoints(job: Job, video: Video, recipe: Mapping[str, Any], reporter: Reporter) -> Checkpoints:
-    """Where the run of a job over its `video` by this `recipe` is saved, and says from where it goes on; nowhere where
-    the source cannot be read again, or the system has no state that can be saved.
+def find_checkpoints(job: Job, video: Video, recipe: Mapping[str, Any], reporter: Reporter) -> Checkpoints | None:
+    """Where the run of a job over its `video` by this `recipe` is saved; says from where it goes on. None where it is
+    not: the video is short, the source cannot be read again, or the system has no state that can be saved.
     """
     name, every = job.folder.name, job.checkpoint
-    reason = "what comes through a pipe is read once" if recipe["source"] == UNKNOWN else ""
+    is_short = 0 < len(video) <= every and not get_checkpoint_folder(job.out, name).exists()
+    if not every or is_short or recipe["source"] == UNKNOWN:
+        return None
     if not isinstance(job.plan, ResumableSystem):
-        reason = f"{type(job.plan).__name__} has no state that can be saved"
-    if reason and 0 < every < len(video):
-        reporter.notice(name, f"no checkpoints are written: {reason}")
-    found = open_checkpoints(
-        job.out, name, hash_recipe(recipe), 0 if reason else every, lambda told: reporter.notice(name, told)
-    )
+        reporter.notice(name, f"no checkpoints are written: {type(job.plan).__name__} has no state that can be saved")
+        return None
+    found = open_checkpoints(job.out, name, hash_recipe(recipe), every, lambda told: reporter.notice(name, told))
     if found.saved:
         reporter.notice(name, f"goes on from frame {found.saved.frame} ({found.saved.phase})")
     return found

@@ -23,11 +23,9 @@ def open_checkpoints(out: Path, name: str, recipe: str, every: int, tell: Callab
         out: the output folder of the whole run.
         name: of the video's folder in it.
         recipe: the hash of all that decides the result.
-        every: frames from one to the next; 0: none are written, and none are looked for.
+        every: frames from one to the next.
         tell: is given a sentence on what is not used, and why.
     """
-    if not every:
-        return Checkpoints()
     folder = get_checkpoint_folder(out, name)
     others = [path for path in folder.glob("*") if path.name != recipe]
     for path in others:
