@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -13,7 +13,8 @@ from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
 from masklet.core.frames import Frame, Video, iterate_frames_from, read_through
-from masklet.core.instances import Clicks, Prediction, Prompt
+from masklet.core.instances import Clicks, FrameMasks, Prediction, Prompt
+from masklet.core.masks import stack_masks
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import Propagator
 from masklet.core.result import VideoResult
@@ -83,22 +84,41 @@ class Track(Generic[F, M]):
         for frame in iterate_frames_from(video, saved.frame if saved else 0):
             [features] = self.propagator.encode([frame])
             store.keep(frame.index, features)
-            told = {id: normalize_prompt(prompt) for id, prompt in self.prompts.get(frame.index, {}).items()}
-            belief = self.propagator.predict(memory, features)
-            replaced = {id for id, prompt in told.items() if isinstance(prompt, Tensor)}  # clicks correct what is there
-            belief = belief.only([r for r, id in enumerate(belief.ids) if id not in replaced])
-            memory = self.propagator.commit(memory, features, belief)
-            belief = belief.only([r for r, id in enumerate(belief.ids) if id not in told])
-            note_prediction(book, frame.index, belief, frame.size, Source.FORWARD)
-            if told:
-                memory, answer = self.propagator.prompt(memory, features, told)
-                note_prediction(book, frame.index, answer, frame.size, Source.PROMPTED)
-                memory = self.add_bystanders(memory, features, frame, belief, answer, book)
-            watch(FORWARD, frame.index + 1, len(video) or None, count_asked(belief.ids) + len(told))
+            memory, ids = self.step(memory, frame, features, book)
+            watch(FORWARD, frame.index + 1, len(video) or None, count_asked(ids))
             checkpoints.count_frame()
             if checkpoints.is_due:
                 checkpoints.save(FORWARD, frame.index + 1, memory)
         book.settle()
+
+    def step(self, memory: M, frame: Frame, features: F, book: TrackBook) -> tuple[M, tuple[int, ...]]:
+        """One `frame`, with `features`: propagates what is in `memory`, takes the prompts for it, and writes into
+        `book`. Returns the next memory, and the ids of what was propagated and prompted.
+        """
+        told = {id: normalize_prompt(prompt) for id, prompt in self.prompts.get(frame.index, {}).items()}
+        belief = self.propagator.predict(memory, features)
+        replaced = {id for id, prompt in told.items() if isinstance(prompt, Tensor)}  # clicks correct what is there
+        belief = belief.only([r for r, id in enumerate(belief.ids) if id not in replaced])
+        memory = self.propagator.commit(memory, features, belief)
+        belief = belief.only([r for r, id in enumerate(belief.ids) if id not in told])
+        note_prediction(book, frame.index, belief, frame.size, Source.FORWARD)
+        if told:
+            memory, answer = self.propagator.prompt(memory, features, told)
+            note_prediction(book, frame.index, answer, frame.size, Source.PROMPTED)
+            memory = self.add_bystanders(memory, features, frame, belief, answer, book)
+        return memory, (*belief.ids, *told)
+
+    def stream(self, frames: Iterable[Frame]) -> Iterator[FrameMasks]:
+        """Every frame's objects as soon as it is there, from their prompts on; what was before them is not looked at
+        again.
+        """
+        memory, known = self.propagator.empty(), set[int]()
+        for frame in frames:
+            book = TrackBook({id: {} for id in known if is_bystander(id)})  # of this frame alone: there is no end
+            [features] = self.propagator.encode([frame])
+            memory, _ = self.step(memory, frame, features, book)
+            known = set(book.pages)
+            yield collect_noted_masks(book, frame)
 
     def add_bystanders(
         self, memory: M, features: F, frame: Frame, belief: Prediction, answer: Prediction, book: TrackBook
@@ -119,6 +139,19 @@ class Track(Generic[F, M]):
             memory, given = self.propagator.prompt(memory, features, new)
             note_prediction(book, frame.index, given, frame.size, Source.PROMPTED)
         return memory
+
+
+def collect_noted_masks(book: TrackBook, frame: Frame) -> FrameMasks:
+    """What `book` has of one `frame`, but for bystanders, by id."""
+    pages = sorted((id, page) for id, page in book.pages.items() if frame.index in page and not is_bystander(id))
+    seen = [(id, page[frame.index]) for id, page in pages]
+    return FrameMasks(
+        frame.index,
+        tuple(id for id, _ in seen),
+        stack_masks([s.mask.decode() for _, s in seen], frame.size),
+        torch.tensor([s.score for _, s in seen]),
+        torch.zeros(len(seen), dtype=torch.int64),
+    )
 
 
 def describe_frame_range(video: Video) -> str:
