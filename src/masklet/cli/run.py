@@ -27,6 +27,7 @@ from masklet.presets import GOOD, choose_run_parts, choose_track_parts
 from masklet.registry import list_part_settings
 from masklet.run.batch import Job, collect_outcomes, process_video, process_videos
 from masklet.run.outcome import Outcome, format_summary
+from masklet.run.watch import WatchedNames, watch_folder
 from masklet.run.workers import get_worker_number, run_workers
 from masklet.systems.track import Track
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
@@ -101,6 +102,10 @@ Checkpoint = Annotated[
         min=0, metavar="FRAMES", help="Save so often what a killed run needs to go on with the same command; 0: never."
     ),
 ]
+Watch = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Take the videos in a folder, and those that appear, until Ctrl-C."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 HelpSettings = Annotated[
     bool,
@@ -150,6 +155,7 @@ def run_command(
     jobs: Jobs = 1,
     retries: Retries = 1,
     checkpoint: Checkpoint = CHECKPOINT,
+    watch: Watch = None,
     dry_run: DryRun = False,
     quiet: Silent = False,
     json_log: Log = False,
@@ -168,20 +174,29 @@ def run_command(
         carrier = propagator or parts.propagator
         made = load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system
         given = [*(source or ()), *read_source_list(list_)]
-        if not given:
+        if watch:
+            check_watch(watch, given, jobs, dry_run)
+        elif not given:
             raise InputError("no source; give a video file, a folder of frames, a glob or -, or --list FILE")
         paths = group_video_sources(given)
-        made = share_detections(made, len(paths))
+        made = share_detections(made, 2 if watch else len(paths))
         FrameSelection(start, end, stride, fps, max_side, max_frames).check()
         there = plan_output_folders(paths, out, overwrite, [segmenter] if segmenter else [])
     if dry_run:
         say_plan(out, there)
     opened = partial(open_video, **reading)
-    work = [
-        Job(path, folder, opened, lambda video: made, made, {"reading": reading}, formats, overlay, checkpoint)
-        for path, folder in zip(paths, there, strict=True)
-    ]
-    if jobs > 1 and get_worker_number() is None:
+
+    def plan_job(path: Source, folder: OutputFolder) -> Job:
+        return Job(path, folder, opened, lambda video: made, made, {"reading": reading}, formats, overlay, checkpoint)
+
+    work = [plan_job(path, folder) for path, folder in zip(paths, there, strict=True)]
+    if watch:
+        reporter.hint(f"waiting for videos in {watch}; Ctrl-C ends")
+        names = WatchedNames()
+        came = ((str(path), OutputFolder(out, names.choose(path), overwrite)) for path in watch_folder(watch))
+        with exit_on_input_error(reporter):
+            outcomes = [process_video(plan_job(path, folder), reporter) for path, folder in came]
+    elif jobs > 1 and get_worker_number() is None:
         run_workers(out, jobs, retries, sys.argv[1:])
         outcomes = collect_outcomes(out, work)
     else:
@@ -256,6 +271,14 @@ def track_command(
     if outcome.is_there and not propagator:
         reporter.hint(parts.hint)
     end_run([outcome], reporter)
+
+
+def check_watch(folder: Path, given: Sequence[str], jobs: int, dry_run: bool) -> None:
+    """Raises InputError where a folder cannot be watched, or what else is asked for does not go with it."""
+    if given or jobs > 1 or dry_run:
+        raise InputError("--watch takes the videos of its folder one by one; leave sources, --jobs and --dry-run out")
+    if not folder.is_dir():
+        raise InputError(f"--watch {folder}: there is no such folder; make it first")
 
 
 def read_source_list(path: Path | None) -> list[str]:

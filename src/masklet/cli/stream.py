@@ -77,6 +77,7 @@ def stream_command(
     """Write a line of JSON for every frame of a pipe, a camera or an address, as it comes.
 
     {"frame", "time", "objects": [{"id", "name", "score", "box", "rle"}]}; ends with the source, or with Ctrl-C.
+    Exit code 1 where the source broke off.
     """
     with exit_on_input_error(QuietReporter()):
         settings, given = parse_settings(set_ or []), (prompt, prompts)
@@ -90,9 +91,14 @@ def stream_command(
         categories = ("object",) if any(given) else tuple(live.segmenter.categories)
         with StoppableOutput() as out, open_overlay(overlay, frames) as drawing:
             for masks, frame in pair_with_frames(answering, frames):
-                if not out.write(format_frame_line(masks, frame.time, categories)):
+                with out.delay_stop():
+                    out.write(format_frame_line(masks, frame.time, categories))
+                    drawing.draw(masks, frame, categories)
+                if out.is_stopped:
                     break
-                drawing.draw(masks, frame, categories)
+        if frames.damage:
+            say(frames.damage)
+            raise typer.Exit(1)
 
 
 def say(sentence: str, quiet: bool = False) -> None:
@@ -164,10 +170,10 @@ def pair_with_frames(system: Any, frames: Iterable[Frame]) -> Iterator[tuple[Fra
 
 
 class StoppableOutput:
-    """Standard output, a line at a time: Ctrl-C ends the command between two lines, and so does a reader who leaves."""
+    """Standard output, a line at a time: Ctrl-C ends the command between two frames, and so does a reader who leaves."""
 
     def __init__(self) -> None:
-        self._writing = self._stopped = False
+        self.is_stopped = self._is_busy = False
 
     def __enter__(self) -> StoppableOutput:
         self._before = {n: signal.signal(n, self._stop) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -178,22 +184,27 @@ class StoppableOutput:
             signal.signal(number, handler)
 
     def _stop(self, number: int, at: object) -> None:
-        self._stopped = True
-        if not self._writing:
+        self.is_stopped = True
+        if not self._is_busy:
             raise typer.Exit(0)
 
-    def write(self, line: str) -> bool:
-        """Writes a line at once; False where the command is to end."""
-        self._writing = True
+    @contextmanager
+    def delay_stop(self) -> Iterator[None]:
+        """Within the block Ctrl-C is only noted."""
+        self._is_busy = True
+        try:
+            yield
+        finally:
+            self._is_busy = False
+
+    def write(self, line: str) -> None:
+        """Writes a line at once; notes that the command is to end where nobody reads any more."""
         try:
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
-        except BrokenPipeError:  # nobody reads any more
+        except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return False
-        finally:
-            self._writing = False
-        return not self._stopped
+            self.is_stopped = True
 
 
 def check_overlay(path: Path | None) -> None:

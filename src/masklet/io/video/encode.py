@@ -101,6 +101,7 @@ class LiveVideoWriter(VideoWriter):
             InputError: nobody reads the pipe in time.
             OSError: it cannot be written.
         """
+        self._pipe: Any = None
         super().__init__(path, size, rate, timed=True)
         self._stream.gop_size = max(round(rate), 1)
 
@@ -108,11 +109,15 @@ class LiveVideoWriter(VideoWriter):
         live = {"flush_packets": "1", "movflags": "frag_keyframe+empty_moov+default_base_moof"}
         if not path.is_fifo():
             return av.open(str(path), "w", options=live)
-        reader = wait_for_pipe_reader(path)
+        self._pipe = os.fdopen(wait_for_pipe_reader(path), "wb", buffering=0)
+        return av.open(self._pipe, "w", format="mpegts", options=live)
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         try:
-            return av.open(str(path), "w", format="mpegts", options=live)
+            super().__exit__(kind, *error)
         finally:
-            os.close(reader)
+            if self._pipe is not None:
+                self._pipe.close()
 
 
 def wait_for_pipe_reader(path: Path, wait: float = 30.0) -> int:
@@ -120,10 +125,13 @@ def wait_for_pipe_reader(path: Path, wait: float = 30.0) -> int:
     end = time.monotonic() + wait
     while True:
         try:
-            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
+        else:
+            os.set_blocking(pipe, True)
+            return pipe
         if time.monotonic() > end:
             raise InputError(f"{path}: nobody read this pipe within {wait:g} s; start what reads, then this")
         time.sleep(0.1)

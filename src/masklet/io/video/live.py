@@ -44,6 +44,7 @@ class LiveFrames:
     """The frames of a source as they come, counted from 0, all of one size; times in seconds from the first.
 
     It looks like a `Video` to those who check prompts: its size is that of the first frame, its length 0, unknown.
+    `damage` says, after the last frame, why there are no more where somebody hung up or they cannot be read on.
     """
 
     def __init__(
@@ -89,27 +90,26 @@ class LiveFrames:
     def _count_frames(self) -> Iterator[Frame]:
         """The frames of all connections, one after the other."""
         numbers, left, wait = count(), self._reconnect, FIRST_WAIT
-        begun = seen = None  # when, by this machine's clock, the first and the last frame came
+        begun, last = None, 0.0  # when, by this machine's clock, the first frame came; the last one's time
         while True:
-            offset = 0.0 if begun is None else time.monotonic() - begun
-            reason = "it ended"
+            offset = 0.0 if begun is None else max(time.monotonic() - begun, last + 1 / self.rate)
+            reason = "the connection ended"
             try:
                 for frame in self._connect():
-                    seen = time.monotonic()
-                    begun = seen if begun is None else begun
-                    left, wait = self._reconnect, FIRST_WAIT
-                    yield Frame(next(numbers), frame.image, frame.time + offset, frame.name)
+                    begun = time.monotonic() if begun is None else begun
+                    left, wait, last = self._reconnect, FIRST_WAIT, frame.time + offset
+                    yield Frame(next(numbers), frame.image, last, frame.name)
                 if not self._ends_with_connection():
                     return
             except (InputError, DamagedSourceError) as error:
                 if begun is None and isinstance(error, InputError):
                     raise
                 reason = str(error)
+            reason = reason if reason.startswith(self._source) else f"{self._source}: {reason}"
             if not left:
-                if reason != "it ended":
-                    self._tell(f"{self._source}: {reason}")
+                self.damage = reason
                 return
-            self._tell(f"{self._source}: {reason}; opening it again ({left} tries left)")
+            self._tell(f"{reason}; it is opened again ({left} {'try' if left == 1 else 'tries'} left)")
             time.sleep(wait)
             left, wait = left - 1, min(2 * wait, LONGEST_WAIT)
 
@@ -144,5 +144,4 @@ class LiveFrames:
         with open_video(self._source, self.rate) as video:
             self.rate = video.rate
             yield from video
-            if video.damage:
-                self._tell(video.damage)
+            self.damage = video.damage
