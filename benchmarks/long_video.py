@@ -4,6 +4,7 @@
 too. The parts are cheap (they follow colours), so what is measured is what is around them.
 
     python benchmarks/long_video.py [--frames 20000] [--every 500] [--out out/long_video.json]
+    python benchmarks/long_video.py --kills 50  # `masklet run` ended by kill -9 at random moments, and run again
     python benchmarks/long_video.py --hour      # how a result of 108,000 frames x 20 objects is written and opened
 """
 
@@ -11,9 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
+import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -24,11 +28,13 @@ from unittest.mock import patch
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from masklet.core.checkpoint import Checkpoints
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections, Prediction, Prompt
+from masklet.core.memory import load_memory
 from masklet.core.memory_kinds import register_memory_kind
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
@@ -265,6 +271,79 @@ def measure_hour(frames: int = 108_000, objects: int = 20) -> dict[str, Any]:
     return {k: round(v, 4) for k, v in figures.items()}
 
 
+def write_clip(folder: Path, frames: int) -> None:
+    """A short video as images, and detections of its squares, the last found late."""
+    video, entries = GeneratedVideo(frames), []
+    (folder / "clip").mkdir()
+    for frame in video:
+        Image.fromarray(frame.image).save(folder / f"clip/{frame.index:04}.png")
+        for n, colour in enumerate(COLOURS[: len(COLOURS) - (frame.index < LATE * frames)]):
+            rle = Rle.encode(find_colour(torch.from_numpy(frame.image), colour))
+            code = {"size": [H, W], "counts": rle.counts.decode()}
+            entries.append({"frame": frame.index, "category_id": n + 1, "score": 0.99, "segmentation": code})
+    (folder / "d.json").write_text(json.dumps(entries))
+
+
+def find_saved_frame(out: Path) -> tuple[str, int] | None:
+    """What the checkpoint says that is there."""
+    states = list(out.glob(".masklet/checkpoints/*/*/state.safetensors"))
+    saved = load_memory(states[0]) if states else None
+    return saved and (saved.phase, saved.frame)
+
+
+def measure_kills(kills: int, frames: int = 60, every: int = 5) -> dict[str, Any]:
+    """Kills a run of `masklet run` at random moments, each time going on, until so many kills were made; compares every
+    result with that of an undisturbed run.
+    """
+    draw, figures = random.Random(0), Counter[str]()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_clip(folder, frames)
+        command = [
+            sys.executable,
+            "-m",
+            "masklet",
+            "run",
+            "clip",
+            "--segmenter",
+            "d.json",
+            "--no-overlay",
+            "--json-log",
+        ]
+        command += ["--checkpoint", str(every), "-o"]
+        started = time.perf_counter()
+        subprocess.run([*command, "whole"], cwd=folder, check=True, capture_output=True)
+        longest = time.perf_counter() - started
+        whole = (folder / "whole/clip/masklets.json").read_bytes()
+        while figures["kills"] < kills:
+            figures["runs"] += 1
+            out, saved, done = folder / f"out{figures['runs']}", None, False
+            while not done:
+                with subprocess.Popen([*command, out.name], cwd=folder, stdout=subprocess.PIPE) as process:
+                    try:
+                        said, _ = process.communicate(timeout=draw.uniform(0.3, 1.0) * longest)
+                        done = process.returncode == 0
+                        figures["failed"] += not done
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+                        said, _ = process.communicate()
+                        figures["kills"] += 1
+                if (
+                    saved
+                    and b'"progress"' in said
+                    and f"goes on from frame {saved[1]} ({saved[0]})".encode() not in said
+                ):
+                    figures["lost"] += 1
+                saved = find_saved_frame(out)
+                figures["killed " + (saved[0] if saved else "before the first checkpoint")] += not done
+                figures["half written"] += (
+                    (out / "clip").exists() and not done and not (out / "clip/recipe.json").exists()
+                )
+            figures["different"] += (out / "clip/masklets.json").read_bytes() != whole
+            figures["left over"] += len([p for p in out.rglob("*") if "partial" in p.name or "checkpoint" in str(p)])
+    return {"kills": 0, "lost": 0, "different": 0, "half written": 0, "left over": 0, **figures}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=20_000)
@@ -272,7 +351,11 @@ def main() -> None:
     parser.add_argument("--mark", type=int, default=1000, help="the frame with whose memory the end is compared")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--hour", action="store_true", help="measure the result of an hour instead")
+    parser.add_argument("--kills", type=int, default=0, help="kill a run so often instead")
     asked = parser.parse_args()
+    if asked.kills:
+        sys.stdout.write(json.dumps(measure_kills(asked.kills), indent=1) + "\n")
+        return
     if asked.hour:
         sys.stdout.write(json.dumps(measure_hour(), indent=1) + "\n")
         return

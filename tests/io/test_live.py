@@ -116,7 +116,7 @@ def test_a_connection_is_opened_again_and_frames_count_on(monkeypatch: pytest.Mo
         "rtsp://x: the connection ended; it is opened again (3 tries left)",
         "rtsp://x: no answer; it is opened again (2 tries left)",
     ]
-    assert frames.damage == "rtsp://x: gone" and len(network.slept) == 8
+    assert frames.damage == "rtsp://x: gone" and len(network.slept) == 7
 
 
 def test_without_reconnecting_the_first_end_is_the_last_and_nothing_at_first_is_refused(

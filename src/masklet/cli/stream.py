@@ -170,7 +170,7 @@ def pair_with_frames(system: Any, frames: Iterable[Frame]) -> Iterator[tuple[Fra
 
 
 class StoppableOutput:
-    """Standard output, a line at a time: Ctrl-C ends the command between two frames, and so does a reader who leaves."""
+    """Standard output, a line at a time: Ctrl-C ends the command between two frames, as does a reader who leaves."""
 
     def __init__(self) -> None:
         self.is_stopped = self._is_busy = False
