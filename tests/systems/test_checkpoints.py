@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from slot_toys import Clip, ToySlots
+from test_dvis import online, refined
+from test_rocovis import Toy as SlotModelToy
 from toys import ToyPropagator, ToySegmenter, World, moving, square, still
 
 import masklet
@@ -20,11 +23,13 @@ from masklet.core.instances import Box
 from masklet.core.result import VideoResult
 from masklet.io.video.images import FramesInMemory
 from masklet.systems.deva.online import Deva, DevaSettings
+from masklet.systems.minvis import MinvisSettings, build_minvis_system
+from masklet.systems.rocovis import RocovisSystemSettings, build_rocovis_system
 from masklet.systems.sam2bmp import Sam2Bmp
 from masklet.systems.sam2long import MemoryTree
 from masklet.systems.track import Track
 
-FRAMES = 10
+FRAMES = 8
 PLACES = [moving(4, 0, 0, 2), moving(20, 24, 0, -1, first=3), still(26, 2)]
 
 
@@ -77,7 +82,6 @@ def build(name: str) -> tuple[Any, Callable[[], Video]]:
 
 
 NAMES = ("track", "sam2bmp", "sam2bmp over sam2long", "deva")
-REAL = ("sam2bmp affinity", "deva affinity", "track nano", "track sam2long:nano", "track affinity")
 
 
 def write(result: VideoResult, folder: Path) -> bytes:
@@ -99,30 +103,65 @@ def run_to(system: Any, video: Video, folder: Path, steps: int, every: int = 1) 
         system.run_with_checkpoints(video, watch, Checkpoints(folder, every))
 
 
-def count_steps(system: Any, video: Video) -> int:
+def run_whole(system: Any, video: Video, folder: Path) -> tuple[bytes, list[str]]:
+    """The result of an undisturbed run, and the phase of each of its steps."""
     told: list[str] = []
-    system.run(video, lambda phase, *_: told.append(phase))
-    return len(told)
+    return write(system.run(video, lambda phase, *_: told.append(phase)), folder), told
 
 
-def pick_cuts(name: str, steps: int) -> Iterator[int]:
-    """Every frame for toys, some for real parts."""
-    return iter(range(1, steps)) if name in NAMES else iter((3, 7, steps - 4))
-
-
-@pytest.mark.parametrize("name", [*NAMES, *REAL])
+@pytest.mark.parametrize("name", NAMES)
 def test_a_run_cut_at_any_frame_goes_on_with_the_equal_result(name: str, tmp_path: Path) -> None:
     system, make = build(name)
-    whole, steps = write(system.run(make()), tmp_path), count_steps(system, make())
-    assert steps > FRAMES
+    whole, steps = run_whole(system, make(), tmp_path)
+    assert set(steps) == {"forward", "backward"}
     phases = set()
-    for cut in pick_cuts(name, steps):
-        folder = tmp_path / str(cut)
-        run_to(system, make(), folder, cut)
-        again = Checkpoints(folder, 1)
+    for cut in range(1, len(steps)):
+        run_to(system, make(), tmp_path / str(cut), cut)
+        again = Checkpoints(tmp_path / str(cut), 1)
         phases.add(again.saved.phase if again.saved else "")
         assert write(system.run_with_checkpoints(make(), lambda *_: None, again), tmp_path) == whole, cut
     assert phases >= {"forward", "backward"}
+
+
+@pytest.mark.parametrize(("name", "cut"), [("sam2bmp affinity", 5), ("track sam2long:nano", -1)])
+def test_real_parts_whose_last_digit_depends_on_how_they_are_computed(name: str, cut: int, tmp_path: Path) -> None:
+    """One in each phase."""
+    system, make = build(name)
+    whole, steps = run_whole(system, make(), tmp_path)
+    run_to(system, make(), tmp_path / "c", cut % len(steps))
+    again = Checkpoints(tmp_path / "c", 1)
+    assert again.saved and again.saved.phase == ("backward" if cut < 0 else "forward")
+    assert write(system.run_with_checkpoints(make(), lambda *_: None, again), tmp_path) == whole
+
+
+SLOTS = {
+    "minvis": lambda: build_minvis_system(ToySlots()),
+    "minvis in windows": lambda: build_minvis_system(ToySlots(), MinvisSettings(window=3)),
+    "dvis": online,
+    "dvis in clips": lambda: refined(clip=2),
+    "rocovis": lambda: build_rocovis_system(SlotModelToy(), RocovisSystemSettings(window=2)),
+}
+
+
+@pytest.mark.parametrize("name", SLOTS)
+def test_systems_of_slots_go_on_within_their_first_pass(name: str, tmp_path: Path) -> None:
+    system = SLOTS[name]()
+    whole, steps = run_whole(system, Clip(), tmp_path)
+    gone_on = 0
+    for cut in range(1, len(steps)):
+        run_to(system, Clip(), tmp_path / str(cut), cut)
+        again = Checkpoints(tmp_path / str(cut), 1)
+        gone_on += again.saved is not None
+        assert write(system.run_with_checkpoints(Clip(), lambda *_: None, again), tmp_path) == whole, cut
+    assert gone_on > len(steps) / 2
+
+
+def test_a_refiner_of_the_whole_video_says_that_it_writes_none(tmp_path: Path) -> None:
+    told: list[str] = []
+    refined().run_with_checkpoints(Clip(), lambda *_: None, Checkpoints(tmp_path / "c", 1, told.append))
+    assert told == [
+        "no checkpoints are written: the refiner looks at the whole video at once; set clip, such as --set clip=30"
+    ]
 
 
 def test_a_run_that_is_cut_again_and_again_loses_nothing(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ class Checkpoints:
             self._folder.mkdir(parents=True, exist_ok=True)
             (self._folder / name).touch()
         except OSError as error:
-            self._stop(f"no checkpoints are written: {error.strerror or error}")
+            self.stop(error.strerror or str(error))
             return None
         return self._folder / name
 
@@ -115,13 +115,15 @@ class Checkpoints:
             forks = self._book.forks if self._book else {}
             save_memory(SavedRun(phase, frame, state, self.carried, forks, spills), self._folder / STATE)
         except TypeError as error:
-            self._stop(f"no checkpoints are written: {error}")
+            self.stop(str(error))
         except (InputError, OSError) as error:
             self._tell(f"no checkpoint was written at frame {frame}: {error}")
 
-    def _stop(self, sentence: str) -> None:
-        self._every = 0
-        self._tell(sentence)
+    def stop(self, reason: str) -> None:
+        """No more checkpoints are written, for a `reason` that is told where there were to be some."""
+        if self._every:
+            self._every = 0
+            self._tell(f"no checkpoints are written: {reason}")
 
     def remove(self) -> None:
         """Removes the folder; what is open stays readable for this process."""

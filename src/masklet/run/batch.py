@@ -189,7 +189,7 @@ def find_checkpoints(job: Job, video: Video, recipe: Mapping[str, Any], reporter
     if not every or is_short or recipe["source"] == UNKNOWN:
         return None
     if not isinstance(job.plan, ResumableSystem):
-        reporter.notice(name, f"no checkpoints are written: {type(job.plan).__name__} has no state that can be saved")
+        reporter.notice(name, f"no checkpoints are written: {type(job.plan).__name__} writes none")
         return None
     found = open_checkpoints(job.out, name, hash_recipe(recipe), every, lambda told: reporter.notice(name, told))
     if found.saved:
