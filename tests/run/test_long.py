@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,7 +62,9 @@ def run(*words: str) -> tuple[int, str]:
 
 def kill_after(frames: int, out: str) -> None:
     """Runs the command until so many frames of both phases are done, and ends it at once."""
-    done = subprocess.run([sys.executable, "-c", KILL, str(frames), *RUN, "-o", out, "-q"], capture_output=True)
+    command = [sys.executable, "-c", KILL, str(frames), *RUN, "-o", out, "-q"]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: the last digit depends on it
+    done = subprocess.run(command, env=one_thread, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
 
 
@@ -79,13 +83,11 @@ def test_a_killed_run_goes_on_with_the_equal_result(frames: int, saved: str, who
     out = f"out{frames}"
     kill_after(frames, out)
     assert list(Path(out).glob(f"{FOLDER}/checkpoints/clip/*/state.safetensors"))
+    shutil.copytree(out, f"{out}b")
     code, said = run("-o", out)
     assert code == 0 and f"clip: goes on from {saved}" in said
     assert Path(out, "clip/masklets.json").read_bytes() == whole
     assert not list(Path(out).glob(f"{FOLDER}/checkpoints")) and not list(Path(out).glob(".clip*"))
-    if "forward" in saved:
-        return
-    kill_after(frames, f"{out}b")  # and now with other settings, and with none
     code, said = run("-o", f"{out}b", "--set", "conf=0.6", "--json-log")
     notices = [event["message"] for line in said.splitlines() if (event := json.loads(line))["event"] == "notice"]
     assert code == 0
