@@ -166,7 +166,7 @@ class Deva(Generic[F, M, S]):
                 store.keep(look.frame.index, look.features)
             watch(FORWARD, state.clock, len(video) or None, len(state.tracks))
             checkpoints.count_frame()
-            if checkpoints.is_due and state.clock >= state.voted:  # not within a clip
+            if checkpoints.is_due:
                 checkpoints.save(FORWARD, look.frame.index + 1, (state, tracks))
         return tracks, state.refused if state else 0
 
