@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -291,6 +293,21 @@ def find_saved_frame(out: Path) -> tuple[str, int] | None:
     return saved and (saved.phase, saved.frame)
 
 
+def run_and_kill(command: Sequence[str], folder: Path, seconds: float) -> tuple[float, int, bytes]:
+    """Runs a `command` in a folder, and kills it so many `seconds` after it has opened its video. Returns how long it
+    ran from there on, its exit code and what it said.
+    """
+    opened = math.inf
+    with (folder / "said").open("wb") as file, subprocess.Popen(command, cwd=folder, stdout=file) as process:
+        while process.poll() is None:
+            if opened == math.inf and b'"start"' in (folder / "said").read_bytes():
+                opened = time.perf_counter()
+            if time.perf_counter() - opened >= seconds:
+                process.kill()
+            time.sleep(0.005)
+    return time.perf_counter() - opened, process.returncode, (folder / "said").read_bytes()
+
+
 def measure_kills(kills: int, frames: int = 60, every: int = 5) -> dict[str, Any]:
     """Kills a run of `masklet run` at random moments, each time going on, until so many kills were made; compares every
     result with that of an undisturbed run.
@@ -299,48 +316,28 @@ def measure_kills(kills: int, frames: int = 60, every: int = 5) -> dict[str, Any
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_clip(folder, frames)
-        command = [
-            sys.executable,
-            "-m",
-            "masklet",
-            "run",
-            "clip",
-            "--segmenter",
-            "d.json",
-            "--no-overlay",
-            "--json-log",
-        ]
-        command += ["--checkpoint", str(every), "-o"]
-        started = time.perf_counter()
-        subprocess.run([*command, "whole"], cwd=folder, check=True, capture_output=True)
-        longest = time.perf_counter() - started
+        command = [sys.executable, "-m", "masklet", "run", "clip", "--segmenter", "d.json", "--no-overlay"]
+        command += ["--json-log", "--checkpoint", str(every), "-o"]
+        longest, code, _ = run_and_kill([*command, "whole"], folder, math.inf)
+        assert code == 0
         whole = (folder / "whole/clip/masklets.json").read_bytes()
         while figures["kills"] < kills:
             figures["runs"] += 1
-            out, saved, done = folder / f"out{figures['runs']}", None, False
-            while not done:
-                with subprocess.Popen([*command, out.name], cwd=folder, stdout=subprocess.PIPE) as process:
-                    try:
-                        said, _ = process.communicate(timeout=draw.uniform(0.3, 1.0) * longest)
-                        done = process.returncode == 0
-                        figures["failed"] += not done
-                    except subprocess.TimeoutExpired:
-                        process.kill()
-                        said, _ = process.communicate()
-                        figures["kills"] += 1
-                if (
-                    saved
-                    and b'"progress"' in said
-                    and f"goes on from frame {saved[1]} ({saved[0]})".encode() not in said
-                ):
-                    figures["lost"] += 1
+            out, saved, code = folder / f"out{figures['runs']}", None, 1
+            while code:
+                _, code, said = run_and_kill([*command, out.name], folder, draw.uniform(0.0, 1.1) * longest)
+                goes_on = f"goes on from frame {saved[1]} ({saved[0]})".encode() if saved else b""
+                figures["lost"] += b'"progress"' in said and goes_on not in said
                 saved = find_saved_frame(out)
-                figures["killed " + (saved[0] if saved else "before the first checkpoint")] += not done
-                figures["half written"] += (
-                    (out / "clip").exists() and not done and not (out / "clip/recipe.json").exists()
-                )
+                if code == -signal.SIGKILL:
+                    figures["kills"] += 1
+                    figures["killed " + (saved[0] if saved else "without a checkpoint")] += 1
+                else:
+                    figures["failed"] += code != 0
+                figures["half written"] += (out / "clip").exists() and not (out / "clip/recipe.json").exists()
             figures["different"] += (out / "clip/masklets.json").read_bytes() != whole
-            figures["left over"] += len([p for p in out.rglob("*") if "partial" in p.name or "checkpoint" in str(p)])
+            left = [p for p in out.rglob("*") if "partial" in p.name or "checkpoint" in str(p.relative_to(out))]
+            figures["left over"] += len(left)
     return {"kills": 0, "lost": 0, "different": 0, "half written": 0, "left over": 0, **figures}
 
 
