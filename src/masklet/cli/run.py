@@ -38,9 +38,12 @@ from masklet.registry import list_part_settings
 from masklet.run.batch import Job, collect_outcomes, process_video, process_videos
 from masklet.run.outcome import Outcome, format_summary
 from masklet.run.recipe import identify_files
+from masklet.run.watch import WatchedNames, watch_folder
 from masklet.run.workers import get_worker_number, run_workers
 from masklet.systems.track import Track
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
+
+CHECKPOINT = 500  # frames
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, one folder per video.")]
 Formats = Annotated[
@@ -111,6 +114,16 @@ ListFile = Annotated[
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Worker processes that share the videos.")]
 Retries = Annotated[int, typer.Option(min=0, help="Times that a video is tried again that has ended its worker.")]
+Checkpoint = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="FRAMES", help="Save so often what a killed run needs to go on with the same command; 0: never."
+    ),
+]
+Watch = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Take the videos in a folder, and those that appear, until Ctrl-C."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 HelpSettings = Annotated[
     bool,
@@ -160,6 +173,8 @@ def run_command(
     dataset: Dataset = None,
     jobs: Jobs = 1,
     retries: Retries = 1,
+    checkpoint: Checkpoint = CHECKPOINT,
+    watch: Watch = None,
     dry_run: DryRun = False,
     quiet: Silent = False,
     json_log: Log = False,
@@ -175,22 +190,31 @@ def run_command(
         parts = choose_run_parts(preset)
         finder = segmenter or (None if text or system in QUERY_SYSTEMS else parts.segmenter)
         carrier = propagator or parts.propagator
+        if watch:
+            check_watch(watch, bool(source or list_ or dataset), jobs, dry_run)
         formats, made, paths, _ = collect_parts(
             lambda: check_formats(format),
             lambda: load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system,
-            lambda: find_sources([*list_given_sources(dataset, source or ()), *read_source_list(list_)]),
+            lambda: [] if watch else find_sources(dataset, source or (), list_),
             FrameSelection(start, end, stride, fps, max_side, max_frames).check,
         )
-        made = share_detections(made, len(paths))
+        made = share_detections(made, 2 if watch else len(paths))
         there = plan_output_folders(paths, out, overwrite, [segmenter] if segmenter else [])
     if dry_run:
         say_plan(out, there)
     opened = partial(open_video, **reading)
-    work = [
-        Job(path, folder, opened, lambda video: made, made, {"reading": reading}, formats, overlay)
-        for path, folder in zip(paths, there, strict=True)
-    ]
-    if jobs > 1 and get_worker_number() is None:
+
+    def plan_job(path: Source, folder: OutputFolder) -> Job:
+        return Job(path, folder, opened, lambda video: made, made, {"reading": reading}, formats, overlay, checkpoint)
+
+    work = [plan_job(path, folder) for path, folder in zip(paths, there, strict=True)]
+    if watch:
+        reporter.hint(f"waiting for videos in {watch}; Ctrl-C ends")
+        names = WatchedNames()
+        came = ((str(path), OutputFolder(out, names.choose(path), overwrite)) for path in watch_folder(watch))
+        with exit_on_input_error(reporter):
+            outcomes = [process_video(plan_job(path, folder), reporter) for path, folder in came]
+    elif jobs > 1 and get_worker_number() is None:
         run_workers(out, jobs, retries, sys.argv[1:])
         outcomes = collect_outcomes(out, work)
     else:
@@ -229,6 +253,7 @@ def track_command(
     strict: Strict = False,
     allow_network: AllowNetwork = False,
     overwrite: Overwrite = False,
+    checkpoint: Checkpoint = CHECKPOINT,
     quiet: Silent = False,
     json_log: Log = False,
 ) -> None:
@@ -265,6 +290,7 @@ def track_command(
                 {"reading": reading, "prompts": video.identity},
                 formats,
                 overlay,
+                checkpoint,
             )
             for video, folder in zip(marked, plan_output_folders(sources, out, overwrite, inputs), strict=True)
         ]
@@ -326,6 +352,16 @@ def list_given_sources(dataset: str | None, given: Sequence[str]) -> list[str]:
     return [video.source for root in given for video in list_dataset_videos(dataset, Path(root))]
 
 
+def check_watch(folder: Path, given: bool, jobs: int, dry_run: bool) -> None:
+    """Raises InputError where a folder cannot be watched, or what else is asked for does not go with it, such as
+    sources that are `given`.
+    """
+    if given or jobs > 1 or dry_run:
+        raise InputError("--watch takes the videos of its folder one by one; leave sources, --jobs and --dry-run out")
+    if not folder.is_dir():
+        raise InputError(f"--watch {folder}: there is no such folder; make it first")
+
+
 def read_source_list(path: Path | None) -> list[str]:
     """The sources in a file, one a line; none where there is no file. Raises InputError where it cannot be read."""
     if path is None:
@@ -339,8 +375,11 @@ def read_source_list(path: Path | None) -> list[str]:
     return found
 
 
-def find_sources(given: Sequence[str]) -> list[Source]:
-    """The videos that are `given`. Raises InputError where there is none, or the only one is not there."""
+def find_sources(dataset: str | None, sources: Sequence[str], listed: Path | None) -> list[Source]:
+    """The videos of the command line and of a file in which they are `listed`, as they are or in the roots of a
+    `dataset`. Raises InputError where there is none, or the only one is not there.
+    """
+    given = [*list_given_sources(dataset, sources), *read_source_list(listed)]
     if not given:
         raise InputError("no source; give a video file, a folder of frames, a glob or -, or --list FILE")
     paths = group_video_sources(given)

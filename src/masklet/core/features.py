@@ -41,7 +41,7 @@ class FeatureStore(Generic[F]):
     def __init__(self, memory: int = 64 * MIB, disk: int = 4096 * MIB) -> None:
         self._room, self._disk_room = memory, disk
         self._held: dict[int, F] = {}
-        self._spilled: dict[int, Path] = {}
+        self._spilled: set[int] = set()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> FeatureStore[F]:
@@ -68,10 +68,14 @@ class FeatureStore(Generic[F]):
     def get(self, index: int) -> F | None:
         """The features of a frame, or None where they were not kept."""
         if index in self._spilled:
-            with self._spilled[index].open("rb") as file:
+            with self._find_path(index).open("rb") as file:
                 found: F = pickle.load(file)  # written by this very run, into a folder only it can read
             return found
         return self._held.get(index)
+
+    def _find_path(self, index: int) -> Path:
+        assert self._folder is not None
+        return Path(self._folder.name) / str(index)
 
     def _spill(self, index: int, features: F) -> None:
         try:
@@ -79,10 +83,9 @@ class FeatureStore(Generic[F]):
                 self._folder = make_scratch_folder("features")
             if shutil.disk_usage(self._folder.name).free < SPARED + count_tensor_bytes(features):
                 raise OSError("the disk is nearly full")
-            path = Path(self._folder.name) / str(index)
-            with path.open("wb") as file:
+            with self._find_path(index).open("wb") as file:
                 pickle.dump(features, file, protocol=5)
         except OSError:  # the disk is nearly full, or there is none: this frame and the later ones are computed again
             self._disk_room = 0
             return
-        self._spilled[index] = path
+        self._spilled.add(index)
