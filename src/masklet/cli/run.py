@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -12,22 +11,26 @@ from typing import Annotated, Any
 
 import typer
 
-from masklet.api import check_prompts, load, make_propagator, share_detections, split_settings
+from masklet.api import check_prompts, make_propagator, split_settings
 from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
 from masklet.core.annotations import VideoFrames
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
-from masklet.io.output_folder import OutputFolder
 from masklet.io.prompts import PromptFile, add_prompts, hash_prompts, read_prompt_file, read_prompts
 from masklet.io.video.selection import FrameSelection
-from masklet.io.video.source_names import Source, describe_source
-from masklet.io.video.sources import group_video_sources, make_unique_names, open_video
+from masklet.io.video.source_names import Source, describe_source, name_source
+from masklet.io.video.sources import group_video_sources, open_video
 from masklet.parts import load_bystanders, make_encoder, refuse_part_settings
-from masklet.presets import GOOD, choose_run_parts, choose_track_parts
+from masklet.presets import GOOD, choose_track_parts
 from masklet.registry import list_part_settings
-from masklet.run.batch import Job, collect_outcomes, process_video, process_videos
-from masklet.run.outcome import Outcome, format_summary
-from masklet.run.workers import get_worker_number, run_workers
+from masklet.run.batch import Job, process_video
+from masklet.run.batch_log import BatchLog
+from masklet.run.forecast import TO_DO, foresee_video, format_forecast
+from masklet.run.outcome import FAILED, Outcome, count_states, format_summary, format_summary_table, read_last_states
+from masklet.run.plan import RunOptions, hint_at_parts, plan_jobs, plan_output_folders
+from masklet.run.queue import VideoQueue
+from masklet.run.video_list import VideoEntry, choose_shard, list_videos
+from masklet.run.workers import Crew, WorkerPool, clean_up
 from masklet.systems.track import Track
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
 
@@ -93,7 +96,19 @@ ListFile = Annotated[
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Worker processes that share the videos.")]
 Retries = Annotated[int, typer.Option(min=0, help="Times that a video is tried again that has ended its worker.")]
+Timeout = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="End a video's worker after this time, which costs it a try.")
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+FailedOnly = Annotated[
+    bool, typer.Option("--failed-only", help="Do only what failed when it was last tried (by manifest.jsonl).")
+]
+Shard = Annotated[
+    str | None, typer.Option(metavar="I/N", help="Do only every N-th video by name, from the I-th, as one of N runs.")
+]
+MetricsFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Keep counts in this file, in Prometheus' text form.")
+]
 HelpSettings = Annotated[
     bool,
     typer.Option(
@@ -141,12 +156,16 @@ def run_command(
     list_: ListFile = None,
     jobs: Jobs = 1,
     retries: Retries = 1,
+    timeout: Timeout = None,
+    failed_only: FailedOnly = False,
+    shard: Shard = None,
     dry_run: DryRun = False,
+    metrics_file: MetricsFile = None,
     quiet: Silent = False,
     json_log: Log = False,
 ) -> None:
     """Find, segment, track and complete every object of each video."""
-    reporter = choose_reporter(quiet or get_worker_number() is not None, json_log)
+    reporter = choose_reporter(quiet, json_log)
     reading: dict[str, Any] = dict(
         start=start, end=end, stride=stride, fps=fps, max_side=max_side, max_frames=max_frames
     )
@@ -154,32 +173,81 @@ def run_command(
     with exit_on_input_error(reporter):
         formats = check_formats(format)
         chosen = parse_settings(set_ or []) | ({"window": window} if window else {})
-        parts = choose_run_parts(preset)
-        finder = segmenter or (None if text or system in QUERY_SYSTEMS else parts.segmenter)
-        carrier = propagator or parts.propagator
-        made = load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system
-        given = [*(source or ()), *read_source_list(list_)]
-        if not given:
-            raise InputError("no source; give a video file, a folder of frames, a glob or -, or --list FILE")
-        paths = group_video_sources(given)
-        made = share_detections(made, len(paths))
-        FrameSelection(start, end, stride, fps, max_side, max_frames).check()
-        there = plan_output_folders(paths, out, overwrite, [segmenter] if segmenter else [])
-    if dry_run:
-        say_plan(out, there)
-    opened = partial(open_video, **reading)
-    work = [
-        Job(path, folder, opened, lambda video: made, made, {"reading": reading}, formats, overlay)
-        for path, folder in zip(paths, there, strict=True)
-    ]
-    if jobs > 1 and get_worker_number() is None:
-        run_workers(out, jobs, retries, sys.argv[1:])
-        outcomes = collect_outcomes(out, work)
-    else:
-        outcomes = process_videos(work, reporter, get_worker_number())
-    if any(o.is_there for o in outcomes) and not (segmenter or propagator or text or system in QUERY_SYSTEMS):
-        reporter.hint(parts.hint)
-    end_run(outcomes, reporter)
+        crew = Crew(jobs, retries, check_timeout(timeout))
+        videos = choose_videos(list_videos(source or [], list_), out, shard, failed_only)
+        if not videos:
+            reporter.hint("nothing to be done: no video is in this shard, or none failed")
+            raise typer.Exit()
+        check_shared_sources(videos, crew)
+        options = RunOptions(
+            out,
+            videos,
+            system,
+            segmenter,
+            text,
+            propagator,
+            preset,
+            device,
+            chosen,
+            formats,
+            overlay,
+            overwrite,
+            reading,
+        )
+        work = plan_jobs(options)
+        if dry_run:
+            say_plan(out, work, jobs)
+        log = BatchLog(out, len(work), reporter, metrics_file)
+    run_batch(options, work, crew, log)
+    if any(o.is_there for o in log.outcomes) and (hint := hint_at_parts(options)):
+        reporter.hint(hint)
+    end_run(log.outcomes, reporter)
+
+
+def run_batch(options: RunOptions, jobs: Sequence[Job], crew: Crew, log: BatchLog) -> None:
+    """Does the `jobs`, in worker processes where the `crew` needs them, and clears away what dead ones left."""
+    clean_up(options.out)
+    queue = VideoQueue(jobs, crew.retries)
+    try:
+        with log.reporter.batch(len(jobs)):
+            if crew.is_needed:
+                WorkerPool(options, crew, queue, log).run()
+            else:
+                run_here(queue, log)
+    finally:
+        clean_up(options.out)
+        log.write_metrics()
+
+
+def run_here(queue: VideoQueue, log: BatchLog) -> None:
+    """Does the videos one after the other in this process."""
+    while job := queue.take():
+        outcome = queue.settle(job, process_video(job, log.reporter))
+        if outcome is not None:
+            log.note(outcome)
+
+
+def choose_videos(videos: Sequence[VideoEntry], out: Path, shard: str | None, failed_only: bool) -> list[VideoEntry]:
+    """Those of the `videos` that are asked for: of one shard, or that failed in `out`."""
+    chosen = choose_shard(videos, shard) if shard else list(videos)
+    if not failed_only:
+        return chosen
+    last = read_last_states(out)
+    return [video for video in chosen if last.get(video.name) == FAILED]
+
+
+def check_timeout(seconds: float | None) -> float | None:
+    """Raises InputError for a time that is none."""
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise InputError(f"--timeout {seconds:g}: give seconds above 0")
+    return seconds
+
+
+def check_shared_sources(videos: Sequence[VideoEntry], crew: Crew) -> None:
+    """Raises InputError for a source that only this process can read, where worker processes would have to."""
+    own = [v.source for v in videos if v.source == "-" or str(v.source).startswith(("/dev/fd/", "/proc/self/fd/"))]
+    if own and crew.is_needed:
+        raise InputError(f"{own[0]}: worker processes cannot read it; leave out --jobs and --timeout, or give a file")
 
 
 def track_command(
@@ -231,7 +299,8 @@ def track_command(
         carrier = make_propagator(propagator or parts.propagator, make_encoder(device), device, of_parts["propagator"])
         video = choose_one_video(source)
         FrameSelection(start, end, stride, fps, max_side, max_frames).check()
-        [folder] = plan_output_folders([video], out, overwrite, [text.rsplit(":", 1)[-1] for text in prompt])
+        named = VideoEntry(video, name_source(video))
+        [folder] = plan_output_folders([named], out, overwrite, [text.rsplit(":", 1)[-1] for text in prompt])
 
         def made(video: Video) -> Track[Any, Any]:
             told = written.select(VideoFrames.of(video))
@@ -239,32 +308,22 @@ def track_command(
                 add_prompts("--prompt", told, frame, marks)
             return Track(carrier, check_prompts(told, video), load_bystanders(carrier))
 
+        opened = partial(open_video, **reading)
         told = {"reading": reading, "prompts": hash_prompts([*typed.items(), *written.prompts])}
-        job = Job(video, folder, partial(open_video, **reading), made, Track(carrier, {}), told, formats, overlay)
-    outcome = process_video(job, reporter)
-    if outcome.is_there and not propagator:
+        job = Job(video, folder, opened, made, lambda: Track(carrier, {}), told, formats, overlay)
+    log = BatchLog(out, 1, reporter)
+    log.note(process_video(job, reporter))
+    if log.outcomes[0].is_there and not propagator:
         reporter.hint(parts.hint)
-    end_run([outcome], reporter)
+    end_run(log.outcomes, reporter)
 
 
-def read_source_list(path: Path | None) -> list[str]:
-    """The sources in a file, one a line; none where there is no file. Raises InputError where it cannot be read."""
-    if path is None:
-        return []
-    try:
-        found = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--list {path}: cannot be read ({error}); give a text with a source a line") from None
-    if not found:
-        raise InputError(f"--list {path}: holds no source; give one a line")
-    return found
-
-
-def say_plan(out: Path, folders: Sequence[OutputFolder]) -> None:
-    """Says of each video whether its results are there, and ends the command."""
-    for folder in folders:
-        there = (folder.path / "masklets.json").exists()
-        typer.echo(f"{folder.name}: {'there' if there and not folder.overwrite else 'to be done'}")
+def say_plan(out: Path, jobs: Sequence[Job], workers: int) -> None:
+    """Says of each video what would become of it, and what all that would take, and ends the command."""
+    foreseen = [(job, foresee_video(job)) for job in jobs]
+    for job, told in foreseen:
+        typer.echo(f"{job.name}: {told}")
+    typer.echo(format_forecast(out, [job for job, told in foreseen if told == TO_DO], workers))
     raise typer.Exit()
 
 
@@ -274,7 +333,7 @@ def end_run(outcomes: Sequence[Outcome], reporter: Reporter) -> None:
     """
     missing = [o for o in outcomes if not o.is_there]
     if len(outcomes) > 1:
-        reporter.hint(format_summary(list(outcomes)))
+        reporter.summary(format_summary(outcomes) + "\n" + format_summary_table(outcomes), count_states(outcomes))
     alone = len(outcomes) == 1 and all(o.foreseen for o in missing)
     raise typer.Exit((2 if alone else 1) if missing else 0)
 
@@ -297,22 +356,6 @@ def exit_on_input_error(reporter: Reporter) -> Iterator[None]:
     except InputError as error:
         reporter.error(str(error))
         raise typer.Exit(2) from None
-
-
-def plan_output_folders(
-    paths: Sequence[Source], out: Path, overwrite: bool, inputs: Sequence[str]
-) -> list[OutputFolder]:
-    """The output folder of each video; refuses, before any work is done, those that are filled, and those that
-    a source or another of the `inputs` lies in: they would be replaced with it.
-    """
-    names = make_unique_names(paths)
-    files = [p for path in paths for p in ([path] if isinstance(path, str) else path[:1])]
-    given = [Path(p).resolve() for p in (*files, *inputs) if p != "-"]
-    needed = {folder for p in given for folder in (p, *p.parents)}
-    for name in names:
-        if (out / name).resolve() in needed:
-            raise InputError(f"{out / name}: the results would replace what they are made from; choose another --out")
-    return [OutputFolder(out, name, overwrite) for name in names]
 
 
 def check_formats(names: Sequence[str]) -> list[str]:
