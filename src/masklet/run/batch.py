@@ -45,6 +45,7 @@ class Job:
         more: what else decides the result, for the recipe.
         formats: to write besides masklets.json.
         overlay: whether to write overlay.mp4.
+        title: what the result is called, in place of its source's name.
     """
 
     source: Source
@@ -55,6 +56,7 @@ class Job:
     more: Mapping[str, Any] = field(default_factory=dict)
     formats: Sequence[str] = ()
     overlay: bool = True
+    title: str = ""
 
     @property
     def out(self) -> Path:
@@ -147,7 +149,8 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
     with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
         with job.folder as there:
             result = run_system(job.make(video), video, job.source, watch)
-            result = replace(result, provenance=replace(result.provenance, recipe=outcome.recipe))
+            provenance = replace(result.provenance, recipe=outcome.recipe)
+            result = replace(result, name=job.title or result.name, provenance=provenance)
             result.save(there / MASKLETS)
             failed = write_formats(result, video, there, job.formats)
             with write_atomically(there / FILE) as file:

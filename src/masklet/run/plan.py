@@ -146,7 +146,7 @@ def plan_job(parts: RunParts, video: VideoEntry, folder: OutputFolder) -> Job:
         make = partial(ignore_video, plan)
     else:
         make, plan = partial(ignore_video, lambda: parts.system), lambda: parts.system
-    return Job(video.source, folder, opened, make, plan, more, options.formats, options.overlay)
+    return Job(video.source, folder, opened, make, plan, more, options.formats, options.overlay, video.title)
 
 
 def ignore_video(make: Callable[[], Any], video: Video) -> Any:

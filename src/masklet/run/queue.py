@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 
 from masklet.run.batch import Job
@@ -19,6 +19,7 @@ class VideoQueue:
         self.retries = retries
         self._left = deque(jobs)
         self._tries: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._claimed = deque[Job]()
         self._is_second_look = False
 
@@ -38,14 +39,18 @@ class VideoQueue:
         self._claimed.append(job)
         return None
 
-    def fail(self, job: Job, reason: str) -> Outcome | None:
-        """The outcome of a `job` that ended its worker, for a `reason`; None where it will be handed out again."""
+    def fail(self, job: Job, reason: str, seconds: float) -> Outcome | None:
+        """The outcome of a `job` that ended its worker after so many `seconds`, for a `reason`; None where it will be
+        handed out again.
+        """
         self._tries[job.name] += 1
+        self._seconds[job.name] += seconds
         if self._tries[job.name] <= self.retries:
             self._left.append(job)
             return None
         times = f", {self._tries[job.name]} times" if self.retries else ""
-        return job.end(FAILED, f"{job.name}: {reason}{times}", foreseen=False)
+        seconds = round(self._seconds[job.name], 3)
+        return job.end(FAILED, f"{job.name}: {reason}{times}", seconds=seconds, foreseen=False)
 
     def give_up(self, reason: str) -> list[Outcome]:
         """The outcomes of all that are left, where no more can be done."""

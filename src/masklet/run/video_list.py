@@ -29,6 +29,7 @@ class VideoEntry:
     Attributes:
         source: as the user wrote it.
         name: of its folder.
+        title: what the user calls it; "": as its source is called.
         reading: what of its frames is used, where that is not what is used of all: start, end, stride.
         prompts: the objects that are tracked in it; None: they are found.
         detections: the file or folder of what was found in it elsewhere, in place of a segmenter.
@@ -36,6 +37,7 @@ class VideoEntry:
 
     source: Source
     name: str = ""
+    title: str = ""
     reading: Mapping[str, Any] = field(default_factory=dict)
     prompts: PromptFile | None = None
     detections: str = ""
@@ -91,9 +93,11 @@ def parse_json_line(where: str, line: str, folder: Path) -> VideoEntry:
         raise entry.wrong("has prompts and detections; objects are either given or found, so leave one out")
     if "name" in entry:
         check_file_name(where, entry.get("name"))
+    name = entry.get("name") if "name" in entry else ""
     return VideoEntry(
         parse_source(entry),
-        entry.get("name") if "name" in entry else "",
+        name,
+        name,
         parse_reading(entry),
         parse_line_prompts(entry, folder) if "prompts" in entry else None,
         parse_detections(entry) if "detections" in entry else "",

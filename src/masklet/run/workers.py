@@ -68,7 +68,7 @@ class Worker:
         theirs.close()
         self.job: Job | None = None
         self.is_ready = self.is_late = False
-        self._since, self._shown = 0.0, ExitStack()
+        self.since, self._shown = 0.0, ExitStack()
         self._watch: Watch = discard_progress
         self._send(options)
 
@@ -79,7 +79,7 @@ class Worker:
 
     def assign(self, job: Job) -> None:
         """Has it do a job."""
-        self.job, self._since = job, monotonic()
+        self.job, self.since = job, monotonic()
         self._send(job.name)
 
     def dismiss(self) -> None:
@@ -115,7 +115,7 @@ class Worker:
 
     def kill_if_late(self, timeout: float | None) -> None:
         """Ends it where its video takes more than `timeout` seconds; it is heard to have died then."""
-        if timeout is not None and self.job is not None and monotonic() - self._since > timeout:
+        if timeout is not None and self.job is not None and monotonic() - self.since > timeout:
             self.is_late = True
             self.process.kill()
 
@@ -212,7 +212,7 @@ class WorkerPool:
         release_claims(self.options.out, platform.node(), worker.process.pid)
         reason = worker.explain_end(self.crew.timeout)
         if worker.job is not None:
-            outcome = self.queue.fail(worker.job, reason)
+            outcome = self.queue.fail(worker.job, reason, monotonic() - worker.since)
             given_up = [outcome] if outcome else []
         else:
             self._false_starts += 1
