@@ -15,7 +15,7 @@ from time import monotonic
 from typing import Any
 
 from masklet.api import run_system
-from masklet.core.errors import InputError
+from masklet.core.errors import InputError, Interruption
 from masklet.core.files import explain_write_error, write_atomically
 from masklet.core.frames import Video
 from masklet.core.result import VideoResult
@@ -101,18 +101,31 @@ def process_video(job: Job, reporter: Reporter) -> Outcome:
 def attempt_video(job: Job, reporter: Reporter) -> Outcome:
     """Does one video; whatever goes wrong is an outcome."""
     try:
+        return claim_video(job, reporter)
+    except InputError as error:
+        return job.end(FAILED, str(error))
+    except (BrokenPipeError, Interruption):  # nobody reads the log any more
+        raise
+    except (Exception, SystemExit) as error:  # whatever it is, it costs this video alone
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(": ")
+        reason = f"{describe_source(job.source)}: {said}"
+        return job.end(FAILED, reason + write_failure_log(job.out, job.name, traceback.format_exc()), foreseen=False)
+
+
+def claim_video(job: Job, reporter: Reporter) -> Outcome:
+    """Does one video, unless somebody else is at it. Raises InputError where it cannot be made."""
+    try:
         with Claim(job.out, job.name):
             return finish_video(job, reporter)
     except ClaimedError as error:
-        return job.end(CLAIMED, str(error))
-    except InputError as error:
-        return job.end(FAILED, str(error))
-    except BrokenPipeError:  # nobody reads the log any more
-        raise
-    except Exception as error:  # whatever it is, it costs this video alone
-        said = " ".join(str(error).split())[:200]
-        reason = f"{describe_source(job.source)}: {type(error).__name__}: {said}"
-        return job.end(FAILED, reason + write_failure_log(job.out, job.name, traceback.format_exc()), foreseen=False)
+        return job.end(KEPT) if is_whole(job) else job.end(CLAIMED, str(error))
+
+
+def is_whole(job: Job) -> bool:
+    """Whether all that a job would make is there, so that whoever has the claim only looks at it, too."""
+    before = None if job.folder.overwrite else read_earlier_recipe(job.folder.path)
+    lacks = job.overlay and not (job.folder.path / OVERLAY).exists()
+    return before is not None and not lacks and not compare_with_earlier(before, job.describe())
 
 
 def note_in_manifest(out: Path, outcome: Outcome, reporter: Reporter) -> None:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
+from masklet.core.errors import end_on_signal
 from masklet.core.progress import Watch
 from masklet.run.batch import process_video
 from masklet.run.plan import plan_jobs
@@ -83,7 +84,7 @@ def serve(pipe: Any) -> None:
 def main() -> None:
     """Signals end the process as they end the command: what is unfinished is removed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
+        signal.signal(number, end_on_signal)
     end_with_parent(os.getppid())
     try:
         serve(Connection(int(sys.argv[1])))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from masklet.core.errors import InputError
+from masklet.core.limits import check_frame_size
 from masklet.io.video.frame_source import FrameSource
 from masklet.io.video.image_sequence import ImagePages, ImageSequence, list_some
 from masklet.io.video.images import (
@@ -87,7 +88,8 @@ def open_video(
         they ended early, if they did; `gaps` which ones could not be read, `notes` what else was done to them.
 
     Raises:
-        InputError: nothing there, not a video, no frames; while reading: frames of differing sizes.
+        InputError: nothing there, not a video, no frames, frames larger than are taken; while reading: frames of
+            differing sizes.
     """
     first = 0 if str(start) == "0" else start  # as the command line says it
     selection = FrameSelection(first, end, stride, fps, max_side, max_frames)
@@ -97,7 +99,9 @@ def open_video(
     try:
         if strict and opened.lost:
             raise InputError(opened.refuse_gap())
-        return opened if selection == FrameSelection() else SelectedFrames(opened, selection)
+        used = opened if selection == FrameSelection() else SelectedFrames(opened, selection)
+        check_frame_size(used.label, *used.size)
+        return used
     except BaseException:
         opened.close()
         raise
