@@ -28,7 +28,8 @@ from masklet.run.batch_log import BatchLog
 from masklet.run.forecast import TO_DO, foresee_video, format_forecast
 from masklet.run.outcome import FAILED, Outcome, count_states, format_summary, format_summary_table, read_last_states
 from masklet.run.plan import RunOptions, hint_at_parts, plan_jobs, plan_output_folders
-from masklet.run.queue import VideoQueue
+from masklet.run.queue import HerePool, VideoQueue
+from masklet.run.ray_runner import RayCrew, RayPool
 from masklet.run.video_list import VideoEntry, choose_shard, list_videos
 from masklet.run.workers import Crew, WorkerPool, clean_up
 from masklet.systems.track import Track
@@ -106,6 +107,11 @@ FailedOnly = Annotated[
 Shard = Annotated[
     str | None, typer.Option(metavar="I/N", help="Do only every N-th video by name, from the I-th, as one of N runs.")
 ]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Share the videos over a Ray cluster: auto, local, or where it is."),
+]
+RayGpus = Annotated[float, typer.Option(min=0, help="GPUs, or part of one, for each of the --jobs over --ray.")]
 MetricsFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Keep counts in this file, in Prometheus' text form.")
 ]
@@ -159,6 +165,8 @@ def run_command(
     timeout: Timeout = None,
     failed_only: FailedOnly = False,
     shard: Shard = None,
+    ray: Ray = None,
+    ray_gpus: RayGpus = 0.0,
     dry_run: DryRun = False,
     metrics_file: MetricsFile = None,
     quiet: Silent = False,
@@ -178,7 +186,7 @@ def run_command(
         if not videos:
             reporter.hint("nothing to be done: no video is in this shard, or none failed")
             raise typer.Exit()
-        check_shared_sources(videos, crew)
+        check_shared_sources(videos, crew, ray)
         options = RunOptions(
             out,
             videos,
@@ -198,33 +206,34 @@ def run_command(
         if dry_run:
             say_plan(out, work, jobs)
         log = BatchLog(out, len(work), reporter, metrics_file)
-    run_batch(options, work, crew, log)
+        queue = VideoQueue(work, retries)
+        pool = choose_pool(options, crew, ray, ray_gpus, queue, log)
+    run_batch(out, queue, pool, log)
     if any(o.is_there for o in log.outcomes) and (hint := hint_at_parts(options)):
         reporter.hint(hint)
     end_run(log.outcomes, reporter)
 
 
-def run_batch(options: RunOptions, jobs: Sequence[Job], crew: Crew, log: BatchLog) -> None:
-    """Does the `jobs`, in worker processes where the `crew` needs them, and clears away what dead ones left."""
-    clean_up(options.out)
-    queue = VideoQueue(jobs, crew.retries)
+def choose_pool(
+    options: RunOptions, crew: Crew, address: str | None, gpus: float, queue: VideoQueue, log: BatchLog
+) -> HerePool | WorkerPool | RayPool:
+    """Who does the videos: this process, workers of the `crew`, or the actors of a Ray cluster at `address`, each with
+    so many `gpus`.
+    """
+    if address is not None:
+        return RayPool(options, RayCrew(crew, address, gpus), queue, log)
+    return WorkerPool(options, crew, queue, log) if crew.is_needed else HerePool(queue, log)
+
+
+def run_batch(out: Path, queue: VideoQueue, pool: HerePool | WorkerPool | RayPool, log: BatchLog) -> None:
+    """Has the `pool` do all videos of the `queue`, and clears away what dead processes left in `out`."""
+    clean_up(out)
     try:
-        with log.reporter.batch(len(jobs)):
-            if crew.is_needed:
-                WorkerPool(options, crew, queue, log).run()
-            else:
-                run_here(queue, log)
+        with log.reporter.batch(len(queue)):
+            pool.run()
     finally:
-        clean_up(options.out)
+        clean_up(out)
         log.write_metrics()
-
-
-def run_here(queue: VideoQueue, log: BatchLog) -> None:
-    """Does the videos one after the other in this process."""
-    while job := queue.take():
-        outcome = queue.settle(job, process_video(job, log.reporter))
-        if outcome is not None:
-            log.note(outcome)
 
 
 def choose_videos(videos: Sequence[VideoEntry], out: Path, shard: str | None, failed_only: bool) -> list[VideoEntry]:
@@ -243,11 +252,13 @@ def check_timeout(seconds: float | None) -> float | None:
     return seconds
 
 
-def check_shared_sources(videos: Sequence[VideoEntry], crew: Crew) -> None:
+def check_shared_sources(videos: Sequence[VideoEntry], crew: Crew, ray: str | None) -> None:
     """Raises InputError for a source that only this process can read, where worker processes would have to."""
     own = [v.source for v in videos if v.source == "-" or str(v.source).startswith(("/dev/fd/", "/proc/self/fd/"))]
-    if own and crew.is_needed:
-        raise InputError(f"{own[0]}: worker processes cannot read it; leave out --jobs and --timeout, or give a file")
+    if own and (crew.is_needed or ray is not None):
+        raise InputError(
+            f"{own[0]}: worker processes cannot read it; leave out --jobs, --timeout and --ray, or give a file"
+        )
 
 
 def track_command(

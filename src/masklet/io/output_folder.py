@@ -7,6 +7,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from masklet.core.errors import InputError
@@ -87,6 +88,12 @@ def remove_dead_partials(out: Path) -> None:
         process = left.name.rpartition(get_partial_mark())[2] if left.name.startswith(".") else ""
         if process.isdecimal() and not is_process_alive(int(process)):
             remove_path(left)
+
+
+def remove_partials(out: Path, host: str, process: int) -> None:
+    """Removes the unfinished folders in `out` of a process of a host that is known to be dead."""
+    for left in out.glob(f".*.partial-{escape(host)}-{process}"):
+        remove_path(left)
 
 
 def remove_path(path: Path) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 
-from masklet.run.batch import Job
+from masklet.run.batch import Job, process_video
+from masklet.run.batch_log import BatchLog
 from masklet.run.outcome import CLAIMED, FAILED, Outcome
 
 
@@ -57,3 +58,18 @@ class VideoQueue:
         left = [*self._left, *self._claimed]
         self._left, self._claimed = deque(), deque()
         return [job.end(FAILED, f"{job.name}: {reason}", foreseen=False) for job in left]
+
+
+class HerePool:
+    """This process over a queue of videos, one after the other."""
+
+    def __init__(self, queue: VideoQueue, log: BatchLog) -> None:
+        """The `log` hears how far each video of the `queue` is, and of its outcome."""
+        self.queue, self.log = queue, log
+
+    def run(self) -> None:
+        """Does all videos."""
+        while job := self.queue.take():
+            outcome = self.queue.settle(job, process_video(job, self.log.reporter))
+            if outcome is not None:
+                self.log.note(outcome)

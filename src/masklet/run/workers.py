@@ -21,7 +21,7 @@ from typing import Any
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.scratch import remove_dead_folders
 from masklet.evaluate.workers import count_cores
-from masklet.io.output_folder import remove_dead_partials
+from masklet.io.output_folder import remove_dead_partials, remove_partials
 from masklet.run.batch import Job
 from masklet.run.batch_log import BatchLog
 from masklet.run.claims import release_claims, release_dead_claims
@@ -83,8 +83,11 @@ class Worker:
         self._send(job.name)
 
     def dismiss(self) -> None:
-        """Tells it that there is no more to do."""
-        self._send(None)
+        """Tells it that there is no more to do; one that is still loading need not go on."""
+        if self.is_ready:
+            self._send(None)
+        else:
+            self.process.terminate()
 
     def _send(self, message: object) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):  # it has died, which is seen when it is heard
@@ -155,7 +158,7 @@ class WorkerPool:
         try:
             while True:
                 self._hand_out()
-                if not any(w.job or not w.is_ready for w in self.workers):
+                if not (self.queue or any(worker.job for worker in self.workers)):
                     break
                 self._listen()
             for worker in self.workers:
@@ -210,6 +213,7 @@ class WorkerPool:
         self.workers.remove(worker)
         worker.end(monotonic() + GRACE)
         release_claims(self.options.out, platform.node(), worker.process.pid)
+        remove_partials(self.options.out, platform.node(), worker.process.pid)
         reason = worker.explain_end(self.crew.timeout)
         if worker.job is not None:
             outcome = self.queue.fail(worker.job, reason, monotonic() - worker.since)
