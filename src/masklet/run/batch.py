@@ -23,12 +23,14 @@ from masklet.io.output_folder import OutputFolder
 from masklet.io.video.source_names import Source, describe_source
 from masklet.outputs import write_formats, write_overlay
 from masklet.run.claims import Claim, ClaimedError
+from masklet.run.less_memory import is_out_of_memory, run_with_halved_batches
 from masklet.run.outcome import CLAIMED, DONE, FAILED, KEPT, MANIFEST, REFUSED, Outcome, append_to_manifest
 from masklet.run.recipe import FILE, UNKNOWN, compare_recipes, describe_recipe, hash_recipe, list_source_files
 from masklet.run.usage import measure_peak_device_memory, measure_peak_memory, reset_peak_memory
 from masklet.view.progress import Reporter
 
 MASKLETS, OVERLAY = "masklets.json", "overlay.mp4"
+LESS_MEMORY = "; take --max-side, a part of the video, or fewer --jobs"
 MOST = 3  # differences between recipes that are told
 
 
@@ -108,8 +110,9 @@ def attempt_video(job: Job, reporter: Reporter) -> Outcome:
         raise
     except (Exception, SystemExit) as error:  # whatever it is, it costs this video alone
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(": ")
-        reason = f"{describe_source(job.source)}: {said}"
-        return job.end(FAILED, reason + write_failure_log(job.out, job.name, traceback.format_exc()), foreseen=False)
+        log = write_failure_log(job.out, job.name, traceback.format_exc())
+        advice = LESS_MEMORY if is_out_of_memory(error) else ""
+        return job.end(FAILED, f"{describe_source(job.source)}: {said}{log}{advice}", foreseen=False)
 
 
 def claim_video(job: Job, reporter: Reporter) -> Outcome:
@@ -161,8 +164,10 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
     started = monotonic()
     with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
         with job.folder as there:
-            result = run_system(job.make(video), video, job.source, watch)
-            provenance = replace(result.provenance, recipe=outcome.recipe)
+            system = job.make(video)
+            result, halved = run_with_halved_batches(lambda: run_system(system, video, job.source, watch), system)
+            notes = (*result.provenance.notes, *halved)
+            provenance = replace(result.provenance, recipe=outcome.recipe, notes=notes)
             result = replace(result, name=job.title or result.name, provenance=provenance)
             result.save(there / MASKLETS)
             failed = write_formats(result, video, there, job.formats)
