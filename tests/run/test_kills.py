@@ -42,3 +42,11 @@ def test_a_run_that_was_killed_anywhere_is_finished_by_the_next(place: Path) -> 
         assert hash_results(out) == whole and find_leftovers(out) == [], moment
         assert set(read_last_states(out).values()) <= {"done", "kept"}
     assert partly and left > 2  # or the kills were not where they count
+
+
+def test_a_partial_overlay_goes_though_none_is_asked_for_now(place: Path) -> None:
+    odd.write_clip(Path("a"), length=2)
+    assert CliRunner().invoke(app, [*WORDS, "--no-overlay"]).exit_code == 0
+    Path("out/a/.partial-overlay.mp4").write_bytes(b"cut off")
+    assert CliRunner().invoke(app, [*WORDS, "--no-overlay"]).exit_code == 0
+    assert find_leftovers(Path("out")) == []

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 
 import odd
 import pytest
@@ -19,6 +21,8 @@ from masklet.cli import app
 from masklet.run.claims import FOLDER
 from masklet.run.outcome import CLAIMED, DONE, FAILED, Outcome, read_manifest
 from masklet.run.queue import VideoQueue
+from masklet.run.worker_process import MOVED
+from masklet.run.workers import Crew, WorkerPool
 
 PARTS = ("--segmenter", "odd", "--propagator", "still", "-o", "out")
 
@@ -121,3 +125,26 @@ def test_the_queue_tries_again_and_looks_twice_at_what_others_do() -> None:
     assert told is not None and (told.reason, told.seconds) == ("a: died, 2 times", 3.0)
     assert queue.take() is b and queue.take() is None
     assert queue.settle(b, b.end(CLAIMED)) == b.end(CLAIMED)  # type: ignore[arg-type]
+
+
+class Talker:
+    """A worker that says something whenever it is listened to."""
+
+    def __init__(self) -> None:
+        self.pipe, self.theirs = Pipe()
+        self.job, self.asked = FakeJob("slow"), list[float | None]()
+
+    def follow(self, kind: int, told: object, reporter: object) -> None:
+        """Nothing comes of it."""
+
+    def kill_if_late(self, timeout: float | None) -> None:
+        self.asked.append(timeout)
+
+
+def test_a_video_that_goes_on_telling_how_far_it_is_may_be_late_as_well() -> None:
+    pool = WorkerPool(None, Crew(1, 0, 9.0), VideoQueue([]), SimpleNamespace(reporter=None))  # type: ignore[arg-type]
+    talker = Talker()
+    pool.workers = [talker]  # type: ignore[list-item]
+    talker.theirs.send((MOVED, ("forward", 1, 2, 0)))
+    pool._listen()
+    assert talker.asked == [9.0]

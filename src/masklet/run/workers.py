@@ -191,8 +191,8 @@ class WorkerPool:
                 self._hear(worker)
             elif worker.process.poll() is not None:
                 self._bury(worker)
-            else:
-                worker.kill_if_late(self.crew.timeout)
+        for worker in self.workers:
+            worker.kill_if_late(self.crew.timeout)
 
     def _hear(self, worker: Worker) -> None:
         """Takes in a message; that of an end is an outcome, or puts the video back."""
