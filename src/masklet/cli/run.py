@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from masklet.api import check_prompts, make_propagator, split_settings
+from masklet.api import check_prompts, collect_parts, make_propagator, split_settings
 from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
 from masklet.core.annotations import VideoFrames
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
-from masklet.io.prompts import PromptFile, add_prompts, hash_prompts, read_prompt_file, read_prompts
+from masklet.core.instances import Prompt
+from masklet.io.output_folder import OutputFolder
+from masklet.io.prompts import (
+    PromptFile,
+    add_prompts,
+    hash_prompts,
+    read_dataset_prompts,
+    read_prompt_file,
+    read_prompts,
+)
+from masklet.io.video.datasets import DatasetVideo, describe_layouts, list_dataset_videos, list_prompted_videos
 from masklet.io.video.selection import FrameSelection
-from masklet.io.video.source_names import Source, describe_source, name_source
-from masklet.io.video.sources import group_video_sources, open_video
+from masklet.io.video.source_names import Source, describe_source
+from masklet.io.video.sources import check_source_exists, group_video_sources, open_video
 from masklet.parts import load_bystanders, make_encoder, refuse_part_settings
 from masklet.presets import GOOD, choose_track_parts
 from masklet.registry import list_part_settings
@@ -27,13 +38,18 @@ from masklet.run.batch import Job, process_video
 from masklet.run.batch_log import BatchLog
 from masklet.run.forecast import TO_DO, foresee_video, format_forecast
 from masklet.run.outcome import FAILED, Outcome, count_states, format_summary, format_summary_table, read_last_states
-from masklet.run.plan import RunOptions, hint_at_parts, plan_jobs, plan_output_folders
+from masklet.run.plan import RunOptions, RunParts, hint_at_parts, plan_job, plan_jobs, plan_output_folders
 from masklet.run.queue import HerePool, VideoQueue
 from masklet.run.ray_runner import RayCrew, RayPool
-from masklet.run.video_list import VideoEntry, choose_shard, list_videos
+from masklet.run.recipe import identify_files
+from masklet.run.video_list import VideoEntry, choose_shard, list_videos, name_videos
+from masklet.run.watch import WatchedNames, watch_folder
 from masklet.run.workers import Crew, WorkerPool, clean_up
 from masklet.systems.track import Track
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
+
+CHECKPOINT = 500  # frames
+SOME = (VideoEntry("-"), VideoEntry("-"))  # where it is not known which videos there will be
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, one folder per video.")]
 Formats = Annotated[
@@ -88,6 +104,13 @@ Stride = Annotated[int, typer.Option(help="Use every so many-th frame.")]
 Fps = Annotated[float | None, typer.Option(help="Use at most so many frames a second.")]
 MaxSide = Annotated[int | None, typer.Option(metavar="PIXELS", help="Reduce larger frames to this longer side.")]
 MaxFrames = Annotated[int | None, typer.Option(help="Use at most so many frames.")]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[:PART]",
+        help=f"SOURCE is the root of a data set, whose videos are meant: {describe_layouts()} (docs/sources.md).",
+    ),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse a damaged source.")]
 AllowNetwork = Annotated[
     bool, typer.Option("--allow-network", help="Let a playlist open the files and addresses that it names.")
@@ -99,6 +122,16 @@ Jobs = Annotated[int, typer.Option(min=1, help="Worker processes that share the 
 Retries = Annotated[int, typer.Option(min=0, help="Times that a video is tried again that has ended its worker.")]
 Timeout = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="End a video's worker after this time, which costs it a try.")
+]
+Checkpoint = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="FRAMES", help="Save so often what a killed run needs to go on with the same command; 0: never."
+    ),
+]
+Watch = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Take the videos in a folder, and those that appear, until Ctrl-C."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 FailedOnly = Annotated[
@@ -160,9 +193,12 @@ def run_command(
     allow_network: AllowNetwork = False,
     overwrite: Overwrite = False,
     list_: ListFile = None,
+    dataset: Dataset = None,
     jobs: Jobs = 1,
     retries: Retries = 1,
     timeout: Timeout = None,
+    checkpoint: Checkpoint = CHECKPOINT,
+    watch: Watch = None,
     failed_only: FailedOnly = False,
     shard: Shard = None,
     ray: Ray = None,
@@ -178,18 +214,16 @@ def run_command(
         start=start, end=end, stride=stride, fps=fps, max_side=max_side, max_frames=max_frames
     )
     reading |= dict(strict=strict, allow_network=allow_network)
+    selection = FrameSelection(start, end, stride, fps, max_side, max_frames)
     with exit_on_input_error(reporter):
-        formats = check_formats(format)
         chosen = parse_settings(set_ or []) | ({"window": window} if window else {})
         crew = Crew(jobs, retries, check_timeout(timeout))
-        videos = choose_videos(list_videos(source or [], list_), out, shard, failed_only)
-        if not videos:
-            reporter.hint("nothing to be done: no video is in this shard, or none failed")
-            raise typer.Exit()
-        check_shared_sources(videos, crew, ray)
-        options = RunOptions(
+        if watch:
+            is_more = bool(source or list_ or dataset or shard or failed_only or crew.is_needed or ray or dry_run)
+            check_watch(watch, is_more)
+        asked = RunOptions(
             out,
-            videos,
+            SOME if watch else (),
             system,
             segmenter,
             text,
@@ -197,18 +231,62 @@ def run_command(
             preset,
             device,
             chosen,
-            formats,
+            format,
             overlay,
             overwrite,
             reading,
+            checkpoint,
         )
-        work = plan_jobs(options)
+        options, parts = check_run(
+            asked, selection, lambda: list_videos(list_given_sources(dataset, source or ()), list_)
+        )
+        if watch:
+            watch_videos(options, parts, watch, reporter)
+        options = replace(options, videos=choose_videos(options.videos, out, shard, failed_only))
+        if not options.videos:
+            reporter.hint("nothing to be done: no video is in this shard, or none failed")
+            raise typer.Exit()
+        check_shared_sources(options.videos, crew, ray)
+        work = plan_jobs(options, parts)
         if dry_run:
             say_plan(out, work, jobs)
         log = BatchLog(out, len(work), reporter, metrics_file)
         queue = VideoQueue(work, retries)
         pool = choose_pool(options, crew, ray, ray_gpus, queue, log)
     run_batch(out, queue, pool, log)
+    if any(o.is_there for o in log.outcomes) and (hint := hint_at_parts(options)):
+        reporter.hint(hint)
+    end_run(log.outcomes, reporter)
+
+
+def check_run(
+    asked: RunOptions, selection: FrameSelection, find: Callable[[], list[VideoEntry]]
+) -> tuple[RunOptions, RunParts]:
+    """The options of a run with the videos that `find` finds, unless it has some, and its parts. Raises one InputError
+    for all that is wrong with formats, videos, parts and `selection`.
+    """
+    videos = list(asked.videos)
+
+    def find_videos() -> None:
+        videos.extend([] if videos else find())
+
+    formats, _, parts, _ = collect_parts(
+        lambda: check_formats(asked.formats),
+        find_videos,
+        lambda: RunParts(replace(asked, videos=videos or SOME)).check(),
+        selection.check,
+    )
+    return replace(asked, videos=videos, formats=formats), parts
+
+
+def watch_videos(options: RunOptions, parts: RunParts, folder: Path, reporter: Reporter) -> NoReturn:
+    """Does the videos in a `folder` and those that appear in it, until Ctrl-C, and ends the command."""
+    reporter.hint(f"waiting for videos in {folder}; Ctrl-C ends")
+    names, log = WatchedNames(), BatchLog(options.out, 1, reporter)
+    for path in watch_folder(folder):
+        name = names.choose(path)
+        there = OutputFolder(options.out, name, options.overwrite)
+        log.note(process_video(plan_job(parts, VideoEntry(str(path), name), there), reporter))
     if any(o.is_there for o in log.outcomes) and (hint := hint_at_parts(options)):
         reporter.hint(hint)
     end_run(log.outcomes, reporter)
@@ -273,6 +351,7 @@ def track_command(
         ),
     ] = [],  # noqa: B006
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="A json of prompts (docs/prompts.md).")] = None,
+    dataset: Dataset = None,
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
     device: DeviceName = "auto",
@@ -289,6 +368,7 @@ def track_command(
     strict: Strict = False,
     allow_network: AllowNetwork = False,
     overwrite: Overwrite = False,
+    checkpoint: Checkpoint = CHECKPOINT,
     quiet: Silent = False,
     json_log: Log = False,
 ) -> None:
@@ -300,33 +380,104 @@ def track_command(
     reading |= dict(strict=strict, allow_network=allow_network)
     with exit_on_input_error(reporter):
         parts = choose_track_parts(preset)
-        formats = check_formats(format)
         own, of_parts = split_settings(parse_settings(set_ or []))
         refuse_part_settings("track", "it", {**own, **of_parts["segmenter"]})
-        if not prompt and prompts is None:
-            raise InputError("no prompt; give --prompt FRAME:ID:WHAT for each object, or --prompts FILE")
-        written = read_prompt_file(prompts) if prompts else PromptFile("", ())
-        typed = read_prompts(prompt)
-        carrier = make_propagator(propagator or parts.propagator, make_encoder(device), device, of_parts["propagator"])
-        video = choose_one_video(source)
-        FrameSelection(start, end, stride, fps, max_side, max_frames).check()
-        named = VideoEntry(video, name_source(video))
-        [folder] = plan_output_folders([named], out, overwrite, [text.rsplit(":", 1)[-1] for text in prompt])
+        name, settings = propagator or parts.propagator, of_parts["propagator"]
+        formats, marked, carrier, _ = collect_parts(
+            lambda: check_formats(format),
+            lambda: list_marked_videos(dataset, source, prompt, prompts),
+            lambda: make_propagator(name, make_encoder(device), device, settings),
+            FrameSelection(start, end, stride, fps, max_side, max_frames).check,
+        )
+        inputs = [text.rsplit(":", 1)[-1] for text in prompt]
+        named = name_videos([VideoEntry(video.source) for video in marked])
 
-        def made(video: Video) -> Track[Any, Any]:
-            told = written.select(VideoFrames.of(video))
-            for frame, marks in typed.items():
-                add_prompts("--prompt", told, frame, marks)
+        def made(marked: MarkedVideo, video: Video) -> Track[Any, Any]:
+            told = marked.select(VideoFrames.of(video))
             return Track(carrier, check_prompts(told, video), load_bystanders(carrier))
 
-        opened = partial(open_video, **reading)
-        told = {"reading": reading, "prompts": hash_prompts([*typed.items(), *written.prompts])}
-        job = Job(video, folder, opened, made, lambda: Track(carrier, {}), told, formats, overlay)
-    log = BatchLog(out, 1, reporter)
-    log.note(process_video(job, reporter))
-    if log.outcomes[0].is_there and not propagator:
+        jobs = [
+            Job(
+                video.source,
+                folder,
+                partial(open_video, **reading),
+                partial(made, video),
+                lambda: Track(carrier, {}),
+                {"reading": reading, "prompts": video.identity},
+                formats,
+                overlay,
+                checkpoint,
+            )
+            for video, folder in zip(marked, plan_output_folders(named, out, overwrite, inputs), strict=True)
+        ]
+    log, queue = BatchLog(out, len(jobs), reporter), VideoQueue(jobs)
+    run_batch(out, queue, HerePool(queue, log), log)
+    if any(o.is_there for o in log.outcomes) and not propagator:
         reporter.hint(parts.hint)
     end_run(log.outcomes, reporter)
+
+
+@dataclass(frozen=True)
+class MarkedVideo:
+    """A video whose objects somebody has marked.
+
+    Attributes:
+        source: the video.
+        select: gives the prompts by frame and object, for its frames.
+        identity: what tells these prompts from others.
+    """
+
+    source: Source
+    select: Callable[[VideoFrames], dict[int, dict[int, Prompt]]]
+    identity: str
+
+
+def list_marked_videos(
+    dataset: str | None, source: Sequence[str], prompt: Sequence[str], prompts: Path | None
+) -> list[MarkedVideo]:
+    """The videos that `masklet track` is given: one with the prompts of its options, or those of the roots of a
+    `dataset` with its own. Raises InputError where prompts are missing, of all videos at once, or given twice.
+    """
+    if dataset is not None:
+        if prompt or prompts:
+            raise InputError("--dataset brings the prompts of its videos; leave out --prompt and --prompts")
+        return [mark_dataset_video(video) for root in source for video in list_prompted_videos(dataset, Path(root))]
+    if not prompt and prompts is None:
+        raise InputError("no prompt; give --prompt FRAME:ID:WHAT for each object, or --prompts FILE")
+    written = read_prompt_file(prompts) if prompts else PromptFile("", ())
+    typed = read_prompts(prompt)
+
+    def select(frames: VideoFrames) -> dict[int, dict[int, Prompt]]:
+        told = written.select(frames)
+        for frame, marks in typed.items():
+            add_prompts("--prompt", told, frame, marks)
+        return told
+
+    return [MarkedVideo(choose_one_video(source), select, hash_prompts([*typed.items(), *written.prompts]))]
+
+
+def mark_dataset_video(video: DatasetVideo) -> MarkedVideo:
+    """A video of a data set with what that says of its objects, which is read when it is its turn."""
+    identity = identify_files([path for path, _ in video.given])
+    return MarkedVideo(video.source, lambda frames: read_dataset_prompts(video).select(frames), identity)
+
+
+def list_given_sources(dataset: str | None, given: Sequence[str]) -> list[str]:
+    """The sources of the command line: as they are, or the videos in the roots of a `dataset`."""
+    if dataset is None:
+        return list(given)
+    return [video.source for root in given for video in list_dataset_videos(dataset, Path(root))]
+
+
+def check_watch(folder: Path, is_more: bool) -> None:
+    """Raises InputError where a folder cannot be watched, or there is more that does not go with it."""
+    if is_more:
+        raise InputError(
+            "--watch takes the videos of its folder one by one; leave out sources, --jobs and --dry-run, and what else "
+            "chooses or shares videos"
+        )
+    if not folder.is_dir():
+        raise InputError(f"--watch {folder}: there is no such folder; make it first")
 
 
 def say_plan(out: Path, jobs: Sequence[Job], workers: int) -> None:
@@ -338,7 +489,7 @@ def say_plan(out: Path, jobs: Sequence[Job], workers: int) -> None:
     raise typer.Exit()
 
 
-def end_run(outcomes: Sequence[Outcome], reporter: Reporter) -> None:
+def end_run(outcomes: Sequence[Outcome], reporter: Reporter) -> NoReturn:
     """Says what became of several videos, and ends the command: 0 where all results are there; 2 where there was one
     video that could not be used, or was not to be replaced; else 1.
     """
@@ -352,6 +503,8 @@ def end_run(outcomes: Sequence[Outcome], reporter: Reporter) -> None:
 def choose_one_video(arguments: Sequence[str]) -> Source:
     """The video that all `arguments` mean together. Raises InputError where they mean several."""
     videos = group_video_sources(arguments)
+    if len(videos) == 1 and isinstance(videos[0], str):
+        check_source_exists(videos[0])
     if len(videos) > 1:
         raise InputError(
             f"{describe_source(videos[0])} and {len(videos) - 1} more videos: prompts are for one; give one"
@@ -370,8 +523,8 @@ def exit_on_input_error(reporter: Reporter) -> Iterator[None]:
 
 
 def check_formats(names: Sequence[str]) -> list[str]:
-    """The formats of these `names`. Raises InputError where there is no such format."""
-    return [FORMATS.find(name).name for name in names]
+    """The formats of these `names`. Raises InputError where there is no such format, for all at once."""
+    return [found.name for found in collect_parts(*(partial(FORMATS.find, name) for name in names))]
 
 
 def choose_reporter(quiet: bool, json_log: bool) -> Reporter:

@@ -15,13 +15,17 @@ from time import monotonic
 from typing import Any
 
 from masklet.api import run_system
+from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError, Interruption
 from masklet.core.files import explain_write_error, write_atomically
 from masklet.core.frames import Video
+from masklet.core.protocols import ResumableSystem
 from masklet.core.result import VideoResult
+from masklet.io.disk_room import check_disk_room
 from masklet.io.output_folder import OutputFolder
 from masklet.io.video.source_names import Source, describe_source
 from masklet.outputs import write_formats, write_overlay
+from masklet.run.checkpoint import get_checkpoint_folder, open_checkpoints, remove_checkpoints
 from masklet.run.claims import Claim, ClaimedError
 from masklet.run.less_memory import is_out_of_memory, run_with_halved_batches
 from masklet.run.outcome import CLAIMED, DONE, FAILED, KEPT, MANIFEST, REFUSED, Outcome, append_to_manifest
@@ -47,6 +51,7 @@ class Job:
         more: what else decides the result, for the recipe.
         formats: to write besides masklets.json.
         overlay: whether to write overlay.mp4.
+        checkpoint: frames from one checkpoint to the next; 0: none are written.
         title: what the result is called, in place of its source's name.
     """
 
@@ -58,6 +63,7 @@ class Job:
     more: Mapping[str, Any] = field(default_factory=dict)
     formats: Sequence[str] = ()
     overlay: bool = True
+    checkpoint: int = 0
     title: str = ""
 
     @property
@@ -163,9 +169,15 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
     job.folder.check_free()
     started = monotonic()
     with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
+        if warning := check_disk_room(job.folder.path, video, job.formats, job.overlay):
+            reporter.hint(warning)
         with job.folder as there:
             system = job.make(video)
-            result, halved = run_with_halved_batches(lambda: run_system(system, video, job.source, watch), system)
+
+            def run() -> VideoResult:
+                return run_system(system, video, job.source, watch, find_checkpoints(job, video, recipe, reporter))
+
+            result, halved = run_with_halved_batches(run, system)
             notes = (*result.provenance.notes, *halved)
             provenance = replace(result.provenance, recipe=outcome.recipe, notes=notes)
             result = replace(result, name=job.title or result.name, provenance=provenance)
@@ -173,6 +185,7 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
             failed = write_formats(result, video, there, job.formats)
             with write_atomically(there / FILE) as file:
                 file.write(json.dumps(recipe, indent=1, default=str).encode())
+        remove_checkpoints(job.out, job.folder.name)
         if job.overlay:
             add_overlay(result, video, job.folder.path, watch)
     reporter.done(job.folder.path, result, monotonic() - started)
@@ -181,6 +194,24 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
         reason = f"{job.folder.path}: masklets.json is there, but not all formats: {'; '.join(failed)}"
         return replace(outcome, state=FAILED, reason=reason)
     return outcome
+
+
+def find_checkpoints(job: Job, video: Video, recipe: Mapping[str, Any], reporter: Reporter) -> Checkpoints | None:
+    """Where the run of a job over its `video` by this `recipe` is saved; says from where it goes on. None where it is
+    not: the video is short, the source cannot be read again, or the system has no state that can be saved.
+    """
+    name, every = job.folder.name, job.checkpoint
+    is_short = 0 < len(video) <= every and not get_checkpoint_folder(job.out, name).exists()
+    if not every or is_short or recipe["source"] == UNKNOWN:
+        return None
+    plan = job.plan()
+    if not isinstance(plan, ResumableSystem):
+        reporter.notice(name, f"no checkpoints are written: {type(plan).__name__} writes none")
+        return None
+    found = open_checkpoints(job.out, name, hash_recipe(recipe), every, lambda told: reporter.notice(name, told))
+    if found.saved:
+        reporter.notice(name, f"goes on from frame {found.saved.frame} ({found.saved.phase})")
+    return found
 
 
 def keep_earlier(
@@ -195,7 +226,7 @@ def keep_earlier(
         reason = f"{job.folder.path}: there are results already ({'; '.join(different[:MOST])})"
         return replace(outcome, state=REFUSED, reason=f"{reason}; add --overwrite to replace them")
     if job.overlay and not (job.folder.path / OVERLAY).exists():
-        result = VideoResult.load(job.folder.path / MASKLETS)
+        result = VideoResult.open(job.folder.path / MASKLETS)
         with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
             add_overlay(result, video, job.folder.path, watch)
         return replace(outcome, **measure_result(result, job.folder.path))

@@ -15,15 +15,12 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.io.output_folder import OutputFolder
 from masklet.io.prompts import PromptFile, hash_prompts
-from masklet.io.video.selection import FrameSelection
 from masklet.io.video.sources import open_video
 from masklet.parts import load_bystanders, make_encoder
 from masklet.presets import GOOD, choose_run_parts, choose_track_parts
 from masklet.run.batch import Job
 from masklet.run.video_list import VideoEntry
 from masklet.systems.track import Track
-
-SELECTION = ("start", "end", "stride", "fps", "max_side", "max_frames")
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,7 @@ class RunOptions:
         overlay: whether to write overlay.mp4.
         overwrite: whether results that are there are replaced.
         reading: what of the sources is used, as `open_video` takes it.
+        checkpoint: frames from one checkpoint of a video to the next; 0: none are written.
     """
 
     out: Path
@@ -54,6 +52,7 @@ class RunOptions:
     overlay: bool = True
     overwrite: bool = False
     reading: Mapping[str, Any] = field(default_factory=dict)
+    checkpoint: int = 0
 
 
 class RunParts:
@@ -101,31 +100,29 @@ class RunParts:
         made = load(given.system, segmenter=path, propagator=self.carrier, device=given.device, **settings)
         return made.system
 
+    def check(self) -> RunParts:
+        """These parts, if those that are needed can be had. Raises InputError where they cannot."""
+        videos = self.options.videos
+        if any(map(is_plain, videos)):
+            _ = self.system
+        if any(video.prompts for video in videos):
+            _ = self.tracker
+        detected = next((video.detections for video in videos if video.detections), "")
+        if detected and self.options.system in QUERY_SYSTEMS:
+            raise InputError(f"{detected}: {self.options.system} takes no detections; take --system sam2bmp or deva")
+        if detected:
+            self.load_detected(detected)
+        return self
 
-def plan_jobs(options: RunOptions) -> list[Job]:
-    """A job for each video; parts that several need are loaded once. Raises InputError where the options cannot be
+
+def plan_jobs(options: RunOptions, parts: RunParts | None = None) -> list[Job]:
+    """A job for each video; `parts` that several need are loaded once. Raises InputError where the options cannot be
     used, before any video is opened.
     """
-    FrameSelection(**{key: options.reading[key] for key in SELECTION if key in options.reading}).check()
     given = [options.segmenter or "", *(video.detections for video in options.videos)]
     folders = plan_output_folders(options.videos, options.out, options.overwrite, list(filter(None, given)))
-    parts = RunParts(options)
-    check_parts(parts)
+    parts = parts or RunParts(options).check()
     return [plan_job(parts, video, folder) for video, folder in zip(options.videos, folders, strict=True)]
-
-
-def check_parts(parts: RunParts) -> None:
-    """Raises InputError where parts that are needed cannot be had."""
-    videos = parts.options.videos
-    if any(map(is_plain, videos)):
-        _ = parts.system
-    if any(video.prompts for video in videos):
-        _ = parts.tracker
-    detected = next((video.detections for video in videos if video.detections), "")
-    if detected and parts.options.system in QUERY_SYSTEMS:
-        raise InputError(f"{detected}: {parts.options.system} takes no detections; take --system sam2bmp or deva")
-    if detected:
-        parts.load_detected(detected)
 
 
 def is_plain(video: VideoEntry) -> bool:
@@ -146,7 +143,18 @@ def plan_job(parts: RunParts, video: VideoEntry, folder: OutputFolder) -> Job:
         make = partial(ignore_video, plan)
     else:
         make, plan = partial(ignore_video, lambda: parts.system), lambda: parts.system
-    return Job(video.source, folder, opened, make, plan, more, options.formats, options.overlay, video.title)
+    return Job(
+        video.source,
+        folder,
+        opened,
+        make,
+        plan,
+        more,
+        options.formats,
+        options.overlay,
+        options.checkpoint,
+        video.title,
+    )
 
 
 def ignore_video(make: Callable[[], Any], video: Video) -> Any:

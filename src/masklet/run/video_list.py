@@ -14,7 +14,7 @@ from masklet.io.formats.json_entry import JsonEntry, read_json_line
 from masklet.io.prompts import PromptFile, parse_prompts, read_prompt_file
 from masklet.io.video.selection import FrameSelection
 from masklet.io.video.source_names import Source, make_unique_names
-from masklet.io.video.sources import group_video_sources, list_video_sources
+from masklet.io.video.sources import check_source_exists, group_video_sources, list_video_sources
 from masklet.registry import check_choice
 
 FORM = 'a text with a source a line, or JSON lines such as {"source": "a.mp4", "name": "a"}'
@@ -56,7 +56,10 @@ def list_videos(sources: Sequence[str], path: Path | None) -> list[VideoEntry]:
     if path and lines[0][1].startswith("{"):
         listed = parse_json_lines(path, lines)
         return name_videos([*map(VideoEntry, group_video_sources(sources)), *listed])
-    return name_videos(list(map(VideoEntry, group_video_sources([*sources, *(line for _, line in lines)]))))
+    found = group_video_sources([*sources, *(line for _, line in lines)])
+    if len(found) == 1 and isinstance(found[0], str):  # of several one that is missing costs no more than itself
+        check_source_exists(found[0])
+    return name_videos(list(map(VideoEntry, found)))
 
 
 def name_videos(entries: Sequence[VideoEntry]) -> list[VideoEntry]:

@@ -22,7 +22,7 @@ from masklet.run.batch import process_video
 from masklet.run.plan import plan_jobs
 from masklet.view.progress import FinishedVideo, QuietReporter
 
-READY, OUTCOME, OPENED, MOVED, CLOSED, SHOWN, ERROR = range(7)  # what a worker's messages are
+READY, OUTCOME, OPENED, MOVED, CLOSED, SHOWN, ERROR, NOTICE, HINT = range(9)  # what a worker's messages are
 PAUSE = 0.1  # seconds between two messages of how far a video is
 GRACE = 10.0  # seconds in which a process that was asked to end has to
 
@@ -54,6 +54,14 @@ class PipeReporter(QuietReporter):
     def show(self, finished: FinishedVideo) -> None:
         """A video that is done."""
         self.pipe.send((SHOWN, (finished,)))
+
+    def notice(self, video: str, sentence: str) -> None:
+        """What happened to a `video`."""
+        self.pipe.send((NOTICE, (video, sentence)))
+
+    def hint(self, sentence: str) -> None:
+        """What the reader should know."""
+        self.pipe.send((HINT, (sentence,)))
 
     def error(self, message: str, video: str = "") -> None:
         """What went wrong, and with which `video`."""

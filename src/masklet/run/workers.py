@@ -9,14 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from multiprocessing import Pipe
 from multiprocessing.connection import wait
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.scratch import remove_dead_folders
@@ -28,7 +28,7 @@ from masklet.run.claims import release_claims, release_dead_claims
 from masklet.run.outcome import Outcome
 from masklet.run.plan import RunOptions
 from masklet.run.queue import VideoQueue
-from masklet.run.worker_process import CLOSED, ERROR, GRACE, MOVED, OPENED, OUTCOME, READY, SHOWN
+from masklet.run.worker_process import CLOSED, ERROR, GRACE, HINT, MOVED, NOTICE, OPENED, OUTCOME, READY, SHOWN
 from masklet.view.progress import Reporter
 
 POLL = 0.2  # seconds
@@ -106,10 +106,9 @@ class Worker:
             self._watch(*told)
         elif kind == CLOSED:
             self.hide()
-        elif kind == SHOWN:
-            reporter.show(*told)
-        elif kind == ERROR:
-            reporter.error(*told)
+        else:
+            hear = {SHOWN: reporter.show, ERROR: reporter.error, NOTICE: reporter.notice, HINT: reporter.hint}
+            cast(Callable[..., None], hear[kind])(*told)
         return None
 
     def hide(self) -> None:

@@ -69,6 +69,7 @@ class Reporter(Protocol):
     def count(self, name: str, state: str, frames: int, is_new: bool) -> None: ...
     def summary(self, table: str, counts: Mapping[str, int]) -> None: ...
     def hint(self, sentence: str) -> None: ...
+    def notice(self, video: str, sentence: str) -> None: ...
     def error(self, message: str, video: str = "") -> None: ...
 
 
@@ -100,6 +101,9 @@ class QuietReporter:
 
     def hint(self, sentence: str) -> None:
         """Drops the `sentence`: who asked for quiet wants no hints."""
+
+    def notice(self, video: str, sentence: str) -> None:
+        """Drops what happened to a `video` while it was made, in a `sentence`."""
 
     def error(self, message: str, video: str = "") -> None:
         """One sentence on standard error; it names the `video` by itself."""
@@ -169,6 +173,11 @@ class BarReporter(QuietReporter):
         for line in table.splitlines():
             self.console.print(escape_control_characters(line), highlight=False, soft_wrap=True)
 
+    def notice(self, video: str, sentence: str) -> None:
+        """What happened to a `video` while it was made."""
+        said = escape_control_characters(f"{video}: {sentence}")
+        self.console.print(said, highlight=False, soft_wrap=True)
+
     def hint(self, sentence: str) -> None:
         """What the reader could do next, once all is done."""
         self.console.print(sentence, highlight=False, soft_wrap=True)
@@ -213,15 +222,16 @@ def show_progress_bars(console: Console, name: str, figures: str) -> Iterator[Wa
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    tasks: dict[str, tuple[TaskID, float]] = {}
+    tasks: dict[str, tuple[TaskID, float, int]] = {}  # and when, and at which frame, it began
     with Progress(*columns, console=console, disable=console.quiet) as progress:
 
         def watch(phase: str, done: int, total: int | None, objects: int) -> None:
             if phase not in tasks:
                 shown = escape_control_characters(name)
-                tasks[phase] = progress.add_task(phase, name=shown, rate=0.0, objects=0), monotonic()
-            task, since = tasks[phase]
-            rate = done / max(monotonic() - since, 1e-9) if done > 1 else 0.0
+                task = progress.add_task(phase, name=shown, rate=0.0, objects=0, completed=done - 1)
+                tasks[phase] = task, monotonic(), done - 1
+            task, since, first = tasks[phase]
+            rate = (done - first) / max(monotonic() - since, 1e-9) if done - first > 1 else 0.0
             progress.update(task, completed=done, total=total, rate=rate, objects=objects)
 
         yield watch
@@ -270,16 +280,16 @@ class JsonReporter(QuietReporter):
     def video(self, name: str, frames: int) -> Iterator[Watch]:
         """Progress lines for one video."""
         self.say("start", video=name, frames=frames or None)
-        started: dict[str, float] = {}
+        started: dict[str, tuple[float, int]] = {}  # when, and at which frame, a phase began
         told = 0.0
 
         def watch(phase: str, done: int, total: int | None, objects: int) -> None:
             nonlocal told
             now = self.clock()
-            since = started.setdefault(phase, now)
+            since, first = started.setdefault(phase, (now, done))
             if now - told < 1 and done != total:
                 return
-            told, rate = now, (done - 1) / (now - since) if now > since else 0.0
+            told, rate = now, (done - first) / (now - since) if now > since else 0.0
             left = (total - done) / rate if total and rate else None
             facts = {"frame": done, "frames": total, "fps": round(rate, 2), "objects": objects}
             self.say("progress", video=name, phase=phase, **facts, seconds_left=left and round(left, 1))
@@ -299,6 +309,10 @@ class JsonReporter(QuietReporter):
     def summary(self, table: str, counts: Mapping[str, int]) -> None:
         """How many videos of the batch ended in each state."""
         self.say("summary", **counts)
+
+    def notice(self, video: str, sentence: str) -> None:
+        """What happened to a `video` while it was made."""
+        self.say("notice", video=video, message=sentence)
 
     def error(self, message: str, video: str = "") -> None:
         """What went wrong, and with which `video`, if it is one's."""
