@@ -2,7 +2,8 @@
 
 python benchmarks/many_objects.py [--against /path/to/other/src] [--only iou,deva,...] [--out out/many_objects.json]
 
-Frames are generated. Where a system is measured, its networks are stood in for by toys whose time is not counted.
+Frames are generated. Times are CPU seconds of one thread, which other work on the machine does not change much. Where
+DEVA is measured, its networks are stood in for by toys whose time is not counted.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import numpy as np
 import torch
 
-from masklet.core.frames import Frame, Video
+from masklet.core.frames import Frame
 from masklet.core.instances import Detections, Prediction
 from masklet.core.masks import mask_iou, mask_nms, resolve_overlaps_by_area
 
@@ -64,11 +65,11 @@ class Uncounted:
         """The same work, whose time is added here."""
 
         def run(*args: Any, **more: Any) -> Any:
-            started = perf_counter()
+            started = process_time()
             try:
                 return work(*args, **more)
             finally:
-                self.seconds += perf_counter() - started
+                self.seconds += process_time() - started
 
         return run
 
@@ -152,7 +153,7 @@ class ToldPropagator:
 class BlankVideo:
     """Frames that show nothing."""
 
-    name, rate = "blank", 25.0
+    name, rate, damage = "blank", 25.0, None
 
     def __init__(self, size: tuple[int, int], length: int) -> None:
         self.size, self.length = size, length
@@ -170,12 +171,12 @@ class BlankVideo:
 
 
 def seconds(work: Callable[[], object], rounds: int = 3) -> float:
-    """The median time of a piece of work."""
+    """The median CPU time of a piece of work."""
     times = []
     for _ in range(rounds):
-        started = perf_counter()
+        started = process_time()
         work()
-        times.append(perf_counter() - started)
+        times.append(process_time() - started)
     return median(times)
 
 
@@ -196,12 +197,12 @@ def measure_deva() -> dict[str, float]:
 
     discs, toys = Discs.draw(100, HD), Uncounted()
     system = Deva(ToldSegmenter(discs, toys), ToldPropagator(discs, toys), DevaSettings(backward=False))
-    times, last = [], [perf_counter(), 0.0]
+    times, last = [], [process_time(), 0.0]
 
     def watch(*progress: object) -> None:
-        now = perf_counter()
+        now = process_time()
         times.append(now - last[0] - (toys.seconds - last[1]))
-        last[:] = perf_counter(), toys.seconds
+        last[:] = process_time(), toys.seconds
 
     result = system.run(BlankVideo(HD, 13), watch)
     voted = [t for n, t in enumerate(times) if n % 5 == 0]
@@ -219,9 +220,8 @@ PARTS: dict[str, Callable[[], dict[str, float]]] = {"iou": measure_iou, "deva": 
 def measure_with(sources: Path, part: str) -> dict[str, float]:
     """One part, with the sources in a folder."""
     command = [sys.executable, __file__, "--part", part]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(sources)}, check=True, capture_output=True, text=True
-    )
+    env = {**os.environ, "PYTHONPATH": str(sources), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -241,7 +241,8 @@ def main() -> None:
         before = measure_with(args.against, part) if args.against else {}
         for name, value in measure_with(Path(__file__).parents[1] / "src", part).items():
             told[name] = [value, *([before[name], before[name] / value] if name in before else [])]
-            print(f"{name}: {value:.4g}", f"(before: {before[name]:.4g}, ratio {before[name] / value:.3g})" if name in before else "")
+            ratio = f"(before: {before[name]:.4g}, ratio {before[name] / value:.3g})" if name in before else ""
+            print(f"{name}: {value:.4g} {ratio}".rstrip())
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(told, indent=1))

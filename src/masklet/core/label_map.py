@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,19 +29,24 @@ class LabelMap(Mapping[int, Bool[Tensor, "h w"]]):
     rows: Int32[np.ndarray, "h w"]  # 1 + the place in `ids` of whose pixel it is; 0: nobody's
 
     @staticmethod
-    def paint(masks: Bool[Tensor, "n h w"], order: Sequence[int]) -> LabelMap:
-        """Some of the masks, later ones over earlier ones; ids are their rows in `masks`.
+    def paint(
+        masks: Bool[Tensor, "n h w"], rows: Sequence[int], order: Callable[[int, int], tuple[int, int]]
+    ) -> LabelMap:
+        """The masks in some `rows`, painted over each other; ids are their rows.
 
         Args:
             masks: of one size; they may overlap.
-            order: rows, that which lies in front last.
+            rows: the masks that are painted.
+            order: from a mask's area in pixels and its row to what it is sorted by; the greatest lies in front.
         """
-        canvas = np.zeros(tuple(masks.shape[1:]), np.int32)
-        for row in order:
-            mask = masks[row].contiguous().cpu().numpy()
-            there = find_mask_box(mask)
-            canvas[there][mask[there]] = row + 1
-        return LabelMap(tuple(range(len(masks))), canvas)
+        images, canvas = masks.contiguous().cpu().numpy(), np.zeros(tuple(masks.shape[1:]), np.int32)
+        boxes = {row: find_mask_box(images[row]) for row in rows}
+        areas = {row: int(np.count_nonzero(images[row][box])) for row, box in boxes.items()}
+        places = {row: place for place, row in enumerate(rows, start=1)}
+        for row in sorted(rows, key=lambda row: order(areas[row], row)):
+            there = boxes[row]
+            canvas[there][images[row][there]] = places[row]
+        return LabelMap(tuple(rows), canvas)
 
     @staticmethod
     def empty(size: tuple[int, int]) -> LabelMap:
@@ -49,7 +54,10 @@ class LabelMap(Mapping[int, Bool[Tensor, "h w"]]):
         return LabelMap((), np.zeros(size, np.int32))
 
     def __getitem__(self, id: int) -> Bool[Tensor, "h w"]:
-        return torch.from_numpy(self.rows == self._numbers[id])
+        number, mask = self._numbers[id], np.zeros(self.size, bool)
+        there = self.boxes[number - 1]
+        mask[there] = self.rows[there] == number
+        return torch.from_numpy(mask)
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.ids)
@@ -96,11 +104,12 @@ class LabelMap(Mapping[int, Bool[Tensor, "h w"]]):
     def stack(self) -> Bool[Tensor, "n h w"]:
         """All masks as one tensor."""
         out = np.zeros((len(self), *self.rows.shape), bool)
-        for row, there in enumerate(self.find_boxes()):
+        for row, there in enumerate(self.boxes):
             out[row][there] = self.rows[there] == row + 1
         return torch.from_numpy(out)
 
-    def find_boxes(self) -> list[tuple[slice, slice]]:
+    @cached_property
+    def boxes(self) -> list[tuple[slice, slice]]:
         """The rows and columns of each mask's box; both are empty where the mask is."""
         nowhere = slice(0), slice(0)
         return [box or nowhere for box in find_objects(self.rows, len(self))] if len(self) else []
@@ -131,3 +140,13 @@ def find_mask_box(mask: Bool[np.ndarray, "h w"]) -> tuple[slice, slice]:
     """
     x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
     return slice(y, y + h), slice(x, x + w)
+
+
+def front_small(area: int, row: int) -> tuple[int, int]:
+    """Paints small masks over large ones; of equal ones the first lies in front."""
+    return -area, -row
+
+
+def front_small_last(area: int, row: int) -> tuple[int, int]:
+    """Paints small masks over large ones; of equal ones the last lies in front."""
+    return -area, row

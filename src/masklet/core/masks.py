@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as nnf
 from jaxtyping import Bool, Float, Int64, Num, UInt64
 from torch import Tensor
 
-from masklet.core.label_map import LabelMap, find_mask_box
+from masklet.core.label_map import LabelMap, find_mask_box, front_small
 
 WORD = 64  # pixels
 
@@ -21,28 +20,26 @@ def mask_iou(a: Bool[Tensor, "n h w"], b: Bool[Tensor, "m h w"]) -> Float[Tensor
     """Mask IoU of every pair. Two empty masks have 0, as in COCO (DAVIS's J calls the same case 1)."""
     if a.device.type != "cpu":
         return _divide_counts(a.flatten(1).float() @ b.flatten(1).float().T, a.flatten(1).sum(1), b.flatten(1).sum(1))
-    x, y = PackedMasks.of(a), PackedMasks.of(b)
+    x, y = PackedMasks.of(a, range(len(a))), PackedMasks.of(b, range(len(b)))
     both = np.zeros((len(a), len(b)), np.int64)
     for row, near in enumerate(x.touches(y)):
         both[row, near] = y.count_common(np.flatnonzero(near), x, row)
     return _divide_counts(torch.from_numpy(both).float(), torch.from_numpy(x.areas), torch.from_numpy(y.areas))
 
 
-def mutual_mask_iou(masks: Bool[Tensor, "n h w"]) -> Float[Tensor, "n n"]:
-    """Mask IoU of every two of some masks: `mask_iou` with themselves, in half the time."""
+def mutual_mask_iou(masks: Bool[Tensor, "n h w"], rows: Sequence[int]) -> Float[Tensor, "k k"]:
+    """Mask IoU of every two of the masks in some `rows`: `mask_iou` with themselves, in half the time."""
     if masks.device.type != "cpu":
-        return mask_iou(masks, masks)
-    x = PackedMasks.of(masks)
+        return mask_iou(masks[list(rows)], masks[list(rows)])
+    x = PackedMasks.of(masks, rows)
     both, near = np.diag(x.areas), np.triu(x.touches(x), 1)
-    for row in range(len(masks)):
-        both[row, near[row]] = both[near[row], row] = x.count_common(np.flatnonzero(near[row]), x, row)
+    for n in range(len(rows)):
+        both[n, near[n]] = both[near[n], n] = x.count_common(np.flatnonzero(near[n]), x, n)
     areas = torch.from_numpy(x.areas)
     return _divide_counts(torch.from_numpy(both).float(), areas, areas)
 
 
-def _divide_counts(
-    both: Float[Tensor, "n m"], a: Int64[Tensor, " n"], b: Int64[Tensor, " m"]
-) -> Float[Tensor, "n m"]:
+def _divide_counts(both: Float[Tensor, "n m"], a: Int64[Tensor, " n"], b: Int64[Tensor, " m"]) -> Float[Tensor, "n m"]:
     """IoU, by the pixels that two masks share and by the areas of each."""
     return both / (a[:, None] + b[None] - both).clamp(min=1)
 
@@ -56,11 +53,11 @@ class PackedMasks:
     areas: Int64[np.ndarray, " n"]
 
     @staticmethod
-    def of(masks: Bool[Tensor, "n h w"]) -> PackedMasks:
-        """Packs what lies in each mask's box."""
-        n, h, w = masks.shape
-        words, boxes = np.zeros((n, h, -(-w // WORD)), np.uint64), np.zeros((n, 4), np.int64)
-        for row, mask in enumerate(masks.contiguous().numpy()):
+    def of(masks: Bool[Tensor, "n h w"], rows: Sequence[int]) -> PackedMasks:
+        """Packs what lies in the box of each mask of some `rows`."""
+        (_, h, w), images = masks.shape, masks.contiguous().numpy()
+        words, boxes = np.zeros((len(rows), h, -(-w // WORD)), np.uint64), np.zeros((len(rows), 4), np.int64)
+        for row, mask in enumerate(images[n] for n in rows):
             y, x = find_mask_box(mask)
             start = x.start // WORD * WORD
             bits = np.packbits(mask[y, start : x.stop], axis=1, bitorder="little")
@@ -82,16 +79,28 @@ class PackedMasks:
         return np.bitwise_count(common).sum((1, 2), dtype=np.int64)
 
 
-def mask_nms(masks: Bool[Tensor, "n h w"], scores: Float[Tensor, " n"], iou: float) -> Int64[Tensor, " k"]:
-    """Row numbers of the `masks` to keep, ascending: one goes when a kept one of higher `scores` overlaps it by a mask
-    IoU above `iou` (0 to 1).
+def mask_nms(
+    masks: Bool[Tensor, "n h w"], scores: Float[Tensor, " n"], iou: float, among: Bool[Tensor, " n"] | None = None
+) -> Int64[Tensor, " k"]:
+    """Non-maximum suppression: a mask goes when a kept one of higher score overlaps it by a mask IoU above `iou`.
+
+    Args:
+        masks: of one frame.
+        scores: any numbers.
+        iou: 0 to 1.
+        among: the masks that are looked at, without a copy of them; None: all.
+
+    Returns:
+        Row numbers of the masks to keep, ascending.
     """
-    twins = mutual_mask_iou(masks) > iou
+    order = scores.argsort(descending=True, stable=True)
+    order = order if among is None else order[among[order]]
+    twins = mutual_mask_iou(masks, order.tolist()) > iou
     kept: list[int] = []
-    for row in scores.argsort(descending=True, stable=True).tolist():
-        if not twins[row, kept].any():
-            kept.append(row)
-    return torch.tensor(sorted(kept), dtype=torch.int64, device=scores.device)
+    for n in range(len(order)):
+        if not twins[n, kept].any():
+            kept.append(n)
+    return order[kept].sort().values
 
 
 def matrix_nms(masks: Bool[Tensor, "n h w"], scores: Float[Tensor, " n"], sharpness: float) -> Float[Tensor, " n"]:
@@ -101,7 +110,7 @@ def matrix_nms(masks: Bool[Tensor, "n h w"], scores: Float[Tensor, " n"], sharpn
     SOLOv2 3.3 (Wang et al. 2020, arXiv:2003.10152), Gaussian: by exp(-sharpness * (IoU^2 - most^2)) at the worst.
     """
     order = scores.argsort(descending=True, stable=True)
-    iou = mutual_mask_iou(masks[order]).triu(1)  # row: the better one
+    iou = mutual_mask_iou(masks, order.tolist()).triu(1)  # row: the better one
     most = iou.amax(0) if len(masks) else iou.new_zeros(0)
     lessened = torch.exp(-sharpness * (iou**2 - most[:, None] ** 2)).clamp(max=1)
     out = scores.clone()
@@ -111,19 +120,7 @@ def matrix_nms(masks: Bool[Tensor, "n h w"], scores: Float[Tensor, " n"], sharpn
 
 def resolve_overlaps_by_area(masks: Bool[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
     """Removes overlaps: a pixel goes to the smallest of the masks that claim it, on a tie to the first."""
-    return paint_by_area(masks).stack()
-
-
-def paint_by_area(masks: Bool[Tensor, "n h w"]) -> LabelMap:
-    """Masks by row without overlaps: a pixel goes to the smallest of those that claim it, on a tie to the first."""
-    areas = count_mask_pixels(masks)
-    return LabelMap.paint(masks, sorted(range(len(masks)), key=lambda row: (-areas[row], -row)))
-
-
-def count_mask_pixels(masks: Bool[Tensor, "n h w"]) -> list[int]:
-    """The area of each mask, in pixels; counted in its box, which is a tenth of the time of a sum."""
-    images = masks.contiguous().cpu().numpy()
-    return [int(np.count_nonzero(image[find_mask_box(image)])) for image in images]
+    return LabelMap.paint(masks, range(len(masks)), front_small).stack()
 
 
 def resize_bilinear(maps: Num[Tensor, "n h w"], size: tuple[int, int]) -> Float[Tensor, "n h2 w2"]:
@@ -134,20 +131,23 @@ def resize_bilinear(maps: Num[Tensor, "n h w"], size: tuple[int, int]) -> Float[
 
 
 def resize_above_zero(
-    maps: Float[Tensor, "n h w"], size: tuple[int, int]
+    maps: Sequence[Float[Tensor, "h w"]], size: tuple[int, int]
 ) -> Iterator[tuple[int, tuple[slice, slice], Float[Tensor, "y x"]]]:
     """Float maps as `resize_bilinear` makes them, but each only in the window in which it can be above 0.
 
     Args:
-        maps: on the CPU.
+        maps: all of one size.
         size: (h, w).
 
     Yields:
         The row of a map that is somewhere above 0, the window of rows and columns, and the values in it.
     """
-    ys, xs = (ResizedAxis.between(old, new) for old, new in zip(maps.shape[-2:], size, strict=True))
-    for row, one in enumerate(maps.float()):
-        y, x = find_mask_box((one > 0).numpy())
+    if not maps:
+        return
+    ys, xs = (ResizedAxis.between(old, new) for old, new in zip(maps[0].shape, size, strict=True))
+    inside = np.zeros(tuple(maps[0].shape), bool)
+    for row, one in enumerate(one.detach().cpu().float() for one in maps):
+        y, x = find_mask_box(np.greater(one.numpy(), 0, out=inside))
         if y.stop:
             there = ys.reach(y), xs.reach(x)
             yield row, there, ys.mix(xs.mix(one[ys.needed(there[0])], there[1], 1), there[0], 0)

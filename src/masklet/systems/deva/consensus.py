@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from masklet.core.label_map import LabelMap, paint_in_front
-from masklet.core.masks import count_mask_pixels, stack_masks
+from masklet.core.label_map import LabelMap, front_small, front_small_last, paint_in_front
+from masklet.core.masks import stack_masks
 from masklet.core.matching import match
 
 SUPPORT = 0.5  # mask IoU above which two segments are one: they support each other, and exclude each other
@@ -54,7 +54,7 @@ def stack_layers(masks: Bool[Tensor, "p h w"], frames: Sequence[int]) -> list[Pr
         if own is None:
             layers.append((frame, own := []))
         own.append(p)
-    return [ProposalLayer(frame, LabelMap.paint(masks, own).relabel(own)) for frame, own in layers]
+    return [ProposalLayer(frame, LabelMap.paint(masks, own, front_small)) for frame, own in layers]
 
 
 def find_consensus(
@@ -85,12 +85,9 @@ def find_layer_consensus(
     iou = measure_layer_support(layers, things)
     frame = {p: layer.frame for layer in layers for p in layer.masks}
     order = sorted(frame, key=lambda p: (frame[p], p))
-    gain = iou.sum(1) - alpha
-    chosen = [
-        p
-        for component in find_support_components(iou > 0, order)
-        for p in find_best_selection(gain, iou > 0, component)
-    ]
+    gain, linked = iou.sum(1) - alpha, iou > 0
+    components = find_support_components(linked, order)
+    chosen = [p for component in components for p in find_best_selection(gain, linked, component)]
     selected = tuple(sorted(chosen))
     members = tuple((p, *np.flatnonzero(iou[p]).tolist()) for p in selected)
     return Agreement(selected, members, render_selection(layers, selected, size), float(gain[list(selected)].sum()))
@@ -153,7 +150,7 @@ def find_best_selection(
 
     Exact: with `compute_best_gain` of what is left, a proposal is taken when nothing is lost by it.
     """
-    near = [sum(1 << int(q) for q in np.flatnonzero(row)) for row in linked]
+    near = {p: sum(1 << q for q in np.flatnonzero(linked[p]).tolist()) for p in order}
     weights = [float(g) for g in gain]
     left = sum(1 << p for p in order if weights[p] > 0)
     known: dict[int, float] = {}
@@ -171,7 +168,7 @@ def find_best_selection(
     return chosen
 
 
-def compute_best_gain(left: int, gain: Sequence[float], near: Sequence[int], known: dict[int, float]) -> float:
+def compute_best_gain(left: int, gain: Sequence[float], near: Mapping[int, int], known: dict[int, float]) -> float:
     """The greatest `gain` of a selection among the proposals in the bits of `left`: each part by itself, and where a
     part is not trivial, with and without the proposal that excludes most others. `near` has the bits of those that each
     one excludes; `known` holds the answers for parts so far, and is added to.
@@ -189,7 +186,7 @@ def compute_best_gain(left: int, gain: Sequence[float], near: Sequence[int], kno
     return total
 
 
-def _find_reached_part(left: int, near: Sequence[int]) -> int:
+def _find_reached_part(left: int, near: Mapping[int, int]) -> int:
     """The part of `left` that hangs together with its first proposal."""
     part = edge = left & -left
     while edge:
@@ -210,8 +207,7 @@ def _iterate_bits(mask: int) -> Iterator[int]:
 
 def resolve_overlaps(masks: Bool[Tensor, "q h w"]) -> Bool[Tensor, "q h w"]:
     """Removes overlaps: small ones lie in front, of equal ones the last."""
-    areas = count_mask_pixels(masks)
-    return LabelMap.paint(masks, sorted(range(len(masks)), key=lambda row: -areas[row])).stack()
+    return LabelMap.paint(masks, range(len(masks)), front_small_last).stack()
 
 
 @dataclass(frozen=True)
@@ -321,7 +317,7 @@ def merge_detections(
         born: objects begun so far; the next one gets `born` + 1.
         rules: the open points.
     """
-    before = LabelMap.paint(stack_masks(list(own.values()), size), range(len(own)))
+    before = LabelMap.paint(stack_masks(list(own.values()), size), range(len(own)), front_small)
     layers = stack_layers(stack_masks([s.mask for s in found], size), [0] * len(found))
     said = tuple(SegmentVotes(s.labels, s.scores, s.thing) for s in found)
     segments = FrameSegments(tuple(layer.masks for layer in layers), said)
@@ -379,22 +375,22 @@ def order_for_painting(
     then large ones first, a pair by its union. `own` are the tracks' propagated masks, `said` what the detections are.
     """
     before = dict(zip(own, range(len(own)), strict=True))
-    common, inside_all = np.zeros((len(own), len(said)), np.int64), np.zeros(len(said), np.int64)
+    common, inside = np.zeros((len(own), len(said)), np.int64), np.zeros(len(said), np.int64)
     for masks in found if said else ():
-        common[:, masks.ids], inside_all[list(masks.ids)] = own.count_common(masks), masks.areas
+        common[:, masks.ids], inside[list(masks.ids)] = own.count_common(masks), masks.areas
     entries = []
     for group in GROUPS:
         ids = [i for i, track in tracks.items() if track.thing is group]
         places = [place for place, votes in enumerate(said) if votes.thing is group]
         rows = [before[i] for i in ids]
-        both, areas, inside = common[np.ix_(rows, places)], own.areas[rows], inside_all[places]
-        union = areas[:, None] + inside - both
+        both, areas = common[np.ix_(rows, places)], own.areas[rows]
+        union = areas[:, None] + inside[places] - both
         links = match((both / union.clip(min=1)).astype(np.float32), SUPPORT)
         partner = {c: r for r, c in links.pairs}
         mixed = [
             _PaintEntry(ids[partner[c]], place, int(union[partner[c], c]))
             if c in partner
-            else _PaintEntry(None, place, int(inside[c]))
+            else _PaintEntry(None, place, int(inside[place]))
             for c, place in enumerate(places)
         ]
         mixed += [_PaintEntry(ids[r], None, int(areas[r])) for r in links.free_rows]

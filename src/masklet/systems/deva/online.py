@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Generic, Literal, TypeVar
 
-import numpy as np
 import torch
 from jaxtyping import Bool
 from torch import Tensor
@@ -22,8 +21,8 @@ from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
 from masklet.core.frames import Frame, Video, iterate_with_future
 from masklet.core.instances import FrameMasks, Prediction
-from masklet.core.label_map import LabelMap
-from masklet.core.masks import mask_nms, paint_by_area, resize_above_zero, stack_masks
+from masklet.core.label_map import LabelMap, front_small
+from masklet.core.masks import mask_nms
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import MaskCarrier, Propagator, Segmenter
 from masklet.core.result import VideoResult
@@ -185,13 +184,12 @@ class Deva(Generic[F, M, S]):
         if not needed and sight is None:
             return FrameSegments((), ()), sight
         [found], sight = self.segmenter.segment(sight, [frame], future)
-        found = found[found.scores > self.settings.conf]
-        kept = mask_nms(found.masks, found.scores, self.settings.nms_iou)
-        masks = paint_by_area(found.masks[kept])
-        seen = np.flatnonzero(masks.areas).tolist()
-        rows = zip(found.labels[kept][seen].tolist(), found.scores[kept][seen].tolist(), strict=True)
-        said = tuple(SegmentVotes((label,), (score,), self.thing(label)) for label, score in rows)
-        return FrameSegments((masks.relabel(seen).renumber(),), said), sight
+        kept = mask_nms(found.masks, found.scores, self.settings.nms_iou, found.scores > self.settings.conf)
+        masks = LabelMap.paint(found.masks, kept.tolist(), front_small)
+        rows = [row for row, area in zip(masks, masks.areas, strict=True) if area]
+        votes = zip(found.labels[rows].tolist(), found.scores[rows].tolist(), strict=True)
+        said = tuple(SegmentVotes((label,), (score,), self.thing(label)) for label, score in votes)
+        return FrameSegments((masks.relabel(rows).renumber(),), said), sight
 
     def propagated(
         self, state: DevaState[M, S], clip: Sequence[WaitingFrame[S]], features: Sequence[F] | None = None
@@ -214,9 +212,7 @@ class Deva(Generic[F, M, S]):
         yield look
         yield from self.propagated(look.state, clip[1:], features[1:])
 
-    def merged(
-        self, state: DevaState[M, S], frame: Frame, features: F, found: FrameSegments
-    ) -> DevaFrameStep[F, M, S]:
+    def merged(self, state: DevaState[M, S], frame: Frame, features: F, found: FrameSegments) -> DevaFrameStep[F, M, S]:
         """One `frame`, with `features`, in which the segments `found` are merged into what is propagated from `state`.
         What the merge has changed is written as a prompt, what it left as a belief.
         """
@@ -249,7 +245,7 @@ class Deva(Generic[F, M, S]):
         """The mask that `belief` has of each of `tracks` at `size` (h, w); empty where the propagator knows nothing of
         it.
         """
-        return draw_label_map(belief, size).relabel(tuple(tracks))
+        return belief.label_map(size).relabel(tuple(tracks))
 
     def segments(self, clip: Sequence[WaitingFrame[S]], features: Sequence[F]) -> FrameSegments:
         """What a clip agrees on, in its first frame; a clip of one frame has nobody to agree with."""
@@ -271,7 +267,7 @@ class Deva(Generic[F, M, S]):
         if not masks or not distance:
             return masks
         belief = propagate_between_frames(self.propagator, masks.renumber(1), source, target)
-        return draw_label_map(belief, masks.size).relabel(range(1, len(masks) + 1))
+        return belief.label_map(masks.size).relabel(range(1, len(masks) + 1))
 
     def thing(self, label: int) -> Thing:
         """Whether a category is a thing; None if no category was said to be stuff."""
@@ -317,19 +313,6 @@ def propagate_between_frames(
     return propagator.predict(memory, target)
 
 
-def draw_label_map(belief: Prediction, size: tuple[int, int]) -> LabelMap:
-    """The belief at `size` (h, w) as a label map: where several objects claim a pixel, the one of greatest logit has
-    it, on a tie the first.
-    """
-    best = belief.best
-    there = (best.presence[:, 0] > 0).nonzero()[:, 0]
-    greatest, rows = torch.zeros(size), torch.zeros(size, dtype=torch.int32)
-    for row, window, logits in resize_above_zero(best.logits[there, 0].cpu(), size):
-        rows[window].masked_fill_(logits > greatest[window], int(there[row]) + 1)
-        greatest[window] = torch.maximum(greatest[window], logits)
-    return LabelMap(belief.ids, rows.numpy())
-
-
 def find_equal_masks(before: LabelMap, after: LabelMap) -> set[int]:
     """The ids whose masks are the same in both."""
     common, areas = before.count_common(after), dict(zip(after, after.areas.tolist(), strict=True))
@@ -341,6 +324,8 @@ def find_equal_masks(before: LabelMap, after: LabelMap) -> set[int]:
 def mark_absent(belief: Prediction, rows: Sequence[int]) -> Prediction:
     """The belief that some objects are not in the frame: what lies wholly under others must not stay remembered."""
     at = list(rows)
+    if not at:
+        return belief
     logits, presence = belief.logits.clone(), belief.presence.clone()
     logits[at], presence[at] = -logits[at].abs(), -presence[at].abs()
     return replace(belief, logits=logits, presence=presence)
