@@ -23,6 +23,12 @@ class Detections:
     masks: Bool[Tensor, "n h w"]
     scores: Float[Tensor, " n"]  # 0 to 1
     labels: Int64[Tensor, " n"]  # index into the segmenter's categories
+    left_out: Float[Tensor, " m"] = field(default_factory=lambda: torch.zeros(0))  # scores of what was not drawn, about
+
+    @property
+    def all_scores(self) -> Float[Tensor, " k"]:
+        """The scores of what was drawn and of what was not."""
+        return torch.cat([self.scores.cpu(), self.left_out.cpu()])
 
     @staticmethod
     def none(size: tuple[int, int]) -> Detections:

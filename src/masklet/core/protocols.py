@@ -95,6 +95,19 @@ class NotingPart(Protocol):
 
 
 @runtime_checkable
+class SelectiveSegmenter(Segmenter[M], Protocol[M]):
+    """A segmenter that knows what its detections score before it draws their masks at the frame's size."""
+
+    def segment_above(
+        self, memory: M, frames: Sequence[Frame], future: Sequence[Frame], least: float
+    ) -> tuple[list[Detections], M]:
+        """As `segment`, but what scores less than `least` need not be drawn: of that there are the scores alone
+        (`Detections.left_out`).
+        """
+        ...
+
+
+@runtime_checkable
 class VideoBound(Protocol):
     """A segmenter, or what holds one, that must know which video it is asked about."""
 

@@ -28,7 +28,7 @@ from masklet.core.protocols import MaskCarrier, Propagator, Segmenter
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
-from masklet.systems.common import FrameStream, build_video_result, describe_lost_objects
+from masklet.systems.common import FrameStream, build_video_result, describe_lost_objects, find_detections
 from masklet.systems.deva.consensus import (
     Agreement,
     FrameSegments,
@@ -183,7 +183,7 @@ class Deva(Generic[F, M, S]):
         """
         if not needed and sight is None:
             return FrameSegments((), ()), sight
-        [found], sight = self.segmenter.segment(sight, [frame], future)
+        found, sight = find_detections(self.segmenter, sight, frame, future, self.settings.conf)
         kept = mask_nms(found.masks, found.scores, self.settings.nms_iou, found.scores > self.settings.conf)
         masks = LabelMap.paint(found.masks, kept.tolist(), front_small)
         rows = [row for row, area in zip(masks, masks.areas, strict=True) if area]
