@@ -32,6 +32,7 @@ from masklet.weights.store import ZOO, compute_hash, verify_packaged
 
 PACKAGED = "nano-propagator"  # in the zoo
 HYPOTHESES = 3
+TOGETHER = (4, 2, 1)  # objects that go through the networks at once on a CPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,7 @@ class Nano:
             gradients: for training, as `Sam2` has it.
         """
         self.net, self.encoder, self.policy = net, encoder, policy or RecentFrames()
-        self.core, self.guess = Sam2Core(net, gradients=gradients), Affinity(encoder)
+        self.core, self.guess = Sam2Core(net, gradients=gradients, cpu_batches=TOGETHER), Affinity(encoder)
         self.device, self.half, self.gradients = self.core.device, self.core.half, gradients
         self.weights = {**encoder.weights, **(weights or {})}
         self._predictor = load_image_predictor(encoder.device)
@@ -179,24 +180,27 @@ class Nano:
         """The guess of every object, corrected in the light of what is remembered of it."""
         ids, look = tuple(memory.banks), self.core.look_around(features)
 
-        def answer(id: int) -> tuple[Tensor, ...]:
-            conditioned = self.core.attend(features, look, [self.policy.read(memory.banks[id])])
-            return self._correct_guess(features, guesses[id], conditioned)
+        readings = {id: self.policy.read(memory.banks[id]) for id in ids}
 
-        return self.core.stack_answers(ids, self.core.run_groups(answer, ids))
+        def answer(group: list[int]) -> list[tuple[Tensor, ...]]:
+            conditioned = self.core.attend(features, look, [readings[id] for id in group])
+            return self._correct_some(features, torch.stack([guesses[id] for id in group]), conditioned)
 
-    def _correct_guess(
-        self, features: NanoFeatures, guess: Float[Tensor, "h w"], conditioned: Float[Tensor, "1 c y x"]
-    ) -> tuple[Tensor, ...]:
-        """The decoder's answer to one object's guess, added to the guess: its rows for `Sam2Core.stack_answers`."""
-        square = (self.core.side // 4,) * 2
-        small = nnf.interpolate(guess[None, None], square, mode="bilinear", antialias=True)
-        fine, medium = self.net.hints(small)
-        hinted = replace(features, fine=features.fine + fine[0], medium=features.medium + medium[0])
-        sparse, dense = self.core.unprompted[0], self.core.encode_masks(small)
-        logits, *rest = self.core.decode(hinted, conditioned, sparse, dense, several=True)
-        large = nnf.interpolate(logits, guess.shape, mode="bilinear")
-        return (large + self.net.hints.gain * guess)[0], *(x[0] for x in rest)
+        groups = self.core.group_readings(readings)
+        answers = [row for rows in self.core.run_groups(answer, groups) for row in rows]
+        found = dict(zip([id for group in groups for id in group], answers, strict=True))
+        return self.core.stack_answers(ids, [found[id] for id in ids])
+
+    def _correct_some(
+        self, features: NanoFeatures, guesses: Float[Tensor, "b h w"], conditioned: Float[Tensor, "b c y x"]
+    ) -> list[tuple[Tensor, ...]]:
+        """The decoder's answers to some objects' guesses, added to the guesses: rows for `Sam2Core.stack_answers`."""
+        square, size = (self.core.side // 4,) * 2, guesses.shape[1:]
+        small = nnf.interpolate(guesses[:, None], square, mode="bilinear", antialias=True)
+        sparse, dense, hints = self.core.unprompted[0], self.core.encode_masks(small), self.net.hints(small)
+        logits, *rest = self.core.decode(features, conditioned, sparse, dense, several=True, hints=hints)
+        large = nnf.interpolate(logits, size, mode="bilinear") + self.net.hints.gain * guesses[:, None]
+        return list(zip(large, *rest, strict=True))
 
 
 def remove_parts_far_from_guesses(

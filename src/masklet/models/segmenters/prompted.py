@@ -98,9 +98,7 @@ class PromptedMasker:
         """What may be at each of many points: the hypotheses of predicted IoU above `least`, logits at a quarter of the
         network's resolution, and predicted IoU. `points` are x and y in the frame's pixels.
         """
-        for logits, quality in self.answers(features, points[:, None], (INSIDE,)):
-            for row, k in (quality > least).nonzero().tolist():
-                yield logits[row, k], float(quality[row, k])
+        return iterate_good_answers(self.answers(features, points[:, None], (INSIDE,)), least)
 
     def answers(
         self, features: Sam2Features, points: Float[Tensor, "n k 2"], marks: Sequence[int]
@@ -129,6 +127,15 @@ class PromptedMasker:
         coarse = self.core.attend_nothing(features).expand(len(points), -1, -1, -1)
         logits, quality, *_ = self.core.run_decoder(features, coarse, sparse, dense, self._positions, several=True)
         return logits[:, 0].float(), quality[:, 0].float().cpu()
+
+
+def iterate_good_answers(
+    answers: Iterable[tuple[Float[Tensor, "b k y x"], Float[Tensor, "b k"]]], least: float
+) -> Iterator[tuple[Float[Tensor, "y x"], float]]:
+    """Of `answers` to prompts in batches, logits and predicted IoU, those of predicted IoU above `least`, one by one."""
+    for logits, quality in answers:
+        for row, k in (quality > least).nonzero().tolist():
+            yield logits[row, k], float(quality[row, k])
 
 
 class NanoMasker:
