@@ -76,7 +76,7 @@ class PackedMasks:
         """The number of pixels that each of some masks shares with one of the `other`, which is looked at alone."""
         x0, y0, x1, y1 = other.boxes[row]
         common = self.words[rows, y0:y1, x0:x1] & other.words[row, y0:y1, x0:x1]
-        return np.bitwise_count(common).sum((1, 2), dtype=np.int64)
+        return np.asarray(np.bitwise_count(common).sum((1, 2), dtype=np.int64))
 
 
 def mask_nms(

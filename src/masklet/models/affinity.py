@@ -32,7 +32,8 @@ from masklet.nn.propagation import (
     FrameLink,
     Moments,
     build_cell_descriptors,
-    compute_colour_odds,
+    compare_colours,
+    compute_gram,
     compute_log_odds,
     compute_moments,
     exclude_rivals,
@@ -47,6 +48,7 @@ SURE = 0.02  # a belief is trusted no further than this from 0 and 1
 NOWHERE = math.log(SURE / (1 - SURE))
 LIKELY = 0.25  # below this, the guided filter has nothing to outline
 BLUR = 9  # pixels by which optical flow is wrong
+TOGETHER = 16  # objects whose moments are computed at once: those of one take 1 MB
 CHANNELS = 2 * 128 + 24 + 3 + 1 + WAVES  # of a descriptor
 
 
@@ -155,9 +157,8 @@ class Affinity:
         if not memory.ids:
             return _make_belief((), torch.zeros(0, *features.guide.shape[:2]), torch.zeros(0), torch.zeros(0))
         size = features.guide.shape[0], features.guide.shape[1]
-        known = memory.recent.mix(memory.anchor, torch.full((len(memory.ids),), self.anchored))
         view = self._view(features)
-        looks = score_likeness(view.cells, known, self.ridge).clamp(-1.5, 1.5)
+        looks = self._score_looks(view, memory).clamp(-1.5, 1.5)
         looks = looks.view(-1, *features.keys.shape[1:])
         logits = torch.full((len(memory.ids), *size), NOWHERE)
         origin, found = view.origin(memory)
@@ -169,7 +170,9 @@ class Affinity:
             rivals = _measure_rivalry(memory.shared[rows][:, rows], memory.anchor.moment[rows], self.nested)
             rivals[~lost[rows]] *= ~lost[rows]  # what is not seen takes nothing from what is
             common = find_common_parts(memory.shared[rows][:, rows], there[rows])
-            outlined = self._outlines(view, features, known[rows], looks[rows], there[rows], rivals, common)
+            outlined = self._outlines(
+                view, features, self._mix_colours(memory, rows), looks[rows], there[rows], rivals, common
+            )
             logits[rows] = remove_detached_parts(outlined, there[rows], memory.scattered[rows])
         alike = _score_appearance(logits, looks)
         unlike = (origin.unseen | ~torch.tensor(found.holds)) & (alike <= asked)
@@ -181,18 +184,20 @@ class Affinity:
         self,
         view: AffinityView,
         features: EncoderFeatures,
-        known: Moments,
+        colours: Float[Tensor, "n 2 b"],
         looks: Float[Tensor, "n y x"],
         there: Float[Tensor, "n h w"],
         rivals: Float[Tensor, "n n"],
         common: Mapping[tuple[int, int], Bool[Tensor, "h w"]],
     ) -> Float[Tensor, "n h w"]:
         """Log odds from appearance, carried masks and colour, contended between rivals, outlined."""
-        moved = [_compute_blurred_odds(p) for p in there]
-        evidence = self.appearance * resize_bilinear(looks, (there.shape[1], there.shape[2]))
-        evidence += torch.stack([self._motion(p, odds) for p, odds in zip(there, moved, strict=True)])
-        evidence += compute_colour_odds(view.bins, known, self.colour)
-        claims = self.claim * torch.stack([_compute_claim(p, odds) for p, odds in zip(there, moved, strict=True)])
+        evidence = resize_bilinear(looks, (there.shape[1], there.shape[2])).mul_(self.appearance)
+        claims = torch.empty_like(evidence)
+        for n, (p, own) in enumerate(zip(there, colours, strict=True)):
+            odds = _compute_blurred_odds(p)
+            evidence[n] += self._motion(p, odds)
+            evidence[n] += compare_colours(view.bins, own[None], self.colour)[0]
+            torch.mul(_compute_claim(p, odds), self.claim, out=claims[n])
         evidence = exclude_rivals(evidence, claims, rivals, common)
         logits = compute_log_odds(self._outlined(features, evidence.sigmoid()), SURE)
         return exclude_rivals(logits, torch.zeros_like(logits), rivals, common)  # outlines may have met again
@@ -255,6 +260,19 @@ class Affinity:
             make_affinity_view(features, self.context, self.encoder.flows), features
         )
 
+    def _score_looks(self, view: AffinityView, memory: AffinityMemory) -> Float[Tensor, "n m"]:
+        """How much every cell looks like each object; of some objects at a time, whose regressions are large."""
+        parts = []
+        for rows in torch.arange(len(memory.ids)).split(TOGETHER):
+            known = memory.recent[rows].mix(memory.anchor[rows], torch.full((len(rows),), self.anchored))
+            parts.append(score_likeness(view.cells, known, self.ridge))
+        return torch.cat(parts)
+
+    def _mix_colours(self, memory: AffinityMemory, rows: Tensor) -> Float[Tensor, "n 2 b"]:
+        """The colours of some objects, of the first prompt and of what came since."""
+        share = torch.full((len(rows), 1, 1), self.anchored)
+        return torch.lerp(memory.recent.colours[rows], memory.anchor.colours[rows], share)
+
     def _motion(self, there: Float[Tensor, "h w"], odds: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
         """What the carried mask says: its log odds, blurred by what the flow is wrong, and less far away from it."""
         far = (there <= 0.5).numpy().view(np.uint8)
@@ -300,13 +318,18 @@ class Affinity:
         colours = measure_colour_shares(view.bins, hard, self.around)
         cells = _aggregate_cells(hard.float())
         near = find_surroundings(cells, self.beside).flatten(1)
-        new = compute_moments(view.cells, cells.flatten(1), near, colours, self.heed)
-        old, first = memory.recent[at], memory.anchor[at]
-        begins = (first.moment == 0).all(1)
-        anchor = memory.anchor.put(at, first.mix(new, torch.where(begins, 1.0, anchored)))
-        return replace(
-            memory, anchor=anchor, recent=memory.recent.put(at, old.mix(new, torch.where(begins, 1.0, share)))
-        )
+        begins = (memory.anchor.moment[at] == 0).all(1)
+        anchor, recent = memory.anchor, memory.recent.clone()
+        if anchored or begins.any():
+            anchor = anchor.clone()
+        whole = compute_gram(view.cells)
+        for part in torch.arange(len(at)).split(TOGETHER):
+            which, inside, first = at[part], cells[part].flatten(1), begins[part]
+            new = compute_moments(view.cells, inside, near[part], colours[part], self.heed, whole)
+            recent.fill(which, recent[which].mix(new, torch.where(first, 1.0, share[part])))
+            if anchor is not memory.anchor:
+                anchor.fill(which, anchor[which].mix(new, torch.where(first, 1.0, anchored)))
+        return replace(memory, anchor=anchor, recent=recent)
 
 
 def make_affinity_view(features: EncoderFeatures, context: int, flows: FlowFinder) -> AffinityView:

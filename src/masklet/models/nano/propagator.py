@@ -206,23 +206,25 @@ class Nano:
 def remove_parts_far_from_guesses(
     belief: Prediction, guesses: Mapping[int, Float[Tensor, "h w"]], guessed: AffinityMemory
 ) -> Prediction:
-    """The `belief` without parts of masks that are too far from the `guesses`, {id: logits}, it was made of
+    """The `belief`, changed in place but in training, without parts of masks that are too far from the `guesses`, {id: logits}, it was made of
     (`remove_detached_parts`); `guessed` says how far apart an object's parts may be.
     """
     apart = dict(zip(guessed.ids, guessed.scattered.tolist(), strict=True))
-    scattered = torch.tensor([apart[id] for id in belief.ids])
-    before = torch.stack([guesses[id].sigmoid().cpu() for id in belief.ids])
-    parted = [remove_detached_parts(of, before, scattered) for of in belief.logits.unbind(1)]
-    return replace(belief, logits=torch.stack(parted, 1))
+    logits = belief.logits.clone() if belief.logits.requires_grad else belief.logits  # they are large: no copy
+    for row, id in enumerate(belief.ids):
+        before, scattered = guesses[id].sigmoid().cpu(), torch.tensor([apart[id]]).expand(logits.shape[1])
+        logits[row] = remove_detached_parts(logits[row], before.expand(logits.shape[1], -1, -1), scattered)
+    return replace(belief, logits=logits)
 
 
 def refine_best_masks(belief: Prediction, seen: EncoderFeatures, predictor: ImagePredictor) -> Prediction:
-    """The `belief` about the frame that is `seen`, whose best hypotheses the `predictor` has drawn anew
+    """The `belief` about the frame that is `seen`, changed in place, whose best hypotheses the `predictor` has drawn anew
     (`ImagePredictor.redraw`).
     """
-    at = torch.arange(len(belief.ids)), belief.quality.argmax(1)
-    logits = belief.logits.cpu().clone()
-    logits[at] = predictor.redraw(seen.guide.numpy(), logits[at])
+    logits = belief.logits.cpu()
+    for rows in torch.arange(len(belief.ids)).split(predictor.at_once):
+        at = rows, belief.quality[rows].argmax(1)
+        logits[at] = predictor.redraw(seen.guide.numpy(), logits[at])
     return replace(belief, logits=logits.to(belief.logits.device))
 
 

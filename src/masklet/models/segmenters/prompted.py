@@ -132,7 +132,7 @@ class PromptedMasker:
 def iterate_good_answers(
     answers: Iterable[tuple[Float[Tensor, "b k y x"], Float[Tensor, "b k"]]], least: float
 ) -> Iterator[tuple[Float[Tensor, "y x"], float]]:
-    """Of `answers` to prompts in batches, logits and predicted IoU, those of predicted IoU above `least`, one by one."""
+    """Of batches of `answers`, logits and predicted IoU, those of predicted IoU above `least`, one by one."""
     for logits, quality in answers:
         for row, k in (quality > least).nonzero().tolist():
             yield logits[row, k], float(quality[row, k])
