@@ -15,6 +15,7 @@ import typer
 from masklet.api import check_prompts, load, make_propagator, share_detections, split_settings
 from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
 from masklet.core.annotations import VideoFrames
+from masklet.core.budget import find_memory_budget, parse_memory
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.io.output_folder import OutputFolder
@@ -28,6 +29,7 @@ from masklet.registry import list_part_settings
 from masklet.run.batch import Job, collect_outcomes, process_video, process_videos
 from masklet.run.outcome import Outcome, format_summary
 from masklet.run.workers import get_worker_number, run_workers
+from masklet.systems.memory import check_prompted_objects, fit_system
 from masklet.systems.track import Track
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
 
@@ -54,6 +56,10 @@ PresetName = Annotated[
 DeviceName = Annotated[
     str,
     typer.Option("--device", metavar="NAME", help=f"Where networks run: {', '.join(DEVICES)}, or cuda:1 and so on."),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help="What may be held in memory, such as 4G; else by what is free."),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -124,6 +130,7 @@ def run_command(
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
     device: DeviceName = "auto",
+    memory: Memory = None,
     window: Annotated[int | None, typer.Option(help="Frames at once (minvis, dvis, dvis-offline, rocovis).")] = None,
     set_: Settings = None,
     help_settings: HelpSettings = False,
@@ -153,6 +160,7 @@ def run_command(
     reading |= dict(strict=strict, allow_network=allow_network)
     with exit_on_input_error(reporter):
         formats = check_formats(format)
+        budget = (parse_memory(memory) if memory else find_memory_budget()).divide(jobs)
         chosen = parse_settings(set_ or []) | ({"window": window} if window else {})
         parts = choose_run_parts(preset)
         finder = segmenter or (None if text or system in QUERY_SYSTEMS else parts.segmenter)
@@ -168,8 +176,18 @@ def run_command(
     if dry_run:
         say_plan(out, there)
     opened = partial(open_video, **reading)
+    fitted = partial(fit_system, made, budget=budget, tell=reporter.hint)
     work = [
-        Job(path, folder, opened, lambda video: made, made, {"reading": reading}, formats, overlay)
+        Job(
+            path,
+            folder,
+            opened,
+            fitted,
+            made,
+            {"reading": reading},
+            formats,
+            overlay,
+        )
         for path, folder in zip(paths, there, strict=True)
     ]
     if jobs > 1 and get_worker_number() is None:
@@ -197,6 +215,7 @@ def track_command(
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
     device: DeviceName = "auto",
+    memory: Memory = None,
     set_: Settings = None,
     help_settings: HelpSettings = False,
     format: Formats = [],  # noqa: B006
@@ -221,6 +240,7 @@ def track_command(
     reading |= dict(strict=strict, allow_network=allow_network)
     with exit_on_input_error(reporter):
         parts = choose_track_parts(preset)
+        budget = parse_memory(memory) if memory else find_memory_budget()
         formats = check_formats(format)
         own, of_parts = split_settings(parse_settings(set_ or []))
         refuse_part_settings("track", "it", {**own, **of_parts["segmenter"]})
@@ -237,7 +257,10 @@ def track_command(
             told = written.select(VideoFrames.of(video))
             for frame, marks in typed.items():
                 add_prompts("--prompt", told, frame, marks)
-            return Track(carrier, check_prompts(told, video), load_bystanders(carrier))
+            checked = check_prompts(told, video)
+            objects = len({id for marks in checked.values() for id in marks})
+            check_prompted_objects(carrier, video, objects, budget)
+            return Track(carrier, checked, load_bystanders(carrier))
 
         told = {"reading": reading, "prompts": hash_prompts([*typed.items(), *written.prompts])}
         job = Job(video, folder, partial(open_video, **reading), made, Track(carrier, {}), told, formats, overlay)

@@ -157,6 +157,15 @@ class Propagator(Protocol[F, M]):
 
 
 @runtime_checkable
+class SizedPropagator(Protocol):
+    """A propagator that says what one more object takes."""
+
+    def count_object_bytes(self, size: tuple[int, int]) -> int:
+        """About how many bytes each object takes while frames of `size` (h, w) are propagated, at the most."""
+        ...
+
+
+@runtime_checkable
 class ContendingPropagator(Protocol):
     """A propagator that says whether its objects contend for pixels, so that each keeps others from swallowing it."""
 

@@ -22,16 +22,19 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Prediction, Prompt
 from masklet.models.affinity import Affinity, AffinityMemory, remove_detached_parts, resolve_prompts
-from masklet.models.encoder import Encoder, EncoderFeatures
+from masklet.models.encoder import Encoder, EncoderFeatures, compute_working_size
 from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor
 from masklet.models.nano.network import HIDDEN, read_nano
 from masklet.models.sam2.banks import commit_best, prompt_banks
 from masklet.models.sam2.core import Sam2Core, Sam2Features, wrap_inference
 from masklet.models.sam2.memory import MemoryPolicy, RecentFrames, Sam2Memory, shift_time
+from masklet.nn.parallel import iterate_row_groups
 from masklet.weights.store import ZOO, compute_hash, verify_packaged
 
 PACKAGED = "nano-propagator"  # in the zoo
 HYPOTHESES = 3
+BYTES = 45  # of each object's hypotheses, for a pixel of the working image; measured with 128 objects at 480p
+BANK = 2**20  # bytes of each object's memories
 TOGETHER = (4, 2, 1)  # objects that go through the networks at once on a CPU
 
 
@@ -92,6 +95,13 @@ class Nano:
     def encode(self, frames: Sequence[Frame]) -> list[NanoFeatures]:
         """The neck, over features that are shared with whoever has the same encoder."""
         return [self._encode_frame(frame) for frame in frames]
+
+    def count_object_bytes(self, size: tuple[int, int]) -> int:
+        """About how many bytes each object takes in frames of `size` (h, w): what its guess takes, three hypotheses
+        and their copies, and a bank of memories.
+        """
+        h, w = compute_working_size(size, self.encoder.short)
+        return self.guess.count_object_bytes(size) + BYTES * h * w + BANK
 
     def empty(self) -> NanoMemory:
         """The memory of no object."""
@@ -206,8 +216,9 @@ class Nano:
 def remove_parts_far_from_guesses(
     belief: Prediction, guesses: Mapping[int, Float[Tensor, "h w"]], guessed: AffinityMemory
 ) -> Prediction:
-    """The `belief`, changed in place but in training, without parts of masks that are too far from the `guesses`, {id: logits}, it was made of
-    (`remove_detached_parts`); `guessed` says how far apart an object's parts may be.
+    """The `belief` without parts of masks that are too far from the `guesses`, {id: logits}, it was made of
+    (`remove_detached_parts`); `guessed` says how far apart an object's parts may be. It is changed in place, but in
+    training.
     """
     apart = dict(zip(guessed.ids, guessed.scattered.tolist(), strict=True))
     logits = belief.logits.clone() if belief.logits.requires_grad else belief.logits  # they are large: no copy
@@ -218,11 +229,11 @@ def remove_parts_far_from_guesses(
 
 
 def refine_best_masks(belief: Prediction, seen: EncoderFeatures, predictor: ImagePredictor) -> Prediction:
-    """The `belief` about the frame that is `seen`, changed in place, whose best hypotheses the `predictor` has drawn anew
+    """The `belief` about the frame that is `seen`, whose best hypotheses the `predictor` has drawn anew in place
     (`ImagePredictor.redraw`).
     """
     logits = belief.logits.cpu()
-    for rows in torch.arange(len(belief.ids)).split(predictor.at_once):
+    for rows in iterate_row_groups(len(belief.ids), predictor.at_once):
         at = rows, belief.quality[rows].argmax(1)
         logits[at] = predictor.redraw(seen.guide.numpy(), logits[at])
     return replace(belief, logits=logits.to(belief.logits.device))
