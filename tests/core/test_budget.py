@@ -75,7 +75,10 @@ def test_no_more_objects_are_tracked_than_fit_and_it_is_said_beforehand() -> Non
     assert small.settings.max_objects == MemoryBudget(LEAST).count_objects(10 * 2**20) == 44
     assert small.settings.feature_memory == 64 * 2**20
     [sentence] = told
-    assert sentence == "clip: 1.0 GB hold 44 objects at once at 854x480, more begin no object; all 256 take 3.2 GB (--memory)"
+    assert (
+        sentence
+        == "clip: 1.00 GB hold 44 objects at once at 854x480, more begin no object; all 256 take 3.20 GB (--memory)"
+    )
     assert fit_system(system, VIDEO, parse_memory("8G"), told.append) is system and len(told) == 1
     assert fit_system("other", VIDEO, MemoryBudget(LEAST), told.append) == "other"
     with pytest.raises(InputError, match="hold no object"):
@@ -83,7 +86,7 @@ def test_no_more_objects_are_tracked_than_fit_and_it_is_said_beforehand() -> Non
 
 
 def test_prompted_objects_that_do_not_fit_are_refused_with_the_number() -> None:
-    check_prompted_objects(Sized(10 * 2**20), VIDEO, 44, MemoryBudget(LEAST))
+    check_prompted_objects(Sized(20 * 2**20), VIDEO, 22, MemoryBudget(LEAST))
     check_prompted_objects("says nothing", VIDEO, 10**6, MemoryBudget(LEAST))
-    with pytest.raises(InputError, match=r"45 objects at 854x480 take about 1\.0 GB.* 1\.0 GB"):
-        check_prompted_objects(Sized(10 * 2**20), VIDEO, 45, MemoryBudget(LEAST))
+    with pytest.raises(InputError, match=r"60 objects at 854x480 take about 1\.78 GB.* 1\.00 GB"):
+        check_prompted_objects(Sized(20 * 2**20), VIDEO, 60, MemoryBudget(LEAST))

@@ -103,6 +103,6 @@ def format_bytes(count: int) -> str:
     """Bytes in words.
 
     >>> format_bytes(1610612736), format_bytes(700 * 2**20)
-    ('1.5 GB', '700 MB')
+    ('1.50 GB', '700 MB')
     """
-    return f"{count / GIB:.1f} GB" if count >= GIB else f"{count / 2**20:.0f} MB"
+    return f"{count / GIB:.2f} GB" if count >= GIB else f"{count / 2**20:.0f} MB"

@@ -23,7 +23,7 @@ from masklet.core.frames import Frame
 from masklet.core.instances import Clicks, Prediction, Prompt
 from masklet.core.masks import resize_bilinear, stack_masks
 from masklet.models.encoder import STRIDE, Encoder, EncoderFeatures, FlowFinder, compute_working_size
-from masklet.models.nano.image_predictor import MaskHypotheses, load_image_predictor
+from masklet.models.nano.image_predictor import load_image_predictor
 from masklet.nn.flow import enlarge_flow
 from masklet.nn.outline import fit_guided_filter, quantize_colours
 from masklet.nn.parallel import iterate_row_groups
@@ -209,8 +209,11 @@ class Affinity:
             evidence[n] += compare_colours(view.bins, own[None], self.colour)[0]
             torch.mul(_compute_claim(p, odds), self.claim, out=claims[n])
         evidence = exclude_rivals(evidence, claims, rivals, common)
-        logits = compute_log_odds(self._outlined(features, evidence.sigmoid()), SURE)
-        return exclude_rivals(logits, torch.zeros_like(logits), rivals, common)  # outlines may have met again
+        del claims
+        logits = compute_log_odds(self._outline(features, evidence.sigmoid_()), SURE)
+        del evidence
+        nothing = torch.zeros(1, 1, 1).expand_as(logits)
+        return exclude_rivals(logits, nothing, rivals, common)  # outlines may have met again
 
     def commit(self, memory: AffinityMemory, features: EncoderFeatures, belief: Prediction) -> AffinityMemory:
         """Ends a frame: the `memory` with each object's mask in the `belief` (its best hypothesis) as the last one. The
@@ -236,8 +239,8 @@ class Affinity:
         """
         known = {id: compute_log_odds(memory.last.soft[row].float(), SURE) for row, id in enumerate(memory.ids)}
         answers = resolve_prompts(prompts, features, known, self.encoder.device).values()
-        masks = stack_masks([answer.logits[0] > 0 for answer in answers], features.size)
-        quality = torch.tensor([float(answer.quality[0]) for answer in answers])
+        masks = stack_masks([mask for mask, _ in answers], features.size)
+        quality = torch.tensor([quality for _, quality in answers])
         new = [id for id in prompts if id not in memory.ids]
         memory = _add_objects(_set_last_frame(memory, features), new)
         rows = [memory.ids.index(id) for id in prompts]
@@ -246,7 +249,8 @@ class Affinity:
         memory = replace(memory, scattered=memory.scattered.index_copy(0, torch.tensor(rows, dtype=torch.int64), apart))
         memory = self._learn(memory, rows, soft, features, torch.full((len(rows),), self.trust), self.revised)
         memory = replace(memory, shared=_update_overlaps(memory, rows, len(new)))
-        sure = compute_log_odds(masks.float(), SURE)
+        outside, inside = compute_log_odds(torch.tensor([0.0, 1.0]), SURE)
+        sure = torch.where(masks, inside, outside)
         seen = masks.flatten(1).any(1).float()
         return memory, _make_belief(tuple(prompts), sure, quality, 2 * seen - 1)
 
@@ -291,15 +295,15 @@ class Affinity:
         steps = cv2.distanceTransform(far, cv2.DIST_L2, 3) / self.reach
         return self.motion * odds - self.distance * torch.from_numpy(steps).clamp(max=3)
 
-    def _outlined(self, features: EncoderFeatures, soft: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
-        """The guided filter, where an object may be; it changes nothing elsewhere."""
-        guide, out = features.guide.numpy(), soft.clone()
-        for row in out:
+    def _outline(self, features: EncoderFeatures, soft: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+        """The guided filter, in place, where an object may be; it changes nothing elsewhere."""
+        guide = features.guide.numpy()
+        for row in soft:
             radius, p = self._radius(row), row.numpy()
             near = find_mask_window(p > LIKELY, 2 * radius)
             if p[near].size:
                 p[near] = fit_guided_filter(guide[near], p[near], radius, self.flat).at(guide[near])
-        return out.clamp(0, 1)
+        return soft.clamp_(0, 1)
 
     def _radius(self, soft: Float[Tensor, "h w"]) -> int:
         """Of the guided filter: a small object would be smoothed away by a wide one."""
@@ -371,9 +375,9 @@ def resolve_prompts(
     features: EncoderFeatures,
     earlier: Mapping[int, Float[Tensor, "h w"]],
     device: torch.device,
-) -> dict[int, MaskHypotheses]:
-    """What prompts stand for, at the frame's size: masks as they are, clicks and boxes as the image predictor draws
-    them over what was believed before.
+) -> dict[int, tuple[Bool[Tensor, "h w"], float]]:
+    """What prompts stand for, at the frame's size, and the mask IoU that is expected of it: masks as they are, clicks
+    and boxes as the image predictor draws them over what was believed before.
 
     Args:
         prompts: of objects, by id.
@@ -382,28 +386,23 @@ def resolve_prompts(
         device: where the image predictor computes.
     """
     return {
-        id: wrap_given_mask(prompt)
+        id: (prompt.bool(), 1.0)
         if isinstance(prompt, Tensor)
         else _predict_from_clicks(Clicks.of(prompt), features, earlier.get(id), device)
         for id, prompt in prompts.items()
     }
 
 
-def wrap_given_mask(mask: Bool[Tensor, "h w"]) -> MaskHypotheses:
-    """A mask that is believed as it is."""
-    return MaskHypotheses(compute_log_odds(mask.float(), SURE)[None], torch.ones(1))
-
-
 def _predict_from_clicks(
     clicks: Clicks, features: EncoderFeatures, earlier: Float[Tensor, "h w"] | None, device: torch.device
-) -> MaskHypotheses:
-    """The image predictor's answer in the working image."""
+) -> tuple[Bool[Tensor, "h w"], float]:
+    """The image predictor's best answer in the working image, at the frame's size, and its expected mask IoU."""
     (h, w), guide = features.size, features.guide.numpy()
     scale = guide.shape[1] / w, guide.shape[0] / h
     size = (guide.shape[0], guide.shape[1])
     told = None if earlier is None else resize_bilinear(earlier.detach().cpu()[None], size)[0].numpy()
     answer = load_image_predictor(device).predict(guide, clicks.scaled(*scale), told)
-    return MaskHypotheses(resize_bilinear(answer.logits, features.size), answer.quality)
+    return resize_bilinear(answer.logits[:1], features.size)[0] > 0, float(answer.quality[0])
 
 
 def _propagate_masks(origin: Shot, found: FrameLink) -> Float[Tensor, "n h w"]:

@@ -255,9 +255,10 @@ def exclude_rivals(
     says; `claims` (log odds too) count between rivals alone. Of two rivals that count once at most one is above 0 at
     any pixel, but where both belong: `common`, by (row, row), both ways.
     """
-    odds = (logits + claims).exp()
+    odds = (logits + claims).exp_()  # in place where it can be: of many objects these are most of the memory
     against = (rivals @ odds.flatten(1)).view_as(logits)
     for (own, other), where in (common or {}).items():
         against[own] -= rivals[own, other] * odds[other] * where
-    against = against.clamp(min=0).log() - claims  # -inf where an object has no rival
-    return logits - nnf.softplus(against)
+    del odds
+    against = against.clamp_(min=0).log_().sub_(claims)  # -inf where an object has no rival
+    return nnf.softplus(against).neg_().add_(logits)

@@ -33,7 +33,7 @@ from masklet.weights.store import ZOO, compute_hash, verify_packaged
 
 PACKAGED = "nano-propagator"  # in the zoo
 HYPOTHESES = 3
-BYTES = 45  # of each object's hypotheses, for a pixel of the working image; measured with 128 objects at 480p
+BYTES = 20  # of each object's hypotheses, for a pixel of the working image; measured with 128 objects at 480p
 BANK = 2**20  # bytes of each object's memories
 TOGETHER = (4, 2, 1)  # objects that go through the networks at once on a CPU
 
@@ -145,11 +145,11 @@ class Nano:
         """
         known = {id: bank.logits for id, bank in memory.banks.items() if bank.logits is not None}
         answers = resolve_prompts(prompts, features.seen, known, self.device)
-        told: dict[int, Prompt] = {id: answer.logits[0] > 0 for id, answer in answers.items()}
+        told: dict[int, Prompt] = {id: mask for id, (mask, _) in answers.items()}
         banks, given = prompt_banks(self.core, self.policy, memory.banks, features, told)
         with torch.no_grad():
             guessed, _ = self.guess.prompt(memory.guessed, features.seen, told)
-        quality = torch.tensor([[float(answer.quality[0])] for answer in answers.values()])
+        quality = torch.tensor([[quality] for _, quality in answers.values()])
         return NanoMemory(banks, guessed=guessed), replace(given, quality=quality.view(len(answers), 1))
 
     def forget(self, memory: NanoMemory, ids: Iterable[int]) -> NanoMemory:
