@@ -375,7 +375,7 @@ def resolve_prompts(
     features: EncoderFeatures,
     earlier: Mapping[int, Float[Tensor, "h w"]],
     device: torch.device,
-) -> dict[int, tuple[Bool[Tensor, "h w"], float]]:
+) -> dict[int, tuple[Bool[Tensor, "y x"], float]]:
     """What prompts stand for, at the frame's size, and the mask IoU that is expected of it: masks as they are, clicks
     and boxes as the image predictor draws them over what was believed before.
 
@@ -395,7 +395,7 @@ def resolve_prompts(
 
 def _predict_from_clicks(
     clicks: Clicks, features: EncoderFeatures, earlier: Float[Tensor, "h w"] | None, device: torch.device
-) -> tuple[Bool[Tensor, "h w"], float]:
+) -> tuple[Bool[Tensor, "y x"], float]:
     """The image predictor's best answer in the working image, at the frame's size, and its expected mask IoU."""
     (h, w), guide = features.size, features.guide.numpy()
     scale = guide.shape[1] / w, guide.shape[0] / h

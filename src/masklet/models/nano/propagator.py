@@ -33,7 +33,7 @@ from masklet.weights.store import ZOO, compute_hash, verify_packaged
 
 PACKAGED = "nano-propagator"  # in the zoo
 HYPOTHESES = 3
-BYTES = 20  # of each object's hypotheses, for a pixel of the working image; measured with 128 objects at 480p
+BYTES = 40  # of each object's hypotheses, for a pixel of the working image; measured with 256 objects at 480p
 BANK = 2**20  # bytes of each object's memories
 TOGETHER = (4, 2, 1)  # objects that go through the networks at once on a CPU
 
