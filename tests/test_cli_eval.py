@@ -113,6 +113,23 @@ def test_what_run_wrote_is_put_into_the_form(davis: Path, tmp_path: Path) -> Non
     assert code == 2 and "sav: reads no masklets.json" in text
 
 
+def test_a_result_of_all_frames_is_scored_in_those_that_are_annotated(davis: Path, tmp_path: Path) -> None:
+    """The frames of the source say by their names which ones these are."""
+    frames, found = tmp_path / "frames", result_of("boat")
+    frames.mkdir()
+    for t in range(FRAMES):
+        Image.new("RGB", (60, 40)).save(frames / f"{t:05d}.jpg")
+    replace(found, provenance=Provenance("track", source=str(frames))).save(tmp_path / "masklets.json")
+    for page in davis.glob("Annotations/480p/boat/*.png"):
+        if int(page.stem) % 2:
+            page.unlink()
+    out = tmp_path / "s.json"
+    code, text = evaluated("vos-benchmark", "--gt", davis / "Annotations/480p", "--pred", tmp_path / "masklets.json",
+                           "--videos", "boat", "-o", out)  # fmt: skip
+    assert code == 0, text
+    assert json.loads(out.read_text())["scores"]["J&F"] == pytest.approx(100)
+
+
 def test_scores_exports_and_lists_of_weights_need_no_torch(davis: Path, tmp_path: Path) -> None:
     for sequence in SEQUENCES:
         (tmp_path / "out" / sequence).mkdir(parents=True)

@@ -16,11 +16,14 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import masklet
+from masklet.builtins import PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
 from masklet.cli import app
 from masklet.core.errors import InputError
 from masklet.core.files import read_bytes, read_json, read_text
+from masklet.core.limits import MOST_OF_SETTINGS
 from masklet.core.memory import load_memory, save_memory
 from masklet.core.result import VideoResult
+from masklet.core.settings import check_setting
 from masklet.io.formats.burst import read_burst, write_burst
 from masklet.io.formats.cocovid import read_cocovid, write_cocovid
 from masklet.io.formats.davis import write_davis, write_referring
@@ -29,6 +32,7 @@ from masklet.io.formats.panoptic import read_panoptic_split, write_panoptic
 from masklet.io.formats.submission import _create_zip_info, read_dataset_split
 from masklet.io.formats.ytvis import read_ytvis, read_ytvis_split, read_ytvis_truth, write_ytvis_truth
 from masklet.io.output_folder import OutputFolder
+from masklet.registry import list_part_settings
 from masklet.view.progress import BarReporter
 from masklet.weights.reading import read_network_config, read_tensors
 
@@ -297,3 +301,64 @@ def test_prompts_and_runs_name_the_image_that_is_too_large(tmp_path: Path) -> No
     for setting in ("conf=" + "[" * 100_000, "conf=" + "9" * 5000, "conf=NaN", "conf=\x1b[31m"):
         status, text = run("run", tmp_path / "clip", "-o", tmp_path / "out", "--set", setting, "-q")
         assert status == 2 and "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "nowhere.mp4", "--propagator", "nothing"],
+        ["track", "nowhere.mp4", "--prompt", "0:1:point=1,1", "--propagator", "nothing"],
+    ],
+)
+def test_all_that_is_wrong_with_a_command_is_said_at_once(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    more = ["--stride", "0", "--format", "gif", "--format", "avi", "-o", "out"]
+    done = CliRunner().invoke(app, [*words, *more])
+    assert done.exit_code == 2 and not list(tmp_path.iterdir())
+    for told in ("nowhere.mp4: no such file", "nothing", "stride 0", "no format 'gif'", "no format 'avi'"):
+        assert told in done.output
+
+
+PARTS = [
+    *((prefix, entry) for prefix, parts in (("", SYSTEMS), ("segmenter.", SEGMENTERS), ("propagator.", PROPAGATORS))
+      for entry in parts.builtins),
+    *(("", entry) for entry in QUERY_SYSTEMS.values()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("prefix", "entry"), PARTS, ids=lambda value: getattr(value, "name", ""))
+def test_every_whole_number_that_is_a_setting_has_a_limit(prefix: str, entry: Any) -> None:
+    """One that has none could hang or take all memory: decide on it in `limits.MOST_OF_SETTINGS`."""
+    for setting in list_part_settings(entry).values():
+        if setting.kind not in (int, int | None):
+            continue
+        most = MOST_OF_SETTINGS[setting.name]
+        assert setting.default is None or setting.default <= most
+        assert check_setting("", setting.name, most, setting.kind) == most
+        with pytest.raises(InputError, match=f"setting {setting.name} = {most + 1} is too much; at most {most:,}"):
+            check_setting("", setting.name, most + 1, setting.kind)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "clip", "--segmenter", "everything:nano", "--set", "segmenter.points_per_side=1000000"],
+        ["run", "clip", "--set", "max_objects=1000000000"],
+        ["run", "clip", "--system", "minvis", "--window", "1000000", "--segmenter", "nowhere"],
+        [
+            "track",
+            "clip",
+            "--prompt",
+            "0:1:point=1,1",
+            "--set",
+            "propagator.radius=1000000",
+            "--propagator",
+            "affinity",
+        ],
+    ],
+)
+def test_a_huge_setting_is_refused_before_work(words: list[str], tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "out")])
+    assert done.exit_code == 2 and "is too much; at most" in done.output and not list(tmp_path.iterdir())

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Clicks, Detections, Prediction, Prompt
+from masklet.core.memory_kinds import register_memory_kind
 
 H = W = 32
 SIDE = 6
@@ -93,6 +94,7 @@ class ToySegmenter:
         return Detections(torch.stack(masks), torch.tensor(scores), torch.tensor(labels))
 
 
+@register_memory_kind("tests.toy-memory")
 @dataclass(frozen=True)
 class ToyMemory:
     """The mean colour of each object's anchor and of its last three frames."""

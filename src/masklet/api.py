@@ -17,6 +17,7 @@ from rich.console import Console
 from torch import Tensor
 
 from masklet.builtins import QUERY_SYSTEMS, SYSTEMS
+from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.instances import Box, Clicks, FrameMasks, Point, Prompt
@@ -34,6 +35,7 @@ from masklet.core.protocols import (
     AdvisingSegmenter,
     LiveSystem,
     Propagator,
+    ResumableSystem,
     ScoringSegmenter,
     Segmenter,
     VideoBound,
@@ -204,9 +206,9 @@ def make_system(
     return made
 
 
-def list_advised_settings(finder: Segmenter[Any], kind: type[Any]) -> dict[str, float]:
+def list_advised_settings(finder: Segmenter[Any], kind: type[Any]) -> dict[str, Any]:
     """Which of a system's settings, of this `kind`, a segmenter knows better than the paper."""
-    advised = dict(finder.advice) if isinstance(finder, AdvisingSegmenter) else {}
+    advised: dict[str, Any] = dict(finder.advice) if isinstance(finder, AdvisingSegmenter) else {}
     if isinstance(finder, ScoringSegmenter):
         advised |= {"conf": finder.conf, "low_conf": finder.low_conf}
     return {f.name: advised[f.name] for f in fields(kind) if f.name in advised}
@@ -465,12 +467,21 @@ def follow_progress(name: str, watch: Watch, progress: bool) -> AbstractContextM
     return show_progress_bars(Console(stderr=True), name, figures) if progress else nullcontext(watch)
 
 
-def run_system(system: Any, video: Video, source: Any, watch: Watch = discard_progress) -> VideoResult:
-    """Runs a `system` on a `video`, telling `watch`, and notes in the result what it was made from (`source`) and
-    with.
+def run_system(
+    system: Any,
+    video: Video,
+    source: Any,
+    watch: Watch = discard_progress,
+    checkpoints: Checkpoints | None = None,
+) -> VideoResult:
+    """Runs a `system` on a `video`, telling `watch`, from the last of the `checkpoints` on where it can go on from one,
+    and notes in the result what it was made from (`source`) and with.
     """
     system = bind_parts(system, video)
-    result: VideoResult = system.run(video, watch)
+    if checkpoints is not None and isinstance(system, ResumableSystem):
+        result = system.run_with_checkpoints(video, watch, checkpoints)
+    else:
+        result = system.run(video, watch)
     parts = {k: getattr(system, k, None) for k in ("segmenter", "propagator", "bystanders")}
     # Those of `Detected` and of `BystanderFinder` are within.
     parts = {k: getattr(part, "segmenter", part) for k, part in parts.items() if part is not None}

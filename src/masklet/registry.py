@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from importlib import import_module
@@ -125,7 +125,9 @@ def list_part_settings(entry: PartEntry) -> Mapping[str, PartSetting]:
     if not entry.settings:
         return {}
     target = import_object(entry.settings)
-    kinds = get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    # A dataclass's own `__init__` does not find the kinds of fields that it has from a class elsewhere.
+    is_plain_class = inspect.isclass(target) and not is_dataclass(target)
+    kinds = get_type_hints(target.__init__ if is_plain_class else target)
     meanings = find_setting_meanings(target)
     return {
         name: PartSetting(name, kinds[name], parameter.default, meanings.get(name, ""))

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from toys import square
 
 from masklet.core.errors import InputError
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.result_index import IndexedFile
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 
@@ -130,3 +133,81 @@ def test_a_file_nested_without_end(tmp_path: Path) -> None:
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with pytest.raises(InputError, match=r"deep\.json: not JSON"):
         VideoResult.load(tmp_path / "deep.json")
+
+
+# -- results that stay in their file
+
+
+@cache
+def long_result(length: int = 700) -> VideoResult:
+    """Two masklets of several blocks each, one with holes."""
+    made = [Sighting(Rle.encode(square(y, 4)), Source.FORWARD, y / 40, 0, 1.5) for y in range(24)]
+    seen = {t: made[t % 24] for t in range(length)}
+    masklets = (Masklet(1, seen, 0, 0.9), Masklet(5, {t: s for t, s in seen.items() if t % 7}, -1, 0.2, False))
+    return VideoResult("long", (32, 32), length, 10.0, masklets, ("cat",), Provenance("test"))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 2**32 - 1), names, st.lists(st.text(max_size=9), max_size=2))
+def test_what_is_saved_is_opened(tmp_path: Path, seed: int, name: str, notes: list[str]) -> None:
+    result = drawn_result(seed, name, notes)
+    result.save(tmp_path / "r.json")
+    opened = VideoResult.open(tmp_path / "r.json")
+    assert opened == result and [opened.at(t) for t in range(8)] == [result.at(t) for t in range(8)]
+    opened.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "r.json").read_bytes()
+
+
+def test_a_window_is_read_without_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, read = long_result(1500), list[int]()
+    result.save(tmp_path / "r.json")
+    own = IndexedFile.read
+    monkeypatch.setattr(IndexedFile, "read", lambda self, a, b: (read.append(b - a), own(self, a, b))[1])
+    opened = VideoResult.open(tmp_path / "r.json")
+    assert opened.read_window(600, 610) == result.read_window(600, 610)
+    assert sum(read) < (tmp_path / "r.json").stat().st_size / 2
+    assert [len(m.sightings) for m in opened.masklets] == [len(m.sightings) for m in result.masklets]
+    assert all(list(a.sightings) == list(b.sightings) for a, b in zip(opened.masklets, result.masklets, strict=True))
+    assert 1500 not in opened.masklets[0].sightings and -1 not in opened.masklets[1].sightings
+    assert pickle.loads(pickle.dumps(opened.masklets)) == result.masklets
+
+
+def test_a_file_without_an_index_or_with_that_of_another_file_is_read_as_a_whole(tmp_path: Path) -> None:
+    result, path = long_result(), tmp_path / "r.json"
+    result.save(path)
+    content = json.loads(path.read_text())
+    index = path.read_bytes().index(b',"index":')
+    shorter = path.read_bytes().replace(b'"name":"long"', b'"name":"lon"')
+    earlier = path.read_bytes()[:index] + b"}"
+    for data in (
+        json.dumps(content).encode(),
+        json.dumps(content, separators=(",", ":")).encode()[:-1] + b" }",
+        earlier,
+    ):
+        path.write_bytes(data)
+        assert VideoResult.open(path) == result == VideoResult.load(path)
+    path.write_bytes(shorter)
+    assert VideoResult.open(path).name == "lon" and VideoResult.open(path).masklets == result.masklets
+
+
+@cache
+def long_file(folder: Path) -> bytes:
+    long_result(300).save(folder / "long.json")
+    return (folder / "long.json").read_bytes()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 10**9), st.integers(0, 255))
+def test_a_damaged_file_is_opened_as_it_was_or_refused_in_a_sentence(tmp_path: Path, place: int, byte: int) -> None:
+    path = tmp_path / "r.json"
+    data = bytearray(long_file(tmp_path))
+    tail = len(data) - data.index(b',"index":')
+    place = place % len(data) if byte % 2 else len(data) - 1 - place % tail
+    data[place] = byte
+    path.write_bytes(data)
+    try:
+        opened = VideoResult.open(path)
+        for m in opened.masklets:
+            assert all(m.sightings[t].mask.size == (32, 32) for t in list(m.sightings)[::37])
+    except InputError as error:
+        assert str(error).startswith(str(path))

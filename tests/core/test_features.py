@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from masklet.core import features as store_module
-from masklet.core.features import FeatureStore, count_tensor_bytes
+from masklet.core.features import SPARED, FeatureStore, count_tensor_bytes
 
 
 @dataclass(frozen=True)
@@ -59,3 +61,14 @@ def test_without_a_folder_for_them_features_are_not_kept(monkeypatch: pytest.Mon
     with FeatureStore[torch.Tensor](0, 10**6) as store:
         store.keep(0, torch.ones(4))
         assert store.get(0) is None
+
+
+def test_a_disk_that_is_nearly_full_is_spared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=SPARED + 3999))
+    with FeatureStore[torch.Tensor](0, 10**6) as store:
+        store.keep(0, torch.zeros(1000))  # 4000 bytes
+        assert 0 not in store
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=SPARED + 4000))
+    with FeatureStore[torch.Tensor](0, 10**6) as store:
+        store.keep(0, torch.zeros(1000))
+        assert 0 in store

@@ -103,3 +103,19 @@ def test_a_mask_in_any_colour_is_inside(tmp_path):
         red[..., 1:] = 0
         Image.fromarray(red).save(path)
     assert truth(tmp_path)[0] == [[0, 1], [1, 0]]
+
+
+def test_annotations_of_other_frames_are_refused(tmp_path):
+    write(tmp_path, "a", [IDS] * 4)
+    folder = tmp_path / "Annotations/480p/a"
+    (folder / "00003.png").rename(folder / "00004.png")
+    with pytest.raises(InputError, match="1 of 4 annotations met no frame of a"):
+        find_davis_sequences(tmp_path)
+
+
+def test_frames_count_by_their_numbers(tmp_path):
+    write(tmp_path, "a", [IDS] * 11)
+    for path in tmp_path.glob("*/480p/a/*"):
+        path.rename(path.with_name(f"{int(path.stem)}{path.suffix}"))
+    [sequence] = find_davis_sequences(tmp_path)
+    assert [p.stem for _, p in sorted(sequence.annotations.items())] == [str(t) for t in range(11)]

@@ -14,6 +14,7 @@ from masklet.evaluate.vos.davis import (
 )
 from masklet.evaluate.vos.measures import compute_quarters
 from masklet.evaluate.vos.mose import evaluate_mose_v1
+from masklet.evaluate.vos.sav import evaluate_vos_benchmark
 
 METRICS = [evaluate_davis_semi, evaluate_davis_unsupervised, evaluate_mose_v1]
 VIDEOS = {"a": wander(7, 0), "b": wander(5, 1, objects=3), "c": wander(6, 2)}
@@ -210,3 +211,23 @@ def test_davis16_warns_of_soft_masks(tmp_path):
     write(tmp_path / "pred", "a", [page((255, 2, 6, 3, 8), (9, 6, 10, 3, 8))] * 3, mode="L")
     report = evaluate_davis16(tmp_path / "gt", tmp_path / "pred")
     assert report.scores["J-Mean"] == 1 and "several values" in report.warnings[0]
+
+
+def test_images_that_are_called_differently_are_warned_of(tmp_path):
+    """From 1 where the frames count from 0: the program pairs by name, so every mask is a frame late."""
+    pages = wander(6, 1)
+    write(tmp_path / "gt", "v", pages)
+    write(tmp_path / "late", "v", pages, start=1)
+    write(tmp_path / "more", "v", [*pages, pages[0]])
+    write(tmp_path / "sparse", "v", pages[::2], step=2)
+    for found, words in (("late", "v: not all images are called as"), ("more", "v: predicted images that are of no")):
+        [warning] = evaluate_davis_semi(tmp_path / "gt", tmp_path / found).warnings
+        assert warning.startswith(words)
+    for truth, found in (("gt", "gt"), ("sparse", "more")):
+        assert not evaluate_vos_benchmark(tmp_path / truth, tmp_path / found).warnings
+
+
+def test_names_that_do_not_sort_as_they_count_are_warned_of(tmp_path):
+    write(tmp_path, "v", wander(12, 1), digits=1)
+    [warning] = evaluate_davis_semi(tmp_path, tmp_path).warnings
+    assert "in the order of their names as text" in warning

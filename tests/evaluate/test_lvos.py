@@ -131,3 +131,10 @@ def test_parts_of_a_set_pooled_are_the_set(tmp_path):
     assert parts[0].objects | parts[1].objects == whole.objects
     assert parts[0].scores["F-unseen"] == whole.scores["F-unseen"]
     assert parts[1].scores["V-seen"] == whole.scores["V-seen"]
+
+
+def test_two_annotations_of_one_number_are_refused(one_video):
+    folder = one_video[0] / "Annotations/v"
+    (folder / "5.png").write_bytes((folder / "00000005.png").read_bytes())
+    with pytest.raises(InputError, match="two annotations have one number"):
+        evaluate_lvos(*one_video, unseen=["v"])

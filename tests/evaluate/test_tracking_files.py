@@ -254,3 +254,12 @@ def test_bad_ground_truth_is_named(tmp_path):
     bad = sequence(TRUTH, neg_category_ids="none")
     with pytest.raises(InputError, match=r"'neg_category_ids' must be a list"):
         score(tmp_path, [bad], [])
+
+
+def test_images_that_are_called_differently_are_refused_and_those_that_lack_are_warned_of(tmp_path):
+    truth = [sequence(TRUTH)]
+    with pytest.raises(InputError, match=r"none of its images is annotated; in BDD/one the first is '0001\.jpg'"):
+        score(tmp_path, truth, [sequence(TRUTH, frames=[f"{n:04d}.jpg" for n in range(1, 5)])])
+    late = [sequence(TRUTH, frames=[*FRAMES[1:], "frame0004.jpg"])]
+    [warning] = score(tmp_path, truth, late).warnings
+    assert warning.startswith("1 sequences have annotated images without prediction (BDD/one)")

@@ -9,11 +9,13 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from evaluate.vis_sets import random_set
+from PIL import Image
 
 from fuzz.mutators import (
     NUMBERS,
@@ -52,7 +54,8 @@ from masklet.io.formats.mots import read_mots, read_mots_pngs, write_mots
 from masklet.io.formats.panoptic import read_panoptic, write_panoptic
 from masklet.io.formats.submission import read_dataset_split
 from masklet.io.formats.ytvis import read_ytvis, read_ytvis_split, read_ytvis_truth, write_ytvis_truth
-from masklet.io.prompts import read_prompt_file, read_prompts
+from masklet.io.prompts import read_dataset_prompts, read_prompt_file, read_prompts
+from masklet.io.video.datasets import LAYOUTS, list_dataset_videos
 from masklet.io.video.images import FramesInMemory
 from masklet.io.video.sources import open_video
 from masklet.models.segmenters.precomputed import Precomputed
@@ -494,6 +497,43 @@ def kind_detection_files(draw: Draw, place: Place) -> Iterator[None]:
         else:
             place.damage_one(path, draw)
     yield from use_detections(path)
+
+
+def kind_array_masks(draw: Draw, place: Place) -> Iterator[None]:
+    """Arrays of masks in npz files, of any kind and shape, in damaged archives, and what says that images are masks."""
+    count, kinds = int(draw.choice([0, 1, 3])), ["?", "u1", "u2", "i8", "f2", "f8", "c8", "U3", "O"]
+    shape = [(count, *SIZE), (*SIZE,), (count, SIZE[0], 1 << 20), (0, 0, 0)][int(draw.integers(3)) if count else 3]
+    masks = np.broadcast_to(np.asarray(draw.choice(NUMBERS[:4])).astype(str(draw.choice(kinds))), shape)
+    masks = masks if draw.random() < 0.5 else draw.random((count, *SIZE)) < 0.5
+    arrays = {"masks": masks if masks.size < 1 << 22 else masks[:, :1], "scores": draw.random(count) * 1.05}
+    arrays |= {"labels": draw.integers(-1, 3, count), "categories": np.array(place.names[:3])}
+    kept = {key: value for key, value in arrays.items() if draw.random() < 0.9}
+    file = BytesIO()
+    np.savez_compressed(file, **kept)
+    place.put("masks/0.npz", mutate_bytes(file.getvalue(), draw) if draw.random() < 0.5 else file.getvalue())
+    if draw.random() < 0.3:
+        Image.fromarray(draw.integers(0, 255, SIZE, np.uint8)).save(place.put("masks/0.png", b""))
+        place.put_json("masks/values.json", {"values": "probabilities"}, draw)
+    yield from use_detections(place.given / "masks")
+
+
+def kind_datasets(draw: Draw, place: Place) -> Iterator[None]:
+    """Roots of data sets with odd names, lists and first annotations."""
+    dataset = str(draw.choice(list(LAYOUTS)))
+    frames, *_ = (place.format("val").replace("*", "x") for place in LAYOUTS[dataset].frames)
+    annotations = next(iter(LAYOUTS[dataset].annotations), "Annotations")
+    for name in ("a", "b"):
+        make_picture().save(place.put(f"{frames}/{name}/00000.png", b""))
+        label = make_label_png() if draw.random() < 0.5 else damage_image(make_label_png(), draw)
+        place.put(f"{annotations}/{name}/{'000/' if dataset == 'sav' else ''}00000.png", label)
+    names = ["a", "b", *(name for name in draw.choice(place.names, 2) if draw.random() < 0.3)]
+    text = "\n".join(names).encode(errors="surrogatepass")
+    for list_ in ("ImageSets/2017/val.txt", "sav_val.txt", "val.txt"):
+        place.put(list_, mutate_bytes(text, draw) if draw.random() < 0.3 else text)
+    yield
+    for video in list_dataset_videos(f"{dataset}:{place.names[0]}" if draw.random() < 0.2 else dataset, place.given):
+        if video.given:
+            read_dataset_prompts(video).select(VideoFrames("a", 1, ["00000"]))
 
 
 def make_coco_detections() -> dict[str, Any]:

@@ -5,5 +5,17 @@ from __future__ import annotations
 KINDS = (
     *("result", "submission", "ytvis-truth", "ytvis-results", "cocovid", "burst", "panoptic", "mots", "split"),
     *("davis", "image", "eval-vis", "eval-davis", "eval-panoptic", "eval-burst", "eval-meta", "rle", "polygon"),
-    *("memory", "weights", "settings", "prompts", "prompt-file", "detections", "detection-files", "video", "frames"),
+    *(
+        "memory",
+        "weights",
+        "settings",
+        "prompts",
+        "prompt-file",
+        "detections",
+        "detection-files",
+        "array-masks",
+        "datasets",
+        "video",
+        "frames",
+    ),
 )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle, paint_mask_numbers
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.io.annotations.detections import read_detections
+from masklet.io.video.images import FramesInMemory
 from masklet.models.segmenters.precomputed import Precomputed
 
 H, W, LENGTH = 12, 16, 4
@@ -181,6 +184,12 @@ def test_labelme_and_ultralytics(tmp_path: Path) -> None:
         ("d.json", '{"annotations": 3}', "neither a list"),
         ("d.json", '[{"frame": 0, "category_id": 1, "bbox": [0, 0, 1]}]', "entry 0: 'bbox' must be four numbers"),
         ("d.json", '{"images": [{"id": 1}, {"id": 1}], "annotations": []}', "image id 1 is given twice"),
+        ("d.json", '{"images": [{"id": {}}], "annotations": []}', "an id must be a number or a text"),
+        (
+            "d.json",
+            '{"videos": [{"id": []}], "images": [{"id": 1}], "annotations": []}',
+            "an id must be a number or a text",
+        ),
         ("y/0.txt", "1 0.5 0.5", "line 1: a class with a box"),
         ("y/0.txt", "dog 0 0 1 1", "line 1: a class and numbers"),
         ("l/0.json", '{"shapes": [{"label": "a", "points": [[1]], "shape_type": "polygon"}]}', "pairs of numbers"),
@@ -273,3 +282,126 @@ def test_prompts_of_a_label_image_and_of_a_file(tmp_path: Path, monkeypatch: pyt
     write(Path("r.json"), [{"frame": 9, "id": 1, "box": [0, 0, 2, 2]}])
     done = CliRunner().invoke(app, ["track", "clip", "-o", "bad", "--prompts", "r.json", "--propagator", "affinity"])
     assert done.exit_code == 2 and "r.json: the prompt for frame 9 is of no frame of clip (4 frames" in done.output
+
+
+@pytest.mark.parametrize("suffix", ["png", "npz"])
+def test_the_last_mask_of_another_size_is_found_before_any_work(suffix: str, tmp_path: Path) -> None:
+    for t in range(LENGTH):
+        mask = MASK if t < LENGTH - 1 else MASK[:5]
+        if suffix == "png":
+            Image.fromarray(mask).save(tmp_path / f"{t}.png")
+        else:
+            np.savez(tmp_path / f"{t}.npz", masks=mask[None])
+    video = FramesInMemory([np.zeros((H, W, 3), np.uint8)] * LENGTH, "clip")
+    with pytest.raises(InputError, match=rf"3.{suffix}: the \w+ are 16x5, the video 16x12"):
+        Precomputed(read_detections(tmp_path)).bind_video(video)
+
+
+PROBABILITIES = np.where(MASK, 0.75, 0.25)
+
+
+@pytest.mark.parametrize(
+    "masks",
+    [
+        MASK,
+        MASK.astype(np.int64),
+        PROBABILITIES.astype(np.float16),
+        (PROBABILITIES * 255).astype(np.uint8),
+        (PROBABILITIES * 65535).astype(np.uint16),
+    ],
+    ids=lambda masks: str(masks.dtype),
+)
+@pytest.mark.parametrize("inside", ["", "clip"])
+def test_arrays_of_masks_with_scores_and_names(masks: np.ndarray, inside: str, tmp_path: Path) -> None:
+    for n, more in (("2", {"labels": [1], "categories": ["cat", "dog"]}), ("1", {}), ("0", {"labels": [7]})):
+        (tmp_path / inside).mkdir(exist_ok=True)
+        np.savez_compressed(tmp_path / inside / f"img_{n}.npz", masks=masks[None], scores=[0.25], **more)
+    found = detect(tmp_path, tuple(f"img_{t}" for t in range(LENGTH)))
+    assert [[(name, score) for name, score, _ in frame] for frame in found] == [
+        [("7", 0.25)], [("object", 0.25)], [("dog", 0.25)], []
+    ]  # fmt: skip
+    assert all(code == ONE[0][0][2] for frame in found for *_, code in frame)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"mask": MASK}, "'masks.npy' in the archive"),
+        ({"masks": MASK}, r"'masks' is \[12, 16\]"),
+        ({"masks": MASK[None, :5]}, "the masks are 16x5, the video 16x12"),
+        ({"masks": MASK[None] * 3}, "'masks' of int64 from 0 to 3 are neither masks nor probabilities"),
+        ({"masks": MASK[None] * np.uint8(100)}, "'masks' of uint8 from 0 to 100 are neither"),
+        ({"masks": MASK[None] * 4.0 - 2}, "'masks' of float64 from -2 to 2 are neither"),
+        ({"masks": MASK[None] * np.nan}, "from nan to nan are neither"),
+        ({"masks": MASK[None], "scores": [0.5, 0.5]}, r"'scores' is \[2\] of float64; give 1 numbers"),
+        ({"masks": MASK[None], "scores": [1.5]}, "'scores' must be from 0 to 1"),
+        ({"masks": MASK[None], "labels": [2], "categories": ["a"]}, "'labels' are 2 to 2"),
+        ({"masks": MASK[None], "labels": [-1]}, "'labels' are -1 to -1"),
+        ({"masks": np.full((1, H, W), "a")}, "'masks' of <U1 are no numbers"),
+        ({"masks": np.array([None])}, r"'masks' is \[1\] of object"),
+    ],
+)
+def test_arrays_that_cannot_be_told_are_refused(arrays: dict[str, Any], words: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "0.npz", **arrays)
+    with pytest.raises(InputError, match=words):
+        detect(tmp_path)
+
+
+def test_a_huge_array_is_refused_by_its_header(tmp_path: Path) -> None:
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 12, 16000), }"
+    with ZipFile(tmp_path / "0.npz", "w") as archive:
+        archive.writestr("masks.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(InputError, match="at most 4,294,967,296 bytes are taken"):
+        detect(tmp_path)
+
+
+def test_probabilities_as_images_where_they_are_declared(tmp_path: Path) -> None:
+    for t, depth in enumerate((np.uint8, np.uint16)):
+        Image.fromarray((PROBABILITIES * np.iinfo(depth).max).astype(depth)).save(tmp_path / f"{t}.png")
+    assert [len(frame) for frame in detect(tmp_path)] == [2, 2, 0, 0]  # two values are ids
+    write(tmp_path / "values.json", {"values": "probabilities"})
+    assert detect(tmp_path)[:2] == ONE * 2
+    write(tmp_path / "values.json", {"values": "logits"})
+    with pytest.raises(InputError, match="says 'logits'; write"):
+        detect(tmp_path)
+
+
+STUFF = [
+    {"id": 1, "name": "sky", "isthing": 0},
+    {"id": 2, "name": "dog", "isthing": 1},
+    {"id": 3, "name": "cat"},
+]
+
+
+def test_categories_that_are_no_things_are_told_to_deva(tmp_path: Path) -> None:
+    entry = {"frame": 0, "score": 0.5, "segmentation": CODE}
+    entries = [{**entry, "category_id": id} for id in (1, 2, 3)]
+    path = write(tmp_path / "coco.json", {"annotations": entries, "categories": STUFF})
+    assert read_detections(path).stuff == ("sky",)
+    made = masklet.load("deva", segmenter=str(path), propagator="affinity").system
+    assert made.settings.stuff == ("sky",)
+    write(tmp_path / "coco.json", {"annotations": entries, "categories": [{**STUFF[0], "isthing": "no"}]})
+    with pytest.raises(InputError, match="'isthing' must be true or false"):
+        read_detections(path)
+
+
+def test_stuff_of_segments_beside_images_and_of_results(tmp_path: Path) -> None:
+    (tmp_path / "deva").mkdir()
+    Image.fromarray(np.where(MASK, 3, 9).astype(np.uint8)).save(tmp_path / "deva/0.png")
+    segments = [{"id": 3, "category_id": 2}, {"id": 9, "category_id": 1, "isthing": False}]
+    write(tmp_path / "deva/0.json", {"segments_info": segments})
+    assert read_detections(tmp_path / "deva").stuff == ("1",)
+    result = make_result(0, 2)
+    masklets = (result.masklets[0], replace(result.masklets[1], is_thing=False))
+    replace(result, masklets=masklets).save(tmp_path / "masklets.json")
+    assert read_detections(tmp_path / "masklets.json").stuff == ("dog",)
+
+
+def test_scores_are_those_of_the_frames(tmp_path: Path) -> None:
+    [masklet_] = make_result(0, 1).masklets
+    seen = {0: replace(masklet_.sightings[0], score=0.25)}
+    seen[1] = replace(seen[0], score=0.01, source=Source.FORWARD)
+    replace(make_result(0, 1), masklets=(replace(masklet_, sightings=seen, score=0.5),)).save(
+        tmp_path / "masklets.json"
+    )
+    assert [[score for _, score, _ in frame] for frame in detect(tmp_path / "masklets.json")] == [[0.25], [0.5], [], []]

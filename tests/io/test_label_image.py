@@ -132,3 +132,52 @@ def test_a_blurred_mask_is_cut_at_one_half(tmp_path: Path) -> None:
     Image.fromarray(whole).filter(ImageFilter.GaussianBlur(4)).save(tmp_path / "a.png")
     found = read_label_image(tmp_path / "a.png")
     assert found.is_mask and found.select(4).sum() == pytest.approx(100 * 100, rel=0.02)
+
+
+def draw_regions(count: int) -> np.ndarray:
+    """Ids in rows of boxes, shuffled."""
+    ids = np.random.default_rng(0).permutation(np.arange(1, count + 1)).reshape(-1, 10)
+    return np.kron(ids, np.ones((6, 8), int))
+
+
+@pytest.mark.parametrize("mode", [np.uint8, np.uint16])
+def test_many_ids_that_fill_regions_are_ids(mode: Any, tmp_path: Path) -> None:
+    Image.fromarray(draw_regions(100).astype(mode)).save(tmp_path / "a.png")
+    assert read_label_image(tmp_path / "a.png").ids == tuple(range(1, 101))
+
+
+def blur(most: int) -> np.ndarray:
+    whole = np.zeros((60, 60), np.uint8)
+    whole[20:40, 20:40] = most
+    return np.asarray(Image.fromarray(whole).filter(ImageFilter.GaussianBlur(4)))
+
+
+NOISY = (np.random.default_rng(0).random((40, 40)) * 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [blur(200), NOISY, np.hstack([draw_regions(100), np.full((60, 60), 255)])],
+    ids=["dim", "noisy", "ids-and-white"],
+)
+def test_what_may_be_ids_or_a_soft_mask_is_refused_unless_it_is_declared(values: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.fromarray(values.astype(np.uint8)).save(path)
+    with pytest.raises(InputError, match=r"may be ids or a soft mask; say so in a file values\.json"):
+        read_label_image(path)
+    (tmp_path / "values.json").write_text('{"values": "probabilities"}')
+    found = read_label_image(path)
+    assert found.is_mask and np.array_equal(found.select(1), values >= 128)
+    (tmp_path / "values.json").write_text('{"values": "ids"}')
+    assert read_label_image(path).of_ids and len(read_label_image(path).ids) > 50
+
+
+def test_a_palette_image_holds_ids_however_many(tmp_path: Path) -> None:
+    palette(NOISY).save(tmp_path / "a.png")
+    assert len(read_label_image(tmp_path / "a.png").ids) > 200
+
+
+def test_probabilities_are_no_colours(tmp_path: Path) -> None:
+    NOISE.save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="probabilities are grey"):
+        read_label_image(tmp_path / "a.png", "probabilities")

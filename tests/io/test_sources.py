@@ -8,12 +8,14 @@ import shutil
 import struct
 import subprocess
 import threading
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 from clips import H, W, picture, write_clip
@@ -21,17 +23,27 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from masklet.core import limits
 from masklet.core.errors import InputError
 from masklet.core.frames import Gap
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
+from masklet.io.video import network, source_names
 from masklet.io.video.encode import VideoWriter
 from masklet.io.video.frame_source import FrameSource
+from masklet.io.video.images import FramesInMemory
 from masklet.io.video.pixels import read_orientation
 from masklet.io.video.selection import FrameSelection
-from masklet.io.video.source_names import describe_missing_numbers, name_source, sort_naturally
+from masklet.io.video.source_names import (
+    check_one_series,
+    describe_missing_numbers,
+    name_source,
+    read_plain_counter,
+    sort_naturally,
+)
 from masklet.io.video.sources import group_video_sources, open_video
+from masklet.io.video.spool import open_pipe
 from masklet.io.video.value_range import EXIF_ORIENTATIONS, choose_range
 from masklet.systems.common import build_video_result, describe_gaps
 
@@ -562,6 +574,76 @@ def test_a_video_at_an_address(tmp_path: Path) -> None:
         server.shutdown()
 
 
+class Server(SimpleHTTPRequestHandler):
+    """Gives the files of a folder; /stall says nothing, /half gives half of long.ts."""
+
+    def log_message(self, *told: object) -> None:
+        """Says nothing."""
+
+    def do_GET(self) -> None:
+        if self.path.startswith("/stall"):
+            threading.Event().wait(2)
+        elif self.path.startswith("/half"):
+            data = (Path(self.directory) / "long.ts").read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data[: len(data) // 2])
+        else:
+            super().do_GET()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("web")
+    secret = write_clip(tmp_path_factory.mktemp("local") / "secret.ts", frames=3)
+    write_clip(folder / "clip.ts", frames=6)
+    write_clip(folder / "long.ts", frames=120)
+    begin, end = "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n", "\n#EXT-X-ENDLIST\n"
+    for name, inside in (
+        ("own.m3u8", "clip.ts"),
+        ("local.m3u8", f"file://{secret}"),
+        ("local.mp4", f"file://{secret}"),
+    ):
+        (folder / name).write_text(begin + inside + end)
+    (folder / "concat.txt").write_text(f"ffconcat version 1.0\nfile '{secret}'\n")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Server, directory=str(folder))) as server:
+        server.daemon_threads, server.block_on_close = True, False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_an_address_that_the_user_named_may_be_a_playlist(address: str) -> None:
+    with open_video(f"{address}/own.m3u8") as video:
+        assert len(list(video)) == 6
+
+
+@pytest.mark.parametrize("name", ["local.m3u8", "local.mp4", "concat.txt"])
+def test_an_address_opens_no_file_of_this_machine(name: str, address: str) -> None:
+    with pytest.raises(InputError, match=rf"{name}: cannot be opened"):
+        open_video(f"{address}/{name}")
+
+
+def test_who_does_not_answer_is_not_awaited(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network, "TIMEOUT", 0.3)
+    with pytest.raises(InputError, match=r"stall.ts: cannot be opened \(no answer in 0.3 s\)"):
+        open_video(f"{address}/stall.ts")
+
+
+@pytest.mark.parametrize("source", ["rtsp://127.0.0.1:9/a", "http://127.0.0.1:9/a.mp4", "/dev/video99"])
+def test_streams_and_cameras_that_are_not_there(source: str) -> None:
+    with pytest.raises(InputError, match=f"{source}: (cannot be opened|no such file)"):
+        open_video(source)
+
+
+def test_a_connection_that_ends_early_is_told(address: str) -> None:
+    with open_video(f"{address}/half.ts") as video:
+        assert 0 < len(list(video)) < 120 and "damaged after frame" in str(video.damage)
+    with open_video(f"{address}/half.ts", strict=True) as video, pytest.raises(InputError, match="leave --strict out"):
+        list(video)
+
+
 # Damage
 
 
@@ -863,3 +945,140 @@ def test_names_of_chosen_frames_are_known_before_they_are_read(tmp_path: Path) -
             planned = video.frame_names  # type: ignore[attr-defined]
             assert planned == tuple(f"img_{n}" for n in names.split())
             assert [f.name for f in video] == list(planned) == list(video.frame_names)  # type: ignore[attr-defined]
+
+
+@given(
+    st.lists(st.integers(0, 1200), min_size=1, max_size=30, unique=True),
+    st.sampled_from(["", "a", "cam2_", "x.y", "0.", "t-", "-", "shot 1 ", "5"]),
+    st.sampled_from(["{}", "{:03d}", "{:02d}"]),
+    st.sampled_from([".png", ".JPG"]),
+)
+def test_plain_series_are_sorted_and_counted_as_all_others_are(
+    numbers: list[int], prefix: str, form: str, suffix: str
+) -> None:
+    """`read_plain_counter` is a short cut: with it and without it the order and the notes are the same."""
+    paths = [Path("f9") / f"{prefix}{form.format(n)}{suffix}" for n in numbers]
+    quick, found = sort_naturally(paths), read_plain_counter(sort_naturally(paths))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(source_names, "read_plain_counter", lambda paths: None)
+        assert quick == sort_naturally(paths)
+    stems = [p.stem for p in quick]
+    check_one_series(quick, "f9")
+    if found is not None:
+        assert describe_missing_numbers(stems, found) == describe_missing_numbers(stems)
+
+
+@pytest.mark.parametrize(
+    "names", [["1.png", "2.jpg"], ["a1.png", "b1.png"], ["1.png", "x.png"], ["1_1.png", "1_1b.png"], ["7", "8"]]
+)
+def test_other_series_are_not_plain(names: list[str]) -> None:
+    assert read_plain_counter([Path(name) for name in names]) is None
+
+
+def test_nothing_is_made_that_cannot_be_loaded_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes, rates and counts have the limits that results have; an absurd shape of pixels is not believed."""
+    frames = [np.zeros((H, W, 3), np.uint8)] * 4
+    for rate in (0.0, 1e9, float("nan")):
+        with pytest.raises(InputError, match="frames per second"):
+            open_video(frames, rate=rate)
+    monkeypatch.setattr(limits, "MOST_FRAMES", 3)
+    with pytest.raises(InputError, match="the number of frames is 4; at most 3 is taken"):
+        list(open_video(frames))
+    assert len(list(open_video(frames, max_frames=3))) == 3
+    monkeypatch.setattr(limits, "LARGEST_SIDE", W - 1)
+    clip = write_clip(tmp_path / "clip.mp4", frames=1)
+    for source in (frames, numbered(tmp_path / "a", 1), clip):
+        with pytest.raises(InputError, match=f"{W}x{H} pixels are too many"):
+            open_video(source)
+    with clip.open("rb") as file, pytest.raises(InputError, match=f"{W}x{H} pixels are too many"):
+        open_pipe(file)
+
+
+def test_an_absurd_shape_of_pixels_is_not_believed() -> None:
+    video = FramesInMemory([np.zeros((H, W, 3), np.uint8)], "a")
+    video.pixel_aspect = 1e4
+    video.check_limits()
+    assert video.pixel_aspect == 1 and "taken as square" in video.notes[0]
+
+
+@pytest.mark.parametrize("top", [4095, 65535])
+def test_pages_of_16_bit_colours_keep_their_low_bits(top: int, tmp_path: Path) -> None:
+    """Pillow reads the high byte alone, of which 12 bits fill a sixteenth."""
+    pages = [np.random.default_rng(n).integers(0, top + 1, (H, W, 3)).astype(np.uint16) for n in range(3)]
+    pages[0][0, 0] = top
+    assert cv2.imwritemulti(str(tmp_path / "a.tif"), [page[..., ::-1] for page in pages])
+    with open_video(tmp_path / "a.tif") as video:
+        found = [frame.image for frame in video]
+        assert any(f"0 (black) to {top} (white)" in note for note in video.notes)
+        again = video.read(1, 3)
+    for page, image in zip(pages, found, strict=True):
+        assert np.abs(page * (255 / top) - image).max() <= 0.51
+    assert all(np.array_equal(frame.image, image) for frame, image in zip(again, found[1:], strict=True))
+
+
+def list_packets(path: Path) -> list[tuple[int, int]]:
+    """Place and size of each packet of a video, in bytes."""
+    with av.open(str(path)) as container:
+        return [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+
+
+def test_a_packet_that_gives_neither_frame_nor_error_costs_no_number(tmp_path: Path) -> None:
+    """Of a kind that decoders pass over, which a damaged byte can make of any."""
+    path = write_clip(tmp_path / "a.mp4", "libx265", options={"x265-params": "bframes=0:log-level=none"})
+    truth = [f.image for f in open_video(path)]
+    place, data = list_packets(path)[15][0], bytearray(path.read_bytes())
+    data[place + 4] = 0x7E
+    path.write_bytes(data)
+    with open_video(path) as video:
+        found = [f.image for f in video]
+        assert len(found) == 30 and video.gaps and video.gaps[0].start == 15
+        assert {gap.cause for gap in video.gaps} == {"a packet gave no frame"}
+        assert all(np.array_equal(found[t], truth[t]) for t in range(30) if t not in video.lost)
+
+
+@pytest.mark.parametrize("damaged", ["sync", "start-code"])
+def test_a_damaged_packet_of_a_transport_stream_costs_no_number(damaged: str, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.ts", options={"bf": "0"})
+    truth = [f.image for f in open_video(path)]
+    place, data = list_packets(path)[15][0], bytearray(path.read_bytes())
+    payload = 4 + (1 + data[place + 4] if data[place + 3] & 0x20 else 0)
+    data[place + (payload if damaged == "start-code" else 0)] ^= 0x55
+    path.write_bytes(data)
+    with open_video(path) as video:
+        found = [f.image for f in video]
+        assert len(found) == 30 and 15 in video.lost
+        assert all(np.array_equal(found[t], truth[t]) for t in range(30) if t not in video.lost)
+
+
+def test_a_cluster_of_matroska_that_is_passed_over_costs_no_number(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mkv", "ffv1", container={"cluster_time_limit": "500"})
+    truth = [f.image for f in open_video(path)]
+    data, clusters = bytearray(path.read_bytes()), []
+    at = data.find(b"\x1f\x43\xb6\x75")
+    while at >= 0:
+        clusters.append(at)
+        at = data.find(b"\x1f\x43\xb6\x75", at + 1)
+    data[clusters[2] : clusters[2] + 12] = bytes(12)
+    path.write_bytes(data)
+    with open_video(path) as video:
+        found = [f.image for f in video]
+        assert len(found) == 30 and len(video.lost) >= 5
+        assert all(np.array_equal(found[t], truth[t]) for t in range(30) if t not in video.lost)
+
+
+def test_a_damaged_tag_of_the_duration_says_nothing(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mkv")
+    data = path.read_bytes()
+    assert b"00:00:03.0" in data
+    path.write_bytes(data.replace(b"00:00:03.0", b"00:00:\xff3.M"))
+    with open_video(path) as video:
+        assert len(list(video)) == 30 and video.damage is None
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libvpx", "ffv1"])
+def test_a_matroska_file_that_lacks_its_last_frame_is_cut_off(codec: str, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mkv", codec, options={"bf": "0"})
+    (place, size), data = list_packets(path)[-1], path.read_bytes()
+    path.write_bytes(data[:place] + data[place + size + 4 :])
+    with open_video(path) as video:
+        assert len(list(video)) in (28, 29) and video.damage

@@ -13,7 +13,7 @@ from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSyste
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
-from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
+from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings, ScoreSummary
 
 
 def silent(phase: str, done: int, total: int | None, objects: int) -> None:
@@ -392,7 +392,7 @@ def test_the_ratio_filter_comes_before_tracklet_nms() -> None:
     }
     [m] = (
         Sam2Bmp(ToySegmenter(), ToyPropagator())
-        ._result(World([], length=40), TrackBook(pages), 0, torch.ones(1))
+        ._result(World([], length=40), TrackBook(pages), 0, ScoreSummary(1, 1, 1.0))
         .masklets
     )
     assert len(m.sightings) == 20

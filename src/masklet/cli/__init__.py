@@ -15,6 +15,10 @@ from masklet.version import __version__
 COMMANDS = {  # where each command is, and its line of help
     "run": ("masklet.cli.run:run_command", "Find, segment, track and complete every object of each video."),
     "track": ("masklet.cli.run:track_command", "Propagate given objects both ways from the frames in which they are."),
+    "stream": (
+        "masklet.cli.stream:stream_command",
+        "Write a line of JSON for every frame as it comes.",
+    ),
     "eval": ("masklet.cli.eval:eval_command", "Score predictions as the benchmark's own program does."),
     "train": ("masklet.cli.train:train_command", "Train the small networks; a run that was stopped goes on."),
     "export": ("masklet.cli.export:app", "Results in the forms that others take."),
@@ -87,5 +91,5 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code in [128 + number for number in signals]:
-            typer.echo("masklet: interrupted; what is finished is kept, what was in work left nothing", err=True)
+            typer.echo("masklet: interrupted; what is finished is kept", err=True)
         raise

@@ -4,34 +4,48 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from masklet.api import check_prompts, load, make_propagator, share_detections, split_settings
+from masklet.api import check_prompts, collect_parts, load, make_propagator, share_detections, split_settings
 from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
 from masklet.core.annotations import VideoFrames
 from masklet.core.budget import find_memory_budget, parse_memory
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
+from masklet.core.instances import Prompt
 from masklet.io.output_folder import OutputFolder
-from masklet.io.prompts import PromptFile, add_prompts, hash_prompts, read_prompt_file, read_prompts
+from masklet.io.prompts import (
+    PromptFile,
+    add_prompts,
+    hash_prompts,
+    read_dataset_prompts,
+    read_prompt_file,
+    read_prompts,
+)
+from masklet.io.video.datasets import DatasetVideo, describe_layouts, list_dataset_videos, list_prompted_videos
 from masklet.io.video.selection import FrameSelection
 from masklet.io.video.source_names import Source, describe_source
-from masklet.io.video.sources import group_video_sources, make_unique_names, open_video
+from masklet.io.video.sources import check_source_exists, group_video_sources, make_unique_names, open_video
 from masklet.parts import load_bystanders, make_encoder, refuse_part_settings
 from masklet.presets import GOOD, choose_run_parts, choose_track_parts
 from masklet.registry import list_part_settings
 from masklet.run.batch import Job, collect_outcomes, process_video, process_videos
 from masklet.run.outcome import Outcome, format_summary
+from masklet.run.recipe import identify_files
+from masklet.run.watch import WatchedNames, watch_folder
 from masklet.run.workers import get_worker_number, run_workers
 from masklet.systems.memory import check_prompted_objects, fit_system
 from masklet.systems.track import Track
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
+
+CHECKPOINT = 500  # frames
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, one folder per video.")]
 Formats = Annotated[
@@ -90,6 +104,13 @@ Stride = Annotated[int, typer.Option(help="Use every so many-th frame.")]
 Fps = Annotated[float | None, typer.Option(help="Use at most so many frames a second.")]
 MaxSide = Annotated[int | None, typer.Option(metavar="PIXELS", help="Reduce larger frames to this longer side.")]
 MaxFrames = Annotated[int | None, typer.Option(help="Use at most so many frames.")]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME[:PART]",
+        help=f"SOURCE is the root of a data set, whose videos are meant: {describe_layouts()} (docs/sources.md).",
+    ),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse a damaged source.")]
 AllowNetwork = Annotated[
     bool, typer.Option("--allow-network", help="Let a playlist open the files and addresses that it names.")
@@ -99,6 +120,16 @@ ListFile = Annotated[
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Worker processes that share the videos.")]
 Retries = Annotated[int, typer.Option(min=0, help="Times that a video is tried again that has ended its worker.")]
+Checkpoint = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="FRAMES", help="Save so often what a killed run needs to go on with the same command; 0: never."
+    ),
+]
+Watch = Annotated[
+    Path | None,
+    typer.Option(metavar="FOLDER", help="Take the videos in a folder, and those that appear, until Ctrl-C."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
 HelpSettings = Annotated[
     bool,
@@ -146,8 +177,11 @@ def run_command(
     allow_network: AllowNetwork = False,
     overwrite: Overwrite = False,
     list_: ListFile = None,
+    dataset: Dataset = None,
     jobs: Jobs = 1,
     retries: Retries = 1,
+    checkpoint: Checkpoint = CHECKPOINT,
+    watch: Watch = None,
     dry_run: DryRun = False,
     quiet: Silent = False,
     json_log: Log = False,
@@ -159,38 +193,37 @@ def run_command(
     )
     reading |= dict(strict=strict, allow_network=allow_network)
     with exit_on_input_error(reporter):
-        formats = check_formats(format)
         budget = (parse_memory(memory) if memory else find_memory_budget()).divide(jobs)
         chosen = parse_settings(set_ or []) | ({"window": window} if window else {})
         parts = choose_run_parts(preset)
         finder = segmenter or (None if text or system in QUERY_SYSTEMS else parts.segmenter)
         carrier = propagator or parts.propagator
-        made = load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system
-        given = [*(source or ()), *read_source_list(list_)]
-        if not given:
-            raise InputError("no source; give a video file, a folder of frames, a glob or -, or --list FILE")
-        paths = group_video_sources(given)
-        made = share_detections(made, len(paths))
-        FrameSelection(start, end, stride, fps, max_side, max_frames).check()
+        if watch:
+            check_watch(watch, bool(source or list_ or dataset), jobs, dry_run)
+        formats, made, paths, _ = collect_parts(
+            lambda: check_formats(format),
+            lambda: load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system,
+            lambda: [] if watch else find_sources(dataset, source or (), list_),
+            FrameSelection(start, end, stride, fps, max_side, max_frames).check,
+        )
+        made = share_detections(made, 2 if watch else len(paths))
         there = plan_output_folders(paths, out, overwrite, [segmenter] if segmenter else [])
     if dry_run:
         say_plan(out, there)
     opened = partial(open_video, **reading)
     fitted = partial(fit_system, made, budget=budget, tell=reporter.hint)
-    work = [
-        Job(
-            path,
-            folder,
-            opened,
-            fitted,
-            made,
-            {"reading": reading},
-            formats,
-            overlay,
-        )
-        for path, folder in zip(paths, there, strict=True)
-    ]
-    if jobs > 1 and get_worker_number() is None:
+
+    def plan_job(path: Source, folder: OutputFolder) -> Job:
+        return Job(path, folder, opened, fitted, made, {"reading": reading}, formats, overlay, checkpoint)
+
+    work = [plan_job(path, folder) for path, folder in zip(paths, there, strict=True)]
+    if watch:
+        reporter.hint(f"waiting for videos in {watch}; Ctrl-C ends")
+        names = WatchedNames()
+        came = ((str(path), OutputFolder(out, names.choose(path), overwrite)) for path in watch_folder(watch))
+        with exit_on_input_error(reporter):
+            outcomes = [process_video(plan_job(path, folder), reporter) for path, folder in came]
+    elif jobs > 1 and get_worker_number() is None:
         run_workers(out, jobs, retries, sys.argv[1:])
         outcomes = collect_outcomes(out, work)
     else:
@@ -212,6 +245,7 @@ def track_command(
         ),
     ] = [],  # noqa: B006
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="A json of prompts (docs/prompts.md).")] = None,
+    dataset: Dataset = None,
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
     device: DeviceName = "auto",
@@ -229,6 +263,7 @@ def track_command(
     strict: Strict = False,
     allow_network: AllowNetwork = False,
     overwrite: Overwrite = False,
+    checkpoint: Checkpoint = CHECKPOINT,
     quiet: Silent = False,
     json_log: Log = False,
 ) -> None:
@@ -241,33 +276,103 @@ def track_command(
     with exit_on_input_error(reporter):
         parts = choose_track_parts(preset)
         budget = parse_memory(memory) if memory else find_memory_budget()
-        formats = check_formats(format)
         own, of_parts = split_settings(parse_settings(set_ or []))
         refuse_part_settings("track", "it", {**own, **of_parts["segmenter"]})
-        if not prompt and prompts is None:
-            raise InputError("no prompt; give --prompt FRAME:ID:WHAT for each object, or --prompts FILE")
-        written = read_prompt_file(prompts) if prompts else PromptFile("", ())
-        typed = read_prompts(prompt)
-        carrier = make_propagator(propagator or parts.propagator, make_encoder(device), device, of_parts["propagator"])
-        video = choose_one_video(source)
-        FrameSelection(start, end, stride, fps, max_side, max_frames).check()
-        [folder] = plan_output_folders([video], out, overwrite, [text.rsplit(":", 1)[-1] for text in prompt])
+        name, settings = propagator or parts.propagator, of_parts["propagator"]
+        formats, marked, carrier, _ = collect_parts(
+            lambda: check_formats(format),
+            lambda: list_marked_videos(dataset, source, prompt, prompts),
+            lambda: make_propagator(name, make_encoder(device), device, settings),
+            FrameSelection(start, end, stride, fps, max_side, max_frames).check,
+        )
+        sources, inputs = [video.source for video in marked], [text.rsplit(":", 1)[-1] for text in prompt]
 
-        def made(video: Video) -> Track[Any, Any]:
-            told = written.select(VideoFrames.of(video))
-            for frame, marks in typed.items():
-                add_prompts("--prompt", told, frame, marks)
-            checked = check_prompts(told, video)
-            objects = len({id for marks in checked.values() for id in marks})
+        def made(marked: MarkedVideo, video: Video) -> Track[Any, Any]:
+            told = check_prompts(marked.select(VideoFrames.of(video)), video)
+            objects = len({id for marks in told.values() for id in marks})
             check_prompted_objects(carrier, video, objects, budget)
-            return Track(carrier, checked, load_bystanders(carrier))
+            return Track(carrier, told, load_bystanders(carrier))
 
-        told = {"reading": reading, "prompts": hash_prompts([*typed.items(), *written.prompts])}
-        job = Job(video, folder, partial(open_video, **reading), made, Track(carrier, {}), told, formats, overlay)
-    outcome = process_video(job, reporter)
-    if outcome.is_there and not propagator:
+        jobs = [
+            Job(
+                video.source,
+                folder,
+                partial(open_video, **reading),
+                partial(made, video),
+                Track(carrier, {}),
+                {"reading": reading, "prompts": video.identity},
+                formats,
+                overlay,
+                checkpoint,
+            )
+            for video, folder in zip(marked, plan_output_folders(sources, out, overwrite, inputs), strict=True)
+        ]
+    outcomes = [process_video(job, reporter) for job in jobs]
+    if any(o.is_there for o in outcomes) and not propagator:
         reporter.hint(parts.hint)
-    end_run([outcome], reporter)
+    end_run(outcomes, reporter)
+
+
+@dataclass(frozen=True)
+class MarkedVideo:
+    """A video whose objects somebody has marked.
+
+    Attributes:
+        source: the video.
+        select: gives the prompts by frame and object, for its frames.
+        identity: what tells these prompts from others.
+    """
+
+    source: Source
+    select: Callable[[VideoFrames], dict[int, dict[int, Prompt]]]
+    identity: str
+
+
+def list_marked_videos(
+    dataset: str | None, source: Sequence[str], prompt: Sequence[str], prompts: Path | None
+) -> list[MarkedVideo]:
+    """The videos that `masklet track` is given: one with the prompts of its options, or those of the roots of a
+    `dataset` with its own. Raises InputError where prompts are missing, of all videos at once, or given twice.
+    """
+    if dataset is not None:
+        if prompt or prompts:
+            raise InputError("--dataset brings the prompts of its videos; leave out --prompt and --prompts")
+        return [mark_dataset_video(video) for root in source for video in list_prompted_videos(dataset, Path(root))]
+    if not prompt and prompts is None:
+        raise InputError("no prompt; give --prompt FRAME:ID:WHAT for each object, or --prompts FILE")
+    written = read_prompt_file(prompts) if prompts else PromptFile("", ())
+    typed = read_prompts(prompt)
+
+    def select(frames: VideoFrames) -> dict[int, dict[int, Prompt]]:
+        told = written.select(frames)
+        for frame, marks in typed.items():
+            add_prompts("--prompt", told, frame, marks)
+        return told
+
+    return [MarkedVideo(choose_one_video(source), select, hash_prompts([*typed.items(), *written.prompts]))]
+
+
+def mark_dataset_video(video: DatasetVideo) -> MarkedVideo:
+    """A video of a data set with what that says of its objects, which is read when it is its turn."""
+    identity = identify_files([path for path, _ in video.given])
+    return MarkedVideo(video.source, lambda frames: read_dataset_prompts(video).select(frames), identity)
+
+
+def list_given_sources(dataset: str | None, given: Sequence[str]) -> list[str]:
+    """The sources of the command line: as they are, or the videos in the roots of a `dataset`."""
+    if dataset is None:
+        return list(given)
+    return [video.source for root in given for video in list_dataset_videos(dataset, Path(root))]
+
+
+def check_watch(folder: Path, given: bool, jobs: int, dry_run: bool) -> None:
+    """Raises InputError where a folder cannot be watched, or what else is asked for does not go with it, such as
+    sources that are `given`.
+    """
+    if given or jobs > 1 or dry_run:
+        raise InputError("--watch takes the videos of its folder one by one; leave sources, --jobs and --dry-run out")
+    if not folder.is_dir():
+        raise InputError(f"--watch {folder}: there is no such folder; make it first")
 
 
 def read_source_list(path: Path | None) -> list[str]:
@@ -281,6 +386,19 @@ def read_source_list(path: Path | None) -> list[str]:
     if not found:
         raise InputError(f"--list {path}: holds no source; give one a line")
     return found
+
+
+def find_sources(dataset: str | None, sources: Sequence[str], listed: Path | None) -> list[Source]:
+    """The videos of the command line and of a file in which they are `listed`, as they are or in the roots of a
+    `dataset`. Raises InputError where there is none, or the only one is not there.
+    """
+    given = [*list_given_sources(dataset, sources), *read_source_list(listed)]
+    if not given:
+        raise InputError("no source; give a video file, a folder of frames, a glob or -, or --list FILE")
+    paths = group_video_sources(given)
+    if len(paths) == 1 and isinstance(paths[0], str):  # of several one that is missing costs no more than itself
+        check_source_exists(paths[0])
+    return paths
 
 
 def say_plan(out: Path, folders: Sequence[OutputFolder]) -> None:
@@ -304,7 +422,7 @@ def end_run(outcomes: Sequence[Outcome], reporter: Reporter) -> None:
 
 def choose_one_video(arguments: Sequence[str]) -> Source:
     """The video that all `arguments` mean together. Raises InputError where they mean several."""
-    videos = group_video_sources(arguments)
+    videos = find_sources(arguments)
     if len(videos) > 1:
         raise InputError(
             f"{describe_source(videos[0])} and {len(videos) - 1} more videos: prompts are for one; give one"
@@ -339,8 +457,8 @@ def plan_output_folders(
 
 
 def check_formats(names: Sequence[str]) -> list[str]:
-    """The formats of these `names`. Raises InputError where there is no such format."""
-    return [FORMATS.find(name).name for name in names]
+    """The formats of these `names`. Raises InputError where there is no such format, for all at once."""
+    return [found.name for found in collect_parts(*(partial(FORMATS.find, name) for name in names))]
 
 
 def choose_reporter(quiet: bool, json_log: bool) -> Reporter:

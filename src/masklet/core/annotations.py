@@ -212,6 +212,7 @@ class FrameEntry(NamedTuple):
 
     place: FramePlace
     read: Callable[[Size], Sequence[FoundObject]]  # raises InputError where it does not fit a frame of this size
+    measure: Callable[[], Size] | None = None  # the size of its mask, by a header; raises InputError
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,7 @@ class DetectionSet:
     entries: Sequence[FrameEntry]
     listed: Sequence[FramePlace]  # every frame that it lists, with detections or without
     hashes: Mapping[str, str]  # sha256 by file name
+    stuff: tuple[str, ...] = ()  # names of the categories that are no things
 
     @property
     def names_videos(self) -> bool:

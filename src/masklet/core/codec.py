@@ -3,19 +3,21 @@
 {"format": "masklet/1", "name", "size": [h, w], "length", "rate", "categories": [...],
  "provenance": {...}, "times": [seconds, ...] where not constant, "pixel_aspect" where not 1,
  "masklets": [{"id", "label", "score", "is_thing",
-               "sightings": [[frame, source, score, label, presence, counts], ...]}, ...]}
+               "sightings": [[frame, source, score, label, presence, counts], ...]}, ...],
+ "index": where in the file each masklet and every 256th of its sightings begin (`core.result_index`)}
+
+It is written a few sightings at a time, so that a result that lies on the disk is never in memory as a whole.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from masklet.core.errors import InputError
 from masklet.core.files import read_json, write_atomically
@@ -36,6 +38,7 @@ from masklet.core.limits import (
     quote_value,
 )
 from masklet.core.result import Provenance, VideoResult
+from masklet.core.result_index import BLOCK, HEAD, IndexWriter, format_json
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 
@@ -55,34 +58,60 @@ def write_result(result: VideoResult, path: Path) -> None:
         "provenance": asdict(result.provenance),
         **({"times": result.times} if result.times else {}),
         **({"pixel_aspect": result.pixel_aspect} if result.pixel_aspect != 1 else {}),
-        "masklets": [_format_masklet(m) for m in result.masklets],
     }
     with write_atomically(path) as file:
-        file.write(json.dumps(content, separators=(",", ":"), allow_nan=False).encode())
+        file.write(f"{format_json(content)[:-1]},".encode())
+        index = IndexWriter(file.tell())
+        file.write(HEAD)
+        for n, masklet in enumerate(result.masklets):
+            file.write(b"," if n else b"")
+            _write_masklet(file, masklet, index)
+        file.write(b"],")
+        file.write(index.format(file.tell()))
 
 
-def _format_masklet(m: Masklet) -> dict[str, Any]:
-    rows = [(t, s.source.value, s.score, s.label, s.presence, s.mask.counts.decode()) for t, s in m.sightings.items()]
-    return {"id": m.id, "label": m.label, "score": m.score, "is_thing": m.is_thing, "sightings": rows}
+def _write_masklet(file: IO[bytes], m: Masklet, index: IndexWriter) -> None:
+    facts = {"id": m.id, "label": m.label, "score": m.score, "is_thing": m.is_thing, "sightings": []}
+    start = file.tell()
+    file.write(format_json(facts)[:-2].encode())
+    frames = sorted(m.sightings)
+    blocks = [frames[n : n + BLOCK] for n in range(0, len(frames), BLOCK)]
+    places = []
+    for n, block in enumerate(blocks):
+        file.write(b"," if n else b"")
+        places.append(file.tell())
+        rows = [_format_sighting(t, m.sightings[t]) for t in block]
+        file.write(format_json(rows)[1:-1].encode())
+    index.add(start, len(frames), [block[0] for block in blocks], [*places, file.tell()])
+    file.write(b"]}")
+
+
+def _format_sighting(frame: int, s: Sighting) -> tuple[Any, ...]:
+    return frame, s.source.value, s.score, s.label, s.presence, s.mask.counts.decode()
 
 
 def read_result(path: Path) -> VideoResult:
     """Reads a result. Raises InputError naming the file and the entry that is damaged."""
     content = read_json(path, "a masklets.json")
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise InputError(f"{path}: not a masklet result (format {quote_value(found)}, expected {FORMAT!r})")
-    with _explain_bad_entry(f"{path}"):
-        video = _read_video(f"{path}", content)
+    check_format(path, content)
+    with explain_bad_entry(f"{path}"):
+        video = read_video(f"{path}", content)
         entries = _check_list("masklets", content["masklets"])
         check_count(f"{path}", "masklets", len(entries), MOST_OBJECTS)
     masklets = []
     for n, entry in enumerate(entries):
         where = f"{path}: masklet {n}"
-        with _explain_bad_entry(where):
+        with explain_bad_entry(where):
             masklets.append(_read_masklet(where, entry, video))
     _check_together(f"{path}", masklets, video.size)
     return replace(video, masklets=tuple(masklets))
+
+
+def check_format(path: Path, content: Any) -> None:
+    """Raises InputError where the `content` of the file at `path` is no result."""
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise InputError(f"{path}: not a masklet result (format {quote_value(found)}, expected {FORMAT!r})")
 
 
 def _read_times(where: str, content: Mapping[str, Any], length: int) -> tuple[float, ...]:
@@ -99,7 +128,7 @@ def _read_pixel_aspect(where: str, content: Mapping[str, Any]) -> float:
     return aspect
 
 
-def _read_video(where: str, content: Mapping[str, Any]) -> VideoResult:
+def read_video(where: str, content: Mapping[str, Any]) -> VideoResult:
     """The result without its masklets."""
     h, w = _check_list("size", content["size"])
     categories = tuple(check_text(where, "a category", c) for c in _check_list("categories", content["categories"]))
@@ -140,7 +169,7 @@ def _check_object(value: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _explain_bad_entry(where: str) -> Iterator[None]:
+def explain_bad_entry(where: str) -> Iterator[None]:
     """Turns what a malformed entry causes into a sentence that names it."""
     try:
         yield
@@ -153,19 +182,32 @@ def _explain_bad_entry(where: str) -> Iterator[None]:
 def _read_masklet(where: str, entry: Any, video: VideoResult) -> Masklet:
     sightings: dict[int, Sighting] = {}
     for row in _check_list("sightings", _check_object(entry)["sightings"]):
-        frame, source, score, label, presence, counts = row
-        if not _is_index(frame, video.length) or not _is_label(label, video):
-            known = f"{video.length}, label {quote_value(label)} of {len(video.categories)} categories"
-            raise ValueError(f"frame {quote_value(frame)} of {known}")
+        frame, sighting = read_sighting(where, row, video)
         if frame in sightings:
             raise ValueError(f"frame {frame} is given twice; keep one of them")
-        sightings[frame] = Sighting(
-            Rle.checked(video.size, counts.encode()),
-            Source(source),
-            check_number(where, "a score", score),
-            label,
-            check_number(where, "a presence", presence),
-        )
+        sightings[frame] = sighting
+    return read_masklet_facts(where, entry, sightings, video)
+
+
+def read_sighting(where: str, row: Any, video: VideoResult) -> tuple[int, Sighting]:
+    """The frame and the sighting in a `row` of the file of a `video`. Raises ValueError or InputError that begins with
+    `where` where it is none.
+    """
+    frame, source, score, label, presence, counts = row
+    if not _is_index(frame, video.length) or not _is_label(label, video):
+        known = f"{video.length}, label {quote_value(label)} of {len(video.categories)} categories"
+        raise ValueError(f"frame {quote_value(frame)} of {known}")
+    mask = Rle.checked(video.size, counts.encode())
+    score, presence = check_number(where, "a score", score), check_number(where, "a presence", presence)
+    return frame, Sighting(mask, Source(source), score, label, presence)
+
+
+def read_masklet_facts(
+    where: str, entry: Mapping[str, Any], sightings: Mapping[int, Sighting], video: VideoResult
+) -> Masklet:
+    """The masklet of an `entry` of the file of a `video`, with these `sightings`. Raises ValueError or InputError that
+    begins with `where` where it is none.
+    """
     label, is_thing = entry["label"], entry["is_thing"]
     if not sightings or not _is_label(label, video):
         known = f"label {quote_value(label)} of {len(video.categories)} categories"
@@ -186,8 +228,13 @@ def _is_label(value: Any, video: VideoResult) -> bool:
 
 def _check_together(where: str, masklets: Sequence[Masklet], size: tuple[int, int]) -> None:
     """Raises InputError where two masklets have one id, or a frame's masks together unpack to too much."""
+    check_ids(where, masklets)
+    seen = Counter(t for m in masklets for t in m.sightings)
+    check_mask_pixels(where, max(seen.values(), default=0), size)
+
+
+def check_ids(where: str, masklets: Sequence[Masklet]) -> None:
+    """Raises InputError that begins with `where` where two masklets have one id."""
     twice = [id for id, n in Counter(m.id for m in masklets).items() if n > 1]
     if twice:
         raise InputError(f"{where}: the id {twice[0]} is given twice; keep one of them")
-    seen = Counter(t for m in masklets for t in m.sightings)
-    check_mask_pixels(where, max(seen.values(), default=0), size)

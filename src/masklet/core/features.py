@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import tempfile
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
@@ -15,6 +16,7 @@ from masklet.core.scratch import make_scratch_folder
 
 F = TypeVar("F")
 MIB = 2**20
+SPARED = 512 * MIB  # of the disk, which results and others need
 
 
 def count_tensor_bytes(value: Any) -> int:
@@ -39,7 +41,7 @@ class FeatureStore(Generic[F]):
     def __init__(self, memory: int = 64 * MIB, disk: int = 4096 * MIB) -> None:
         self._room, self._disk_room = memory, disk
         self._held: dict[int, F] = {}
-        self._spilled: dict[int, Path] = {}
+        self._spilled: set[int] = set()
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> FeatureStore[F]:
@@ -66,19 +68,24 @@ class FeatureStore(Generic[F]):
     def get(self, index: int) -> F | None:
         """The features of a frame, or None where they were not kept."""
         if index in self._spilled:
-            with self._spilled[index].open("rb") as file:
+            with self._find_path(index).open("rb") as file:
                 found: F = pickle.load(file)  # written by this very run, into a folder only it can read
             return found
         return self._held.get(index)
+
+    def _find_path(self, index: int) -> Path:
+        assert self._folder is not None
+        return Path(self._folder.name) / str(index)
 
     def _spill(self, index: int, features: F) -> None:
         try:
             if self._folder is None:
                 self._folder = make_scratch_folder("features")
-            path = Path(self._folder.name) / str(index)
-            with path.open("wb") as file:
+            if shutil.disk_usage(self._folder.name).free < SPARED + count_tensor_bytes(features):
+                raise OSError("the disk is nearly full")
+            with self._find_path(index).open("wb") as file:
                 pickle.dump(features, file, protocol=5)
-        except OSError:  # the disk is full, or there is none: this frame and the later ones are computed again
+        except OSError:  # the disk is nearly full, or there is none: this frame and the later ones are computed again
             self._disk_room = 0
             return
-        self._spilled[index] = path
+        self._spilled.add(index)

@@ -97,6 +97,19 @@ def get_frame_names(video: Video) -> tuple[str, ...]:
     return tuple(names or ())
 
 
+def iterate_frames_from(video: Video, first: int) -> Iterator[Frame]:
+    """The frames of a `video` from the `first` on. Those before it are read, too, for only then the video knows its
+    times, gaps and damage.
+    """
+    return (frame for frame in video if frame.index >= first)
+
+
+def read_through(video: Video) -> None:
+    """Reads a `video` to its end, so that it knows its length, times, gaps and damage."""
+    for _ in video:
+        pass
+
+
 def iterate_with_future(items: Iterable[T], n: int) -> Iterator[tuple[T, tuple[T, ...]]]:
     """Each item with up to n that follow it; at most n + 1 are ever held.
 

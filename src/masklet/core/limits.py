@@ -28,7 +28,40 @@ LONGEST_NAME = 255  # bytes of a file's name, on every common disk
 LONGEST_PATH = 1_024  # bytes of a name with folders in it
 LONGEST_TEXT = 10_000  # characters of a category's name or an expression
 LARGEST_JSON = 1 << 32  # bytes of a file
+MOST_ARRAY_BYTES = 1 << 32  # of an array in a file
+MOST_ROW_BYTES = 1 << 26  # of one that has a number or a text for each object
 DEEPEST_JSON = 64  # lists and objects within one another
+
+# The most of whole numbers that are settings of systems and parts, by their names. Above it they would take all memory,
+# or more time than anybody has; those that only count frames or pixels, or bound what is there anyway, have high ones.
+MOST_OF_SETTINGS = {
+    "anchors": 1_000,  # frames that are remembered, as the three after it
+    "conditioning": 1_000,
+    "pointers": 1_000,
+    "remembered": 1_000,
+    "samples": 1_000,
+    "around": 1_000,  # pixels
+    "context": 100,  # cells across
+    "radius": 1_000,  # pixels
+    "paths": 100,
+    "clip": 1_000,  # frames at once, as the three after it
+    "frames": 1_000,
+    "window": 1_000,
+    "backward_window": MOST_FRAMES,
+    "long_side": 4_096,  # pixels that a network sees
+    "points_per_side": 256,
+    "max_boxes": 10_000,
+    "max_candidates": 100_000,
+    "max_objects": MOST_OBJECTS,
+    "top": MOST_OBJECTS,
+    "smallest": MOST_PIXELS,
+    "every": MOST_FRAMES,
+    "max_lost": MOST_FRAMES,
+    "max_missed": MOST_FRAMES,
+    "twin_frames": MOST_FRAMES,
+    "feature_memory": 1 << 40,  # bytes, as the next
+    "feature_disk": 1 << 44,
+}
 
 _QUOTE = Repr()
 _QUOTE.maxstring = _QUOTE.maxother = _QUOTE.maxlong = 40

@@ -25,6 +25,7 @@ from masklet.core.files import write_atomically
 from masklet.core.memory_kinds import find_memory_kind, find_memory_tag
 
 FORMAT = "masklet-memory/1"
+LAYOUT = "masklet-layout"  # of tensors that are not as they come, by number: order of their axes in the file, device
 DIGEST = re.compile("[0-9a-f]{64} ")  # sha256 of all that is in a file, before its text; older files have none
 
 
@@ -38,29 +39,46 @@ def save_memory(memory: Any, path: str | Path) -> None:
     """
     tensors: Held = {}
     text = json.dumps(_encode_memory_value(memory, tensors))
-    named = {str(n): t.detach().cpu().clone().contiguous() for n, t in tensors.values()}
+    layout = {str(n): (find_axis_order(t), str(t.device)) for n, t in tensors.values()}
+    named = {str(n): t.detach().permute(layout[str(n)][0]).cpu().clone().contiguous() for n, t in tensors.values()}
+    odd = {n: told for n, told in layout.items() if told[0] != sorted(told[0]) or told[1] != "cpu"}
+    more = {LAYOUT: json.dumps(odd)} if odd else {}
+    digest = _compute_digest(text + more.get(LAYOUT, ""), named)
     with write_atomically(Path(path)) as file:
-        file.write(packed(named, {FORMAT: f"{_compute_digest(text, named)} {text}"}))
+        file.write(packed(named, {FORMAT: f"{digest} {text}", **more}))
 
 
-def load_memory(path: str | Path, device: str = "cpu") -> Any:
-    """What `save_memory` has written.
+def find_axis_order(tensor: Tensor) -> list[int]:
+    """The axes of a tensor in the order in which it lies in memory, which decides how it is computed with; as they are
+    where it does not lie there in one piece.
+
+    >>> find_axis_order(torch.zeros(2, 3).T), find_axis_order(torch.zeros(2, 3)), find_axis_order(torch.zeros(4)[::2])
+    ([1, 0], [0, 1], [0])
+    """
+    strides = tensor.stride()
+    order = sorted(range(tensor.ndim), key=lambda axis: -strides[axis])
+    return order if tensor.permute(order).is_contiguous() else list(range(tensor.ndim))
+
+
+def load_memory(path: str | Path, device: str | None = "cpu") -> Any:
+    """What `save_memory` has written, on `device`; None: each tensor where it was.
 
     Raises:
         InputError: there is no such file, or it is not a saved memory, or not as it was written.
     """
     try:
-        with safe_open(str(path), "pt", device=device) as file:
+        with safe_open(str(path), "pt", device=device or "cpu") as file:
             told = file.metadata() or {}
             if FORMAT not in told:
                 raise InputError(f"{path}: no saved memory ({FORMAT}); write one with masklet.core.memory.save_memory")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
         digest = DIGEST.match(told[FORMAT])
         text = told[FORMAT][digest.end() if digest else 0 :]
-        value = _decode_memory_value(json.loads(text), tensors)
-        if digest and digest[0].strip() != _compute_digest(text, tensors):
+        if digest and digest[0].strip() != _compute_digest(text + told.get(LAYOUT, ""), tensors):
             raise ValueError("its content is not what was written")
-        return value
+        for n, (order, place) in json.loads(told.get(LAYOUT, "{}")).items():
+            tensors[n] = tensors[n].permute(np.argsort(order).tolist()).to(place if device is None else device)
+        return _decode_memory_value(json.loads(text), tensors)
     except InputError:
         raise
     except OSError as error:

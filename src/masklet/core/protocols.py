@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from masklet.core.alignment import TrackedSlots
+from masklet.core.checkpoint import Checkpoints
 from masklet.core.frames import Frame, Video
 from masklet.core.instances import Detections, FrameMasks, Prediction, Prompt
 from masklet.core.progress import Watch, discard_progress
@@ -56,7 +57,7 @@ class ScoringSegmenter(Segmenter[M], Protocol[M]):
 class AdvisingSegmenter(Segmenter[M], Protocol[M]):
     """A segmenter that knows which settings beside those of its scores suit what it finds."""
 
-    advice: Mapping[str, float]  # by the setting's name; taken where a system has it and the user said nothing
+    advice: Mapping[str, Any]  # by the setting's name; taken where a system has it and the user said nothing
 
 
 @runtime_checkable
@@ -262,3 +263,12 @@ class VideoSystem(Protocol):
     """Answers when the whole video has been read."""
 
     def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult: ...
+
+
+@runtime_checkable
+class ResumableSystem(VideoSystem, Protocol):
+    """A system whose state is a value at any frame, so that a run that was ended goes on with the equal result."""
+
+    def run_with_checkpoints(self, video: Video, watch: Watch, checkpoints: Checkpoints) -> VideoResult:
+        """As `run`; saves to `checkpoints` where one is due, and goes on from what is saved there."""
+        ...

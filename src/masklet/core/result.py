@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,25 @@ class VideoResult:
         from masklet.core import codec
 
         return codec.read_result(Path(path))
+
+    @staticmethod
+    def open(path: str | Path) -> VideoResult:
+        """Reads what `save` wrote, but for its masks: those are read from the file when they are asked for, so that an
+        hour of video opens at once. A file of an earlier version is read as a whole.
+
+        Raises InputError naming the file and the entry that cannot be read; also when masks are asked for.
+        """
+        from masklet.core import stored_result
+
+        return stored_result.open_result(Path(path))
+
+    def read_window(self, start: int, stop: int) -> VideoResult:
+        """The same result with what is seen in frames [start, stop) alone, in memory; frames keep their numbers."""
+        kept = (
+            replace(m, sightings={t: m.sightings[t] for t in range(start, stop) if t in m.sightings})
+            for m in self.masklets
+        )
+        return replace(self, masklets=tuple(m for m in kept if m.sightings))
 
     def compare(self, other: VideoResult) -> Comparison:
         """Pairs the objects of two results of one video, one to one, by IoU over space and time (> 0).

@@ -7,7 +7,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from masklet.core.errors import InputError
-from masklet.core.limits import LARGEST_NUMBER, LONGEST_TEXT, quote_value
+from masklet.core.limits import LARGEST_NUMBER, LONGEST_TEXT, MOST_OF_SETTINGS, quote_value
 
 PLAIN: Mapping[Any, str] = {
     float: "a number from 0 on",
@@ -31,10 +31,13 @@ def check_setting(where: str, name: str, value: Any, kind: Any) -> Any:
         The value, a list as a tuple.
 
     Raises:
-        InputError: the value is not of this kind.
+        InputError: the value is not of this kind, or above what is taken (`limits.MOST_OF_SETTINGS`).
     """
     if not is_setting_value(value, kind):
         raise InputError(f"setting {where}{name} = {quote_value(value)} must be {describe_setting_kind(kind)}")
+    most = MOST_OF_SETTINGS.get(name)
+    if most is not None and isinstance(value, int) and value > most:
+        raise InputError(f"setting {where}{name} = {value} is too much; at most {most:,} is taken")
     return tuple(value) if isinstance(value, list) else value
 
 

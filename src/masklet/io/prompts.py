@@ -18,8 +18,9 @@ from masklet.core.annotations import FrameMatcher, FramePlace, VideoFrames
 from masklet.core.errors import InputError
 from masklet.core.instances import Box, Clicks, Point, Prompt
 from masklet.core.limits import is_finite_number, parse_whole_number, quote_value
-from masklet.io.annotations.label_image import read_label_image
+from masklet.io.annotations.label_image import IDS, VOID, read_label_image
 from masklet.io.formats.json_entry import JsonEntry, read_json_file
+from masklet.io.video.datasets import DatasetVideo
 
 FORM = (
     "write it as FRAME:ID:mask.png, FRAME:ID:box=x0,y0,x1,y1, FRAME:ID:point=x,y, FRAME:ID:outside=x,y or "
@@ -196,6 +197,25 @@ def _read_numbers(entry: JsonEntry, given: Any, n: int) -> list[float]:
     if len(numbers) != n or not all(map(is_finite_number, numbers)):
         raise entry.wrong(f"{n} numbers are needed, not {quote_value(given)}")
     return [float(v) for v in numbers]
+
+
+def read_dataset_prompts(video: DatasetVideo) -> PromptFile:
+    """What a data set says of a video's objects, each in the first image that shows it. Raises InputError where an
+    image cannot be read, or none shows an object.
+    """
+    found: list[tuple[FramePlace, dict[int, Prompt]]] = []
+    known: set[int] = set()
+    for path, id in video.given:
+        if id in known:
+            continue
+        image = read_label_image(path, IDS)
+        names = {n: id or (1 if image.ids == (VOID,) else n) for n in image.ids}  # 255 alone: DAVIS 2016's one object
+        masks = {name: image.select(n) for n, name in names.items() if name not in known}
+        known |= masks.keys()
+        found += [(FramePlace(name=path.name), {n: torch.from_numpy(mask)}) for n, mask in masks.items()]
+    if not found:
+        raise InputError(f"{video.source}: {video.annotations or 'its data set'} shows no object; leave this video out")
+    return PromptFile(str(video.annotations), found)
 
 
 def hash_prompts(prompts: Iterable[tuple[object, Mapping[int, Prompt]]]) -> str:

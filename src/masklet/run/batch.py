@@ -15,13 +15,17 @@ from time import monotonic
 from typing import Any
 
 from masklet.api import run_system
+from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError
 from masklet.core.files import explain_write_error, write_atomically
 from masklet.core.frames import Video
+from masklet.core.protocols import ResumableSystem
 from masklet.core.result import VideoResult
+from masklet.io.disk_room import check_disk_room
 from masklet.io.output_folder import OutputFolder
 from masklet.io.video.source_names import Source, describe_source
 from masklet.outputs import write_formats, write_overlay
+from masklet.run.checkpoint import get_checkpoint_folder, open_checkpoints, remove_checkpoints
 from masklet.run.claims import Claim, ClaimedError, get_claim_path, is_claim_alive, read_claim
 from masklet.run.outcome import (
     CLAIMED,
@@ -55,6 +59,7 @@ class Job:
         more: what else decides the result, for the recipe.
         formats: to write besides masklets.json.
         overlay: whether to write overlay.mp4.
+        checkpoint: frames from one checkpoint to the next; 0: none are written.
     """
 
     source: Source
@@ -65,6 +70,7 @@ class Job:
     more: Mapping[str, Any] = field(default_factory=dict)
     formats: Sequence[str] = ()
     overlay: bool = True
+    checkpoint: int = 0
 
     @property
     def out(self) -> Path:
@@ -156,13 +162,17 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
     job.folder.check_free()
     started = monotonic()
     with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
+        if warning := check_disk_room(job.folder.path, video, job.formats, job.overlay):
+            reporter.hint(warning)
         with job.folder as there:
-            result = run_system(job.make(video), video, job.source, watch)
+            checkpoints = find_checkpoints(job, video, recipe, reporter)
+            result = run_system(job.make(video), video, job.source, watch, checkpoints)
             result = replace(result, provenance=replace(result.provenance, recipe=outcome.recipe))
             result.save(there / MASKLETS)
             failed = write_formats(result, video, there, job.formats)
             with write_atomically(there / FILE) as file:
                 file.write(json.dumps(recipe, indent=1, default=str).encode())
+        remove_checkpoints(job.out, job.folder.name)
         if job.overlay:
             add_overlay(result, video, job.folder.path, watch)
     reporter.done(job.folder.path, result, monotonic() - started)
@@ -173,13 +183,30 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
     return outcome
 
 
+def find_checkpoints(job: Job, video: Video, recipe: Mapping[str, Any], reporter: Reporter) -> Checkpoints | None:
+    """Where the run of a job over its `video` by this `recipe` is saved; says from where it goes on. None where it is
+    not: the video is short, the source cannot be read again, or the system has no state that can be saved.
+    """
+    name, every = job.folder.name, job.checkpoint
+    is_short = 0 < len(video) <= every and not get_checkpoint_folder(job.out, name).exists()
+    if not every or is_short or recipe["source"] == UNKNOWN:
+        return None
+    if not isinstance(job.plan, ResumableSystem):
+        reporter.notice(name, f"no checkpoints are written: {type(job.plan).__name__} writes none")
+        return None
+    found = open_checkpoints(job.out, name, hash_recipe(recipe), every, lambda told: reporter.notice(name, told))
+    if found.saved:
+        reporter.notice(name, f"goes on from frame {found.saved.frame} ({found.saved.phase})")
+    return found
+
+
 def keep_earlier(
     job: Job, reporter: Reporter, before: Mapping[str, Any], recipe: Mapping[str, Any], outcome: Outcome
 ) -> Outcome:
     """The `outcome` of a video whose results are there, made by the recipe `before`: they are kept where that is this
     one's `recipe`, and get the overlay that they lack; else the job is refused.
     """
-    result = VideoResult.load(job.folder.path / MASKLETS)
+    result = VideoResult.open(job.folder.path / MASKLETS)
     outcome = replace(outcome, state=KEPT, frames=result.length, objects=len(result.masklets))
     different = ["the source, which cannot be told"] if recipe["source"] == UNKNOWN else compare_recipes(before, recipe)
     if different:

@@ -16,8 +16,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from masklet.core.alignment import TrackedSlots
+from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError
-from masklet.core.frames import Frame, Video
+from masklet.core.frames import Frame, Video, iterate_frames_from
 from masklet.core.instances import FrameMasks
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import SlotSegmenter, SlotTracker
@@ -157,13 +158,25 @@ class DvisRefined(Generic[M]):
     @torch.no_grad()
     def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
         """All masklets of a video. Between the passes only queries and class logits are held."""
-        at, tracks, state = self.settings, SlotTracks(), None
+        return self.run_with_checkpoints(video, watch, Checkpoints())
+
+    @torch.no_grad()
+    def run_with_checkpoints(self, video: Video, watch: Watch, checkpoints: Checkpoints) -> VideoResult:
+        """As `run`, from the last of the `checkpoints` on, which are of the first pass and lie between clips."""
+        if self.settings.clip is None:
+            checkpoints.stop("the refiner looks at the whole video at once; set clip, such as --set clip=30")
+        at, tracks, saved = self.settings, SlotTracks(checkpoints), checkpoints.saved
+        state: ClipState[M] | None = saved.state if saved else None
+        frames = iterate_frames_from(video, saved.frame if saved else 0)
         with DenseStore(at.feature_memory, at.feature_disk) as store:
-            looks = follow_slots(self.segmenter, self.tracker, video, at.window, None)
-            for context, last in self._tracked_clips(looks, tracks, store, video, watch):
-                clip = tracks.queries.all[-len(context) :]
-                refined, state = self.refined(clip, context, last, state)
-                clip.copy_(refined)
+            before = state.tracks if state else None
+            looks = follow_slots(self.segmenter, self.tracker, frames, at.window, before)
+            for clip, context, last in self._tracked_clips(looks, store, video, watch, checkpoints):
+                refined, state = self.refined(clip.queries.all, context, last, state)
+                for n, queries in enumerate(refined):
+                    tracks.add(replace(clip[n], queries=queries))
+                if checkpoints.is_due and last.frames % at.window == 0:  # so that windows stay as they are
+                    checkpoints.save("forward", last.frames, state)
             if state is None:
                 return build_slot_result(self, video, ())
             made = build_task_output(state.probabilities(at.scores), self.segmenter.categories, at)
@@ -171,21 +184,29 @@ class DvisRefined(Generic[M]):
         return build_slot_result(self, video, made.masklets())
 
     def _tracked_clips(
-        self, looks: Iterator[SlotFrameStep[M]], tracks: SlotTracks, store: DenseStore, video: Video, watch: Watch
-    ) -> Iterator[tuple[Tensor, SlotLoopState[M]]]:
-        """Tracks every frame; what is dense stays in the store. After each clip its contexts, and the state."""
-        context = TensorRows()
+        self,
+        looks: Iterator[SlotFrameStep[M]],
+        store: DenseStore,
+        video: Video,
+        watch: Watch,
+        checkpoints: Checkpoints,
+    ) -> Iterator[tuple[SlotTracks, Tensor, SlotLoopState[M]]]:
+        """Tracks every frame; what is dense stays in the store. After each clip its tracks and contexts, and the
+        state.
+        """
+        clip, context = SlotTracks(), TensorRows()
         for look in looks:
             store_dense_features(store, look, self.tracker)
-            tracks.add(look.tracked)
+            clip.add(look.tracked)
             context.add(self.tracker.context(look.slots)[0])
             state = look.state
             watch("forward", state.frames, len(video) or None, len(state.logits))
+            checkpoints.count_frame()
             if len(context) == self.settings.clip:
-                yield context.all, state
-                context = TensorRows()
+                yield clip, context.all, state
+                clip, context = SlotTracks(), TensorRows()
         if len(context):
-            yield context.all, state
+            yield clip, context.all, state
 
     @torch.no_grad()
     def refined(

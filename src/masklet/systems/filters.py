@@ -59,14 +59,14 @@ def name_masklet(masklet: Masklet, gamma: float = 0.0, nameless: int | None = No
         nameless: the label of what was found without a name; any name counts more.
     """
     keys = masklet.key_frames
-    voters = [s for t, s in masklet.sightings.items() if s.label >= 0 and (t in keys or not keys)]
-    if not voters:
+    told = ((t, s) for t, s in masklet.sightings.items() if s.label >= 0 and (t in keys or not keys))
+    scores_of: dict[int, list[float]] = defaultdict(list)  # without the masks, which are many
+    for _, s in told:
+        scores_of[s.label].append(s.score)
+    if not scores_of:
         return masklet
-    votes: dict[int, float] = defaultdict(float)
-    for s in voters:
-        votes[s.label] += s.score
-    label = choose_label(votes, nameless)
-    scores = [s.score for s in voters if s.label == label] if keys else [0.0]
+    label = choose_label({label: sum(scores) for label, scores in scores_of.items()}, nameless)
+    scores = scores_of[label] if keys else [0.0]
     support = len(keys) / len(masklet.sightings)
     return replace(masklet, label=label, score=sum(scores) / len(scores) * support**gamma)
 

@@ -15,7 +15,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from masklet.core.alignment import TrackedSlots
-from masklet.core.frames import Frame, Video
+from masklet.core.checkpoint import Checkpoints
+from masklet.core.frames import Frame, Video, iterate_frames_from
 from masklet.core.instances import FrameMasks
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import SlotModel
@@ -181,14 +182,25 @@ class SlotSystem(Generic[M]):
     @torch.no_grad()
     def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
         """All masklets of a video, named by the scores of all its frames."""
-        at, tracks, state, lost = self.settings, SlotTracks(), None, RecomputePoint[M]()
+        return self.run_with_checkpoints(video, watch, Checkpoints())
+
+    @torch.no_grad()
+    def run_with_checkpoints(self, video: Video, watch: Watch, checkpoints: Checkpoints) -> VideoResult:
+        """As `run`, from the last of the `checkpoints` on, which are of the first pass."""
+        at, tracks, lost, saved = self.settings, SlotTracks(checkpoints), RecomputePoint[M](), checkpoints.saved
+        state: RocovisState[M] | None = saved.state if saved else None
         with DenseStore(at.feature_memory, at.feature_disk) as store:
-            for look in self.follow(video, None):
+            if saved:
+                lost.note(store, 0, None)
+            for look in self.follow(iterate_frames_from(video, saved.frame if saved else 0), state):
                 tracks.add(look.tracked)
                 store_pixel_features(store, len(tracks) - 1, look)
                 lost.note(store, len(tracks) - 1, state)
                 state = look.state
                 watch("forward", state.frames, len(video) or None, len(state.tally))
+                checkpoints.count_frame()
+                if checkpoints.is_due and state.frames % at.window == 0:  # so that windows stay as they are
+                    checkpoints.save("forward", state.frames, state)
             if state is None:
                 return build_slot_result(self, video, ())
             made = self._answer(state)

@@ -14,8 +14,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from masklet.core.checkpoint import Checkpoints
 from masklet.core.features import MIB, FeatureStore
-from masklet.core.frames import Frame, Video, iterate_with_future
+from masklet.core.frames import Frame, Video, iterate_frames_from, iterate_with_future, read_through
 from masklet.core.instances import NAMELESS, Branches, Detections, FrameMasks, Prediction
 from masklet.core.masks import mask_iou, mask_nms, mutual_mask_iou, stack_masks
 from masklet.core.matching import Matching, match
@@ -26,7 +27,7 @@ from masklet.core.rle import Rle
 from masklet.core.tracks import Sighting, Source, TrackBook
 from masklet.systems.common import FrameStream, build_video_result, describe_lost_objects, find_detections
 from masklet.systems.filters import choose_label, drop_twins, keep_supported, name_masklet
-from masklet.systems.sweep import complete_backward, count_lost, note_branches
+from masklet.systems.sweep import BACKWARD, FORWARD, complete_backward, count_lost, note_branches
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -101,6 +102,20 @@ class ObjectInFrame:
 
 
 @dataclass(frozen=True)
+class ScoreSummary:
+    """The scores of all detections so far."""
+
+    count: int = 0
+    sure: int = 0  # of these, above `conf`
+    best: float = 0.0
+
+    def add(self, scores: Float[Tensor, " n"], conf: float) -> ScoreSummary:
+        """With those of one more frame; those above `conf` are sure."""
+        best = max([self.best, *scores.tolist()])
+        return ScoreSummary(self.count + len(scores), self.sure + int((scores > conf).sum()), best)
+
+
+@dataclass(frozen=True)
 class Sam2BmpFrameStep(Generic[F, M, S]):
     """One frame of the forward phase."""
 
@@ -122,23 +137,42 @@ class Sam2Bmp(Generic[F, M, S]):
 
     def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
         """All masklets of a video: forward phase, backward phase, filters."""
-        book = TrackBook()
-        refused, scores = 0, [torch.zeros(0)]
-        with FeatureStore[F](self.settings.feature_memory, self.settings.feature_disk) as store:
-            for look in self.forward(video):
-                store.keep(look.frame.index, look.features)
-                self.write(book, look)
-                refused = look.state.refused
-                scores.append(look.found.all_scores)
-                watch("forward", look.frame.index + 1, len(video) or None, len(look.state.tallies))
-            book.settle()
-            # Completion adds no key frame: what lacks support now need not be completed.
-            supported = keep_supported(book.masklets(), self.settings.key_ratio)
-            book = TrackBook({m.id: dict(m.sightings) for m in supported})
-            complete_backward(
-                self.propagator, video, book, store, self.settings.backward_window, watch, self.settings.max_lost
-            )
-        return self._result(video, book, refused, torch.cat(scores))
+        return self.run_with_checkpoints(video, watch, Checkpoints())
+
+    def run_with_checkpoints(self, video: Video, watch: Watch, checkpoints: Checkpoints) -> VideoResult:
+        """As `run`, from the last of the `checkpoints` on."""
+        at, book = self.settings, checkpoints.open_book()
+        with FeatureStore[F](at.feature_memory, at.feature_disk) as store:
+            if checkpoints.saved and checkpoints.saved.phase == BACKWARD:
+                read_through(video)
+            else:
+                checkpoints.carried = self.run_forward(video, book, store, watch, checkpoints)
+            complete_backward(self.propagator, video, book, store, at.backward_window, watch, at.max_lost, checkpoints)
+        refused, scores = checkpoints.carried
+        return self._result(video, book, refused, scores)
+
+    def run_forward(
+        self, video: Video, book: TrackBook, store: FeatureStore[F], watch: Watch, checkpoints: Checkpoints
+    ) -> tuple[int, ScoreSummary]:
+        """The forward phase over `video`, from the last of the `checkpoints` on: writes into `book` what completion
+        needs, and keeps features in `store`; `watch` is called after every frame. Returns how many detections were
+        refused, and the scores of all.
+        """
+        saved, conf = checkpoints.saved, self.settings.conf
+        state, scores = saved.state if saved else (None, ScoreSummary())
+        for look in self.forward(iterate_frames_from(video, saved.frame if saved else 0), state):
+            store.keep(look.frame.index, look.features)
+            self.write(book, look)
+            state, scores = look.state, scores.add(look.found.all_scores, conf)
+            watch(FORWARD, look.frame.index + 1, len(video) or None, len(state.tallies))
+            checkpoints.count_frame()
+            if checkpoints.is_due:
+                checkpoints.save(FORWARD, look.frame.index + 1, (state, scores))
+        book.settle()
+        # Completion adds no key frame: what lacks support now need not be completed.
+        supported = {m.id for m in keep_supported(book.masklets(), self.settings.key_ratio)}
+        book.drop([id for id in book.pages if id not in supported])
+        return state.refused if state else 0, scores
 
     def stream(
         self, frames: Iterable[Frame], state: Sam2BmpState[M, S] | None = None
@@ -256,7 +290,7 @@ class Sam2Bmp(Generic[F, M, S]):
         unsupported = tally.keys < ratio * tally.masks
         return limit is not None and (tally.lost > limit or (unsupported and tally.unvouched > limit))
 
-    def _result(self, video: Video, book: TrackBook, refused: int, scores: Float[Tensor, " n"]) -> VideoResult:
+    def _result(self, video: Video, book: TrackBook, refused: int, scores: ScoreSummary) -> VideoResult:
         at = self.settings
         kept = drop_twins(keep_supported(book.masklets(), at.key_ratio), at.twin_iou, at.twin_frames)
         nameless = find_nameless(self.segmenter.categories)
@@ -272,23 +306,23 @@ class Sam2Bmp(Generic[F, M, S]):
         return build_video_result(video, masklets, self.segmenter.categories, "sam2bmp", asdict(at), notes)
 
 
-def explain_no_object(scores: Float[Tensor, " n"], settings: Sam2BmpSettings) -> str:
+def explain_no_object(scores: ScoreSummary, settings: Sam2BmpSettings) -> str:
     """Why a result has no object, by the `scores` of all detections in the video.
 
-    >>> explain_no_object(torch.tensor([0.2, 0.4]), Sam2BmpSettings(conf=0.5))
+    >>> explain_no_object(ScoreSummary().add(torch.tensor([0.2, 0.4]), 0.5), Sam2BmpSettings(conf=0.5))
     'no object: of 2 detections none scores above conf = 0.5; the best has 0.4: lower it, such as conf=0.2'
     """
-    if not len(scores):
+    best = scores.best
+    if not scores.count:
         return "no object: the segmenter found nothing in any frame; try another one, such as nano-objects"
-    best, sure = float(scores.max()), int((scores > settings.conf).sum())
-    if not sure:
+    if not scores.sure:
         return (
-            f"no object: of {len(scores)} detections none scores above conf = {settings.conf:g}; the best has "
+            f"no object: of {scores.count} detections none scores above conf = {settings.conf:g}; the best has "
             f"{best:.2g}: lower it, such as conf={best / 2:.1g}"
         )
     return (
-        f"no object: {sure} of {len(scores)} detections score above conf = {settings.conf:g}, but in fewer than "
-        f"key_ratio = {settings.key_ratio:g} of the frames in which their objects were tracked; lower key_ratio"
+        f"no object: {scores.sure} of {scores.count} detections score above conf = {settings.conf:g}, but in fewer "
+        f"than key_ratio = {settings.key_ratio:g} of the frames in which their objects were tracked; lower key_ratio"
     )
 
 

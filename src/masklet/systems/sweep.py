@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from typing import TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Generic, TypeVar
 
+from masklet.core.checkpoint import Checkpoints
 from masklet.core.features import FeatureStore
 from masklet.core.frames import Video, iterate_windows_backward
 from masklet.core.instances import Branches, Prediction
@@ -19,6 +21,9 @@ F = TypeVar("F")
 M = TypeVar("M")
 
 
+FORWARD, BACKWARD = "forward", "backward"  # the phases
+
+
 def count_lost(lost: int, seen: bool) -> int:
     """Frames without a mask less those with one since: what flashes up once in a while is lost all the same.
 
@@ -26,6 +31,16 @@ def count_lost(lost: int, seen: bool) -> int:
     (4, 0, 6)
     """
     return max(lost - 1, 0) if seen else lost + 1
+
+
+@dataclass(frozen=True)
+class SweepState(Generic[M]):
+    """What the backward sweep carries from frame to frame: a value, so it can be saved and resumed."""
+
+    memory: M  # the propagator's
+    starts: Mapping[int, Sequence[int]]  # frame: objects that join there, it being their first
+    reach: Mapping[int, int]  # object: the last frame to which it is propagated; none: to the first of the video
+    lost: Mapping[int, int] = field(default_factory=dict)  # object: see `count_lost`
 
 
 def complete_backward(
@@ -36,33 +51,65 @@ def complete_backward(
     window: int | None,
     watch: Watch,
     max_lost: int | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """SAM2BMP 3.3: one backward sweep for all objects in `book`, each joining at its first frame.
 
     Every object is propagated from its first mask to the frames before it, at most `window` of them (None: all), and
     not further once it was without a mask in more than `max_lost` frames (see `count_lost`). What is found is written
     into `book`; `propagator` computes the features of `video` that `store` lacks; `watch` is called after every frame.
+    With `checkpoints` the sweep goes on from the one that it was saved in, and is saved.
     """
-    starts: dict[int, list[int]] = defaultdict(list)
-    for masklet in book.masklets():
-        starts[masklet.first].append(masklet.id)
-    if window == 0 or not starts:
-        return
-    memory, last = propagator.empty(), max(starts)
-    lost: dict[int, int] = {}
-    reach = {masklet.id: masklet.first - window for masklet in book.masklets()} if window is not None else {}
-    for t, features in iterate_features_backward(propagator, video, store, last + 1):
-        belief = propagator.predict(memory, features)
-        memory = propagator.commit(memory, features, belief)
-        note_prediction(book, t, belief, video.size, Source.BACKWARD)
-        lost |= {id: count_lost(lost.get(id, 0), t in book.pages[id]) for id in belief.ids}
-        seeds = {id: book.pages[id][t].mask.decode() for id in starts.get(t, ())}
-        if seeds:
-            memory, _ = propagator.prompt(memory, features, seeds)
-        gone = [id for id in belief.ids if max_lost is not None and lost[id] > max_lost]
-        memory = propagator.forget(memory, {*gone, *(id for id, end in reach.items() if end == t)})
-        watch("backward", last + 1 - t, last + 1, count_asked((*belief.ids, *seeds)))
+    checkpoints = checkpoints or Checkpoints()
+    saved = checkpoints.saved
+    if saved and saved.phase == BACKWARD:
+        state, stop = saved.state, saved.frame
+    else:
+        state = begin_sweep(propagator, book, window)
+        stop = max(state.starts, default=-1) + 1
+    last = max(state.starts, default=-1)
+    for t, features in iterate_features_backward(propagator, video, store, stop):
+        state, objects = sweep_frame(propagator, book, state, t, features, video.size, max_lost)
+        watch(BACKWARD, last + 1 - t, last + 1, objects)
+        checkpoints.count_frame()
+        if checkpoints.is_due:
+            checkpoints.save(BACKWARD, t, state)
     book.settle()
+
+
+def begin_sweep(propagator: Propagator[F, M], book: TrackBook, window: int | None) -> SweepState[M]:
+    """The state before the last frame in which an object of `book` joins; none joins where the `window` is 0."""
+    firsts = {id: min(page) for id, page in book.pages.items() if page and window != 0}
+    starts: dict[int, list[int]] = defaultdict(list)
+    for id, first in firsts.items():
+        starts[first].append(id)
+    reach = {} if window is None else {id: first - window for id, first in firsts.items()}
+    return SweepState(propagator.empty(), dict(starts), reach)
+
+
+def sweep_frame(
+    propagator: Propagator[F, M],
+    book: TrackBook,
+    state: SweepState[M],
+    frame: int,
+    features: F,
+    size: tuple[int, int],
+    max_lost: int | None,
+) -> tuple[SweepState[M], int]:
+    """One `frame` with `features` of the sweep, which is in this `state`: writes into `book` masks of `size` (h, w),
+    lets go of objects that are lost for more than `max_lost` frames. Returns the next state and how many objects were
+    looked at.
+    """
+    belief = propagator.predict(state.memory, features)
+    memory = propagator.commit(state.memory, features, belief)
+    note_prediction(book, frame, belief, size, Source.BACKWARD)
+    lost = {**state.lost, **{id: count_lost(state.lost.get(id, 0), frame in book.pages[id]) for id in belief.ids}}
+    seeds = {id: book.pages[id][frame].mask.decode() for id in state.starts.get(frame, ())}
+    if seeds:
+        memory, _ = propagator.prompt(memory, features, seeds)
+    gone = [id for id in belief.ids if max_lost is not None and lost[id] > max_lost]
+    memory = propagator.forget(memory, {*gone, *(id for id, end in state.reach.items() if end == frame)})
+    return replace(state, memory=memory, lost=lost), count_asked((*belief.ids, *seeds))
 
 
 def note_prediction(book: TrackBook, frame: int, belief: Prediction, size: tuple[int, int], source: Source) -> None:
@@ -99,14 +146,15 @@ def iterate_features_backward(
     propagator: Propagator[F, M], video: Video, store: FeatureStore[F], stop: int, window: int = 8
 ) -> Iterator[tuple[int, F]]:
     """The index and the features of each of frames `stop` - 1, ..., 0 of `video`: as `store` has them, or where it does
-    not, computed again by `propagator`; `window` frames are held at once.
+    not, computed again by `propagator`, frame by frame as going forward, so that they are equal to the last digit;
+    `window` frames are held at once.
     """
     for span in iterate_windows_backward(0, stop, window):
         found = {t: store.get(t) for t in span}
         missing = [t for t, features in found.items() if features is None]
         if missing:
             frames = video.read(missing[0], missing[-1] + 1)
-            found |= {f.index: x for f, x in zip(frames, propagator.encode(frames), strict=True)}
+            found |= {frame.index: propagator.encode([frame])[0] for frame in frames}
         for t in reversed(span):
             features = found.pop(t)
             assert features is not None

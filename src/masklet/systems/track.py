@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 
+from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
-from masklet.core.frames import Frame, Video
-from masklet.core.instances import Clicks, Prediction, Prompt
+from masklet.core.frames import Frame, Video, iterate_frames_from, read_through
+from masklet.core.instances import Clicks, FrameMasks, Prediction, Prompt
+from masklet.core.masks import stack_masks
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import Propagator
 from masklet.core.result import VideoResult
@@ -20,7 +22,7 @@ from masklet.core.tracks import Source, TrackBook
 from masklet.systems.bystanders import BystanderFinder, count_asked, is_bystander
 from masklet.systems.common import build_video_result, describe_lost_objects
 from masklet.systems.filters import name_masklet
-from masklet.systems.sweep import complete_backward, note_prediction
+from masklet.systems.sweep import BACKWARD, FORWARD, complete_backward, note_prediction
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -44,13 +46,20 @@ class Track(Generic[F, M]):
 
     def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
         """One masklet per prompted id, under that id."""
-        book = TrackBook()
+        return self.run_with_checkpoints(video, watch, Checkpoints())
+
+    def run_with_checkpoints(self, video: Video, watch: Watch, checkpoints: Checkpoints) -> VideoResult:
+        """As `run`, from the last of the `checkpoints` on."""
+        book = checkpoints.open_book()
         with FeatureStore[F]() as store:
-            self.forward(video, book, store, watch)
+            if checkpoints.saved and checkpoints.saved.phase == BACKWARD:
+                read_through(video)
+            else:
+                self.forward(video, book, store, watch, checkpoints)
             missed = sorted(t for t in self.prompts if t >= len(video))
             if missed and len(missed) == len(self.prompts):
                 raise InputError(f"{video.name}: prompt in frame {missed[0]}, but {describe_frame_range(video)}")
-            complete_backward(self.propagator, video, book, store, None, watch)
+            complete_backward(self.propagator, video, book, store, None, watch, checkpoints=checkpoints)
         book.drop([id for id in book.pages if is_bystander(id)])
         notes = [f"the prompt in frame {t} was not used: {describe_frame_range(video)}" for t in missed]
         notes += [f"object {i}: nothing was made of its prompt; mark more of it" for i in self.empty_handed(book)]
@@ -63,27 +72,53 @@ class Track(Generic[F, M]):
         """Prompted objects without a mask in any frame (an object that was never reached has no page)."""
         return sorted(id for id, page in book.pages.items() if not page)
 
-    def forward(self, video: Video, book: TrackBook, store: FeatureStore[F], watch: Watch) -> None:
-        """Propagates every object from its first prompt to the end of `video`, and writes it into `book`; features are
-        kept in `store` for the way back, and `watch` is called after every frame.
+    def forward(
+        self, video: Video, book: TrackBook, store: FeatureStore[F], watch: Watch, checkpoints: Checkpoints
+    ) -> None:
+        """Propagates every object from its first prompt to the end of `video`, from the last of the `checkpoints` on,
+        and writes it into `book`; features are kept in `store` for the way back, and `watch` is called after every
+        frame.
         """
-        memory = self.propagator.empty()
-        for frame in video:
+        saved = checkpoints.saved
+        memory: M = saved.state if saved else self.propagator.empty()
+        for frame in iterate_frames_from(video, saved.frame if saved else 0):
             [features] = self.propagator.encode([frame])
             store.keep(frame.index, features)
-            told = {id: normalize_prompt(prompt) for id, prompt in self.prompts.get(frame.index, {}).items()}
-            belief = self.propagator.predict(memory, features)
-            replaced = {id for id, prompt in told.items() if isinstance(prompt, Tensor)}  # clicks correct what is there
-            belief = belief.only([r for r, id in enumerate(belief.ids) if id not in replaced])
-            memory = self.propagator.commit(memory, features, belief)
-            belief = belief.only([r for r, id in enumerate(belief.ids) if id not in told])
-            note_prediction(book, frame.index, belief, frame.size, Source.FORWARD)
-            if told:
-                memory, answer = self.propagator.prompt(memory, features, told)
-                note_prediction(book, frame.index, answer, frame.size, Source.PROMPTED)
-                memory = self.add_bystanders(memory, features, frame, belief, answer, book)
-            watch("forward", frame.index + 1, len(video) or None, count_asked(belief.ids) + len(told))
+            memory, ids = self.step(memory, frame, features, book)
+            watch(FORWARD, frame.index + 1, len(video) or None, count_asked(ids))
+            checkpoints.count_frame()
+            if checkpoints.is_due:
+                checkpoints.save(FORWARD, frame.index + 1, memory)
         book.settle()
+
+    def step(self, memory: M, frame: Frame, features: F, book: TrackBook) -> tuple[M, tuple[int, ...]]:
+        """One `frame`, with `features`: propagates what is in `memory`, takes the prompts for it, and writes into
+        `book`. Returns the next memory, and the ids of what was propagated and prompted.
+        """
+        told = {id: normalize_prompt(prompt) for id, prompt in self.prompts.get(frame.index, {}).items()}
+        belief = self.propagator.predict(memory, features)
+        replaced = {id for id, prompt in told.items() if isinstance(prompt, Tensor)}  # clicks correct what is there
+        belief = belief.only([r for r, id in enumerate(belief.ids) if id not in replaced])
+        memory = self.propagator.commit(memory, features, belief)
+        belief = belief.only([r for r, id in enumerate(belief.ids) if id not in told])
+        note_prediction(book, frame.index, belief, frame.size, Source.FORWARD)
+        if told:
+            memory, answer = self.propagator.prompt(memory, features, told)
+            note_prediction(book, frame.index, answer, frame.size, Source.PROMPTED)
+            memory = self.add_bystanders(memory, features, frame, belief, answer, book)
+        return memory, (*belief.ids, *told)
+
+    def stream(self, frames: Iterable[Frame]) -> Iterator[FrameMasks]:
+        """Every frame's objects as soon as it is there, from their prompts on; what was before them is not looked at
+        again.
+        """
+        memory, known = self.propagator.empty(), set[int]()
+        for frame in frames:
+            book = TrackBook({id: {} for id in known if is_bystander(id)})  # of this frame alone: there is no end
+            [features] = self.propagator.encode([frame])
+            memory, _ = self.step(memory, frame, features, book)
+            known = set(book.pages)
+            yield collect_noted_masks(book, frame)
 
     def add_bystanders(
         self, memory: M, features: F, frame: Frame, belief: Prediction, answer: Prediction, book: TrackBook
@@ -104,6 +139,19 @@ class Track(Generic[F, M]):
             memory, given = self.propagator.prompt(memory, features, new)
             note_prediction(book, frame.index, given, frame.size, Source.PROMPTED)
         return memory
+
+
+def collect_noted_masks(book: TrackBook, frame: Frame) -> FrameMasks:
+    """What `book` has of one `frame`, but for bystanders, by id."""
+    pages = sorted((id, page) for id, page in book.pages.items() if frame.index in page and not is_bystander(id))
+    seen = [(id, page[frame.index]) for id, page in pages]
+    return FrameMasks(
+        frame.index,
+        tuple(id for id, _ in seen),
+        stack_masks([s.mask.decode() for _, s in seen], frame.size),
+        torch.tensor([s.score for _, s in seen]),
+        torch.zeros(len(seen), dtype=torch.int64),
+    )
 
 
 def describe_frame_range(video: Video) -> str:

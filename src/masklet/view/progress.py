@@ -24,6 +24,7 @@ class Reporter(Protocol):
     def video(self, name: str, frames: int) -> AbstractContextManager[Watch]: ...
     def done(self, folder: Path, result: VideoResult, seconds: float) -> None: ...
     def hint(self, sentence: str) -> None: ...
+    def notice(self, video: str, sentence: str) -> None: ...
     def error(self, message: str) -> None: ...
 
 
@@ -40,6 +41,9 @@ class QuietReporter:
 
     def hint(self, sentence: str) -> None:
         """Drops the `sentence`: who asked for quiet wants no hints."""
+
+    def notice(self, video: str, sentence: str) -> None:
+        """Drops what happened to a `video` while it was made, in a `sentence`."""
 
     def error(self, message: str) -> None:
         """One sentence on standard error."""
@@ -72,6 +76,11 @@ class BarReporter(QuietReporter):
             if line:
                 self.console.print(escape_control_characters(line), highlight=False, soft_wrap=True)
 
+    def notice(self, video: str, sentence: str) -> None:
+        """What happened to a `video` while it was made."""
+        said = escape_control_characters(f"{video}: {sentence}")
+        self.console.print(said, highlight=False, soft_wrap=True)
+
     def hint(self, sentence: str) -> None:
         """What the reader could do next, once all is done."""
         self.console.print(sentence, highlight=False, soft_wrap=True)
@@ -88,15 +97,16 @@ def show_progress_bars(console: Console, name: str, figures: str) -> Iterator[Wa
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    tasks: dict[str, tuple[TaskID, float]] = {}
+    tasks: dict[str, tuple[TaskID, float, int]] = {}  # and when, and at which frame, it began
     with Progress(*columns, console=console, disable=console.quiet) as progress:
 
         def watch(phase: str, done: int, total: int | None, objects: int) -> None:
             if phase not in tasks:
                 shown = escape_control_characters(name)
-                tasks[phase] = progress.add_task(phase, name=shown, rate=0.0, objects=0), monotonic()
-            task, since = tasks[phase]
-            rate = done / max(monotonic() - since, 1e-9) if done > 1 else 0.0
+                task = progress.add_task(phase, name=shown, rate=0.0, objects=0, completed=done - 1)
+                tasks[phase] = task, monotonic(), done - 1
+            task, since, first = tasks[phase]
+            rate = (done - first) / max(monotonic() - since, 1e-9) if done - first > 1 else 0.0
             progress.update(task, completed=done, total=total, rate=rate, objects=objects)
 
         yield watch
@@ -130,16 +140,16 @@ class JsonReporter(QuietReporter):
     def video(self, name: str, frames: int) -> Iterator[Watch]:
         """Progress lines for one video."""
         self.say("start", video=name, frames=frames or None)
-        started: dict[str, float] = {}
+        started: dict[str, tuple[float, int]] = {}  # when, and at which frame, a phase began
         told = 0.0
 
         def watch(phase: str, done: int, total: int | None, objects: int) -> None:
             nonlocal told
             now = self.clock()
-            since = started.setdefault(phase, now)
+            since, first = started.setdefault(phase, (now, done))
             if now - told < 1 and done != total:
                 return
-            told, rate = now, (done - 1) / (now - since) if now > since else 0.0
+            told, rate = now, (done - first) / (now - since) if now > since else 0.0
             left = (total - done) / rate if total and rate else None
             facts = {"frame": done, "frames": total, "fps": round(rate, 2), "objects": objects}
             self.say("progress", video=name, phase=phase, **facts, seconds_left=left and round(left, 1))
@@ -155,6 +165,10 @@ class JsonReporter(QuietReporter):
         }
         facts |= {"parts": format_used_parts(result), "folder": str(folder), "notes": list(result.provenance.notes)}
         self.say("done", video=result.name, **facts)
+
+    def notice(self, video: str, sentence: str) -> None:
+        """What happened to a `video` while it was made."""
+        self.say("notice", video=video, message=sentence)
 
     def error(self, message: str) -> None:
         """A video that could not be done."""

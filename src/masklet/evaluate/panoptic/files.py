@@ -1,7 +1,8 @@
 """Files in VIPSeg's layout, read and counted as VPQ and STQ need it.
 
 gt/panoptic_gt.json, gt/panomasksRGB/<video>/<frame>.png; pred/pred.json, pred/pan_pred/<video>/<frame>.png. A pixel
-(R, G, B) belongs to the segment R + 256 G + 65536 B. Every png is read once, one video at a time.
+(R, G, B) belongs to the segment R + 256 G + 65536 B. Frames of both sides are paired by the names of their files, as
+the official programs do it, and not as `core.annotations` would. Every png is read once, one video at a time.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from pycocotools import mask as coco
 from scipy.optimize import linear_sum_assignment
 
 from masklet.core.errors import InputError
+from masklet.core.limits import quote_value
 from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.report import Scores
 from masklet.evaluate.tracking.burst_files import (
@@ -313,7 +314,7 @@ def count_burst_split(
         objects |= {f"{name}/{id}": row for id, row in rows.items()}
         done += len(images[name])
         watch("burst", done, sum(map(len, images.values())), len(objects))
-    warnings = tuple(list_burst_warnings(found, truths["all"], names, zero))
+    warnings = tuple(list_burst_warnings(found, truths["all"], names, images, zero))
     inputs = (*(listing.path for listing in truths.values()), pred)
     return BurstResult(sum(counts.values(), start=BurstCounts.none()), counts, objects, warnings, inputs)
 
@@ -334,18 +335,40 @@ def select_sequences(truth: BurstFile, found: BurstFile, videos: Collection[str]
     names = [name for name in truth.sequences if videos is None or name in videos]
     if not names:
         raise InputError(f"{truth.path}: no sequence at all; nothing can be scored")
+    _check_common_images(truth, found, names)
     return sorted(names, key=lambda name: name.replace("/", "-"))
 
 
-def list_burst_warnings(found: BurstFile, truth: BurstFile, names: Sequence[str], zero: str | None) -> Iterable[str]:
+def _check_common_images(truth: BurstFile, found: BurstFile, names: Sequence[str]) -> None:
+    """Raises InputError where no image of any sequence is in both files: then their images are called differently.
+
+    Images are paired by their whole path, as in the official program, and not as `core.annotations` does.
+    """
+    paths = {n: truth.sequences[n].texts("annotated_image_paths") for n in names if n in found.sequences}
+    ours = {n: found.sequences[n].texts("annotated_image_paths") for n in paths}
+    annotated, predicted = ([(n, p) for n, there in side.items() for p in there] for side in (paths, ours))
+    if annotated and predicted and not set(annotated) & set(predicted):
+        (name, wanted), (_, given) = annotated[0], predicted[0]
+        raise InputError(
+            f"{found.path}: none of its images is annotated; in {name} the first is {quote_value(given)}, in the "
+            f"ground truth {quote_value(wanted)}; call them as there"
+        )
+
+
+def list_burst_warnings(
+    found: BurstFile, truth: BurstFile, names: Sequence[str], images: Mapping[str, Collection[str]], zero: str | None
+) -> Iterable[str]:
     """A sentence for each thing that the official program accepts in silence.
 
-    These are sequences of `names` that `found` lacks, those that it has and `truth` lacks, and the sequence `zero` of
-    `find_lone_zero_track`.
+    These are sequences of `names` that `found` lacks, those that it has and `truth` lacks, annotated `images`
+    that it does not list in a sequence, and the sequence `zero` of `find_lone_zero_track`.
     """
     if missing := [name for name in names if name not in found.sequences]:
         yield f"{len(missing)} of {len(names)} sequences have no prediction ({missing[0]}): all in them is missed"
     if extra := found.sequences.keys() - truth.sequences.keys():
         yield f"{len(extra)} predicted sequences without ground truth ({min(extra)}): ignored"
+    paths = {n: set(found.sequences[n].texts("annotated_image_paths")) for n in names if n in found.sequences}
+    if lacking := [n for n in paths if set(images[n]) - paths[n]]:
+        yield f"{len(lacking)} sequences have annotated images without prediction ({lacking[0]}): all in them is missed"
     if zero is not None:
         yield f"{zero}: a predicted track 0, which BURST's program matches without taking the true track"

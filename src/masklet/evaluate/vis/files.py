@@ -1,6 +1,8 @@
 """Video AP over the files that are handed in: ground truth and results as YouTube-VIS, OVIS and LVIS have them.
 
-Predicted masks stay on the disk until their video is scored, so that memory does not grow with them.
+A video is meant by its id and a frame by its place in the list, which is all that these files say; files whose lists
+are not as long as the video, or of other videos, are warned of or refused. Predicted masks stay on the disk until
+their video is scored, so that memory does not grow with them.
 """
 
 from __future__ import annotations

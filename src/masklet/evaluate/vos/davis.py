@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from masklet.core.annotations import FrameMatcher, FramePlace, VideoFrames
 from masklet.core.errors import InputError
 from masklet.core.files import read_text
 from masklet.core.image_files import open_image
@@ -42,6 +43,8 @@ from masklet.evaluate.vos.measures import (
     match_proposals,
     score_frame_objects,
 )
+from masklet.io.video.images import is_image_file
+from masklet.io.video.source_names import sort_naturally
 
 RESOLUTION = "480p"  # the one that is evaluated, where a folder has several
 PARTS = (f"Annotations/{RESOLUTION}", "Annotations")  # where annotations are in a folder in DAVIS layout
@@ -120,7 +123,7 @@ def _build_davis_clip(name: str, truth: Path, pred: Path, notes: Notes, given: b
     Ids are counted, not looked up: one that is missing below the highest is an object that is never there.
     """
     files = list_pngs(truth / name)
-    clip = build_vos_clip(name, truth / name, pred / name, drop_first_and_last(files) if given else files)
+    clip = build_vos_clip(name, truth / name, pred / name, drop_first_and_last(files) if given else files, notes)
     first = read_labels(truth / name / files[0])
     if not first.highest:
         notes.add("no object in the first annotation, so the video adds nothing", name)
@@ -181,7 +184,7 @@ def evaluate_davis16(
     notes = Notes()
     names = list_video_names(truth, pred, videos, notes, _read_video_list(gt, "2016"))
     clips = [
-        build_vos_clip(name, truth / name, pred / name, drop_first_and_last(list_pngs(truth / name)), (1,))
+        build_vos_clip(name, truth / name, pred / name, drop_first_and_last(list_pngs(truth / name)), notes, (1,))
         for name in names
     ]
     notes.add(LONG, *(clip.name for clip in clips if len(clip.frames) >= EIGHT_BITS))
@@ -237,7 +240,7 @@ class DavisSequence:
     length: int  # frames
 
     def truth(self) -> dict[int, LabelMap]:
-        """The annotated frames' objects.
+        """The annotated frames' objects, by the data sets' own rule, which decides over all frames of a sequence.
 
         Palette images hold ids (DAVIS 2017). Others that hold 255 are one object's mask, any other value than
         0 being inside (DAVIS 2016). InputError where no frame shows an object.
@@ -284,9 +287,21 @@ def _find_resolution_folder(folder: Path) -> Path:
 
 
 def _build_davis_sequence(images: Path, annotations: Path) -> DavisSequence:
-    frames = sorted(p.stem for p in images.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    at = {stem: index for index, stem in enumerate(frames)}
-    masks = {at[p.stem]: p for p in sorted(annotations.glob("*.png")) if p.stem in at}
+    frames = sort_naturally(p for p in images.iterdir() if is_image_file(p))
+    found = sort_naturally(annotations.glob("*.png"))
+    masks = _match_annotations(images.name, VideoFrames(images.name, len(frames), [p.stem for p in frames]), found)
     if len(masks) < 3:
         raise InputError(f"{images.name}: {len(masks)} annotated frames; three are the least that can be scored")
     return DavisSequence(images.name, images, masks, len(frames))
+
+
+def _match_annotations(name: str, video: VideoFrames, found: Sequence[Path]) -> dict[int, Path]:
+    """The annotations `found` by the frame that each means. Raises InputError where one is of none: scores would be
+    those of other frames.
+    """
+    places = [FramePlace(name=p.name) for p in found]
+    matcher = FrameMatcher(str(found[0].parent) if found else name, places, video)
+    frames = matcher.group(places)
+    if matcher.notes:
+        raise InputError(f"{matcher.notes[0]}; call annotations as their frames are called")
+    return {t: found[n] for t, [n, *_] in frames.items()}

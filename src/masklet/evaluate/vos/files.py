@@ -1,6 +1,8 @@
 """Annotations and predictions as folders of PNGs, one a video, and what is made of their frames' scores.
 
-Frames are read and scored a few at a time, on all cores; only numbers outlive their frame.
+Which frame a file means is the benchmarks' own rule, not that of `core.annotations`: the official programs pair files
+whose names are the same, letter for letter, and sort them as text. Where people may mean something else by their names
+a report warns of it. Frames are read and scored a few at a time, on all cores; only numbers outlive their frame.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from masklet.evaluate.report import Report, Scores
 from masklet.evaluate.vos.label_maps import LabelFrame, read_labels, read_mask_frame
 from masklet.evaluate.workers import count_cores, run_in_order
 from masklet.io.formats.json_entry import Size
+from masklet.io.video.source_names import find_regular_step, sort_naturally
 
 R = TypeVar("R")
 Row = Mapping[str, float]  # NaN: undefined
@@ -40,6 +43,21 @@ class Notes(dict[str, list[str]]):
         """Warns of folders in `found`, predictions, that are not in `names`; `prefix` goes before their name."""
         more = sorted(set(list_subfolders(found)) - set(names))
         self.add("predictions of what has no annotation are not counted", *(prefix + name for name in more))
+
+    def frames(self, name: str, truth: Sequence[str], found: Sequence[str]) -> None:
+        """Warns of files whose names may mean another frame than the one with which the benchmark pairs them.
+
+        Args:
+            name: of the video, or of the object in it.
+            truth, found: names of the files that are annotated and predicted.
+        """
+        spare = set(found) - set(truth)
+        if spare and set(truth) - set(found):
+            self.add("not all images are called as the frames are; masks may be those of other frames", name)
+        elif spare and find_regular_step(truth) == 1:  # where only some frames are annotated, others are no surprise
+            self.add("predicted images that are of no annotated frame are not counted", name)
+        if list(truth) != [p.name for p in sort_naturally(map(Path, truth))]:
+            self.add("frames stand in the order of their names as text, as in the official program: 10 before 9", name)
 
     def sentences(self) -> list[str]:
         """A warning for each kind that there is."""
@@ -72,8 +90,11 @@ class VosClip:
         return read(self.found / frame, truth.size), truth
 
 
-def build_vos_clip(name: str, truth: Path, found: Path, frames: Sequence[str], objects: Sequence[int] = ()) -> VosClip:
-    """The clip `name` of the PNGs `frames` in the folders `truth` and `found`; `objects` are the ids to score.
+def build_vos_clip(
+    name: str, truth: Path, found: Path, frames: Sequence[str], notes: Notes, objects: Sequence[int] = ()
+) -> VosClip:
+    """The clip `name` of the PNGs `frames` in the folders `truth` and `found`; `objects` are the ids to score. `notes`
+    gets what is odd about their names.
 
     Raises InputError where one of the files or folders is not there, or where there is no frame.
     """
@@ -81,10 +102,12 @@ def build_vos_clip(name: str, truth: Path, found: Path, frames: Sequence[str], o
         raise InputError(f"{truth}: too few annotations, none is evaluated; leave it out")
     if not found.is_dir():
         raise InputError(f"{found} is not here; every evaluated video needs a folder of predictions")
-    for folder in (truth, found):
-        missing = sorted(set(frames) - set(list_pngs(folder)))
+    there = {folder: list_pngs(folder) for folder in (truth, found)}
+    for folder, files in there.items():
+        missing = sorted(set(frames) - set(files))
         if missing:
             raise InputError(f"{folder}: no {format_first_names(missing)}, of {len(frames)} frames that are evaluated")
+    notes.frames(name, there[truth], there[found])
     return VosClip(name, truth, found, tuple(frames), tuple(objects))
 
 

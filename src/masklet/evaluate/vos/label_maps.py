@@ -1,4 +1,8 @@
-"""Label maps: images whose pixels hold the ids of objects, how they are read, and where in them each object is."""
+"""Label maps: images whose pixels hold the ids of objects, how they are read, and where in them each object is.
+
+Values are taken as they are, as the official programs do, where `io.annotations.label_image` would read a soft mask or
+leave 255 out; an image whose values could mean something else (RGB, 16 bits, transparency) is refused.
+"""
 
 from __future__ import annotations
 

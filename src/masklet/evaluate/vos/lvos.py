@@ -74,7 +74,7 @@ def evaluate_lvos(
     truth, notes = gt / "Annotations", Notes()
     names = list_video_names(truth, pred, videos, notes, list(told_of))
     spans = {name: _read_spans(told_of.entry(name), truth / name, notes) for name in names}
-    clips = [_build_lvos_clip(name, truth, pred, spans[name]) for name in names]
+    clips = [_build_lvos_clip(name, truth, pred, spans[name], notes) for name in names]
     objects: dict[str, dict[str, float]] = {}
     for clip, frames in score_vos_clips(
         clips, lambda clip, frame: _score_lvos_frame(clip, frame, spans[clip.name]), "lvos", watch
@@ -98,7 +98,10 @@ def find_meta_file(gt: Path) -> Path:
 
 def _read_spans(video: JsonEntry, truth: Path, notes: Notes) -> dict[int, ObjectSpan]:
     """Each object's frames: start, start + 5, ... up to before its end, but for the first and last."""
-    files = {int(Path(name).stem): name for name in list_pngs(truth) if Path(name).stem.isdecimal()}
+    listed = [name for name in list_pngs(truth) if Path(name).stem.isdecimal()]
+    files = {int(Path(name).stem): name for name in listed}
+    if len(files) < len(listed):
+        raise InputError(f"{truth}: two annotations have one number; keep one of each")
     spans = {}
     objects = video.entry("objects")
     for key in objects:
@@ -127,9 +130,9 @@ def _read_object_id(objects: JsonEntry, key: str) -> int:
     return int(key)
 
 
-def _build_lvos_clip(name: str, truth: Path, pred: Path, spans: Mapping[int, ObjectSpan]) -> VosClip:
+def _build_lvos_clip(name: str, truth: Path, pred: Path, spans: Mapping[int, ObjectSpan], notes: Notes) -> VosClip:
     frames = sorted({frame for span in spans.values() for frame in span.frames})
-    return build_vos_clip(name, truth / name, pred / name, frames, sorted(spans))
+    return build_vos_clip(name, truth / name, pred / name, frames, notes, sorted(spans))
 
 
 def _score_lvos_frame(clip: VosClip, frame: str, spans: Mapping[int, ObjectSpan]) -> tuple[dict[int, JF], bool]:

@@ -93,7 +93,7 @@ def evaluate_mose_v2(
     told_of = read_json_object(gt / "meta.json", "MOSE's list of videos", "videos").entry("videos")
     truth, notes = gt / "Annotations", Notes()
     names = list_video_names(truth, pred, videos, notes, list(told_of))
-    clips = [_build_mose_clip(name, truth, pred, told_of.entry(name)) for name in names]
+    clips = [_build_mose_clip(name, truth, pred, told_of.entry(name), notes) for name in names]
     objects: dict[str, dict[str, float]] = {}
     for clip, frames in score_vos_clips(clips, _score_mose_frame, "mose-v2", watch):
         objects |= {f"{clip.name}/{i}": _build_mose_row([scores[i] for scores, _ in frames]) for i in clip.objects}
@@ -104,13 +104,13 @@ def evaluate_mose_v2(
     return build_vos_report("mose-v2", V2, _compute_mose_means(objects.values()), objects, videos_rows, notes, inputs)
 
 
-def _build_mose_clip(name: str, truth: Path, pred: Path, video: JsonEntry) -> VosClip:
+def _build_mose_clip(name: str, truth: Path, pred: Path, video: JsonEntry, notes: Notes) -> VosClip:
     ids = video.texts("objects")
     wrong = [i for i in ids if not 1 <= (parse_whole_number(i) or 0) <= 255]
     if wrong:
         raise video.wrong(f"{wrong[0]!r:.40} is no id of an object; ids are 1 to 255")
     frames = drop_first_and_last(list_pngs(truth / name))
-    return build_vos_clip(name, truth / name, pred / name, frames, [int(i) for i in ids])
+    return build_vos_clip(name, truth / name, pred / name, frames, notes, [int(i) for i in ids])
 
 
 def _score_mose_frame(clip: VosClip, frame: str) -> tuple[dict[int, MoseFrameScore], bool]:

@@ -70,7 +70,7 @@ def evaluate_sav(
     for name in list_video_names(gt, pred, videos, notes):
         there = list_subfolders(gt / name)
         notes.surplus(pred / name, there, f"{name}/")
-        clips += [_build_sav_clip(f"{name}/{object}", gt, pred, counted) for object in there]
+        clips += [_build_sav_clip(f"{name}/{object}", gt, pred, counted, notes) for object in there]
     objects: dict[str, Row] = {}
     for clip, frames in score_vos_clips(clips, _score_mask_frame, "sav", watch):
         seen = collect_from_first_sight(ids for ids, *_ in frames)
@@ -84,9 +84,9 @@ def evaluate_sav(
     return _build_sav_report("sav", SAV, objects, notes, (gt, pred))
 
 
-def _build_sav_clip(name: str, truth: Path, pred: Path, counted: Counted) -> VosClip:
+def _build_sav_clip(name: str, truth: Path, pred: Path, counted: Counted, notes: Notes) -> VosClip:
     """A video, or an object with a folder of its own."""
-    return build_vos_clip(name, truth / name, pred / name, counted(list_pngs(truth / name)), (1,))
+    return build_vos_clip(name, truth / name, pred / name, counted(list_pngs(truth / name)), notes, (1,))
 
 
 def _score_mask_frame(clip: VosClip, frame: str) -> tuple[Mapping[int, JF], Collection[int], bool]:
@@ -108,7 +108,9 @@ def evaluate_vos_benchmark(
     <video>/<frame>.png, in which a pixel's value is its object's id; a video without an object is only warned of.
     """
     truth, notes = find_truth_folder(gt, "Annotations"), Notes()
-    clips = [_build_sav_clip(name, truth, pred, counted) for name in list_video_names(truth, pred, videos, notes)]
+    clips = [
+        _build_sav_clip(name, truth, pred, counted, notes) for name in list_video_names(truth, pred, videos, notes)
+    ]
     objects: dict[str, Row] = {}
     for clip, frames in score_vos_clips(clips, _score_label_frame, "vos-benchmark", watch):
         seen = collect_from_first_sight(ids for ids, _ in frames)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +14,14 @@ import numpy as np
 from masklet.core.annotations import DetectionSet, FoundObject, FrameEntry, FramePlace, Size, drop_suffix
 from masklet.core.errors import InputError
 from masklet.core.files import read_bytes, read_text
+from masklet.core.image_files import read_image_size
 from masklet.core.instances import NAMELESS
 from masklet.core.limits import check_number, is_finite_number, quote_value
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
-from masklet.io.annotations.label_image import LabelImage, read_label_image
+from masklet.core.tracks import Masklet, Sighting, Source
+from masklet.io.annotations.array_masks import read_array_names, read_array_objects, read_array_size
+from masklet.io.annotations.label_image import DECLARATION, IDS, LabelImage, read_label_image
 from masklet.io.formats.burst import read_burst
 from masklet.io.formats.json_entry import JsonEntry, parse_coco_mask, read_json_file
 from masklet.io.formats.mots import read_mots
@@ -57,17 +61,30 @@ def compute_file_hash(path: Path) -> dict[str, str]:
 
 
 def describe_results(path: Path, results: Sequence[VideoResult]) -> DetectionSet:
-    """The masks of results as detections, with their names and the scores of their objects."""
+    """The masks of results as detections, with their names and scores: that of a detection in its frame, elsewhere the
+    object's.
+    """
     names = tuple(dict.fromkeys(r.name_of(m) for r in results for m in r.masklets))
     entries = [
-        FrameEntry(FramePlace(r.name, t), partial(_take_mask, f"{path}: {r.name}, frame {t}", s.mask, m.score, label))
+        FrameEntry(
+            FramePlace(r.name, t),
+            partial(_take_mask, f"{path}: {r.name}, frame {t}", s.mask, find_score(m, s), label),
+            partial(getattr, s.mask, "size"),
+        )
         for r in results
         for m in r.masklets
         for label in [names.index(r.name_of(m))]
         for t, s in m.sightings.items()
     ]
     listed = [FramePlace(r.name, t) for r in results for t in range(r.length)]
-    return DetectionSet(str(path), names, entries, listed, compute_file_hash(path))
+    things = {r.name_of(m) for r in results for m in r.masklets if m.is_thing}
+    stuff = tuple(name for name in names if name not in things)
+    return DetectionSet(str(path), names, entries, listed, compute_file_hash(path), stuff)
+
+
+def find_score(masklet: Masklet, sighting: Sighting) -> float:
+    """How sure a `sighting` of a `masklet` is as a detection, 0 to 1."""
+    return sighting.score if sighting.source is Source.DETECTED else masklet.score
 
 
 def _take_mask(where: str, mask: Rle, score: float, label: int, size: Size) -> Sequence[FoundObject]:
@@ -102,7 +119,7 @@ def _forget_video(found: DetectionSet) -> DetectionSet:
     """Without the video's name, which is only a number there."""
     entries = [FrameEntry(FramePlace(index=e.place.index), e.read) for e in found.entries]
     listed = [FramePlace(index=p.index) for p in found.listed]
-    return DetectionSet(found.label, found.categories, entries, listed, found.hashes)
+    return replace(found, entries=entries, listed=listed)
 
 
 def read_coco_detections(path: Path, content: Any) -> DetectionSet:
@@ -122,8 +139,14 @@ def read_coco_detections(path: Path, content: Any) -> DetectionSet:
         for place, entry in zip(places, entries, strict=True)
     ]
     listed = list(images.values()) or places
+    stuff = read_stuff_ids(whole)
     return DetectionSet(
-        str(path), tuple(names.get(id, str(id)) for id in known), found, listed, compute_file_hash(path)
+        str(path),
+        tuple(names.get(id, str(id)) for id in known),
+        found,
+        listed,
+        compute_file_hash(path),
+        tuple(names[id] for id in known if id in stuff),
     )
 
 
@@ -157,27 +180,43 @@ def read_category_names(content: JsonEntry) -> dict[int, str]:
     return names
 
 
+def read_stuff_ids(content: JsonEntry) -> frozenset[int]:
+    """The ids of the categories that are no things, by their `isthing`."""
+    if not content.content.get("categories"):
+        return frozenset()
+    return frozenset(c.whole("id") for c in content.entries("categories") if not is_thing(c))
+
+
 def read_image_places(content: JsonEntry) -> dict[Any, FramePlace]:
     """The frame that each of the file's `images` is, by its id."""
     if not content.content.get("images"):
         return {}
-    videos = {v.get("id"): str(v.get("name")) for v in content.entries("videos")} if "videos" in content else {}
+    listed = content.entries("videos") if "videos" in content else ()
+    videos = {check_image_id(v, v.get("id")): str(v.get("name")) for v in listed}
     several = len(videos) > 1
     places: dict[Any, FramePlace] = {}
     for image in content.entries("images"):
-        id = image.get("id")
+        id = check_image_id(image, image.get("id"))
         if id in places:
             raise image.wrong(f"the image id {id} is given twice; keep one of them")
         number = next((image.get(k) for k in FRAME_KEYS if k in image), None)
         if number is not None and not is_count(number):
             raise image.wrong(f"the number of a frame must be a whole number from 0, not {number!r:.40}")
         name = image.content.get("file_name")
-        video = videos.get(image.content.get("video_id"))
+        given = image.content.get("video_id")
+        video = None if given is None else videos.get(check_image_id(image, given))
         if video is None and (several or name is None) and videos:
             raise image.wrong(f"video {image.content.get('video_id')} is not in 'videos'")
         places[id] = FramePlace(video, None, number, None if name is None else str(name))
     unnumbered = all(p.number is None and p.name is None for p in places.values())
     return {i: FramePlace(p.video, number=i) for i, p in places.items()} if unnumbered else places
+
+
+def check_image_id(entry: JsonEntry, id: Any) -> Any:
+    """The id of an image or a video, a number or a text. Raises InputError where it is something else."""
+    if not isinstance(id, int | float | str):
+        raise entry.wrong(f"an id must be a number or a text, not {quote_value(id)}")
+    return id
 
 
 def find_entry_place(entry: JsonEntry, images: Mapping[Any, FramePlace]) -> FramePlace:
@@ -193,7 +232,7 @@ def find_entry_place(entry: JsonEntry, images: Mapping[Any, FramePlace]) -> Fram
         return FramePlace(None if video is None else str(video), index=direct)
     id = entry.get("image_id")
     if images:
-        if id not in images:
+        if check_image_id(entry, id) not in images:
             raise entry.wrong(f"image {id!r:.40} is not in 'images'")
         return images[id]
     if isinstance(id, str) and id:
@@ -234,7 +273,9 @@ def read_detection_folder(path: Path) -> DetectionSet:
         return describe_results(path / "pred.json", list(read_panoptic(path / "pred.json", path / "pan_pred")))
     if files := _list_files(path, ".png"):
         return read_label_folder(path, [(None, files)])
-    if files := _list_files(path, ".json"):
+    if files := _list_files(path, ".npz"):
+        return read_array_folder(path, [(None, files)])
+    if files := _list_segment_files(path):
         return read_labelme_files(path, files)
     if files := _list_files(path, ".txt"):
         return read_ultralytics_files(path, files)
@@ -243,7 +284,10 @@ def read_detection_folder(path: Path) -> DetectionSet:
         return read_object_folders(path, inner)
     if inner:
         return read_label_folder(path, [(p.name, _list_files(p, ".png")) for p in inner])
-    raise InputError(f"{path}: no png in this folder; give one label image per frame")
+    arrays = [(p.name, files) for p in sorted(path.iterdir()) if p.is_dir() and (files := _list_files(p, ".npz"))]
+    if arrays:
+        return read_array_folder(path, arrays)
+    raise InputError(f"{path}: no png in this folder; give one label image per frame, or one npz")
 
 
 def _list_files(folder: Path, suffix: str) -> list[Path]:
@@ -258,19 +302,48 @@ def read_label_folder(path: Path, videos: Sequence[tuple[str | None, Sequence[Pa
     told = {video: read_segment_list(files[0].parent) for video, files in videos}
     ids = sorted({s.category for page in told.values() for segments in page.values() for s in segments.values()})
     entries = [
-        FrameEntry(FramePlace(video, name=file.name), partial(_read_labels, file, told[video], ids))
+        FrameEntry(
+            FramePlace(video, name=file.name),
+            partial(_read_labels, file, told[video], ids),
+            partial(read_image_size, file),
+        )
         for video, files in videos
         for file in files
     ]
     names = {id: name for video, files in videos for id, name in read_folder_categories(files[0].parent).items()}
     categories = tuple(names.get(id, str(id)) for id in ids) or (NAMELESS,)
-    return DetectionSet(str(path), categories, entries, [e.place for e in entries], {})
+    segments = [s for pages in told.values() for page in pages.values() for s in page.values()]
+    things = {s.category for s in segments if s.is_thing}
+    folders = [files[0].parent for _, files in videos]
+    stuff = {*(set(ids) - things), *(id for folder in folders for id in read_folder_stuff(folder))}
+    return DetectionSet(
+        str(path),
+        categories,
+        entries,
+        [e.place for e in entries],
+        {},
+        tuple(names.get(id, str(id)) for id in ids if id in stuff),
+    )
+
+
+def read_array_folder(path: Path, videos: Sequence[tuple[str | None, Sequence[Path]]]) -> DetectionSet:
+    """Masks as arrays (`io.annotations.array_masks`): the files of each of the `videos`, None where it has no name."""
+    names = tuple(dict.fromkeys(n for _, files in videos for file in files for n in read_array_names(file)))
+    entries = [
+        FrameEntry(
+            FramePlace(video, name=file.name), partial(read_array_objects, file, names), partial(read_array_size, file)
+        )
+        for video, files in videos
+        for file in files
+    ]
+    hashes = {name: sha for _, files in videos for file in files for name, sha in compute_file_hash(file).items()}
+    return DetectionSet(str(path), names or (NAMELESS,), entries, [e.place for e in entries], hashes)
 
 
 def read_object_folders(path: Path, folders: Sequence[Path]) -> DetectionSet:
     """A folder of masks for each object of one video, called by its number, as SA-V and Ref-DAVIS have it."""
     entries = [
-        FrameEntry(FramePlace(name=file.name), partial(_read_object_mask, file, n))
+        FrameEntry(FramePlace(name=file.name), partial(_read_object_mask, file, n), partial(read_image_size, file))
         for n, folder in enumerate(folders)
         for file in _list_files(folder, ".png")
     ]
@@ -286,6 +359,11 @@ class ListedSegment(NamedTuple):
 
     category: int
     score: float
+    is_thing: bool
+
+
+def _list_segment_files(folder: Path) -> list[Path]:
+    return [p for p in _list_files(folder, ".json") if p.name != DECLARATION]
 
 
 def read_segment_list(folder: Path) -> dict[str, dict[int, ListedSegment]]:
@@ -293,7 +371,7 @@ def read_segment_list(folder: Path) -> dict[str, dict[int, ListedSegment]]:
     VIPSeg's panoptic jsons have it.
     """
     found: dict[str, dict[int, ListedSegment]] = {}
-    for file in _list_files(folder, ".json"):
+    for file in _list_segment_files(folder):
         content = read_json_file(file, "a json of segments")
         pages = content.get("annotations", [content]) if isinstance(content, dict) else [{"segments_info": content}]
         for page in _iterate_pages(pages):
@@ -305,7 +383,25 @@ def read_segment_list(folder: Path) -> dict[str, dict[int, ListedSegment]]:
 
 def _read_segment(entry: JsonEntry) -> ListedSegment:
     category = entry.whole("category_id") if "category_id" in entry else 0
-    return ListedSegment(category, entry.number("score", 1.0))
+    return ListedSegment(category, read_score(entry), is_thing(entry))
+
+
+def is_thing(entry: JsonEntry) -> bool:
+    """Whether a category or a segment is a thing; all are that do not say otherwise. Raises InputError where what it
+    says is neither true nor false.
+    """
+    told = entry.content.get("isthing", True)
+    if told not in (0, 1):
+        raise entry.wrong(f"'isthing' must be true or false, 1 or 0, not {quote_value(told)}")
+    return bool(told)
+
+
+def read_score(entry: JsonEntry) -> float:
+    """The score of an entry, 0 to 1; 1 where it has none."""
+    score = entry.number("score", 1.0)
+    if not 0 <= score <= 1:
+        raise entry.wrong(f"'score' must be a number from 0 to 1, not {quote_value(score)}")
+    return score
 
 
 def _iterate_pages(pages: Any) -> Iterator[dict[str, Any]]:
@@ -319,15 +415,24 @@ def _iterate_pages(pages: Any) -> Iterator[dict[str, Any]]:
 
 def read_folder_categories(folder: Path) -> dict[int, str]:
     """The names of categories in the jsons beside label images."""
-    contents = [read_json_file(file, "a json of segments") for file in _list_files(folder, ".json")]
-    named = [JsonEntry(str(folder), c) for c in contents if isinstance(c, dict) and "categories" in c]
-    return {id: name for content in named for id, name in read_category_names(content).items()}
+    return {id: name for content in _read_named(folder) for id, name in read_category_names(content).items()}
+
+
+def read_folder_stuff(folder: Path) -> frozenset[int]:
+    """The ids of the categories that the jsons beside label images call stuff."""
+    return frozenset(id for content in _read_named(folder) for id in read_stuff_ids(content))
+
+
+def _read_named(folder: Path) -> list[JsonEntry]:
+    """The jsons beside label images that name categories."""
+    contents = [read_json_file(file, "a json of segments") for file in _list_segment_files(folder)]
+    return [JsonEntry(str(folder), c) for c in contents if isinstance(c, dict) and "categories" in c]
 
 
 def _read_labels(
     path: Path, told: Mapping[str, Mapping[int, ListedSegment]], ids: Sequence[int], size: Size
 ) -> Sequence[FoundObject]:
-    image = read_label_image(path)
+    image = read_label_image(path, IDS if told else "")
     if image.size != size:
         raise InputError(f"{path}: the labels are {format_size(image.size)}, the video {format_size(size)}")
     if not told:

@@ -64,6 +64,12 @@ def _read_txt_split(path: Path) -> DatasetSplit:
     return DatasetSplit.of(str(path), map(ListedVideo, read_text(path, LIST).split()))
 
 
+def list_image_files(folder: str) -> list[Path]:
+    """The images of a folder in the order of their numbers; none where it is no folder."""
+    found = Path(folder).iterdir() if folder and Path(folder).is_dir() else ()
+    return sorted((p for p in found if is_image_file(p)), key=make_natural_key)
+
+
 def find_result_files(paths: Sequence[Path]) -> list[Path]:
     """The results that are meant: files, folders of a video's results, or folders of such folders.
 
@@ -106,13 +112,15 @@ class SubmissionTarget:
         listed = self.split.videos[result.name] if self.split else ListedVideo(result.name)
         if listed.frames is not None:
             return listed
+        own = list_image_files(result.provenance.source)
         source = str(self.frames / result.name) if self.frames else result.provenance.source
-        found = Path(source).iterdir() if source and Path(source).is_dir() else ()
-        pictures = sorted((p for p in found if is_image_file(p)), key=make_natural_key)
+        pictures = list_image_files(source)
         if not pictures:
             raise InputError(
                 f"{result.name}: no frames in {source!r} that say their names; give the folder by --frames"
             )
+        if len(own) == result.length > len(pictures) and {p.stem for p in own} >= {p.stem for p in pictures}:
+            pictures = own  # only some of the frames are annotated; those of the source say which
         return ListedVideo(
             result.name, listed.id, read_image_size(pictures[0], "give intact frames"), tuple(p.stem for p in pictures)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,17 +13,21 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from masklet.core.limits import check_frame_size
 from masklet.io.video.frame_source import DamagedSourceError
 from masklet.io.video.transport import has_lost_transport_packets, is_cut_transport_file
 
 CUT_OFF = "the file is cut off there"
 MISSING = "packets are missing"
+NO_FRAME = "a packet gave no frame"
 BROKEN_PACKET = "a packet is damaged"
+DURATION = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d+)?)")
 NO_STREAMS = ("tty", "ansi")  # demuxers that draw text
 JOINABLE = ("mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo")  # may begin in the middle of a broadcast
 REORDERED = 17  # frames that a decoder holds back at most, and one
 PACKETS_AWAITED = 64  # after which a packet that gave no frame is not awaited any more
 BACK = 0.5  # seconds that times go back where another recording begins
+HOLE = 256  # bytes between two packets of a Matroska file with one stream, above which something else was there
 MOST_MISSING = 10_000  # frames in one gap; more are times that are damaged themselves
 
 
@@ -48,6 +53,15 @@ def list_video_streams(container: InputContainer) -> list[VideoStream]:
 def find_video_stream(container: InputContainer) -> VideoStream | None:
     """The stream that is meant by a container's video; None where it has none."""
     return next(iter(list_video_streams(container)), None)
+
+
+def check_stream_size(label: str, stream: VideoStream) -> None:
+    """Raises InputError where frames are larger than is taken, as the header says, before any is decoded; some headers
+    say nothing.
+    """
+    h, w = stream.codec_context.height, stream.codec_context.width
+    if h > 0 and w > 0:
+        check_frame_size(label, h, w)
 
 
 def decode_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | LostFrame]:
@@ -92,6 +106,7 @@ class _DecodingPass:
         # Packets before damage that are damaged, too: where bytes are missing, Matroska gives those of the next packet.
         self._doubtful = int(container.format.name.startswith("matroska"))
         self._is_transport = container.format.name == "mpegts"
+        self._is_lone_matroska = bool(self._doubtful) and len(container.streams) == 1
         self._stamped = True  # whether packets have pts
         # Whether a key frame came; what is before the first of a broadcast nobody can decode.
         self._begun = container.format.name not in JOINABLE
@@ -104,6 +119,7 @@ class _DecodingPass:
         self._held: deque[tuple[av.VideoFrame, int]] = deque()  # with their packets; one to come may spoil them
         self._shown: int | None = None  # the last frame's pts
         self._fed: tuple[int | None, int | None] = (None, None)  # dts and place of the last packet
+        self._fed_bytes = 0  # of the last packet
         self._usual_dts_step = 0
         self._decoded_to: int | None = None  # the last good packet's dts: all later ones are displayed after it
 
@@ -141,9 +157,9 @@ class _DecodingPass:
         number = self._register(packet)
         if packet.is_corrupt:
             self._skip_from(number - self._doubtful, BROKEN_PACKET)
-        elif self._is_transport and self._has_hole_before(packet):
+        elif (self._is_transport or self._is_lone_matroska) and self._has_hole_before(packet):
             self._skip_from(number, MISSING)
-        self._fed = packet.dts, packet.pos
+        self._fed, self._fed_bytes = (packet.dts, packet.pos), packet.size
         if packet.is_keyframe and not packet.is_corrupt:
             frames += self._resume(number, packet.pts or 0)
         if self._skipping:
@@ -271,6 +287,7 @@ class _DecodingPass:
 
     def _release(self, frame: av.VideoFrame, number: int) -> Iterator[av.VideoFrame | LostFrame]:
         """A frame after those that are lost before it; nothing where it is spoiled itself."""
+        self._spoil_silent_packets(frame)
         if self._is_spoiled(frame, number):
             if frame.pts is not None:
                 self._dropped[frame.pts] = number
@@ -281,6 +298,16 @@ class _DecodingPass:
         if not self._stamped:
             frame.pts = None
         yield frame
+
+    def _spoil_silent_packets(self, frame: av.VideoFrame) -> None:
+        """Takes packets for damaged that gave no frame, and no error, where times show a hole before this frame."""
+        usual = self._find_usual_step()
+        if not self._stamped or None in (frame.pts, self._shown) or not frame.pts - self._shown > 1.5 * usual > 0:  # type: ignore[operator]
+            return
+        missing = {pts: n for pts, n in self._pending.items() if self._shown < pts < frame.pts}  # type: ignore[operator]
+        silent = [n for pts, n in missing.items() if not any(spoil.covers(n, pts) for spoil in self._spoils)]
+        if silent:
+            self._spoil(min(silent), NO_FRAME)
 
     def _take_lost(self, frame: av.VideoFrame) -> list[LostFrame]:
         """What is lost before a good frame, which ends the spoils before it."""
@@ -334,13 +361,19 @@ class _DecodingPass:
         self._shown = frame.pts
 
     def _has_hole_before(self, packet: av.Packet[VideoStream]) -> bool:
-        """Whether packets of a transport stream are missing, which it does not tell of itself where they were whole."""
+        """Whether packets are missing that left a hole in the times, and in the packets of a transport stream or the
+        bytes of a Matroska file: neither tells of itself that whole ones are.
+        """
         (dts, place), usual = self._fed, self._usual_dts_step or self._find_usual_step()
         if None in (dts, packet.dts):
             return False
         step = packet.dts - dts  # type: ignore[operator]
         self._usual_dts_step = min(usual or step, step)
-        return step > 1.5 * usual > 0 and has_lost_transport_packets(self.container.name, place, packet.pos)
+        if not step > 1.5 * usual > 0:
+            return False
+        if self._is_transport:
+            return has_lost_transport_packets(self.container.name, place, packet.pos)
+        return None not in (place, packet.pos) and packet.pos - place - self._fed_bytes > HOLE  # type: ignore[operator]
 
     def _release_tail(self, before: int) -> Iterator[av.VideoFrame | LostFrame]:
         """The last frames, up to the first that is missing where the stream ends early.
@@ -387,6 +420,8 @@ class _DecodingPass:
             return False
         period = 1 / float(self.stream.average_rate or 25)
         missing = promised - (self.end - (self.stream.start_time or 0)) * base
+        if self._doubtful and (step := self._find_usual_step()) and self.stream.metadata.get("DURATION"):
+            return missing > 0.75 * step * base  # which is exact, and the last frame's end
         return missing > max(1.5 * period, self.widest * base)
 
     def _has_gap_before(self, frame: av.VideoFrame) -> bool:
@@ -411,9 +446,9 @@ def read_promised_end(container: InputContainer, stream: VideoStream) -> float |
         return None
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
-    tag = stream.metadata.get("DURATION", "")
-    if tag.count(":") == 2:
-        hours, minutes, seconds = (float(part) for part in tag.split(":"))
+    written = DURATION.fullmatch(stream.metadata.get("DURATION", ""))  # damaged ones say nothing
+    if written:
+        hours, minutes, seconds = map(float, written.groups())
         return 3600 * hours + 60 * minutes + seconds - float((stream.start_time or 0) * (stream.time_base or 0))
     if container.duration and len(container.streams) == 1:
         begin = float((stream.start_time or 0) * (stream.time_base or 0)) if container.format.name == "flv" else 0.0

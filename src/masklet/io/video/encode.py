@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import time
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import av
 import numpy as np
 from jaxtyping import UInt8
+
+from masklet.core.errors import InputError
 
 TICKS = 90_000  # a second, of frames with times of their own
 
 
 class VideoWriter:
     """H.264 in mp4 that browsers play: yuv420p, even sides (an odd one repeats its last row or column)."""
+
+    codec_options: Mapping[str, str] = {"crf": "20", "preset": "veryfast"}
 
     def __init__(
         self, path: Path, size: tuple[int, int], rate: float | Fraction, pixel_aspect: float = 1.0, timed: bool = False
@@ -28,9 +36,9 @@ class VideoWriter:
             timed: whether each frame is written with a time of its own.
         """
         self._pad = [(0, size[0] % 2), (0, size[1] % 2), (0, 0)]
-        self._file: Any = av.open(str(path), "w", options={"movflags": "+faststart"})
+        self._file: Any = self._open(path)
         exact = Fraction(rate).limit_denominator(1001) or Fraction(25)
-        self._stream = self._file.add_stream("libx264", rate=exact, options={"crf": "20", "preset": "veryfast"})
+        self._stream = self._file.add_stream("libx264", rate=exact, options=dict(self.codec_options))
         self._stream.height, self._stream.width = (n + n % 2 for n in size)
         self._stream.pix_fmt = "yuv420p"
         self._stream.thread_count = 2
@@ -41,7 +49,10 @@ class VideoWriter:
             self._stream.codec_context.max_b_frames = 0
             self._stream.codec_context.time_base = Fraction(1, TICKS)
 
-    def __enter__(self) -> VideoWriter:
+    def _open(self, path: Path) -> Any:
+        return av.open(str(path), "w", options={"movflags": "+faststart"})
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
@@ -70,3 +81,57 @@ class VideoWriter:
             self._step = stamp - self._last
         self._last, self._begun = stamp, True
         return stamp
+
+
+class LiveVideoWriter(VideoWriter):
+    """A video that can be watched while it is written, each frame with its time: mp4 in fragments, by the file's suffix
+    Matroska (.mkv) or MPEG-TS (.ts), which is also what a named pipe gets.
+    """
+
+    codec_options: Mapping[str, str] = {**VideoWriter.codec_options, "tune": "zerolatency"}
+
+    def __init__(self, path: Path, size: tuple[int, int], rate: float) -> None:
+        """
+        Args:
+            path: a file, or a named pipe that somebody reads.
+            size: h, w in pixels.
+            rate: frames per second.
+
+        Raises:
+            InputError: nobody reads the pipe in time.
+            OSError: it cannot be written.
+        """
+        self._pipe: Any = None
+        super().__init__(path, size, rate, timed=True)
+        self._stream.gop_size = max(round(rate), 1)
+
+    def _open(self, path: Path) -> Any:
+        live = {"flush_packets": "1", "movflags": "frag_keyframe+empty_moov+default_base_moof"}
+        if not path.is_fifo():
+            return av.open(str(path), "w", options=live)
+        self._pipe = os.fdopen(wait_for_pipe_reader(path), "wb", buffering=0)
+        return av.open(self._pipe, "w", format="mpegts", options=live)
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        try:
+            super().__exit__(kind, *error)
+        finally:
+            if self._pipe is not None:
+                self._pipe.close()
+
+
+def wait_for_pipe_reader(path: Path, wait: float = 30.0) -> int:
+    """A named pipe, open for writing, once somebody reads it. Raises InputError where nobody does within `wait` s."""
+    end = time.monotonic() + wait
+    while True:
+        try:
+            pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+        else:
+            os.set_blocking(pipe, True)
+            return pipe
+        if time.monotonic() > end:
+            raise InputError(f"{path}: nobody read this pipe within {wait:g} s; start what reads, then this")
+        time.sleep(0.1)

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame, Gap
+from masklet.core.limits import LARGEST_ASPECT, check_frame_count, check_frame_rate, check_frame_size
 
 STEADY = 0.002  # seconds that times may be off those of a constant rate: containers round to thousandths
 
@@ -98,6 +99,7 @@ class FrameSource(ABC):
                 if self.strict and self.lost:
                     raise InputError(self.refuse_gap())
                 times.append(frame.time)
+                check_frame_count(self.label, len(times))
                 yield frame
         except DamagedSourceError as reason:
             self.damage = self._explain_damage(len(times), str(reason))
@@ -114,6 +116,14 @@ class FrameSource(ABC):
     def _explain_damage(self, done: int, reason: str) -> str:
         of = f" of {self.said()}" if self.said() else ""
         return f"{self.label}: damaged after frame {done}{of} ({reason}); the frames before it were used"
+
+    def check_limits(self) -> None:
+        """Raises InputError where what the source says of itself is more than a result can hold."""
+        check_frame_size(self.label, *self.size)
+        check_frame_rate(self.label, self.rate)
+        if not 1 / LARGEST_ASPECT <= self.pixel_aspect <= LARGEST_ASPECT:
+            self.note(f"pixels {self.pixel_aspect:g} times as wide as high are none that a camera has: taken as square")
+            self.pixel_aspect = 1.0
 
     def check(self, frame: Frame) -> None:
         """Raises InputError where a `frame` differs in size from the first."""

@@ -12,19 +12,27 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
+from masklet.core.limits import check_frame_size
 from masklet.io.video.frame_source import FrameSource, ReadFrame, fill_gaps, format_size
 from masklet.io.video.images import (
     IMAGE_ERRORS,
     RATE,
     ImageHeader,
-    convert_image,
+    convert_page,
     explain_image_error,
     read_image,
     read_image_header,
 )
 from masklet.io.video.pixels import ALPHA_NOTE
-from masklet.io.video.source_names import check_one_series, describe_missing_numbers
-from masklet.io.video.value_range import ValueRange, choose_range, has_deep_values, read_deep_values, read_foreign_tiff
+from masklet.io.video.source_names import check_one_series, describe_missing_numbers, read_plain_counter
+from masklet.io.video.value_range import (
+    ValueRange,
+    choose_range,
+    has_deep_values,
+    read_deep_values,
+    read_foreign_tiff,
+    read_page_values,
+)
 
 SAMPLED = 16  # images of more than 8 bits, whose values tell the range of all
 TOLD = 3  # files that a message names
@@ -38,39 +46,41 @@ class ImageSequence(FrameSource):
         super().__init__(label, name, rate)
         self.paths = tuple(paths)
         self.frame_names = tuple(p.stem for p in paths)
-        check_one_series(self.paths, label)
+        counter = read_plain_counter(self.paths)
+        if counter is None:
+            check_one_series(self.paths, label)
         headers = self._read_headers()
-        self.size = self._agree_on_size(headers)
-        self.notes += [f"{label}: {told}" for told in describe_missing_numbers(self.frame_names)]
+        self.size = check_frame_size(label, *self._agree_on_size(headers))  # before any pixel is read
+        self.notes += [f"{label}: {told}" for told in describe_missing_numbers(self.frame_names, counter)]
         self._range = self._find_range(headers)
 
-    def _read_headers(self) -> dict[Path, ImageHeader]:
-        """The headers by file; those that cannot be read are `lost`."""
-        headers = {}
+    def _read_headers(self) -> list[tuple[Path, ImageHeader]]:
+        """The files with their headers; those that cannot be read are `lost`."""
+        headers = []
         for n, path in enumerate(self.paths):
             try:
-                headers[path] = read_image_header(path)
+                headers.append((path, read_image_header(path)))
             except IMAGE_ERRORS as error:
                 self.lost[n] = f"{path.name}: {explain_image_error(error)}"
         if not headers:
             raise InputError(f"{self.label}: damaged before its first frame ({self.lost[0]}); give an intact copy")
         return headers
 
-    def _agree_on_size(self, headers: dict[Path, ImageHeader]) -> tuple[int, int]:
+    def _agree_on_size(self, headers: Sequence[tuple[Path, ImageHeader]]) -> tuple[int, int]:
         """The size of all images. Raises InputError that names those of another size, or of several pages."""
-        paged = [f"{path.name} ({h.pages})" for path, h in headers.items() if h.pages > 1]
+        paged = [f"{path.name} ({h.pages})" for path, h in headers if h.pages > 1]
         if paged:
             held = f"holds images of several pages, {list_some(paged)}"
             raise InputError(f"{self.label}: {held}; give one such file, or one image a frame")
-        [(size, _)] = Counter(h.size for h in headers.values()).most_common(1)
-        odd = [f"{path.name} is {format_size(h.size)}" for path, h in headers.items() if h.size != size]
+        [(size, _)] = Counter(h.size for _, h in headers).most_common(1)
+        odd = [f"{path.name} is {format_size(h.size)}" for path, h in headers if h.size != size]
         if odd:
             raise InputError(f"{self.label}: {list_some(odd)}, the others {format_size(size)}; give frames of one size")
         return size
 
-    def _find_range(self, headers: dict[Path, ImageHeader]) -> ValueRange | None:
+    def _find_range(self, headers: Sequence[tuple[Path, ImageHeader]]) -> ValueRange | None:
         """What is black and white in images of more than 8 bits; None where there are none."""
-        deep = [path for path, h in headers.items() if h.is_deep]
+        deep = [path for path, h in headers if h.is_deep]
         if not deep:
             return None
         chosen = [deep[n] for n in sorted({round(n) for n in np.linspace(0, len(deep) - 1, SAMPLED)})]
@@ -146,6 +156,7 @@ class ImagePages(FrameSource):
         super().__init__(label, name, rate)
         self.path = path
         with self._open() as image:
+            check_frame_size(label, *reversed(image.size))
             self._pages = _list_pages(image, label)
             self._times = self._read_times(image)
             self._range = self._find_range(image)
@@ -169,10 +180,19 @@ class ImagePages(FrameSource):
         if not has_deep_values(image):
             return None
         chosen = sorted({self._pages[round(n)] for n in np.linspace(0, len(self._pages) - 1, SAMPLED)})
-        values = [v for v in (_read_page(image, page) for page in chosen) if v is not None]
+        values = [v for v in (self._read_values(image, page) for page in chosen) if v is not None]
         found = choose_range(values) if values else ValueRange(0, 65535)
         self.note(f"{self.label}: {found.describe()}, as {len(chosen)} of {len(self._pages)} pages tell")
         return found
+
+    def _read_values(self, image: Image.Image, page: int) -> np.ndarray | None:
+        """The colours of a page of more than 8 bits; None where it is damaged."""
+        try:
+            image.seek(page)
+            values = read_page_values(image, self.path, page)
+        except IMAGE_ERRORS:
+            return None
+        return values[..., :3] if values.ndim == 3 else values
 
     def said(self) -> int:
         return len(self._pages)
@@ -205,7 +225,7 @@ class ImagePages(FrameSource):
     def _load(self, image: Image.Image, n: int) -> ReadFrame:
         try:
             image.seek(self._pages[n])
-            pixels, is_transparent = convert_image(image, self._range)
+            pixels, is_transparent = convert_page(image, self.path, self._pages[n], self._range)
         except IMAGE_ERRORS as error:
             return ReadFrame(f"page {self._pages[n]}: {explain_image_error(error)}", self._times[n])
         if is_transparent:
@@ -239,11 +259,3 @@ def _read_duration(image: Image.Image, page: int) -> float:
     except IMAGE_ERRORS:  # it becomes a gap when it is read
         return 0.1
     return (float(image.info.get("duration", 0)) or 100.0) / 1000
-
-
-def _read_page(image: Image.Image, page: int) -> np.ndarray | None:
-    try:
-        image.seek(page)
-        return np.asarray(image)
-    except IMAGE_ERRORS:
-        return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -16,18 +18,29 @@ from masklet.core.frames import Frame
 from masklet.io.video.frame_source import FrameSource
 from masklet.io.video.pixels import ALPHA_NOTE, blend_over_white
 from masklet.io.video.quick_header import read_quick_size
-from masklet.io.video.value_range import ValueRange, choose_range, has_deep_values, read_deep_values, read_foreign_tiff
+from masklet.io.video.value_range import (
+    ValueRange,
+    choose_range,
+    has_deep_values,
+    read_deep_values,
+    read_foreign_tiff,
+    read_page_values,
+)
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 RATE = 25.0  # frames per second where nothing says
-IMAGE_ERRORS = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError)
+IMAGE_ERRORS = (  # on damaged files Pillow's plugins raise whatever they stumble over
+    *(OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError),
+    *(RuntimeError, struct.error, Image.DecompressionBombError),
+)
 EXIF_KEYS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # where Pillow keeps it
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on rows are columns
 
 
 def is_image_file(path: Path) -> bool:
     """Whether a file is an image by the suffix of its name; hidden files are none."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+    name = path.name
+    return os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith(".")
 
 
 def explain_image_error(error: Exception) -> str:
@@ -121,6 +134,13 @@ def _convert_shallow(image: Image.Image) -> tuple[UInt8[np.ndarray, "h w 3"], bo
         return np.array(image if image.mode == "RGB" else image.convert("RGB")), False
     pixels = np.array(image.convert("RGBA"))
     return blend_over_white(pixels), bool(pixels[..., 3].min() < 255)
+
+
+def convert_page(
+    image: Image.Image, path: Path, page: int, values: ValueRange | None
+) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:
+    """As `read_image`, of the `page` of a file to which an `image` that is open has been turned, without EXIF."""
+    return _squeeze(read_page_values(image, path, page), values) if has_deep_values(image) else _convert_shallow(image)
 
 
 def convert_image(image: Image.Image, values: ValueRange | None = None) -> tuple[UInt8[np.ndarray, "h w 3"], bool]:

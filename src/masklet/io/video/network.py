@@ -50,14 +50,15 @@ def name_address(address: str) -> str:
     return Path(parts.path).stem or parts.hostname or "video"
 
 
-def open_live(source: str) -> InputContainer:
-    """Opens an address or a camera; raises InputError where nothing answers in time."""
+def open_live(source: str, options: Mapping[str, str] | None = None) -> InputContainer:
+    """Opens an address or a camera, with `options` of FFmpeg; raises InputError where nothing answers in time."""
     try:
         if is_address(source):
-            return av.open(source, timeout=TIMEOUT)
-        return av.open(source, format="v4l2")
+            return av.open(source, timeout=TIMEOUT, options=dict(options or {}), metadata_errors="replace")
+        return av.open(source, format="v4l2", options=dict(options or {}))
     except (av.FFmpegError, ValueError, OSError) as error:
         why = getattr(error, "strerror", None) or str(error)
+        why = f"no answer in {TIMEOUT:g} s" if isinstance(error, av.error.ExitError) else why
         raise InputError(f"{source}: cannot be opened ({why}); check the address, or give a file") from None
 
 

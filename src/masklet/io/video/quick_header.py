@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from struct import unpack, unpack_from
+from struct import Struct, unpack_from
 
+READ = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 HEAD = 2048  # bytes that are looked at
+SIZE = Struct(">II")
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"
 PLAIN_CHUNKS = (b"pHYs", b"gAMA", b"sRGB", b"cHRM", b"PLTE", b"tRNS", b"tEXt", b"tIME", b"bKGD", b"sBIT", b"iCCP")
 PLAIN_MARKERS = (0xE0, 0xE2, 0xDB, 0xC4, 0xDD, 0xFE, 0xEE)  # JFIF, profile, tables, restarts, comment, Adobe
@@ -17,21 +20,27 @@ def read_quick_size(path: Path) -> tuple[int, int] | None:
 
     Raises OSError.
     """
-    with open(path, "rb", buffering=0) as file:
-        head = file.read(HEAD)
+    file = os.open(path, READ)  # `open` takes twice as long
+    try:
+        head = os.read(file, HEAD)
+    finally:
+        os.close(file)
     if head.startswith(PNG):
         return _read_png_size(head)
     return _read_jpeg_size(head) if head.startswith(b"\xff\xd8\xff") else None
 
 
 def _read_png_size(head: bytes) -> tuple[int, int] | None:
-    if len(head) < 33 or head[24] > 8:
+    if len(head) < 41 or head[24] > 8:
         return None
+    if head[37:41] == b"IDAT":  # as most begin
+        w, h = SIZE.unpack_from(head, 16)
+        return (h, w) if w and h else None
     at = 33
     while at + 8 <= len(head):
         length, kind = unpack_from(">I4s", head, at)
         if kind == b"IDAT":
-            w, h = unpack(">II", head[16:24])
+            w, h = SIZE.unpack_from(head, 16)
             return (h, w) if w and h else None
         if kind not in PLAIN_CHUNKS:  # such as an orientation, or the first of several pages
             return None

@@ -58,8 +58,33 @@ def sort_naturally(paths: Iterable[Path]) -> list[Path]:
     of several digits that ends in 0 beside shorter ones.
     """
     paths = list(paths)
+    counter = read_plain_counter(paths)
+    if counter is not None:
+        return [paths[n] for n in sorted(range(len(paths)), key=lambda n: (counter[n], str(paths[n])))]
     decimals = not _counts_after_points([p.stem for p in paths])
     return sorted(paths, key=lambda p: make_natural_key(p, decimals))
+
+
+def read_plain_counter(paths: Sequence[Path]) -> list[int] | None:
+    """The number of each image of a series whose names differ in that alone, which nearly all are; else None.
+
+    All are of one folder, of one suffix, and begin alike; a sign or a point before the number is left to others.
+
+    >>> read_plain_counter([Path("a/cam2_7.png"), Path("a/cam2_08.png")]), read_plain_counter([Path("0.5.png")])
+    ([7, 8], None)
+    """
+    texts = [str(path) for path in paths]
+    if not texts:
+        return None
+    first, last = min(texts), max(texts)
+    alike = first[: next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
+    alike = alike.rstrip("0123456789")
+    suffix = os.path.splitext(texts[0])[1]
+    if not suffix or alike.endswith(("-", ".")):
+        return None
+    begin, end = len(alike), -len(suffix)
+    numbers = [text[begin:end] for text in texts if text.endswith(suffix)]
+    return list(map(int, numbers)) if len(numbers) == len(texts) and all(map(str.isdecimal, numbers)) else None
 
 
 def _counts_after_points(stems: Sequence[str]) -> bool:
@@ -82,12 +107,12 @@ def read_words(stem: str) -> str:
     return "".join("#" if isinstance(part, Decimal) else str(part) for _, part in split_numbers(stem))
 
 
-def describe_missing_numbers(stems: Sequence[str]) -> list[str]:
+def describe_missing_numbers(stems: Sequence[str], counter: Sequence[int] | None = None) -> list[str]:
     """What a result says of numbers that are missing in the names of frames: a sentence each, for five of them.
 
-    Nothing where the names do not count in a steady step.
+    Nothing where the names do not count in a steady step. `counter` is the frames' numbers where they are known.
     """
-    numbers = _find_counter(stems)
+    numbers: Sequence[Decimal | int] = _find_counter(stems) if counter is None else counter
     steps = [b - a for a, b in pairwise(numbers)]
     usual, times = Counter(steps).most_common(1)[0] if steps else (Decimal(0), 0)
     if len(steps) < 2 or usual <= 0 or 2 * times < len(steps) or any(s <= 0 or s % usual for s in steps):
@@ -96,6 +121,18 @@ def describe_missing_numbers(stems: Sequence[str]) -> list[str]:
     told = [f"{n} {'number is' if n == 1 else 'numbers are'} missing between {a} and {b}" for a, b, n in gaps[:SHOWN]]
     rest = sum(n for *_, n in gaps[SHOWN:])
     return [f"{one}; frames are counted without them" for one in told] + ([f"and {rest} more numbers"] if rest else [])
+
+
+def find_regular_step(names: Sequence[str]) -> Decimal | None:
+    """By how much the numbers in the names of images rise from each to the next; None where that is not always the
+    same.
+
+    >>> find_regular_step(["5.png", "10.png", "15.png"]), find_regular_step(["1.png", "2.png", "4.png"])
+    (Decimal('5'), None)
+    """
+    numbers = _find_counter([Path(name).stem for name in names])
+    steps = {b - a for a, b in pairwise(numbers)}
+    return steps.pop() if len(steps) == 1 else None
 
 
 def _find_counter(stems: Sequence[str]) -> list[Decimal]:

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 from masklet.core.errors import InputError
+from masklet.core.files import path_exists
+from masklet.core.limits import check_frame_rate
+from masklet.io.video.datasets import guess_layouts
 from masklet.io.video.frame_source import FrameSource
 from masklet.io.video.image_sequence import ImagePages, ImageSequence, list_some
 from masklet.io.video.images import (
@@ -92,9 +95,11 @@ def open_video(
     first = 0 if str(start) == "0" else start  # as the command line says it
     selection = FrameSelection(first, end, stride, fps, max_side, max_frames)
     selection.check()
+    check_frame_rate("rate", rate)
     opened = _open_source(source, rate, allow_network)
     opened.strict = strict
     try:
+        opened.check_limits()
         if strict and opened.lost:
             raise InputError(opened.refuse_gap())
         return opened if selection == FrameSelection() else SelectedFrames(opened, selection)
@@ -190,12 +195,17 @@ def _suggest_inside(folder: Path) -> str:
         best = min(frames, key=lambda p: (_looks_like_masks(p, folder), len(p.parts), make_natural_key(p)))
         beside = [p for p in frames if p.parent == best.parent]
         all_of_them = f", or all {len(beside)} there as '{best.parent}/*'" if len(beside) > 1 else ""
-        return f"; those lie further inside: give one video such as {best}{all_of_them}"
+        return f"; those lie further inside: give one video such as {best}{all_of_them}{_suggest_layout(folder)}"
     videos = sort_naturally(p for p in folder.iterdir() if p.suffix.lower() in VIDEO_SUFFIXES)
     if videos:
         held = list_some([p.name for p in videos])
         return f", but with videos ({held}); give one of them, or all as '{folder}/*{videos[0].suffix}'"
-    return "; give a video file or a folder of jpg or png frames"
+    return f"; give a video file or a folder of jpg or png frames{_suggest_layout(folder)}"
+
+
+def _suggest_layout(folder: Path) -> str:
+    named = guess_layouts(folder)
+    return f"; or, as it may be {', '.join(named)}, the root with --dataset {named[0]}" if named else ""
 
 
 def _looks_like_masks(path: Path, root: Path) -> bool:
@@ -219,6 +229,12 @@ def _find_glob_matches(pattern: str) -> list[Path]:
     if not found:
         raise InputError(f"{pattern}: matches no file; {GIVE}")
     return found
+
+
+def check_source_exists(source: str) -> None:
+    """Raises InputError for a path where nothing is; what a pipe, an address or a glob gives is not looked at."""
+    if source != "-" and not is_address(source) and not has_magic(source) and not path_exists(Path(source)):
+        raise InputError(f"{source}: no such file; {GIVE}")
 
 
 def list_video_sources(argument: str) -> list[str]:

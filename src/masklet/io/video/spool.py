@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 import select
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
 import av
 import numpy as np
+from av.container import InputContainer
 from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.scratch import make_scratch_folder
-from masklet.io.video.decode import LostFrame, decode_frames, find_video_stream
+from masklet.io.video.decode import LostFrame, check_stream_size, decode_frames, find_video_stream
 from masklet.io.video.frame_source import DamagedSourceError, FrameSource, ReadFrame, fill_gaps
 from masklet.io.video.images import RATE
 from masklet.io.video.network import open_live
@@ -123,28 +124,45 @@ def open_pipe(stream: BinaryIO | None = None, rate: float = RATE, label: str = S
     Raises:
         InputError: nothing was piped, or neither images nor a video.
     """
+    source = open_pipe_stream(stream, label)
+    container, is_images = open_pipe_container(source, label)
+    name = STDIN if label == STDIN else name_source(label)
+    return spool_container(container, label, name, rate if is_images else None)
+
+
+def open_pipe_stream(stream: BinaryIO | None = None, label: str = STDIN) -> PipeStream:
+    """A stream, standard input by default, whose first bytes are known. Raises InputError, which begins with `label`,
+    where nothing was piped.
+    """
     stream = stream or (sys.stdin.buffer if sys.stdin and not sys.stdin.isatty() else BytesIO())  # closed, a keyboard
-    source = _Pipe(stream)
+    source = PipeStream(stream)
     if not source.head:
         raise InputError(f"{label}: nothing was piped; {HOW}")
-    form = next((name for start, name in STARTS.items() if source.head.startswith(start)), None)
+    return source
+
+
+def find_image_form(head: bytes) -> str | None:
+    """What FFmpeg calls a stream of images that begins with `head`; None where it is none."""
+    return next((name for start, name in STARTS.items() if head.startswith(start)), None)
+
+
+def open_pipe_container(
+    source: PipeStream, label: str, options: Mapping[str, str] | None = None
+) -> tuple[InputContainer, bool]:
+    """What is piped, opened with `options` of FFmpeg, and whether that is images one after the other, which do not say
+    their rate. Raises InputError, which begins with `label`, where it is neither images nor a video.
+    """
+    form = find_image_form(source.head)
     try:
-        container = av.open(source, "r", format=form)
+        container = av.open(source, "r", format=form, options=dict(options or {}), metadata_errors="replace")
+        return container, form is not None
     except (av.FFmpegError, ValueError):
         raise InputError(f"{label}: neither pictures nor a video; {HOW}") from None
-    return spool_container(container, label, STDIN if label == STDIN else name_source(label), rate if form else None)
 
 
 def open_fifo(path: Path, rate: float = RATE) -> SpooledFrames:
     """What somebody writes into a named pipe, as standard input. Raises InputError where nobody does in time."""
-    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # which waits for nobody
-    waiting = select.poll()
-    waiting.register(reading, select.POLLIN)
-    if not waiting.poll(WAIT * 1000):
-        os.close(reading)
-        raise InputError(f"{path}: nobody wrote into this pipe within {WAIT} s; start what writes, then this")
-    os.set_blocking(reading, True)
-    file = os.fdopen(reading, "rb")
+    file = open_named_pipe(path)
     try:
         made = open_pipe(file, rate, str(path))
     except BaseException:
@@ -154,6 +172,18 @@ def open_fifo(path: Path, rate: float = RATE) -> SpooledFrames:
     return made
 
 
+def open_named_pipe(path: Path) -> BinaryIO:
+    """A named pipe into which somebody writes. Raises InputError where nobody does in time."""
+    reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # which waits for nobody
+    waiting = select.poll()
+    waiting.register(reading, select.POLLIN)
+    if not waiting.poll(WAIT * 1000):
+        os.close(reading)
+        raise InputError(f"{path}: nobody wrote into this pipe within {WAIT} s; start what writes, then this")
+    os.set_blocking(reading, True)
+    return os.fdopen(reading, "rb")
+
+
 def open_address(source: str) -> SpooledFrames:
     """The video at a network address, or of a camera such as /dev/video0, as it comes. Raises InputError where there
     is none.
@@ -161,7 +191,7 @@ def open_address(source: str) -> SpooledFrames:
     return spool_container(open_live(source), source, name_source(source), None)
 
 
-def spool_container(container: av.container.InputContainer, label: str, name: str, rate: float | None) -> SpooledFrames:
+def spool_container(container: InputContainer, label: str, name: str, rate: float | None) -> SpooledFrames:
     """The video in a container that is read once.
 
     Args:
@@ -173,15 +203,16 @@ def spool_container(container: av.container.InputContainer, label: str, name: st
     video = find_video_stream(container)
     if video is None:
         raise InputError(f"{label}: holds no video stream; {HOW}")
+    check_stream_size(label, video)
     lost: dict[int, str] = {}
     own = rate or float(video.average_rate or video.guessed_rate or RATE)
-    made = SpooledFrames(fill_gaps(_decode_once(container, video, own, rate is None), lost), name, own, label, lost)
+    made = SpooledFrames(fill_gaps(decode_once(container, video, own, rate is None), lost), name, own, label, lost)
     made.pixel_aspect = read_pixel_aspect(video)
     return made
 
 
-def _decode_once(
-    container: av.container.InputContainer, stream: av.video.stream.VideoStream, rate: float, has_times: bool
+def decode_once(
+    container: InputContainer, stream: av.video.stream.VideoStream, rate: float, has_times: bool
 ) -> Iterator[ReadFrame]:
     """Frames of a container as they come, at their own times or those of a constant `rate`."""
     first: int | None = None
@@ -194,7 +225,7 @@ def _decode_once(
             yield ReadFrame(picture.cause if isinstance(picture, LostFrame) else converter.convert(picture), time)
 
 
-class _Pipe:
+class PipeStream:
     """A stream that can only be read, with its first bytes looked at."""
 
     def __init__(self, stream: BinaryIO) -> None:
@@ -203,6 +234,6 @@ class _Pipe:
         self._ahead = self.head
 
     def read(self, n: int) -> bytes:
-        """Up to `n` bytes of the stream, those of the head first; none at its end."""
+        """Up to `n` bytes of the stream, those that are there, those of the head first; none at its end."""
         out, self._ahead = self._ahead, b""
-        return out or self._stream.read(n)
+        return out or getattr(self._stream, "read1", self._stream.read)(n)

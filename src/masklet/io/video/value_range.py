@@ -80,6 +80,11 @@ def read_deep_values(image: Image.Image, path: Path) -> np.ndarray:
     return (orientation or Orientation()).apply(read_foreign_values(path))
 
 
+def read_page_values(image: Image.Image, path: Path, page: int) -> np.ndarray:
+    """The values of a page of a file, [h w] or [h w c] of RGB, to which an `image` that is open has been turned."""
+    return np.asarray(image) if image.mode[0] in "IF" else read_foreign_page(path, page)
+
+
 def read_foreign_tiff(path: Path) -> np.ndarray:
     """The values of a TIFF that Pillow cannot read, such as RGB floats. Raises UnidentifiedImageError where a file is
     none.
@@ -87,6 +92,19 @@ def read_foreign_tiff(path: Path) -> np.ndarray:
     if path.suffix.lower() not in (".tif", ".tiff"):
         raise UnidentifiedImageError(f"cannot identify image file {path}")
     return read_foreign_values(path)
+
+
+def read_foreign_page(path: Path, page: int) -> np.ndarray:
+    """As `read_foreign_values`, of one page of a TIFF, counted from 0."""
+    import cv2
+
+    try:
+        done, pages = cv2.imreadmulti(str(path), page, 1, flags=cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        done, pages = False, ()
+    if not done or len(pages) != 1:
+        raise UnidentifiedImageError(f"cannot identify page {page} of image file {path}")
+    return order_channels(np.asarray(pages[0]))
 
 
 def read_foreign_values(path: Path) -> np.ndarray:
@@ -100,5 +118,10 @@ def read_foreign_values(path: Path) -> np.ndarray:
     values = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
     if values is None:
         raise UnidentifiedImageError(f"cannot identify image file {path}")
+    return order_channels(values)
+
+
+def order_channels(values: np.ndarray) -> np.ndarray:
+    """What OpenCV reads, with red before blue."""
     grey = values.ndim == 2
     return values if grey else np.ascontiguousarray(values[..., [2, 1, 0, *range(3, values.shape[2])]])

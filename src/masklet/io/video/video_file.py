@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
-from masklet.io.video.decode import LostFrame, decode_frames, list_video_streams
+from masklet.io.video.decode import LostFrame, check_stream_size, decode_frames, list_video_streams
 from masklet.io.video.frame_source import DamagedSourceError, FrameSource, ReadFrame, fill_gaps
 from masklet.io.video.images import RATE
 from masklet.io.video.network import PLAYLIST_OPTIONS, refuse_playlist
@@ -70,7 +70,7 @@ class VideoFile(FrameSource):
     def _open(self) -> Iterator[tuple[InputContainer, VideoStream]]:
         try:
             # The prefix, or a colon in the name would be a protocol.
-            container = av.open(f"file:{self.path}", options=self._options)
+            container = av.open(f"file:{self.path}", options=self._options, metadata_errors="replace")
         except (av.FFmpegError, UnicodeError, ValueError) as error:
             why = getattr(error, "strerror", None) or "its name is not UTF-8"
             raise InputError(f"{self.path}: not a video that can be read ({why}); {GIVE}") from None
@@ -78,6 +78,7 @@ class VideoFile(FrameSource):
             streams = list_video_streams(container)
             if not streams:
                 raise InputError(f"{self.path}: no video stream; {GIVE}")
+            check_stream_size(str(self.path), streams[0])
             yield container, streams[0]
 
     def said(self) -> int:
@@ -117,7 +118,8 @@ class VideoFile(FrameSource):
         if read < self._announced and not self.lost and self._time(read - 1) * self.rate + 1.5 < self._announced:
             packets, shown = self._count_packets()
             if packets < self._announced or read < shown:
-                self.note(f"{self.label}: its header says {self._announced} frames, {read} are there")
+                late = "; AVI has no times, so those after the missing ones are counted too low" if self._is_avi else ""
+                self.note(f"{self.label}: its header says {self._announced} frames, {read} are there{late}")
 
     def _describe_stream(self, container: InputContainer, stream: VideoStream) -> None:
         """Takes from the container's header what it says of the stream."""

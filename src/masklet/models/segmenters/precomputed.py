@@ -37,6 +37,7 @@ class Precomputed:
         """
         self.given, self.device, self.video, self.videos = given, device, video, videos
         self.categories = given.categories
+        self.advice = {"stuff": given.stuff}  # for systems that tell things from stuff
         self.weights: Mapping[str, str] = given.hashes
         self.description = f"detections in {given.label}"
 
@@ -55,7 +56,10 @@ class Precomputed:
     def bind_video(self, video: Video) -> Precomputed:
         """The same for the frames of one `video`. Raises InputError where none of its entries is of one of them."""
         bound = Precomputed(self.given, self.device, VideoFrames.of(video), self.videos)
-        _ = bound._matched  # so that what does not fit is refused before any work
+        rows = sorted(row for rows in bound._matched[0].values() for row in rows)
+        for entry in (self.given.entries[row] for row in rows):  # so that what does not fit is refused before any work
+            if entry.measure is not None and entry.measure() != video.size:
+                entry.read(video.size)
         return bound
 
     def share(self, videos: int) -> Precomputed:

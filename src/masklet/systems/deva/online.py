@@ -8,7 +8,6 @@ docs/deva.md.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Generic, Literal, TypeVar
@@ -17,9 +16,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
-from masklet.core.frames import Frame, Video, iterate_with_future
+from masklet.core.frames import Frame, Video, iterate_frames_from, iterate_with_future, read_through
 from masklet.core.instances import FrameMasks, Prediction
 from masklet.core.label_map import LabelMap, front_small
 from masklet.core.masks import mask_nms
@@ -40,7 +40,7 @@ from masklet.systems.deva.consensus import (
     find_layer_consensus,
     merge_segments,
 )
-from masklet.systems.sweep import complete_backward
+from masklet.systems.sweep import BACKWARD, FORWARD, complete_backward
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -134,20 +134,43 @@ class Deva(Generic[F, M, S]):
 
     def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
         """All masklets of a video."""
-        book, tracks, refused = TrackBook(), dict[int, VotedTrack](), 0
+        return self.run_with_checkpoints(video, watch, Checkpoints())
+
+    def run_with_checkpoints(self, video: Video, watch: Watch, checkpoints: Checkpoints) -> VideoResult:
+        """As `run`, from the last of the `checkpoints` on."""
+        book, window = checkpoints.open_book(), None if self.settings.backward else 0
         with FeatureStore[F]() as store:
-            for look in self.forward(video):
-                tracks |= {**look.state.tracks, **look.deleted}
-                for id, mask in look.masks.encode().items():
-                    source = Source.DETECTED if id in look.detected else Source.FORWARD
-                    book.note(id, look.frame.index, Sighting(mask, source, tracks[id].score, tracks[id].label))
-                if self.settings.backward:
-                    store.keep(look.frame.index, look.features)
-                refused = look.state.refused
-                watch("forward", look.state.clock, len(video) or None, len(look.state.tracks))
-            complete_backward(self.propagator, video, book, store, None if self.settings.backward else 0, watch)
+            if checkpoints.saved and checkpoints.saved.phase == BACKWARD:
+                read_through(video)
+            else:
+                checkpoints.carried = self.run_forward(video, book, store, watch, checkpoints)
+            complete_backward(self.propagator, video, book, store, window, watch, checkpoints=checkpoints)
+        tracks, refused = checkpoints.carried
         masklets = tuple(apply_final_vote(m, tracks[m.id]) for m in remove_backward_overlaps(book.masklets()))
         return self._result(video, masklets, refused)
+
+    def run_forward(
+        self, video: Video, book: TrackBook, store: FeatureStore[F], watch: Watch, checkpoints: Checkpoints
+    ) -> tuple[dict[int, VotedTrack], int]:
+        """The forward phase over `video`, from the last of the `checkpoints` on: writes into `book` what is seen, and
+        keeps features in `store` for the way back; `watch` is called after every frame. Returns all tracks, and how
+        many detections were refused.
+        """
+        saved = checkpoints.saved
+        state, tracks = saved.state if saved else (None, dict[int, VotedTrack]())
+        for look in self.forward(iterate_frames_from(video, saved.frame if saved else 0), state):
+            state = look.state
+            tracks |= {**state.tracks, **look.deleted}
+            for id, mask in look.masks.encode().items():
+                source = Source.DETECTED if id in look.detected else Source.FORWARD
+                book.note(id, look.frame.index, Sighting(mask, source, tracks[id].score, tracks[id].label))
+            if self.settings.backward:
+                store.keep(look.frame.index, look.features)
+            watch(FORWARD, state.clock, len(video) or None, len(state.tracks))
+            checkpoints.count_frame()
+            if checkpoints.is_due:
+                checkpoints.save(FORWARD, look.frame.index + 1, (state, tracks))
+        return tracks, state.refused if state else 0
 
     def stream(
         self, frames: Iterable[Frame], state: DevaState[M, S] | None = None
@@ -206,7 +229,7 @@ class Deva(Generic[F, M, S]):
 
     def voted(self, state: DevaState[M, S], clip: Sequence[WaitingFrame[S]]) -> Iterator[DevaFrameStep[F, M, S]]:
         """A complete clip: what it agrees on is merged into its first frame, the others follow by propagation."""
-        features = self.propagator.encode([w.frame for w in clip])
+        features = [self.propagator.encode([w.frame])[0] for w in clip]  # as going backward, to the last digit
         state = replace(state, voted=state.clock + len(clip), sight=clip[0].sight)
         look = self.merged(state, clip[0].frame, features[0], self.segments(clip, features))
         yield look
@@ -347,21 +370,19 @@ def remove_backward_overlaps(masklets: Sequence[Masklet]) -> tuple[Masklet, ...]
     """What was carried back takes no pixel from what was there, nor from older objects that were carried back; it is
     dropped from frames in which that leaves less than half of it, being the same thing under another id.
     """
-    taken: dict[int, list[Rle]] = defaultdict(list)
-    for masklet in masklets:
-        for t, seen in masklet.sightings.items():
-            if seen.source is not Source.BACKWARD:
-                taken[t].append(seen.mask)
-    staying = []
-    for masklet in sorted(masklets, key=lambda m: m.id):
-        back = {t: seen for t, seen in masklet.sightings.items() if seen.source is Source.BACKWARD}
-        left = {t: remove_taken_pixels(seen.mask, taken[t]) for t, seen in back.items()}
-        gone = {t for t, mask in left.items() if 2 * mask.area < back[t].mask.area}
-        trimmed = {t: replace(seen, mask=left.get(t, seen.mask)) for t, seen in masklet.sightings.items()}
-        for t in left.keys() - gone:
-            taken[t].append(left[t])
-        staying.append(replace(masklet, sightings={t: seen for t, seen in trimmed.items() if t not in gone}))
-    return tuple(m for m in staying if m.sightings)
+    ordered, book = sorted(masklets, key=lambda m: m.id), TrackBook({m.id: {} for m in masklets})
+    for t in sorted({t for m in ordered for t in m.sightings}):
+        seen = {m.id: m.sightings[t] for m in ordered if t in m.sightings}
+        taken = [s.mask for s in seen.values() if s.source is not Source.BACKWARD]
+        for id, sighting in seen.items():
+            left = sighting.mask
+            if sighting.source is Source.BACKWARD:
+                left = remove_taken_pixels(sighting.mask, taken)
+                if 2 * left.area < sighting.mask.area:
+                    continue
+                taken.append(left)
+            book.note(id, t, replace(sighting, mask=left))
+    return tuple(replace(m, sightings=book.pages[m.id]) for m in ordered if book.pages[m.id])
 
 
 def remove_taken_pixels(mask: Rle, taken: Sequence[Rle]) -> Rle:

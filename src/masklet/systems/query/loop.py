@@ -7,6 +7,7 @@ that are asked for. Dense features in between are kept within a budget, or compu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -17,20 +18,24 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from masklet.core.alignment import TrackedSlots, select_frame_slots
+from masklet.core.checkpoint import Checkpoints
 from masklet.core.features import FeatureStore
-from masklet.core.frames import Frame, Video
+from masklet.core.frames import Frame, Video, iterate_frames_from
 from masklet.core.instances import FrameMasks
 from masklet.core.masks import stack_masks
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import SlotSegmenter, SlotTracker
 from masklet.core.result import VideoResult
 from masklet.core.slots import FrameSlots
+from masklet.core.spill import Spill
 from masklet.core.tracks import Masklet
 from masklet.systems.common import FrameStream, build_video_result
 from masklet.systems.query.answers import MaskResizer, SlotSettings, TaskOutput, build_task_output
 
 M = TypeVar("M")
 T = TypeVar("T")
+
+ROWS_HEAD = 128  # bytes before the first of `TensorRows`, which say what they are
 
 
 @dataclass(frozen=True)
@@ -90,38 +95,60 @@ def follow_slots(
 
 
 class TensorRows:
-    """Tensors of one shape that arrive one by one, on the host and in one piece: many that stay, in between large ones
-    that come and go, would leave the heap in holes too small for the next large one.
+    """Tensors of one shape that arrive one by one, on the host, and lie in a `Spill`: those of a long video would not
+    fit into memory, and many that stay, in between large ones that come and go, leave the heap in holes.
     """
 
-    def __init__(self) -> None:
-        self._held: Tensor | None = None
-        self._count = 0
+    def __init__(self, spill: Spill | None = None) -> None:
+        """`spill`: where they lie, with those that are there already; a new one by default."""
+        self._spill = Spill() if spill is None else spill
+        self._shape: tuple[int, ...] = ()
+        self._kind = torch.float32
+        self._size = 0  # bytes of one
+        if len(self._spill):
+            self._read_head()
+
+    def _read_head(self) -> None:
+        shape, kind = json.loads(self._spill.read(0, ROWS_HEAD))
+        self._shape, self._kind = tuple(shape), getattr(torch, kind)
+        self._size = torch.empty(self._shape, dtype=self._kind).nbytes
 
     def add(self, row: Tensor) -> None:
         """Copies one more `row` to the host."""
-        if self._held is None:
-            self._held = row.new_empty(64, *row.shape, device="cpu")
-        if self._count == len(self._held):
-            self._held = torch.cat([self._held, torch.empty_like(self._held)])
-        self._held[self._count] = row
-        self._count += 1
+        if not len(self._spill):
+            head = json.dumps([list(row.shape), str(row.dtype).removeprefix("torch.")])
+            self._spill.append(head.ljust(ROWS_HEAD).encode())
+            self._read_head()
+        assert tuple(row.shape) == self._shape and row.dtype == self._kind
+        self._spill.append(row.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+
+    def __getitem__(self, t: int) -> Tensor:
+        """The row that arrived as number `t`, from 0 on."""
+        return self.read(t, t + 1)[0]
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """The rows [start, stop), one after the other."""
+        data = bytearray(self._spill.read(ROWS_HEAD + start * self._size, (stop - start) * self._size))
+        return torch.frombuffer(data, dtype=self._kind).view(-1, *self._shape)
 
     @property
     def all(self) -> Tensor:
-        """Those that have arrived; writing into it changes them."""
-        assert self._held is not None  # nobody asks before the first
-        return self._held[: self._count]
+        """Those that have arrived."""
+        return self.read(0, len(self))
 
     def __len__(self) -> int:
-        return self._count
+        return (len(self._spill) - ROWS_HEAD) // self._size if self._size else 0
 
 
 class SlotTracks:
     """What the second pass needs of every frame besides its dense features."""
 
-    def __init__(self) -> None:
-        self.queries, self.class_logits, self.orders = TensorRows(), TensorRows(), TensorRows()
+    def __init__(self, checkpoints: Checkpoints | None = None) -> None:
+        """`checkpoints`: where it lies, with what is there already."""
+        given = checkpoints or Checkpoints()
+        self.queries, self.class_logits, self.orders = (
+            TensorRows(given.open_spill(name)) for name in ("queries", "class_logits", "orders")
+        )
 
     def add(self, tracked: TrackedSlots) -> None:
         """Keeps queries, class logits and order of one more frame."""
@@ -130,7 +157,7 @@ class SlotTracks:
         self.orders.add(tracked.order)
 
     def __getitem__(self, t: int) -> TrackedSlots:
-        return TrackedSlots(self.queries.all[t], self.class_logits.all[t], self.orders.all[t])
+        return TrackedSlots(self.queries[t], self.class_logits[t], self.orders[t])
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -182,13 +209,23 @@ class OnlineSystem(Generic[M]):
     @torch.no_grad()
     def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
         """All masklets of a video, named by the scores of all its frames."""
-        at, tracks, state = self.settings, SlotTracks(), None
+        return self.run_with_checkpoints(video, watch, Checkpoints())
+
+    @torch.no_grad()
+    def run_with_checkpoints(self, video: Video, watch: Watch, checkpoints: Checkpoints) -> VideoResult:
+        """As `run`, from the last of the `checkpoints` on, which are of the first pass."""
+        at, tracks, saved = self.settings, SlotTracks(checkpoints), checkpoints.saved
+        state: SlotLoopState[M] | None = saved.state if saved else None
+        frames = iterate_frames_from(video, saved.frame if saved else 0)
         with DenseStore(at.feature_memory, at.feature_disk) as store:
-            for look in follow_slots(self.segmenter, self.tracker, video, at.window, None):
+            for look in follow_slots(self.segmenter, self.tracker, frames, at.window, state):
                 store_dense_features(store, look, self.tracker)
                 tracks.add(look.tracked)
                 state = look.state
                 watch("forward", state.frames, len(video) or None, len(state.logits))
+                checkpoints.count_frame()
+                if checkpoints.is_due and state.frames % at.window == 0:  # so that windows stay as they are
+                    checkpoints.save("forward", state.frames, state)
             if state is None:
                 return build_slot_result(self, video, ())
             probabilities = (state.logits / state.frames).float().softmax(-1)
