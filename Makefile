@@ -19,6 +19,7 @@ check: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python benchmarks/cost.py
+	@$(BIN)/python benchmarks/many_objects.py
 	@$(BIN)/python benchmarks/sam2.py
 	@$(BIN)/python benchmarks/deva.py
 	@$(BIN)/python benchmarks/dvis.py

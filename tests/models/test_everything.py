@@ -30,6 +30,7 @@ from masklet.models.segmenters.prompted import (
     EverythingSegmenter,
     PromptedMasker,
     compute_stability_score,
+    iterate_good_answers,
     make_point_grid,
     remove_small_regions,
 )
@@ -279,6 +280,9 @@ class KnownMasker(PromptedMasker):
             self.sizes.append(len(group))
             logits, quality = zip(*(self.of(*p[0].tolist()) for p in group), strict=True)
             yield torch.stack(logits), torch.stack(quality)
+
+    def pointed(self, features: Any, points: Tensor, least: float) -> Iterator[tuple[Tensor, float]]:
+        return iterate_good_answers(self.answers(features, points[:, None], (INSIDE,)), least)
 
 
 def everything(answers: Any, side: int, **settings: Any) -> EverythingSegmenter:

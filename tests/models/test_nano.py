@@ -133,8 +133,8 @@ def test_an_answer_without_a_pixel_is_worth_what_absence_is_likely() -> None:
 class Blind(Sam2Core):
     """A decoder that sees nothing and is sure of it."""
 
-    def decode(self, *asked: Any, several: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        logits, quality, presence, pointers = super().decode(*asked, several=several)
+    def decode(self, *asked: Any, **more: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        logits, quality, presence, pointers = super().decode(*asked, **more)
         return torch.full_like(logits, -99.0), quality, presence.abs() + 0.5, pointers
 
 

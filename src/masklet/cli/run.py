@@ -15,6 +15,7 @@ import typer
 from masklet.api import check_prompts, collect_parts, make_propagator, split_settings
 from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
 from masklet.core.annotations import VideoFrames
+from masklet.core.budget import find_memory_budget, parse_memory
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.instances import Prompt
@@ -74,6 +75,10 @@ PresetName = Annotated[
 DeviceName = Annotated[
     str,
     typer.Option("--device", metavar="NAME", help=f"Where networks run: {', '.join(DEVICES)}, or cuda:1 and so on."),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", metavar="SIZE", help="What may be held in memory, such as 4G; else by what is free."),
 ]
 Settings = Annotated[
     list[str] | None,
@@ -178,6 +183,7 @@ def run_command(
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
     device: DeviceName = "auto",
+    memory: Memory = None,
     window: Annotated[int | None, typer.Option(help="Frames at once (minvis, dvis, dvis-offline, rocovis).")] = None,
     set_: Settings = None,
     help_settings: HelpSettings = False,
@@ -216,6 +222,7 @@ def run_command(
     reading |= dict(strict=strict, allow_network=allow_network)
     selection = FrameSelection(start, end, stride, fps, max_side, max_frames)
     with exit_on_input_error(reporter):
+        budget = parse_memory(memory) if memory else None if ray is not None else find_memory_budget()
         chosen = parse_settings(set_ or []) | ({"window": window} if window else {})
         crew = Crew(jobs, retries, check_timeout(timeout))
         if watch:
@@ -236,6 +243,7 @@ def run_command(
             overwrite,
             reading,
             checkpoint,
+            budget and budget.divide(jobs),
         )
         options, parts = check_run(
             asked, selection, lambda: list_videos(list_given_sources(dataset, source or ()), list_)
@@ -355,6 +363,7 @@ def track_command(
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
     device: DeviceName = "auto",
+    memory: Memory = None,
     set_: Settings = None,
     help_settings: HelpSettings = False,
     format: Formats = [],  # noqa: B006
@@ -380,6 +389,7 @@ def track_command(
     reading |= dict(strict=strict, allow_network=allow_network)
     with exit_on_input_error(reporter):
         parts = choose_track_parts(preset)
+        budget = parse_memory(memory) if memory else find_memory_budget()
         own, of_parts = split_settings(parse_settings(set_ or []))
         refuse_part_settings("track", "it", {**own, **of_parts["segmenter"]})
         name, settings = propagator or parts.propagator, of_parts["propagator"]
@@ -393,8 +403,8 @@ def track_command(
         named = name_videos([VideoEntry(video.source) for video in marked])
 
         def made(marked: MarkedVideo, video: Video) -> Track[Any, Any]:
-            told = marked.select(VideoFrames.of(video))
-            return Track(carrier, check_prompts(told, video), load_bystanders(carrier))
+            told = check_prompts(marked.select(VideoFrames.of(video)), video)
+            return Track(carrier, told, load_bystanders(carrier))
 
         jobs = [
             Job(
@@ -407,6 +417,7 @@ def track_command(
                 formats,
                 overlay,
                 checkpoint,
+                memory=budget,
             )
             for video, folder in zip(marked, plan_output_folders(named, out, overwrite, inputs), strict=True)
         ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
-from masklet.core.masks import resize_bilinear
+from masklet.core.label_map import LabelMap
+from masklet.core.masks import resize_above_zero, resize_bilinear
 
 NAMELESS = "object"  # what segmenters call what they find without a name
 
@@ -21,6 +23,12 @@ class Detections:
     masks: Bool[Tensor, "n h w"]
     scores: Float[Tensor, " n"]  # 0 to 1
     labels: Int64[Tensor, " n"]  # index into the segmenter's categories
+    left_out: Float[Tensor, " m"] = field(default_factory=lambda: torch.zeros(0))  # scores of what was not drawn, about
+
+    @property
+    def all_scores(self) -> Float[Tensor, " k"]:
+        """The scores of what was drawn and of what was not."""
+        return torch.cat([self.scores.cpu(), self.left_out.cpu()])
 
     @staticmethod
     def none(size: tuple[int, int]) -> Detections:
@@ -32,6 +40,8 @@ class Detections:
 
     def __getitem__(self, rows: Tensor | Sequence[int]) -> Detections:
         """The detections of some rows, given as indices or as a bool tensor."""
+        if isinstance(rows, Tensor) and rows.dtype == torch.bool and rows.all():
+            return self  # masks are large: no copy of all of them
         at = rows if isinstance(rows, Tensor) else torch.as_tensor(rows, dtype=torch.int64)
         return Detections(self.masks[at], self.scores[at], self.labels[at])
 
@@ -48,6 +58,8 @@ class Prediction:
 
     def only(self, rows: Sequence[int]) -> Prediction:
         """The belief about some rows."""
+        if list(rows) == list(range(len(self.ids))):
+            return self
         at = torch.as_tensor(rows, dtype=torch.int64)
         return self._at(tuple(self.ids[r] for r in rows), lambda x: x[at])
 
@@ -57,9 +69,14 @@ class Prediction:
         return self._at(self.ids, lambda x: x[rows, choice][:, None])
 
     @property
+    def choice(self) -> Int64[Tensor, " n"]:
+        """The number of each object's hypothesis of highest quality."""
+        return self.quality.argmax(dim=1)
+
+    @property
     def best(self) -> Prediction:
         """Each object's hypothesis of highest quality (k = 1)."""
-        return self.pick(self.quality.argmax(dim=1))
+        return self if self.logits.shape[1] == 1 else self.pick(self.choice)
 
     def _at(self, ids: tuple[int, ...], part: Callable[[Tensor], Tensor]) -> Prediction:
         tokens = None if self.tokens is None else part(self.tokens)
@@ -67,11 +84,29 @@ class Prediction:
 
     def masks(self, size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
         """The best hypotheses at the video's size; empty where the object is held to be absent."""
-        best = self.best
-        there = best.presence[:, 0] > 0
-        masks = torch.zeros(len(self.ids), *size, dtype=torch.bool)
-        masks[there] = resize_bilinear(best.logits[there, 0], size) > 0
-        return masks
+        masks = np.zeros((len(self.ids), *size), bool)
+        for row, window, logits in self.draw(size):
+            masks[row][window] = logits.numpy() > 0
+        return torch.from_numpy(masks)
+
+    def label_map(self, size: tuple[int, int]) -> LabelMap:
+        """The best hypotheses at the video's size, no pixel twice: where several claim one, that of greatest logit has
+        it, on a tie the first.
+        """
+        greatest, rows = torch.zeros(size), torch.zeros(size, dtype=torch.int32)
+        for row, window, logits in self.draw(size):
+            rows[window].masked_fill_(logits > greatest[window], row + 1)
+            greatest[window] = torch.maximum(greatest[window], logits)
+        return LabelMap(self.ids, rows.numpy())
+
+    def draw(self, size: tuple[int, int]) -> Iterator[tuple[int, tuple[slice, slice], Float[Tensor, "y x"]]]:
+        """The best hypotheses of what is held to be present, at the video's size: each one's row, the window in which
+        it can be above 0, and its logits there.
+        """
+        choice = self.choice.tolist()
+        there = [row for row, k in enumerate(choice) if self.presence[row, k] > 0]
+        drawn = resize_above_zero([self.logits[row, choice[row]] for row in there], size)
+        return ((there[n], window, logits) for n, window, logits in drawn)
 
 
 @dataclass(frozen=True)
@@ -83,9 +118,14 @@ class Branches(Prediction):
     totals: Float64[Tensor, "n k"] = field(kw_only=True)  # cumulative scores
 
     @property
-    def best(self) -> Prediction:
+    def choice(self) -> Int64[Tensor, " n"]:
         """The best pathway so far, which need not have the mask of highest quality in this frame."""
-        return self.pick(torch.zeros(len(self.ids), dtype=torch.int64))
+        return torch.zeros(len(self.ids), dtype=torch.int64)
+
+    @property
+    def best(self) -> Prediction:
+        """The best pathway of each object (k = 1)."""
+        return self.pick(self.choice)
 
     def only(self, rows: Sequence[int]) -> Branches:
         """The belief about some rows."""

@@ -103,6 +103,19 @@ class NotingPart(Protocol):
 
 
 @runtime_checkable
+class SelectiveSegmenter(Segmenter[M], Protocol[M]):
+    """A segmenter that knows what its detections score before it draws their masks at the frame's size."""
+
+    def segment_above(
+        self, memory: M, frames: Sequence[Frame], future: Sequence[Frame], least: float
+    ) -> tuple[list[Detections], M]:
+        """As `segment`, but what scores less than `least` need not be drawn: of that there are the scores alone
+        (`Detections.left_out`).
+        """
+        ...
+
+
+@runtime_checkable
 class VideoBound(Protocol):
     """A segmenter, or what holds one, that must know which video it is asked about."""
 
@@ -148,6 +161,15 @@ class Propagator(Protocol[F, M]):
         """The memory of the objects {new id: old id} alone. One old id may live on under several new ones: hypotheses
         of one object, which do not contend with each other.
         """
+        ...
+
+
+@runtime_checkable
+class SizedPropagator(Protocol):
+    """A propagator that says what one more object takes."""
+
+    def count_object_bytes(self, size: tuple[int, int]) -> int:
+        """About how many bytes each object takes while frames of `size` (h, w) are propagated, at the most."""
         ...
 
 

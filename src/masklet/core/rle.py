@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -237,3 +238,27 @@ def paint_mask_numbers(masks: Sequence[Rle], size: tuple[int, int]) -> Int32[np.
     for row in sorted(range(len(masks)), key=lambda n: (masks[n].area, n), reverse=True):
         numbers[masks[row].decode_pixels()] = row + 1
     return numbers
+
+
+def encode_label_image(numbers: Int32[np.ndarray, "h w"], count: int) -> list[Rle]:
+    """The masks of an image of numbers: where it is 1, where it is 2, and so on to `count`.
+
+    >>> [mask.area for mask in encode_label_image(np.array([[1, 1], [0, 3]], np.int32), 3)]
+    [2, 0, 1]
+    """
+    h, w = numbers.shape
+    pixels = np.ascontiguousarray(numbers.T).ravel()
+    starts = np.append(0, np.flatnonzero(pixels[1:] != pixels[:-1]) + 1)
+    stops, owners = np.append(starts[1:], len(pixels)), pixels[starts]
+    order = np.argsort(owners, kind="stable")
+    bounds = np.searchsorted(owners[order], np.arange(1, count + 2))
+    own = [order[first:last] for first, last in pairwise(bounds)]
+    return [_encode_runs(starts[runs], stops[runs], (h, w)) for runs in own]
+
+
+def _encode_runs(starts: Int64[np.ndarray, " n"], stops: Int64[np.ndarray, " n"], size: tuple[int, int]) -> Rle:
+    """The mask of `size` (h, w) whose pixels, column by column, are those from each start to before the stop."""
+    edges = np.stack([starts, stops], 1).ravel()
+    runs = np.diff(edges, prepend=0, append=size[0] * size[1])
+    counts = runs[:-1] if len(runs) > 1 and runs[-1] == 0 else runs
+    return Rle(size, coco.frPyObjects({"size": list(size), "counts": counts.tolist()}, *size)["counts"])

@@ -22,17 +22,19 @@ from masklet.core.frame_cache import FrameCache
 from masklet.core.frames import Frame
 from masklet.core.instances import Clicks, Prediction, Prompt
 from masklet.core.masks import resize_bilinear, stack_masks
-from masklet.models.encoder import STRIDE, Encoder, EncoderFeatures, FlowFinder
-from masklet.models.nano.image_predictor import MaskHypotheses, load_image_predictor
+from masklet.models.encoder import STRIDE, Encoder, EncoderFeatures, FlowFinder, compute_working_size
+from masklet.models.nano.image_predictor import load_image_predictor
 from masklet.nn.flow import enlarge_flow
 from masklet.nn.outline import fit_guided_filter, quantize_colours
+from masklet.nn.parallel import iterate_row_groups
 from masklet.nn.parts import component_spread, detached_components
 from masklet.nn.propagation import (
     WAVES,
     FrameLink,
     Moments,
     build_cell_descriptors,
-    compute_colour_odds,
+    compare_colours,
+    compute_gram,
     compute_log_odds,
     compute_moments,
     exclude_rivals,
@@ -47,6 +49,9 @@ SURE = 0.02  # a belief is trusted no further than this from 0 and 1
 NOWHERE = math.log(SURE / (1 - SURE))
 LIKELY = 0.25  # below this, the guided filter has nothing to outline
 BLUR = 9  # pixels by which optical flow is wrong
+BYTES = 45  # of each object's maps, for a pixel of the working image; measured with 256 objects at 480p
+DRAWN = 5  # of each object's masks, for a pixel of the frame
+TOGETHER = 16  # objects whose moments are computed at once: those of one take 1 MB
 CHANNELS = 2 * 128 + 24 + 3 + 1 + WAVES  # of a descriptor
 
 
@@ -144,6 +149,13 @@ class Affinity:
         """The features of each frame, shared with whoever has the same encoder."""
         return [self.encoder(frame) for frame in frames]
 
+    def count_object_bytes(self, size: tuple[int, int]) -> int:
+        """About how many bytes each object takes in frames of `size` (h, w): what is remembered of its look before and
+        after a frame, and its maps of the working image and of the frame.
+        """
+        (h, w), (rows, columns) = compute_working_size(size, self.encoder.short), size
+        return 3 * CHANNELS**2 * 4 + BYTES * h * w + DRAWN * rows * columns
+
     def empty(self) -> AffinityMemory:
         """The memory of no object."""
         none, nobody = Moments.none(0, CHANNELS), torch.zeros(0, dtype=torch.bool)
@@ -155,9 +167,8 @@ class Affinity:
         if not memory.ids:
             return _make_belief((), torch.zeros(0, *features.guide.shape[:2]), torch.zeros(0), torch.zeros(0))
         size = features.guide.shape[0], features.guide.shape[1]
-        known = memory.recent.mix(memory.anchor, torch.full((len(memory.ids),), self.anchored))
         view = self._view(features)
-        looks = score_likeness(view.cells, known, self.ridge).clamp(-1.5, 1.5)
+        looks = self._score_looks(view, memory).clamp(-1.5, 1.5)
         looks = looks.view(-1, *features.keys.shape[1:])
         logits = torch.full((len(memory.ids), *size), NOWHERE)
         origin, found = view.origin(memory)
@@ -169,7 +180,9 @@ class Affinity:
             rivals = _measure_rivalry(memory.shared[rows][:, rows], memory.anchor.moment[rows], self.nested)
             rivals[~lost[rows]] *= ~lost[rows]  # what is not seen takes nothing from what is
             common = find_common_parts(memory.shared[rows][:, rows], there[rows])
-            outlined = self._outlines(view, features, known[rows], looks[rows], there[rows], rivals, common)
+            outlined = self._outlines(
+                view, features, self._mix_colours(memory, rows), looks[rows], there[rows], rivals, common
+            )
             logits[rows] = remove_detached_parts(outlined, there[rows], memory.scattered[rows])
         alike = _score_appearance(logits, looks)
         unlike = (origin.unseen | ~torch.tensor(found.holds)) & (alike <= asked)
@@ -181,21 +194,26 @@ class Affinity:
         self,
         view: AffinityView,
         features: EncoderFeatures,
-        known: Moments,
+        colours: Float[Tensor, "n 2 b"],
         looks: Float[Tensor, "n y x"],
         there: Float[Tensor, "n h w"],
         rivals: Float[Tensor, "n n"],
         common: Mapping[tuple[int, int], Bool[Tensor, "h w"]],
     ) -> Float[Tensor, "n h w"]:
         """Log odds from appearance, carried masks and colour, contended between rivals, outlined."""
-        moved = [_compute_blurred_odds(p) for p in there]
-        evidence = self.appearance * resize_bilinear(looks, (there.shape[1], there.shape[2]))
-        evidence += torch.stack([self._motion(p, odds) for p, odds in zip(there, moved, strict=True)])
-        evidence += compute_colour_odds(view.bins, known, self.colour)
-        claims = self.claim * torch.stack([_compute_claim(p, odds) for p, odds in zip(there, moved, strict=True)])
+        evidence = resize_bilinear(looks, (there.shape[1], there.shape[2])).mul_(self.appearance)
+        claims = torch.empty_like(evidence)
+        for n, (p, own) in enumerate(zip(there, colours, strict=True)):
+            odds = _compute_blurred_odds(p)
+            evidence[n] += self._motion(p, odds)
+            evidence[n] += compare_colours(view.bins, own[None], self.colour)[0]
+            torch.mul(_compute_claim(p, odds), self.claim, out=claims[n])
         evidence = exclude_rivals(evidence, claims, rivals, common)
-        logits = compute_log_odds(self._outlined(features, evidence.sigmoid()), SURE)
-        return exclude_rivals(logits, torch.zeros_like(logits), rivals, common)  # outlines may have met again
+        del claims
+        logits = compute_log_odds(self._outline(features, evidence.sigmoid_()), SURE)
+        del evidence
+        nothing = torch.zeros(1, 1, 1).expand_as(logits)
+        return exclude_rivals(logits, nothing, rivals, common)  # outlines may have met again
 
     def commit(self, memory: AffinityMemory, features: EncoderFeatures, belief: Prediction) -> AffinityMemory:
         """Ends a frame: the `memory` with each object's mask in the `belief` (its best hypothesis) as the last one. The
@@ -221,8 +239,8 @@ class Affinity:
         """
         known = {id: compute_log_odds(memory.last.soft[row].float(), SURE) for row, id in enumerate(memory.ids)}
         answers = resolve_prompts(prompts, features, known, self.encoder.device).values()
-        masks = stack_masks([answer.logits[0] > 0 for answer in answers], features.size)
-        quality = torch.tensor([float(answer.quality[0]) for answer in answers])
+        masks = stack_masks([mask for mask, _ in answers], features.size)
+        quality = torch.tensor([quality for _, quality in answers])
         new = [id for id in prompts if id not in memory.ids]
         memory = _add_objects(_set_last_frame(memory, features), new)
         rows = [memory.ids.index(id) for id in prompts]
@@ -231,7 +249,8 @@ class Affinity:
         memory = replace(memory, scattered=memory.scattered.index_copy(0, torch.tensor(rows, dtype=torch.int64), apart))
         memory = self._learn(memory, rows, soft, features, torch.full((len(rows),), self.trust), self.revised)
         memory = replace(memory, shared=_update_overlaps(memory, rows, len(new)))
-        sure = compute_log_odds(masks.float(), SURE)
+        outside, inside = compute_log_odds(torch.tensor([0.0, 1.0]), SURE)
+        sure = torch.where(masks, inside, outside)
         seen = masks.flatten(1).any(1).float()
         return memory, _make_belief(tuple(prompts), sure, quality, 2 * seen - 1)
 
@@ -255,6 +274,19 @@ class Affinity:
             make_affinity_view(features, self.context, self.encoder.flows), features
         )
 
+    def _score_looks(self, view: AffinityView, memory: AffinityMemory) -> Float[Tensor, "n m"]:
+        """How much every cell looks like each object; of some objects at a time, whose regressions are large."""
+        parts = []
+        for rows in iterate_row_groups(len(memory.ids), TOGETHER):
+            known = memory.recent[rows].mix(memory.anchor[rows], torch.full((len(rows),), self.anchored))
+            parts.append(score_likeness(view.cells, known, self.ridge))
+        return torch.cat(parts)
+
+    def _mix_colours(self, memory: AffinityMemory, rows: Tensor) -> Float[Tensor, "n 2 b"]:
+        """The colours of some objects, of the first prompt and of what came since."""
+        share = torch.full((len(rows), 1, 1), self.anchored)
+        return torch.lerp(memory.recent.colours[rows], memory.anchor.colours[rows], share)
+
     def _motion(self, there: Float[Tensor, "h w"], odds: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
         """What the carried mask says: its log odds, blurred by what the flow is wrong, and less far away from it."""
         far = (there <= 0.5).numpy().view(np.uint8)
@@ -263,15 +295,15 @@ class Affinity:
         steps = cv2.distanceTransform(far, cv2.DIST_L2, 3) / self.reach
         return self.motion * odds - self.distance * torch.from_numpy(steps).clamp(max=3)
 
-    def _outlined(self, features: EncoderFeatures, soft: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
-        """The guided filter, where an object may be; it changes nothing elsewhere."""
-        guide, out = features.guide.numpy(), soft.clone()
-        for row in out:
+    def _outline(self, features: EncoderFeatures, soft: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+        """The guided filter, in place, where an object may be; it changes nothing elsewhere."""
+        guide = features.guide.numpy()
+        for row in soft:
             radius, p = self._radius(row), row.numpy()
             near = find_mask_window(p > LIKELY, 2 * radius)
             if p[near].size:
                 p[near] = fit_guided_filter(guide[near], p[near], radius, self.flat).at(guide[near])
-        return out.clamp(0, 1)
+        return soft.clamp_(0, 1)
 
     def _radius(self, soft: Float[Tensor, "h w"]) -> int:
         """Of the guided filter: a small object would be smoothed away by a wide one."""
@@ -300,13 +332,18 @@ class Affinity:
         colours = measure_colour_shares(view.bins, hard, self.around)
         cells = _aggregate_cells(hard.float())
         near = find_surroundings(cells, self.beside).flatten(1)
-        new = compute_moments(view.cells, cells.flatten(1), near, colours, self.heed)
-        old, first = memory.recent[at], memory.anchor[at]
-        begins = (first.moment == 0).all(1)
-        anchor = memory.anchor.put(at, first.mix(new, torch.where(begins, 1.0, anchored)))
-        return replace(
-            memory, anchor=anchor, recent=memory.recent.put(at, old.mix(new, torch.where(begins, 1.0, share)))
-        )
+        begins = (memory.anchor.moment[at] == 0).all(1)
+        anchor, recent = memory.anchor, memory.recent.clone()
+        if anchored or begins.any():
+            anchor = anchor.clone()
+        whole = compute_gram(view.cells)
+        for part in iterate_row_groups(len(at), TOGETHER):
+            which, inside, first = at[part], cells[part].flatten(1), begins[part]
+            new = compute_moments(view.cells, inside, near[part], colours[part], self.heed, whole)
+            recent.fill(which, recent[which].mix(new, torch.where(first, 1.0, share[part])))
+            if anchor is not memory.anchor:
+                anchor.fill(which, anchor[which].mix(new, torch.where(first, 1.0, anchored)))
+        return replace(memory, anchor=anchor, recent=recent)
 
 
 def make_affinity_view(features: EncoderFeatures, context: int, flows: FlowFinder) -> AffinityView:
@@ -338,9 +375,9 @@ def resolve_prompts(
     features: EncoderFeatures,
     earlier: Mapping[int, Float[Tensor, "h w"]],
     device: torch.device,
-) -> dict[int, MaskHypotheses]:
-    """What prompts stand for, at the frame's size: masks as they are, clicks and boxes as the image predictor draws
-    them over what was believed before.
+) -> dict[int, tuple[Bool[Tensor, "y x"], float]]:
+    """What prompts stand for, at the frame's size, and the mask IoU that is expected of it: masks as they are, clicks
+    and boxes as the image predictor draws them over what was believed before.
 
     Args:
         prompts: of objects, by id.
@@ -349,28 +386,23 @@ def resolve_prompts(
         device: where the image predictor computes.
     """
     return {
-        id: wrap_given_mask(prompt)
+        id: (prompt.bool(), 1.0)
         if isinstance(prompt, Tensor)
         else _predict_from_clicks(Clicks.of(prompt), features, earlier.get(id), device)
         for id, prompt in prompts.items()
     }
 
 
-def wrap_given_mask(mask: Bool[Tensor, "h w"]) -> MaskHypotheses:
-    """A mask that is believed as it is."""
-    return MaskHypotheses(compute_log_odds(mask.float(), SURE)[None], torch.ones(1))
-
-
 def _predict_from_clicks(
     clicks: Clicks, features: EncoderFeatures, earlier: Float[Tensor, "h w"] | None, device: torch.device
-) -> MaskHypotheses:
-    """The image predictor's answer in the working image."""
+) -> tuple[Bool[Tensor, "y x"], float]:
+    """The image predictor's best answer in the working image, at the frame's size, and its expected mask IoU."""
     (h, w), guide = features.size, features.guide.numpy()
     scale = guide.shape[1] / w, guide.shape[0] / h
     size = (guide.shape[0], guide.shape[1])
     told = None if earlier is None else resize_bilinear(earlier.detach().cpu()[None], size)[0].numpy()
     answer = load_image_predictor(device).predict(guide, clicks.scaled(*scale), told)
-    return MaskHypotheses(resize_bilinear(answer.logits, features.size), answer.quality)
+    return resize_bilinear(answer.logits[:1], features.size)[0] > 0, float(answer.quality[0])
 
 
 def _propagate_masks(origin: Shot, found: FrameLink) -> Float[Tensor, "n h w"]:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def iterate_row_groups(count: int, most: int) -> Iterator[Int64[Tensor, " n"]]:
+    """The numbers of `count` rows in groups of at most `most`, so that what is made of a group takes bounded memory.
+
+    >>> [rows.tolist() for rows in iterate_row_groups(3, 2)]
+    [[0, 1], [2]]
+    """
+    return (torch.arange(start, min(start + most, count)) for start in range(0, count, most))
 
 
 def run_on_threads(work: Callable[[T], R], items: Sequence[T]) -> list[R]:

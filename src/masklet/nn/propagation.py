@@ -48,9 +48,13 @@ class Moments:
     def __getitem__(self, rows: Tensor) -> Moments:
         return Moments(self.gram[rows], self.moment[rows], self.colours[rows])
 
-    def put(self, rows: Tensor, new: Moments) -> Moments:
-        """These, with some objects' replaced."""
-        return self._with(new, lambda a, b: a.index_copy(0, rows, b))
+    def clone(self) -> Moments:
+        """A copy that may be filled."""
+        return Moments(self.gram.clone(), self.moment.clone(), self.colours.clone())
+
+    def fill(self, rows: Tensor, new: Moments) -> None:
+        """Replaces some objects' in place, for one who has just made a copy."""
+        self._with(new, lambda a, b: a.index_copy_(0, rows, b))
 
     def join(self, new: Moments) -> Moments:
         """These objects' moments, followed by the `new` ones."""
@@ -97,6 +101,7 @@ def compute_moments(
     beside: Float[Tensor, "n m"],
     colours: Float[Tensor, "n 2 b"],
     heed: float = 0.8,
+    whole: Float[Tensor, "d d"] | None = None,
 ) -> Moments:
     """What one frame says, inside and outside of each object having equal weight.
 
@@ -107,6 +112,7 @@ def compute_moments(
         colours: of both.
         heed: the part of the weight of all outside that lies on what is near: what touches an object is taken for it
             sooner than what is far away.
+        whole: the cells' `compute_gram`, where it is known.
     """
     front = 0.5 / labels.sum(1).clamp(min=1)
     back = 0.5 * (1 - heed) / (1 - labels).sum(1).clamp(min=1)
@@ -114,10 +120,15 @@ def compute_moments(
     weights = front[:, None] * labels + near[:, None] * beside
     everywhere = back[:, None] * (1 - labels)
     # Far outside weighs the same in all cells: one product of the frame serves all objects, and each adds its own.
-    whole = x.T @ x
+    whole = compute_gram(x) if whole is None else whole
     own = weights - back[:, None] * labels
     gram = torch.stack([_compute_weighted_gram(x, one) + far * whole for one, far in zip(own, back, strict=True)])
     return Moments(gram, ((weights + everywhere) * (2 * labels - 1)) @ x, colours)
+
+
+def compute_gram(x: Float[Tensor, "m d"]) -> Float[Tensor, "d d"]:
+    """The products of a frame's channels, summed over its cells."""
+    return x.T @ x
 
 
 def _compute_weighted_gram(x: Float[Tensor, "m d"], weights: Float[Tensor, " m"]) -> Float[Tensor, "d d"]:
@@ -161,7 +172,12 @@ def compute_colour_odds(bins: Bins, known: Moments, most: float) -> Float[Tensor
     """Log odds, from every pixel's colour alone (its bin in `bins`), that it is inside each object in `known`; from
     -`most` to `most`.
     """
-    inside, outside = (known.colours + RARE).unbind(1)
+    return compare_colours(bins, known.colours, most)
+
+
+def compare_colours(bins: Bins, colours: Float[Tensor, "n 2 b"], most: float) -> Float[Tensor, "n h w"]:
+    """`compute_colour_odds` of objects of these `colours`."""
+    inside, outside = (colours + RARE).unbind(1)
     return (inside / outside).log().clamp(-most, most)[:, torch.from_numpy(bins).long()]
 
 
@@ -239,9 +255,10 @@ def exclude_rivals(
     says; `claims` (log odds too) count between rivals alone. Of two rivals that count once at most one is above 0 at
     any pixel, but where both belong: `common`, by (row, row), both ways.
     """
-    odds = (logits + claims).exp()
+    odds = (logits + claims).exp_()  # in place where it can be: of many objects these are most of the memory
     against = (rivals @ odds.flatten(1)).view_as(logits)
     for (own, other), where in (common or {}).items():
         against[own] -= rivals[own, other] * odds[other] * where
-    against = against.clamp(min=0).log() - claims  # -inf where an object has no rival
-    return logits - nnf.softplus(against)
+    del odds
+    against = against.clamp_(min=0).log_().sub_(claims)  # -inf where an object has no rival
+    return nnf.softplus(against).neg_().add_(logits)

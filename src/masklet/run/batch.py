@@ -15,6 +15,7 @@ from time import monotonic
 from typing import Any
 
 from masklet.api import run_system
+from masklet.core.budget import MemoryBudget, find_memory_budget
 from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError, Interruption
 from masklet.core.files import explain_write_error, write_atomically
@@ -31,6 +32,7 @@ from masklet.run.less_memory import is_out_of_memory, run_with_halved_batches
 from masklet.run.outcome import CLAIMED, DONE, FAILED, KEPT, MANIFEST, REFUSED, Outcome, append_to_manifest
 from masklet.run.recipe import FILE, UNKNOWN, compare_recipes, describe_recipe, hash_recipe, list_source_files
 from masklet.run.usage import measure_peak_device_memory, measure_peak_memory, reset_peak_memory
+from masklet.systems.memory import fit_system
 from masklet.view.progress import Reporter
 
 MASKLETS, OVERLAY = "masklets.json", "overlay.mp4"
@@ -53,6 +55,7 @@ class Job:
         overlay: whether to write overlay.mp4.
         checkpoint: frames from one checkpoint to the next; 0: none are written.
         title: what the result is called, in place of its source's name.
+        memory: that this process may hold; None: a share of what is free.
     """
 
     source: Source
@@ -65,6 +68,7 @@ class Job:
     overlay: bool = True
     checkpoint: int = 0
     title: str = ""
+    memory: MemoryBudget | None = None
 
     @property
     def out(self) -> Path:
@@ -172,7 +176,7 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
         if warning := check_disk_room(job.folder.path, video, job.formats, job.overlay):
             reporter.hint(warning)
         with job.folder as there:
-            system = job.make(video)
+            system = fit_system(job.make(video), video, job.memory or find_memory_budget(), reporter.hint)
 
             def run() -> VideoResult:
                 return run_system(system, video, job.source, watch, find_checkpoints(job, video, recipe, reporter))

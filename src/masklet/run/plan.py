@@ -11,6 +11,7 @@ from typing import Any
 from masklet.api import check_prompts, load, make_propagator, share_detections, split_settings
 from masklet.builtins import QUERY_SYSTEMS
 from masklet.core.annotations import VideoFrames
+from masklet.core.budget import MemoryBudget
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.io.output_folder import OutputFolder
@@ -37,6 +38,7 @@ class RunOptions:
         overwrite: whether results that are there are replaced.
         reading: what of the sources is used, as `open_video` takes it.
         checkpoint: frames from one checkpoint of a video to the next; 0: none are written.
+        memory: that each process may hold; None: a share of what is free where it runs.
     """
 
     out: Path
@@ -53,6 +55,7 @@ class RunOptions:
     overwrite: bool = False
     reading: Mapping[str, Any] = field(default_factory=dict)
     checkpoint: int = 0
+    memory: MemoryBudget | None = None
 
 
 class RunParts:
@@ -154,6 +157,7 @@ def plan_job(parts: RunParts, video: VideoEntry, folder: OutputFolder) -> Job:
         options.overlay,
         options.checkpoint,
         video.title,
+        options.memory,
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from masklet.core.frames import Frame
 from masklet.core.protocols import Segmenter
+from masklet.systems.common import find_detections
 
 Mask = Bool[Tensor, "h w"]
 
@@ -38,7 +39,7 @@ class BystanderFinder:
         asked = asked[asked.flatten(1).any(1)]
         if not len(asked):
             return []
-        [found], _ = self.segmenter.segment(self.segmenter.empty(), [frame], ())
+        found, _ = find_detections(self.segmenter, self.segmenter.empty(), frame, (), self.chance)
         reach, away = self.reach * float(asked.flatten(1).sum(1).min()) ** 0.5, measure_distance(asked.any(0))
         kept: list[Mask] = []
         for mask in found.masks[found.scores >= self.chance]:

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from masklet.core.frames import Gap, Video, get_frame_times, get_gaps, get_pixel_aspect, get_source_notes
-from masklet.core.instances import FrameMasks
+from masklet.core.frames import Frame, Gap, Video, get_frame_times, get_gaps, get_pixel_aspect, get_source_notes
+from masklet.core.instances import Detections, FrameMasks
+from masklet.core.protocols import Segmenter, SelectiveSegmenter
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Source
 
 S = TypeVar("S", covariant=True)  # a state
 T = TypeVar("T")
+M = TypeVar("M")
 
 
 class StatefulStep(Protocol[S]):
@@ -66,6 +68,19 @@ def build_video_result(
     if len(times) != length:  # of a video that was not read to its end
         times = ()
     return VideoResult(video.name, video.size, length, video.rate, seen, categories, provenance, times, aspect)
+
+
+def find_detections(
+    segmenter: Segmenter[M], memory: M, frame: Frame, future: Sequence[Frame], least: float
+) -> tuple[Detections, M]:
+    """One frame's detections that score `least` or more, and perhaps others, and the segmenter's next `memory`;
+    `future` frames directly follow and are only looked at.
+    """
+    if isinstance(segmenter, SelectiveSegmenter):
+        [found], memory = segmenter.segment_above(memory, [frame], future, least)
+    else:
+        [found], memory = segmenter.segment(memory, [frame], future)
+    return found, memory
 
 
 def describe_gaps(gaps: Sequence[Gap], most: int = 5) -> list[str]:

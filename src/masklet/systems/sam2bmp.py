@@ -18,14 +18,14 @@ from masklet.core.checkpoint import Checkpoints
 from masklet.core.features import MIB, FeatureStore
 from masklet.core.frames import Frame, Video, iterate_frames_from, iterate_with_future, read_through
 from masklet.core.instances import NAMELESS, Branches, Detections, FrameMasks, Prediction
-from masklet.core.masks import mask_iou, mask_nms, stack_masks
+from masklet.core.masks import mask_iou, mask_nms, mutual_mask_iou, stack_masks
 from masklet.core.matching import Matching, match
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import Propagator, Segmenter
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Sighting, Source, TrackBook
-from masklet.systems.common import FrameStream, build_video_result, describe_lost_objects
+from masklet.systems.common import FrameStream, build_video_result, describe_lost_objects, find_detections
 from masklet.systems.filters import choose_label, drop_twins, keep_supported, name_masklet
 from masklet.systems.sweep import BACKWARD, FORWARD, complete_backward, count_lost, note_branches
 
@@ -163,7 +163,7 @@ class Sam2Bmp(Generic[F, M, S]):
         for look in self.forward(iterate_frames_from(video, saved.frame if saved else 0), state):
             store.keep(look.frame.index, look.features)
             self.write(book, look)
-            state, scores = look.state, scores.add(look.found.scores, conf)
+            state, scores = look.state, scores.add(look.found.all_scores, conf)
             watch(FORWARD, look.frame.index + 1, len(video) or None, len(state.tallies))
             checkpoints.count_frame()
             if checkpoints.is_due:
@@ -211,7 +211,8 @@ class Sam2Bmp(Generic[F, M, S]):
         state = state or Sam2BmpState(self.propagator.empty(), self.segmenter.empty())
         for frame, future in iterate_with_future(frames, self.segmenter.look_ahead):
             [features] = self.propagator.encode([frame])
-            [found], sight = self.segmenter.segment(state.sight, [frame], future)
+            least = min(self.settings.low_conf, self.settings.conf)
+            found, sight = find_detections(self.segmenter, state.sight, frame, future, least)
             belief = self.propagator.predict(state.memory, features)
             belief, seen, state = self.step(replace(state, sight=sight), frame, features, belief, found)
             yield Sam2BmpFrameStep(frame, features, found, belief, seen, state)
@@ -224,8 +225,9 @@ class Sam2Bmp(Generic[F, M, S]):
         frame, and the next `state`.
         """
         at = self.settings
+        looked_at = (found.scores > at.conf) | (found.scores >= at.low_conf)
+        found = found[mask_nms(found.masks, found.scores, at.nms_iou, looked_at)]
         found = found[found.masks.flatten(1).any(1)]
-        found = found[mask_nms(found.masks, found.scores, at.nms_iou)]
         sure = found[found.scores > at.conf]
         unsure = found[(found.scores >= at.low_conf) & (found.scores <= at.conf)]
 
@@ -254,15 +256,15 @@ class Sam2Bmp(Generic[F, M, S]):
         (`unsure`) where neither those nor the `old` objects are.
         """
         born = [(sure[[c]], Source.DETECTED) for c in range(len(sure))]
-        tracked, size = (
-            [s.mask for s in old] + list(sure.masks),
-            (unsure.masks.shape[1], unsure.masks.shape[2]),
-        )
-        for c in unsure.scores.argsort(descending=True, stable=True).tolist():
-            mask = unsure.masks[[c]]
-            if not (mask_iou(mask, stack_masks(tracked, size)) >= self.settings.novel_iou).any():
+        order = unsure.scores.argsort(descending=True, stable=True).tolist()
+        taken = stack_masks([*(s.mask for s in old), *sure.masks], (unsure.masks.shape[1], unsure.masks.shape[2]))
+        free = (mask_iou(unsure.masks, taken) < self.settings.novel_iou).all(1).tolist() if order else []
+        alike = mutual_mask_iou(unsure.masks, range(len(unsure))) >= self.settings.novel_iou
+        kept: list[int] = []
+        for c in order:
+            if free[c] and not alike[c, kept].any():
                 born.append((unsure[[c]], Source.FORWARD))
-                tracked.append(mask[0])
+                kept.append(c)
         return [
             ObjectInFrame(state.born + n, d.masks[0], source, float(d.scores[0]), int(d.labels[0]), 1.0)
             for n, (d, source) in enumerate(born, start=1)

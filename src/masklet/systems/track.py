@@ -68,6 +68,10 @@ class Track(Generic[F, M]):
         settings = {"prompts": describe_prompts(self.prompts)}
         return build_video_result(video, masklets, ("object",), "track", settings, notes)
 
+    def count_objects(self) -> int:
+        """How many objects are prompted."""
+        return len({id for told in self.prompts.values() for id in told})
+
     def empty_handed(self, book: TrackBook) -> list[int]:
         """Prompted objects without a mask in any frame (an object that was never reached has no page)."""
         return sorted(id for id, page in book.pages.items() if not page)

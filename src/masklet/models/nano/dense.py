@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from masklet.core.errors import InputError
@@ -78,21 +79,30 @@ class DenseSegmenter:
         """Detects objects in each of `frames` by itself; `memory` is None, and `future` is not looked at. Gives one
         `Detections` a frame, and None.
         """
-        return [self._found(self.encoder(frame)) for frame in frames], None
+        return self.segment_above(memory, frames, future, -math.inf)
 
-    def _found(self, features: EncoderFeatures) -> Detections:
-        objects, likely = self._offered(features)
-        return Detections(objects.masks, objects.scores * likely, objects.labels)
+    def segment_above(
+        self, memory: None, frames: Sequence[Frame], future: Sequence[Frame], least: float
+    ) -> tuple[list[Detections], None]:
+        """As `segment`; masks that score less than `least` are not enlarged."""
+        return [self._find(self.encoder(frame), least) for frame in frames], None
 
     @torch.no_grad()
-    def _offered(self, features: EncoderFeatures) -> tuple[Detections, Float[Tensor, " n"]]:
-        """Objects, and how likely their names are."""
+    def _find(self, features: EncoderFeatures, least: float) -> Detections:
         logits, scores, names = decode_proposals(self.head, self.deeper, features, self.choice)
-        likely, labels = names.softmax(1).max(1)
-        masks = resize_cell_masks(logits, features.size)
+        scores, labels = self._rate(scores, names)
+        high = scores >= least
+        masks = resize_cell_masks(logits[high], features.size)
         there = masks.flatten(1).any(1)
-        masks, scores, labels, likely = (x[there].cpu() for x in (masks, scores, labels, likely))
-        return Detections(masks, scores, labels), likely
+        masks, kept, labels = (x[there].cpu() for x in (masks, scores[high], labels[high]))
+        return Detections(masks, kept, labels, scores[~high].cpu())
+
+    def _rate(
+        self, scores: Float[Tensor, " n"], names: Float[Tensor, "n k"]
+    ) -> tuple[Float[Tensor, " n"], Int64[Tensor, " n"]]:
+        """Scores and labels of what scores so as an object and has these logits of names."""
+        likely, labels = names.softmax(1).max(1)
+        return scores * likely, labels
 
 
 class ObjectSegmenter(DenseSegmenter):
@@ -107,9 +117,10 @@ class ObjectSegmenter(DenseSegmenter):
         super().__init__(named.head, ("object",), named.encoder, choice=named.choice, weights=named.weights)
         self.description = f"{named.description}, without names"
 
-    def _found(self, features: EncoderFeatures) -> Detections:
-        objects, _ = self._offered(features)
-        return Detections(objects.masks, objects.scores, torch.zeros_like(objects.labels))
+    def _rate(
+        self, scores: Float[Tensor, " n"], names: Float[Tensor, "n k"]
+    ) -> tuple[Float[Tensor, " n"], Int64[Tensor, " n"]]:
+        return scores, torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
 
 
 def decode_proposals(

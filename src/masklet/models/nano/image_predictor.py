@@ -16,7 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Float32, Shaped, UInt8
+from jaxtyping import Bool, Float, Float32, Int64, Shaped, UInt8
 from torch import Tensor
 
 from masklet.core.instances import Box, Clicks, Point
@@ -237,35 +237,30 @@ class ImagePredictor:
         return out
 
     def predict_points(
-        self, picture: Picture, points: Sequence[Point]
-    ) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3"]]]:
-        """Three hypotheses of what is at each of many points of one picture: logits, and the mask IoU that is expected.
+        self, picture: Picture, points: Sequence[Point], least: float
+    ) -> Iterator[tuple[Float[Tensor, "h w"], float]]:
+        """What may be at each of many points of one picture: of three hypotheses those of which more than `least` is
+        expected; others are not drawn.
 
         Yields:
-            The answers to `at_once` points at a time, so that memory is bounded.
+            Logits, and the mask IoU that is expected, point by point, the best first.
         """
-        size = picture.shape[:2]
+        size = (picture.shape[0], picture.shape[1])
         whole = Crop.around(0, 0, size[1], size[0], 1)
         for start in range(0, len(points), self.at_once):
             asked = [_PromptState((point,)) for point in points[start : start + self.at_once]]
-            first = self._answers(picture, asked, [whole] * len(asked))
+            looks = [(whole, *answer) for answer in zip(*self._look(picture, asked, [whole] * len(asked)), strict=True)]
+            first = [_record_best(one, *look, size) for one, look in zip(asked, looks, strict=True)]
             views = [_choose_crop(one, size) for one in first]
             near = [n for n, view in enumerate(views) if view.side < NEAR * whole.side]
-            again = self._answers(picture, [first[n] for n in near], [views[n] for n in near])
-            for n, one in zip(near, again, strict=True):
-                first[n] = one
-            logits = np.stack([one.logits for one in first if one.logits is not None])
-            yield torch.from_numpy(logits), torch.tensor([one.quality for one in first])
-
-    def _answers(self, picture: Picture, asked: Sequence[_PromptState], views: Sequence[Crop]) -> list[_PromptState]:
-        """A look at each of several points, for which there are three hypotheses."""
-        if not asked:
-            return []
-        logits, quality = self._look(picture, asked, views)
-        return [
-            _record_answer(one, view, found, expected, picture.shape[:2], doubtful=True)
-            for one, view, found, expected in zip(asked, views, logits, quality, strict=True)
-        ]
+            if near:
+                again = self._look(picture, [first[n] for n in near], [views[n] for n in near])
+                for n, *answer in zip(near, *again, strict=True):
+                    looks[n] = (views[n], *answer)
+            for view, logits, quality in looks:
+                for k in _rank_hypotheses(quality):
+                    if quality[k] > np.float32(least):
+                        yield torch.from_numpy(view.paste(logits[k], size)), float(quality[k])
 
     def _click_anew(self, picture: Picture, point: Point) -> _PromptState:
         """The first click: a look at the whole picture, and one from near by."""
@@ -310,6 +305,23 @@ class ImagePredictor:
         return logits.float().cpu().numpy(), quality.float().sigmoid().cpu().numpy()
 
 
+def _rank_hypotheses(quality: Float32[np.ndarray, " k"]) -> Int64[np.ndarray, " k1"]:
+    """The numbers of the hypotheses of a doubtful prompt, the best first."""
+    return 1 + np.argsort(-quality[1:], kind="stable")
+
+
+def _record_best(
+    asked: _PromptState,
+    view: Crop,
+    logits: Float32[np.ndarray, "k s s"],
+    quality: Float32[np.ndarray, " k"],
+    size: tuple[int, int],
+) -> _PromptState:
+    """A doubtful prompt of points with the best hypothesis of the network's answer, which is what is seen next."""
+    best = _rank_hypotheses(quality)[0]
+    return replace(asked, logits=view.paste(logits[best], size)[None], quality=(float(quality[best]),))
+
+
 def _record_answer(
     asked: _PromptState,
     view: Crop,
@@ -320,7 +332,7 @@ def _record_answer(
     doubtful: bool,
 ) -> _PromptState:
     """The prompt with the network's answer, the best hypothesis first where it leaves doubt."""
-    rows = 1 + np.argsort(-quality[1:], kind="stable") if doubtful else np.array([0])
+    rows = _rank_hypotheses(quality) if doubtful else np.array([0])
     found = np.stack([_clip_to_box(view.paste(logits[k], (size[0], size[1])), asked) for k in rows])
     return replace(asked, logits=found, quality=tuple(quality[rows].tolist()))
 

@@ -22,16 +22,20 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Prediction, Prompt
 from masklet.models.affinity import Affinity, AffinityMemory, remove_detached_parts, resolve_prompts
-from masklet.models.encoder import Encoder, EncoderFeatures
+from masklet.models.encoder import Encoder, EncoderFeatures, compute_working_size
 from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor
 from masklet.models.nano.network import HIDDEN, read_nano
 from masklet.models.sam2.banks import commit_best, prompt_banks
 from masklet.models.sam2.core import Sam2Core, Sam2Features, wrap_inference
 from masklet.models.sam2.memory import MemoryPolicy, RecentFrames, Sam2Memory, shift_time
+from masklet.nn.parallel import iterate_row_groups
 from masklet.weights.store import ZOO, compute_hash, verify_packaged
 
 PACKAGED = "nano-propagator"  # in the zoo
 HYPOTHESES = 3
+BYTES = 40  # of each object's hypotheses, for a pixel of the working image; measured with 256 objects at 480p
+BANK = 2**20  # bytes of each object's memories
+TOGETHER = (4, 2, 1)  # objects that go through the networks at once on a CPU
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +75,7 @@ class Nano:
             gradients: for training, as `Sam2` has it.
         """
         self.net, self.encoder, self.policy = net, encoder, policy or RecentFrames()
-        self.core, self.guess = Sam2Core(net, gradients=gradients), Affinity(encoder)
+        self.core, self.guess = Sam2Core(net, gradients=gradients, cpu_batches=TOGETHER), Affinity(encoder)
         self.device, self.half, self.gradients = self.core.device, self.core.half, gradients
         self.weights = {**encoder.weights, **(weights or {})}
         self._predictor = load_image_predictor(encoder.device)
@@ -91,6 +95,13 @@ class Nano:
     def encode(self, frames: Sequence[Frame]) -> list[NanoFeatures]:
         """The neck, over features that are shared with whoever has the same encoder."""
         return [self._encode_frame(frame) for frame in frames]
+
+    def count_object_bytes(self, size: tuple[int, int]) -> int:
+        """About how many bytes each object takes in frames of `size` (h, w): what its guess takes, three hypotheses
+        and their copies, and a bank of memories.
+        """
+        h, w = compute_working_size(size, self.encoder.short)
+        return self.guess.count_object_bytes(size) + BYTES * h * w + BANK
 
     def empty(self) -> NanoMemory:
         """The memory of no object."""
@@ -134,11 +145,11 @@ class Nano:
         """
         known = {id: bank.logits for id, bank in memory.banks.items() if bank.logits is not None}
         answers = resolve_prompts(prompts, features.seen, known, self.device)
-        told: dict[int, Prompt] = {id: answer.logits[0] > 0 for id, answer in answers.items()}
+        told: dict[int, Prompt] = {id: mask for id, (mask, _) in answers.items()}
         banks, given = prompt_banks(self.core, self.policy, memory.banks, features, told)
         with torch.no_grad():
             guessed, _ = self.guess.prompt(memory.guessed, features.seen, told)
-        quality = torch.tensor([[float(answer.quality[0])] for answer in answers.values()])
+        quality = torch.tensor([[quality] for _, quality in answers.values()])
         return NanoMemory(banks, guessed=guessed), replace(given, quality=quality.view(len(answers), 1))
 
     def forget(self, memory: NanoMemory, ids: Iterable[int]) -> NanoMemory:
@@ -179,46 +190,52 @@ class Nano:
         """The guess of every object, corrected in the light of what is remembered of it."""
         ids, look = tuple(memory.banks), self.core.look_around(features)
 
-        def answer(id: int) -> tuple[Tensor, ...]:
-            conditioned = self.core.attend(features, look, [self.policy.read(memory.banks[id])])
-            return self._correct_guess(features, guesses[id], conditioned)
+        readings = {id: self.policy.read(memory.banks[id]) for id in ids}
 
-        return self.core.stack_answers(ids, self.core.run_groups(answer, ids))
+        def answer(group: list[int]) -> list[tuple[Tensor, ...]]:
+            conditioned = self.core.attend(features, look, [readings[id] for id in group])
+            return self._correct_some(features, torch.stack([guesses[id] for id in group]), conditioned)
 
-    def _correct_guess(
-        self, features: NanoFeatures, guess: Float[Tensor, "h w"], conditioned: Float[Tensor, "1 c y x"]
-    ) -> tuple[Tensor, ...]:
-        """The decoder's answer to one object's guess, added to the guess: its rows for `Sam2Core.stack_answers`."""
-        square = (self.core.side // 4,) * 2
-        small = nnf.interpolate(guess[None, None], square, mode="bilinear", antialias=True)
-        fine, medium = self.net.hints(small)
-        hinted = replace(features, fine=features.fine + fine[0], medium=features.medium + medium[0])
-        sparse, dense = self.core.unprompted[0], self.core.encode_masks(small)
-        logits, *rest = self.core.decode(hinted, conditioned, sparse, dense, several=True)
-        large = nnf.interpolate(logits, guess.shape, mode="bilinear")
-        return (large + self.net.hints.gain * guess)[0], *(x[0] for x in rest)
+        groups = self.core.group_readings(readings)
+        answers = [row for rows in self.core.run_groups(answer, groups) for row in rows]
+        found = dict(zip([id for group in groups for id in group], answers, strict=True))
+        return self.core.stack_answers(ids, [found[id] for id in ids])
+
+    def _correct_some(
+        self, features: NanoFeatures, guesses: Float[Tensor, "b h w"], conditioned: Float[Tensor, "b c y x"]
+    ) -> list[tuple[Tensor, ...]]:
+        """The decoder's answers to some objects' guesses, added to the guesses: rows for `Sam2Core.stack_answers`."""
+        square, size = (self.core.side // 4,) * 2, guesses.shape[1:]
+        small = nnf.interpolate(guesses[:, None], square, mode="bilinear", antialias=True)
+        sparse, dense, hints = self.core.unprompted[0], self.core.encode_masks(small), self.net.hints(small)
+        logits, *rest = self.core.decode(features, conditioned, sparse, dense, several=True, hints=hints)
+        large = nnf.interpolate(logits, size, mode="bilinear") + self.net.hints.gain * guesses[:, None]
+        return list(zip(large, *rest, strict=True))
 
 
 def remove_parts_far_from_guesses(
     belief: Prediction, guesses: Mapping[int, Float[Tensor, "h w"]], guessed: AffinityMemory
 ) -> Prediction:
     """The `belief` without parts of masks that are too far from the `guesses`, {id: logits}, it was made of
-    (`remove_detached_parts`); `guessed` says how far apart an object's parts may be.
+    (`remove_detached_parts`); `guessed` says how far apart an object's parts may be. It is changed in place, but in
+    training.
     """
     apart = dict(zip(guessed.ids, guessed.scattered.tolist(), strict=True))
-    scattered = torch.tensor([apart[id] for id in belief.ids])
-    before = torch.stack([guesses[id].sigmoid().cpu() for id in belief.ids])
-    parted = [remove_detached_parts(of, before, scattered) for of in belief.logits.unbind(1)]
-    return replace(belief, logits=torch.stack(parted, 1))
+    logits = belief.logits.clone() if belief.logits.requires_grad else belief.logits  # they are large: no copy
+    for row, id in enumerate(belief.ids):
+        before, scattered = guesses[id].sigmoid().cpu(), torch.tensor([apart[id]]).expand(logits.shape[1])
+        logits[row] = remove_detached_parts(logits[row], before.expand(logits.shape[1], -1, -1), scattered)
+    return replace(belief, logits=logits)
 
 
 def refine_best_masks(belief: Prediction, seen: EncoderFeatures, predictor: ImagePredictor) -> Prediction:
-    """The `belief` about the frame that is `seen`, whose best hypotheses the `predictor` has drawn anew
+    """The `belief` about the frame that is `seen`, whose best hypotheses the `predictor` has drawn anew in place
     (`ImagePredictor.redraw`).
     """
-    at = torch.arange(len(belief.ids)), belief.quality.argmax(1)
-    logits = belief.logits.cpu().clone()
-    logits[at] = predictor.redraw(seen.guide.numpy(), logits[at])
+    logits = belief.logits.cpu()
+    for rows in iterate_row_groups(len(belief.ids), predictor.at_once):
+        at = rows, belief.quality[rows].argmax(1)
+        logits[at] = predictor.redraw(seen.guide.numpy(), logits[at])
     return replace(belief, logits=logits.to(belief.logits.device))
 
 

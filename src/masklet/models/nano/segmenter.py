@@ -4,6 +4,7 @@ are the chance that mask and name are right.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,7 @@ class Calibration:
         return (self.bias + self.box * torch.logit(box, 1e-4) + self.mask * torch.logit(mask, 1e-4)).sigmoid()
 
 
+ROUNDING = 1e-6  # of chances
 NAMED = Calibration(0.3, 2.05, 0.12)
 
 
@@ -70,7 +72,13 @@ class NanoSegmenter:
         """Detects objects in each of `frames` by itself, the likeliest first; `memory` is None, and `future` is not
         looked at. Gives one `Detections` a frame, and None.
         """
-        return [self.find(frame) for frame in frames], None
+        return self.segment_above(memory, frames, future, -math.inf)
+
+    def segment_above(
+        self, memory: None, frames: Sequence[Frame], future: Sequence[Frame], least: float
+    ) -> tuple[list[Detections], None]:
+        """As `segment`; boxes whose masks cannot score as much as `least`, however good, are not looked into."""
+        return [self._choose(frame, least)[0] for frame in frames], None
 
     def find(self, frame: Frame) -> Detections:
         """The detections of one frame."""
@@ -78,13 +86,20 @@ class NanoSegmenter:
 
     def find_with_evidence(self, frame: Frame) -> tuple[Detections, Float[Tensor, "n 2"]]:
         """The detections of one frame, and what their chances were told from: the box's score and expected IoU."""
-        boxes = self.detector.detect(frame.image)
+        return self._choose(frame, -math.inf)
+
+    def _choose(self, frame: Frame, least: float) -> tuple[Detections, Float[Tensor, "n 2"]]:
+        """`find_with_evidence` of the boxes that can score `least`."""
+        every = self.detector.detect(frame.image)
+        high = self.calibration.estimate(every.scores, torch.ones(len(every))) >= least - ROUNDING
+        boxes, others = every[high], every[~high].scores
         masks, quality = self.predictor.predict_boxes(frame.image, boxes.corners)
         chance = self.calibration.estimate(boxes.scores, quality)
         seen = masks.flatten(1).any(1).nonzero()[:, 0]
         order = seen[chance[seen].argsort(descending=True, stable=True)]
         evidence = torch.stack([boxes.scores, quality], 1)
-        return Detections(masks[order], chance[order], boxes.labels[order]), evidence[order]
+        left_out = self.calibration.estimate(others, torch.full_like(others, 0.5))
+        return Detections(masks[order], chance[order], boxes.labels[order], left_out), evidence[order]
 
 
 def load_nano_segmenter(settings: NanoDetSettings = ALL_BOXES, device: torch.device = CPU) -> NanoSegmenter:

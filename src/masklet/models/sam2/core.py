@@ -73,15 +73,20 @@ class Sam2Core:
     and dense tokens of a prompt that says nothing. Whoever calls decides on gradients and autocast (`wrap_inference`).
     """
 
-    def __init__(self, net: Any, *, postprocess: bool = True, gradients: bool = False) -> None:
+    def __init__(
+        self, net: Any, *, postprocess: bool = True, gradients: bool = False, cpu_batches: Sequence[int] = (1,)
+    ) -> None:
         """
         Args:
             net: a `Sam2VideoModel` of transformers, in eval mode.
             postprocess: a single mask that is not stable gives way to the best of three.
             gradients: for training: `decode` answers masks whatever the object score.
+            cpu_batches: objects that go through the networks together on a CPU, the most first; a large network fills
+                its caches with one.
         """
         self.net, self.postprocess, self.gradients = net, postprocess, gradients
         self.device: torch.device = net.no_memory_embedding.device
+        self.batches = BATCHES if self.device.type != "cpu" else cpu_batches
         self.dtype: torch.dtype = net.no_memory_embedding.dtype
         self.half = self.device.type == "cuda"
         self.side = int(net.image_size)
@@ -217,6 +222,7 @@ class Sam2Core:
         positions: Float[Tensor, "1 c h w"],
         *,
         several: bool,
+        hints: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The mask decoder as it is.
 
@@ -227,10 +233,12 @@ class Sam2Core:
             dense: tokens of each object's mask prompt.
             positions: `encode_image_positions`.
             several: three hypotheses; else one mask.
+            hints: what is added to the frame's fine and medium maps for each object, [b e h4 w4] and [b d h2 w2].
 
         Returns:
             Logits [b 1 k s s], predicted mask IoU [b 1 k], mask tokens [b 1 k c] and object score [b 1 1].
         """
+        maps = [features.fine[None], features.medium[None]]
         self.net.mask_decoder.dynamic_multimask_via_stability = self.postprocess  # the network may be shared
         answer: tuple[Tensor, Tensor, Tensor, Tensor] = self.net.mask_decoder(
             image_embeddings=conditioned,
@@ -238,7 +246,7 @@ class Sam2Core:
             sparse_prompt_embeddings=sparse.expand(len(conditioned), -1, -1, -1),
             dense_prompt_embeddings=dense,
             multimask_output=several,
-            high_resolution_features=[features.fine[None], features.medium[None]],
+            high_resolution_features=[m + hint for m, hint in zip(maps, hints, strict=True)] if hints else maps,
         )
         return answer
 
@@ -250,11 +258,13 @@ class Sam2Core:
         dense: Float[Tensor, "#b c h w"],
         *,
         several: bool,
+        hints: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The mask decoder's answers (arguments as for `run_decoder`), without a mask where the object score says that
         there is no object: logits [b k s s], predicted mask IoU [b k], object score [b k] and object pointers [b k c].
         """
-        decoder = self.run_decoder(features, conditioned, sparse, dense, self._image_positions, several=several)
+        positions = self._image_positions
+        decoder = self.run_decoder(features, conditioned, sparse, dense, positions, several=several, hints=hints)
         logits, quality, tokens, presence = (x[:, 0] for x in decoder)
         there = presence > 0
         pointers = torch.where(there[:, :, None], self.net.object_pointer_proj(tokens), self.net.no_object_pointer)
@@ -370,10 +380,10 @@ class Sam2Core:
         return [group for ids in alike.values() for group in self.split_rows(ids)]
 
     def split_rows(self, rows: Sequence[int]) -> list[list[int]]:
-        """Rows in groups of few sizes: on a GPU for its compiler's sake; a CPU's caches hold one object at a time."""
+        """Rows in groups of few sizes: on a GPU for its compiler's sake."""
         rest, groups = list(rows), []
         while rest:
-            size = next(b for b in (BATCHES if self.device.type != "cpu" else (1,)) if b <= len(rest))
+            size = next(b for b in self.batches if b <= len(rest))
             groups.append(rest[:size])
             rest = rest[size:]
         return groups

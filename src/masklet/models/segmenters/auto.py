@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar
@@ -11,7 +12,7 @@ import torch
 from masklet.core.frames import Frame
 from masklet.core.instances import NAMELESS, Detections
 from masklet.core.part_facts import collect_part_weights, describe_part, find_device
-from masklet.core.protocols import ScoringSegmenter
+from masklet.core.protocols import ScoringSegmenter, SelectiveSegmenter
 
 N = TypeVar("N")
 U = TypeVar("U")
@@ -61,7 +62,17 @@ class AutoSegmenter(Generic[N, U]):
         Both segmenters are asked about `frames`, with their own part of `memory` and as much of `future` as they look
         ahead. Gives one `Detections` a frame, and the memory after them.
         """
-        first, named = self.named.segment(memory.named, frames, future[: self.named.look_ahead])
+        return self.segment_above(memory, frames, future, -math.inf)
+
+    def segment_above(
+        self, memory: AutoMemory[N, U], frames: Sequence[Frame], future: Sequence[Frame], least: float
+    ) -> tuple[list[Detections], AutoMemory[N, U]]:
+        """As `segment`; named things are drawn that score `least`, or hold their pixels."""
+        ahead = future[: self.named.look_ahead]
+        if isinstance(self.named, SelectiveSegmenter):
+            first, named = self.named.segment_above(memory.named, frames, ahead, min(least, LIKELY))
+        else:
+            first, named = self.named.segment(memory.named, frames, ahead)
         second, nameless = self.nameless.segment(memory.nameless, frames, future[: self.nameless.look_ahead])
         found = [self.join(*both) for both in zip(first, second, strict=True)]
         return found, AutoMemory(named, nameless)
@@ -76,4 +87,4 @@ class AutoSegmenter(Generic[N, U]):
         rest = nameless[share < COVERED]
         masks = torch.cat([named.masks, rest.masks & ~held])
         labels = torch.cat([named.labels, torch.full_like(rest.labels, len(self.categories) - 1)])
-        return Detections(masks, torch.cat([named.scores, rest.scores]), labels)
+        return Detections(masks, torch.cat([named.scores, rest.scores]), labels, named.left_out)

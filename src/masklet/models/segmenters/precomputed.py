@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
@@ -72,16 +73,26 @@ class Precomputed:
         """Looks up the detections on record for each of `frames`, by its index; `memory` is None, and `future` is not
         looked at. Raises InputError where a mask is not of the frame's size.
         """
-        return [self._find(frame) for frame in frames], None
+        return self.segment_above(memory, frames, future, -math.inf)
 
-    def _find(self, frame: Frame) -> Detections:
+    def segment_above(
+        self, memory: None, frames: Sequence[Frame], future: Sequence[Frame], least: float
+    ) -> tuple[list[Detections], None]:
+        """As `segment`; masks that score less than `least` are not decoded, boxes not drawn."""
+        return [self._find(frame, least) for frame in frames], None
+
+    def _find(self, frame: Frame, least: float) -> Detections:
         rows = self._matched[0].get(frame.index, ())
-        found = [one for row in rows for one in self.given.entries[row].read(frame.size)]
+        every = [one for row in rows for one in self.given.entries[row].read(frame.size)]
+        scores = torch.tensor([one.score for one in every])
+        high = scores >= least
+        found = [one for one, kept in zip(every, high.tolist(), strict=True) if kept]
         masks = fill_missing_masks(frame, found, self.device)
         return Detections(
             masks,
-            torch.tensor([one.score for one in found]),
+            scores[high],
             torch.tensor([one.label for one in found], dtype=torch.int64),
+            scores[~high],
         )
 
 

@@ -6,7 +6,7 @@ lets the smaller masks win (`core.masks.resolve_overlaps_by_area`; `systems.deva
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -48,12 +48,12 @@ class BoxMasker(Protocol[Fe]):
         """What fills each box (x0, y0, x1, y1 in the frame's pixels)."""
         ...
 
-    def answers(
-        self, features: Fe, points: Float[Tensor, "n k 2"], marks: Sequence[int]
-    ) -> Iterator[tuple[Float[Tensor, "b 3 y x"], Float[Tensor, "b 3"]]]:
-        """Three mask hypotheses for each of n prompts of k points: logits (> 0: inside) and predicted IoU, b prompts at
-        a time. `features` are those of `look`, `points` x and y in the frame's pixels; `marks` says what the k points
-        of every prompt are (`INSIDE`, `LOW`, `HIGH`).
+    def pointed(
+        self, features: Fe, points: Float[Tensor, "n 2"], least: float
+    ) -> Iterator[tuple[Float[Tensor, "y x"], float]]:
+        """What may be at each of many points: of three hypotheses those whose predicted IoU is above `least`, one by
+        one, logits (> 0: inside) and predicted IoU. `features` are those of `look`, `points` x and y in the frame's
+        pixels.
         """
         ...
 
@@ -92,6 +92,14 @@ class PromptedMasker:
         ]
         return torch.cat(found) if found else stack_masks([], features.size)
 
+    def pointed(
+        self, features: Sam2Features, points: Float[Tensor, "n 2"], least: float
+    ) -> Iterator[tuple[Float[Tensor, "s s"], float]]:
+        """What may be at each of many points: the hypotheses of predicted IoU above `least`, logits at a quarter of the
+        network's resolution, and predicted IoU. `points` are x and y in the frame's pixels.
+        """
+        return iterate_good_answers(self.answers(features, points[:, None], (INSIDE,)), least)
+
     def answers(
         self, features: Sam2Features, points: Float[Tensor, "n k 2"], marks: Sequence[int]
     ) -> Iterator[tuple[Float[Tensor, "b 3 s s"], Float[Tensor, "b 3"]]]:
@@ -121,6 +129,15 @@ class PromptedMasker:
         return logits[:, 0].float(), quality[:, 0].float().cpu()
 
 
+def iterate_good_answers(
+    answers: Iterable[tuple[Float[Tensor, "b k y x"], Float[Tensor, "b k"]]], least: float
+) -> Iterator[tuple[Float[Tensor, "y x"], float]]:
+    """Of batches of `answers`, logits and predicted IoU, those of predicted IoU above `least`, one by one."""
+    for logits, quality in answers:
+        for row, k in (quality > least).nonzero().tolist():
+            yield logits[row, k], float(quality[row, k])
+
+
 class NanoMasker:
     """nano's image predictor in the same place: it needs no download."""
 
@@ -138,14 +155,13 @@ class NanoMasker:
         """What fills each box (x0, y0, x1, y1 in the frame's pixels)."""
         return self.predictor.predict_boxes(features.image, boxes)[0]
 
-    def answers(
-        self, features: Frame, points: Float[Tensor, "n 1 2"], marks: Sequence[int]
-    ) -> Iterator[tuple[Float[Tensor, "b 3 h w"], Float[Tensor, "b 3"]]]:
-        """Three mask hypotheses for each prompt of one point: logits at the frame's size, and predicted IoU, some
-        prompts at a time. `features` is the frame, `points` x and y in its pixels; all are inside, whatever `marks`
-        says.
+    def pointed(
+        self, features: Frame, points: Float[Tensor, "n 2"], least: float
+    ) -> Iterator[tuple[Float[Tensor, "h w"], float]]:
+        """What may be at each of many points: the hypotheses of predicted IoU above `least`, logits at the frame's
+        size, and predicted IoU. `features` is the frame, `points` x and y in its pixels.
         """
-        return self.predictor.predict_points(features.image, [Point(x, y) for [[x, y]] in points.tolist()])
+        return self.predictor.predict_points(features.image, [Point(x, y) for x, y in points.tolist()], least)
 
 
 class TextSegmenter(Generic[Q]):
@@ -246,8 +262,7 @@ class EverythingSegmenter:
 
     def _found(self, frame: Frame) -> Detections:
         features, points = self.masker.look(frame), make_point_grid(self.points_per_side, frame.size)
-        answers = self.masker.answers(features, points[:, None], (INSIDE,))
-        found = [c for logits, quality in answers for c in self._candidates(logits, quality, frame.size)]
+        found = list(self._candidates(self.masker.pointed(features, points, self.quality), frame.size))
         boxes = torch.tensor([c.mask.box for c in found], dtype=torch.float32).view(-1, 4)
         scores = torch.tensor([c.quality for c in found])
         kept = box_nms(boxes, scores, self.nms)
@@ -255,17 +270,17 @@ class EverythingSegmenter:
         return Detections(masks, scores[kept], torch.zeros(len(kept), dtype=torch.int64))
 
     def _candidates(
-        self, logits: Float[Tensor, "b 3 y x"], quality: Float[Tensor, "b 3"], size: tuple[int, int]
+        self, good: Iterable[tuple[Float[Tensor, "y x"], float]], size: tuple[int, int]
     ) -> Iterator[MaskCandidate]:
-        """The good and stable ones, one by one at the frame's size and run lengths from then on."""
-        for row, k in (quality > self.quality).nonzero().tolist():
-            large = resize_bilinear(logits[row, k][None], size)[0]
+        """The stable ones of `good` answers, logits and predicted IoU, one by one at the frame's `size` (h, w) and run
+        lengths from then on.
+        """
+        for logits, quality in good:
+            large = resize_bilinear(logits[None], size)[0]
             if compute_stability_score(large, self.offset) >= self.stability:
                 mask = (large > 0).cpu()
-                yield MaskCandidate(
-                    Rle.encode(remove_small_regions(mask, self.smallest) if self.smallest else mask),
-                    float(quality[row, k]),
-                )
+                kept = remove_small_regions(mask, self.smallest) if self.smallest else mask
+                yield MaskCandidate(Rle.encode(kept), quality)
 
 
 class NanoEverything(EverythingSegmenter):

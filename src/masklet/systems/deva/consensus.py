@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from masklet.core.masks import mask_iou, stack_masks
+from masklet.core.label_map import LabelMap, front_small, front_small_last, paint_in_front
+from masklet.core.masks import stack_masks
 from masklet.core.matching import match
 
 SUPPORT = 0.5  # mask IoU above which two segments are one: they support each other, and exclude each other
@@ -27,8 +28,33 @@ class Agreement:
 
     selected: tuple[int, ...]  # ascending
     members: tuple[tuple[int, ...], ...]  # of each selected proposal: itself, then its direct supporters
-    masks: Bool[Tensor, "q h w"]  # rendered: no pixel twice
+    rendered: LabelMap  # by the place in `selected`
     objective: float  # sum of (sum of IoU - alpha), eq. 4 to 8
+
+    @property
+    def masks(self) -> Bool[Tensor, "q h w"]:
+        """What is rendered, one by one."""
+        return self.rendered.stack()
+
+
+@dataclass(frozen=True)
+class ProposalLayer:
+    """Proposals of one frame of which no two share a pixel."""
+
+    frame: int
+    masks: LabelMap  # by the proposals' numbers among those of all frames
+
+
+def stack_layers(masks: Bool[Tensor, "p h w"], frames: Sequence[int]) -> list[ProposalLayer]:
+    """Proposals, each of one of the `frames`, in as few layers as they come to in their order."""
+    layers: list[tuple[int, list[int]]] = []
+    for p, frame in enumerate(frames):
+        free = (own for t, own in layers if t == frame and not (masks[own] & masks[p]).any())
+        own = next(free, None)
+        if own is None:
+            layers.append((frame, own := []))
+        own.append(p)
+    return [ProposalLayer(frame, LabelMap.paint(masks, own, front_small)) for frame, own in layers]
 
 
 def find_consensus(
@@ -48,17 +74,23 @@ def find_consensus(
     >>> find_consensus(torch.cat([square, square]), (0, 1), (None, None)).selected
     (0,)
     """
-    iou = measure_support(masks, frames, things)
-    order = sorted(range(len(masks)), key=lambda p: (frames[p], p))
-    gain = iou.sum(1) - alpha
-    chosen = [
-        p
-        for component in find_support_components(iou > 0, order)
-        for p in find_best_selection(gain, iou > 0, component)
-    ]
+    size = (masks.shape[1], masks.shape[2])
+    return find_layer_consensus(stack_layers(masks, frames), things, size, alpha)
+
+
+def find_layer_consensus(
+    layers: Sequence[ProposalLayer], things: Sequence[Thing], size: tuple[int, int], alpha: float = 0.5
+) -> Agreement:
+    """`find_consensus` of proposals in `layers` of `size` (h, w), numbered as `things` are."""
+    iou = measure_layer_support(layers, things)
+    frame = {p: layer.frame for layer in layers for p in layer.masks}
+    order = sorted(frame, key=lambda p: (frame[p], p))
+    gain, linked = iou.sum(1) - alpha, iou > 0
+    components = find_support_components(linked, order)
+    chosen = [p for component in components for p in find_best_selection(gain, linked, component)]
     selected = tuple(sorted(chosen))
     members = tuple((p, *np.flatnonzero(iou[p]).tolist()) for p in selected)
-    return Agreement(selected, members, resolve_overlaps(masks[list(selected)]), float(gain[list(selected)].sum()))
+    return Agreement(selected, members, render_selection(layers, selected, size), float(gain[list(selected)].sum()))
 
 
 def measure_support(
@@ -66,28 +98,33 @@ def measure_support(
 ) -> Float64[np.ndarray, "p p"]:
     """Mask IoU of every pair of `masks` that supports each other: above 0.5, of different `frames` and one group of
     `things`; elsewhere 0.
-
-    Counts whole words of pixels, and only for pairs whose areas and kinds leave it possible.
     """
-    words = _pack_pixels(masks)
-    area = np.bitwise_count(words).sum(1, dtype=np.int64)
-    frame, group = np.asarray(frames), np.asarray([GROUPS.index(t) for t in things])
-    iou = np.zeros((len(words), len(words)))
-    for i in range(len(words) - 1):
-        rest = np.arange(i + 1, len(words))
-        low, high = np.minimum(area[i], area[rest]), np.maximum(area[i], area[rest])
-        near = rest[(frame[rest] != frame[i]) & (group[rest] == group[i]) & (2 * low > high)]
-        both = np.bitwise_count(words[near] & words[i]).sum(1, dtype=np.int64)
-        either = area[i] + area[near] - both
-        same = 2 * both > either
-        iou[i, near[same]] = iou[near[same], i] = both[same] / either[same]
+    return measure_layer_support(stack_layers(masks, frames), things)
+
+
+def measure_layer_support(layers: Sequence[ProposalLayer], things: Sequence[Thing]) -> Float64[np.ndarray, "p p"]:
+    """`measure_support` of proposals in layers, numbered as `things` are: all pairs of two layers at once."""
+    group, iou = np.array([GROUPS.index(t) for t in things]), np.zeros((len(things), len(things)))
+    for one, other in combinations(layers, 2):
+        if one.frame != other.frame:
+            rows, columns = np.ix_(one.masks.ids, other.masks.ids)
+            both = one.masks.count_common(other.masks)
+            either = one.masks.areas[:, None] + other.masks.areas - both
+            same = (2 * both > either) & (group[rows] == group[columns])
+            iou[rows, columns] = np.where(same, both / either.clip(min=1), 0)
+            iou[columns.T, rows.T] = iou[rows, columns].T
     return iou
 
 
-def _pack_pixels(masks: Bool[Tensor, "p h w"]) -> np.ndarray:
-    """64 pixels in a word."""
-    bits = np.packbits(masks.flatten(1).cpu().numpy(), axis=1)
-    return np.pad(bits, ((0, 0), (0, -bits.shape[1] % 8))).view(np.uint64)
+def render_selection(layers: Sequence[ProposalLayer], selected: Sequence[int], size: tuple[int, int]) -> LabelMap:
+    """The `selected` proposals without overlaps, by their places: small ones lie in front, of equal ones the last.
+    `size` (h, w) is that of the `layers`.
+    """
+    area = {p: int(area) for layer in layers for p, area in zip(layer.masks, layer.masks.areas, strict=True)}
+    painted = sorted(range(len(selected)), key=lambda place: -area[selected[place]])
+    front = {selected[place]: n for n, place in enumerate(painted, start=1)}
+    canvas = paint_in_front([(layer.masks, [front.get(p, 0) for p in layer.masks]) for layer in layers], size)
+    return LabelMap(tuple(painted), canvas).relabel(range(len(selected)))
 
 
 def find_support_components(linked: Bool[np.ndarray, "p p"], order: Sequence[int]) -> list[list[int]]:
@@ -113,7 +150,7 @@ def find_best_selection(
 
     Exact: with `compute_best_gain` of what is left, a proposal is taken when nothing is lost by it.
     """
-    near = [sum(1 << int(q) for q in np.flatnonzero(row)) for row in linked]
+    near = {p: sum(1 << q for q in np.flatnonzero(linked[p]).tolist()) for p in order}
     weights = [float(g) for g in gain]
     left = sum(1 << p for p in order if weights[p] > 0)
     known: dict[int, float] = {}
@@ -131,7 +168,7 @@ def find_best_selection(
     return chosen
 
 
-def compute_best_gain(left: int, gain: Sequence[float], near: Sequence[int], known: dict[int, float]) -> float:
+def compute_best_gain(left: int, gain: Sequence[float], near: Mapping[int, int], known: dict[int, float]) -> float:
     """The greatest `gain` of a selection among the proposals in the bits of `left`: each part by itself, and where a
     part is not trivial, with and without the proposal that excludes most others. `near` has the bits of those that each
     one excludes; `known` holds the answers for parts so far, and is added to.
@@ -149,7 +186,7 @@ def compute_best_gain(left: int, gain: Sequence[float], near: Sequence[int], kno
     return total
 
 
-def _find_reached_part(left: int, near: Sequence[int]) -> int:
+def _find_reached_part(left: int, near: Mapping[int, int]) -> int:
     """The part of `left` that hangs together with its first proposal."""
     part = edge = left & -left
     while edge:
@@ -170,16 +207,29 @@ def _iterate_bits(mask: int) -> Iterator[int]:
 
 def resolve_overlaps(masks: Bool[Tensor, "q h w"]) -> Bool[Tensor, "q h w"]:
     """Removes overlaps: small ones lie in front, of equal ones the last."""
-    area = [int(mask.count_nonzero()) for mask in masks]
-    canvas = masks.new_zeros(masks.shape[1:], dtype=torch.int16)
-    for row in sorted(range(len(masks)), key=lambda r: -area[r]):
-        canvas.masked_fill_(masks[row], row + 1)
-    return canvas == torch.arange(1, len(masks) + 1, dtype=torch.int16, device=masks.device)[:, None, None]
+    return LabelMap.paint(masks, range(len(masks)), front_small_last).stack()
+
+
+@dataclass(frozen=True)
+class SegmentVotes:
+    """All that the supporters of a segment said of it."""
+
+    labels: tuple[int, ...] = ()
+    scores: tuple[float, ...] = ()
+    thing: Thing = None
+
+
+@dataclass(frozen=True)
+class FrameSegments:
+    """What is to be merged into a frame. All that DEVA finds lies in one layer, no pixel twice."""
+
+    layers: tuple[LabelMap, ...]  # by the place in `said`
+    said: tuple[SegmentVotes, ...]
 
 
 @dataclass(frozen=True)
 class DetectedSegment:
-    """One detection to be merged, with all that its supporters said of it."""
+    """One detection to be merged, with its own mask, and with all that its supporters said of it."""
 
     mask: Bool[Tensor, "h w"]
     labels: tuple[int, ...] = ()
@@ -207,7 +257,7 @@ class VotedTrack:
         """The mean score of all detections so far."""
         return self.score_sum / max(self.score_count, 1)
 
-    def seen(self, segment: DetectedSegment) -> VotedTrack:
+    def seen(self, segment: SegmentVotes) -> VotedTrack:
         """The track after a match."""
         votes = dict(self.votes)
         for label in segment.labels:
@@ -233,7 +283,7 @@ class MergedFrame:
     """One frame after the merge."""
 
     tracks: Mapping[int, VotedTrack]
-    masks: Mapping[int, Bool[Tensor, "h w"]]  # of every track, in its order; no pixel twice
+    masks: LabelMap  # of every track, in its order
     matched: tuple[int, ...]
     new: tuple[int, ...]
     deleted: tuple[int, ...]
@@ -245,8 +295,8 @@ class _PaintEntry:
     """What is painted: a track, a detection, or both."""
 
     id: int | None
-    segment: DetectedSegment | None
-    mask: Bool[Tensor, "h w"]
+    place: int | None  # of the detection
+    area: int
 
 
 def merge_detections(
@@ -257,38 +307,61 @@ def merge_detections(
     born: int,
     rules: MergeRules,
 ) -> MergedFrame:
-    """Merges detections into the propagation (DEVA eq. 9 and 10), then deletes what was missed too often.
+    """`merge_segments` of masks, one by one.
 
     Args:
         tracks: what is tracked, in order of birth.
-        own: every track's propagated mask.
-        found: this frame's detections or the clip's consensus; no pixel twice.
+        own: every track's propagated mask; no pixel twice.
+        found: this frame's detections or the clip's consensus.
         size: h, w.
         born: objects begun so far; the next one gets `born` + 1.
         rules: the open points.
     """
-    refused = 0
-    if rules.max_objects is not None and rules.overflow == "all" and len(tracks) + len(found) > rules.max_objects:
-        refused, found = len(found), []
-    room = len(found) if rules.max_objects is None else max(rules.max_objects - len(tracks), 0)
-    entries = [e for group in GROUPS for e in order_for_painting(tracks, own, found, size, group)]
-    fresh = [e for e in entries if e.id is None and (rules.empty_born or bool(e.mask.any()))]
-    ids = {id(e): born + n for n, e in enumerate(fresh[:room], start=1)}
-    kept = [(ids.get(id(e), -1) if e.id is None else e.id, e) for e in entries]
-    kept = [(i, e) for i, e in kept if i > 0]
+    before = LabelMap.paint(stack_masks(list(own.values()), size), range(len(own)), front_small)
+    layers = stack_layers(stack_masks([s.mask for s in found], size), [0] * len(found))
+    said = tuple(SegmentVotes(s.labels, s.scores, s.thing) for s in found)
+    segments = FrameSegments(tuple(layer.masks for layer in layers), said)
+    return merge_segments(tracks, LabelMap(tuple(own), before.rows), segments, born, rules)
+
+
+def merge_segments(
+    tracks: Mapping[int, VotedTrack], own: LabelMap, found: FrameSegments, born: int, rules: MergeRules
+) -> MergedFrame:
+    """Merges segments into the propagation (DEVA eq. 9 and 10), then deletes what was missed too often.
+
+    Args:
+        tracks: what is tracked, in order of birth.
+        own: every track's propagated mask.
+        found: this frame's detections or the clip's consensus.
+        born: objects begun so far; the next one gets `born` + 1.
+        rules: the open points.
+    """
+    refused, said = 0, found.said
+    if rules.max_objects is not None and rules.overflow == "all" and len(tracks) + len(said) > rules.max_objects:
+        refused, said = len(said), ()
+    room = len(said) if rules.max_objects is None else max(rules.max_objects - len(tracks), 0)
+    area = dict(zip(own, own.areas.tolist(), strict=True))
+    entries = order_for_painting(tracks, own, found.layers, said)
+    fresh = [e for e in entries if e.id is None and (rules.empty_born or e.area)]
+    ids = {e.place: born + n for n, e in enumerate(fresh[:room], start=1)}
+    kept = [(ids.get(e.place, -1) if e.id is None else e.id, e.place) for e in entries]
+    kept = [(i, place) for i, place in kept if i > 0]
 
     after = {i: track for i, track in tracks.items()}
-    after |= {i: after.get(i, VotedTrack()).seen(e.segment) for i, e in kept if e.segment is not None}
-    after |= {i: count_missed_merge(tracks[i], e.mask, rules) for i, e in kept if e.segment is None}
+    after |= {i: after.get(i, VotedTrack()).seen(said[place]) for i, place in kept if place is not None}
+    after |= {i: count_missed_merge(tracks[i], area[i] > 0, rules) for i, place in kept if place is None}
     after = {i: after[i] for i in [*tracks, *ids.values()]}
     limit = rules.max_missed + (rules.delete == "beyond")
     deleted = tuple(i for i, track in after.items() if track.missed >= max(limit, 1))
-    painted = paint_over([(i, e.mask) for i, e in kept], size)
     staying = {i: track for i, track in after.items() if i not in deleted}
+    front = {i: n for n, (i, _) in enumerate(kept, start=1)}
+    shown = {place: front[i] for i, place in kept}
+    painted = [(masks, [shown.get(place, 0) for place in masks]) for masks in found.layers]
+    canvas = paint_in_front([(own, [front.get(i, 0) for i in own]), *painted], own.size)
     return MergedFrame(
         staying,
-        {i: painted[i] for i in staying},
-        tuple(i for i, e in kept if e.id is not None and e.segment is not None),
+        LabelMap(tuple(front), canvas).relabel(tuple(staying)),
+        tuple(i for i, place in kept if i in tracks and place is not None),
         tuple(ids.values()),
         deleted,
         refused + len(fresh) - len(ids),
@@ -296,40 +369,39 @@ def merge_detections(
 
 
 def order_for_painting(
-    tracks: Mapping[int, VotedTrack],
-    own: Mapping[int, Bool[Tensor, "h w"]],
-    found: Sequence[DetectedSegment],
-    size: tuple[int, int],
-    group: Thing,
+    tracks: Mapping[int, VotedTrack], own: LabelMap, found: Sequence[LabelMap], said: Sequence[SegmentVotes]
 ) -> list[_PaintEntry]:
-    """Associates the `tracks` and the detections `found` of one `group` (mask IoU > 0.5), and sorts them: large ones
-    first, a pair by its union. `own` are the tracks' propagated masks; all masks are of `size` (h, w).
+    """Associates the `tracks` and the detections `found` of each group (mask IoU > 0.5), and sorts them: stuff first,
+    then large ones first, a pair by its union. `own` are the tracks' propagated masks, `said` what the detections are.
     """
-    ids = [i for i, track in tracks.items() if track.thing is group]
-    segments = [s for s in found if s.thing is group]
-    iou = mask_iou(stack_masks([own[i] for i in ids], size), stack_masks([s.mask for s in segments], size))
-    links = match(iou.cpu().numpy(), SUPPORT)
-    partner = {c: ids[r] for r, c in links.pairs}
-    pairs = [(partner.get(c), s) for c, s in enumerate(segments)]
-    entries = [_PaintEntry(i, s, s.mask if i is None else s.mask | own[i]) for i, s in pairs]
-    entries += [_PaintEntry(ids[r], None, own[ids[r]]) for r in links.free_rows]
-    return sorted(entries, key=lambda e: -int(e.mask.sum()))
+    before = dict(zip(own, range(len(own)), strict=True))
+    common, inside = np.zeros((len(own), len(said)), np.int64), np.zeros(len(said), np.int64)
+    for masks in found if said else ():
+        common[:, masks.ids], inside[list(masks.ids)] = own.count_common(masks), masks.areas
+    entries = []
+    for group in GROUPS:
+        ids = [i for i, track in tracks.items() if track.thing is group]
+        places = [place for place, votes in enumerate(said) if votes.thing is group]
+        rows = [before[i] for i in ids]
+        both, areas = common[np.ix_(rows, places)], own.areas[rows]
+        union = areas[:, None] + inside[places] - both
+        links = match((both / union.clip(min=1)).astype(np.float32), SUPPORT)
+        partner = {c: r for r, c in links.pairs}
+        mixed = [
+            _PaintEntry(ids[partner[c]], place, int(union[partner[c], c]))
+            if c in partner
+            else _PaintEntry(None, place, int(inside[place]))
+            for c, place in enumerate(places)
+        ]
+        mixed += [_PaintEntry(ids[r], None, int(areas[r])) for r in links.free_rows]
+        entries += sorted(mixed, key=lambda e: -e.area)
+    return entries
 
 
-def count_missed_merge(track: VotedTrack, mask: Bool[Tensor, "h w"], rules: MergeRules) -> VotedTrack:
-    """The `track` after a merge without a match, where it was propagated as `mask`; `rules` say whether that counts as
-    a miss.
+def count_missed_merge(track: VotedTrack, seen: bool, rules: MergeRules) -> VotedTrack:
+    """The `track` after a merge without a match, where its propagated mask was `seen`, or empty; `rules` say whether
+    that counts as a miss.
     """
-    if rules.count == "invisible" and mask.any():
+    if rules.count == "invisible" and seen:
         return replace(track, missed=0)
     return replace(track, missed=track.missed + 1)
-
-
-def paint_over(
-    entries: Sequence[tuple[int, Bool[Tensor, "h w"]]], size: tuple[int, int]
-) -> dict[int, Bool[Tensor, "h w"]]:
-    """Every entry's visible pixels; later ones lie in front."""
-    canvas = torch.zeros(size, dtype=torch.int64)
-    for id, mask in entries:
-        canvas[mask] = id
-    return {id: canvas == id for id, _ in entries}

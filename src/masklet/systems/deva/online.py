@@ -20,22 +20,25 @@ from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
 from masklet.core.frames import Frame, Video, iterate_frames_from, iterate_with_future, read_through
-from masklet.core.instances import Detections, FrameMasks, Prediction
-from masklet.core.masks import mask_nms, resize_bilinear, resolve_overlaps_by_area, stack_masks
+from masklet.core.instances import FrameMasks, Prediction
+from masklet.core.label_map import LabelMap, front_small
+from masklet.core.masks import mask_nms
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import MaskCarrier, Propagator, Segmenter
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
-from masklet.systems.common import FrameStream, build_video_result, describe_lost_objects
+from masklet.systems.common import FrameStream, build_video_result, describe_lost_objects, find_detections
 from masklet.systems.deva.consensus import (
     Agreement,
-    DetectedSegment,
+    FrameSegments,
     MergeRules,
+    ProposalLayer,
+    SegmentVotes,
     Thing,
     VotedTrack,
-    find_consensus,
-    merge_detections,
+    find_layer_consensus,
+    merge_segments,
 )
 from masklet.systems.sweep import BACKWARD, FORWARD, complete_backward
 
@@ -100,7 +103,7 @@ class WaitingFrame(Generic[S]):
     """A frame of a clip that is not complete yet."""
 
     frame: Frame
-    found: Detections
+    found: FrameSegments
     sight: S
 
 
@@ -110,7 +113,7 @@ class DevaFrameStep(Generic[F, M, S]):
 
     frame: Frame
     features: F
-    masks: Mapping[int, Bool[Tensor, "h w"]]  # no pixel twice
+    masks: LabelMap
     detected: frozenset[int]  # objects that a detection vouches for in this frame
     deleted: Mapping[int, VotedTrack]
     state: DevaState[M, S]
@@ -158,10 +161,9 @@ class Deva(Generic[F, M, S]):
         for look in self.forward(iterate_frames_from(video, saved.frame if saved else 0), state):
             state = look.state
             tracks |= {**state.tracks, **look.deleted}
-            for id, mask in look.masks.items():
+            for id, mask in look.masks.encode().items():
                 source = Source.DETECTED if id in look.detected else Source.FORWARD
-                seen = Sighting(Rle.encode(mask), source, tracks[id].score, tracks[id].label)
-                book.note(id, look.frame.index, seen)
+                book.note(id, look.frame.index, Sighting(mask, source, tracks[id].score, tracks[id].label))
             if self.settings.backward:
                 store.keep(look.frame.index, look.features)
             watch(FORWARD, state.clock, len(video) or None, len(state.tracks))
@@ -198,17 +200,19 @@ class Deva(Generic[F, M, S]):
         # A clip that stays incomplete only votes if nothing else would say anything of this video.
         yield from self.voted(state, clip) if clip and not state.clock else self.propagated(state, clip)
 
-    def find(self, sight: S, frame: Frame, future: Sequence[Frame], needed: bool) -> tuple[Detections, S]:
+    def find(self, sight: S, frame: Frame, future: Sequence[Frame], needed: bool) -> tuple[FrameSegments, S]:
         """The proposals in `frame`, and the segmenter's memory `sight` after it; `future` frames are only looked at.
         Where none are `needed`, only a segmenter with a memory is asked.
         """
         if not needed and sight is None:
-            return Detections.none(frame.size), sight
-        [found], sight = self.segmenter.segment(sight, [frame], future)
-        found = found[found.scores > self.settings.conf]
-        found = found[mask_nms(found.masks, found.scores, self.settings.nms_iou)]
-        found = replace(found, masks=resolve_overlaps_by_area(found.masks))
-        return found[found.masks.flatten(1).any(1)], sight
+            return FrameSegments((), ()), sight
+        found, sight = find_detections(self.segmenter, sight, frame, future, self.settings.conf)
+        kept = mask_nms(found.masks, found.scores, self.settings.nms_iou, found.scores > self.settings.conf)
+        masks = LabelMap.paint(found.masks, kept.tolist(), front_small)
+        rows = [row for row, area in zip(masks, masks.areas, strict=True) if area]
+        votes = zip(found.labels[rows].tolist(), found.scores[rows].tolist(), strict=True)
+        said = tuple(SegmentVotes((label,), (score,), self.thing(label)) for label, score in votes)
+        return FrameSegments((masks.relabel(rows).renumber(),), said), sight
 
     def propagated(
         self, state: DevaState[M, S], clip: Sequence[WaitingFrame[S]], features: Sequence[F] | None = None
@@ -231,22 +235,18 @@ class Deva(Generic[F, M, S]):
         yield look
         yield from self.propagated(look.state, clip[1:], features[1:])
 
-    def merged(
-        self, state: DevaState[M, S], frame: Frame, features: F, found: Sequence[DetectedSegment]
-    ) -> DevaFrameStep[F, M, S]:
+    def merged(self, state: DevaState[M, S], frame: Frame, features: F, found: FrameSegments) -> DevaFrameStep[F, M, S]:
         """One `frame`, with `features`, in which the segments `found` are merged into what is propagated from `state`.
         What the merge has changed is written as a prompt, what it left as a belief.
         """
         belief = self.propagator.predict(state.memory, features)
         own = self.own(state.tracks, belief, frame.size)
-        done = merge_detections(state.tracks, own, found, frame.size, state.born, self.settings.rules)
-        changed = {
-            id: mask
-            for id, mask in done.masks.items()
-            if mask.any() and not (id in belief.ids and torch.equal(mask, own[id]))
-        }
+        done = merge_segments(state.tracks, own, found, state.born, self.settings.rules)
+        area = dict(zip(done.masks, done.masks.areas.tolist(), strict=True))
+        kept = find_equal_masks(own.relabel([id for id in own if id in belief.ids]), done.masks)
+        changed = {id: done.masks[id] for id in done.masks if area[id] and id not in kept}
         told = changed if self.settings.prompted == "changed" else done.masks
-        covered = [r for r, id in enumerate(belief.ids) if id in done.masks and not done.masks[id].any()]
+        covered = [r for r, id in enumerate(belief.ids) if area.get(id) == 0]
         gone = [id for id in done.deleted if id in belief.ids]
         left = mark_absent(belief, covered).only([r for r, id in enumerate(belief.ids) if id not in (*told, *gone)])
         memory = self.propagator.forget(state.memory, gone) if gone else state.memory
@@ -264,43 +264,33 @@ class Deva(Generic[F, M, S]):
         deleted = {id: state.tracks[id] for id in done.deleted if id in state.tracks}
         return DevaFrameStep(frame, features, done.masks, frozenset((*done.matched, *done.new)), deleted, after)
 
-    def own(
-        self, tracks: Mapping[int, VotedTrack], belief: Prediction, size: tuple[int, int]
-    ) -> dict[int, Bool[Tensor, "h w"]]:
-        """The mask that `belief` has of each of `tracks` at `size` (h, w), no pixel twice; empty where the propagator
-        knows nothing of it.
+    def own(self, tracks: Mapping[int, VotedTrack], belief: Prediction, size: tuple[int, int]) -> LabelMap:
+        """The mask that `belief` has of each of `tracks` at `size` (h, w); empty where the propagator knows nothing of
+        it.
         """
-        masks = dict(zip(belief.ids, compute_exclusive_masks(belief, size), strict=True))
-        return {id: masks[id] if id in masks else torch.zeros(size, dtype=torch.bool) for id in tracks}
+        return belief.label_map(size).relabel(tuple(tracks))
 
-    def segments(self, clip: Sequence[WaitingFrame[S]], features: Sequence[F]) -> list[DetectedSegment]:
+    def segments(self, clip: Sequence[WaitingFrame[S]], features: Sequence[F]) -> FrameSegments:
         """What a clip agrees on, in its first frame; a clip of one frame has nobody to agree with."""
-        found = [self.described(waiting.found) for waiting in clip]
         if len(clip) == 1 and self.settings.single == "detections":
-            return found[0]
-        aligned = [s for n, segments in enumerate(found) for s in self.aligned(segments, features[n], features[0], n)]
-        frames = [n for n, segments in enumerate(found) for _ in segments]
-        masks = stack_masks([s.mask for s in aligned], clip[0].frame.size)
-        return collect_agreed_segments(aligned, find_consensus(masks, frames, [s.thing for s in aligned]))
+            return clip[0].found
+        layers, said, size = [], list[SegmentVotes](), clip[0].frame.size
+        for n, waiting in enumerate(clip):
+            for masks in waiting.found.layers:
+                moved = self.aligned(masks, features[n], features[0], n)
+                layers.append(ProposalLayer(n, moved.renumber(len(said))))
+            said += waiting.found.said
+        agreed = find_layer_consensus(layers, [votes.thing for votes in said], size)
+        return FrameSegments((agreed.rendered,), collect_agreed_votes(said, agreed))
 
-    def aligned(
-        self, segments: Sequence[DetectedSegment], source: F, target: F, distance: int
-    ) -> list[DetectedSegment]:
-        """Carries `segments` from the frame with features `source` to that with features `target`, by a memory of this
+    def aligned(self, masks: LabelMap, source: F, target: F, distance: int) -> LabelMap:
+        """Carries `masks` from the frame with features `source` to that with features `target`, by a memory of this
         one frame, thrown away after; where the `distance` is 0 frames, they stay as they are.
         """
-        if not segments or not distance:
-            return list(segments)
-        masks = {n: s.mask for n, s in enumerate(segments, start=1)}
-        belief = propagate_between_frames(self.propagator, masks, source, target)
-        size = (segments[0].mask.shape[0], segments[0].mask.shape[1])
-        moved = dict(zip(belief.ids, compute_exclusive_masks(belief, size), strict=True))
-        return [replace(s, mask=moved.get(n, torch.zeros_like(s.mask))) for n, s in enumerate(segments, start=1)]
-
-    def described(self, found: Detections) -> list[DetectedSegment]:
-        """Detections as segments that nobody supports yet."""
-        rows = zip(found.masks, found.labels.tolist(), found.scores.tolist(), strict=True)
-        return [DetectedSegment(mask, (label,), (score,), self.thing(label)) for mask, label, score in rows]
+        if not masks or not distance:
+            return masks
+        belief = propagate_between_frames(self.propagator, masks.renumber(1), source, target)
+        return belief.label_map(masks.size).relabel(range(1, len(masks) + 1))
 
     def thing(self, label: int) -> Thing:
         """Whether a category is a thing; None if no category was said to be stuff."""
@@ -322,12 +312,12 @@ class Deva(Generic[F, M, S]):
 
 def show_deva_step(look: DevaFrameStep[F, M, S]) -> FrameMasks:
     """What is seen in one frame, each object under the name it has most votes for so far."""
-    ids = tuple(sorted(id for id, mask in look.masks.items() if mask.any()))
+    ids = tuple(sorted(id for id, area in zip(look.masks, look.masks.areas, strict=True) if area))
     tracks = [look.state.tracks[id] for id in ids]
     return FrameMasks(
         look.frame.index,
         ids,
-        stack_masks([look.masks[id] for id in ids], look.frame.size),
+        look.masks.relabel(ids).stack(),
         torch.tensor([t.score for t in tracks], dtype=torch.float32),
         torch.tensor([t.label for t in tracks], dtype=torch.int64),
     )
@@ -346,35 +336,34 @@ def propagate_between_frames(
     return propagator.predict(memory, target)
 
 
-def compute_exclusive_masks(belief: Prediction, size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
-    """The belief as a label map: where several objects claim a pixel, the one of greatest logit has it."""
-    masks = belief.masks(size)
-    if len(masks) < 2:
-        return masks
-    logits = resize_bilinear(belief.best.logits[:, 0], size).to(masks.device)
-    winner = torch.where(masks, logits, -torch.inf).argmax(0)
-    return masks & (torch.arange(len(masks), device=masks.device)[:, None, None] == winner)
+def find_equal_masks(before: LabelMap, after: LabelMap) -> set[int]:
+    """The ids whose masks are the same in both."""
+    common, areas = before.count_common(after), dict(zip(after, after.areas.tolist(), strict=True))
+    at = {id: column for column, id in enumerate(after)}
+    same = zip(before, before.areas.tolist(), common, strict=True)
+    return {id for id, area, shared in same if id in at and area == areas[id] == shared[at[id]]}
 
 
 def mark_absent(belief: Prediction, rows: Sequence[int]) -> Prediction:
     """The belief that some objects are not in the frame: what lies wholly under others must not stay remembered."""
     at = list(rows)
+    if not at:
+        return belief
     logits, presence = belief.logits.clone(), belief.presence.clone()
     logits[at], presence[at] = -logits[at].abs(), -presence[at].abs()
     return replace(belief, logits=logits, presence=presence)
 
 
-def collect_agreed_segments(segments: Sequence[DetectedSegment], agreed: Agreement) -> list[DetectedSegment]:
-    """The selected segments as rendered, each with all that it and its direct supporters said."""
-    return [
-        DetectedSegment(
-            mask,
-            tuple(label for m in members for label in segments[m].labels),
-            tuple(score for m in members for score in segments[m].scores),
-            segments[members[0]].thing,
+def collect_agreed_votes(said: Sequence[SegmentVotes], agreed: Agreement) -> tuple[SegmentVotes, ...]:
+    """Of each selected segment, all that it and its direct supporters `said`."""
+    return tuple(
+        SegmentVotes(
+            tuple(label for m in members for label in said[m].labels),
+            tuple(score for m in members for score in said[m].scores),
+            said[members[0]].thing,
         )
-        for mask, members in zip(agreed.masks, agreed.members, strict=True)
-    ]
+        for members in agreed.members
+    )
 
 
 def remove_backward_overlaps(masklets: Sequence[Masklet]) -> tuple[Masklet, ...]:
