@@ -17,10 +17,10 @@ class Matching:
     free_cols: tuple[int, ...]
 
 
-def assign(costs: Float[np.ndarray, "n m"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
+def solve_assignment(costs: Float[np.ndarray, "n m"]) -> tuple[Int[np.ndarray, " k"], Int[np.ndarray, " k"]]:
     """Rows and columns of the one-to-one assignment of least total cost, as many as there can be, rows in order.
 
-    >>> assign(np.array([[4.0, 1.0, 3.0], [2.0, 0.0, 5.0]]))
+    >>> solve_assignment(np.array([[4.0, 1.0, 3.0], [2.0, 0.0, 5.0]]))
     (array([0, 1]), array([1, 0]))
     """
     from scipy.optimize import linear_sum_assignment  # a third of a second, which only those pay who assign
@@ -38,7 +38,9 @@ def match(affinity: Float[np.ndarray, "n m"], above: float) -> Matching:
     allowed = affinity > above
     rows, cols = allowed.nonzero()
     if len({*rows}) < len(rows) or len({*cols}) < len(cols):  # else there is nothing to choose
-        rows, cols = assign(-np.where(allowed, affinity - min(above, 0.0), 0.0))  # a forbidden pair must add nothing
+        rows, cols = solve_assignment(
+            -np.where(allowed, affinity - min(above, 0.0), 0.0)
+        )  # a forbidden pair must add nothing
     pairs = tuple((int(r), int(c)) for r, c in zip(rows, cols, strict=True) if allowed[r, c])
     taken_rows, taken_cols = {r for r, _ in pairs}, {c for _, c in pairs}
     n, m = affinity.shape

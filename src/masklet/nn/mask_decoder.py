@@ -79,7 +79,7 @@ class TwoWayTransformer(nn.Module):
         return self.layer_norm_final_attn(tokens + seen), cells
 
 
-class MaskDecoder(nn.Module):
+class Sam2MaskDecoder(nn.Module):
     """Masks of an object, of cells with `width` channels; `hidden` are those inside of the blocks.
 
     `dynamic_multimask_via_stability`: a single mask that is not stable gives way to the best of three, but in training.

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from masklet.models.encoder import MEAN, STD, EncoderFeatures
-from masklet.nn.mask_decoder import MaskDecoder
+from masklet.nn.mask_decoder import Sam2MaskDecoder
 from masklet.nn.memory_attention import MemoryAttentionLayers
 from masklet.nn.memory_encoder import MemoryEncoder
 from masklet.nn.prompt_encoder import PlaceEncoding, PromptEncoder
@@ -126,7 +126,7 @@ class NanoNetwork(nn.Module):
         self.shared_image_embedding = PlaceEncoding(HIDDEN)
         self.vision_encoder = NanoNeck()
         self.prompt_encoder = PromptEncoder(HIDDEN, side)
-        self.mask_decoder = MaskDecoder(HIDDEN, width)
+        self.mask_decoder = Sam2MaskDecoder(HIDDEN, width)
         self.memory_attention = MemoryAttentionLayers(settings.layers, HIDDEN, width, MEMORY, cells, EXTENT / cells)
         self.memory_encoder = MemoryEncoder(HIDDEN, width, MEMORY)
         self.mask_downsample = nn.Conv2d(1, 1, 4, 4)
@@ -143,7 +143,7 @@ class NanoNetwork(nn.Module):
         return positions
 
 
-def create_nano(settings: NanoSettings | None = None, seed: int = 0) -> Any:
+def create_nano(settings: NanoSettings | None = None, seed: int = 0) -> NanoNetwork:
     """The network as training begins: it compares what it sees with what it remembers, and leaves guesses alone."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
@@ -206,7 +206,7 @@ def save_nano(path: Path, net: Any, settings: NanoSettings) -> None:
     write_described(path, KIND, copy_module_weights(net, torch.float16), {"settings": asdict(settings)})
 
 
-def read_nano(path: Path) -> tuple[Any, NanoSettings]:
+def read_nano(path: Path) -> tuple[NanoNetwork, NanoSettings]:
     """The network of a file that `save_nano` wrote: float32, eval, no gradients, CPU.
 
     Raises InputError where the file is of something else or damaged.
