@@ -38,9 +38,8 @@ def match(affinity: Float[np.ndarray, "n m"], above: float) -> Matching:
     allowed = affinity > above
     rows, cols = allowed.nonzero()
     if len({*rows}) < len(rows) or len({*cols}) < len(cols):  # else there is nothing to choose
-        rows, cols = solve_assignment(
-            -np.where(allowed, affinity - min(above, 0.0), 0.0)
-        )  # a forbidden pair must add nothing
+        gain = np.where(allowed, affinity - min(above, 0.0), 0.0)  # a forbidden pair must add nothing
+        rows, cols = solve_assignment(-gain)
     pairs = tuple((int(r), int(c)) for r, c in zip(rows, cols, strict=True) if allowed[r, c])
     taken_rows, taken_cols = {r for r, _ in pairs}, {c for _, c in pairs}
     n, m = affinity.shape
