@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 from typing import Annotated, Any
 
@@ -48,7 +47,6 @@ def import_command(name: str) -> Any:
     """The command of a name: of a function, or of an app with commands of its own."""
     module, _, attribute = COMMANDS[name][0].partition(":")
     found: Any = getattr(import_uncollected(module), attribute)
-    gc.freeze()  # nor is there garbage later among what was imported
     if isinstance(found, typer.Typer):
         return typer.main.get_command(found)
     alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)

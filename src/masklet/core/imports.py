@@ -16,5 +16,8 @@ def import_uncollected(name: str) -> ModuleType:
     try:
         return import_module(name)
     finally:
+        if not gc.get_freeze_count():
+            gc.freeze()
+            gc.unfreeze()  # among the old objects, which the collector seldom goes through
         if was_enabled:
             gc.enable()
