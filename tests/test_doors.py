@@ -200,3 +200,16 @@ def test_nothing_heavy_is_imported_before_it_is_used() -> None:
         assert getattr(masklet, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         masklet.nothing  # noqa: B018
+
+
+def test_track_loads_nothing_heavy_that_it_does_not_need(tmp_path: Path) -> None:
+    """With its defaults: a second or two before the first frame hang on it."""
+    (tmp_path / "clip").mkdir()
+    for n, frame in enumerate(make_frames()[:2]):
+        supervision.cv2_to_pillow(frame[..., ::-1]).save(tmp_path / "clip" / f"{n}.png")
+    heavy = "{'transformers', 'supervision', 'scipy', 'huggingface_hub.file_download'} & set(sys.modules)"
+    code = f"import atexit, gc, sys; atexit.register(lambda: print({heavy}, gc.isenabled())); import masklet.cli; masklet.cli.main()"
+    told = ["track", str(tmp_path / "clip"), "--prompt", "0:1:box=4,4,20,20", "-o", str(tmp_path / "out"), "-q"]
+    done = subprocess.run([sys.executable, "-c", code, *told], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "set() True\n"), done.stderr
+    assert (tmp_path / "out" / "clip" / "masklets.json").is_file()

@@ -116,7 +116,9 @@ def test_devas_network_by_name(nothing_here: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(InputError, match="no weight file"):
         parts.load_propagator("deva:elsewhere.pth", Encoder())
     asked: list[Any] = []
-    monkeypatch.setattr(parts, "load_xmem", lambda path, device: asked.append((path, str(device))))
+    monkeypatch.setattr(
+        "masklet.models.xmem.propagator.load_xmem", lambda path, device: asked.append((path, str(device)))
+    )
     (nothing_here / "deva").mkdir()
     (nothing_here / "deva" / "DEVA-propagation.pth").touch()
     parts.load_propagator("deva", Encoder(), "cpu")

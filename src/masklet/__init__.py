@@ -6,8 +6,9 @@
 """
 
 import os
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from masklet.core.imports import import_uncollected
 
 # torch reads it when it is loaded. Its threads would else spin while they wait for one that has no core: where anything
 # else runs on the machine, a frame takes eight times as long; where nothing does, this costs 8 %.
@@ -114,7 +115,7 @@ if not TYPE_CHECKING:  # or a name that does not exist would be one of any kind
         """A name of `__all__`, or a module of the package; it stays once it was imported."""
         if name not in _MODULES:
             raise AttributeError(f"module 'masklet' has no attribute {name!r}")
-        found = getattr(import_module(_MODULES[name]), name)
+        found = getattr(import_uncollected(_MODULES[name]), name)
         globals()[name] = found
         return found
 

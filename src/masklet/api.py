@@ -61,7 +61,6 @@ from masklet.parts import (
     make_encoder,
     refuse_part_settings,
 )
-from masklet.queries import load_query_system
 from masklet.registry import check_choice, import_object
 from masklet.systems.track import Prompts, Track, describe_frame_range
 from masklet.version import __version__
@@ -192,6 +191,8 @@ def make_system(
     if system in QUERY_SYSTEMS:
         for part, told in of_parts.items():
             refuse_part_settings(f"the {part} of a query system", system, told)
+        from masklet.queries import load_query_system  # its networks are slow to import
+
         kind = import_object(QUERY_SYSTEMS[system].settings)
         return load_query_system(system, segmenter, device, kind(**check_system_settings(own, kind)))
     entry = SYSTEMS.find(system)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,8 +20,6 @@ from masklet.core.settings import check_setting
 from masklet.io.annotations.detections import read_detections
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
-from masklet.models.mask2former.segmenter import load_mask2former
-from masklet.models.mask2former.weights import is_mask2former
 from masklet.models.nano import propagator as nano_propagator
 from masklet.models.nano.dense import DenseSegmenter, ObjectSegmenter, load_dense
 from masklet.models.nano.image_predictor import load_image_predictor
@@ -43,12 +41,14 @@ from masklet.models.segmenters.prompted import (
     TextSegmenter,
 )
 from masklet.models.segmenters.text import TextDetector, load_detector, split_prompts
-from masklet.models.xmem.propagator import Xmem, load_xmem
 from masklet.registry import PartEntry, check_choice, list_part_settings
 from masklet.systems.bystanders import BystanderFinder
 from masklet.systems.sam2long import MemoryTree
 from masklet.weights.catalog import CARRIERS, DETECTORS
 from masklet.weights.store import find_checkpoint, find_weights, get_model_folder
+
+if TYPE_CHECKING:
+    from masklet.models.xmem.propagator import Xmem
 
 # SAM2Long's thresholds of predicted mask IoU and of uncertainty: the official repository's documented command, the
 # paper, and what the official command line does when it is told nothing.
@@ -91,6 +91,9 @@ def load_segmenter(
         found: Segmenter[Any] = entry.load()(make_request(entry, part, encoder, device, settings))
         return found
     refuse_part_settings("segmenter", name, settings)
+    from masklet.models.mask2former.segmenter import load_mask2former
+    from masklet.models.mask2former.weights import is_mask2former
+
     base, at, side = name.rpartition("@")
     base = base if at else name
     if is_mask2former(base):
@@ -294,6 +297,8 @@ def parse_file_part(name: str) -> Path | None:
 
 def load_deva(request: PartRequest) -> Xmem:
     """DEVA's propagation network, from a file or from where the weights folder has it."""
+    from masklet.models.xmem.propagator import load_xmem
+
     file = request.name.argument
     path = Path(file) if file else get_model_folder(DEVA) / DEVA_FILE
     if not file and not path.is_file():

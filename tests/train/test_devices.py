@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 import torch
 from elsewhere import GPU, Elsewhere, WithGpu, attention
+from small_sam2 import build_small_config
 from torch import Tensor
 
 from masklet.models.mask2former.small import SmallMask2FormerSettings, create_small_mask2former, save_small
-from masklet.models.nano.network import NanoSettings, build_nano_config
+from masklet.models.nano.network import NanoSettings
 from masklet.models.transformers_output import drop_transformers_output
 from masklet.train.data.clips import seed_item_generator
 from masklet.train.data.synthetic import SyntheticClips
@@ -38,7 +39,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     )
     torch.manual_seed(4)
     with drop_transformers_output():
-        net: Any = Sam2VideoModel(build_nano_config(NanoSettings(side=64, layers=1, width=32)))
+        net: Any = Sam2VideoModel(build_small_config(NanoSettings(side=64, layers=1, width=32)))
         torch.nn.init.constant_(net.mask_decoder.pred_obj_score_head.proj_out.bias, 1.0)
         net.save_pretrained(at / "sam2")
     found = {"small": str(at / "small.safetensors"), "sam2": str(at / "sam2")}

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_sam2 import build_small_config
 from torch import Tensor
 
 from masklet.core.instances import Box, Point, Prediction
 from masklet.models.encoder import Encoder
 from masklet.models.nano import propagator as nano_propagator
-from masklet.models.nano.network import NanoSettings, build_nano_config, create_nano, read_nano
+from masklet.models.nano.network import NanoSettings, create_nano, read_nano
 from masklet.models.nano.propagator import Nano
 from masklet.models.sam2.propagator import Sam2
 from masklet.train.data.clips import TrainingClip, seed_item_generator
@@ -320,7 +321,7 @@ def test_sam2_itself_is_trained_the_same_way_its_image_encoder_frozen() -> None:
     from transformers import Sam2VideoModel
 
     torch.manual_seed(4)
-    net: Any = Sam2VideoModel(build_nano_config(SETTINGS))
+    net: Any = Sam2VideoModel(build_small_config(SETTINGS))
     net.vision_encoder.requires_grad_(False)
     torch.nn.init.constant_(net.mask_decoder.pred_obj_score_head.proj_out.bias, 1.0)
     sam2 = Sam2(net, gradients=True)

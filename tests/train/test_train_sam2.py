@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 import typer
+from small_sam2 import build_small_config
 from torch import Tensor
 from typer.testing import CliRunner
 
 from masklet.cli.train import train_command
 from masklet.models.encoder import Encoder
-from masklet.models.nano.network import NanoSettings, build_nano_config
+from masklet.models.nano.network import NanoSettings
 from masklet.models.sam2.propagator import Sam2
 from masklet.models.sam2.weights import build_sam2
 from masklet.models.transformers_output import drop_transformers_output
@@ -57,7 +58,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(4)
     with drop_transformers_output():
-        net: Any = Sam2VideoModel(build_nano_config(NanoSettings(side=64, layers=1, width=32)))
+        net: Any = Sam2VideoModel(build_small_config(NanoSettings(side=64, layers=1, width=32)))
         torch.nn.init.constant_(net.mask_decoder.pred_obj_score_head.proj_out.bias, 1.0)  # it believes what it sees
         net.save_pretrained(folder := tmp_path_factory.mktemp("sam2") / "start")
     return folder

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from masklet.core.errors import Interruption, end_on_signal
+from masklet.core.imports import import_uncollected
 from masklet.version import __version__
 
 COMMANDS = {  # where each command is, and its line of help
@@ -46,7 +46,7 @@ class LazyGroup(TyperGroup):
 def import_command(name: str) -> Any:
     """The command of a name: of a function, or of an app with commands of its own."""
     module, _, attribute = COMMANDS[name][0].partition(":")
-    found: Any = getattr(import_module(module), attribute)
+    found: Any = getattr(import_uncollected(module), attribute)
     if isinstance(found, typer.Typer):
         return typer.main.get_command(found)
     alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as nnf
 from jaxtyping import Float, Int64
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from masklet.core.matching import solve_assignment
 from masklet.core.slots import FrameSlots
 
 
@@ -43,7 +43,7 @@ def match_slots(before: Float[Tensor, "n c"], now: Float[Tensor, "n c"]) -> Int6
     >>> match_slots(torch.eye(3), torch.eye(3)[[2, 0, 1]])
     tensor([1, 2, 0])
     """
-    _, cols = linear_sum_assignment(compute_cosine_distances(before, now).detach().cpu().numpy())
+    _, cols = solve_assignment(compute_cosine_distances(before, now).detach().cpu().numpy())
     return torch.from_numpy(cols).to(now.device)
 
 
@@ -54,7 +54,7 @@ def match_slots_as_released(before: Float[Tensor, "n c"], now: Float[Tensor, "n 
     >>> match_slots_as_released(torch.eye(3), torch.eye(3)[[2, 0, 1]])
     tensor([2, 0, 1])
     """
-    _, cols = linear_sum_assignment(compute_cosine_distances(before, now).detach().cpu().numpy().T)
+    _, cols = solve_assignment(compute_cosine_distances(before, now).detach().cpu().numpy().T)
     return torch.from_numpy(cols).to(now.device)
 
 

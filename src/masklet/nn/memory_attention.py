@@ -1,4 +1,4 @@
-"""SAM 2's memory attention over the modules of transformers' `Sam2VideoModel`, for several objects at once.
+"""SAM 2's memory attention over modules of our own or transformers', for several objects at once.
 
 What all objects have in common is computed once: until the first cross-attention they look at the same frame. The
 memories' values have a quarter of the keys' width, so they are averaged first and projected afterwards, which is the
@@ -12,11 +12,50 @@ from typing import Any
 
 import torch
 import torch.nn.functional as nnf
-from jaxtyping import Complex, Float
-from torch import Tensor
+from jaxtyping import Complex, Float, Shaped
+from torch import Tensor, nn
+
+from masklet.nn.sam2_layers import AttentionProjections
 
 ROWS = 256  # queries that attend at a time: their scores fit into the cache
 ALIGNED = 8  # keys are padded to a multiple of this: a twentieth of the time
+
+
+class MemoryAttentionLayer(nn.Module):
+    """The layers of one round: the frame looks at itself, then at memories of `memory` channels."""
+
+    def __init__(self, width: int, hidden: int, memory: int) -> None:
+        super().__init__()
+        self.self_attn = AttentionProjections(width, width, width)
+        self.cross_attn_image = AttentionProjections(width, width, memory)
+        self.linear1, self.linear2 = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.layer_norm1, self.layer_norm2, self.layer_norm3 = (nn.LayerNorm(width) for _ in range(3))
+        self.activation = nn.ReLU()
+
+
+class RotaryFrequencies(nn.Module):
+    """The frequencies `inv_freq` of rotary encodings of `width` channels, half of them for each axis."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        steps = torch.arange(0, width // 2, 2, dtype=torch.float32) / (width // 2)
+        self.inv_freq = nn.Buffer(1 / 10000**steps, persistent=False)
+
+
+class MemoryAttentionLayers(nn.Module):
+    """The layers that `MemoryAttention` runs; names and shapes of parameters are those of transformers'.
+
+    Frames have `cells` x `cells` tokens; a step from one to the next counts `step` in their positions.
+    """
+
+    def __init__(self, layers: int, width: int, hidden: int, memory: int, cells: int, step: float) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(MemoryAttentionLayer(width, hidden, memory) for _ in range(layers))
+        self.layer_norm = nn.LayerNorm(width)
+        self.rotary_emb = RotaryFrequencies(width)
+        line = torch.arange(cells)
+        positions = torch.stack([line.repeat(cells), line.repeat_interleave(cells)], dim=1) * step
+        self.position_ids = nn.Buffer(positions, persistent=False)
 
 
 class MemoryAttention:
@@ -24,7 +63,7 @@ class MemoryAttention:
 
     def __init__(self, net: Any) -> None:
         self.net = net
-        self.rotations = compute_rotary_encodings(net)
+        self.rotations = compute_rotary_encodings(net.position_ids, net.rotary_emb.inv_freq)
         self.memory_rotations = self.rotations  # of one remembered frame's tokens
 
     def look(self, current: Float[Tensor, "p c"]) -> Float[Tensor, "1 p c"]:
@@ -102,10 +141,12 @@ def compute_attention_average(
     return out
 
 
-def compute_rotary_encodings(net: Any) -> Complex[Tensor, "p half"]:
+def compute_rotary_encodings(
+    positions: Shaped[Tensor, "p 2"], frequencies: Float[Tensor, " quarter"]
+) -> Complex[Tensor, "p half"]:
     """The rotary position encodings (Su et al. 2021, along both axes) of a frame's tokens, as complex numbers."""
-    cos, sin = net.rotary_emb(torch.zeros((), device=net.position_ids.device), net.position_ids)
-    return torch.complex(cos[0, :, ::2].contiguous(), sin[0, :, ::2].contiguous())
+    angles = (positions[..., None].float() * frequencies).flatten(1)
+    return torch.complex(angles.cos(), angles.sin())
 
 
 def rotate_tokens(x: Float[Tensor, "b m c"], by: Complex[Tensor, "p half"]) -> Float[Tensor, "b m c"]:

@@ -144,10 +144,12 @@ def find_weights(model: Checkpoint) -> LocatedWeights | None:
 
 def _find_cached(model: Checkpoint) -> LocatedWeights | None:
     """The model in huggingface_hub's own cache: all files of one revision."""
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import constants
 
-    if model.page:
+    if model.page or not (Path(constants.HF_HUB_CACHE) / f"models--{model.repo.replace('/', '--')}").is_dir():
         return None
+    from huggingface_hub import try_to_load_from_cache  # an eighth of a second, which only those pay who use the cache
+
     for revision in dict.fromkeys((model.revision, "main")):
         files = [try_to_load_from_cache(model.repo, file, revision=revision) for file in model.files]
         if all(isinstance(file, str) for file in files):

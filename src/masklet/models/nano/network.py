@@ -1,7 +1,7 @@
 """SAM 2's network at nano size, over the features of the packaged MobileNetV2: its sizes, its parts and its file.
 
-It is transformers' `Sam2VideoModel`, small, with two parts exchanged. In the place of the image encoder is a neck over
-features that the segmenter has computed anyway. And a frame's guess, the mask that the training-free propagation
+It is SAM 2, small, with two parts exchanged. In the place of the image encoder is a neck over features that the
+segmenter has computed anyway. And a frame's guess, the mask that the training-free propagation
 expects there, is given to the mask decoder as a mask prompt and at its finer levels: what the decoder answers is what
 is wrong with it.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import torch
@@ -19,17 +19,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from masklet.models.encoder import MEAN, STD, EncoderFeatures
-from masklet.models.transformers_output import drop_transformers_output
+from masklet.nn.mask_decoder import Sam2MaskDecoder
+from masklet.nn.memory_attention import MemoryAttentionLayers
+from masklet.nn.memory_encoder import MemoryEncoder
+from masklet.nn.prompt_encoder import PlaceEncoding, PromptEncoder
+from masklet.nn.sam2_layers import Perceptron
 from masklet.weights.format import copy_module_weights, explain_damage, read_described, write_described
 from masklet.weights.strict import load_exactly
 
-if TYPE_CHECKING:
-    from transformers import Sam2VideoConfig
-
 KIND = "nano-propagator"  # in the metadata of its files
 HIDDEN = 128  # channels of tokens: as many as the encoder's keys have, which they begin as
-MEMORY = 64  # channels of memories, fixed in transformers' memory attention
-FINE, MEDIUM = HIDDEN // 8, HIDDEN // 4  # channels at strides 4 and 8, fixed in transformers' mask decoder
+MEMORY = 64  # channels of memories
+FRAMES = 7  # remembered ones that are told apart by their age
+FINE, MEDIUM = HIDDEN // 8, HIDDEN // 4  # channels at strides 4 and 8, as the mask decoder has them
 STEM = 24  # channels of colours at stride 4
 TRUNK = 64  # channels of features at stride 8
 EXTENT = 24  # what the sides of the square count in rotary position encodings, however many cells they have
@@ -98,68 +100,54 @@ class MaskHints(nn.Module):
         return self.fine(x), self.medium(x)
 
 
-def build_nano_config(settings: NanoSettings) -> Sam2VideoConfig:
-    """The config with which transformers builds the SAM 2 video network of these settings."""
-    from transformers import Sam2HieraDetConfig, Sam2VideoConfig, Sam2VisionConfig
-    from transformers.models.sam2_video.configuration_sam2_video import (
-        Sam2VideoMaskDecoderConfig,
-        Sam2VideoPromptEncoderConfig,
-    )
+@dataclass(frozen=True)
+class Sam2Constants:
+    """What `Sam2Core` asks a network's config, as it is in SAM 2.1."""
 
-    side = settings.side
-    # transformers makes an image encoder, which is not used: the smallest.
-    ones = [1, 1, 1, 1]
-    hiera = Sam2HieraDetConfig(
-        hidden_size=4,
-        blocks_per_stage=ones,
-        embed_dim_per_stage=[4, 8, 16, 32],
-        num_attention_heads_per_stage=ones,
-        window_size_per_stage=[8, 4, 4, 4],
-        global_attention_blocks=[],
-    )
-    vision = Sam2VisionConfig(
-        backbone_config=hiera,
-        backbone_channel_list=[32, 16, 8, 4],
-        fpn_hidden_size=HIDDEN,
-        backbone_feature_sizes=[[side // n] * 2 for n in (4, 8, 16)],
-    )
-    return Sam2VideoConfig(
-        vision_config=vision,
-        prompt_encoder_config=Sam2VideoPromptEncoderConfig(hidden_size=HIDDEN, image_size=side),
-        mask_decoder_config=Sam2VideoMaskDecoderConfig(
-            hidden_size=HIDDEN, mlp_dim=settings.width, iou_head_hidden_dim=HIDDEN
-        ),
-        image_size=side,
-        memory_attention_hidden_size=HIDDEN,
-        memory_attention_num_layers=settings.layers,
-        memory_attention_feed_forward_hidden_size=settings.width,
-        memory_attention_rope_feat_sizes=[side // 16] * 2,
-        memory_encoder_hidden_size=HIDDEN,
-        memory_encoder_output_channels=MEMORY,
-        mask_downsampler_embed_dim=HIDDEN,
-        memory_fuser_embed_dim=HIDDEN,
-        memory_fuser_intermediate_dim=settings.width,
-    )
+    enable_temporal_pos_encoding_for_object_pointers: bool = True
+    sigmoid_scale_for_mem_enc: float = 20.0
+    sigmoid_bias_for_mem_enc: float = -10.0
 
 
-def create_blank_nano(settings: NanoSettings) -> Any:
-    """The network with random weights throughout (torch's generator decides), float32 on the CPU."""
-    from transformers import Sam2VideoModel
+class NanoNetwork(nn.Module):
+    """The parts of transformers' `Sam2VideoModel` that `Sam2Core` runs, with its names, and what nano adds."""
 
-    with drop_transformers_output():
-        net: Any = Sam2VideoModel(build_nano_config(settings))
-    net.vision_encoder, net.hints = NanoNeck(), MaskHints()
-    net.mask_decoder.conv_s0 = net.mask_decoder.conv_s1 = nn.Identity()  # the neck's maps are that narrow already
-    cells = settings.side // 16
-    net.memory_attention.position_ids = net.memory_attention.position_ids * (EXTENT / cells)
-    return net
+    hidden_dim, mem_dim, config = HIDDEN, MEMORY, Sam2Constants()
+
+    def __init__(self, settings: NanoSettings) -> None:
+        super().__init__()
+        side, width, cells = settings.side, settings.width, settings.side // 16
+        self.image_size, self.backbone_feature_sizes = side, [(side // n, side // n) for n in (4, 8, 16)]
+        self.no_memory_embedding = nn.Parameter(torch.zeros(1, 1, HIDDEN))
+        self.no_memory_positional_encoding = nn.Parameter(torch.zeros(1, 1, HIDDEN))  # not used, but in all files
+        self.memory_temporal_positional_encoding = nn.Parameter(torch.zeros(FRAMES, 1, 1, MEMORY))
+        self.no_object_pointer = nn.Parameter(torch.zeros(1, HIDDEN))
+        self.occlusion_spatial_embedding_parameter = nn.Parameter(torch.zeros(1, MEMORY))
+        self.shared_image_embedding = PlaceEncoding(HIDDEN)
+        self.vision_encoder = NanoNeck()
+        self.prompt_encoder = PromptEncoder(HIDDEN, side)
+        self.mask_decoder = Sam2MaskDecoder(HIDDEN, width)
+        self.memory_attention = MemoryAttentionLayers(settings.layers, HIDDEN, width, MEMORY, cells, EXTENT / cells)
+        self.memory_encoder = MemoryEncoder(HIDDEN, width, MEMORY)
+        self.mask_downsample = nn.Conv2d(1, 1, 4, 4)
+        self.object_pointer_proj = Perceptron(HIDDEN, HIDDEN, HIDDEN)
+        self.temporal_positional_encoding_projection_layer = nn.Linear(HIDDEN, MEMORY)
+        self.hints = MaskHints()
+
+    def get_image_wide_positional_embeddings(self) -> Float[Tensor, "1 c h w"]:
+        """Where each cell of the coarse features is, for the mask decoder."""
+        cells = self.image_size // 16
+        line = (torch.arange(cells, device=self.no_memory_embedding.device) + 0.5) / cells
+        places = torch.stack([line.expand(cells, -1), line[:, None].expand(-1, cells)], dim=-1)
+        positions: Tensor = self.shared_image_embedding(places).permute(2, 0, 1)[None]
+        return positions
 
 
-def create_nano(settings: NanoSettings | None = None, seed: int = 0) -> Any:
+def create_nano(settings: NanoSettings | None = None, seed: int = 0) -> NanoNetwork:
     """The network as training begins: it compares what it sees with what it remembers, and leaves guesses alone."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        net = create_blank_nano(settings or NanoSettings())
+        net = NanoNetwork(settings or NanoSettings())
         _initialize_weights(net)
         with torch.no_grad():
             _initialize_attention(net)
@@ -168,7 +156,7 @@ def create_nano(settings: NanoSettings | None = None, seed: int = 0) -> Any:
 
 
 def _initialize_weights(net: nn.Module) -> None:
-    """transformers' own initial weights are for wide networks."""
+    """As PyTorch draws them, embeddings smaller."""
     for part in net.modules():
         if isinstance(part, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
             part.reset_parameters()
@@ -218,7 +206,7 @@ def save_nano(path: Path, net: Any, settings: NanoSettings) -> None:
     write_described(path, KIND, copy_module_weights(net, torch.float16), {"settings": asdict(settings)})
 
 
-def read_nano(path: Path) -> tuple[Any, NanoSettings]:
+def read_nano(path: Path) -> tuple[NanoNetwork, NanoSettings]:
     """The network of a file that `save_nano` wrote: float32, eval, no gradients, CPU.
 
     Raises InputError where the file is of something else or damaged.
@@ -227,5 +215,5 @@ def read_nano(path: Path) -> tuple[Any, NanoSettings]:
     with explain_damage(path):
         told = held.about["settings"]
         settings = NanoSettings(**{f.name: int(told[f.name]) for f in fields(NanoSettings)})
-        net = create_blank_nano(settings)
+        net = NanoNetwork(settings)
     return load_exactly(net, held.tensors, path, "the nano propagator that it says it is"), settings

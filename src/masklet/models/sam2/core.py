@@ -1,6 +1,6 @@
-"""What SAM 2 computes of the objects of a frame (Ravi et al. 2024), over the networks of transformers.
+"""What SAM 2 computes of the objects of a frame (Ravi et al. 2024), over the networks of transformers and nano's own.
 
-The networks are transformers', all that is around them is ours: objects in batches, and where transformers' session
+The networks are given, all that is around them is ours: objects in batches, and where transformers' session
 does otherwise, what the official code does. Who holds a core says what is read of a memory and what becomes of an
 answer: the propagators of SAM 2, EdgeTAM and nano, and the image model.
 """
@@ -21,6 +21,7 @@ from torch import Tensor
 from masklet.core.instances import Box, Clicks, Point, Prediction
 from masklet.models.sam2.memory import MemoryEntry, MemoryReading
 from masklet.nn.memory_attention import MemoryAttention
+from masklet.nn.memory_encoder import encode_grid
 from masklet.nn.parallel import run_on_threads
 
 ABSENT = -1024.0  # logit of every pixel of an object that is not in the frame
@@ -78,7 +79,7 @@ class Sam2Core:
     ) -> None:
         """
         Args:
-            net: a `Sam2VideoModel` of transformers, in eval mode.
+            net: a `Sam2VideoModel` of transformers, or nano's network, in eval mode.
             postprocess: a single mask that is not stable gives way to the best of three.
             gradients: for training: `decode` answers masks whatever the object score.
             cpu_batches: objects that go through the networks together on a CPU, the most first; a large network fills
@@ -92,7 +93,7 @@ class Sam2Core:
         self.side = int(net.image_size)
         self.attention = self.build_attention()
         with torch.no_grad():
-            self._frame_positions = self._encode_frame_positions()
+            self._frame_positions = self._encode_cells(self.net.hidden_dim)  # for memory attention
             self._image_positions = self.encode_image_positions()
             self._token_positions = self.encode_token_positions()
             self.renew()
@@ -112,22 +113,16 @@ class Sam2Core:
 
     def encode_token_positions(self) -> Float[Tensor, "p d"]:
         """Where in its frame each token of a spatial memory is."""
-        shape = (1, self.net.mem_dim, *self.net.backbone_feature_sizes[-1])
-        positions: Tensor = self.net.memory_encoder.position_encoding(shape, self.device, self.dtype)
-        return positions[0].flatten(1).T
+        return self._encode_cells(self.net.mem_dim)
 
     def encode_image_positions(self) -> Float[Tensor, "1 c h w"]:
         """Where each cell of the coarse features is, for the mask decoder."""
         positions: Tensor = self.net.get_image_wide_positional_embeddings().to(self.dtype)
         return positions
 
-    def _encode_frame_positions(self) -> Float[Tensor, "p c"]:
-        """Where each cell of the coarse features is, for memory attention."""
-        net, encoding = self.net, self.net.memory_encoder.position_encoding
-        shape = torch.Size((1, net.hidden_dim, *net.backbone_feature_sizes[-1]))
-        how = net.hidden_dim // 2, True, encoding.scale
-        positions: Tensor = encoding.build_sine_position_embedding(shape, self.device, self.dtype, *how)
-        return positions[0].flatten(1).T
+    def _encode_cells(self, channels: int) -> Float[Tensor, "p d"]:
+        """Where in its frame each cell of the coarse features is."""
+        return encode_grid(channels, *self.net.backbone_feature_sizes[-1]).to(self.device, self.dtype)
 
     # -- memory attention
 

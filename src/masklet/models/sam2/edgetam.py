@@ -62,7 +62,7 @@ class LatentAttention(MemoryAttention):
     def __init__(self, net: Any, whole: int) -> None:
         """`whole` is the number of a frame's latents that look at all of it; they come first."""
         super().__init__(net)
-        windows = compute_rotary_encodings(SimpleNamespace(rotary_emb=net.rotary_emb, position_ids=net.position_ids_k))
+        windows = compute_rotary_encodings(net.position_ids_k, net.rotary_emb.inv_freq)
         self.memory_rotations = torch.cat([windows.new_ones(whole, windows.shape[1]), windows])
 
     def _thinks(self, layer: Any, x: Float[Tensor, "b p c"]) -> Float[Tensor, "b p c"]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import supervision
 import torch
 from jaxtyping import UInt8
 
@@ -15,6 +14,9 @@ from masklet.core.frames import Frame
 from masklet.core.instances import NAMELESS, Detections
 from masklet.core.part_facts import CPU
 from masklet.models.nano.image_predictor import load_image_predictor
+
+if TYPE_CHECKING:
+    import supervision
 
 Function = Callable[[UInt8[np.ndarray, "h w 3"]], Any]
 
@@ -50,6 +52,8 @@ class FunctionSegmenter:
         found = self.function(frame.image)
         if isinstance(found, Detections):
             return self._checked(found, frame)
+        import supervision  # half a second, which only those pay whose function gives something else
+
         if isinstance(found, supervision.Detections):
             return self._checked(self._converted(found, frame), frame)
         raise InputError(
