@@ -32,7 +32,7 @@ from fuzz.samples import LENGTH, SIZE, make_files, make_label_png, make_picture
 from masklet.api import check_prompts, load
 from masklet.cli.eval import print_report
 from masklet.cli.export import export_results, export_submission
-from masklet.cli.run import parse_settings
+from masklet.cli.settings import parse_settings
 from masklet.core.annotations import VideoFrames
 from masklet.core.frames import Frame
 from masklet.core.image_files import open_image
