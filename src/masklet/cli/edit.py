@@ -16,11 +16,15 @@ from masklet.io.output_folder import OutputFolder, refuse_to_replace
 
 UNEDITED = "unedited.json"  # the result as it was before the first edit of `masklet edit`
 
-ResultPath = Annotated[Path, typer.Argument(metavar="RESULT", help="A masklets.json, or the folder of a video's results.")]
+ResultPath = Annotated[
+    Path, typer.Argument(metavar="RESULT", help="A masklets.json, or the folder of a video's results.")
+]
 Out = Annotated[Path | None, typer.Option("--out", "-o", metavar="FOLDER", help="The folder to write.")]
 Do = Annotated[
     list[str],
-    typer.Option("--do", metavar="EDIT", help=f"An edit, such as 'merge 3 7'; repeatable, in order. {describe_verbs()}."),
+    typer.Option(
+        "--do", metavar="EDIT", help=f"An edit, such as 'merge 3 7'; repeatable, in order. {describe_verbs()}."
+    ),
 ]
 Undo = Annotated[int, typer.Option(min=0, metavar="N", help="Take the last N edits of the log back first.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is in the folder already.")]
@@ -91,4 +95,6 @@ def find_unedited(path: Path) -> tuple[VideoResult, tuple[str, ...]]:
 
 def explain_missing_copy(path: Path) -> str:
     """Why there is nothing to take back, where that is so."""
-    return "" if path.with_name(UNEDITED).is_file() else f"; undo needs the {UNEDITED} that masklet edit writes beside it"
+    return (
+        "" if path.with_name(UNEDITED).is_file() else f"; undo needs the {UNEDITED} that masklet edit writes beside it"
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from masklet import exports
 from masklet.builtins import EXPORTS, FORMATS
@@ -33,10 +33,20 @@ class ExportGroup(TyperGroup):
         return [*super().list_commands(ctx), *FORMATS.names, *EXPORTS.names]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command `cmd_name`; `ctx` is handed on."""
+        """What help says of the command `cmd_name`; `ctx` is handed on."""
         if cmd_name in (*FORMATS.names, *EXPORTS.names):
-            return make_export_command(cmd_name)
+            return TyperCommand(cmd_name, help=f"Write results as {find_form(cmd_name).help}.")
         return super().get_command(ctx, cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that the first of `args` names in `ctx`, with its settings, which its module says."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, make_export_command(name) if name in (*FORMATS.names, *EXPORTS.names) else command, rest
+
+
+def find_form(name: str) -> PartEntry:
+    """The format or export of a name."""
+    return FORMATS.entries.get(name) or EXPORTS.entries[name]
 
 
 app = typer.Typer(
@@ -70,7 +80,9 @@ VideoFrames = Annotated[
     ),
 ]
 Settings = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="A setting of the form.")]
-Start = Annotated[str, typer.Option(metavar="FRAME|TIME", help="As masklet run was told, for the frames to be the same.")]
+Start = Annotated[
+    str, typer.Option(metavar="FRAME|TIME", help="As masklet run was told, for the frames to be the same.")
+]
 End = Annotated[str | None, typer.Option(metavar="FRAME|TIME", help="The same.")]
 Stride = Annotated[int, typer.Option(help="The same.")]
 Fps = Annotated[float | None, typer.Option(help="The same.")]
@@ -109,7 +121,6 @@ def submission_command(
 
 def make_export_command(name: str) -> Any:
     """The command that writes saved results in the form `name` of the registries."""
-    entry = FORMATS.entries.get(name) or EXPORTS.entries[name]
     alone = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
 
     def export_command(
@@ -136,7 +147,7 @@ def make_export_command(name: str) -> Any:
             raise typer.Exit(2) from None
         typer.echo(escape_control_characters(out))
 
-    alone.command(name, help=describe_export(name, entry))(export_command)
+    alone.command(name, help=describe_export(find_form(name)))(export_command)
     return typer.main.get_command(alone)
 
 
@@ -146,7 +157,7 @@ def make_lazy_watch(reporter: Reporter, name: str, stack: ExitStack) -> Watch:
     return lambda phase, done, total, objects: start()(phase, done, total, objects)
 
 
-def describe_export(name: str, entry: PartEntry) -> str:
+def describe_export(entry: PartEntry) -> str:
     """The help of an export: what it writes, and its settings. Parts of other packages are not imported for it."""
     known = list_part_settings(entry).values() if entry.settings else ()
     told = [f"--set {s.name}={format_setting_value(s.default)}  {s.meaning}" for s in known]

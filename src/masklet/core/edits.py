@@ -157,9 +157,7 @@ def filter_objects(
     return _log(replace(result, masklets=kept), "filter", *told, *(f"label={name}" for name in labels))
 
 
-def _keep_sightings(
-    result: VideoResult, ids: Collection[int], is_kept: Callable[[Masklet, int], bool]
-) -> VideoResult:
+def _keep_sightings(result: VideoResult, ids: Collection[int], is_kept: Callable[[Masklet, int], bool]) -> VideoResult:
     """Of the objects `ids` the sightings that are kept, and no object without any."""
     made = []
     for m in result.masklets:
@@ -267,8 +265,8 @@ class EditVerb:
 
 
 def apply_edit(result: VideoResult, line: str) -> VideoResult:
-    """The result after the edit that a `line` says, such as "merge 3 7" or "rename 3 'red car'". Raises InputError where
-    it says none, or it cannot be done.
+    """The result after the edit that a `line` says, such as "merge 3 7" or "rename 3 'red car'". Raises InputError
+    where it says none, or it cannot be done.
     """
     try:
         verb, *words = shlex.split(line) or [""]
@@ -317,9 +315,14 @@ def _read_filter(result: VideoResult, words: Sequence[str]) -> VideoResult:
     odd = [name for name, _ in pairs if name not in ("label", "score", "min_frames", "min_area")]
     if odd:
         raise _BadWordError(odd[0])
-    numbers = {name: _read_number(value) for name, value in pairs if name.startswith("min_")}
-    shares = {name: _read_share(value) for name, value in pairs if name == "score"}
-    return filter_objects(result, labels=[v for name, v in pairs if name == "label"], **numbers, **shares)
+    told = dict(pairs)
+    return filter_objects(
+        result,
+        min_frames=_read_number(told.get("min_frames", "0")),
+        min_area=_read_number(told.get("min_area", "0")),
+        labels=[value for name, value in pairs if name == "label"],
+        score=_read_share(told.get("score", "0")),
+    )
 
 
 def _read_share(word: str) -> float:
@@ -341,7 +344,7 @@ VERBS: Mapping[str, EditVerb] = {
     "trim": EditVerb("trim START STOP [ID ...]", range(2, ANY), _take_numbers(trim_objects)),
     "smooth": EditVerb("smooth [RADIUS [ID ...]]", range(ANY), _take_numbers(smooth_masks)),
     "fill-gaps": EditVerb("fill-gaps [LONGEST [ID ...]]", range(ANY), _take_numbers(fill_gaps)),
-    "filter": EditVerb("filter [min_frames=N] [min_area=N] [score=S] [label=NAME ...]", range(ANY), _read_filter),
+    "filter": EditVerb("filter min_frames=N min_area=N score=S label=NAME ...", range(ANY), _read_filter),
 }
 MOST_SMOOTHED = 50  # frames before and after, whose masks are in memory at once
 

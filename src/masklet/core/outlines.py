@@ -35,7 +35,7 @@ def trace_polygons(mask: Rle, tolerance: float = 0.0) -> list[Num[np.ndarray, "n
         return []
     x0, y0, x1, y1 = mask.box
     pixels = np.ascontiguousarray(mask.decode_pixels()[y0:y1, x0:x1])
-    return [polygon + (x0, y0) for polygon in join_loops(pixels, trace_loops(pixels), tolerance)]
+    return [polygon + np.array([x0, y0]) for polygon in join_loops(pixels, trace_loops(pixels), tolerance)]
 
 
 def trace_loops(pixels: Bool[np.ndarray, "h w"]) -> list[Loop]:

@@ -1,4 +1,4 @@
-"""What a result says in numbers: how large, how fast and how long visible objects are, and where to look for mistakes."""
+"""A result in numbers: how large, fast and long visible objects are, and where to look for mistakes."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def make_dataframe(result: VideoResult) -> pd.DataFrame:
         import pandas as pd  # the table is for those who have it already
     except ImportError:
         raise InputError(
-            "to_dataframe needs pandas, which is not installed: pip install pandas; or write a csv by masklet export table"
+            "to_dataframe needs pandas, which is not installed: pip install pandas; or take masklet export table"
         ) from None
     return pd.DataFrame(list(list_rows(result)), columns=list(TableRow._fields))
 
@@ -72,8 +72,8 @@ def stack_masks(result: VideoResult, frame: int) -> Bool[np.ndarray, "n h w"]:
 
 
 def stack_boxes(result: VideoResult, frame: int) -> Int64[np.ndarray, "n 4"]:
-    """The boxes of a frame in the order of `VideoResult.at`: x0, y0, x1, y1 in pixels. Raises InputError on a frame that
-    is not there.
+    """The boxes of a frame in the order of `VideoResult.at`: x0, y0, x1, y1 in pixels. Raises InputError on a frame
+    that is not there.
     """
     return np.array([s.mask.box for _, s in result.at(frame)], np.int64).reshape(-1, 4)
 

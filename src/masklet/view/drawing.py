@@ -33,6 +33,18 @@ TINT = 0.4  # how much of the colour lies over the object
 
 
 @dataclass(frozen=True)
+class DrawingStyle:
+    """How objects are drawn over a frame."""
+
+    opacity: float = TINT  # how much of the colour lies over the object, 0 to 1
+    labels: bool = True  # whether each has its name, id and score
+    contours: bool = True  # whether each has an outline
+
+
+PLAIN = DrawingStyle()
+
+
+@dataclass(frozen=True)
 class DrawnObject:
     """One object as it is to be seen in one frame."""
 
@@ -69,16 +81,17 @@ def pick_object_colour(id: int) -> tuple[int, int, int]:
     return PALETTE[(id - 1) % len(PALETTE)]
 
 
-def draw_result(image: Rgb, result: VideoResult, frame: int) -> Rgb:
-    """A copy of `image`, which is the given `frame` of a result's video, with the objects of `result` drawn over it.
+def draw_result(image: Rgb, result: VideoResult, frame: int, style: DrawingStyle = PLAIN) -> Rgb:
+    """A copy of `image`, which is the given `frame` of a result's video, with the objects of `result` drawn over it in
+    a `style`.
 
     Raises InputError on a frame that is not there.
     """
-    return draw_objects(image, collect_drawn_objects(result, frame))
+    return draw_objects(image, collect_drawn_objects(result, frame), style)
 
 
-def draw_objects(image: Rgb, objects: Sequence[DrawnObject]) -> Rgb:
-    """A copy of a frame with the objects drawn over it; the frame itself stays as it is.
+def draw_objects(image: Rgb, objects: Sequence[DrawnObject], style: DrawingStyle = PLAIN) -> Rgb:
+    """A copy of a frame with the objects drawn over it in a `style`; the frame itself stays as it is.
 
     Line width and text grow with the frame. Labels go where they hide no object, as far as there is room.
     """
@@ -87,10 +100,17 @@ def draw_objects(image: Rgb, objects: Sequence[DrawnObject]) -> Rgb:
     taken = np.zeros(image.shape[:2], dtype=np.uint8)  # what labels should not cover
     seen = [(thing, box) for thing in objects if (box := find_bounding_box(thing.mask))]
     for thing, box in sorted(seen, key=lambda s: -np.count_nonzero(s[0].mask)):  # the small ones on top
+<<<<<<< HEAD
         _paint_object(canvas, taken, thing, box, line)
     for thing, box in seen:
         _draw_label(canvas, taken, thing, box, text)
     return canvas
+=======
+        _paint_object(picture, taken, thing, box, line, style)
+    for thing, box in seen if style.labels else ():
+        _draw_label(picture, taken, thing, box, text)
+    return picture
+>>>>>>> f15bd1f (Exports: COCO, sets, SA-V, CVAT, Label Studio, LabelMe, Ultralytics, VOC, MOT, Parquet, webdataset, FiftyOne, cut-outs, overlay, tables; readers of the tools' forms as detections)
 
 
 def find_bounding_box(mask: Mask) -> Rectangle | None:
@@ -99,13 +119,26 @@ def find_bounding_box(mask: Mask) -> Rectangle | None:
     return (int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1) if len(cols) else None
 
 
+<<<<<<< HEAD
 def _paint_object(canvas: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObject, box: Rectangle, line: int) -> None:
+=======
+def _paint_object(
+    picture: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObject, box: Rectangle, line: int, style: DrawingStyle
+) -> None:
+>>>>>>> f15bd1f (Exports: COCO, sets, SA-V, CVAT, Label Studio, LabelMe, Ultralytics, VOC, MOT, Parquet, webdataset, FiftyOne, cut-outs, overlay, tables; readers of the tools' forms as detections)
     """Lays an object's colour over it, and takes its place."""
     x0, y0, x1, y1 = box
     inside = np.ascontiguousarray(thing.mask[y0:y1, x0:x1]).view(np.uint8)
     taken[y0:y1, x0:x1] |= inside
+<<<<<<< HEAD
     region = canvas[y0:y1, x0:x1]
     cv2.copyTo(cv2.LUT(region, compute_tint_table(pick_object_colour(thing.id))), inside, region)
+=======
+    region = picture[y0:y1, x0:x1]
+    cv2.copyTo(cv2.LUT(region, compute_tint_table(pick_object_colour(thing.id), style.opacity)), inside, region)
+    if not style.contours:
+        return
+>>>>>>> f15bd1f (Exports: COCO, sets, SA-V, CVAT, Label Studio, LabelMe, Ultralytics, VOC, MOT, Parquet, webdataset, FiftyOne, cut-outs, overlay, tables; readers of the tools' forms as detections)
     contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
     _draw_outline(canvas, contours, thing, line)
 
@@ -122,9 +155,9 @@ def _draw_outline(canvas: Rgb, contours: Sequence[np.ndarray], thing: DrawnObjec
 
 
 @lru_cache(maxsize=len(PALETTE))
-def compute_tint_table(over: tuple[int, int, int]) -> UInt8[np.ndarray, "1 256 3"]:
-    """By channel, what every value becomes under a colour."""
-    values = np.arange(256)[None, :, None] * (1 - TINT) + np.asarray(over) * TINT
+def compute_tint_table(over: tuple[int, int, int], opacity: float = TINT) -> UInt8[np.ndarray, "1 256 3"]:
+    """By channel, what every value becomes under a colour of this `opacity`, 0 to 1."""
+    values = np.arange(256)[None, :, None] * (1 - opacity) + np.asarray(over) * opacity
     return values.round().astype(np.uint8)
 
 

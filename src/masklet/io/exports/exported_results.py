@@ -109,10 +109,10 @@ class ExportedResults(Sequence[VideoResult]):
             if self.has_video(result):
                 self.write_images_of(result, folder / result.name)
 
-    def write_images_of(self, result: VideoResult, folder: Path) -> None:
-        """Writes `folder`/<frame>.jpg of one result, whose video must be given."""
+    def write_images_of(self, result: VideoResult, folder: Path, names: Sequence[str] | None = None) -> None:
+        """Writes `folder`/<frame>.jpg of one result, whose video must be given; `names` are its frames' unless None."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, frame in zip(self.name_frames(result), self.read_frames(result), strict=True):
+        for name, frame in zip(names or self.name_frames(result), self.read_frames(result), strict=True):
             (folder / f"{name}.jpg").write_bytes(encode_jpeg(frame.image))
 
 
