@@ -10,10 +10,10 @@ from jaxtyping import Bool, Int, Int64, Num
 
 from masklet.core.rle import Rle
 
-Loop = Int64[np.ndarray, "n 2"]  # corners x, y
+Loop = Int64[np.ndarray, "_ 2"]  # corners x, y
 
 
-def trace_polygons(mask: Rle, tolerance: float = 0.0) -> list[Num[np.ndarray, "n 2"]]:
+def trace_polygons(mask: Rle, tolerance: float = 0.0) -> list[Num[np.ndarray, "_ 2"]]:
     """The polygons of a mask, one for each part that hangs together by the sides of its pixels. A hole is joined to the
     outline around it by a cut of no width.
 
@@ -87,7 +87,7 @@ def _pair_up(order: Int[np.ndarray, " n"]) -> list[int]:
 
 def join_loops(
     pixels: Bool[np.ndarray, "h w"], loops: Sequence[Loop], tolerance: float
-) -> list[Num[np.ndarray, "n 2"]]:
+) -> list[Num[np.ndarray, "_ 2"]]:
     """One polygon for each part of a mask, whose edges are the `loops`: its outline, and the holes in it."""
     _, parts = cv2.connectedComponents(pixels.view(np.uint8), connectivity=4)
     outlines: dict[int, Loop] = {}

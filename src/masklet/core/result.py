@@ -225,7 +225,7 @@ class VideoResult:
 
         return tables.stack_boxes(self, frame)
 
-    def polygons(self, frame: int, tolerance: float = 0.0) -> dict[int, list[Num[np.ndarray, "n 2"]]]:
+    def polygons(self, frame: int, tolerance: float = 0.0) -> dict[int, list[Num[np.ndarray, "_ 2"]]]:
         """The polygons of a frame by object: corners (x, y), along the pixels' edges unless a `tolerance` in pixels is
         given. Raises InputError on a frame that is not there.
         """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Num
@@ -80,7 +80,7 @@ def stack_boxes(result: VideoResult, frame: int) -> Int64[np.ndarray, "n 4"]:
 
 def trace_frame_polygons(
     result: VideoResult, frame: int, tolerance: float = 0.0
-) -> dict[int, list[Num[np.ndarray, "n 2"]]]:
+) -> dict[int, list[Num[np.ndarray, "_ 2"]]]:
     """The polygons of a frame by object, as `core.outlines.trace_polygons` has them. Raises InputError on a frame that
     is not there.
     """
@@ -107,8 +107,3 @@ def compute_centroid(seen: Sighting) -> tuple[float, float]:
     pixels = seen.mask.decode_pixels()[y0:y1, x0:x1]
     y, x = np.nonzero(pixels)
     return float(x.mean()) + x0 + 0.5, float(y.mean()) + y0 + 0.5
-
-
-def to_plain_row(row: NamedTuple) -> dict[str, Any]:
-    """A row by the names of its columns."""
-    return row._asdict()

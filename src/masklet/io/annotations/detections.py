@@ -64,7 +64,7 @@ def read_detections(path: Path) -> DetectionSet:
         return TOOLS[suffix](path, compute_file_hash(path))
     if suffix == ".txt":
         lines = _read_lines(path)
-        if lines and "," in lines[0]:
+        if not lines or "," in lines[0]:  # a video without detections has no line
             return read_mot(path, lines, compute_file_hash(path))
         return describe_results(path, [read_mots(path)])
     return read_detection_json(path)

@@ -50,13 +50,15 @@ def write_voc(results: ExportedResults, folder: Path) -> None:
             ImageSets/Segmentation/train.txt and, of videos that are given, JPEGImages/<video>/<frame>.jpg.
 
     Raises:
-        InputError: an id is above 255, or there are more than 254 names.
+        InputError: an id is above 254, or there are more than 254 names: 255 is void.
     """
     classes = index_categories(results)
     if len(classes) > MOST_CLASSES:
         raise InputError(f"voc: {len(classes)} names; Pascal VOC's palette holds {MOST_CLASSES}")
     for result in results:
         check_palette_ids(result)
+        if any(m.id > MOST_CLASSES for m in result.masklets):
+            raise InputError(f"{result.name}: object 255 does not fit into Pascal VOC's palette, where it is void")
     listed = []
     for result in results:
         for kind in ("SegmentationClass", "SegmentationObject"):

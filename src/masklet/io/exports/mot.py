@@ -28,5 +28,5 @@ def list_rows(result: VideoResult, frame: int) -> list[str]:
     rows = []
     for m, seen in result.at(frame):
         x0, y0, x1, y1 = seen.mask.box
-        rows.append(f"{frame + 1},{m.id},{x0 + 1},{y0 + 1},{x1 - x0},{y1 - y0},{m.score:.6g},-1,-1,-1")
+        rows.append(f"{frame + 1},{m.id},{x0 + 1},{y0 + 1},{x1 - x0},{y1 - y0},{m.score},-1,-1,-1")
     return rows
