@@ -352,13 +352,13 @@ def test_overlay(tmp_path: Path) -> None:
     assert np.abs(look(opacity=0.5, only="1", **plain)[25, 25] - (178, 101, 50)).max() < 12
     assert np.abs(look(opacity=0.0, **plain) - 100).max() < 6
     assert np.abs(look(opacity=0.0, labels=False)[5:45, 5:45] - 100).max() > 30  # contours
-    for words, settings in (
+    for words, wrong in (
         ("overlay.only", {"only": "7"}),
         ("overlay.only", {"only": "x"}),
         ("0 to 1", {"opacity": 2.0}),
     ):
         with pytest.raises(InputError, match=words):
-            look(**settings)
+            look(**wrong)
 
 
 def test_webdataset(tmp_path: Path) -> None:

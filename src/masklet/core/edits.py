@@ -228,15 +228,19 @@ def interpolate_masks(first: Rle, last: Rle, between: int) -> list[Rle]:
     """So many masks `between` two of one size that are not empty: their signed distances to the outline, moved to where
     the centre would be, are mixed (Raya and Udupa, Shape-based interpolation of multidimensional objects, 1990).
     """
-    ends = [mask.decode_pixels() for mask in (first, last)]
-    fields = [_compute_signed_distance(pixels) for pixels in ends]
+    (x0, y0), (x1, y1) = np.minimum(first.box[:2], last.box[:2]), np.maximum(first.box[2:], last.box[2:])
+    ends = [mask.decode_pixels()[y0:y1, x0:x1] for mask in (first, last)]
     centres = [np.argwhere(pixels).mean(axis=0) for pixels in ends]
+    dy, dx = (int(v) for v in np.ceil(np.abs(centres[1] - centres[0])) + 1)  # no mask between reaches farther
+    fields = [_compute_signed_distance(np.pad(pixels, ((dy, dy), (dx, dx)))) for pixels in ends]
     made = []
     for n in range(1, between + 1):
         share = n / (between + 1)
         centre = (1 - share) * centres[0] + share * centres[1]
         moved = [shift(f, centre - c, order=1, mode="nearest") for f, c in zip(fields, centres, strict=True)]
-        made.append(Rle.encode_pixels((1 - share) * moved[0] + share * moved[1] > 0))
+        canvas = np.zeros((first.size[0] + 2 * dy, first.size[1] + 2 * dx), bool)
+        canvas[y0 : y1 + 2 * dy, x0 : x1 + 2 * dx] = (1 - share) * moved[0] + share * moved[1] > 0
+        made.append(Rle.encode_pixels(canvas[dy:-dy, dx:-dx]))
     return made
 
 

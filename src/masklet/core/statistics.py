@@ -102,7 +102,7 @@ def _measure(result: VideoResult, masklet: Masklet) -> _Track:
     seen = [masklet.sightings[t] for t in frames]
     times = np.array([compute_frame_time(result, t) for t in frames])
     areas = np.array([s.mask.area for s in seen], np.int64)
-    return _Track(masklet, frames, times, areas, np.array([compute_centroid(s) for s in seen]))
+    return _Track(masklet, frames, times, areas, np.array([compute_centroid(s.mask) for s in seen]))
 
 
 def _summarize_object(result: VideoResult, track: _Track) -> ObjectStatistics:

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from masklet.core.instances import FrameMasks
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Source
+
+if TYPE_CHECKING:
+    from masklet.core.instances import FrameMasks  # which loads torch
 
 Rgb = UInt8[np.ndarray, "h w 3"]
 Mask = Bool[np.ndarray, "h w"]

@@ -6,17 +6,16 @@ COCO's own readers pass over that.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from masklet.core.files import write_atomically
 from masklet.core.outlines import trace_polygons
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.io.exports.exported_results import IMAGES, ExportedResults
+from masklet.io.exports.json_rows import write_json_rows
 from masklet.io.formats.cocovid import compute_coco_box, write_cocovid
 from masklet.io.formats.json_entry import format_coco_rle
 from masklet.io.formats.split import find_category_id, index_categories
@@ -32,28 +31,37 @@ def write_coco(results: ExportedResults, folder: Path, polygons: bool = False, t
         tolerance: how far polygons may be from the mask's edge, in pixels; 0 keeps every pixel
     """
     ids = index_categories(results)
-    image_ids, numbers = count(1), count(1)
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for n, result in enumerate(results, start=1):
-        names = results.name_frames(result)
-        for t in results.iterate_frame_numbers(result):
-            image = next(image_ids)
-            facts = {"video_id": n, "frame_id": t, "height": result.size[0], "width": result.size[1]}
-            images.append({"id": image, "file_name": f"{result.name}/{names[t]}.jpg", **facts})
-            for found in _format_annotations(result, t, ids, polygons, tolerance):
-                annotations.append({"id": next(numbers), "image_id": image, "video_id": n, **found})
-    content = {
+    facts = {
         "info": {"description": "masklets"},
         "licenses": [],
         "videos": [{"id": n, "name": r.name} for n, r in enumerate(results, start=1)],
         "categories": [{"id": id, "name": name, "supercategory": ""} for name, id in ids.items()],
-        "images": images,
-        "annotations": annotations,
     }
-    with write_atomically(folder / "annotations.json") as file:
-        file.write(json.dumps(content).encode())
+    rows = {
+        "images": _list_images(results),
+        "annotations": _list_annotations(results, ids, polygons, tolerance),
+    }
+    write_json_rows(folder / "annotations.json", facts, rows)
     results.write_images(folder / IMAGES)
+
+
+def _list_images(results: ExportedResults) -> Iterator[dict[str, Any]]:
+    ids = count(1)
+    for n, result in enumerate(results, start=1):
+        facts = {"video_id": n, "height": result.size[0], "width": result.size[1]}
+        for t, name in enumerate(results.name_frames(result)):
+            yield {"id": next(ids), "file_name": f"{result.name}/{name}.jpg", "frame_id": t, **facts}
+
+
+def _list_annotations(
+    results: ExportedResults, ids: Mapping[str, int], polygons: bool, tolerance: float
+) -> Iterator[dict[str, Any]]:
+    images, numbers = count(1), count(1)
+    for n, result in enumerate(results, start=1):
+        for t in results.iterate_frame_numbers(result):
+            image = next(images)
+            for found in _format_annotations(result, t, ids, polygons, tolerance):
+                yield {"id": next(numbers), "image_id": image, "video_id": n, **found}
 
 
 def _format_annotations(

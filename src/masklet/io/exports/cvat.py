@@ -6,7 +6,8 @@ how a mask came about. An object's id is the "group_id" of its shapes in images,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 from xml.etree import ElementTree as Xml
@@ -14,11 +15,12 @@ from xml.etree import ElementTree as Xml
 import numpy as np
 
 from masklet.core.errors import InputError
-from masklet.core.files import read_bytes
+from masklet.core.files import read_bytes, write_atomically
 from masklet.core.limits import check_text, is_finite_number, parse_whole_number, quote_value
 from masklet.core.outlines import trace_polygons
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle, encode_polygons
+from masklet.core.tracks import Masklet
 from masklet.io.exports.exported_results import IMAGES, ExportedResults
 
 CVAT = "CVAT's annotations.xml 1.1"
@@ -34,20 +36,23 @@ def write_cvat_images(results: ExportedResults, folder: Path, shape: Shape = "ma
         shape: mask, polygon or box
         tolerance: how far polygons may be from the mask's edge, in pixels; 0 keeps every pixel
     """
-    top = _begin([name for r in results for name in list_names(r)])
-    numbers = 0
+    names = [name for r in results for name in list_names(r)]
+    write_xml(folder / "annotations.xml", describe_task(names), _list_image_elements(results, shape, tolerance))
+    results.write_images(folder / IMAGES)
+
+
+def _list_image_elements(results: ExportedResults, shape: Shape, tolerance: float) -> Iterator[Xml.Element]:
+    numbers = count()
     for result in results:
         names = results.name_frames(result)
+        size = {"width": str(result.size[1]), "height": str(result.size[0])}
         for t in results.iterate_frame_numbers(result):
-            size = {"width": str(result.size[1]), "height": str(result.size[0])}
-            image = Xml.SubElement(top, "image", {"id": str(numbers), "name": f"{result.name}/{names[t]}.jpg", **size})
-            numbers += 1
+            image = Xml.Element("image", {"id": str(next(numbers)), "name": f"{result.name}/{names[t]}.jpg", **size})
             for m, seen in result.at(t):
                 own = {"label": result.name_of(m), "source": "auto", "occluded": "0"}
                 for kind, place in format_shapes(seen.mask, shape, tolerance):
                     Xml.SubElement(image, kind, {**own, **place, "z_order": "0", "group_id": str(m.id)})
-    _write_xml(top, folder / "annotations.xml")
-    results.write_images(folder / IMAGES)
+            yield image
 
 
 def write_cvat_video(results: ExportedResults, folder: Path, shape: Shape = "mask", tolerance: float = 0.0) -> None:
@@ -64,23 +69,26 @@ def write_cvat_video(results: ExportedResults, folder: Path, shape: Shape = "mas
     """
     for result in results:
         (folder / result.name).mkdir(parents=True)
-        top = _begin(list_names(result), result)
-        for m in result.masklets:
-            track = Xml.SubElement(top, "track", {"id": str(m.id), "label": result.name_of(m), "source": "auto"})
-            for frame, outside in list_key_frames(m.sightings, result.length):
-                seen = m.sightings[frame - outside]
-                facts = {"frame": str(frame), "keyframe": "1", "outside": str(int(outside)), "occluded": "0"}
-                shapes = format_shapes(seen.mask, shape, tolerance)
-                if len(shapes) > 1:
-                    raise InputError(
-                        f"{result.name}: object {m.id} has {len(shapes)} parts in frame {frame}, and a track of CVAT "
-                        "one polygon; take --set shape=mask"
-                    )
-                for kind, place in shapes:
-                    Xml.SubElement(track, kind, {**facts, **place, "z_order": "0"})
-        _write_xml(top, folder / result.name / "annotations.xml")
+        tracks = (_format_track(result, m, shape, tolerance) for m in result.masklets)
+        write_xml(folder / result.name / "annotations.xml", describe_task(list_names(result), result), tracks)
         if results.has_video(result):
             results.write_images_of(result, folder / result.name / IMAGES)
+
+
+def _format_track(result: VideoResult, m: Masklet, shape: Shape, tolerance: float) -> Xml.Element:
+    track = Xml.Element("track", {"id": str(m.id), "label": result.name_of(m), "source": "auto"})
+    for frame, outside in list_key_frames(m.sightings, result.length):
+        seen = m.sightings[frame - outside]
+        facts = {"frame": str(frame), "keyframe": "1", "outside": str(int(outside)), "occluded": "0"}
+        shapes = format_shapes(seen.mask, shape, tolerance)
+        if len(shapes) > 1:
+            raise InputError(
+                f"{result.name}: object {m.id} has {len(shapes)} parts in frame {frame}, and a track of CVAT one "
+                "polygon; take --set shape=mask"
+            )
+        for kind, place in shapes:
+            Xml.SubElement(track, kind, {**facts, **place, "z_order": "0"})
+    return track
 
 
 def list_names(result: VideoResult) -> list[str]:
@@ -135,11 +143,10 @@ def count_runs(values: np.ndarray) -> list[int]:
     return [0, *runs] if values[0] else runs
 
 
-def _begin(names: list[str], result: VideoResult | None = None) -> Xml.Element:
-    """The XML with the labels in it, as far as shapes; of one `result` its size and length, too."""
-    top = Xml.Element("annotations")
-    Xml.SubElement(top, "version").text = "1.1"
-    task = Xml.SubElement(Xml.SubElement(top, "meta"), "task")
+def describe_task(names: list[str], result: VideoResult | None = None) -> Xml.Element:
+    """What CVAT says of a task: its labels; of one `result` its size and length, too."""
+    meta = Xml.Element("meta")
+    task = Xml.SubElement(meta, "task")
     if result is not None:
         facts = {"name": result.name, "size": str(result.length), "mode": "interpolation"}
         for tag, text in facts.items():
@@ -152,15 +159,22 @@ def _begin(names: list[str], result: VideoResult | None = None) -> Xml.Element:
         label = Xml.SubElement(labels, "label")
         Xml.SubElement(label, "name").text = name
         Xml.SubElement(label, "attributes")
-    return top
+    return meta
 
 
-def _write_xml(top: Xml.Element, path: Path) -> None:
-    for element in top.iter():
-        for text in (element.text or "", *element.attrib.values()):
-            check_xml_text(text)
-    Xml.indent(top)
-    path.write_bytes(Xml.tostring(top, encoding="utf-8", xml_declaration=True))
+def write_xml(path: Path, meta: Xml.Element, elements: Iterable[Xml.Element]) -> None:
+    """Writes annotations.xml, one element after the other. Raises InputError where a text is none that XML can hold."""
+    version = Xml.Element("version")
+    version.text = "1.1"
+    with write_atomically(path) as file:
+        file.write(b"<?xml version='1.0' encoding='utf-8'?>\n<annotations>\n")
+        for element in chain((version, meta), elements):
+            for part in element.iter():
+                for text in (part.text or "", *part.attrib.values()):
+                    check_xml_text(text)
+            Xml.indent(element, level=1)
+            file.write(b"  " + Xml.tostring(element, encoding="utf-8").rstrip() + b"\n")
+        file.write(b"</annotations>\n")
 
 
 def check_xml_text(text: str) -> None:

@@ -7,8 +7,7 @@ less one, and the value.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -24,6 +23,7 @@ from masklet.core.rle import Rle
 from masklet.core.tables import compute_frame_time
 from masklet.io.exports.cvat import check_xml_text, count_runs, list_names
 from masklet.io.exports.exported_results import IMAGES, ExportedResults
+from masklet.io.exports.json_rows import write_json_list
 
 SIZES = (4, 8, 12, 16)  # bits of a run's length
 CHANNELS = 4  # bytes of a pixel
@@ -39,18 +39,20 @@ def write_label_studio(results: ExportedResults, folder: Path, prefix: str = PRE
             images/<video>/<frame>.jpg.
         prefix: what stands before images/... in the tasks, such as the address that the images are served under
     """
-    tasks: list[dict[str, Any]] = []
+    _write_tasks(folder, _list_frame_tasks(results, prefix))
+    (folder / "config.xml").write_text(
+        format_config(results, '<Image name="image" value="$image" zoom="true"/>', "BrushLabels", "image")
+    )
+    results.write_images(folder / IMAGES)
+
+
+def _list_frame_tasks(results: ExportedResults, prefix: str) -> Iterator[dict[str, Any]]:
     for result in results:
         names = results.name_frames(result)
         for t in results.iterate_frame_numbers(result):
             answers = [format_brush(result, m.id, result.name_of(m), m.score, seen.mask) for m, seen in result.at(t)]
             data = {"image": f"{prefix}{IMAGES}/{result.name}/{names[t]}.jpg", "video": result.name, "frame": t}
-            tasks.append({"data": data, "annotations": [{"result": answers}]})
-    _write_tasks(folder, tasks)
-    (folder / "config.xml").write_text(
-        format_config(results, '<Image name="image" value="$image" zoom="true"/>', "BrushLabels", "image")
-    )
-    results.write_images(folder / IMAGES)
+            yield {"data": data, "annotations": [{"result": answers}]}
 
 
 def write_label_studio_video(results: ExportedResults, folder: Path, prefix: str = PREFIX) -> None:
@@ -86,9 +88,9 @@ def write_label_studio_video(results: ExportedResults, folder: Path, prefix: str
     (folder / "config.xml").write_text(format_config(results, shown, "Labels", "video"))
 
 
-def _write_tasks(folder: Path, tasks: Sequence[Any]) -> None:
+def _write_tasks(folder: Path, tasks: Iterable[Any]) -> None:
     with write_atomically(folder / "tasks.json") as file:
-        file.write(json.dumps(tasks).encode())
+        write_json_list(file, tasks)
 
 
 def list_video_boxes(result: VideoResult, sightings: Any) -> Iterator[dict[str, Any]]:
