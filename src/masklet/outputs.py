@@ -110,7 +110,7 @@ def write_overlays(
     opacity: float = TINT,
     labels: bool = True,
     contours: bool = True,
-    only: str = "",
+    only: str | int = "",
     fps: float = 0.0,
     side_by_side: bool = False,
 ) -> None:
@@ -133,7 +133,7 @@ def write_overlays(
         raise InputError(f"setting overlay.opacity = {opacity:g} must be a number from 0 to 1")
     for result in results:
         results.require_video(result)
-    shown = [select_objects(result, only) for result in results]
+    shown = [select_objects(result, str(only)) for result in results]
     style = DrawingStyle(opacity, labels, contours)
     for result in shown:
         path = folder / f"{result.name}.mp4"

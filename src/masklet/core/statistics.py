@@ -70,6 +70,8 @@ class _Track:
     times: Float[np.ndarray, " n"]  # seconds
     areas: Int64[np.ndarray, " n"]  # pixels
     centres: Float[np.ndarray, "n 2"]
+    scores: Float[np.ndarray, " n"]
+    presences: Float[np.ndarray, " n"]
 
 
 def compute_statistics(
@@ -92,17 +94,19 @@ def compute_statistics(
     """
     tracks = [_measure(result, m) for m in result.masklets]
     found = [s for track in tracks for s in _find_jumps(track, area_jump, place_jump)]
-    found += _find_switches(result, overlap)
+    found += _find_switches(tracks, overlap)
     objects = tuple(_summarize_object(result, track) for track in tracks)
-    return ResultStatistics(objects, tuple(_summarize_frames(result)), tuple(sorted(found)))
+    return ResultStatistics(objects, tuple(_summarize_frames(result.length, tracks)), tuple(sorted(found)))
 
 
 def _measure(result: VideoResult, masklet: Masklet) -> _Track:
     frames = sorted(masklet.sightings)
-    seen = [masklet.sightings[t] for t in frames]
+    seen = [masklet.sightings[t] for t in frames]  # once: they may lie on the disk
     times = np.array([compute_frame_time(result, t) for t in frames])
     areas = np.array([s.mask.area for s in seen], np.int64)
-    return _Track(masklet, frames, times, areas, np.array([compute_centroid(s.mask) for s in seen]))
+    centres = np.array([compute_centroid(s.mask) for s in seen])
+    scores, presences = np.array([(s.score, s.presence) for s in seen], np.float64).T
+    return _Track(masklet, frames, times, areas, centres, scores, presences)
 
 
 def _summarize_object(result: VideoResult, track: _Track) -> ObjectStatistics:
@@ -114,15 +118,18 @@ def _summarize_object(result: VideoResult, track: _Track) -> ObjectStatistics:
     seen = frames[0], frames[-1], len(frames), len(frames) / span
     sizes = float(areas.mean()), int(areas.min()), int(areas.max())
     moves = float(steps.sum()), float(speeds.mean()) if len(speeds) else 0.0, float(speeds.max(initial=0.0))
-    confidence = float(np.mean([s.score for s in m.sightings.values()]))
-    return ObjectStatistics(m.id, result.name_of(m), m.score, *seen, *sizes, *moves, confidence)
+    return ObjectStatistics(m.id, result.name_of(m), m.score, *seen, *sizes, *moves, float(track.scores.mean()))
 
 
-def _summarize_frames(result: VideoResult) -> Iterator[FrameStatistics]:
-    for t in range(result.length):
-        seen = [s for _, s in result.at(t)]
-        confidence = float(np.mean([s.score for s in seen])) if seen else 0.0
-        yield FrameStatistics(t, len(seen), sum(s.mask.area for s in seen), confidence)
+def _summarize_frames(length: int, tracks: Sequence[_Track]) -> Iterator[FrameStatistics]:
+    objects, covered, scores = np.zeros(length, int), np.zeros(length, int), np.zeros(length)
+    for track in tracks:
+        objects[track.frames] += 1
+        covered[track.frames] += track.areas
+        scores[track.frames] += track.scores
+    confidence = scores / objects.clip(min=1)
+    for t in range(length):
+        yield FrameStatistics(t, int(objects[t]), int(covered[t]), float(confidence[t]))
 
 
 def _find_jumps(track: _Track, area_jump: float, place_jump: float) -> Iterator[SuspiciousFrame]:
@@ -136,17 +143,19 @@ def _find_jumps(track: _Track, area_jump: float, place_jump: float) -> Iterator[
         moved = float(np.hypot(*(track.centres[n + 1] - track.centres[n]))) / large**0.5
         if moved >= place_jump:
             yield SuspiciousFrame(b, id, "place", moved)
-    seen = track.masklet.sightings
-    yield from (SuspiciousFrame(t, id, "presence", seen[t].presence) for t in track.frames if seen[t].presence < 0)
+    for t, presence in zip(track.frames, track.presences.tolist(), strict=True):
+        if presence < 0:
+            yield SuspiciousFrame(t, id, "presence", presence)
 
 
-def _find_switches(result: VideoResult, overlap: float) -> Iterator[SuspiciousFrame]:
+def _find_switches(tracks: Sequence[_Track], overlap: float) -> Iterator[SuspiciousFrame]:
     """Objects that begin where another one has just ended."""
     ends: dict[int, list[Masklet]] = {}
-    for m in result.masklets:
-        ends.setdefault(max(m.sightings), []).append(m)
-    for m in result.masklets:
-        for other in ends.get(m.first - 1, []):
-            iou = m.sightings[m.first].mask.iou(other.sightings[m.first - 1].mask)
+    for track in tracks:
+        ends.setdefault(track.frames[-1], []).append(track.masklet)
+    for track in tracks:
+        m, first = track.masklet, track.frames[0]
+        for other in ends.get(first - 1, []):
+            iou = m.sightings[first].mask.iou(other.sightings[first - 1].mask)
             if iou >= overlap:
-                yield SuspiciousFrame(m.first, m.id, "switch", iou)
+                yield SuspiciousFrame(first, m.id, "switch", iou)
