@@ -90,7 +90,7 @@ def _open_frames(source: Any, reading: Mapping[str, Any], stack: ExitStack) -> V
 
 
 def _write_format(results: ExportedResults, form: str, folder: Path) -> None:
-    """A folder for each video, as `masklet run --format` has it, the images beside it."""
+    """A folder for each video, as `masklet run --format NAME` has it, the images beside it."""
     write = FORMATS[form]
     for result in results:
         (folder / result.name).mkdir(parents=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree as Xml
 
@@ -552,3 +554,37 @@ def test_ultralytics_draws_the_same_but_for_its_last_row_and_column(tmp_path: Pa
     drawn = cv2.fillPoly(np.zeros((4, 5), np.uint8), [corners], 1)
     inside = bits("00000 00000 00011 00011").decode_pixels()
     assert drawn[inside].all() and not drawn[:2].any() and not drawn[:, :3].any()
+
+
+def test_fiftyone_is_told_what_its_classes_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in that writes down what it is given: FiftyOne itself brings a database."""
+    told: dict[str, Any] = {"samples": []}
+
+    class Sample(dict[str, Any]):
+        pass
+
+    class Dataset:
+        def add_sample(self, sample: Sample) -> None:
+            told["samples"].append(sample)
+
+        def export(self, export_dir: str, dataset_type: Any) -> None:
+            told["exported"] = Path(export_dir).name, dataset_type
+
+        def delete(self) -> None:
+            told["deleted"] = True
+
+    stand_in = SimpleNamespace(
+        Dataset=Dataset, Sample=Sample, Detections=dict, Detection=dict, types=SimpleNamespace(FiftyOneDataset="own")
+    )
+    monkeypatch.setitem(sys.modules, "fiftyone", stand_in)
+    with pytest.raises(InputError, match="give the video by --frames"):
+        example_result().export("fiftyone", tmp_path / "out")
+    example_result().export("fiftyone", tmp_path / "out", frames=str(clip(tmp_path, NAMES, (4, 5))))
+    assert told["exported"] == ("fiftyone", "own") and told["deleted"]
+    assert [Path(s["filepath"]).name for s in told["samples"]] == [f"{n}.jpg" for n in NAMES]
+    one = told["samples"][0]["masklets"]["detections"][1]
+    assert (one["label"], one["index"], one["confidence"]) == ("red car", 12, 0.25)
+    assert one["bounding_box"] == [0.6, 0.5, 0.4, 0.5] and one["mask"].tolist() == [[True, True], [True, True]]
+    monkeypatch.setitem(sys.modules, "fiftyone", None)
+    with pytest.raises(InputError, match="fiftyone is not installed: pip install fiftyone"):
+        example_result().export("fiftyone", tmp_path / "again")
