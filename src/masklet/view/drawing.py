@@ -103,17 +103,10 @@ def draw_objects(image: Rgb, objects: Sequence[DrawnObject], style: DrawingStyle
     taken = np.zeros(image.shape[:2], dtype=np.uint8)  # what labels should not cover
     seen = [(thing, box) for thing in objects if (box := find_bounding_box(thing.mask))]
     for thing, box in sorted(seen, key=lambda s: -np.count_nonzero(s[0].mask)):  # the small ones on top
-<<<<<<< HEAD
-        _paint_object(canvas, taken, thing, box, line)
-    for thing, box in seen:
+        _paint_object(canvas, taken, thing, box, line, style)
+    for thing, box in seen if style.labels else ():
         _draw_label(canvas, taken, thing, box, text)
     return canvas
-=======
-        _paint_object(picture, taken, thing, box, line, style)
-    for thing, box in seen if style.labels else ():
-        _draw_label(picture, taken, thing, box, text)
-    return picture
->>>>>>> f15bd1f (Exports: COCO, sets, SA-V, CVAT, Label Studio, LabelMe, Ultralytics, VOC, MOT, Parquet, webdataset, FiftyOne, cut-outs, overlay, tables; readers of the tools' forms as detections)
 
 
 def find_bounding_box(mask: Mask) -> Rectangle | None:
@@ -122,26 +115,17 @@ def find_bounding_box(mask: Mask) -> Rectangle | None:
     return (int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1) if len(cols) else None
 
 
-<<<<<<< HEAD
-def _paint_object(canvas: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObject, box: Rectangle, line: int) -> None:
-=======
 def _paint_object(
-    picture: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObject, box: Rectangle, line: int, style: DrawingStyle
+    canvas: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObject, box: Rectangle, line: int, style: DrawingStyle
 ) -> None:
->>>>>>> f15bd1f (Exports: COCO, sets, SA-V, CVAT, Label Studio, LabelMe, Ultralytics, VOC, MOT, Parquet, webdataset, FiftyOne, cut-outs, overlay, tables; readers of the tools' forms as detections)
     """Lays an object's colour over it, and takes its place."""
     x0, y0, x1, y1 = box
     inside = np.ascontiguousarray(thing.mask[y0:y1, x0:x1]).view(np.uint8)
     taken[y0:y1, x0:x1] |= inside
-<<<<<<< HEAD
     region = canvas[y0:y1, x0:x1]
-    cv2.copyTo(cv2.LUT(region, compute_tint_table(pick_object_colour(thing.id))), inside, region)
-=======
-    region = picture[y0:y1, x0:x1]
     cv2.copyTo(cv2.LUT(region, compute_tint_table(pick_object_colour(thing.id), style.opacity)), inside, region)
     if not style.contours:
         return
->>>>>>> f15bd1f (Exports: COCO, sets, SA-V, CVAT, Label Studio, LabelMe, Ultralytics, VOC, MOT, Parquet, webdataset, FiftyOne, cut-outs, overlay, tables; readers of the tools' forms as detections)
     contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
     _draw_outline(canvas, contours, thing, line)
 
