@@ -409,7 +409,7 @@ def end_run(outcomes: Sequence[Outcome], reporter: Reporter) -> None:
 
 def choose_one_video(arguments: Sequence[str]) -> Source:
     """The video that all `arguments` mean together. Raises InputError where they mean several."""
-    videos = find_sources(arguments)
+    videos = find_sources(None, arguments, None)
     if len(videos) > 1:
         raise InputError(
             f"{describe_source(videos[0])} and {len(videos) - 1} more videos: prompts are for one; give one"
