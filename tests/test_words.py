@@ -46,9 +46,8 @@ def parse(command: str) -> str:
         if not hasattr(found, "commands"):
             found.make_context(name, words)
         elif words:
-            found.commands[words[0]].make_context(words[0], words[1:])
-    except KeyError as error:
-        return f"no command {error}"
+            own, command, rest = found.resolve_command(found.make_context(name, list(words)), list(words))
+            command.make_context(own, rest)
     except Exception as error:
         left_out = "Missing" in str(error) or type(error).__name__ in ("MissingParameter", "Exit", "NoArgsIsHelpError")
         return "" if left_out else str(error)

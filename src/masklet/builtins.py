@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from masklet.registry import PartEntry, Registry
 
 DEVICES = ("auto", "cpu", "cuda", "mps")  # and cuda:N
+FORMS = "masklet.io.exports"
 ALL_BOXES = "masklet.models.nano.nanodet:NanoDetSettings"
+
+
+def declare_export(name: str, help: str, place: str) -> PartEntry:
+    """An export, whose settings are the keyword arguments of its writer at this `place`."""
+    return PartEntry(name, help, place, place)
+
 
 SEGMENTERS = Registry(
     "segmenter",
@@ -186,11 +193,39 @@ FORMATS = Registry(  # a loader is the writer itself: (result, frame names or No
         PartEntry("cocovid", "COCO-VID", "masklet.outputs:put_cocovid"),
     ],
 )
-EXPORTS = Registry(  # a loader writes results into a new file or folder: (results, path) -> None
+EXPORTS = Registry(  # a loader writes `ExportedResults` into a new folder: (results, folder, **settings) -> None
     "export",
     "masklet.exports",
-    [],  # `masklet export` knows every format besides
+    [  # `masklet export` knows every format besides
+        declare_export("coco", "COCO, with tracks", f"{FORMS}.coco:write_coco"),
+        declare_export("cocovid-set", "COCO-VID, all videos in one file", f"{FORMS}.coco:write_cocovid_set"),
+        declare_export(
+            "ytvis-set", "YouTube-VIS's ground truth, all videos in one file", f"{FORMS}.sets:write_ytvis_set"
+        ),
+        declare_export("burst-set", "BURST, all videos in one file", f"{FORMS}.sets:write_burst_set"),
+        declare_export("vipseg-set", "panoptic PNGs, all videos with one list", f"{FORMS}.sets:write_vipseg_set"),
+        declare_export("sav", "SA-V, a folder of masks for each object", f"{FORMS}.label_pngs:write_sav"),
+        declare_export("cvat-images", "CVAT for images 1.1", f"{FORMS}.cvat:write_cvat_images"),
+        declare_export("cvat-video", "CVAT for video 1.1", f"{FORMS}.cvat:write_cvat_video"),
+        declare_export("label-studio", "Label Studio's brush masks", f"{FORMS}.label_studio:write_label_studio"),
+        declare_export(
+            "label-studio-video",
+            "Label Studio's video boxes with key frames",
+            f"{FORMS}.label_studio:write_label_studio_video",
+        ),
+        declare_export("labelme", "LabelMe's jsons of polygons", f"{FORMS}.labelme:write_labelme"),
+        declare_export("ultralytics", "Ultralytics' segmentation txts", f"{FORMS}.ultralytics:write_ultralytics"),
+        declare_export("voc", "Pascal VOC's masks", f"{FORMS}.label_pngs:write_voc"),
+        declare_export("mot", "MOTChallenge's text of boxes", f"{FORMS}.mot:write_mot"),
+        declare_export("hf", "Parquet for Hugging Face datasets (pyarrow)", f"{FORMS}.hugging_face:write_hugging_face"),
+        declare_export("webdataset", "webdataset's tars", f"{FORMS}.webdataset:write_webdataset"),
+        declare_export("fiftyone", "a FiftyOne dataset (fiftyone)", f"{FORMS}.voxel51:write_fiftyone"),
+        declare_export("rgba", "objects cut out, PNGs with alpha", f"{FORMS}.label_pngs:write_cutouts"),
+        declare_export("overlay", "videos with masklets drawn in", "masklet.outputs:write_overlays"),
+        declare_export("table", "csv tables and statistics", f"{FORMS}.table:write_tables"),
+    ],
 )
+
 TRAININGS = Registry(  # a loader gives the recipe for what `--from` names: (start) -> training.TrainingRecipe
     "training",
     "masklet.trainings",

@@ -32,7 +32,7 @@ from fuzz.samples import LENGTH, SIZE, make_files, make_label_png, make_picture
 from masklet.api import check_prompts, load
 from masklet.cli.eval import print_report
 from masklet.cli.export import export_results, export_submission
-from masklet.cli.run import parse_settings
+from masklet.cli.settings import parse_settings
 from masklet.core.annotations import VideoFrames
 from masklet.core.frames import Frame
 from masklet.core.image_files import open_image
@@ -147,6 +147,10 @@ def use_result(result: VideoResult, place: Place) -> None:
             "vipseg",
             "ref",
             "davis16",
+            "coco",
+            "labelme",
+            "label-studio",
+            "table",
             *(["davis"] if has_small_ids(result) else []),
         ):
             export_results(name, [place.out / "again.json"], place.out / name, False)
@@ -534,6 +538,19 @@ def kind_datasets(draw: Draw, place: Place) -> Iterator[None]:
     for video in list_dataset_videos(f"{dataset}:{place.names[0]}" if draw.random() < 0.2 else dataset, place.given):
         if video.given:
             read_dataset_prompts(video).select(VideoFrames("a", 1, ["00000"]))
+
+
+def kind_annotation_tools(draw: Draw, place: Place) -> Iterator[None]:
+    """CVAT's XML, Label Studio's tasks, MOTChallenge's lines, webdataset's tars."""
+    names = ["cvat-images/annotations.xml", "cvat-video/clip/annotations.xml", "mot/clip.txt", "webdataset/000000.tar"]
+    name = str(draw.choice([*names, "label-studio/tasks.json"]))
+    if name.endswith(".json"):
+        path = place.put_json(name, load_sample(name), draw)
+    elif name.endswith(".tar"):
+        path = place.put(name, mutate_bytes(make_files()[name], draw))
+    else:
+        path = place.put(name, mutate_text(make_files()[name].decode(), draw, place.names))
+    yield from use_detections(path)
 
 
 def make_coco_detections() -> dict[str, Any]:

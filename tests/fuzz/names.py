@@ -15,6 +15,7 @@ KINDS = (
         "detection-files",
         "array-masks",
         "datasets",
+        "annotation-tools",
         "video",
         "frames",
     ),

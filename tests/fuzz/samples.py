@@ -64,6 +64,8 @@ def make_files() -> Mapping[str, bytes]:
         write_mots_pngs(result, folder / "mots", classes={1: "cat", 2: "dog"})
         write_davis(result, folder / "davis")
         write_davis16(result, folder / "davis16")
+        for form in ("cvat-images", "cvat-video", "label-studio", "label-studio-video", "mot", "webdataset"):
+            result.export(form, folder / form)
         save_memory(make_memory(), folder / "memory")
         write_described(folder / "described.safetensors", "toy", {"w": torch.ones(3, 2)}, {"size": [3, 2], "deep": {}})
         torch.save({"model": {"a.weight": torch.ones(2, 3), "b": torch.zeros(4)}}, folder / "weights.pt")

@@ -21,6 +21,7 @@ COMMANDS = {  # where each command is, and its line of help
     ),
     "eval": ("masklet.cli.eval:eval_command", "Score predictions as the benchmark's own program does."),
     "train": ("masklet.cli.train:train_command", "Train the small networks; a run that was stopped goes on."),
+    "edit": ("masklet.cli.edit:edit_command", "Rename, merge, split, drop and mend objects of a saved result."),
     "export": ("masklet.cli.export:app", "Results in the forms that others take."),
     "weights": ("masklet.cli.weights:app", "Weights by name: what there is, fetching it, checking it."),
 }

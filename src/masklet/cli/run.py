@@ -14,6 +14,7 @@ import typer
 
 from masklet.api import check_prompts, collect_parts, make_propagator, split_settings
 from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
+from masklet.cli.settings import parse_settings
 from masklet.core.annotations import VideoFrames
 from masklet.core.budget import find_memory_budget, parse_memory
 from masklet.core.errors import InputError
@@ -540,24 +541,3 @@ def check_formats(names: Sequence[str]) -> list[str]:
 
 def choose_reporter(quiet: bool, json_log: bool) -> Reporter:
     return JsonReporter() if json_log else QuietReporter() if quiet else BarReporter()
-
-
-def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """NAME=VALUE with VALUE as JSON has it, none for null, or a plain word."""
-    settings = {}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise InputError(f"--set {pair}: write it as NAME=VALUE, such as --set conf=0.8")
-        settings[name.replace("-", "_")] = parse_setting_value(value)
-    return settings
-
-
-def parse_setting_value(text: str) -> Any:
-    """What a setting's text means."""
-    if text.lower() == "none":
-        return None
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text

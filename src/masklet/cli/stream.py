@@ -24,8 +24,8 @@ from masklet.cli.run import (
     Settings,
     Silent,
     exit_on_input_error,
-    parse_settings,
 )
+from masklet.cli.settings import parse_settings
 from masklet.core.annotations import VideoFrames
 from masklet.core.errors import InputError, escape_control_characters
 from masklet.core.frames import Frame

@@ -55,7 +55,7 @@ def write_result(result: VideoResult, path: Path) -> None:
         "length": result.length,
         "rate": result.rate,
         "categories": result.categories,
-        "provenance": asdict(result.provenance),
+        "provenance": _format_provenance(result.provenance),
         **({"times": result.times} if result.times else {}),
         **({"pixel_aspect": result.pixel_aspect} if result.pixel_aspect != 1 else {}),
     }
@@ -68,6 +68,11 @@ def write_result(result: VideoResult, path: Path) -> None:
             _write_masklet(file, masklet, index)
         file.write(b"],")
         file.write(index.format(file.tell()))
+
+
+def _format_provenance(made: Provenance) -> dict[str, Any]:
+    told = asdict(made)
+    return told if made.edits else {name: value for name, value in told.items() if name != "edits"}
 
 
 def _write_masklet(file: IO[bytes], m: Masklet, index: IndexWriter) -> None:
@@ -153,7 +158,8 @@ def _read_provenance(where: str, made: Any) -> Provenance:
     for key in ("system", "version", "source"):
         check_text(where, key, told.get(key, ""))
     notes = [check_text(where, "a note", note) for note in _check_list("notes", told["notes"])]
-    return Provenance(**{**told, "notes": tuple(notes)})
+    edits = [check_text(where, "an edit", edit) for edit in _check_list("edits", told.get("edits", []))]
+    return Provenance(**{**told, "notes": tuple(notes), "edits": tuple(edits)})
 
 
 def _check_list(what: str, value: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64, Num
 
 from masklet.core.errors import InputError
 from masklet.core.matching import match
@@ -16,7 +16,10 @@ from masklet.core.rle import compute_rle_iou
 from masklet.core.tracks import Masklet, Sighting
 
 if TYPE_CHECKING:
+    import pandas as pd
     import supervision as sv
+
+    from masklet.core.statistics import ResultStatistics
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Provenance:
     version: str = ""
     source: str = ""
     notes: tuple[str, ...] = ()  # what the reader must know, such as where a damaged file ends
+    edits: tuple[str, ...] = ()  # what was changed by hand, in order, as `core.edits.apply_edit` takes it
     recipe: str = ""  # what `run.recipe` calls all that decided it; "": it was made by the library
 
 
@@ -47,7 +51,8 @@ class Comparison:
         return sum(iou for *_, iou in self.pairs) / objects if objects else 1.0
 
 
-SHOWN, LONGEST_NAME = 10, 80  # of a result in a notebook: objects, and characters of its name
+SHOWN = 10  # objects of a result in a notebook
+LONGEST_NAME, LONGEST_LABEL = 80, 30  # characters of its name, and of the objects'
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,10 @@ class VideoResult:
     def __repr__(self) -> str:
         """Some lines, not all the masks: notebooks show it."""
         h, w = self.size
-        seen = [f"{self.name_of(m)} {m.id} ({len(m.sightings)} frames)" for m in self.masklets[:SHOWN]]
+        names = [_shorten(self.name_of(m), LONGEST_LABEL) for m in self.masklets[:SHOWN]]
+        seen = [f"{name} {m.id} ({len(m.sightings)} frames)" for name, m in zip(names, self.masklets, strict=False)]
         more = [f"{len(self.masklets) - SHOWN} more"] if len(self.masklets) > SHOWN else []
-        name = self.name if len(self.name) <= LONGEST_NAME else f"{self.name[:LONGEST_NAME]}..."
+        name = _shorten(self.name, LONGEST_NAME)
         return f"<VideoResult {name}: {w}x{h}, {self.length} frames, objects: {', '.join(seen + more) or 'none'}>"
 
     def at(self, frame: int) -> tuple[tuple[Masklet, Sighting], ...]:
@@ -117,6 +123,128 @@ class VideoResult:
         )
         return replace(self, masklets=tuple(m for m in kept if m.sightings))
 
+    def export(
+        self, form: str, folder: str | Path, *, frames: Any = None, overwrite: bool = False, **settings: Any
+    ) -> Path:
+        """Writes the result in the form of another tool, as `masklet export` does.
+
+        Args:
+            form: its name, such as "coco"; docs/exports.md has all.
+            folder: a new folder, which appears whole or not at all.
+            frames: the video that the result is of, as a source or a `Video`; the images that the form refers to are
+                written from it.
+            overwrite: whether what is in the folder already is replaced.
+            **settings: of the form, such as `polygons=True` of "coco".
+
+        Returns:
+            The folder.
+
+        Raises:
+            InputError: the form cannot hold the result, or cannot be written there.
+        """
+        from importlib import import_module
+
+        exports = import_module("masklet.exports")  # by name: the core needs none of it
+        videos = {} if frames is None else {self.name: frames}
+        made: Path = exports.export_results([self], form, folder, videos, overwrite=overwrite, settings=settings)
+        return made
+
+    def rename(self, id: int, name: str) -> VideoResult:
+        """The result with another name for one object (`core.edits.rename_object`)."""
+        from masklet.core import edits
+
+        return edits.rename_object(self, id, name)
+
+    def relabel(self, old: str, new: str) -> VideoResult:
+        """The result with the name `new` for all objects called `old` (`core.edits.relabel_objects`)."""
+        from masklet.core import edits
+
+        return edits.relabel_objects(self, old, new)
+
+    def merge(self, *ids: int) -> VideoResult:
+        """The result with one object in place of several: the first one's id (`core.edits.merge_objects`)."""
+        from masklet.core import edits
+
+        return edits.merge_objects(self, *ids)
+
+    def split(self, id: int, frame: int) -> VideoResult:
+        """The result with a new object in place of one from `frame` on (`core.edits.split_object`)."""
+        from masklet.core import edits
+
+        return edits.split_object(self, id, frame)
+
+    def drop(self, *ids: int) -> VideoResult:
+        """The result without some objects (`core.edits.drop_objects`)."""
+        from masklet.core import edits
+
+        return edits.drop_objects(self, *ids)
+
+    def trim(self, start: int, stop: int, *ids: int) -> VideoResult:
+        """The result without what is seen of objects outside of frames [start, stop) (`core.edits.trim_objects`)."""
+        from masklet.core import edits
+
+        return edits.trim_objects(self, start, stop, *ids)
+
+    def smooth(self, radius: int = 1, *ids: int) -> VideoResult:
+        """The result with outlines steadied over `radius` frames each way (`core.edits.smooth_masks`)."""
+        from masklet.core import edits
+
+        return edits.smooth_masks(self, radius, *ids)
+
+    def fill_gaps(self, longest: int = 5, *ids: int) -> VideoResult:
+        """The result with masks in gaps of at most `longest` frames (`core.edits.fill_gaps`)."""
+        from masklet.core import edits
+
+        return edits.fill_gaps(self, longest, *ids)
+
+    def filter(
+        self, *, min_frames: int = 0, min_area: int = 0, labels: Sequence[str] = (), score: float = 0.0
+    ) -> VideoResult:
+        """The result with the objects that count alone (`core.edits.filter_objects`)."""
+        from masklet.core import edits
+
+        return edits.filter_objects(self, min_frames=min_frames, min_area=min_area, labels=labels, score=score)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """A pandas table, a row an object and frame (`core.tables.TableRow`). Raises InputError without pandas."""
+        from masklet.core import tables
+
+        return tables.make_dataframe(self)
+
+    def to_numpy(self, frame: int) -> Bool[np.ndarray, "n h w"]:
+        """The masks of a frame in the order of `at`. Raises InputError on a frame that is not there."""
+        from masklet.core import tables
+
+        return tables.stack_masks(self, frame)
+
+    def boxes(self, frame: int) -> Int64[np.ndarray, "n 4"]:
+        """The boxes of a frame in the order of `at`: x0, y0, x1, y1 in pixels, x1 and y1 one past the last. Raises
+        InputError on a frame that is not there.
+        """
+        from masklet.core import tables
+
+        return tables.stack_boxes(self, frame)
+
+    def polygons(self, frame: int, tolerance: float = 0.0) -> dict[int, list[Num[np.ndarray, "_ 2"]]]:
+        """The polygons of a frame by object: corners (x, y), along the pixels' edges unless a `tolerance` in pixels is
+        given. Raises InputError on a frame that is not there.
+        """
+        from masklet.core import tables
+
+        return tables.trace_frame_polygons(self, frame, tolerance)
+
+    def tracks(self) -> dict[int, Float[np.ndarray, "n 3"]]:
+        """The path of each object by its id: frame, and the middle of its pixels, x and y."""
+        from masklet.core import tables
+
+        return tables.compute_tracks(self)
+
+    def statistics(self) -> ResultStatistics:
+        """Areas, speeds, visibility and confidence, and frames in which to look for mistakes."""
+        from masklet.core import statistics
+
+        return statistics.compute_statistics(self)
+
     def compare(self, other: VideoResult) -> Comparison:
         """Pairs the objects of two results of one video, one to one, by IoU over space and time (> 0).
 
@@ -153,6 +281,10 @@ class VideoResult:
             tracker_id=np.array([m.id for m, _ in seen], int),
             data={"class_name": np.array([self.name_of(m) for m, _ in seen], dtype=str)},
         )
+
+
+def _shorten(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def compute_masklet_iou(a: Sequence[Masklet], b: Sequence[Masklet]) -> Float[np.ndarray, "n m"]:

@@ -219,6 +219,16 @@ def decode_rle_counts(counts: bytes) -> Int64[np.ndarray, " n"]:
     return runs
 
 
+def merge_rles(masks: Sequence[Rle]) -> Rle:
+    """The mask of all pixels that any of the `masks` has, which are of one size, without decoding. There must be one.
+
+    >>> left, right = (Rle.encode_pixels(np.array([m], bool)) for m in ([1, 0, 0], [0, 0, 1]))
+    >>> merge_rles([left, right]).decode_pixels().astype(int).tolist()
+    [[1, 0, 1]]
+    """
+    return Rle(masks[0].size, coco.merge([m._coco for m in masks])["counts"])
+
+
 def compute_rle_iou(a: Sequence[Rle], b: Sequence[Rle]) -> Float[np.ndarray, "n m"]:
     """Mask IoU of every pair, without decoding."""
     if not a or not b:

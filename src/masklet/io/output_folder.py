@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -23,6 +23,15 @@ def explain_write_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise explain_write_error(path, error) from error
+
+
+def refuse_to_replace(out: Path, inputs: Iterable[Path]) -> None:
+    """Raises InputError where the folder `out` is one of the `inputs` or one of them lies in it: it would be replaced
+    with what is made of it.
+    """
+    for path in inputs:
+        if out.resolve() in (path.resolve(), *path.resolve().parents):
+            raise InputError(f"{out}: the results would replace what they are made from ({path}); choose another --out")
 
 
 class OutputFolder:

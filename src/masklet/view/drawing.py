@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from masklet.core.instances import FrameMasks
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Source
+
+if TYPE_CHECKING:
+    from masklet.core.instances import FrameMasks  # which loads torch
 
 Rgb = UInt8[np.ndarray, "h w 3"]
 Mask = Bool[np.ndarray, "h w"]
@@ -30,6 +33,18 @@ LABEL = 4  # how much worse it is to cover a label than an object
 LITTLE = 0.05  # share of a label's pixels that may lie on an object without a better place being sought
 SHOWN = 0.3  # scores below this are not written on labels
 TINT = 0.4  # how much of the colour lies over the object
+
+
+@dataclass(frozen=True)
+class DrawingStyle:
+    """How objects are drawn over a frame."""
+
+    opacity: float = TINT  # how much of the colour lies over the object, 0 to 1
+    labels: bool = True  # whether each has its name, id and score
+    contours: bool = True  # whether each has an outline
+
+
+PLAIN = DrawingStyle()
 
 
 @dataclass(frozen=True)
@@ -69,16 +84,17 @@ def pick_object_colour(id: int) -> tuple[int, int, int]:
     return PALETTE[(id - 1) % len(PALETTE)]
 
 
-def draw_result(image: Rgb, result: VideoResult, frame: int) -> Rgb:
-    """A copy of `image`, which is the given `frame` of a result's video, with the objects of `result` drawn over it.
+def draw_result(image: Rgb, result: VideoResult, frame: int, style: DrawingStyle = PLAIN) -> Rgb:
+    """A copy of `image`, which is the given `frame` of a result's video, with the objects of `result` drawn over it in
+    a `style`.
 
     Raises InputError on a frame that is not there.
     """
-    return draw_objects(image, collect_drawn_objects(result, frame))
+    return draw_objects(image, collect_drawn_objects(result, frame), style)
 
 
-def draw_objects(image: Rgb, objects: Sequence[DrawnObject]) -> Rgb:
-    """A copy of a frame with the objects drawn over it; the frame itself stays as it is.
+def draw_objects(image: Rgb, objects: Sequence[DrawnObject], style: DrawingStyle = PLAIN) -> Rgb:
+    """A copy of a frame with the objects drawn over it in a `style`; the frame itself stays as it is.
 
     Line width and text grow with the frame. Labels go where they hide no object, as far as there is room.
     """
@@ -87,8 +103,8 @@ def draw_objects(image: Rgb, objects: Sequence[DrawnObject]) -> Rgb:
     taken = np.zeros(image.shape[:2], dtype=np.uint8)  # what labels should not cover
     seen = [(thing, box) for thing in objects if (box := find_bounding_box(thing.mask))]
     for thing, box in sorted(seen, key=lambda s: -np.count_nonzero(s[0].mask)):  # the small ones on top
-        _paint_object(canvas, taken, thing, box, line)
-    for thing, box in seen:
+        _paint_object(canvas, taken, thing, box, line, style)
+    for thing, box in seen if style.labels else ():
         _draw_label(canvas, taken, thing, box, text)
     return canvas
 
@@ -99,13 +115,17 @@ def find_bounding_box(mask: Mask) -> Rectangle | None:
     return (int(cols[0]), int(rows[0]), int(cols[-1]) + 1, int(rows[-1]) + 1) if len(cols) else None
 
 
-def _paint_object(canvas: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObject, box: Rectangle, line: int) -> None:
+def _paint_object(
+    canvas: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObject, box: Rectangle, line: int, style: DrawingStyle
+) -> None:
     """Lays an object's colour over it, and takes its place."""
     x0, y0, x1, y1 = box
     inside = np.ascontiguousarray(thing.mask[y0:y1, x0:x1]).view(np.uint8)
     taken[y0:y1, x0:x1] |= inside
     region = canvas[y0:y1, x0:x1]
-    cv2.copyTo(cv2.LUT(region, compute_tint_table(pick_object_colour(thing.id))), inside, region)
+    cv2.copyTo(cv2.LUT(region, compute_tint_table(pick_object_colour(thing.id), style.opacity)), inside, region)
+    if not style.contours:
+        return
     contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
     _draw_outline(canvas, contours, thing, line)
 
@@ -122,9 +142,9 @@ def _draw_outline(canvas: Rgb, contours: Sequence[np.ndarray], thing: DrawnObjec
 
 
 @lru_cache(maxsize=len(PALETTE))
-def compute_tint_table(over: tuple[int, int, int]) -> UInt8[np.ndarray, "1 256 3"]:
-    """By channel, what every value becomes under a colour."""
-    values = np.arange(256)[None, :, None] * (1 - TINT) + np.asarray(over) * TINT
+def compute_tint_table(over: tuple[int, int, int], opacity: float = TINT) -> UInt8[np.ndarray, "1 256 3"]:
+    """By channel, what every value becomes under a colour of this `opacity`, 0 to 1."""
+    values = np.arange(256)[None, :, None] * (1 - opacity) + np.asarray(over) * opacity
     return values.round().astype(np.uint8)
 
 

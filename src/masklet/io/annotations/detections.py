@@ -18,10 +18,18 @@ from masklet.core.image_files import read_image_size
 from masklet.core.instances import NAMELESS
 from masklet.core.limits import check_number, is_finite_number, quote_value
 from masklet.core.result import VideoResult
-from masklet.core.rle import Rle
+from masklet.core.rle import Rle, merge_rles
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.io.annotations.array_masks import read_array_names, read_array_objects, read_array_size
 from masklet.io.annotations.label_image import DECLARATION, IDS, LabelImage, read_label_image
+from masklet.io.annotations.tools import (
+    is_label_studio,
+    read_cvat,
+    read_label_studio,
+    read_mot,
+    read_parquet,
+    read_tar,
+)
 from masklet.io.formats.burst import read_burst
 from masklet.io.formats.json_entry import JsonEntry, parse_coco_mask, read_json_file
 from masklet.io.formats.mots import read_mots
@@ -30,7 +38,10 @@ from masklet.io.formats.ytvis import read_ytvis, read_ytvis_truth
 from masklet.io.video.frame_source import format_size
 from masklet.io.video.sources import make_natural_key
 
-FORM = "a json of detections (COCO, COCO-VID, YouTube-VIS, BURST, LabelMe, masklets.json), or a folder of label images"
+FORM = (
+    "a json of detections (COCO, COCO-VID, YouTube-VIS, BURST, LabelMe, Label Studio, masklets.json), CVAT's xml, or a "
+    "folder of label images"
+)
 FRAME_KEYS = ("frame", "frame_index", "frame_id")  # numbers from 0, in an entry or in its image
 
 
@@ -39,7 +50,8 @@ def read_detections(path: Path) -> DetectionSet:
 
     Args:
         path: of a json file (COCO results, with `images` or without, COCO-VID, YouTube-VIS results or truth, BURST,
-            LabelMe, masklets.json), a MOTS txt; or of a folder of label images (also with DEVA's json beside them), of
+            LabelMe, Label Studio, masklets.json), CVAT's xml, a MOTS or MOT txt, a parquet or tar of `masklet export`;
+            or of a folder of label images (also with DEVA's json beside them), of
             LabelMe's jsons or of Ultralytics' txts, a file a frame, or with a folder of these for each video.
 
     Raises:
@@ -47,9 +59,18 @@ def read_detections(path: Path) -> DetectionSet:
     """
     if path.is_dir():
         return read_detection_folder(path)
-    if path.suffix.lower() == ".txt":
+    suffix = path.suffix.lower()
+    if suffix in TOOLS:
+        return TOOLS[suffix](path, compute_file_hash(path))
+    if suffix == ".txt":
+        lines = _read_lines(path)
+        if not lines or "," in lines[0]:  # a video without detections has no line
+            return read_mot(path, lines, compute_file_hash(path))
         return describe_results(path, [read_mots(path)])
     return read_detection_json(path)
+
+
+TOOLS = {".xml": read_cvat, ".parquet": read_parquet, ".tar": read_tar}  # by suffix
 
 
 def compute_file_hash(path: Path) -> dict[str, str]:
@@ -109,6 +130,8 @@ def read_detection_json(path: Path) -> DetectionSet:
         entries = content.get("annotations")
         if isinstance(entries, list) and any(isinstance(e, dict) and "segmentations" in e for e in entries):
             return describe_results(path, read_ytvis_truth(path))
+    if is_label_studio(content):
+        return read_label_studio(path, content, compute_file_hash(path))
     if isinstance(content, list) and any(isinstance(e, dict) and "segmentations" in e for e in content):
         found = describe_results(path, read_ytvis(path))
         return found if len({p.video for p in found.listed}) > 1 else _forget_video(found)
@@ -460,10 +483,28 @@ def read_labelme_files(path: Path, files: Sequence[Path]) -> DetectionSet:
     for file, page in zip(files, pages, strict=True):
         image = page.content.get("imagePath") or file.name
         place = FramePlace(name=str(image).replace("\\", "/"))
-        entries += [FrameEntry(place, partial(_read_labelme_shape, s, names)) for s in page.entries("shapes")]
+        entries += [FrameEntry(place, partial(_read_labelme_object, g, names)) for g in _group_labelme_shapes(page)]
     listed = [FramePlace(name=str(p.content.get("imagePath") or f.name)) for f, p in zip(files, pages, strict=True)]
     hashes = {name: sha for file in files for name, sha in compute_file_hash(file).items()}
     return DetectionSet(str(path), names, entries, listed, hashes)
+
+
+def _group_labelme_shapes(page: JsonEntry) -> list[list[JsonEntry]]:
+    """The shapes of a frame by object: those of one label and one "group_id" are one."""
+    groups: dict[Any, list[JsonEntry]] = {}
+    for n, shape in enumerate(page.entries("shapes")):
+        group = shape.content.get("group_id")
+        groups.setdefault(n if group is None else (shape.text("label"), str(group)), []).append(shape)
+    return list(groups.values())
+
+
+def _read_labelme_object(shapes: Sequence[JsonEntry], names: Sequence[str], size: Size) -> Sequence[FoundObject]:
+    """One object; boxes of a group stay apart, for they have no mask yet."""
+    found = [one for shape in shapes for one in _read_labelme_shape(shape, names, size)]
+    masks = [one.mask for one in found if one.mask is not None]
+    if len(masks) < 2:
+        return found
+    return [found[0]._replace(mask=merge_rles(masks)), *(one for one in found if one.mask is None)]
 
 
 def _read_labelme_shape(shape: JsonEntry, names: Sequence[str], size: Size) -> Sequence[FoundObject]:

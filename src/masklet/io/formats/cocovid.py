@@ -70,12 +70,13 @@ def _format_cocovid_annotations(result: VideoResult, frame: int, ids: Mapping[st
             "score": masklet.score,
             "iscrowd": 0,
             "area": sighting.mask.area,
-            "bbox": _compute_coco_box(sighting.mask),
+            "bbox": compute_coco_box(sighting.mask),
             "segmentation": format_coco_rle(sighting.mask),
         }
 
 
-def _compute_coco_box(mask: Rle) -> list[int]:
+def compute_coco_box(mask: Rle) -> list[int]:
+    """The box of a mask as COCO has it: x, y, width and height in pixels."""
     x0, y0, x1, y1 = mask.box
     return [x0, y0, x1 - x0, y1 - y0]
 
