@@ -120,7 +120,9 @@ class FlowFinder:
     """Optical flow between frames at `FLOW_SCALE` of the working size, computed once for all who ask about a frame."""
 
     def __init__(self) -> None:
-        self._kept: FrameCache[Float32[np.ndarray, "h w 2"]] = FrameCache(12)  # of the frame in use and those ahead of it, either way
+        self._kept: FrameCache[Float32[np.ndarray, "h w 2"]] = FrameCache(
+            12
+        )  # of the frame in use and those ahead of it, either way
 
     def find(self, start: UInt8[Tensor, "h8 w8"], end: UInt8[Tensor, "h8 w8"]) -> Float32[np.ndarray, "h w 2"]:
         """Where the pixels of `start` are in `end`, both the grey working images of frames."""

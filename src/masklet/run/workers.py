@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import sleep
 
+from masklet.core.cores import count_usable_cores
 from masklet.run.claims import FOLDER, read_claim
 from masklet.run.outcome import FAILED, RUN, Outcome, append_to_manifest
 
@@ -51,7 +52,7 @@ def run_workers(out: Path, count: int, retries: int, arguments: Sequence[str]) -
     """
     for left in (out / FOLDER / GIVEN_UP).glob("*"):
         left.unlink()
-    threads = str(max((os.cpu_count() or 1) // count, 1))
+    threads = str(max(count_usable_cores() // count, 1))
     kills: Counter[str] = Counter()
     workers = {n: start_worker(n, threads, arguments) for n in range(count)}
     try:
