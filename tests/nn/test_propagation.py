@@ -31,14 +31,14 @@ def some(n: int, m: int, d: int, seed: int) -> tuple[torch.Tensor, torch.Tensor,
 
 def learnt(n: int, m: int, d: int, seed: int) -> Moments:
     x, labels, colours = some(n, m, d, seed)
-    return compute_moments(x, labels, 1 - labels, colours)
+    return compute_moments(x, x.T @ x, labels, 1 - labels, colours)
 
 
 @given(st.integers(0, 99))
 def test_moments_are_the_weighted_sums_written_out(seed):
     x, labels, colours = some(2, 30, 4, seed)
     beside = (1 - labels) * (torch.rand(2, 30, generator=torch.Generator().manual_seed(seed)) > 0.5)
-    got = compute_moments(x, labels, beside, colours, heed=0.75)
+    got = compute_moments(x, x.T @ x, labels, beside, colours, heed=0.75)
     for n, (y, near) in enumerate(zip(labels, beside, strict=True)):
         outside = 0.25 * (1 - y) / (1 - y).sum() + 0.75 * near / near.sum().clamp(min=1)
         weights = 0.5 * y / y.sum() + 0.5 * outside
@@ -57,14 +57,16 @@ def test_regression_is_label_propagation_by_whitened_affinity(seed):
     weights = 0.5 * y / y.sum() + 0.5 * (1 - y) / (1 - y).sum()
     whitener = torch.linalg.inv((x * weights[:, None]).T @ x + 0.1 * torch.eye(4))
     votes = (asking @ whitener @ x.T) @ (weights * (2 * y - 1))
-    answer = score_likeness(asking, compute_moments(x, labels, labels * 0, colours, heed=0.0), 0.1)[0]
+    answer = score_likeness(asking, compute_moments(x, x.T @ x, labels, labels * 0, colours, heed=0.0), 0.1)[0]
     torch.testing.assert_close(answer, votes, atol=1e-4, rtol=1e-3)
 
 
 def test_an_object_without_a_cell_attracts_nothing():
     x, _, colours = some(1, 30, 4, 0)
     x[:, 0] = 1  # the constant
-    looks = score_likeness(x, compute_moments(x, torch.zeros(1, 30), torch.zeros(1, 30), colours, heed=0.0), 1e-4)
+    looks = score_likeness(
+        x, compute_moments(x, x.T @ x, torch.zeros(1, 30), torch.zeros(1, 30), colours, heed=0.0), 1e-4
+    )
     assert (looks < -0.9).all()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import ClassVar
 
 import cv2
@@ -96,6 +97,11 @@ class AffinityView:
     _links: dict[int, tuple[Tensor, FrameLink]] = field(
         default_factory=dict
     )  # by the id of the other frame, held with it
+
+    @cached_property
+    def gram(self) -> Float[Tensor, "d d"]:
+        """The products of all cells' descriptors, for what is learnt of any object in this frame."""
+        return self.cells.T @ self.cells
 
     def link(self, before: UInt8[Tensor, "h w"]) -> FrameLink:
         """How this frame goes on from another one."""
@@ -300,7 +306,7 @@ class Affinity:
         colours = measure_colour_shares(view.bins, hard, self.around)
         cells = _aggregate_cells(hard.float())
         near = find_surroundings(cells, self.beside).flatten(1)
-        new = compute_moments(view.cells, cells.flatten(1), near, colours, self.heed)
+        new = compute_moments(view.cells, view.gram, cells.flatten(1), near, colours, self.heed)
         old, first = memory.recent[at], memory.anchor[at]
         begins = (first.moment == 0).all(1)
         anchor = memory.anchor.put(at, first.mix(new, torch.where(begins, 1.0, anchored)))

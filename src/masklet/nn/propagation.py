@@ -93,6 +93,7 @@ def build_cell_descriptors(
 
 def compute_moments(
     x: Float[Tensor, "m d"],
+    whole: Float[Tensor, "d d"],
     labels: Float[Tensor, "n m"],
     beside: Float[Tensor, "n m"],
     colours: Float[Tensor, "n 2 b"],
@@ -102,6 +103,7 @@ def compute_moments(
 
     Args:
         x: the frame's cells.
+        whole: their products, x^T x.
         labels: the share of each cell that is inside, 0 to 1.
         beside: the share of each cell that is outside, and near.
         colours: of both.
@@ -114,15 +116,12 @@ def compute_moments(
     weights = front[:, None] * labels + near[:, None] * beside
     everywhere = back[:, None] * (1 - labels)
     # Far outside weighs the same in all cells: one product of the frame serves all objects, and each adds its own.
-    whole = x.T @ x
-    own = weights - back[:, None] * labels
-    gram = torch.stack([_compute_weighted_gram(x, one) + far * whole for one, far in zip(own, back, strict=True)])
+    own, gram = weights - back[:, None] * labels, x.new_empty(len(labels), *whole.shape)
+    for one, far, out in zip(own, back.tolist(), gram, strict=True):
+        rows = one.nonzero()[:, 0]
+        there = x[rows]
+        torch.addmm(whole, (there * one[rows, None]).T, there, beta=far, out=out)
     return Moments(gram, ((weights + everywhere) * (2 * labels - 1)) @ x, colours)
-
-
-def _compute_weighted_gram(x: Float[Tensor, "m d"], weights: Float[Tensor, " m"]) -> Float[Tensor, "d d"]:
-    rows = weights.nonzero()[:, 0]
-    return (x[rows] * weights[rows, None]).T @ x[rows]
 
 
 def score_likeness(x: Float[Tensor, "m d"], known: Moments, ridge: float) -> Float[Tensor, "n m"]:
@@ -239,9 +238,9 @@ def exclude_rivals(
     says; `claims` (log odds too) count between rivals alone. Of two rivals that count once at most one is above 0 at
     any pixel, but where both belong: `common`, by (row, row), both ways.
     """
-    odds = (logits + claims).exp()
+    odds = (logits + claims).exp_()
     against = (rivals @ odds.flatten(1)).view_as(logits)
     for (own, other), where in (common or {}).items():
         against[own] -= rivals[own, other] * odds[other] * where
-    against = against.clamp(min=0).log() - claims  # -inf where an object has no rival
+    against.clamp_(min=0).log_().sub_(claims)  # -inf where an object has no rival
     return logits - nnf.softplus(against)
