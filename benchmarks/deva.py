@@ -20,7 +20,7 @@ from time import perf_counter
 import numpy as np
 import torch
 from cost import SIDE, H, Scene, W
-from sam2 import high_water
+from sam2_cost import high_water
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections

@@ -8,11 +8,15 @@
 import os
 from typing import TYPE_CHECKING, Any
 
+from masklet.core.cores import count_usable_cores
 from masklet.core.imports import import_uncollected
 
 # torch reads it when it is loaded. Its threads would else spin while they wait for one that has no core: where anything
 # else runs on the machine, a frame takes eight times as long; where nothing does, this costs 8 %.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Nor does it know of a container's quota: it would begin a thread for every core of the machine.
+if (_CORES := count_usable_cores()) < (os.cpu_count() or 1):
+    os.environ.setdefault("OMP_NUM_THREADS", str(_CORES))
 
 if TYPE_CHECKING:
     from masklet.api import Model, load, segment, stream, track

@@ -29,7 +29,7 @@ class FrameCache(Generic[V]):
 
     def find(self, *of: object) -> V | None:
         """The value that was computed of these very things; None where none was, or it is kept no more."""
-        for known, value in self._kept:
+        for known, value in tuple(self._kept):  # another thread may keep one meanwhile
             if len(of) == len(known) and all(a is b for a, b in zip(of, known, strict=True)):
                 return value
         return None

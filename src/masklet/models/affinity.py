@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import ClassVar
 
 import cv2
@@ -101,6 +102,11 @@ class AffinityView:
     _links: dict[int, tuple[Tensor, FrameLink]] = field(
         default_factory=dict
     )  # by the id of the other frame, held with it
+
+    @cached_property
+    def gram(self) -> Float[Tensor, "d d"]:
+        """The products of all cells' descriptors, for what is learnt of any object in this frame."""
+        return compute_gram(self.cells)
 
     def link(self, before: UInt8[Tensor, "h w"]) -> FrameLink:
         """How this frame goes on from another one."""
@@ -336,10 +342,9 @@ class Affinity:
         anchor, recent = memory.anchor, memory.recent.clone()
         if anchored or begins.any():
             anchor = anchor.clone()
-        whole = compute_gram(view.cells)
         for part in iterate_row_groups(len(at), TOGETHER):
             which, inside, first = at[part], cells[part].flatten(1), begins[part]
-            new = compute_moments(view.cells, inside, near[part], colours[part], self.heed, whole)
+            new = compute_moments(view.cells, inside, near[part], colours[part], self.heed, view.gram)
             recent.fill(which, recent[which].mix(new, torch.where(first, 1.0, share[part])))
             if anchor is not memory.anchor:
                 anchor.fill(which, anchor[which].mix(new, torch.where(first, 1.0, anchored)))

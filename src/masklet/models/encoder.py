@@ -121,8 +121,8 @@ class FlowFinder:
 
     def __init__(self) -> None:
         self._kept: FrameCache[Float32[np.ndarray, "h w 2"]] = FrameCache(
-            4
-        )  # the last frame's, either way, and a spare
+            12
+        )  # of the frame in use and those ahead of it, either way
 
     def find(self, start: UInt8[Tensor, "h8 w8"], end: UInt8[Tensor, "h8 w8"]) -> Float32[np.ndarray, "h w 2"]:
         """Where the pixels of `start` are in `end`, both the grey working images of frames."""

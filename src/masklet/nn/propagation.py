@@ -121,19 +121,17 @@ def compute_moments(
     everywhere = back[:, None] * (1 - labels)
     # Far outside weighs the same in all cells: one product of the frame serves all objects, and each adds its own.
     whole = compute_gram(x) if whole is None else whole
-    own = weights - back[:, None] * labels
-    gram = torch.stack([_compute_weighted_gram(x, one) + far * whole for one, far in zip(own, back, strict=True)])
+    own, gram = weights - back[:, None] * labels, x.new_empty(len(labels), *whole.shape)
+    for one, far, out in zip(own, back.tolist(), gram, strict=True):
+        rows = one.nonzero()[:, 0]
+        there = x[rows]
+        torch.addmm(whole, (there * one[rows, None]).T, there, beta=far, out=out)
     return Moments(gram, ((weights + everywhere) * (2 * labels - 1)) @ x, colours)
 
 
 def compute_gram(x: Float[Tensor, "m d"]) -> Float[Tensor, "d d"]:
     """The products of a frame's channels, summed over its cells."""
     return x.T @ x
-
-
-def _compute_weighted_gram(x: Float[Tensor, "m d"], weights: Float[Tensor, " m"]) -> Float[Tensor, "d d"]:
-    rows = weights.nonzero()[:, 0]
-    return (x[rows] * weights[rows, None]).T @ x[rows]
 
 
 def score_likeness(x: Float[Tensor, "m d"], known: Moments, ridge: float) -> Float[Tensor, "n m"]:

@@ -18,9 +18,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, cast
 
+from masklet.core.cores import count_usable_cores
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.scratch import remove_dead_folders
-from masklet.evaluate.workers import count_cores
 from masklet.io.output_folder import remove_dead_partials, remove_partials
 from masklet.run.batch import Job
 from masklet.run.batch_log import BatchLog
@@ -177,7 +177,7 @@ class WorkerPool:
             if worker.is_idle and (job := self.queue.take()):
                 worker.assign(job)
         starting = sum(not w.is_ready for w in self.workers)
-        threads = max(count_cores() // self.crew.count, 1)
+        threads = max(count_usable_cores() // self.crew.count, 1)
         while starting < len(self.queue) and len(self.workers) < self.crew.count:
             self.workers.append(Worker(self.options, threads))
             starting += 1

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from masklet.core.ahead import iterate_ahead
 from masklet.core.checkpoint import Checkpoints
 from masklet.core.features import MIB, FeatureStore
 from masklet.core.frames import Frame, Video, iterate_frames_from, iterate_with_future, read_through
@@ -116,6 +117,16 @@ class ScoreSummary:
 
 
 @dataclass(frozen=True)
+class SegmentedFrame(Generic[F, S]):
+    """What is seen in a frame, whatever is remembered of objects: it can be computed ahead."""
+
+    frame: Frame
+    features: F
+    found: Detections
+    sight: S  # the segmenter's memory after it
+
+
+@dataclass(frozen=True)
 class Sam2BmpFrameStep(Generic[F, M, S]):
     """One frame of the forward phase."""
 
@@ -159,8 +170,9 @@ class Sam2Bmp(Generic[F, M, S]):
         refused, and the scores of all.
         """
         saved, conf = checkpoints.saved, self.settings.conf
-        state, scores = saved.state if saved else (None, ScoreSummary())
-        for look in self.forward(iterate_frames_from(video, saved.frame if saved else 0), state):
+        state, scores = saved.state if saved else (self.begin_video(), ScoreSummary())
+        frames = iterate_frames_from(video, saved.frame if saved else 0)
+        for look in self.follow_objects(iterate_ahead(self.segment_frames(frames, state.sight)), state):
             store.keep(look.frame.index, look.features)
             self.write(book, look)
             state, scores = look.state, scores.add(look.found.all_scores, conf)
@@ -172,7 +184,7 @@ class Sam2Bmp(Generic[F, M, S]):
         # Completion adds no key frame: what lacks support now need not be completed.
         supported = {m.id for m in keep_supported(book.masklets(), self.settings.key_ratio)}
         book.drop([id for id in book.pages if id not in supported])
-        return state.refused if state else 0, scores
+        return state.refused, scores
 
     def stream(
         self, frames: Iterable[Frame], state: Sam2BmpState[M, S] | None = None
@@ -208,14 +220,30 @@ class Sam2Bmp(Generic[F, M, S]):
         self, frames: Iterable[Frame], state: Sam2BmpState[M, S] | None = None
     ) -> Iterator[Sam2BmpFrameStep[F, M, S]]:
         """SAM2BMP 3.2, frame by frame, from a given state on."""
-        state = state or Sam2BmpState(self.propagator.empty(), self.segmenter.empty())
+        state = state or self.begin_video()
+        return self.follow_objects(self.segment_frames(frames, state.sight), state)
+
+    def begin_video(self) -> Sam2BmpState[M, S]:
+        """The state before the first frame."""
+        return Sam2BmpState(self.propagator.empty(), self.segmenter.empty())
+
+    def segment_frames(self, frames: Iterable[Frame], sight: S) -> Iterator[SegmentedFrame[F, S]]:
+        """Features and detections of each of `frames`; `sight` is the segmenter's memory before the first."""
         for frame, future in iterate_with_future(frames, self.segmenter.look_ahead):
             [features] = self.propagator.encode([frame])
             least = min(self.settings.low_conf, self.settings.conf)
-            found, sight = find_detections(self.segmenter, state.sight, frame, future, least)
-            belief = self.propagator.predict(state.memory, features)
-            belief, seen, state = self.step(replace(state, sight=sight), frame, features, belief, found)
-            yield Sam2BmpFrameStep(frame, features, found, belief, seen, state)
+            found, sight = find_detections(self.segmenter, sight, frame, future, least)
+            yield SegmentedFrame(frame, features, found, sight)
+
+    def follow_objects(
+        self, segmented: Iterable[SegmentedFrame[F, S]], state: Sam2BmpState[M, S]
+    ) -> Iterator[Sam2BmpFrameStep[F, M, S]]:
+        """The objects in each of the `segmented` frames, by what is remembered of them; from a `state` on."""
+        for seen in segmented:
+            belief = self.propagator.predict(state.memory, seen.features)
+            state = replace(state, sight=seen.sight)
+            belief, objects, state = self.step(state, seen.frame, seen.features, belief, seen.found)
+            yield Sam2BmpFrameStep(seen.frame, seen.features, seen.found, belief, objects, state)
 
     def step(
         self, state: Sam2BmpState[M, S], frame: Frame, features: F, belief: Prediction, found: Detections

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
+from masklet.core.ahead import iterate_ahead
 from masklet.core.checkpoint import Checkpoints
 from masklet.core.features import FeatureStore
 from masklet.core.frames import Video, iterate_windows_backward
@@ -68,7 +69,7 @@ def complete_backward(
         state = begin_sweep(propagator, book, window)
         stop = max(state.starts, default=-1) + 1
     last = max(state.starts, default=-1)
-    for t, features in iterate_features_backward(propagator, video, store, stop):
+    for t, features in iterate_ahead(iterate_features_backward(propagator, video, store, stop)):
         state, objects = sweep_frame(propagator, book, state, t, features, video.size, max_lost)
         watch(BACKWARD, last + 1 - t, last + 1, objects)
         checkpoints.count_frame()

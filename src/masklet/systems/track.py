@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
+from masklet.core.ahead import iterate_ahead
 from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
@@ -85,8 +86,8 @@ class Track(Generic[F, M]):
         """
         saved = checkpoints.saved
         memory: M = saved.state if saved else self.propagator.empty()
-        for frame in iterate_frames_from(video, saved.frame if saved else 0):
-            [features] = self.propagator.encode([frame])
+        frames = iterate_frames_from(video, saved.frame if saved else 0)
+        for frame, features in iterate_ahead((frame, self.propagator.encode([frame])[0]) for frame in frames):
             store.keep(frame.index, features)
             memory, ids = self.step(memory, frame, features, book)
             watch(FORWARD, frame.index + 1, len(video) or None, count_asked(ids))

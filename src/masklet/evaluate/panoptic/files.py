@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
+from masklet.core.cores import count_usable_cores
 from masklet.core.errors import InputError
 from masklet.core.image_files import open_image
 from masklet.core.limits import check_file_name, check_relative_path
@@ -42,7 +43,7 @@ from masklet.evaluate.panoptic.segments import (
     count_shared_pixels,
 )
 from masklet.evaluate.report import Scores
-from masklet.evaluate.workers import count_cores, run_in_order
+from masklet.evaluate.workers import run_in_order
 from masklet.io.formats.json_entry import JsonEntry, read_json_object
 
 GT_FORM = "VIPSeg's panoptic_gt.json with 'annotations' and 'categories'"
@@ -189,7 +190,9 @@ def read_vipseg_video(frames: Sequence[FrameFiles], split: VipsegSplit, pool: Th
 
     `split` has the categories, and its notes are added to. Raises InputError as `read_vipseg_frame`.
     """
-    tables = list(run_in_order(pool, lambda files: read_vipseg_frame(files, split), frames, ahead=2 * count_cores()))
+    tables = list(
+        run_in_order(pool, lambda files: read_vipseg_frame(files, split), frames, ahead=2 * count_usable_cores())
+    )
     for frame in tables:
         drawn = Counter(dict.fromkeys(frame.truth, 0))
         for id, pixels in zip(frame.pairs[:, 0].tolist(), frame.pixels.tolist(), strict=True):
@@ -260,7 +263,7 @@ def count_vipseg_split(
     frames, done = sum(map(len, split.videos.values())), 0
     counts: dict[str, VipsegCounts] = {}
     objects: dict[str, Scores] = {}
-    with ThreadPoolExecutor(count_cores()) as pool:
+    with ThreadPoolExecutor(count_usable_cores()) as pool:
         for video, files in split.videos.items():
             table = read_vipseg_video(files, split, pool)
             counts[video] = VipsegCounts.of(table, split.things)

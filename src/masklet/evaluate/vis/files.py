@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from masklet.core.cores import count_usable_cores
 from masklet.core.errors import InputError
 from masklet.core.progress import Watch
 from masklet.core.rle import Rle
@@ -28,7 +29,7 @@ from masklet.evaluate.vis.average_precision import (
     compute_occlusion_score,
 )
 from masklet.evaluate.vis.tubes import Tube, decode_tubes
-from masklet.evaluate.workers import count_cores, run_in_order
+from masklet.evaluate.workers import run_in_order
 from masklet.io.formats.json_entry import JsonEntry, read_json_object
 from masklet.io.formats.split import read_categories
 
@@ -247,10 +248,10 @@ def score_vis_clips(data: VisDataset, judging: Judge, watch: Watch) -> list[Matc
     `data`. Raises InputError where a mask is damaged.
     """
     groups: list[MatchedGroup] = []
-    with data.pred.open("rb") as file, ThreadPoolExecutor(count_cores()) as pool:
+    with data.pred.open("rb") as file, ThreadPoolExecutor(count_usable_cores()) as pool:
         work = partial(_score_vis_clip, data.form, judging, file.fileno())
         for done, (found, notes) in enumerate(
-            run_in_order(pool, work, data.clips.values(), 2 * count_cores()), start=1
+            run_in_order(pool, work, data.clips.values(), 2 * count_usable_cores()), start=1
         ):
             groups += found
             for what, where in notes:

@@ -17,12 +17,13 @@ from typing import TypeVar
 
 import numpy as np
 
+from masklet.core.cores import count_usable_cores
 from masklet.core.errors import InputError
 from masklet.core.limits import check_relative_path
 from masklet.core.progress import Watch
 from masklet.evaluate.report import Report, Scores
 from masklet.evaluate.vos.label_maps import LabelFrame, read_labels, read_mask_frame
-from masklet.evaluate.workers import count_cores, run_in_order
+from masklet.evaluate.workers import run_in_order
 from masklet.io.formats.json_entry import Size
 from masklet.io.video.source_names import find_regular_step, sort_naturally
 
@@ -168,7 +169,7 @@ def score_vos_clips(
     """
     total, done = sum(len(clip.frames) for clip in clips), 0
     items = ((clip, frame) for clip in clips for frame in clip.frames)
-    threads = count_cores()
+    threads = count_usable_cores()
     with ThreadPoolExecutor(threads) as pool:
         results = run_in_order(pool, lambda item: work(*item), items, AHEAD * threads)
         for clip in clips:

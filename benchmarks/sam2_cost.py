@@ -1,6 +1,6 @@
 """`make bench`, second half: SAM 2 and SAM2Long, as ratios in one run.
 
-python benchmarks/sam2.py [--device cuda] [--size base-plus] [--side 1024] [--out out/sam2.json]
+python benchmarks/sam2_cost.py [--device cuda] [--size base-plus] [--side 1024] [--out out/sam2.json]
 
 Weights do not matter for time and memory, so the networks are made at random, with an object score that is fixed:
 every frame is remembered, and with a low score every frame is uncertain, so that pathways stay apart.

@@ -1,0 +1,70 @@
+"""Work that does not wait for its result's use: a thread does the next pieces while the last one is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from queue import Full, Queue
+from threading import Event, Thread
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+DEPTH = 2  # pieces that wait to be used
+POLL = 0.1  # seconds between two looks whether anybody still wants the next piece
+
+
+class _End:
+    """What comes after the last piece: nothing, or what was raised in its place."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+
+
+def iterate_ahead(items: Iterable[T], depth: int = DEPTH) -> Iterator[T]:
+    """The very `items`, in their order, made on a thread of their own; at most `depth` of them wait to be used.
+
+    What making one raises is raised where it would have come. The thread ends with the last item or when the iterator
+    is closed; until then the two share the threads that torch may use. Items see gradients on or off as here.
+
+    >>> list(iterate_ahead(n * n for n in range(5)))
+    [0, 1, 4, 9, 16]
+    """
+    waiting: Queue[T | _End] = Queue(depth)
+    unwanted, gradients, threads = Event(), torch.is_grad_enabled(), torch.get_num_threads()
+    work = Thread(target=_put_items, args=(items, waiting, unwanted, gradients), name="ahead", daemon=True)
+    torch.set_num_threads(max(threads // 2, 1))
+    work.start()
+    try:
+        while not isinstance(item := waiting.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+    finally:
+        unwanted.set()
+        work.join()
+        torch.set_num_threads(threads)
+
+
+def _put_items(items: Iterable[T], waiting: Queue[T | _End], unwanted: Event, gradients: bool) -> None:
+    end = _End()
+    try:
+        with torch.set_grad_enabled(gradients):
+            for item in items:
+                if not _put(item, waiting, unwanted):
+                    return
+    except BaseException as error:
+        end = _End(error)
+    _put(end, waiting, unwanted)
+
+
+def _put(item: T | _End, waiting: Queue[T | _End], unwanted: Event) -> bool:
+    """Puts an item where it waits for its use; False where nobody wants it any more."""
+    while not unwanted.is_set():
+        try:
+            waiting.put(item, timeout=POLL)
+        except Full:
+            continue
+        return True
+    return False

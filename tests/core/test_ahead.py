@@ -1,0 +1,71 @@
+"""Pieces of work made on a thread, ahead of their use."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from masklet.core.ahead import iterate_ahead
+
+
+@given(st.lists(st.integers()), st.integers(1, 4))
+def test_the_same_items_in_the_same_order(items: list[int], depth: int) -> None:
+    assert list(iterate_ahead(iter(items), depth)) == items
+
+
+@given(st.integers(0, 6), st.integers(1, 4))
+def test_an_error_comes_in_the_place_of_its_item(before: int, depth: int) -> None:
+    def work() -> Iterator[int]:
+        yield from range(before)
+        raise ValueError("a damaged frame")
+
+    got = []
+    with pytest.raises(ValueError, match="a damaged frame"):
+        for item in iterate_ahead(work(), depth):
+            got.append(item)
+    assert got == list(range(before))
+
+
+def test_no_more_than_the_depth_are_made_ahead() -> None:
+    made: list[int] = []
+
+    def work() -> Iterator[int]:
+        for n in range(20):
+            made.append(n)
+            yield n
+
+    ahead = iterate_ahead(work(), 2)
+    for used in range(1, 21):
+        next(ahead)
+        time.sleep(0.01)
+        assert len(made) <= used + 3  # in use, two that wait, one that finds no place
+    assert next(ahead, None) is None
+
+
+def test_what_is_not_wanted_ends_the_thread_and_closes_its_source() -> None:
+    closed = threading.Event()
+
+    def work() -> Iterator[int]:
+        try:
+            yield from range(1000)
+        finally:
+            closed.set()
+
+    threads = torch.get_num_threads()
+    ahead = iterate_ahead(work())
+    assert next(ahead) == 0
+    ahead.close()  # type: ignore[attr-defined]  # it is a generator
+    assert closed.wait(5) and torch.get_num_threads() == threads
+    assert not [t for t in threading.enumerate() if t.name == "ahead"]
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_gradients_are_on_or_off_as_outside(on: bool) -> None:
+    with torch.set_grad_enabled(on):
+        assert list(iterate_ahead(torch.is_grad_enabled() for _ in range(2))) == [on, on]
