@@ -86,7 +86,9 @@ def test_no_more_objects_are_tracked_than_fit_and_it_is_said_beforehand() -> Non
 
 
 def test_prompted_objects_that_do_not_fit_are_refused_with_the_number() -> None:
-    check_prompted_objects(Sized(20 * 2**20), VIDEO, 22, MemoryBudget(LEAST))
-    check_prompted_objects("says nothing", VIDEO, 10**6, MemoryBudget(LEAST))
+    check_prompted_objects(Sized(20 * 2**20), VIDEO, {0: dict.fromkeys(range(22))}, MemoryBudget(LEAST))
+    check_prompted_objects("says nothing", VIDEO, {0: dict.fromkeys(range(999))}, MemoryBudget(LEAST))
     with pytest.raises(InputError, match=r"60 objects at 854x480 take about 1\.78 GB.* 1\.00 GB"):
-        check_prompted_objects(Sized(20 * 2**20), VIDEO, 60, MemoryBudget(LEAST))
+        check_prompted_objects(
+            Sized(20 * 2**20), VIDEO, {0: dict.fromkeys(range(40)), 5: dict.fromkeys(range(60))}, MemoryBudget(LEAST)
+        )

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import signal
-import sys
 from importlib import import_module
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from masklet.core.errors import Interruption, end_on_signal
 from masklet.version import __version__
 
 COMMANDS = {  # where each command is, and its line of help
@@ -86,10 +86,9 @@ def main() -> None:
     signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     for number in signals:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that unfinished folders are removed
+            signal.signal(number, end_on_signal)
     try:
         app()
-    except SystemExit as end:
-        if end.code in [128 + number for number in signals]:
-            typer.echo("masklet: interrupted; what is finished is kept", err=True)
+    except Interruption:
+        typer.echo("masklet: interrupted; what is finished is kept", err=True)
         raise

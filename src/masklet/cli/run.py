@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from masklet.api import check_prompts, collect_parts, load, make_propagator, share_detections, split_settings
+from masklet.api import check_prompts, collect_parts, make_propagator, split_settings
 from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
 from masklet.core.annotations import VideoFrames
-from masklet.core.budget import find_memory_budget, parse_memory
+from masklet.core.budget import MemoryBudget, find_memory_budget, parse_memory
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.instances import Prompt
@@ -32,20 +31,27 @@ from masklet.io.prompts import (
 from masklet.io.video.datasets import DatasetVideo, describe_layouts, list_dataset_videos, list_prompted_videos
 from masklet.io.video.selection import FrameSelection
 from masklet.io.video.source_names import Source, describe_source
-from masklet.io.video.sources import check_source_exists, group_video_sources, make_unique_names, open_video
+from masklet.io.video.sources import check_source_exists, group_video_sources, open_video
 from masklet.parts import load_bystanders, make_encoder, refuse_part_settings
-from masklet.presets import GOOD, choose_run_parts, choose_track_parts
+from masklet.presets import GOOD, choose_track_parts
 from masklet.registry import list_part_settings
-from masklet.run.batch import Job, collect_outcomes, process_video, process_videos
-from masklet.run.outcome import Outcome, format_summary
+from masklet.run.batch import Job, process_video
+from masklet.run.batch_log import BatchLog
+from masklet.run.forecast import TO_DO, foresee_video, format_forecast
+from masklet.run.outcome import FAILED, Outcome, count_states, format_summary, format_summary_table, read_last_states
+from masklet.run.plan import RunOptions, RunParts, hint_at_parts, plan_job, plan_jobs, plan_output_folders
+from masklet.run.queue import HerePool, VideoQueue
+from masklet.run.ray_runner import RayCrew, RayPool
 from masklet.run.recipe import identify_files
+from masklet.run.video_list import VideoEntry, choose_shard, list_videos, name_videos
 from masklet.run.watch import WatchedNames, watch_folder
-from masklet.run.workers import get_worker_number, run_workers
-from masklet.systems.memory import check_prompted_objects, fit_system
+from masklet.run.workers import Crew, WorkerPool, clean_up
+from masklet.systems.memory import check_prompted_objects
 from masklet.systems.track import Track
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
 
 CHECKPOINT = 500  # frames
+SOME = (VideoEntry("-"), VideoEntry("-"))  # where it is not known which videos there will be
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, one folder per video.")]
 Formats = Annotated[
@@ -120,6 +126,9 @@ ListFile = Annotated[
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Worker processes that share the videos.")]
 Retries = Annotated[int, typer.Option(min=0, help="Times that a video is tried again that has ended its worker.")]
+Timeout = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="End a video's worker after this time, which costs it a try.")
+]
 Checkpoint = Annotated[
     int,
     typer.Option(
@@ -131,6 +140,20 @@ Watch = Annotated[
     typer.Option(metavar="FOLDER", help="Take the videos in a folder, and those that appear, until Ctrl-C."),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+FailedOnly = Annotated[
+    bool, typer.Option("--failed-only", help="Do only what failed when it was last tried (by manifest.jsonl).")
+]
+Shard = Annotated[
+    str | None, typer.Option(metavar="I/N", help="Do only every N-th video by name, from the I-th, as one of N runs.")
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Share the videos over a Ray cluster: auto, local, or where it is."),
+]
+RayGpus = Annotated[float, typer.Option(min=0, help="GPUs, or part of one, for each of the --jobs over --ray.")]
+MetricsFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Keep counts in this file, in Prometheus' text form.")
+]
 HelpSettings = Annotated[
     bool,
     typer.Option(
@@ -180,57 +203,154 @@ def run_command(
     dataset: Dataset = None,
     jobs: Jobs = 1,
     retries: Retries = 1,
+    timeout: Timeout = None,
     checkpoint: Checkpoint = CHECKPOINT,
     watch: Watch = None,
+    failed_only: FailedOnly = False,
+    shard: Shard = None,
+    ray: Ray = None,
+    ray_gpus: RayGpus = 0.0,
     dry_run: DryRun = False,
+    metrics_file: MetricsFile = None,
     quiet: Silent = False,
     json_log: Log = False,
 ) -> None:
     """Find, segment, track and complete every object of each video."""
-    reporter = choose_reporter(quiet or get_worker_number() is not None, json_log)
+    reporter = choose_reporter(quiet, json_log)
     reading: dict[str, Any] = dict(
         start=start, end=end, stride=stride, fps=fps, max_side=max_side, max_frames=max_frames
     )
     reading |= dict(strict=strict, allow_network=allow_network)
+    selection = FrameSelection(start, end, stride, fps, max_side, max_frames)
     with exit_on_input_error(reporter):
-        budget = (parse_memory(memory) if memory else find_memory_budget()).divide(jobs)
         chosen = parse_settings(set_ or []) | ({"window": window} if window else {})
-        parts = choose_run_parts(preset)
-        finder = segmenter or (None if text or system in QUERY_SYSTEMS else parts.segmenter)
-        carrier = propagator or parts.propagator
+        crew = Crew(jobs, retries, check_timeout(timeout))
         if watch:
-            check_watch(watch, bool(source or list_ or dataset), jobs, dry_run)
-        formats, made, paths, _ = collect_parts(
-            lambda: check_formats(format),
-            lambda: load(system, segmenter=finder, text=text, propagator=carrier, device=device, **chosen).system,
-            lambda: [] if watch else find_sources(dataset, source or (), list_),
-            FrameSelection(start, end, stride, fps, max_side, max_frames).check,
+            is_more = bool(source or list_ or dataset or shard or failed_only or crew.is_needed or ray or dry_run)
+            check_watch(watch, is_more)
+        asked = RunOptions(
+            out,
+            SOME if watch else (),
+            system,
+            segmenter,
+            text,
+            propagator,
+            preset,
+            device,
+            chosen,
+            format,
+            overlay,
+            overwrite,
+            reading,
+            checkpoint,
+            None if ray is not None and not memory else choose_budget(memory).divide(jobs),  # others' machines
         )
-        made = share_detections(made, 2 if watch else len(paths))
-        there = plan_output_folders(paths, out, overwrite, [segmenter] if segmenter else [])
-    if dry_run:
-        say_plan(out, there)
-    opened = partial(open_video, **reading)
-    fitted = partial(fit_system, made, budget=budget, tell=reporter.hint)
+        options, parts = check_run(
+            asked, selection, lambda: list_videos(list_given_sources(dataset, source or ()), list_)
+        )
+        parts.tell = reporter.hint
+        if watch:
+            watch_videos(options, parts, watch, reporter)
+        options = replace(options, videos=choose_videos(options.videos, out, shard, failed_only))
+        if not options.videos:
+            reporter.hint("nothing to be done: no video is in this shard, or none failed")
+            raise typer.Exit()
+        check_shared_sources(options.videos, crew, ray)
+        work = plan_jobs(options, parts)
+        if dry_run:
+            say_plan(out, work, jobs)
+        log = BatchLog(out, len(work), reporter, metrics_file)
+        queue = VideoQueue(work, retries)
+        pool = choose_pool(options, crew, ray, ray_gpus, queue, log)
+    run_batch(out, queue, pool, log)
+    if any(o.is_there for o in log.outcomes) and (hint := hint_at_parts(options)):
+        reporter.hint(hint)
+    end_run(log.outcomes, reporter)
 
-    def plan_job(path: Source, folder: OutputFolder) -> Job:
-        return Job(path, folder, opened, fitted, made, {"reading": reading}, formats, overlay, checkpoint)
 
-    work = [plan_job(path, folder) for path, folder in zip(paths, there, strict=True)]
-    if watch:
-        reporter.hint(f"waiting for videos in {watch}; Ctrl-C ends")
-        names = WatchedNames()
-        came = ((str(path), OutputFolder(out, names.choose(path), overwrite)) for path in watch_folder(watch))
-        with exit_on_input_error(reporter):
-            outcomes = [process_video(plan_job(path, folder), reporter) for path, folder in came]
-    elif jobs > 1 and get_worker_number() is None:
-        run_workers(out, jobs, retries, sys.argv[1:])
-        outcomes = collect_outcomes(out, work)
-    else:
-        outcomes = process_videos(work, reporter, get_worker_number())
-    if any(o.is_there for o in outcomes) and not (segmenter or propagator or text or system in QUERY_SYSTEMS):
-        reporter.hint(parts.hint)
-    end_run(outcomes, reporter)
+def choose_budget(memory: str | None) -> MemoryBudget:
+    """What the user says may be held in `memory`; None: by what is free."""
+    return parse_memory(memory) if memory else find_memory_budget()
+
+
+def check_run(
+    asked: RunOptions, selection: FrameSelection, find: Callable[[], list[VideoEntry]]
+) -> tuple[RunOptions, RunParts]:
+    """The options of a run with the videos that `find` finds, unless it has some, and its parts. Raises one InputError
+    for all that is wrong with formats, videos, parts and `selection`.
+    """
+    videos = list(asked.videos)
+
+    def find_videos() -> None:
+        videos.extend([] if videos else find())
+
+    formats, _, parts, _ = collect_parts(
+        lambda: check_formats(asked.formats),
+        find_videos,
+        lambda: RunParts(replace(asked, videos=videos or SOME)).check(),
+        selection.check,
+    )
+    return replace(asked, videos=videos, formats=formats), parts
+
+
+def watch_videos(options: RunOptions, parts: RunParts, folder: Path, reporter: Reporter) -> NoReturn:
+    """Does the videos in a `folder` and those that appear in it, until Ctrl-C, and ends the command."""
+    reporter.hint(f"waiting for videos in {folder}; Ctrl-C ends")
+    names, log = WatchedNames(), BatchLog(options.out, 1, reporter)
+    for path in watch_folder(folder):
+        name = names.choose(path)
+        there = OutputFolder(options.out, name, options.overwrite)
+        log.note(process_video(plan_job(parts, VideoEntry(str(path), name), there), reporter))
+    if any(o.is_there for o in log.outcomes) and (hint := hint_at_parts(options)):
+        reporter.hint(hint)
+    end_run(log.outcomes, reporter)
+
+
+def choose_pool(
+    options: RunOptions, crew: Crew, address: str | None, gpus: float, queue: VideoQueue, log: BatchLog
+) -> HerePool | WorkerPool | RayPool:
+    """Who does the videos: this process, workers of the `crew`, or the actors of a Ray cluster at `address`, each with
+    so many `gpus`.
+    """
+    if address is not None:
+        return RayPool(options, RayCrew(crew, address, gpus), queue, log)
+    return WorkerPool(options, crew, queue, log) if crew.is_needed else HerePool(queue, log)
+
+
+def run_batch(out: Path, queue: VideoQueue, pool: HerePool | WorkerPool | RayPool, log: BatchLog) -> None:
+    """Has the `pool` do all videos of the `queue`, and clears away what dead processes left in `out`."""
+    clean_up(out)
+    try:
+        with log.reporter.batch(len(queue)):
+            pool.run()
+    finally:
+        clean_up(out)
+        log.write_metrics()
+
+
+def choose_videos(videos: Sequence[VideoEntry], out: Path, shard: str | None, failed_only: bool) -> list[VideoEntry]:
+    """Those of the `videos` that are asked for: of one shard, or that failed in `out`."""
+    chosen = choose_shard(videos, shard) if shard else list(videos)
+    if not failed_only:
+        return chosen
+    last = read_last_states(out)
+    return [video for video in chosen if last.get(video.name) == FAILED]
+
+
+def check_timeout(seconds: float | None) -> float | None:
+    """Raises InputError for a time that is none."""
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise InputError(f"--timeout {seconds:g}: give seconds above 0")
+    return seconds
+
+
+def check_shared_sources(videos: Sequence[VideoEntry], crew: Crew, ray: str | None) -> None:
+    """Raises InputError for a source that only this process can read, where worker processes would have to."""
+    own = [v.source for v in videos if v.source == "-" or str(v.source).startswith(("/dev/fd/", "/proc/self/fd/"))]
+    if own and (crew.is_needed or ray is not None):
+        raise InputError(
+            f"{own[0]}: worker processes cannot read it; leave out --jobs, --timeout and --ray, or give a file"
+        )
 
 
 def track_command(
@@ -274,8 +394,7 @@ def track_command(
     )
     reading |= dict(strict=strict, allow_network=allow_network)
     with exit_on_input_error(reporter):
-        parts = choose_track_parts(preset)
-        budget = parse_memory(memory) if memory else find_memory_budget()
+        parts, budget = choose_track_parts(preset), choose_budget(memory)
         own, of_parts = split_settings(parse_settings(set_ or []))
         refuse_part_settings("track", "it", {**own, **of_parts["segmenter"]})
         name, settings = propagator or parts.propagator, of_parts["propagator"]
@@ -285,12 +404,12 @@ def track_command(
             lambda: make_propagator(name, make_encoder(device), device, settings),
             FrameSelection(start, end, stride, fps, max_side, max_frames).check,
         )
-        sources, inputs = [video.source for video in marked], [text.rsplit(":", 1)[-1] for text in prompt]
+        inputs = [text.rsplit(":", 1)[-1] for text in prompt]
+        named = name_videos([VideoEntry(video.source) for video in marked])
 
         def made(marked: MarkedVideo, video: Video) -> Track[Any, Any]:
             told = check_prompts(marked.select(VideoFrames.of(video)), video)
-            objects = len({id for marks in told.values() for id in marks})
-            check_prompted_objects(carrier, video, objects, budget)
+            check_prompted_objects(carrier, video, told, budget)
             return Track(carrier, told, load_bystanders(carrier))
 
         jobs = [
@@ -299,18 +418,19 @@ def track_command(
                 folder,
                 partial(open_video, **reading),
                 partial(made, video),
-                Track(carrier, {}),
+                lambda: Track(carrier, {}),
                 {"reading": reading, "prompts": video.identity},
                 formats,
                 overlay,
                 checkpoint,
             )
-            for video, folder in zip(marked, plan_output_folders(sources, out, overwrite, inputs), strict=True)
+            for video, folder in zip(marked, plan_output_folders(named, out, overwrite, inputs), strict=True)
         ]
-    outcomes = [process_video(job, reporter) for job in jobs]
-    if any(o.is_there for o in outcomes) and not propagator:
+    log, queue = BatchLog(out, len(jobs), reporter), VideoQueue(jobs)
+    run_batch(out, queue, HerePool(queue, log), log)
+    if any(o.is_there for o in log.outcomes) and not propagator:
         reporter.hint(parts.hint)
-    end_run(outcomes, reporter)
+    end_run(log.outcomes, reporter)
 
 
 @dataclass(frozen=True)
@@ -365,64 +485,42 @@ def list_given_sources(dataset: str | None, given: Sequence[str]) -> list[str]:
     return [video.source for root in given for video in list_dataset_videos(dataset, Path(root))]
 
 
-def check_watch(folder: Path, given: bool, jobs: int, dry_run: bool) -> None:
-    """Raises InputError where a folder cannot be watched, or what else is asked for does not go with it, such as
-    sources that are `given`.
-    """
-    if given or jobs > 1 or dry_run:
-        raise InputError("--watch takes the videos of its folder one by one; leave sources, --jobs and --dry-run out")
+def check_watch(folder: Path, is_more: bool) -> None:
+    """Raises InputError where a folder cannot be watched, or there is more that does not go with it."""
+    if is_more:
+        raise InputError(
+            "--watch takes the videos of its folder one by one; leave out sources, --jobs and --dry-run, and what else "
+            "chooses or shares videos"
+        )
     if not folder.is_dir():
         raise InputError(f"--watch {folder}: there is no such folder; make it first")
 
 
-def read_source_list(path: Path | None) -> list[str]:
-    """The sources in a file, one a line; none where there is no file. Raises InputError where it cannot be read."""
-    if path is None:
-        return []
-    try:
-        found = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--list {path}: cannot be read ({error}); give a text with a source a line") from None
-    if not found:
-        raise InputError(f"--list {path}: holds no source; give one a line")
-    return found
-
-
-def find_sources(dataset: str | None, sources: Sequence[str], listed: Path | None) -> list[Source]:
-    """The videos of the command line and of a file in which they are `listed`, as they are or in the roots of a
-    `dataset`. Raises InputError where there is none, or the only one is not there.
-    """
-    given = [*list_given_sources(dataset, sources), *read_source_list(listed)]
-    if not given:
-        raise InputError("no source; give a video file, a folder of frames, a glob or -, or --list FILE")
-    paths = group_video_sources(given)
-    if len(paths) == 1 and isinstance(paths[0], str):  # of several one that is missing costs no more than itself
-        check_source_exists(paths[0])
-    return paths
-
-
-def say_plan(out: Path, folders: Sequence[OutputFolder]) -> None:
-    """Says of each video whether its results are there, and ends the command."""
-    for folder in folders:
-        there = (folder.path / "masklets.json").exists()
-        typer.echo(f"{folder.name}: {'there' if there and not folder.overwrite else 'to be done'}")
+def say_plan(out: Path, jobs: Sequence[Job], workers: int) -> None:
+    """Says of each video what would become of it, and what all that would take, and ends the command."""
+    foreseen = [(job, foresee_video(job)) for job in jobs]
+    for job, told in foreseen:
+        typer.echo(f"{job.name}: {told}")
+    typer.echo(format_forecast(out, [job for job, told in foreseen if told == TO_DO], workers))
     raise typer.Exit()
 
 
-def end_run(outcomes: Sequence[Outcome], reporter: Reporter) -> None:
+def end_run(outcomes: Sequence[Outcome], reporter: Reporter) -> NoReturn:
     """Says what became of several videos, and ends the command: 0 where all results are there; 2 where there was one
     video that could not be used, or was not to be replaced; else 1.
     """
     missing = [o for o in outcomes if not o.is_there]
     if len(outcomes) > 1:
-        reporter.hint(format_summary(list(outcomes)))
+        reporter.summary(format_summary(outcomes) + "\n" + format_summary_table(outcomes), count_states(outcomes))
     alone = len(outcomes) == 1 and all(o.foreseen for o in missing)
     raise typer.Exit((2 if alone else 1) if missing else 0)
 
 
 def choose_one_video(arguments: Sequence[str]) -> Source:
     """The video that all `arguments` mean together. Raises InputError where they mean several."""
-    videos = find_sources(arguments)
+    videos = group_video_sources(arguments)
+    if len(videos) == 1 and isinstance(videos[0], str):
+        check_source_exists(videos[0])
     if len(videos) > 1:
         raise InputError(
             f"{describe_source(videos[0])} and {len(videos) - 1} more videos: prompts are for one; give one"
@@ -438,22 +536,6 @@ def exit_on_input_error(reporter: Reporter) -> Iterator[None]:
     except InputError as error:
         reporter.error(str(error))
         raise typer.Exit(2) from None
-
-
-def plan_output_folders(
-    paths: Sequence[Source], out: Path, overwrite: bool, inputs: Sequence[str]
-) -> list[OutputFolder]:
-    """The output folder of each video; refuses, before any work is done, those that are filled, and those that
-    a source or another of the `inputs` lies in: they would be replaced with it.
-    """
-    names = make_unique_names(paths)
-    files = [p for path in paths for p in ([path] if isinstance(path, str) else path[:1])]
-    given = [Path(p).resolve() for p in (*files, *inputs) if p != "-"]
-    needed = {folder for p in given for folder in (p, *p.parents)}
-    for name in names:
-        if (out / name).resolve() in needed:
-            raise InputError(f"{out / name}: the results would replace what they are made from; choose another --out")
-    return [OutputFolder(out, name, overwrite) for name in names]
 
 
 def check_formats(names: Sequence[str]) -> list[str]:

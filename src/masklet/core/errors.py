@@ -17,6 +17,17 @@ def escape_control_characters(text: object) -> str:
     return COMMANDS.sub(lambda found: ascii(found[0])[1:-1], str(text))
 
 
+class Interruption(SystemExit):
+    """A signal ends the program; in contrast to a part that calls `sys.exit`."""
+
+
+def end_on_signal(number: int, frame: object) -> None:
+    """Ends the program as a shell does on a signal of this `number`, wherever it is (`frame`), so that unfinished
+    folders are removed. Raises Interruption.
+    """
+    raise Interruption(128 + number)
+
+
 class InputError(Exception):
     """Something the user gave cannot be used. The message says what, where, and what to do about it."""
 

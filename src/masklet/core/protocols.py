@@ -82,6 +82,13 @@ class PlacedPart(Protocol):
 
 
 @runtime_checkable
+class BatchingPart(Protocol):
+    """A part that says how much goes through its network together. Less needs less memory, and answers the same."""
+
+    at_once: int
+
+
+@runtime_checkable
 class EncodingPart(Protocol):
     """A part that looks at frames through an encoder, whose weights and device are then its own."""
 

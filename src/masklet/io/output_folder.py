@@ -7,6 +7,7 @@ import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from masklet.core.errors import InputError
@@ -35,9 +36,8 @@ class OutputFolder:
         """The folder `out`/`name`; what is in it already is replaced where `overwrite` is set, else refused."""
         check_file_name("output folder", name)
         self.name, self.path, self.overwrite = name, out / name, overwrite
-        self._mark = f".partial-{platform.node() or 'here'}-"  # others may share the disk, not the process numbers
-        self._partial = out / f".{name[:40]}{self._mark}{os.getpid()}"
-        self._old = out / f".old{self._mark}{os.getpid()}"
+        self._partial = out / f".{name[:40]}{get_partial_mark()}{os.getpid()}"
+        self._old = out / f".old{get_partial_mark()}{os.getpid()}"
 
     def check_free(self) -> None:
         """Raises InputError where there are results already that must not be replaced."""
@@ -50,10 +50,7 @@ class OutputFolder:
         self.check_free()
         with explain_write_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            for left in self.path.parent.iterdir():
-                process = left.name.rpartition(self._mark)[2] if left.name.startswith(".") else ""
-                if process.isdecimal() and not is_process_alive(int(process)):
-                    remove_path(left)
+            remove_dead_partials(self.path.parent)
             self._clear()  # of an earlier process of this number, as in a container that is started again
             self._partial.mkdir()
         return self._partial
@@ -78,6 +75,25 @@ class OutputFolder:
     def _clear(self) -> None:
         remove_path(self._partial)
         remove_path(self._old)
+
+
+def get_partial_mark() -> str:
+    """What is in the name of an unfinished folder before its process: others may share the disk, not the numbers."""
+    return f".partial-{platform.node() or 'here'}-"
+
+
+def remove_dead_partials(out: Path) -> None:
+    """Removes the unfinished folders in `out` of processes of this machine that are no more."""
+    for left in out.iterdir():
+        process = left.name.rpartition(get_partial_mark())[2] if left.name.startswith(".") else ""
+        if process.isdecimal() and not is_process_alive(int(process)):
+            remove_path(left)
+
+
+def remove_partials(out: Path, host: str, process: int) -> None:
+    """Removes the unfinished folders in `out` of a process of a host that is known to be dead."""
+    for left in out.glob(f".*.partial-{escape(host)}-{process}"):
+        remove_path(left)
 
 
 def remove_path(path: Path) -> None:

@@ -154,15 +154,22 @@ class PromptFile:
 def read_prompt_file(path: Path) -> PromptFile:
     """The prompts of a json file. Raises InputError naming the entry that is malformed."""
     content = read_json_file(path, "a json of prompts, a list of {frame, id, box or points or mask}")
+    return parse_prompts(str(path), content, path.parent)
+
+
+def parse_prompts(label: str, content: Any, folder: Path) -> PromptFile:
+    """The prompts in the `content` of a json file, or of a part of one, that `label` names; the files in it are
+    relative to `folder`. Raises InputError naming the entry that is malformed.
+    """
     by_video = content if isinstance(content, dict) else {None: content}
     found = []
     for video, entries in by_video.items():
         if not isinstance(entries, list):
-            raise InputError(f"{path}: {video or 'it'} must be a list of prompts")
+            raise InputError(f"{label}: {video or 'it'} must be a list of prompts")
         for n, item in enumerate(entries):
-            entry = JsonEntry(f"{path}: {video + ': ' if video else ''}prompt {n}", item)
-            found.append((_read_prompt_place(entry, video), _read_prompt_entry(entry, path.parent)))
-    return PromptFile(str(path), found)
+            entry = JsonEntry(f"{label}: {video + ': ' if video else ''}prompt {n}", item)
+            found.append((_read_prompt_place(entry, video), _read_prompt_entry(entry, folder)))
+    return PromptFile(label, found)
 
 
 def _read_prompt_place(entry: JsonEntry, video: str | None) -> FramePlace:

@@ -16,7 +16,7 @@ from typing import Any
 
 from masklet.api import run_system
 from masklet.core.checkpoint import Checkpoints
-from masklet.core.errors import InputError
+from masklet.core.errors import InputError, Interruption
 from masklet.core.files import explain_write_error, write_atomically
 from masklet.core.frames import Video
 from masklet.core.protocols import ResumableSystem
@@ -26,23 +26,15 @@ from masklet.io.output_folder import OutputFolder
 from masklet.io.video.source_names import Source, describe_source
 from masklet.outputs import write_formats, write_overlay
 from masklet.run.checkpoint import get_checkpoint_folder, open_checkpoints, remove_checkpoints
-from masklet.run.claims import Claim, ClaimedError, get_claim_path, is_claim_alive, read_claim
-from masklet.run.outcome import (
-    CLAIMED,
-    DONE,
-    FAILED,
-    KEPT,
-    REFUSED,
-    Outcome,
-    append_to_manifest,
-    list_failures,
-    read_manifest,
-)
+from masklet.run.claims import Claim, ClaimedError
+from masklet.run.less_memory import is_out_of_memory, run_with_halved_batches
+from masklet.run.outcome import CLAIMED, DONE, FAILED, KEPT, MANIFEST, REFUSED, Outcome, append_to_manifest
 from masklet.run.recipe import FILE, UNKNOWN, compare_recipes, describe_recipe, hash_recipe, list_source_files
-from masklet.run.workers import get_worker_number, is_given_up, order_for_worker
+from masklet.run.usage import measure_peak_device_memory, measure_peak_memory, reset_peak_memory
 from masklet.view.progress import Reporter
 
 MASKLETS, OVERLAY = "masklets.json", "overlay.mp4"
+LESS_MEMORY = "; take --max-side, a part of the video, or fewer --jobs"
 MOST = 3  # differences between recipes that are told
 
 
@@ -55,99 +47,114 @@ class Job:
         folder: of its results.
         open: opens the source.
         make: gives the system for the opened video.
-        plan: the system as far as it is known before the video is opened, for the recipe.
+        plan: gives the system as far as it is known before the video is opened, for the recipe.
         more: what else decides the result, for the recipe.
         formats: to write besides masklets.json.
         overlay: whether to write overlay.mp4.
         checkpoint: frames from one checkpoint to the next; 0: none are written.
+        title: what the result is called, in place of its source's name.
     """
 
     source: Source
     folder: OutputFolder
     open: Callable[[Source], AbstractContextManager[Video]]
     make: Callable[[Video], Any]
-    plan: Any
+    plan: Callable[[], Any]
     more: Mapping[str, Any] = field(default_factory=dict)
     formats: Sequence[str] = ()
     overlay: bool = True
     checkpoint: int = 0
+    title: str = ""
 
     @property
     def out(self) -> Path:
         """The output folder of the whole run."""
         return self.folder.path.parent
 
+    @property
+    def name(self) -> str:
+        """Of the video's folder."""
+        return self.folder.name
+
+    def end(self, state: str, reason: str = "", **more: Any) -> Outcome:
+        """What became of it."""
+        return Outcome(self.name, describe_source(self.source), state, reason, **more)
+
     def describe(self) -> dict[str, Any]:
         """Its recipe."""
         more = {**self.more, "formats": sorted(self.formats)}
-        return describe_recipe(list_source_files(self.source), self.plan, more)
+        return describe_recipe(list_source_files(self.source), self.plan(), more)
 
 
 def process_video(job: Job, reporter: Reporter) -> Outcome:
-    """Does one video, unless it is done; tells the `reporter` and the manifest what became of it."""
-    started, name = monotonic(), job.folder.name
-    try:
-        with Claim(job.out, name):
-            outcome = finish_video(job, reporter)
-    except ClaimedError as error:
-        outcome = Outcome(name, describe_source(job.source), CLAIMED, str(error))
-    except InputError as error:
-        outcome = Outcome(name, describe_source(job.source), FAILED, str(error))
-    except BrokenPipeError:  # nobody reads the log any more
-        raise
-    except Exception as error:  # whatever it is, it costs this video alone
-        log = write_failure_log(job.out, name, traceback.format_exc())
-        said = " ".join(str(error).split())[:200]
-        reason = f"{describe_source(job.source)}: {type(error).__name__}: {said}; see {log}"
-        outcome = Outcome(name, describe_source(job.source), FAILED, reason, foreseen=False)
-    if outcome.state in (CLAIMED, KEPT) and get_worker_number() is not None:
-        return outcome  # most often by another worker of this run
-    outcome = replace(outcome, seconds=round(monotonic() - started, 3))
-    if job.out.is_dir():
-        append_to_manifest(job.out, outcome)
-    if outcome.reason:
-        reporter.error(outcome.reason)
+    """Does one video, unless it is done or somebody else is at it, and writes into the manifest what became of it.
+
+    The `reporter` hears how far the video is; who called tells it of the outcome.
+    """
+    started = monotonic()
+    reset_peak_memory()
+    outcome = attempt_video(job, reporter)
+    if outcome.state == CLAIMED:  # which somebody else writes down
+        return outcome
+    outcome = replace(
+        outcome,
+        seconds=round(monotonic() - started, 3),
+        memory=measure_peak_memory(),
+        device_memory=measure_peak_device_memory(),
+    )
+    note_in_manifest(job.out, outcome, reporter)
     return outcome
 
 
-def process_videos(jobs: Sequence[Job], reporter: Reporter, worker: int | None) -> list[Outcome]:
-    """Does the videos one after the other; as a `worker`, from a place of its own on, without those that others do."""
-    if worker is None:
-        return [process_video(job, reporter) for job in jobs]
-    by_name = {job.folder.name: job for job in jobs}
-    mine = [by_name[name] for name in order_for_worker(list(by_name), worker)]
-    return [process_video(job, reporter) for job in mine if is_left(job)]
+def attempt_video(job: Job, reporter: Reporter) -> Outcome:
+    """Does one video; whatever goes wrong is an outcome."""
+    try:
+        return claim_video(job, reporter)
+    except InputError as error:
+        return job.end(FAILED, str(error))
+    except (BrokenPipeError, Interruption):  # nobody reads the log any more
+        raise
+    except (Exception, SystemExit) as error:  # whatever it is, it costs this video alone
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(": ")
+        log = write_failure_log(job.out, job.name, traceback.format_exc())
+        advice = LESS_MEMORY if is_out_of_memory(error) else ""
+        return job.end(FAILED, f"{describe_source(job.source)}: {said}{log}{advice}", foreseen=False)
 
 
-def is_left(job: Job) -> bool:
-    """Whether nobody does a video, or has given it up, for all that can be seen now."""
-    claimed = read_claim(path := get_claim_path(job.out, job.folder.name))
-    out, name = job.out, job.folder.name
-    tried = is_given_up(out, name) or name in list_failures(out)
-    return not tried and (claimed is None or not is_claim_alive(path, claimed))
+def claim_video(job: Job, reporter: Reporter) -> Outcome:
+    """Does one video, unless somebody else is at it. Raises InputError where it cannot be made."""
+    try:
+        with Claim(job.out, job.name):
+            return finish_video(job, reporter)
+    except ClaimedError as error:
+        return job.end(KEPT) if is_whole(job) else job.end(CLAIMED, str(error))
 
 
-def collect_outcomes(out: Path, jobs: Sequence[Job]) -> list[Outcome]:
-    """What became of videos that workers did: those whose results are not there by their last line in the manifest of
-    `out`.
-    """
-    last, failed = {str(line.get("video")): line for line in read_manifest(out)}, list_failures(out)
-    outcomes = []
-    for job in jobs:
-        name, told = job.folder.name, last.get(job.folder.name, {})
-        there = name not in failed and read_earlier_recipe(job.folder.path) is not None
-        state = DONE if there else str(told.get("state") or FAILED)
-        reason = "" if there else str(told.get("reason") or f"{name}: nothing was made of it")
-        outcomes.append(Outcome(name, describe_source(job.source), state, reason))
-    return outcomes
+def is_whole(job: Job) -> bool:
+    """Whether all that a job would make is there, so that whoever has the claim only looks at it, too."""
+    before = None if job.folder.overwrite else read_earlier_recipe(job.folder.path)
+    lacks = job.overlay and not (job.folder.path / OVERLAY).exists()
+    return before is not None and not lacks and not compare_with_earlier(before, job.describe())
 
 
-def write_failure_log(out: Path, name: str, text: str) -> Path:
-    """Keeps the traceback of a failure that nobody foresaw."""
+def note_in_manifest(out: Path, outcome: Outcome, reporter: Reporter) -> None:
+    """Adds a line for the `outcome`; a disk that takes none costs the line alone."""
+    try:
+        if out.is_dir():
+            append_to_manifest(out, outcome)
+    except OSError as error:
+        reporter.error(str(explain_write_error(out / MANIFEST, error)), outcome.video)
+
+
+def write_failure_log(out: Path, name: str, text: str) -> str:
+    """Keeps the traceback of a failure that nobody foresaw; returns the end of a sentence that says where."""
     path = out / "failed" / f"{name}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-    return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    except OSError:  # a full disk, which most likely is what the sentence tells
+        return ""
+    return f"; see {path}"
 
 
 def finish_video(job: Job, reporter: Reporter) -> Outcome:
@@ -155,7 +162,7 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
     cannot be made.
     """
     recipe = job.describe()
-    outcome = Outcome(job.folder.name, describe_source(job.source), DONE, recipe=hash_recipe(recipe))
+    outcome = job.end(DONE, recipe=hash_recipe(recipe))
     before = None if job.folder.overwrite else read_earlier_recipe(job.folder.path)
     if before is not None:
         return keep_earlier(job, reporter, before, recipe, outcome)
@@ -165,9 +172,15 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
         if warning := check_disk_room(job.folder.path, video, job.formats, job.overlay):
             reporter.hint(warning)
         with job.folder as there:
-            checkpoints = find_checkpoints(job, video, recipe, reporter)
-            result = run_system(job.make(video), video, job.source, watch, checkpoints)
-            result = replace(result, provenance=replace(result.provenance, recipe=outcome.recipe))
+            system = job.make(video)
+
+            def run() -> VideoResult:
+                return run_system(system, video, job.source, watch, find_checkpoints(job, video, recipe, reporter))
+
+            result, halved = run_with_halved_batches(run, system)
+            notes = (*result.provenance.notes, *halved)
+            provenance = replace(result.provenance, recipe=outcome.recipe, notes=notes)
+            result = replace(result, name=job.title or result.name, provenance=provenance)
             result.save(there / MASKLETS)
             failed = write_formats(result, video, there, job.formats)
             with write_atomically(there / FILE) as file:
@@ -176,7 +189,7 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
         if job.overlay:
             add_overlay(result, video, job.folder.path, watch)
     reporter.done(job.folder.path, result, monotonic() - started)
-    outcome = replace(outcome, frames=result.length, objects=len(result.masklets))
+    outcome = replace(outcome, **measure_result(result, job.folder.path))
     if failed:
         reason = f"{job.folder.path}: masklets.json is there, but not all formats: {'; '.join(failed)}"
         return replace(outcome, state=FAILED, reason=reason)
@@ -191,8 +204,9 @@ def find_checkpoints(job: Job, video: Video, recipe: Mapping[str, Any], reporter
     is_short = 0 < len(video) <= every and not get_checkpoint_folder(job.out, name).exists()
     if not every or is_short or recipe["source"] == UNKNOWN:
         return None
-    if not isinstance(job.plan, ResumableSystem):
-        reporter.notice(name, f"no checkpoints are written: {type(job.plan).__name__} writes none")
+    plan = job.plan()
+    if not isinstance(plan, ResumableSystem):
+        reporter.notice(name, f"no checkpoints are written: {type(plan).__name__} writes none")
         return None
     found = open_checkpoints(job.out, name, hash_recipe(recipe), every, lambda told: reporter.notice(name, told))
     if found.saved:
@@ -206,17 +220,29 @@ def keep_earlier(
     """The `outcome` of a video whose results are there, made by the recipe `before`: they are kept where that is this
     one's `recipe`, and get the overlay that they lack; else the job is refused.
     """
-    result = VideoResult.open(job.folder.path / MASKLETS)
-    outcome = replace(outcome, state=KEPT, frames=result.length, objects=len(result.masklets))
-    different = ["the source, which cannot be told"] if recipe["source"] == UNKNOWN else compare_recipes(before, recipe)
+    get_partial_overlay(job.folder.path).unlink(missing_ok=True)  # of one that was killed
+    different = compare_with_earlier(before, recipe)
     if different:
         reason = f"{job.folder.path}: there are results already ({'; '.join(different[:MOST])})"
         return replace(outcome, state=REFUSED, reason=f"{reason}; add --overwrite to replace them")
     if job.overlay and not (job.folder.path / OVERLAY).exists():
+        result = VideoResult.open(job.folder.path / MASKLETS)
         with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
             add_overlay(result, video, job.folder.path, watch)
-        return replace(outcome, state=DONE)
-    return outcome
+        return replace(outcome, **measure_result(result, job.folder.path))
+    return replace(outcome, state=KEPT)
+
+
+def compare_with_earlier(before: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
+    """By what a video's `recipe` differs from that by which the results that are there were made; a phrase each."""
+    return ["the source, which cannot be told"] if recipe["source"] == UNKNOWN else compare_recipes(before, recipe)
+
+
+def measure_result(result: VideoResult, folder: Path) -> dict[str, Any]:
+    """What an outcome says of a `result` in its `folder`."""
+    disk = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    device = str(result.provenance.settings.get("device", ""))
+    return {"frames": result.length, "objects": len(result.masklets), "disk": disk, "device": device}
 
 
 def read_earlier_recipe(folder: Path) -> dict[str, Any] | None:
@@ -230,7 +256,7 @@ def read_earlier_recipe(folder: Path) -> dict[str, Any] | None:
 
 def add_overlay(result: VideoResult, video: Video, folder: Path, watch: Any) -> None:
     """Writes overlay.mp4 beside masklets that are there, whole or not at all."""
-    partial = folder / f".partial-{OVERLAY}"
+    partial = get_partial_overlay(folder)
     try:
         write_overlay(result, video, partial, watch)
         partial.replace(folder / OVERLAY)
@@ -238,3 +264,8 @@ def add_overlay(result: VideoResult, video: Video, folder: Path, watch: Any) -> 
         raise explain_write_error(folder / OVERLAY, error) from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+def get_partial_overlay(folder: Path) -> Path:
+    """Where an overlay is until it is whole."""
+    return folder / f".partial-{OVERLAY}"

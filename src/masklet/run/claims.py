@@ -6,16 +6,19 @@ of a process of this host that is gone, or of another host that has been silent 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from masklet.core.errors import InputError
-from masklet.core.scratch import is_process_alive
+from masklet.core.scratch import get_process_start, is_process_alive
 from masklet.io.output_folder import explain_write_errors
 
 FOLDER = ".masklet"  # in the output folder: claims, and what else is no result
@@ -33,6 +36,7 @@ class Claim:
     def __init__(self, out: Path, name: str) -> None:
         """`out`: the output folder; `name`: of the video's folder in it."""
         self.name, self.path = name, get_claim_path(out, name)
+        self._told = describe_this_process()
         self._stop = threading.Event()
 
     def __enter__(self) -> Self:
@@ -46,19 +50,22 @@ class Claim:
 
     def __exit__(self, *error: object) -> None:
         self._stop.set()
-        self.path.unlink(missing_ok=True)
+        remove_claim(self.path, self._told)
 
     def _create(self) -> bool:
-        told = {"host": platform.node(), "process": os.getpid(), "since": time.time()}
+        """Writes the claim under another name and links it to its own: it is there whole, or not at all."""
+        draft = self.path.parent / f".draft-{platform.node()}-{os.getpid()}-{threading.get_ident()}"
+        draft.write_text(json.dumps(self._told))
         try:
-            with self.path.open("x") as file:
-                file.write(json.dumps(told))
+            os.link(draft, self.path)
         except FileExistsError:
             return False
+        finally:
+            draft.unlink()
         return True
 
     def _take_over(self) -> None:
-        """Puts a dead claim out of the way, which only one process can do. Raises ClaimedError where it is alive."""
+        """Removes a claim that is dead. Raises ClaimedError where it is alive."""
         told = read_claim(self.path)
         if told is None:
             return
@@ -67,12 +74,7 @@ class Claim:
                 f"{self.name}: process {told.get('process')} on {told.get('host')} is making these results; wait for "
                 "it, or choose another --out"
             )
-        dead = self.path.with_suffix(f".dead-{platform.node()}-{os.getpid()}")
-        try:
-            self.path.rename(dead)
-        except FileNotFoundError:  # somebody else was faster
-            return
-        dead.unlink(missing_ok=True)
+        remove_claim(self.path, told)
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT):
@@ -80,6 +82,60 @@ class Claim:
                 os.utime(self.path)
             except OSError:
                 return
+
+
+def describe_this_process() -> dict[str, Any]:
+    """What a claim says of the process that has it."""
+    process = os.getpid()
+    return {
+        "host": platform.node(),
+        "process": process,
+        "started": get_process_start(process),
+        "since": time.time(),
+    }
+
+
+def remove_claim(path: Path, told: dict[str, Any]) -> None:
+    """Removes the claim at `path` if it still is the one that says what was `told`, and not another one since."""
+    with lock_claims(path.parent):
+        if read_claim(path) == told:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def lock_claims(folder: Path) -> Iterator[None]:
+    """One process at a time removes claims: two that saw the same dead claim would else remove the next one, too. A
+    process that dies frees the lock.
+    """
+    with (folder / ".lock").open("w") as file:
+        with suppress(OSError):  # a disk without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def list_claims(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The claims in the output folder `out`, and what each says."""
+    for path in (out / FOLDER / "claims").glob("*.json"):
+        told = read_claim(path)
+        if told is not None:
+            yield path, told
+
+
+def release_claims(out: Path, host: str, process: int) -> None:
+    """Frees the videos of a process of a host that is known to be dead."""
+    for path, told in list_claims(out):
+        if (told.get("host"), told.get("process")) == (host, process):
+            remove_claim(path, told)
+
+
+def release_dead_claims(out: Path) -> None:
+    """Frees the videos of all that are dead, and removes drafts of claims that they left."""
+    for path, told in list_claims(out):
+        if not is_claim_alive(path, told):
+            remove_claim(path, told)
+    for draft in (out / FOLDER / "claims").glob(f".draft-{platform.node()}-*-*"):
+        if not is_process_alive(int(draft.name.split("-")[-2])):
+            draft.unlink(missing_ok=True)
 
 
 def get_claim_path(out: Path, name: str) -> Path:
@@ -106,5 +162,6 @@ def is_claim_alive(path: Path, told: dict[str, Any]) -> bool:
         return False
     process = told.get("process")
     if told.get("host") == platform.node() and isinstance(process, int):
-        return process != os.getpid() and is_process_alive(process)
+        same = told.get("started") in (None, get_process_start(process))  # and no other one of that number since
+        return process != os.getpid() and same and is_process_alive(process)
     return silence < SILENT

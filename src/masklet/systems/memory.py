@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -50,11 +50,15 @@ def describe_limit(video: Video, budget: MemoryBudget, fit: int, wanted: int | N
     return f"{video.name}: {budget} hold {fit} objects at once at {w}x{h}, more begin no object{most} (--memory)"
 
 
-def check_prompted_objects(propagator: Any, video: Video, objects: int, budget: MemoryBudget) -> None:
-    """Raises InputError where so many prompted `objects` of a `video` do not fit the `budget`."""
+def check_prompted_objects(
+    propagator: Any, video: Video, prompts: Mapping[int, Mapping[int, Any]], budget: MemoryBudget
+) -> None:
+    """Raises InputError where the objects of all `prompts`, {frame: {id: prompt}}, of a `video` do not fit the `budget`
+    at once.
+    """
     if not isinstance(propagator, SizedPropagator):
         return
-    each = propagator.count_object_bytes(video.size)
+    each, objects = propagator.count_object_bytes(video.size), len({id for told in prompts.values() for id in told})
     if objects > budget.count_objects(each):
         need, (h, w) = estimate_need(objects, each), video.size
         raise InputError(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from time import monotonic
 from typing import Protocol
@@ -18,18 +20,66 @@ from masklet.core.progress import Watch
 from masklet.core.result import VideoResult
 
 
+@dataclass(frozen=True)
+class FinishedVideo:
+    """What is told of a video that is done."""
+
+    name: str
+    folder: str
+    objects: int
+    frames: int
+    seconds: float
+    parts: str
+    notes: Sequence[str]
+
+    @staticmethod
+    def describe(folder: Path, result: VideoResult, seconds: float) -> FinishedVideo:
+        """Of a `result` in its `folder` that took so many `seconds`."""
+        parts, notes = format_used_parts(result), tuple(result.provenance.notes)
+        return FinishedVideo(result.name, str(folder), len(result.masklets), result.length, seconds, parts, notes)
+
+
+class BatchProgress:
+    """How far a batch is: videos, frames, and the time that is left at the pace of those that were done so far."""
+
+    def __init__(self, videos: int, clock: Callable[[], float] = monotonic) -> None:
+        """Of so many `videos`; `clock` tells seconds."""
+        self.videos, self.clock, self.since = videos, clock, clock()
+        self.ended = self.worked = self.frames = 0
+
+    def count(self, frames: int, is_new: bool) -> None:
+        """One more video is through, of so many `frames`; `is_new`: it was worked on, and not there before."""
+        self.ended, self.worked, self.frames = self.ended + 1, self.worked + is_new, self.frames + frames
+
+    @property
+    def seconds_left(self) -> float | None:
+        """None before the first video that was worked on."""
+        if not self.worked:
+            return None
+        return (self.clock() - self.since) * (self.videos - self.ended) / self.worked
+
+
 class Reporter(Protocol):
     """What the command line tells of its work."""
 
+    def batch(self, videos: int) -> AbstractContextManager[None]: ...
     def video(self, name: str, frames: int) -> AbstractContextManager[Watch]: ...
     def done(self, folder: Path, result: VideoResult, seconds: float) -> None: ...
+    def show(self, finished: FinishedVideo) -> None: ...
+    def count(self, name: str, state: str, frames: int, is_new: bool) -> None: ...
+    def summary(self, table: str, counts: Mapping[str, int]) -> None: ...
     def hint(self, sentence: str) -> None: ...
     def notice(self, video: str, sentence: str) -> None: ...
-    def error(self, message: str) -> None: ...
+    def error(self, message: str, video: str = "") -> None: ...
 
 
 class QuietReporter:
     """Says nothing but errors."""
+
+    @contextmanager
+    def batch(self, videos: int) -> Iterator[None]:
+        """The time in which all `videos` are done; nothing is said of it."""
+        yield
 
     @contextmanager
     def video(self, name: str, frames: int) -> Iterator[Watch]:
@@ -37,7 +87,17 @@ class QuietReporter:
         yield lambda phase, done, total, objects: None
 
     def done(self, folder: Path, result: VideoResult, seconds: float) -> None:
-        """Says nothing of the `result` in `folder` and of the `seconds` that it took."""
+        """Says of the `result` in `folder`, which took so many `seconds`, what `show` says of it."""
+        self.show(FinishedVideo.describe(folder, result, seconds))
+
+    def show(self, finished: FinishedVideo) -> None:
+        """Says nothing of a video that is done."""
+
+    def count(self, name: str, state: str, frames: int, is_new: bool) -> None:
+        """Says nothing of how far the batch is."""
+
+    def summary(self, table: str, counts: Mapping[str, int]) -> None:
+        """Says nothing of the whole batch."""
 
     def hint(self, sentence: str) -> None:
         """Drops the `sentence`: who asked for quiet wants no hints."""
@@ -45,36 +105,73 @@ class QuietReporter:
     def notice(self, video: str, sentence: str) -> None:
         """Drops what happened to a `video` while it was made, in a `sentence`."""
 
-    def error(self, message: str) -> None:
-        """One sentence on standard error."""
+    def error(self, message: str, video: str = "") -> None:
+        """One sentence on standard error; it names the `video` by itself."""
         sys.stderr.write(f"masklet: {message}\n")
 
 
 class BarReporter(QuietReporter):
-    """One bar per phase on standard error: frames, frames per second, objects, time left."""
+    """Bars on standard error. Of one video a bar a phase; of a batch one for all of it, and one for each video that is
+    being worked on.
+    """
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, markup=False, emoji=False)  # names are shown as they are
+        self._bars: Progress | None = None  # of a batch
+        self._batch = BatchProgress(0)
+        self._total = TaskID(0)
+
+    @contextmanager
+    def batch(self, videos: int) -> Iterator[None]:
+        """Shows how many of several `videos` are done, as long as the context is open."""
+        if videos < 2:
+            yield
+            return
+        name, figures = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[figures]}")
+        with Progress(name, BarColumn(), MofNCompleteColumn(), figures, console=self.console) as self._bars:
+            self._batch = BatchProgress(videos)
+            self._total = self._bars.add_task("videos", total=videos, figures="")
+            try:
+                yield
+            finally:
+                self._bars = None
+
+    def count(self, name: str, state: str, frames: int, is_new: bool) -> None:
+        """One more video, of so many `frames`, is through: moves the batch's bar."""
+        if self._bars is not None:
+            self._batch.count(frames, is_new)
+            figures = f"{self._batch.frames:,} frames{format_time_left(self._batch.seconds_left)}"
+            self._bars.update(self._total, completed=self._batch.ended, figures=figures)
 
     @contextmanager
     def video(self, name: str, frames: int) -> Iterator[Watch]:
-        """Shows bars for the video `name`, one a phase, as long as the context is open; the watcher moves them."""
+        """Shows bars for the video `name`, one a phase, or in a batch one that goes when the video is done, as long as
+        the context is open; the watcher moves them.
+        """
+        if self._bars is not None:
+            with show_video_bar(self._bars, name) as watch:
+                yield watch
+            return
         with show_progress_bars(
             self.console, name, "{task.fields[rate]:.1f} frames/s, {task.fields[objects]} objects,"
         ) as watch:
             yield watch
 
-    def done(self, folder: Path, result: VideoResult, seconds: float) -> None:
-        """Says what `result` holds, in how many `seconds` and by which parts it was made, its `folder` and notes."""
-        parts = format_used_parts(result)
+    def show(self, finished: FinishedVideo) -> None:
+        """Says what was found, in how many seconds and by which parts it was made, its folder and notes."""
         lines = [
-            f"{result.name}: {format_result_summary(result, seconds)}",
-            f"  {folder}",
-            f"  by {parts}" * bool(parts),
+            f"{finished.name}: {format_result_summary(finished)}",
+            f"  {finished.folder}",
+            f"  by {finished.parts}" * bool(finished.parts),
         ]
-        for line in (*lines, *(f"  note: {note}" for note in result.provenance.notes)):
+        for line in (*lines, *(f"  note: {note}" for note in finished.notes)):
             if line:
                 self.console.print(escape_control_characters(line), highlight=False, soft_wrap=True)
+
+    def summary(self, table: str, counts: Mapping[str, int]) -> None:
+        """The whole batch as a `table`."""
+        for line in table.splitlines():
+            self.console.print(escape_control_characters(line), highlight=False, soft_wrap=True)
 
     def notice(self, video: str, sentence: str) -> None:
         """What happened to a `video` while it was made."""
@@ -84,6 +181,34 @@ class BarReporter(QuietReporter):
     def hint(self, sentence: str) -> None:
         """What the reader could do next, once all is done."""
         self.console.print(sentence, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def show_video_bar(bars: Progress, name: str) -> Iterator[Watch]:
+    """One line of `bars` for the video `name`, which goes when the context ends; it starts anew with each phase."""
+    shown, phases = escape_control_characters(name), dict[str, float]()
+    task = bars.add_task(shown, total=None, figures="")
+
+    def watch(phase: str, done: int, total: int | None, objects: int) -> None:
+        passed = monotonic() - phases.setdefault(phase, monotonic())
+        rate = (done - 1) / passed if passed and done > 1 else 0.0
+        left = (total - done) / rate if total and rate else None
+        figures = f"{rate:.1f} frames/s, {objects} objects{format_time_left(left)}"
+        bars.update(task, description=f"{shown} {phase}", completed=done, total=total, figures=figures)
+
+    try:
+        yield watch
+    finally:
+        bars.remove_task(task)
+
+
+def format_time_left(seconds: float | None) -> str:
+    """The end of a line that says how long something will take; nothing where nobody knows.
+
+    >>> format_time_left(75.3)
+    ', 0:01:15 left'
+    """
+    return "" if seconds is None else f", {timedelta(seconds=round(seconds))} left"
 
 
 @contextmanager
@@ -112,11 +237,11 @@ def show_progress_bars(console: Console, name: str, figures: str) -> Iterator[Wa
         yield watch
 
 
-def format_result_summary(result: VideoResult, seconds: float) -> str:
+def format_result_summary(finished: FinishedVideo) -> str:
     """The result in half a line."""
-    n = len(result.masklets)
+    n, frames, seconds = finished.objects, finished.frames, finished.seconds
     objects = "1 object" if n == 1 else f"{n or 'no'} objects"
-    return f"{objects} in {result.length} frames, {seconds:.1f} s ({result.length / seconds:.1f} frames/s)"
+    return f"{objects} in {frames} frames, {seconds:.1f} s ({frames / max(seconds, 1e-9):.1f} frames/s)"
 
 
 def format_used_parts(result: VideoResult) -> str:
@@ -126,15 +251,30 @@ def format_used_parts(result: VideoResult) -> str:
 
 
 class JsonReporter(QuietReporter):
-    """One JSON object a line on standard output; progress at most once a second."""
+    """One JSON object a line on standard output; progress of each video at most once a second."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self.clock = clock
+        self._batch: BatchProgress | None = None
 
     def say(self, event: str, **facts: object) -> None:
         """Writes one JSON line to standard output: the name of an `event` and the `facts` that belong to it."""
         sys.stdout.write(json.dumps({"event": event, **facts}) + "\n")
         sys.stdout.flush()
+
+    @contextmanager
+    def batch(self, videos: int) -> Iterator[None]:
+        """Events of several `videos` say how far all of them are, as long as the context is open."""
+        self._batch = BatchProgress(videos, self.clock) if videos > 1 else None
+        yield
+
+    def count(self, name: str, state: str, frames: int, is_new: bool) -> None:
+        """In a batch, tells that the video `name` ended in a `state`, and how many videos and frames that makes."""
+        if self._batch is not None:
+            self._batch.count(frames, is_new)
+            left = self._batch.seconds_left
+            facts = {"videos_ended": self._batch.ended, "videos": self._batch.videos, "frames": self._batch.frames}
+            self.say("end", video=name, state=state, **facts, seconds_left=None if left is None else round(left, 1))
 
     @contextmanager
     def video(self, name: str, frames: int) -> Iterator[Watch]:
@@ -156,20 +296,24 @@ class JsonReporter(QuietReporter):
 
         yield watch
 
-    def done(self, folder: Path, result: VideoResult, seconds: float) -> None:
-        """Tells of a video's end: numbers and notes of its `result`, the `folder` that holds it, the `seconds`."""
+    def show(self, finished: FinishedVideo) -> None:
+        """Tells of a video's end: numbers and notes of its result, the folder that holds it, the seconds."""
         facts: dict[str, object] = {
-            "objects": len(result.masklets),
-            "frames": result.length,
-            "seconds": round(seconds, 2),
+            "objects": finished.objects,
+            "frames": finished.frames,
+            "seconds": round(finished.seconds, 2),
         }
-        facts |= {"parts": format_used_parts(result), "folder": str(folder), "notes": list(result.provenance.notes)}
-        self.say("done", video=result.name, **facts)
+        facts |= {"parts": finished.parts, "folder": finished.folder, "notes": list(finished.notes)}
+        self.say("done", video=finished.name, **facts)
+
+    def summary(self, table: str, counts: Mapping[str, int]) -> None:
+        """How many videos of the batch ended in each state."""
+        self.say("summary", **counts)
 
     def notice(self, video: str, sentence: str) -> None:
         """What happened to a `video` while it was made."""
         self.say("notice", video=video, message=sentence)
 
-    def error(self, message: str) -> None:
-        """A video that could not be done."""
-        self.say("error", message=message)
+    def error(self, message: str, video: str = "") -> None:
+        """What went wrong, and with which `video`, if it is one's."""
+        self.say("error", **({"video": video} if video else {}), message=message)

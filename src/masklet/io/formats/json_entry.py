@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,14 @@ def read_json_object(path: Path, form: str, *needed: str) -> JsonEntry:
     if missing:
         raise InputError(f"{path}: holds no {' and no '.join(map(repr, missing))}, so it is not {form}")
     return JsonEntry(str(path), content)
+
+
+def read_json_line(where: str, line: str) -> JsonEntry:
+    """The object that one `line` of JSON lines holds. Raises InputError that begins with `where`, the line's place."""
+    try:
+        return JsonEntry(where, json.loads(line, object_pairs_hook=_mark_duplicate_keys))
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: not JSON ({error}); give one object a line") from None
 
 
 def format_coco_rle(mask: Rle) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from glob import has_magic
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 from masklet.core.errors import InputError
@@ -212,12 +212,14 @@ def name_source(source: Source) -> str:
     return name.lstrip(".-") or "video"
 
 
-def make_unique_names(given: Sequence[Source]) -> list[str]:
-    """A name for each source; equal ones are numbered, in order: clip, clip-2, clip-3."""
-    taken: set[str] = set()
+def make_unique_names(given: Sequence[Source], reserved: Iterable[str] = ()) -> list[str]:
+    """A name for each source, none of those that are `reserved`; equal ones are numbered, in order: clip, clip-2,
+    clip-3.
+    """
+    taken = set(reserved)
     names = []
     for name in map(name_source, given):
-        free = (name if n == 1 else f"{name}-{n}" for n in range(1, len(given) + 1))
+        free = (name if n == 1 else f"{name}-{n}" for n in count(1))
         names.append(next(n for n in free if n not in taken))
         taken.add(names[-1])
     return names

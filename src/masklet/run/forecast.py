@@ -1,0 +1,88 @@
+"""What a run would do, and what that would take, by what the manifest says of earlier videos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from masklet.core.errors import InputError
+from masklet.run.batch import MOST, OVERLAY, Job, compare_with_earlier, read_earlier_recipe
+from masklet.run.outcome import DONE, MANIFEST, format_duration, read_manifest
+
+THERE, TO_DO = "there", "to be done"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What videos took, by the median of those that were done."""
+
+    videos: int
+    seconds: float  # a frame
+    disk: float  # bytes a frame
+
+
+def foresee_video(job: Job) -> str:
+    """What would become of a video: there, to be done, or why it would be refused."""
+    if job.folder.overwrite:
+        return TO_DO
+    before = read_earlier_recipe(job.folder.path)
+    try:
+        if before is None:
+            job.folder.check_free()
+            return TO_DO
+        different = compare_with_earlier(before, job.describe())
+    except InputError as error:
+        return f"refused: {error}"
+    if different:
+        return f"refused: there are results already ({'; '.join(different[:MOST])}); add --overwrite to replace them"
+    lacks = job.overlay and not (job.folder.path / OVERLAY).exists()
+    return f"{THERE}, but for {OVERLAY}" if lacks else THERE
+
+
+def measure_pace(out: Path) -> Pace | None:
+    """What the videos took of which the manifest in `out` says that they were done; None where it says it of none."""
+    done = [told for told in read_manifest(out) if told.get("state") == DONE and told.get("frames")]
+    if not done:
+        return None
+    per_frame = [[told.get(key, 0) / told["frames"] for told in done] for key in ("seconds", "disk")]
+    return Pace(len(done), *map(median, per_frame))
+
+
+def count_frames(jobs: Sequence[Job]) -> tuple[int, int]:
+    """The frames of all videos that say how many they have, and how many videos do not say it."""
+    frames, silent = 0, 0
+    for job in jobs:
+        length = 0
+        with suppress(InputError), job.open(job.source) as video:
+            length = len(video)
+        frames, silent = frames + length, silent + (length == 0)
+    return frames, silent
+
+
+def format_forecast(out: Path, jobs: Sequence[Job], workers: int) -> str:
+    """What it would take to do the `jobs` with so many `workers`, in a sentence."""
+    if not jobs:
+        return "nothing to be done"
+    frames, silent = count_frames(jobs)
+    unknown = f" and those of {silent} videos that do not say how many they have" if silent else ""
+    amount = f"{len(jobs)} to be done, {frames:,} frames{unknown}"
+    pace = measure_pace(out)
+    if pace is None:
+        return f"{amount}; how long they take and how much room is not known before {out / MANIFEST} has a video"
+    time = format_duration(frames * pace.seconds / min(workers, len(jobs)))
+    room = format_bytes(frames * pace.disk)
+    return f"{amount}: about {time} and {room}, at {pace.seconds:.3g} s a frame as in {pace.videos} done before"
+
+
+def format_bytes(size: float) -> str:
+    """Bytes for people.
+
+    >>> format_bytes(900), format_bytes(1.5e6), format_bytes(2e10)
+    ('1 kB', '1.5 MB', '20.0 GB')
+    """
+    if size < 1e6:
+        return f"{max(size / 1e3, 1):.0f} kB"
+    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"
