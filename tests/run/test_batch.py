@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,12 @@ from typer.testing import CliRunner
 
 import masklet
 from masklet.cli import app
+from masklet.io.output_folder import OutputFolder
+from masklet.run.batch import Job, process_video
 from masklet.run.claims import FOLDER, Claim, ClaimedError, get_claim_path
 from masklet.run.outcome import read_manifest
 from masklet.run.recipe import UNKNOWN, compare_recipes, hash_recipe, identify_files
+from masklet.view.progress import QuietReporter
 
 H, W = 24, 32
 KILLER = """
@@ -72,6 +76,36 @@ def test_the_same_command_finishes_what_is_missing(clips: Path) -> None:
     assert states() == [("a", "done"), ("b", "done"), ("a", "kept"), ("b", "kept"), ("c", "done")]
     result = masklet.VideoResult.load("out/a/masklets.json")
     assert result.provenance.recipe == hash_recipe(json.loads(Path("out/a/recipe.json").read_text()))
+
+
+def test_one_video_leaves_its_folder_and_nothing_else(clips: Path) -> None:
+    assert run("a")[0] == 0 and [p.name for p in Path("out").iterdir()] == ["a"]
+    assert run("b", "c")[0] == 0 and {p.name for p in Path("out").iterdir()} == {"a", "b", "c", "manifest.jsonl"}
+    assert run("a")[0] == 0 and states() == [("b", "done"), ("c", "done"), ("a", "kept")]
+
+
+def test_of_two_runs_over_pipes_the_one_that_is_fed_first_has_the_claim(
+    clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that has begun but has no frames yet keeps nobody away."""
+
+    class Starved:
+        closed = False
+
+        def peek(self, size: int) -> bytes:
+            assert not list(Path(".").glob("out/.masklet/claims/*.json"))
+            raise BrokenPipeError
+
+    class Standard:
+        buffer = Starved()
+
+        def isatty(self) -> bool:
+            return False
+
+    monkeypatch.setattr("sys.stdin", Standard())
+    job = Job("-", OutputFolder(Path("out"), "stdin", False), nullcontext, lambda video: None, lambda: None)
+    with pytest.raises(BrokenPipeError):
+        process_video(job, QuietReporter())
 
 
 def test_what_another_recipe_made_is_refused_by_what_differs(clips: Path) -> None:

@@ -294,7 +294,8 @@ def watch_videos(options: RunOptions, parts: RunParts, folder: Path, reporter: R
     for path in watch_folder(folder):
         name = names.choose(path)
         there = OutputFolder(options.out, name, options.overwrite)
-        log.note(process_video(plan_job(parts, VideoEntry(str(path), name), there), reporter))
+        job = replace(plan_job(parts, VideoEntry(str(path), name), there), is_alone=False)
+        log.note(process_video(job, reporter))
     if any(o.is_there for o in log.outcomes) and (hint := hint_at_parts(options)):
         reporter.hint(hint)
     end_run(log.outcomes, reporter)
@@ -418,6 +419,7 @@ def track_command(
                 overlay,
                 checkpoint,
                 memory=budget,
+                is_alone=len(marked) == 1,
             )
             for video, folder in zip(marked, plan_output_folders(named, out, overwrite, inputs), strict=True)
         ]

@@ -6,13 +6,15 @@ Any failure costs one video. Its masklets are there before, and survive, everyth
 from __future__ import annotations
 
 import json
+import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from io import BufferedReader
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 from masklet.api import run_system
 from masklet.core.budget import MemoryBudget, find_memory_budget
@@ -56,6 +58,7 @@ class Job:
         checkpoint: frames from one checkpoint to the next; 0: none are written.
         title: what the result is called, in place of its source's name.
         memory: that this process may hold; None: a share of what is free.
+        is_alone: whether it is the run's only one, whose outcome needs no manifest.
     """
 
     source: Source
@@ -69,6 +72,7 @@ class Job:
     checkpoint: int = 0
     title: str = ""
     memory: MemoryBudget | None = None
+    is_alone: bool = False
 
     @property
     def out(self) -> Path:
@@ -106,7 +110,7 @@ def process_video(job: Job, reporter: Reporter) -> Outcome:
         memory=measure_peak_memory(),
         device_memory=measure_peak_device_memory(),
     )
-    note_in_manifest(job.out, outcome, reporter)
+    note_in_manifest(job.out, outcome, reporter, job.is_alone)
     return outcome
 
 
@@ -127,6 +131,8 @@ def attempt_video(job: Job, reporter: Reporter) -> Outcome:
 
 def claim_video(job: Job, reporter: Reporter) -> Outcome:
     """Does one video, unless somebody else is at it. Raises InputError where it cannot be made."""
+    if job.source == "-" and sys.stdin and not sys.stdin.isatty():
+        cast(BufferedReader, sys.stdin.buffer).peek(1)  # whoever is given frames first has the claim
     try:
         with Claim(job.out, job.name):
             return finish_video(job, reporter)
@@ -141,10 +147,12 @@ def is_whole(job: Job) -> bool:
     return before is not None and not lacks and not compare_with_earlier(before, job.describe())
 
 
-def note_in_manifest(out: Path, outcome: Outcome, reporter: Reporter) -> None:
-    """Adds a line for the `outcome`; a disk that takes none costs the line alone."""
+def note_in_manifest(out: Path, outcome: Outcome, reporter: Reporter, is_alone: bool) -> None:
+    """Adds a line for the `outcome`; of a video that `is_alone` only where there is a manifest. A disk that takes none
+    costs the line alone.
+    """
     try:
-        if out.is_dir():
+        if (out / MANIFEST).exists() or (out.is_dir() and not is_alone):
             append_to_manifest(out, outcome)
     except OSError as error:
         reporter.error(str(explain_write_error(out / MANIFEST, error)), outcome.video)

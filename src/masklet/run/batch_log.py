@@ -30,7 +30,7 @@ class BatchLog:
     def note(self, outcome: Outcome) -> None:
         """Of a video that `process_video` did."""
         if outcome.state == CLAIMED:
-            note_in_manifest(self.out, outcome, self.reporter)
+            note_in_manifest(self.out, outcome, self.reporter, self.videos == 1)
         self.outcomes.append(outcome)
         if outcome.reason:
             self.reporter.error(outcome.reason, outcome.video)
@@ -40,7 +40,7 @@ class BatchLog:
 
     def record(self, outcome: Outcome) -> None:
         """Of a video whose worker could not say it."""
-        note_in_manifest(self.out, outcome, self.reporter)
+        note_in_manifest(self.out, outcome, self.reporter, self.videos == 1)
         self.note(outcome)
 
     def write_metrics(self) -> None:

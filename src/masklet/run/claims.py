@@ -42,7 +42,6 @@ class Claim:
     def __enter__(self) -> Self:
         """Raises ClaimedError where somebody else has it."""
         with explain_write_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             while not self._create():
                 self._take_over()
         threading.Thread(target=self._beat, daemon=True).start()
@@ -55,14 +54,17 @@ class Claim:
     def _create(self) -> bool:
         """Writes the claim under another name and links it to its own: it is there whole, or not at all."""
         draft = self.path.parent / f".draft-{platform.node()}-{os.getpid()}-{threading.get_ident()}"
-        draft.write_text(json.dumps(self._told))
-        try:
-            os.link(draft, self.path)
-        except FileExistsError:
-            return False
-        finally:
-            draft.unlink()
-        return True
+        draft.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # another run, which is through, has just removed the empty folder
+            draft.write_text(json.dumps(self._told))
+            try:
+                os.link(draft, self.path)
+            except FileExistsError:
+                return False
+            finally:
+                draft.unlink()
+            return True
+        return False
 
     def _take_over(self) -> None:
         """Removes a claim that is dead. Raises ClaimedError where it is alive."""
@@ -105,12 +107,22 @@ def remove_claim(path: Path, told: dict[str, Any]) -> None:
 @contextmanager
 def lock_claims(folder: Path) -> Iterator[None]:
     """One process at a time removes claims: two that saw the same dead claim would else remove the next one, too. A
-    process that dies frees the lock.
+    process that dies frees the lock. It is on the output folder itself, which outlives the `folder` of the claims.
     """
-    with (folder / ".lock").open("w") as file:
+    handle = os.open(folder.parent.parent, os.O_RDONLY)
+    try:
         with suppress(OSError):  # a disk without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
+
+
+def remove_empty_folder(out: Path) -> None:
+    """Removes the folder of claims from the output folder `out`, where nobody has one."""
+    for folder in (out / FOLDER / "claims", out / FOLDER / "checkpoints", out / FOLDER):
+        with suppress(OSError):  # it is not there, or something is in it
+            folder.rmdir()
 
 
 def list_claims(out: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -158,6 +158,7 @@ def plan_job(parts: RunParts, video: VideoEntry, folder: OutputFolder) -> Job:
         options.checkpoint,
         video.title,
         options.memory,
+        len(options.videos) == 1,
     )
 
 

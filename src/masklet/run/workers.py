@@ -24,7 +24,7 @@ from masklet.core.scratch import remove_dead_folders
 from masklet.io.output_folder import remove_dead_partials, remove_partials
 from masklet.run.batch import Job
 from masklet.run.batch_log import BatchLog
-from masklet.run.claims import release_claims, release_dead_claims
+from masklet.run.claims import release_claims, release_dead_claims, remove_empty_folder
 from masklet.run.outcome import Outcome
 from masklet.run.plan import RunOptions
 from masklet.run.queue import VideoQueue
@@ -230,4 +230,5 @@ def clean_up(out: Path) -> None:
     if out.is_dir():
         release_dead_claims(out)
         remove_dead_partials(out)
+        remove_empty_folder(out)
     remove_dead_folders(Path(tempfile.gettempdir()))
