@@ -65,6 +65,22 @@ def test_what_is_not_wanted_ends_the_thread_and_closes_its_source() -> None:
     assert not [t for t in threading.enumerate() if t.name == "ahead"]
 
 
+def test_a_piece_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("masklet.core.ahead.PATIENCE", 0.05)
+    release = threading.Event()
+
+    def work() -> Iterator[int]:
+        yield 0
+        release.wait(30)
+
+    ahead = iterate_ahead(work())
+    assert next(ahead) == 0
+    began = time.monotonic()
+    ahead.close()  # type: ignore[attr-defined]  # it is a generator
+    release.set()
+    assert time.monotonic() - began < 10
+
+
 @pytest.mark.parametrize("on", [True, False])
 def test_gradients_are_on_or_off_as_outside(on: bool) -> None:
     with torch.set_grad_enabled(on):

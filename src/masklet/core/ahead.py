@@ -13,6 +13,7 @@ T = TypeVar("T")
 
 DEPTH = 2  # pieces that wait to be used
 POLL = 0.1  # seconds between two looks whether anybody still wants the next piece
+PATIENCE = 2.0  # seconds for the piece in work to end when nobody wants it any more: it may hang
 
 
 class _End:
@@ -43,7 +44,7 @@ def iterate_ahead(items: Iterable[T], depth: int = DEPTH) -> Iterator[T]:
             raise item.error
     finally:
         unwanted.set()
-        work.join()
+        work.join(PATIENCE)
         torch.set_num_threads(threads)
 
 
