@@ -482,6 +482,14 @@ def test_names_that_xml_cannot_hold_are_refused(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("form", ["table", "voc"])
+def test_names_that_no_text_can_hold_are_refused(form: str, tmp_path: Path) -> None:
+    odd = replace(example_result(), categories=("caf\udce9", "dog"))
+    with pytest.raises(InputError, match="is no text in UTF-8; rename"):
+        odd.export(form, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 # -- the libraries that others read these forms with
 
 
