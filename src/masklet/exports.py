@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from masklet.builtins import EXPORTS, FORMATS
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
+from masklet.core.limits import quote_value
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.result import VideoResult
 from masklet.core.settings import check_setting
@@ -59,12 +60,24 @@ def export_results(
     with ExitStack() as stack:
         videos = {name: _open_frames(source, reading, stack) for name, source in (frames or {}).items()}
         exported = ExportedResults(results, videos, watch)
-        with target as partial:
+        with explain_odd_names(form), target as partial:
             if form in FORMATS.names:
                 _write_format(exported, form, partial)
             else:
                 EXPORTS[form](exported, partial, **chosen)
     return out
+
+
+@contextmanager
+def explain_odd_names(form: str) -> Iterator[None]:
+    """Within the block, a name that no text in UTF-8 can hold, as those of some files are, becomes an InputError."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        odd = error.object[max(error.start - 20, 0) : error.end]
+        raise InputError(
+            f"{form}: the name {quote_value(odd)} is no text in UTF-8; rename the object or frame"
+        ) from None
 
 
 def check_export_settings(form: str, settings: Mapping[str, Any]) -> dict[str, Any]:

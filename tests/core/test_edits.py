@@ -106,7 +106,7 @@ def test_relabel_changes_all_of_a_name():
 
 
 def test_smooth_is_a_vote():
-    a, b, c = "1100 1100", "1110 1100", "1100 0100"
+    a, b, c = "1101 1100", "1110 1100", "1100 0100"
     result = video(masklet(1, {0: a, 1: b, 2: c}), masklet(2, {0: a}), size=(2, 4))
     seen = find(result.smooth(1, 1), 1).sightings
     assert [seen[t].mask for t in range(3)] == [bits(a), bits("1100 1100"), bits(c)]  # two of two: as it was

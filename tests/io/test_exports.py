@@ -147,6 +147,7 @@ def test_images_lie_where_the_form_says(form: Any, tmp_path: Path) -> None:
         pytest.importorskip({"hf": "pyarrow"}.get(form.name, form.name))
     result, frames = example_result(), clip(tmp_path, NAMES, (4, 5))
     out = result.export(form.name, tmp_path / "out", frames=str(frames))
+    assert {p.stem for p in out.rglob("*.png")} <= set(NAMES)
     images = sorted(out.rglob("*.jpg"))
     if form.name in ("rgba", "overlay", "table", "webdataset", "hf", "label-studio-video"):
         assert not images
@@ -414,6 +415,7 @@ def test_several_results_are_one_set(tmp_path: Path) -> None:
         ("davis", {"polygons": True}, "davis: has no settings, so polygons cannot be set"),
         ("rgba", {}, "clip: this form has the video's images in it; give the video by --frames"),
         ("overlay", {}, "give the video by --frames"),
+        ("ultralytics", {"split": "../x"}, "must be one of train, val, test"),
         ("cvat-video", {"shape": "circle"}, "must be one of mask, polygon, box"),
         ("webdataset", {"samples": 0}, "at least one frame"),
     ],
@@ -452,6 +454,7 @@ def test_another_video_is_refused(tmp_path: Path) -> None:
         ("a.txt", b"0,1,1,1,1,1,1", "line 1: the frame must be a whole number from 1 on"),
         ("a.txt", b"1,1,1,1", "line 1: frame, id, left, top, width, height are needed"),
         ("a.txt", b"1,1,1,1,nan,3", "must be a number"),
+        ("a.json", b'[{"data": {"video": "clip.mp4"}, "annotations": [{"result": [{"type": "videorectangle", "value": {"labels": ["a"], "sequence": [{"frame": 9007199254740991, "x": 0, "y": 0, "width": 1, "height": 1}]}}]}]}]', "'frame' is 9007199254740991; at most"),
         ("a.tar", b"no tar", "not a tar of masklet export webdataset"),
         ("a.json", b'[{"data": {"image": "0.jpg"}, "annotations": [{"result": [{"type": "brushlabels", "value": {"brushlabels": ["a"], "rle": [0, 0, 0, 80]}}]}]}]', "cut off"),
         ("a.json", b'[{"data": {"image": "0.jpg"}, "annotations": [{"result": [{"type": "keypointlabels", "value": {}}]}]}]', "'keypointlabels'; brush masks, polygons and rectangles"),
@@ -477,6 +480,14 @@ def test_names_that_xml_cannot_hold_are_refused(tmp_path: Path) -> None:
         "<script>",
         '<&">',
     }
+
+
+@pytest.mark.parametrize("form", ["table", "voc"])
+def test_names_that_no_text_can_hold_are_refused(form: str, tmp_path: Path) -> None:
+    odd = replace(example_result(), categories=("caf\udce9", "dog"))
+    with pytest.raises(InputError, match="is no text in UTF-8; rename"):
+        odd.export(form, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 # -- the libraries that others read these forms with

@@ -17,7 +17,14 @@ import numpy as np
 from masklet.core.annotations import DetectionSet, FoundObject, FrameEntry, FramePlace, Size
 from masklet.core.errors import InputError
 from masklet.core.instances import NAMELESS
-from masklet.core.limits import LARGEST_JSON, check_number, is_finite_number, quote_value
+from masklet.core.limits import (
+    LARGEST_JSON,
+    MOST_FRAMES,
+    check_number,
+    check_whole_number,
+    is_finite_number,
+    quote_value,
+)
 from masklet.core.rle import Rle, encode_polygons
 from masklet.io.exports.cvat import CvatShape, read_cvat_shapes
 from masklet.io.exports.hugging_face import import_pyarrow
@@ -124,7 +131,8 @@ def _read_answer(answer: JsonEntry, place: FramePlace | None, task: JsonEntry) -
 
 def _iterate_video_boxes(keys: Sequence[JsonEntry]) -> Iterator[tuple[int, np.ndarray]]:
     """The boxes of a video's object by frame from 0: x, y, width and height in hundredths of the frame."""
-    boxes = [(key.whole("frame") - 1, _read_percents(key), key.content.get("enabled", True)) for key in keys]
+    numbers = [check_whole_number(key.where, "'frame'", key.get("frame"), MOST_FRAMES) for key in keys]
+    boxes = [(n - 1, _read_percents(k), k.content.get("enabled", True)) for n, k in zip(numbers, keys, strict=True)]
     boxes.sort(key=lambda b: b[0])
     for (a, first, on), (b, last, _) in pairwise(boxes):
         for t in range(a, b if on else a + 1):
@@ -226,7 +234,7 @@ def read_tar(path: Path, hashes: Mapping[str, str]) -> DetectionSet:
     """A tar that `masklet export webdataset` writes. Raises InputError where it is none."""
     rows = []
     try:
-        with tarfile.open(path) as shard:
+        with tarfile.open(path, "r:") as shard:  # packed ones may unpack to anything
             for member in shard:
                 if member.isfile() and member.name.endswith(".json") and member.size < LARGEST_JSON:
                     file = shard.extractfile(member)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from masklet.core.outlines import join_polygons, trace_polygons
 from masklet.core.result import VideoResult
@@ -12,8 +13,10 @@ from masklet.core.rle import Rle
 from masklet.io.exports.exported_results import ExportedResults
 from masklet.io.formats.split import find_category_id, index_categories
 
+Split = Literal["train", "val", "test"]
 
-def write_ultralytics(results: ExportedResults, folder: Path, split: str = "train", tolerance: float = 0.0) -> None:
+
+def write_ultralytics(results: ExportedResults, folder: Path, split: Split = "train", tolerance: float = 0.0) -> None:
     """Writes Ultralytics' segmentation form; parts and holes of an object are joined by cuts of no width, as
     Ultralytics itself joins them.
 
