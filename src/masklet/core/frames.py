@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)  # compared by identity: two frames are the same when they are one object
 class Frame:
-    """One picture of a video."""
+    """One image of a video."""
 
     index: int  # position in the source, never in a window
     image: UInt8[np.ndarray, "h w 3"]  # RGB

@@ -65,7 +65,7 @@ def normalize_cells(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
 
 
 class DenseBackbone(nn.Module):
-    """ImageNet's MobileNetV2 as a dense feature extractor for batches of pictures of one size, frozen."""
+    """ImageNet's MobileNetV2 as a dense feature extractor for batches of images of one size, frozen."""
 
     def __init__(self) -> None:
         """Raises InputError on damaged weights."""
@@ -78,12 +78,12 @@ class DenseBackbone(nn.Module):
 
     @torch.no_grad()
     def forward(
-        self, pictures: UInt8[Tensor, "b 3 h w"]
+        self, frames: UInt8[Tensor, "b 3 h w"]
     ) -> tuple[
         Float[Tensor, "b 3 h w"], Float[Tensor, "b 128 h8 w8"], Float[Tensor, "b 24 h8 w8"], Float[Tensor, "b 1 h8 w8"]
     ]:
         """The images in ImageNet's normalisation, and what `EncoderFeatures` calls their keys, detail and strength."""
-        images = (pictures.float() - self.mean) / self.std
+        images = (frames.float() - self.mean) / self.std
         three, six, thirteen = self.net(images.contiguous(memory_format=torch.channels_last))
         keys, detail = (
             torch.cat([normalize_cells(six), normalize_cells(thirteen)], dim=1),

@@ -32,7 +32,7 @@ SHADES = 16  # up to so many values are ids
 FREQUENT = 4  # white of a soft mask is so many times as frequent as any other value
 REGIONS = 0.25  # of the pixels of most values, as a share, those that have two like neighbours where they fill regions
 SMOOTH = 1 / 16  # of the greatest value: by less than this most neighbours of differing values differ in a soft mask
-COLOURS = 256  # more colours than these in what is not transparent are a picture, not ids; also one for 4 pixels
+COLOURS = 256  # more colours than these in what is not transparent are an image, not ids; also one for 4 pixels
 MODES = ("1", "L", "P", "I;16", "I;16B", "I", "RGB", "RGBA", "LA", "PA")
 
 
@@ -121,7 +121,7 @@ def _read_values(image: Image.Image) -> Int32[np.ndarray, "h w"]:
 
 def _read_transparent(path: Path, image: Image.Image) -> Int32[np.ndarray, "h w"]:
     """Of an image whose transparency is the same everywhere, its values; else its values where it is opaque, or a mask
-    of that where they are a picture's. Raises InputError where both could be meant.
+    of that where they are an image's. Raises InputError where both could be meant.
     """
     alpha = np.asarray(image.convert("RGBA"))[..., 3]
     values = _read_values(image.convert("L" if image.mode == "LA" else "RGB"))

@@ -114,15 +114,15 @@ class SubmissionTarget:
             return listed
         own = list_image_files(result.provenance.source)
         source = str(self.frames / result.name) if self.frames else result.provenance.source
-        pictures = list_image_files(source)
-        if not pictures:
+        images = list_image_files(source)
+        if not images:
             raise InputError(
                 f"{result.name}: no frames in {source!r} that say their names; give the folder by --frames"
             )
-        if len(own) == result.length > len(pictures) and {p.stem for p in own} >= {p.stem for p in pictures}:
-            pictures = own  # only some of the frames are annotated; those of the source say which
+        if len(own) == result.length > len(images) and {p.stem for p in own} >= {p.stem for p in images}:
+            images = own  # only some of the frames are annotated; those of the source say which
         return ListedVideo(
-            result.name, listed.id, read_image_size(pictures[0], "give intact frames"), tuple(p.stem for p in pictures)
+            result.name, listed.id, read_image_size(images[0], "give intact frames"), tuple(p.stem for p in images)
         )
 
     def unfit(self, result: VideoResult) -> Iterator[str]:

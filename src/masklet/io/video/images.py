@@ -213,7 +213,5 @@ def convert_to_frame(n: int, item: Any, rate: float) -> Frame:
         return Frame(n, item.image, item.time, item.name)
     image = convert_to_rgb(item) if isinstance(item, Image.Image) else np.asarray(item)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise InputError(
-            f"frame {n} is {image.dtype} {list(image.shape)}; give RGB pictures as uint8 [height, width, 3]"
-        )
+        raise InputError(f"frame {n} is {image.dtype} {list(image.shape)}; give RGB images as uint8 [height, width, 3]")
     return Frame(n, image, n / rate)

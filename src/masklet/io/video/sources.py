@@ -245,10 +245,10 @@ def list_video_sources(argument: str) -> list[str]:
     if argument == "-" or is_address(argument) or not has_magic(argument) or Path(argument).exists():
         return [argument]
     found = _find_glob_matches(argument)
-    pictures = [p for p in found if is_image_file(p)]
-    if len(pictures) == len(found):
+    images = [p for p in found if is_image_file(p)]
+    if len(images) == len(found):
         return [argument]
-    if pictures:
+    if images:
         raise InputError(f"{argument}: matches images and other files ({found[0].name}, ...); narrow it down")
     return [str(p) for p in found]
 

@@ -25,7 +25,7 @@ from masklet.io.video.network import open_live
 from masklet.io.video.pixels import UprightConverter, read_pixel_aspect
 from masklet.io.video.source_names import STDIN, name_source
 
-HOW = "pipe pictures one after the other, as `ffmpeg -i clip.mp4 -f image2pipe -c:v png -` makes them"
+HOW = "pipe images one after the other, as `ffmpeg -i clip.mp4 -f image2pipe -c:v png -` makes them"
 WAIT = 30  # seconds for somebody to write into a named pipe
 STARTS = {
     b"\xff\xd8\xff": "jpeg_pipe",
@@ -157,7 +157,7 @@ def open_pipe_container(
         container = av.open(source, "r", format=form, options=dict(options or {}), metadata_errors="replace")
         return container, form is not None
     except (av.FFmpegError, ValueError):
-        raise InputError(f"{label}: neither pictures nor a video; {HOW}") from None
+        raise InputError(f"{label}: neither images nor a video; {HOW}") from None
 
 
 def open_fifo(path: Path, rate: float = RATE) -> SpooledFrames:
@@ -218,11 +218,11 @@ def decode_once(
     first: int | None = None
     converter = UprightConverter()
     with container:
-        for n, picture in enumerate(decode_frames(container, stream)):
-            first = picture.pts if n == 0 and has_times else first
-            late = None if first is None or picture.pts is None else picture.pts - first
+        for n, image in enumerate(decode_frames(container, stream)):
+            first = image.pts if n == 0 and has_times else first
+            late = None if first is None or image.pts is None else image.pts - first
             time = n / rate if late is None else late * float(stream.time_base or 0)
-            yield ReadFrame(picture.cause if isinstance(picture, LostFrame) else converter.convert(picture), time)
+            yield ReadFrame(image.cause if isinstance(image, LostFrame) else converter.convert(image), time)
 
 
 class PipeStream:

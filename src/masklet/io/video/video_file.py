@@ -103,13 +103,13 @@ class VideoFile(FrameSource):
 
     def _read_all(self) -> Iterator[ReadFrame]:
         converter = UprightConverter()
-        for n, picture in enumerate(self._pictures()):
-            if isinstance(picture, LostFrame):
-                yield ReadFrame(picture.cause, self._time(n))
+        for n, decoded in enumerate(self._iterate_decoded()):
+            if isinstance(decoded, LostFrame):
+                yield ReadFrame(decoded.cause, self._time(n))
             else:
-                if ALPHA_NOTE not in self.notes and is_transparent(picture):
+                if ALPHA_NOTE not in self.notes and is_transparent(decoded):
                     self.note(ALPHA_NOTE)
-                yield ReadFrame(converter.convert(picture), self._time(n))
+                yield ReadFrame(converter.convert(decoded), self._time(n))
         self._check_count()
 
     def _check_count(self) -> None:
@@ -129,10 +129,10 @@ class VideoFile(FrameSource):
         self._claim, self._announced = stream.frames or None, stream.frames
         self.notes += describe_streams(container, stream)
 
-    def _describe(self, stream: VideoStream, picture: av.VideoFrame) -> None:
+    def _describe(self, stream: VideoStream, decoded: av.VideoFrame) -> None:
         """Takes from the first good frame what is so in all."""
         self._described = True
-        matrix = find_display_matrix(picture)
+        matrix = find_display_matrix(decoded)
         self.pixel_aspect = read_pixel_aspect(stream, matrix)
         if is_oblique(matrix):
             self.note(f"{self.label}: {OBLIQUE_NOTE}")
@@ -141,17 +141,17 @@ class VideoFile(FrameSource):
         start, now = self._marks[0].pts, self._marks[n].pts
         return n / self.rate if start is None or now is None else (now - start) * self._base
 
-    def _pictures(self) -> Iterator[av.VideoFrame | LostFrame]:
+    def _iterate_decoded(self) -> Iterator[av.VideoFrame | LostFrame]:
         """All frames from the first on, decoded, their marks noted on the way."""
         with self._open() as (container, stream):
             if not self._described:
                 self._describe_stream(container, stream)
-            for n, picture in enumerate(decode_frames(container, stream)):
+            for n, decoded in enumerate(decode_frames(container, stream)):
                 if n == len(self._marks):
-                    self._marks.append(mark_frame(picture))
-                if not self._described and isinstance(picture, av.VideoFrame):
-                    self._describe(stream, picture)
-                yield picture
+                    self._marks.append(mark_frame(decoded))
+                if not self._described and isinstance(decoded, av.VideoFrame):
+                    self._describe(stream, decoded)
+                yield decoded
 
     def read(self, start: int, stop: int) -> list[Frame]:
         self._mark(stop)
@@ -182,8 +182,8 @@ class VideoFile(FrameSource):
         if len(self._marks) >= stop or self._length is not None:
             return
         try:
-            for n, picture in enumerate(self._pictures()):
-                if n + 1 >= stop and isinstance(picture, av.VideoFrame):
+            for n, decoded in enumerate(self._iterate_decoded()):
+                if n + 1 >= stop and isinstance(decoded, av.VideoFrame):
                     return
         except DamagedSourceError:
             return
@@ -208,15 +208,15 @@ class VideoFile(FrameSource):
             try:
                 container.seek(self._marks[key].pts or 0, stream=stream)
                 seen = 0
-                for picture in decode_frames(container, stream):
-                    if isinstance(picture, LostFrame):
+                for decoded in decode_frames(container, stream):
+                    if isinstance(decoded, LostFrame):
                         continue
-                    if seen == 0 and not (picture.key_frame and picture.pts in before):
+                    if seen == 0 and not (decoded.key_frame and decoded.pts in before):
                         return None
                     seen += 1
-                    if picture.pts in stamps:
-                        n = stamps[picture.pts]
-                        found[n] = Frame(n, converter.convert(picture))
+                    if decoded.pts in stamps:
+                        n = stamps[decoded.pts]
+                        found[n] = Frame(n, converter.convert(decoded))
                     if len(found) == len(stamps):
                         break
             except (av.FFmpegError, DamagedSourceError):
@@ -226,9 +226,9 @@ class VideoFile(FrameSource):
     def _from_first(self, wanted: Sequence[int]) -> dict[int, Frame]:
         left, found, converter = set(wanted), dict[int, Frame](), UprightConverter()
         try:
-            for n, picture in enumerate(self._pictures()):
-                if n in left and isinstance(picture, av.VideoFrame):
-                    found[n] = Frame(n, converter.convert(picture))
+            for n, decoded in enumerate(self._iterate_decoded()):
+                if n in left and isinstance(decoded, av.VideoFrame):
+                    found[n] = Frame(n, converter.convert(decoded))
                     left.remove(n)
                 if not left:
                     break
@@ -239,11 +239,11 @@ class VideoFile(FrameSource):
         return found
 
 
-def mark_frame(picture: av.VideoFrame | LostFrame) -> FrameMark:
+def mark_frame(decoded: av.VideoFrame | LostFrame) -> FrameMark:
     """What is kept of a frame to find it again."""
-    if isinstance(picture, LostFrame):
-        return FrameMark(picture.pts, lost=True)
-    return FrameMark(picture.pts, bool(picture.key_frame))
+    if isinstance(decoded, LostFrame):
+        return FrameMark(decoded.pts, lost=True)
+    return FrameMark(decoded.pts, bool(decoded.key_frame))
 
 
 def describe_streams(container: InputContainer, taken: VideoStream) -> list[str]:

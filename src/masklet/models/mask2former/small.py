@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 KIND = "small-mask2former"  # in the metadata of its files
 PACKAGED = "mobilenetv2"
-STRIDED = 7  # the block that halves the picture from stride 8 to 16
+STRIDED = 7  # the block that halves the image from stride 8 to 16
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ def resize_cell_masks(logits: Float[Tensor, "n y x"], size: tuple[int, int]) -> 
 
 
 def extract_image(features: EncoderFeatures) -> Float[Tensor, "1 3 h w"]:
-    """The encoder's picture in ImageNet's normalisation."""
+    """The encoder's image in ImageNet's normalisation."""
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
     return (features.guide.permute(2, 0, 1)[None].float() - mean) / std
 

@@ -1,7 +1,7 @@
-"""Clicks, boxes and earlier answers to masks, in one picture and without any download: `nano`'s image predictor.
+"""Clicks, boxes and earlier answers to masks, in one image and without any download: `nano`'s image predictor.
 
 Every object is looked at in a square crop of its own. Clicks are answered one after the other, each with the answer so
-far at hand; where the first answer fills little of the picture, the network looks again from near by.
+far at hand; where the first answer fills little of the image, the network looks again from near by.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ SIDE = 192  # of a crop as the network sees it, pixels
 RADIUS = 4  # of the disk that stands for a click, pixels of the crop
 BOX_VIEW = 1.4  # side of the crop around a box, in longer sides of the box
 ANSWER_VIEW = 1.6  # the same around an earlier answer
-NEAR = 0.6  # of the picture's longer side: a smaller view than this is worth another look
+NEAR = 0.6  # of the image's longer side: a smaller view than this is worth another look
 OUTSIDE = -10.0  # logit where nothing was looked at
 SURE = 6.0  # of a mask that somebody gave
 DOUBT = 4.0  # the same of one that is redrawn, and of what is drawn, at most
 AGREED = 0.6  # IoU from which what is drawn shows the same thing as the mask that was believed
 SMALLEST = 80  # pixels of a mask that is redrawn
 MARGIN = 0.05  # of a box's sides: what is drawn further outside is cut off
-GREY = (124, 116, 104)  # the mean of ImageNet's pictures, where there is no picture
+GREY = (124, 116, 104)  # the mean of ImageNet's images, where there is no image
 
-Picture = UInt8[np.ndarray, "h w 3"]
+RgbImage = UInt8[np.ndarray, "h w 3"]
 Logits = Float32[np.ndarray, "h w"]
 Maps = Float32[np.ndarray, "m s s"]
 
 
 @dataclass(frozen=True)
 class MaskHypotheses:
-    """The mask that a prompt describes, at the picture's size."""
+    """The mask that a prompt describes, at the image's size."""
 
     logits: Float[Tensor, "k h w"]  # > 0: inside; the best hypothesis first
     quality: Float[Tensor, " k"]  # expected mask IoU, 0 to 1
@@ -58,7 +58,7 @@ class MaskHypotheses:
 
 @dataclass(frozen=True)
 class Crop:
-    """A square of a picture, in its pixels; it may reach over the border."""
+    """A square of an image, in its pixels; it may reach over the border."""
 
     x: int
     y: int
@@ -78,14 +78,14 @@ class Crop:
         x0, y0, x1, y1 = self._within(h, w)
         pads = y0 - self.y, self.y + self.side - y1, x0 - self.x, self.x + self.side - x1
         inner = image[y0:y1, x0:x1]
-        if not inner.size:  # beside the picture
+        if not inner.size:  # beside the image
             return np.full_like(image, border, shape=(side, side, *image.shape[2:]))
         whole = cv2.copyMakeBorder(inner, *pads, cv2.BORDER_CONSTANT, value=border) if any(pads) else inner
         how = cv2.INTER_AREA if side < self.side else cv2.INTER_LINEAR
         return np.asarray(cv2.resize(whole, (side, side), interpolation=how))
 
     def paste(self, logits: Float32[np.ndarray, "s s"], size: tuple[int, int]) -> Logits:
-        """Logits of the crop in a picture of `size` (h, w)."""
+        """Logits of the crop in an image of `size` (h, w)."""
         whole = np.full(size, OUTSIDE, np.float32)
         x0, y0, x1, y1 = self._within(*size)
         if x0 == x1 or y0 == y1:
@@ -95,12 +95,12 @@ class Crop:
         return whole
 
     def _within(self, h: int, w: int) -> tuple[int, int, int, int]:
-        """x0, y0, x1, y1 of the part that lies in a picture; x0 = x1 or y0 = y1 where there is none."""
+        """x0, y0, x1, y1 of the part that lies in an image; x0 = x1 or y0 = y1 where there is none."""
         x0, y0 = min(max(self.x, 0), w), min(max(self.y, 0), h)
         return x0, y0, max(min(self.x + self.side, w), x0), max(min(self.y + self.side, h), y0)
 
     def see(self, point: Point) -> Point:
-        """A place of the picture, in pixels of the crop as the network sees it."""
+        """A place of the image, in pixels of the crop as the network sees it."""
         scale = SIDE / self.side
         return replace(point, x=(point.x + 0.5 - self.x) * scale, y=(point.y + 0.5 - self.y) * scale)
 
@@ -115,7 +115,7 @@ class Crop:
 
 @dataclass(frozen=True)
 class _PromptState:
-    """A prompt so far, in the picture's pixels, and the answer to it, which the next click will see."""
+    """A prompt so far, in the image's pixels, and the answer to it, which the next click will see."""
 
     points: tuple[Point, ...] = ()
     box: Box | None = None
@@ -150,7 +150,7 @@ class _PromptState:
 
 
 class ImagePredictor:
-    """Masks of prompts in single pictures."""
+    """Masks of prompts in single images."""
 
     def __init__(self, net: PromptNetwork, weights: Mapping[str, str] | None = None, at_once: int = 8) -> None:
         """
@@ -162,12 +162,12 @@ class ImagePredictor:
         self.net, self.weights, self.at_once = net, dict(weights or {}), at_once
         self.device = next(net.parameters()).device
 
-    def predict(self, picture: Picture, clicks: Clicks, earlier: Logits | None = None) -> MaskHypotheses:
+    def predict(self, image: RgbImage, clicks: Clicks, earlier: Logits | None = None) -> MaskHypotheses:
         """The mask that clicks, a box and an earlier answer describe together.
 
         Args:
-            picture: RGB.
-            clicks: at least a box, a point inside or a mask, unless there is an earlier answer; pixels of the picture.
+            image: RGB.
+            clicks: at least a box, a point inside or a mask, unless there is an earlier answer; pixels of the image.
             earlier: mask logits that the clicks correct; those of `clicks.mask` count in its place.
 
         Returns:
@@ -178,42 +178,42 @@ class ImagePredictor:
         points = clicks.points
         drawn = clicks.box is not None or asked.soft is not None
         if clicks.box:
-            asked = self._ask(picture, replace(asked, box=clicks.box))
+            asked = self._ask(image, replace(asked, box=clicks.box))
         elif asked.soft is None:
             first = next((n for n, p in enumerate(points) if p.inside), None)
             if first is None:
-                return make_empty_hypotheses(picture.shape[:2])
-            asked = self._click_anew(picture, points[first])
+                return make_empty_hypotheses(image.shape[:2])
+            asked = self._click_anew(image, points[first])
             points = points[:first] + points[first + 1 :]
         for point in points:
             settled = drawn and asked.obeys(point)  # it says nothing new of what is drawn: corrections lie on errors
             asked = replace(asked, points=(*asked.points, point))
-            answer = asked if settled else self._ask(picture, asked)
+            answer = asked if settled else self._ask(image, asked)
             asked = answer.changed_at(point, asked) if drawn else answer
         assert asked.logits is not None
         logits = np.stack([apply_clicks(one, asked.points) for one in asked.logits])
         return MaskHypotheses(torch.from_numpy(logits), torch.tensor(asked.quality))
 
     def predict_boxes(
-        self, picture: Picture, boxes: Float[Tensor, "n 4"]
+        self, image: RgbImage, boxes: Float[Tensor, "n 4"]
     ) -> tuple[Bool[Tensor, "n h w"], Float[Tensor, " n"]]:
         """What fills each box (x0, y0, x1, y1, pixels), and the mask IoU that is expected of it."""
         masks, quality = [], []
         for group in torch.split(boxes, self.at_once) if len(boxes) else ():
             asked = [_PromptState(box=Box(*box)) for box in group.tolist()]
-            views = [_choose_crop(one, picture.shape[:2]) for one in asked]
-            logits, expected = self._look(picture, asked, views)
+            views = [_choose_crop(one, image.shape[:2]) for one in asked]
+            logits, expected = self._look(image, asked, views)
             for one, view, answer in zip(asked, views, logits[:, 0], strict=True):
-                masks.append(torch.from_numpy(_clip_to_box(view.paste(answer, picture.shape[:2]), one) > 0))
+                masks.append(torch.from_numpy(_clip_to_box(view.paste(answer, image.shape[:2]), one) > 0))
             quality.append(expected[:, 0])
         none = torch.zeros(0)
-        return stack_masks(masks, picture.shape[:2]), torch.cat([none, *(torch.from_numpy(q) for q in quality)])
+        return stack_masks(masks, image.shape[:2]), torch.cat([none, *(torch.from_numpy(q) for q in quality)])
 
-    def redraw(self, picture: Picture, believed: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    def redraw(self, image: RgbImage, believed: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
         """Masks that somebody believes, corrected by what the network draws of each: it is told the mask and its box.
 
         Args:
-            picture: RGB.
+            image: RGB.
             believed: mask logits.
 
         Returns:
@@ -221,7 +221,7 @@ class ImagePredictor:
         """
         masks = believed > 0
         rows = [n for n, mask in enumerate(masks) if mask.sum() >= SMALLEST]
-        out, size = believed.clone(), (picture.shape[0], picture.shape[1])
+        out, size = believed.clone(), (image.shape[0], image.shape[1])
         for start in range(0, len(rows), self.at_once):
             group = rows[start : start + self.at_once]
             told = [
@@ -229,7 +229,7 @@ class ImagePredictor:
                 for n in group
             ]
             views = [_choose_crop(one, size) for one in told]
-            for n, view, drawn in zip(group, views, self._look(picture, told, views)[0][:, 0], strict=True):
+            for n, view, drawn in zip(group, views, self._look(image, told, views)[0][:, 0], strict=True):
                 other = torch.from_numpy(view.paste(drawn, size))
                 if float(mask_iou(masks[n, None], other[None] > 0)) >= AGREED:
                     mean = (believed[n] + other.clamp(-DOUBT, DOUBT)) / 2
@@ -237,24 +237,24 @@ class ImagePredictor:
         return out
 
     def predict_points(
-        self, picture: Picture, points: Sequence[Point], least: float
+        self, image: RgbImage, points: Sequence[Point], least: float
     ) -> Iterator[tuple[Float[Tensor, "h w"], float]]:
-        """What may be at each of many points of one picture: of three hypotheses those of which more than `least` is
+        """What may be at each of many points of one image: of three hypotheses those of which more than `least` is
         expected; others are not drawn.
 
         Yields:
             Logits, and the mask IoU that is expected, point by point, the best first.
         """
-        size = (picture.shape[0], picture.shape[1])
+        size = (image.shape[0], image.shape[1])
         whole = Crop.around(0, 0, size[1], size[0], 1)
         for start in range(0, len(points), self.at_once):
             asked = [_PromptState((point,)) for point in points[start : start + self.at_once]]
-            looks = [(whole, *answer) for answer in zip(*self._look(picture, asked, [whole] * len(asked)), strict=True)]
+            looks = [(whole, *answer) for answer in zip(*self._look(image, asked, [whole] * len(asked)), strict=True)]
             first = [_record_best(one, *look, size) for one, look in zip(asked, looks, strict=True)]
             views = [_choose_crop(one, size) for one in first]
             near = [n for n, view in enumerate(views) if view.side < NEAR * whole.side]
             if near:
-                again = self._look(picture, [first[n] for n in near], [views[n] for n in near])
+                again = self._look(image, [first[n] for n in near], [views[n] for n in near])
                 for n, *answer in zip(near, *again, strict=True):
                     looks[n] = (views[n], *answer)
             for view, logits, quality in looks:
@@ -262,43 +262,43 @@ class ImagePredictor:
                     if quality[k] > np.float32(least):
                         yield torch.from_numpy(view.paste(logits[k], size)), float(quality[k])
 
-    def _click_anew(self, picture: Picture, point: Point) -> _PromptState:
-        """The first click: a look at the whole picture, and one from near by."""
-        h, w = picture.shape[:2]
+    def _click_anew(self, image: RgbImage, point: Point) -> _PromptState:
+        """The first click: a look at the whole image, and one from near by."""
+        h, w = image.shape[:2]
         side = max(h, w)
         whole = Crop((w - side) // 2, (h - side) // 2, side)
-        asked = self._answer(picture, _PromptState((point,)), whole, doubtful=True)
+        asked = self._answer(image, _PromptState((point,)), whole, doubtful=True)
         view = _choose_crop(asked, (h, w))
-        return self._answer(picture, asked, view, doubtful=True) if view.side < NEAR * side else asked
+        return self._answer(image, asked, view, doubtful=True) if view.side < NEAR * side else asked
 
-    def _ask(self, picture: Picture, asked: _PromptState) -> _PromptState:
+    def _ask(self, image: RgbImage, asked: _PromptState) -> _PromptState:
         """One more look, from where all that is known of the object is seen."""
-        return self._answer(picture, asked, _choose_crop(asked, picture.shape[:2]), doubtful=False)
+        return self._answer(image, asked, _choose_crop(asked, image.shape[:2]), doubtful=False)
 
-    def _answer(self, picture: Picture, asked: _PromptState, view: Crop, *, doubtful: bool) -> _PromptState:
-        logits, quality = self._look_twice(picture, asked, view)
-        return _record_answer(asked, view, logits[0], quality[0], picture.shape[:2], doubtful=doubtful)
+    def _answer(self, image: RgbImage, asked: _PromptState, view: Crop, *, doubtful: bool) -> _PromptState:
+        logits, quality = self._look_twice(image, asked, view)
+        return _record_answer(asked, view, logits[0], quality[0], image.shape[:2], doubtful=doubtful)
 
     def _look(
-        self, picture: Picture, asked: Sequence[_PromptState], views: Sequence[Crop]
+        self, image: RgbImage, asked: Sequence[_PromptState], views: Sequence[Crop]
     ) -> tuple[Float32[np.ndarray, "b k s2 s2"], Float32[np.ndarray, "b k"]]:
         maps = np.stack([_make_prompt_maps(one, view) for one, view in zip(asked, views, strict=True)])
-        return self._compute([view.cut(picture, SIDE, GREY) for view in views], maps)
+        return self._compute([view.cut(image, SIDE, GREY) for view in views], maps)
 
     def _look_twice(
-        self, picture: Picture, asked: _PromptState, view: Crop
+        self, image: RgbImage, asked: _PromptState, view: Crop
     ) -> tuple[Float32[np.ndarray, "1 k s2 s2"], Float32[np.ndarray, "1 k"]]:
         """The mean of the answers to the crop and to its mirror image: where there are few prompts it is worth the
         time.
         """
-        crop, maps = view.cut(picture, SIDE, GREY), _make_prompt_maps(asked, view)
+        crop, maps = view.cut(image, SIDE, GREY), _make_prompt_maps(asked, view)
         both = np.stack([maps, maps[..., ::-1]])
         logits, quality = self._compute([crop, np.ascontiguousarray(crop[:, ::-1])], both)
         return (logits[:1] + logits[1:, ..., ::-1]) / 2, quality.mean(0, keepdims=True)
 
     @torch.no_grad()
     def _compute(
-        self, crops: Sequence[Picture], maps: Float32[np.ndarray, "b m s s"]
+        self, crops: Sequence[RgbImage], maps: Float32[np.ndarray, "b m s s"]
     ) -> tuple[Float32[np.ndarray, "b k s2 s2"], Float32[np.ndarray, "b k"]]:
         seen = self.net.look(normalize_crops(crops).to(self.device))
         logits, quality = self.net(seen, torch.from_numpy(maps).to(self.device))
@@ -392,7 +392,7 @@ def apply_clicks(logits: Logits, points: Sequence[Point]) -> Logits:
 
 
 def find_pixel(point: Point, size: tuple[int, ...]) -> tuple[int, int]:
-    """x and y of the pixel of a picture of `size` (h, w) whose middle is nearest.
+    """x and y of the pixel of an image of `size` (h, w) whose middle is nearest.
 
     >>> find_pixel(Point(2.7, -0.3), (4, 6))
     (3, 0)
@@ -426,10 +426,10 @@ def draw_prompt_maps(points: Sequence[Point], box: Box | None, earlier: Logits |
     return maps
 
 
-def normalize_crops(pictures: Sequence[Picture]) -> Float[Tensor, "b 3 s s"]:
+def normalize_crops(images: Sequence[RgbImage]) -> Float[Tensor, "b 3 s s"]:
     """Crops in ImageNet's normalisation, in the order of memory that convolutions like best on a CPU."""
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
-    crops = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float()
+    crops = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
     return ((crops - mean) / std).contiguous(memory_format=torch.channels_last)
 
 

@@ -46,12 +46,12 @@ SLOW = 0.7  # pixels a frame: a thing that moves like this may be parallax, and 
 NOISE_SCALES = 4.0  # robust scales of the background's residual flow that count as still
 AROUND = 13  # flow pixels across of the surroundings whose contrast is measured
 CONTRAST = 3.0  # grey levels of standard deviation at which a flow is half believed
-CENTRE = 0.8  # standard deviation of the weight of the picture's middle, half widths
+CENTRE = 0.8  # standard deviation of the weight of the image's middle, half widths
 FAINT = 0.05  # saliency below which nothing is looked for
 REACH = 20  # flow pixels around a region in which its outline is sought
 MOST = 16  # regions of one frame that are looked at
-SMALLEST = 0.0008  # share of the picture below which a region is noise
-LEAST_PART = 0.003  # share of the picture below which a region is not cut
+SMALLEST = 0.0008  # share of the image below which a region is noise
+LEAST_PART = 0.003  # share of the image below which a region is not cut
 SPREADS = 4.0  # two motions are as far apart as this many standard deviations of each,
 STEEP, EVEN = 20.0, 0.41  # of the chance that a mask is right, in its expected IoU
 OPPOSED = 1.2  # and as this many times the faster: they move against each other, as the limbs of one thing rarely do
@@ -421,7 +421,7 @@ def scale_bilinear(image: Map, size: Sequence[int]) -> Float32[np.ndarray, "h2 w
 
 
 def compute_centre_prior(h: int, w: int) -> Grid:
-    """The weight of the picture's middle (a prior: people point cameras at things)."""
+    """The weight of the image's middle (a prior: people point cameras at things)."""
     x, y = (2 * np.arange(w) + 1 - w) / w, (2 * np.arange(h) + 1 - h) / h
     return np.exp(-(x[None] ** 2 + y[:, None] ** 2) / (2 * CENTRE**2)).astype(np.float32)
 
