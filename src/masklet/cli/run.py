@@ -12,7 +12,46 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from masklet.api import check_prompts, collect_parts, make_propagator, split_settings
-from masklet.builtins import DEVICES, FORMATS, PROPAGATORS, QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
+from masklet.builtins import FORMATS
+from masklet.cli.options import (
+    AllowNetwork,
+    Checkpoint,
+    Dataset,
+    DeviceName,
+    DryRun,
+    End,
+    FailedOnly,
+    Formats,
+    Fps,
+    HelpSettings,
+    Jobs,
+    ListFile,
+    Log,
+    MaxFrames,
+    MaxSide,
+    Memory,
+    MetricsFile,
+    Out,
+    Overlay,
+    Overwrite,
+    PresetName,
+    PropagatorName,
+    Ray,
+    RayGpus,
+    Retries,
+    SegmenterName,
+    Settings,
+    Shard,
+    Silent,
+    Start,
+    Strict,
+    Stride,
+    SystemName,
+    Text,
+    Timeout,
+    Watch,
+    Window,
+)
 from masklet.cli.settings import parse_settings
 from masklet.core.annotations import VideoFrames
 from masklet.core.budget import find_memory_budget, parse_memory
@@ -28,13 +67,12 @@ from masklet.io.prompts import (
     read_prompt_file,
     read_prompts,
 )
-from masklet.io.video.datasets import DatasetVideo, describe_layouts, list_dataset_videos, list_prompted_videos
+from masklet.io.video.datasets import DatasetVideo, list_dataset_videos, list_prompted_videos
 from masklet.io.video.selection import FrameSelection
 from masklet.io.video.source_names import Source, describe_source
 from masklet.io.video.sources import check_source_exists, group_video_sources, open_video
 from masklet.parts import load_bystanders, make_encoder, refuse_part_settings
 from masklet.presets import GOOD, choose_track_parts
-from masklet.registry import list_part_settings
 from masklet.run.batch import Job, process_video
 from masklet.run.batch_log import BatchLog
 from masklet.run.forecast import TO_DO, foresee_video, format_forecast
@@ -52,114 +90,6 @@ from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Repo
 CHECKPOINT = 500  # frames
 SOME = (VideoEntry("-"), VideoEntry("-"))  # where it is not known which videos there will be
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, one folder per video.")]
-Formats = Annotated[
-    list[str], typer.Option("--format", metavar="NAME", help=f"Further formats to write: {FORMATS.describe()}.")
-]
-Overlay = Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlay.mp4.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
-Silent = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
-Log = Annotated[bool, typer.Option("--json-log", help="Report on standard output, one JSON object a line.")]
-PropagatorName = Annotated[
-    str | None,
-    typer.Option(
-        "--propagator",
-        metavar="NAME",
-        help=f"{PROPAGATORS.describe()}; or a SAM 2 by hub id or folder.",
-    ),
-]
-PresetName = Annotated[
-    str,
-    typer.Option(help="fast, good or best: the parts that are taken where none are named, by what is on this machine."),
-]
-DeviceName = Annotated[
-    str,
-    typer.Option("--device", metavar="NAME", help=f"Where networks run: {', '.join(DEVICES)}, or cuda:1 and so on."),
-]
-Memory = Annotated[
-    str | None,
-    typer.Option("--memory", metavar="SIZE", help="What may be held in memory, such as 4G; else by what is free."),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set", metavar="NAME=VALUE", help="A setting of the system, or segmenter.NAME, propagator.NAME of a part."
-    ),
-]
-
-
-def show_settings(asked: bool) -> None:
-    """Says every setting of the systems and parts that ship, where it is `asked` for, and ends."""
-    if not asked:
-        return
-    for registry, prefix in ((SYSTEMS, ""), (SEGMENTERS, "segmenter."), (PROPAGATORS, "propagator.")):
-        for name in registry.names:
-            entry = registry.find(name)
-            typer.echo(f"{registry.kind} {name}: {entry.help}")
-            for setting in list_part_settings(entry).values():
-                typer.echo(f"  --set {prefix}{setting.name}={setting.default}  {setting.meaning}".rstrip())
-    raise typer.Exit()
-
-
-Start = Annotated[
-    str, typer.Option(metavar="FRAME|TIME", help="First frame that is used: 120, 4.5s or 1:30. Results count from it.")
-]
-End = Annotated[str | None, typer.Option(metavar="FRAME|TIME", help="The frame before which they end.")]
-Stride = Annotated[int, typer.Option(help="Use every so many-th frame.")]
-Fps = Annotated[float | None, typer.Option(help="Use at most so many frames a second.")]
-MaxSide = Annotated[int | None, typer.Option(metavar="PIXELS", help="Reduce larger frames to this longer side.")]
-MaxFrames = Annotated[int | None, typer.Option(help="Use at most so many frames.")]
-Dataset = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME[:PART]",
-        help=f"SOURCE is the root of a data set, whose videos are meant: {describe_layouts()} (docs/sources.md).",
-    ),
-]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse a damaged source.")]
-AllowNetwork = Annotated[
-    bool, typer.Option("--allow-network", help="Let a playlist open the files and addresses that it names.")
-]
-ListFile = Annotated[
-    Path | None, typer.Option("--list", metavar="FILE", help="A file with a source a line, besides those given.")
-]
-Jobs = Annotated[int, typer.Option(min=1, help="Worker processes that share the videos.")]
-Retries = Annotated[int, typer.Option(min=0, help="Times that a video is tried again that has ended its worker.")]
-Timeout = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="End a video's worker after this time, which costs it a try.")
-]
-Checkpoint = Annotated[
-    int,
-    typer.Option(
-        min=0, metavar="FRAMES", help="Save so often what a killed run needs to go on with the same command; 0: never."
-    ),
-]
-Watch = Annotated[
-    Path | None,
-    typer.Option(metavar="FOLDER", help="Take the videos in a folder, and those that appear, until Ctrl-C."),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
-FailedOnly = Annotated[
-    bool, typer.Option("--failed-only", help="Do only what failed when it was last tried (by manifest.jsonl).")
-]
-Shard = Annotated[
-    str | None, typer.Option(metavar="I/N", help="Do only every N-th video by name, from the I-th, as one of N runs.")
-]
-Ray = Annotated[
-    str | None,
-    typer.Option(metavar="ADDRESS", help="Share the videos over a Ray cluster: auto, local, or where it is."),
-]
-RayGpus = Annotated[float, typer.Option(min=0, help="GPUs, or part of one, for each of the --jobs over --ray.")]
-MetricsFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Keep counts in this file, in Prometheus' text form.")
-]
-HelpSettings = Annotated[
-    bool,
-    typer.Option(
-        "--help-settings", callback=show_settings, is_eager=True, help="Say all settings with their defaults, and end."
-    ),
-]
-
 
 def run_command(
     out: Out,
@@ -167,24 +97,14 @@ def run_command(
         list[str] | None,
         typer.Argument(help="Video files, folders of frames, globs, or - for an image stream."),
     ] = None,
-    system: Annotated[
-        str, typer.Option(metavar="NAME", help=f"{', '.join((*SYSTEMS.names, *QUERY_SYSTEMS))}.")
-    ] = "sam2bmp",
-    segmenter: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"{SEGMENTERS.describe()}; a Mask2Former; or detections of yours (json, PNGs).",
-        ),
-    ] = None,
-    text: Annotated[
-        str, typer.Option(metavar="WORDS", help="What to find: 'dog. red car.' (grounding-dino-tiny).")
-    ] = "",
+    system: SystemName = "sam2bmp",
+    segmenter: SegmenterName = None,
+    text: Text = "",
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
     device: DeviceName = "auto",
     memory: Memory = None,
-    window: Annotated[int | None, typer.Option(help="Frames at once (minvis, dvis, dvis-offline, rocovis).")] = None,
+    window: Window = None,
     set_: Settings = None,
     help_settings: HelpSettings = False,
     format: Formats = [],  # noqa: B006
@@ -216,10 +136,8 @@ def run_command(
 ) -> None:
     """Find, segment, track and complete every object of each video."""
     reporter = choose_reporter(quiet, json_log)
-    reading: dict[str, Any] = dict(
-        start=start, end=end, stride=stride, fps=fps, max_side=max_side, max_frames=max_frames
-    )
-    reading |= dict(strict=strict, allow_network=allow_network)
+    reading: dict[str, Any] = dict(start=start, end=end, stride=stride, fps=fps, max_side=max_side)
+    reading |= dict(max_frames=max_frames, strict=strict, allow_network=allow_network)
     selection = FrameSelection(start, end, stride, fps, max_side, max_frames)
     with exit_on_input_error(reporter):
         budget = parse_memory(memory) if memory else None if ray is not None else find_memory_budget()
@@ -228,43 +146,38 @@ def run_command(
         if watch:
             is_more = bool(source or list_ or dataset or shard or failed_only or crew.is_needed or ray or dry_run)
             check_watch(watch, is_more)
-        asked = RunOptions(
-            out,
-            SOME if watch else (),
-            system,
-            segmenter,
-            text,
-            propagator,
-            preset,
-            device,
-            chosen,
-            format,
-            overlay,
-            overwrite,
-            reading,
-            checkpoint,
-            budget and budget.divide(jobs),
-        )
+        made: dict[str, Any] = dict(system=system, segmenter=segmenter, text=text, propagator=propagator)
+        made |= dict(preset=preset, device=device, settings=chosen, memory=budget and budget.divide(jobs))
+        made |= dict(formats=format, overlay=overlay, overwrite=overwrite, reading=reading, checkpoint=checkpoint)
+        asked = RunOptions(out, SOME if watch else (), **made)
         options, parts = check_run(
             asked, selection, lambda: list_videos(list_given_sources(dataset, source or ()), list_)
         )
         if watch:
             watch_videos(options, parts, watch, reporter)
         options = replace(options, videos=choose_videos(options.videos, out, shard, failed_only))
-        if not options.videos:
-            reporter.hint("nothing to be done: no video is in this shard, or none failed")
-            raise typer.Exit()
         check_shared_sources(options.videos, crew, ray)
-        work = plan_jobs(options, parts)
-        if dry_run:
-            say_plan(out, work, jobs)
-        log = BatchLog(out, len(work), reporter, metrics_file)
-        queue = VideoQueue(work, retries)
+        if dry_run and options.videos:
+            say_plan(out, plan_jobs(options, parts), jobs)
+        log, queue = plan_batch(options, parts, retries, metrics_file, reporter)
         pool = choose_pool(options, crew, ray, ray_gpus, queue, log)
     run_batch(out, queue, pool, log)
     if any(o.is_there for o in log.outcomes) and (hint := hint_at_parts(options)):
         reporter.hint(hint)
     end_run(log.outcomes, reporter)
+
+
+def plan_batch(
+    options: RunOptions, parts: RunParts, retries: int, metrics_file: Path | None, reporter: Reporter
+) -> tuple[BatchLog, VideoQueue]:
+    """What hears of the outcomes of a run's videos, and the videos in their turn. Ends the command where there is
+    nothing to be done.
+    """
+    if not options.videos:
+        reporter.hint("nothing to be done: no video is in this shard, or none failed")
+        raise typer.Exit()
+    jobs = plan_jobs(options, parts)
+    return BatchLog(options.out, len(jobs), reporter, metrics_file), VideoQueue(jobs, retries)
 
 
 def check_run(
@@ -384,10 +297,8 @@ def track_command(
 ) -> None:
     """Propagate given objects both ways from the frames in which they are given."""
     reporter = choose_reporter(quiet, json_log)
-    reading: dict[str, Any] = dict(
-        start=start, end=end, stride=stride, fps=fps, max_side=max_side, max_frames=max_frames
-    )
-    reading |= dict(strict=strict, allow_network=allow_network)
+    reading: dict[str, Any] = dict(start=start, end=end, stride=stride, fps=fps, max_side=max_side)
+    reading |= dict(max_frames=max_frames, strict=strict, allow_network=allow_network)
     with exit_on_input_error(reporter):
         parts = choose_track_parts(preset)
         budget = parse_memory(memory) if memory else find_memory_budget()

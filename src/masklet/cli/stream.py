@@ -16,15 +16,8 @@ import typer
 
 from masklet.api import check_prompts, load, make_propagator, split_settings
 from masklet.builtins import QUERY_SYSTEMS, SEGMENTERS, SYSTEMS
-from masklet.cli.run import (
-    DeviceName,
-    HelpSettings,
-    PresetName,
-    PropagatorName,
-    Settings,
-    Silent,
-    exit_on_input_error,
-)
+from masklet.cli.options import DeviceName, HelpSettings, PresetName, PropagatorName, Settings, Silent
+from masklet.cli.run import exit_on_input_error
 from masklet.cli.settings import parse_settings
 from masklet.core.annotations import VideoFrames
 from masklet.core.errors import InputError, escape_control_characters
