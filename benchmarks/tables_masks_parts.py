@@ -141,14 +141,16 @@ class ByDetection:
         """All masklets of a video; its detections are DEVA's."""
         looks = deva.Deva(self.finder, self.bench.nano(), asked(self.finder, deva.DevaSettings))
         sight, before, numbers = self.finder.empty(), None, count(1)
-        known, ids, pages = Detections.none(video.size), list[int](), dict[int, dict[int, Sighting]]()
+        known, ids, pages = Detections.none(video.size).masks, list[int](), dict[int, dict[int, Sighting]]()
         for frame, future in iterate_with_future(video, self.finder.look_ahead):
-            found, sight = looks.find(sight, frame, future, needed=True)
-            expected = self.carry(known.masks, before, frame) if before else known.masks
-            links = {c: r for r, c in match(mask_iou(expected, found.masks).numpy(), 0.5).pairs}
+            segments, sight = looks.find(sight, frame, future, needed=True)
+            found = segments.layers[0].stack()
+            expected = self.carry(known, before, frame) if before else known
+            links = {c: r for r, c in match(mask_iou(expected, found).numpy(), 0.5).pairs}
             ids = [ids[links[c]] if c in links else next(numbers) for c in range(len(found))]
-            for id, mask, score in zip(ids, found.masks, found.scores.tolist(), strict=True):
-                pages.setdefault(id, {})[frame.index] = Sighting(Rle.encode(mask), Source.DETECTED, score, 0)
+            for id, mask, said in zip(ids, found, segments.said, strict=True):
+                seen = Sighting(Rle.encode(mask), Source.DETECTED, said.scores[0], 0)
+                pages.setdefault(id, {})[frame.index] = seen
             known, before = found, frame
         masklets = tuple(Masklet(id, p, 0, sum(s.score for s in p.values()) / len(p)) for id, p in pages.items())
         made = Provenance("by detection")

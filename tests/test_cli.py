@@ -82,7 +82,7 @@ def refused(got: subprocess.CompletedProcess[str], *words: str) -> None:
 
 
 def left(folder: Path) -> list[str]:
-    kept = {"recipe.json"}  # what a run writes down of itself
+    kept = {"recipe.json", "manifest.jsonl"}  # what a run writes down of itself
     return sorted({p.name for p in folder.iterdir()} - kept) if folder.exists() else []
 
 

@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 from test_queries import folder  # noqa: F401
 
 import masklet
+import masklet.queries  # before it is patched: what is imported meanwhile keeps what is patched
 from masklet.core.frames import Frame
 from masklet.core.progress import discard_progress
 from masklet.models.mask2former.segmenter import Mask2Former
@@ -45,6 +46,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     for module in ("parts", "queries"):
         monkeypatch.setattr(f"masklet.{module}.resolve_device", lambda name: GPU)
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", attention)
+    for module in ("sam2bmp", "sweep", "track"):  # what watches every operation watches one thread
+        monkeypatch.setattr(f"masklet.systems.{module}.iterate_ahead", iter)
     with WithGpu():
         yield GPU
 

@@ -23,7 +23,7 @@ from masklet.core.protocols import Propagator
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet
-from masklet.models.sam2.core import ABSENT, Sam2Core, Sam2Features, encode_prompt_points, encode_sines
+from masklet.models.sam2.core import ABSENT, BATCHES, Sam2Core, Sam2Features, encode_prompt_points, encode_sines
 from masklet.models.sam2.memory import MemoryBank, MemoryReading, RecentFrames, ReliableFrames, Sam2Memory
 from masklet.models.sam2.propagator import Sam2
 from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
@@ -197,7 +197,7 @@ def test_objects_that_go_through_the_networks_together_get_what_each_gets_alone(
 
 @pytest.mark.parametrize("objects", [*range(20), 31, 64])
 def test_buckets_are_of_few_sizes(objects: int) -> None:
-    on = [SimpleNamespace(device=torch.device(name)) for name in ("cuda", "cpu")]
+    on = [SimpleNamespace(batches=batches) for batches in (BATCHES, (1,))]  # on a GPU, and on a CPU
     gpu, cpu = (Sam2Core.split_rows(where, range(objects)) for where in on)  # type: ignore[arg-type]
     assert [r for group in gpu for r in group] == [r for group in cpu for r in group] == list(range(objects))
     sizes = [len(group) for group in gpu]

@@ -25,7 +25,6 @@ from masklet.core.files import write_atomically
 from masklet.core.memory_kinds import find_memory_kind, find_memory_tag
 
 FORMAT = "masklet-memory/1"
-LAYOUT = "masklet-layout"  # of tensors that are not as they come, by number: order of their axes in the file, device
 DIGEST = re.compile("[0-9a-f]{64} ")  # sha256 of all that is in a file, before its text; older files have none
 
 
@@ -42,10 +41,9 @@ def save_memory(memory: Any, path: str | Path) -> None:
     layout = {str(n): (find_axis_order(t), str(t.device)) for n, t in tensors.values()}
     named = {str(n): t.detach().permute(layout[str(n)][0]).cpu().clone().contiguous() for n, t in tensors.values()}
     odd = {n: told for n, told in layout.items() if told[0] != sorted(told[0]) or told[1] != "cpu"}
-    more = {LAYOUT: json.dumps(odd)} if odd else {}
-    digest = _compute_digest(text + more.get(LAYOUT, ""), named)
+    told = f"{text}\n{json.dumps(odd)}" if odd else text  # one entry: several would come in any order
     with write_atomically(Path(path)) as file:
-        file.write(packed(named, {FORMAT: f"{digest} {text}", **more}))
+        file.write(packed(named, {FORMAT: f"{_compute_digest(told, named)} {told}"}))
 
 
 def find_axis_order(tensor: Tensor) -> list[int]:
@@ -73,10 +71,11 @@ def load_memory(path: str | Path, device: str | None = "cpu") -> Any:
                 raise InputError(f"{path}: no saved memory ({FORMAT}); write one with masklet.core.memory.save_memory")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
         digest = DIGEST.match(told[FORMAT])
-        text = told[FORMAT][digest.end() if digest else 0 :]
-        if digest and digest[0].strip() != _compute_digest(text + told.get(LAYOUT, ""), tensors):
+        whole = told[FORMAT][digest.end() if digest else 0 :]
+        if digest and digest[0].strip() != _compute_digest(whole, tensors):
             raise ValueError("its content is not what was written")
-        for n, (order, place) in json.loads(told.get(LAYOUT, "{}")).items():
+        text, _, layout = whole.partition("\n")
+        for n, (order, place) in json.loads(layout or "{}").items():
             tensors[n] = tensors[n].permute(np.argsort(order).tolist()).to(place if device is None else device)
         return _decode_memory_value(json.loads(text), tensors)
     except InputError:

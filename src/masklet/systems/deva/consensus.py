@@ -70,6 +70,7 @@ def find_consensus(
 
     Among equally good selections the one with the earliest proposal (by frame, then by order) is taken.
 
+    >>> import torch
     >>> square = torch.ones(1, 2, 2, dtype=torch.bool)
     >>> find_consensus(torch.cat([square, square]), (0, 1), (None, None)).selected
     (0,)
