@@ -105,6 +105,23 @@ def test_what_cannot_be_used_is_refused(given: dict[str, Any], message: str) -> 
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("way", ["run", "track"])
+def test_what_is_computed_ahead_is_the_same(way: str) -> None:
+    """On two threads, one of which works ahead, the answer is that of one thread."""
+
+    def answer(threads: int) -> masklet.VideoResult:
+        torch.set_num_threads(threads)
+        model = masklet.load(segmenter=find_red, propagator=Affinity(Encoder(64)))
+        prompts = {2: {1: Box(20, 16, 64, 48)}}
+        return model.segment(make_frames(8)) if way == "run" else model.track(make_frames(8), prompts)
+
+    threads = torch.get_num_threads()
+    try:
+        assert answer(2).masklets == answer(1).masklets != ()
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize(
     ("segmenter", "wanted"),
     [

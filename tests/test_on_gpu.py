@@ -46,8 +46,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.device]:
     for module in ("parts", "queries"):
         monkeypatch.setattr(f"masklet.{module}.resolve_device", lambda name: GPU)
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", attention)
-    for module in ("sam2bmp", "sweep", "track"):  # what watches every operation watches one thread
-        monkeypatch.setattr(f"masklet.systems.{module}.iterate_ahead", iter)
     with WithGpu():
         yield GPU
 

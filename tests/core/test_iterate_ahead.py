@@ -14,6 +14,23 @@ from hypothesis import strategies as st
 from masklet.core.ahead import iterate_ahead
 
 
+@pytest.fixture(autouse=True, scope="module")
+def two_threads() -> Iterator[None]:
+    """Those of torch."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_one_thread_stays_alone() -> None:
+    torch.set_num_threads(1)
+    names = list(iterate_ahead(threading.current_thread().name for _ in range(2)))
+    torch.set_num_threads(2)
+    assert names == ["MainThread"] * 2
+    assert list(iterate_ahead(threading.current_thread().name for _ in range(2))) == ["ahead"] * 2
+
+
 @given(st.lists(st.integers()), st.integers(1, 4))
 def test_the_same_items_in_the_same_order(items: list[int], depth: int) -> None:
     assert list(iterate_ahead(iter(items), depth)) == items

@@ -27,11 +27,15 @@ def iterate_ahead(items: Iterable[T], depth: int = DEPTH) -> Iterator[T]:
     """The very `items`, in their order, made on a thread of their own; at most `depth` of them wait to be used.
 
     What making one raises is raised where it would have come. The thread ends with the last item or when the iterator
-    is closed; until then the two share the threads that torch may use. Items see gradients on or off as here.
+    is closed; until then the two share the threads that torch may use. Where that is one, nothing is made ahead, for
+    whoever allows one means one. Items see gradients on or off as here.
 
     >>> list(iterate_ahead(n * n for n in range(5)))
     [0, 1, 4, 9, 16]
     """
+    if torch.get_num_threads() == 1:
+        yield from items
+        return
     waiting: Queue[T | _End] = Queue(depth)
     unwanted, gradients, threads = Event(), torch.is_grad_enabled(), torch.get_num_threads()
     work = Thread(target=_put_items, args=(items, waiting, unwanted, gradients), name="ahead", daemon=True)
