@@ -221,7 +221,12 @@ EXPORTS = Registry(  # a loader writes `ExportedResults` into a new folder: (res
         declare_export("webdataset", "webdataset's tars", f"{FORMS}.webdataset:write_webdataset"),
         declare_export("fiftyone", "a FiftyOne dataset (fiftyone)", f"{FORMS}.voxel51:write_fiftyone"),
         declare_export("rgba", "objects cut out, PNGs with alpha", f"{FORMS}.label_pngs:write_cutouts"),
-        declare_export("overlay", "videos with masklets drawn in", "masklet.outputs:write_overlays"),
+        PartEntry(
+            "overlay",
+            "videos with masklets drawn in",
+            "masklet.overlays:write_overlays",
+            "masklet.overlays:OverlaySettings",
+        ),
         declare_export("table", "csv tables and statistics", f"{FORMS}.table:write_tables"),
     ],
 )

@@ -138,7 +138,8 @@ def list_part_settings(entry: PartEntry) -> Mapping[str, PartSetting]:
 
 def find_setting_meanings(target: Any) -> Mapping[str, str]:
     """What the source says of each setting: the comment behind it, or its line in a docstring."""
-    text = inspect.getsource(target)
+    families = [kind for kind in getattr(target, "__mro__", [target]) if kind is target or is_dataclass(kind)]
+    text = "".join(inspect.getsource(kind) for kind in reversed(families))
     behind = re.findall(r"^\s+(\w+): [^\n#]+ = [^\n#]+  # (.+)$", text, re.MULTILINE)
     listed = re.findall(r"^\s{8,}(\w+): ([a-z].+)$", text, re.MULTILINE)
     return {**dict(listed), **dict(behind)}

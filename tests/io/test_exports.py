@@ -355,10 +355,19 @@ def test_overlay(tmp_path: Path) -> None:
     assert np.abs(look(opacity=0.5, only="1", **plain)[25, 25] - (178, 101, 50)).max() < 12
     assert np.abs(look(opacity=0.0, **plain) - 100).max() < 6
     assert np.abs(look(opacity=0.0, labels=False)[5:45, 5:45] - 100).max() > 30  # contours
+    assert np.abs(look(opacity=0.0, **plain, numbers=True)[:10, :20] - 100).mean() > 50
+    assert np.abs(look(opacity=0.0, **plain, legend=True)[-10:, :20] - 100).mean() > 50
+    assert np.abs(look(opacity=0.0, **plain, trails=2)[22:28, 22:28] - 100).mean() > 50  # a dot where it is
+    sizes = []
+    for crf in (0, 51):
+        look(labels=True, crf=crf)
+        sizes.append((tmp_path / "out" / "clip.mp4").stat().st_size)
+    assert sizes[0] > 1.5 * sizes[1]
     for words, wrong in (
         ("overlay.only", {"only": "7"}),
         ("overlay.only", {"only": "x"}),
         ("0 to 1", {"opacity": 2.0}),
+        ("overlay.crf = 52", {"crf": 52}),
     ):
         with pytest.raises(InputError, match=words):
             look(**wrong)

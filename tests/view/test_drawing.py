@@ -12,7 +12,8 @@ from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.view import drawing
-from masklet.view.drawing import DrawnObject, draw_objects
+from masklet.view.drawing import DrawingStyle, DrawnObject, draw_objects
+from masklet.view.strokes import Stroke, round_outline
 
 SIZE = (270, 480)
 
@@ -70,15 +71,10 @@ def test_small_objects_lie_on_top():
 
 def test_what_was_completed_backward_has_a_dashed_contour():
     thing = {"id": 1, "name": "car", "score": 0.9, "mask": mask(100, 200, 100, 300)}
-    dashed, whole = (draw_objects(image(), [DrawnObject(**thing, dashed=d)]) for d in (True, False))
+    dashed, whole = (draw_objects(image(), [DrawnObject(**thing, stroke=s)]) for s in (Stroke.SHORT, Stroke.WHOLE))
     near = [abs(p[199, 105:295].astype(int) - drawing.pick_object_colour(1)).sum(axis=1) < 60 for p in (dashed, whole)]
     assert 0.3 < near[0].mean() < 0.8
     assert near[1].all()
-
-
-def test_dashes_are_every_other_stretch():
-    points = np.arange(10)[:, None]
-    assert [d[:, 0].tolist() for d in drawing.split_into_dashes([points], 3)] == [[0, 1, 2], [6, 7, 8]]
 
 
 def test_labels_hide_neither_objects_nor_each_other():
@@ -114,8 +110,10 @@ def test_a_label_lies_above_or_else_below(box, where):
 
 @pytest.mark.parametrize("size", [(1, 1), (9, 16), (16, 9), (1080, 1920)])
 def test_frames_of_any_size(size):
-    full = DrawnObject(1, "a long name of an object", 1.0, np.ones(size, dtype=bool), dashed=True)
-    assert draw_objects(image(size=size), [full]).shape == (*size, 3)
+    full = DrawnObject(1, "a long name of an object", 1.0, np.ones(size, dtype=bool), stroke=Stroke.SHORT)
+    style = DrawingStyle(smooth=4.0, trails=2, legend=True, numbers=True)
+    words = [drawing.Lettering("frame 1"), drawing.Lettering("backward", Stroke.SHORT)]
+    assert draw_objects(image(size=size), [full], style, words, words).shape == (*size, 3)
 
 
 def test_text_and_lines_grow_with_the_frame():
@@ -138,12 +136,72 @@ def test_colours_are_the_ids_own_and_tell_neighbours_apart():
 
 def test_a_result_is_drawn_with_its_names_and_scores():
     [thing] = drawing.collect_drawn_objects(result(), 1)
-    assert (thing.id, thing.name, thing.score, thing.dashed) == (2, "car", 0.8, True)
+    assert (thing.id, thing.name, thing.score, thing.stroke) == (2, "car", 0.8, Stroke.SHORT)
     assert (thing.mask == mask(100, 150, 200, 260)).all()
     assert (drawing.draw_result(image(), result(), 1) == draw_objects(image(), [thing])).all()
     assert (drawing.draw_result(image(), result(), 0) == image()).all()
     with pytest.raises(InputError, match="no frame 3"):
         drawing.draw_result(image(), result(), 3)
+
+
+def moving_result():
+    """A square that goes 10 pixels to the right a frame; detected, then forward, then backward."""
+    seen = {
+        t: Sighting(Rle.encode_pixels(mask(100, 160, 100 + 10 * t, 160 + 10 * t)), source)
+        for t, source in enumerate((Source.DETECTED, Source.FORWARD, Source.BACKWARD))
+    }
+    return VideoResult("clip", SIZE, 3, 25.0, (Masklet(1, seen, 0, 0.8),), ("car",), Provenance("test"))
+
+
+PLAIN = {"labels": False, "contours": False, "opacity": 0.0}
+
+
+def test_a_trail_leads_to_the_object_from_where_it_was():
+    frame, moves = image(), moving_result()
+    assert (drawing.draw_result(frame, moves, 2, DrawingStyle(**PLAIN)) == frame).all()
+    trail = changed(frame, drawing.draw_result(frame, moves, 2, DrawingStyle(**PLAIN, trails=2)))
+    assert trail[130, 130:150].all() and not trail[130, :126].any() and not trail[130, 157:].any()
+    assert not trail[:123].any() and not trail[138:].any()
+    short = changed(frame, drawing.draw_result(frame, moves, 2, DrawingStyle(**PLAIN, trails=1)))
+    assert short[130, 140:150].all() and not short[130, :136].any()
+    orange = drawing.draw_result(frame, moves, 2, DrawingStyle(**PLAIN, trails=2))[129:131, 135].astype(int)
+    assert abs(orange - drawing.pick_object_colour(1)).sum(axis=1).min() < 40
+
+
+def test_a_legend_says_what_strokes_mean():
+    """As much of an outline is drawn as of the example beside the word, and each source has another share."""
+    style = DrawingStyle(labels=False, opacity=0.0, legend=True)
+    shares = []
+    for t in range(3):
+        drawn = drawing.draw_result(image(), moving_result(), t, style)
+        edge = abs(drawn[100, 102 + 10 * t : 158 + 10 * t].astype(int) - drawing.pick_object_colour(1)).sum(axis=1)
+        shares.append(float((edge < 150).mean()))
+        assert (drawn[-20:, 40] != 60).any() and (drawn[:90] == 60).all()  # in the lower left corner
+    assert shares[0] == 1.0 and 0.6 < shares[1] < 0.9 and 0.35 < shares[2] < 0.65
+    plates = [drawing._render_plate(drawing.Lettering("", stroke), 40) for stroke in drawing.LEGEND.values()]
+    examples = [float((plate[len(plate) // 2, 20:160] < 50).all(axis=1).mean()) for plate in plates]
+    assert examples[0] == 1.0 and examples[1] > examples[2] > 0.3
+
+
+def test_each_frame_has_its_number_in_the_corner():
+    frame, style = image(), DrawingStyle(**PLAIN, numbers=True)
+    numbers = [drawing.draw_result(frame, moving_result(), t, style) for t in (0, 1)]
+    where = changed(numbers[0], numbers[1])
+    assert where[:20, :100].any() and not where[20:].any() and not where[:, 100:].any()
+    letters = drawing.render_lettering("frame 1", 11)
+    assert (numbers[1][: letters.shape[0], : letters.shape[1], 0] == (210 * (1 - letters)).astype(np.uint8)).all()
+
+
+def test_rounded_outlines_lose_their_stairs():
+    y, x = np.mgrid[:80, :80]
+    disc = ((y - 40) // 8 * 8) ** 2 + ((x - 40) // 8 * 8) ** 2 < 900  # in blocks of 8 pixels
+    [outline], _ = drawing.cv2.findContours(disc.astype(np.uint8), 0, drawing.cv2.CHAIN_APPROX_NONE)
+    assert round_outline(outline, 0.0) is outline
+    lengths = [drawing.cv2.arcLength(round_outline(outline, r).astype(np.float32), True) for r in (0.0, 2.0, 8.0)]
+    assert lengths[0] > lengths[1] > lengths[2] > 2 * np.pi * 26
+    assert np.abs(round_outline(outline, 2.0) - outline).max() < 4
+    dot = np.array([[[5, 5]]], np.int32)
+    assert (round_outline(dot, 3.0) == dot).all()
 
 
 def test_a_stream_is_drawn_without_its_absent_objects():

@@ -1,8 +1,10 @@
-"""Masklets drawn over their video: a tint, a contour and a label each, in the colour of the id."""
+"""Masklets drawn over their video: a tint, a contour and a label each, in the colour of the id; where asked for, the
+path that each came along, a legend and the frame's number.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -13,13 +15,15 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from masklet.core.result import VideoResult
-from masklet.core.tracks import Source
+from masklet.core.tables import compute_centroid
+from masklet.core.tracks import Sighting, Source
+from masklet.view.strokes import BITS, INK, Colour, Rgb, Stroke, draw_outline
 
 if TYPE_CHECKING:
     from masklet.core.instances import FrameMasks  # which loads torch
 
-Rgb = UInt8[np.ndarray, "h w 3"]
 Mask = Bool[np.ndarray, "h w"]
+Taken = UInt8[np.ndarray, "h w"]  # how bad it is to cover a pixel: 0 nothing, 1 an object, 4 a label
 Rectangle = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 are one past the last
 
 # Each colour is as far as can be from those before it, in OKLab, by the least of what is seen with normal
@@ -28,11 +32,14 @@ PALETTE = (
     *((255, 102, 0), (34, 119, 255), (102, 255, 238), (221, 153, 255), (238, 238, 0), (187, 85, 170)),
     *((0, 204, 136), (255, 170, 0), (221, 0, 221), (255, 102, 204), (170, 221, 119), (0, 170, 0)),
 )
-INK = (0, 0, 0)
+GREY = (210, 210, 210)  # of plates that belong to no object
 LABEL = 4  # how much worse it is to cover a label than an object
 LITTLE = 0.05  # share of a label's pixels that may lie on an object without a better place being sought
 SHOWN = 0.3  # scores below this are not written on labels
 TINT = 0.4  # how much of the colour lies over the object
+LEGEND = {"detected": Stroke.WHOLE, "forward": Stroke.LONG, "backward": Stroke.SHORT}  # in the legend's order
+LEGEND_STROKES = {**{Source(name): stroke for name, stroke in LEGEND.items()}, Source.PROMPTED: Stroke.WHOLE}
+FEW_STROKES = {source: Stroke.SHORT if source is Source.BACKWARD else Stroke.WHOLE for source in Source}
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,17 @@ class DrawingStyle:
     opacity: float = TINT  # how much of the colour lies over the object, 0 to 1
     labels: bool = True  # whether each has its name, id and score
     contours: bool = True  # whether each has an outline
+    smooth: float = 0.0  # pixels over which outlines are rounded
+    trails: int = 0  # frames of the path that each came along
+    legend: bool = False  # whether outlines say how each mask came about, and a legend what they mean
+    numbers: bool = False  # whether each frame has its number
 
 
 PLAIN = DrawingStyle()
+
+
+Point = tuple[float, float]  # x, y in pixels
+Trail = Sequence[Sequence[Point]]  # where the middle of an object was, up to now; a gap begins another piece
 
 
 @dataclass(frozen=True)
@@ -55,18 +70,50 @@ class DrawnObject:
     name: str
     score: float  # 0 to 1
     mask: Mask
-    dashed: bool = False  # its contour: the object was completed backward in time
+    stroke: Stroke = Stroke.WHOLE  # of its contour
+    trail: Trail = ()
 
 
-def collect_drawn_objects(result: VideoResult, frame: int) -> list[DrawnObject]:
-    """The objects of a result in one frame, with the masklets' names and scores.
+@dataclass(frozen=True)
+class Lettering:
+    """Words on a plate, where they do not belong to an object."""
+
+    words: str
+    stroke: Stroke | None = None  # an example before the words
+
+
+def collect_drawn_objects(result: VideoResult, frame: int, style: DrawingStyle = PLAIN) -> list[DrawnObject]:
+    """The objects of a result in one frame, with the masklets' names and scores, for a `style`.
 
     Raises InputError on a frame that is not there.
     """
+    strokes = LEGEND_STROKES if style.legend else FEW_STROKES
     return [
-        DrawnObject(m.id, result.name_of(m), m.score, s.mask.decode_pixels(), s.source is Source.BACKWARD)
+        DrawnObject(
+            *(m.id, result.name_of(m), m.score, s.mask.decode_pixels(), strokes[s.source]),
+            collect_trail(m.sightings, frame, style.trails),
+        )
         for m, s in result.at(frame)
     ]
+
+
+def collect_trail(sightings: Mapping[int, Sighting], frame: int, length: int) -> Trail:
+    """Where the middle of an object was in the `length` frames up to this one, in pieces without gaps.
+
+    >>> from masklet.core.rle import Rle
+    >>> dot = lambda x: Sighting(Rle.encode_pixels(np.arange(4)[None] == x), Source.FORWARD)
+    >>> collect_trail({0: dot(0), 1: dot(1), 3: dot(2), 4: dot(3)}, 4, length=3)
+    [[(1.5, 0.5)], [(2.5, 0.5), (3.5, 0.5)]]
+    """
+    pieces: list[list[Point]] = []
+    before = None
+    for t in range(max(frame - length, 0), frame + 1) if length else ():
+        if t in sightings:
+            if before != t - 1:
+                pieces.append([])
+            pieces[-1].append(compute_centroid(sightings[t].mask))
+            before = t
+    return pieces
 
 
 def collect_live_objects(masks: FrameMasks, categories: Sequence[str]) -> list[DrawnObject]:
@@ -79,7 +126,7 @@ def collect_live_objects(masks: FrameMasks, categories: Sequence[str]) -> list[D
     ]
 
 
-def pick_object_colour(id: int) -> tuple[int, int, int]:
+def pick_object_colour(id: int) -> Colour:
     """An object's colour (RGB): the same in every frame and video, far from those of the next ids."""
     return PALETTE[(id - 1) % len(PALETTE)]
 
@@ -90,13 +137,28 @@ def draw_result(image: Rgb, result: VideoResult, frame: int, style: DrawingStyle
 
     Raises InputError on a frame that is not there.
     """
-    return draw_objects(image, collect_drawn_objects(result, frame), style)
+    above = [Lettering(f"frame {frame}")] if style.numbers else []
+    below = [Lettering(name, stroke) for name, stroke in LEGEND.items()] if style.legend else []
+    return draw_objects(image, collect_drawn_objects(result, frame, style), style, above, below)
 
 
-def draw_objects(image: Rgb, objects: Sequence[DrawnObject], style: DrawingStyle = PLAIN) -> Rgb:
-    """A copy of a frame with the objects drawn over it in a `style`; the frame itself stays as it is.
+def draw_objects(
+    image: Rgb,
+    objects: Sequence[DrawnObject],
+    style: DrawingStyle = PLAIN,
+    above: Sequence[Lettering] = (),
+    below: Sequence[Lettering] = (),
+) -> Rgb:
+    """A copy of a frame with objects drawn over it; the frame itself stays as it is.
 
     Line width and text grow with the frame. Labels go where they hide no object, as far as there is room.
+
+    Args:
+        image: the frame.
+        objects: as they are to be seen in it.
+        style: how they are drawn.
+        above: what stands in the upper left corner, line by line.
+        below: what stands in the lower left corner.
     """
     canvas, side = image.copy(), min(image.shape[:2])
     line, text = max(1, round(side / 300)), max(11, round(side / 32))
@@ -104,6 +166,10 @@ def draw_objects(image: Rgb, objects: Sequence[DrawnObject], style: DrawingStyle
     seen = [(thing, box) for thing in objects if (box := find_bounding_box(thing.mask))]
     for thing, box in sorted(seen, key=lambda s: -np.count_nonzero(s[0].mask)):  # the small ones on top
         _paint_object(canvas, taken, thing, box, line, style)
+    for thing, _ in seen:
+        _draw_trail(canvas, thing, line)
+    _stack_letterings(canvas, taken, above, text, at_bottom=False)
+    _stack_letterings(canvas, taken, below, text, at_bottom=True)
     for thing, box in seen if style.labels else ():
         _draw_label(canvas, taken, thing, box, text)
     return canvas
@@ -116,44 +182,66 @@ def find_bounding_box(mask: Mask) -> Rectangle | None:
 
 
 def _paint_object(
-    canvas: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObject, box: Rectangle, line: int, style: DrawingStyle
+    canvas: Rgb, taken: Taken, thing: DrawnObject, box: Rectangle, line: int, style: DrawingStyle
 ) -> None:
     """Lays an object's colour over it, and takes its place."""
     x0, y0, x1, y1 = box
     inside = np.ascontiguousarray(thing.mask[y0:y1, x0:x1]).view(np.uint8)
     taken[y0:y1, x0:x1] |= inside
-    region = canvas[y0:y1, x0:x1]
-    cv2.copyTo(cv2.LUT(region, compute_tint_table(pick_object_colour(thing.id), style.opacity)), inside, region)
-    if not style.contours:
+    region, colour = canvas[y0:y1, x0:x1], pick_object_colour(thing.id)
+    cv2.copyTo(cv2.LUT(region, compute_tint_table(colour, style.opacity)), inside, region)
+    if style.contours:
+        contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
+        draw_outline(canvas, contours, colour, line, thing.stroke, style.smooth)
+
+
+def _draw_trail(canvas: Rgb, thing: DrawnObject, line: int) -> None:
+    """The path that an object came along, on a dark ground, to a dot where it is."""
+    if not thing.trail:
         return
-    contours, _ = cv2.findContours(inside, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=(x0, y0))
-    _draw_outline(canvas, contours, thing, line)
+    paths = [((np.array(piece) - 0.5) * (1 << BITS)).round().astype(np.int32) for piece in thing.trail]
+    colour = pick_object_colour(thing.id)
+    for ink, width in ((INK, line + 3), (colour, line + 1)):
+        cv2.polylines(canvas, [path[:, None] for path in paths], False, ink, width, cv2.LINE_AA, BITS)
+    x, y = paths[-1][-1].tolist()
+    for ink, radius in ((INK, 2 * line + 3), (colour, 2 * line + 2)):
+        cv2.circle(canvas, (x, y), radius << BITS, ink, cv2.FILLED, cv2.LINE_AA, BITS)
 
 
-def _draw_outline(canvas: Rgb, contours: Sequence[np.ndarray], thing: DrawnObject, line: int) -> None:
-    """A contour in the object's colour, on a dark ground so that it shows on any image."""
-    around = [cv2.approxPolyDP(c, line / 2, True) for c in contours]  # few points: five times as fast
-    cv2.polylines(canvas, around, True, INK, line + 1 + line // 2, cv2.LINE_AA)
-    if thing.dashed:
-        strokes = [cv2.approxPolyDP(d, line / 2, False) for d in split_into_dashes(contours, 6 * line)]
-        cv2.polylines(canvas, strokes, False, pick_object_colour(thing.id), line, cv2.LINE_AA)
-    else:
-        cv2.polylines(canvas, around, True, pick_object_colour(thing.id), line, cv2.LINE_AA)
+def _stack_letterings(canvas: Rgb, taken: Taken, lines: Sequence[Lettering], text: int, at_bottom: bool) -> None:
+    """Writes lines into a left corner, one under the other, and takes their places."""
+    plates = [_render_plate(line, text) for line in lines]
+    widest = max((plate.shape[1] for plate in plates), default=0)
+    plates = [np.pad(p, ((0, 0), (0, widest - p.shape[1]), (0, 0)), mode="edge") for p in plates]
+    y = canvas.shape[0] - sum(len(plate) for plate in plates) if at_bottom else 0
+    for plate in plates:
+        shown = plate[: max(canvas.shape[0] - max(y, 0), 0), : canvas.shape[1]]  # a frame may be smaller than it
+        place = np.s_[max(y, 0) : max(y, 0) + shown.shape[0], : shown.shape[1]]
+        canvas[place], taken[place] = shown, LABEL
+        y += len(plate)
+
+
+def _render_plate(lettering: Lettering, text: int) -> Rgb:
+    """Words in black on grey, behind an example of a stroke where there is one."""
+    letters = render_lettering(lettering.words, text)
+    plate: Rgb = (np.asarray(GREY) * (1 - letters[..., None])).astype(np.uint8)
+    if lettering.stroke is None:
+        return plate
+    example, line = np.full((len(plate), 4 * text, 3), GREY, np.uint8), max(1, text // 7)
+    y, x = len(plate) // 2, np.arange(text // 2, 4 * text)
+    for piece in lettering.stroke.split(np.stack([x, np.full_like(x, y)], axis=1)[:, None], line):
+        cv2.polylines(example, [piece.astype(np.int32)], False, INK, line)
+    return np.hstack([example, plate])
 
 
 @lru_cache(maxsize=len(PALETTE))
-def compute_tint_table(over: tuple[int, int, int], opacity: float = TINT) -> UInt8[np.ndarray, "1 256 3"]:
+def compute_tint_table(over: Colour, opacity: float = TINT) -> UInt8[np.ndarray, "1 256 3"]:
     """By channel, what every value becomes under a colour of this `opacity`, 0 to 1."""
     values = np.arange(256)[None, :, None] * (1 - opacity) + np.asarray(over) * opacity
     return values.round().astype(np.uint8)
 
 
-def split_into_dashes(contours: Sequence[np.ndarray], length: int) -> list[np.ndarray]:
-    """Every other stretch of `length` points."""
-    return [c[i : i + length] for c in contours for i in range(0, len(c), 2 * length)]
-
-
-def _draw_label(canvas: Rgb, taken: UInt8[np.ndarray, "h w"], thing: DrawnObject, box: Rectangle, text: int) -> None:
+def _draw_label(canvas: Rgb, taken: Taken, thing: DrawnObject, box: Rectangle, text: int) -> None:
     """Writes an object's name, id and score on a plate of its colour, and takes the plate's place."""
     letters = render_lettering(format_caption(thing), text)
     x, y = find_label_place(box, letters.shape, taken)
@@ -182,7 +270,7 @@ def render_lettering(words: str, size: int) -> Float[np.ndarray, "y x"]:
     return np.asarray(canvas, dtype=np.float32) / 255
 
 
-def find_label_place(box: Rectangle, size: tuple[int, int], taken: UInt8[np.ndarray, "h w"]) -> tuple[int, int]:
+def find_label_place(box: Rectangle, size: tuple[int, int], taken: Taken) -> tuple[int, int]:
     """Where the corner (x, y) of a label of `size` (h, w) goes: the first place that hides next to nothing.
 
     Above the object's `box`, below, at its sides, at last within it; where all hide something, where it is least.

@@ -16,16 +16,23 @@ from jaxtyping import UInt8
 
 from masklet.core.errors import InputError
 
+CRF = 20  # quality, from 0, which loses nothing, to 51
 TICKS = 90_000  # a second, of frames with times of their own
 
 
 class VideoWriter:
     """H.264 in mp4 that browsers play: yuv420p, even sides (an odd one repeats its last row or column)."""
 
-    codec_options: Mapping[str, str] = {"crf": "20", "preset": "veryfast"}
+    codec_options: Mapping[str, str] = {"preset": "veryfast"}
 
     def __init__(
-        self, path: Path, size: tuple[int, int], rate: float | Fraction, pixel_aspect: float = 1.0, timed: bool = False
+        self,
+        path: Path,
+        size: tuple[int, int],
+        rate: float | Fraction,
+        pixel_aspect: float = 1.0,
+        timed: bool = False,
+        crf: int = CRF,
     ) -> None:
         """
         Args:
@@ -34,11 +41,12 @@ class VideoWriter:
             rate: frames per second.
             pixel_aspect: width of a pixel over its height, as players are to show it.
             timed: whether each frame is written with a time of its own.
+            crf: quality, from 0, which loses nothing, to 51.
         """
         self._pad = [(0, size[0] % 2), (0, size[1] % 2), (0, 0)]
         self._file: Any = self._open(path)
         exact = Fraction(rate).limit_denominator(1001) or Fraction(25)
-        self._stream = self._file.add_stream("libx264", rate=exact, options=dict(self.codec_options))
+        self._stream = self._file.add_stream("libx264", rate=exact, options={**self.codec_options, "crf": str(crf)})
         self._stream.height, self._stream.width = (n + n % 2 for n in size)
         self._stream.pix_fmt = "yuv420p"
         self._stream.thread_count = 2
