@@ -24,6 +24,7 @@ ALLOWED = {
     "evaluate": {"core", "evaluate", "io"},
     "io": {"core", "io"},
     "view": {"core", "view"},
+    "session": {"core", "systems", "session"},
     "train": {"core", "nn", "weights", "models", "io", "evaluate", "train"},
 }
 ON_TOP = ("cli", "run")

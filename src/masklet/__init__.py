@@ -19,7 +19,7 @@ if (_CORES := count_usable_cores()) < (os.cpu_count() or 1):
     os.environ.setdefault("OMP_NUM_THREADS", str(_CORES))
 
 if TYPE_CHECKING:
-    from masklet.api import Model, load, segment, stream, track
+    from masklet.api import Model, load, open, segment, stream, track
     from masklet.core.errors import InputError
     from masklet.core.frames import Frame, Video
     from masklet.core.instances import Box, Clicks, Detections, FrameMasks, Point, Prediction
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from masklet.core.tracks import Masklet, Sighting, Source
     from masklet.io.video.sources import open_video
     from masklet.registry import PartEntry
+    from masklet.session.anchors import Anchor
+    from masklet.session.session import Session
     from masklet.systems.deva.offline import DevaOffline, DevaOfflineSettings
     from masklet.systems.deva.online import Deva, DevaSettings
     from masklet.systems.dvis import DvisRefined, DvisSettings, build_dvis_system
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from masklet.version import __version__
 
 _PLACES = {  # where each name is: torch and what else is slow is imported when a name is first used
-    "masklet.api": ("Model", "load", "segment", "stream", "track"),
+    "masklet.api": ("Model", "load", "open", "segment", "stream", "track"),
     "masklet.core.errors": ("InputError",),
     "masklet.core.frames": ("Frame", "Video"),
     "masklet.core.instances": ("Box", "Clicks", "Detections", "FrameMasks", "Point", "Prediction"),
@@ -52,6 +54,8 @@ _PLACES = {  # where each name is: torch and what else is slow is imported when 
     "masklet.io.video.sources": ("open_video",),
     "masklet.core.part_request": ("PartRequest",),
     "masklet.registry": ("PartEntry",),
+    "masklet.session.anchors": ("Anchor",),
+    "masklet.session.session": ("Session",),
     "masklet.systems.deva.online": ("Deva", "DevaSettings"),
     "masklet.systems.deva.offline": ("DevaOffline", "DevaOfflineSettings"),
     "masklet.systems.dvis": ("DvisRefined", "DvisSettings", "build_dvis_system"),
@@ -65,6 +69,7 @@ _PLACES = {  # where each name is: torch and what else is slow is imported when 
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
+    "Anchor",
     "Box",
     "Clicks",
     "Comparison",
@@ -94,6 +99,7 @@ __all__ = [
     "Sam2Bmp",
     "Sam2BmpSettings",
     "Segmenter",
+    "Session",
     "Sighting",
     "SlotSystem",
     "Source",
@@ -106,6 +112,7 @@ __all__ = [
     "build_minvis_system",
     "build_rocovis_system",
     "load",
+    "open",
     "open_video",
     "segment",
     "stream",

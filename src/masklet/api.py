@@ -6,21 +6,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from numbers import Integral
 from pathlib import Path
-from typing import Any, get_type_hints, overload
+from typing import TYPE_CHECKING, Any, get_type_hints, overload
 
-import numpy as np
 import torch
-from jaxtyping import Bool
 from rich.console import Console
-from torch import Tensor
 
 from masklet.builtins import QUERY_SYSTEMS, SYSTEMS
 from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
-from masklet.core.instances import Box, Clicks, FrameMasks, Point, Prompt
+from masklet.core.instances import FrameMasks
 from masklet.core.limits import check_relative_path
 from masklet.core.part_facts import (
     check_part_facts,
@@ -62,9 +58,14 @@ from masklet.parts import (
     refuse_part_settings,
 )
 from masklet.registry import check_choice, import_object
-from masklet.systems.track import Prompts, Track, describe_frame_range
+from masklet.systems.prompts import check_prompt as check_prompt
+from masklet.systems.prompts import check_prompts as check_prompts
+from masklet.systems.track import Track
 from masklet.version import __version__
 from masklet.view.progress import show_progress_bars
+
+if TYPE_CHECKING:
+    from masklet.session.session import Session
 
 PartChoice = str | tuple[str, Mapping[str, Any]] | Any  # a name, a name with settings, or the part itself
 PARTS = ("segmenter", "propagator")
@@ -114,6 +115,14 @@ class Model:
         return process_source(
             source, lambda video: Track(carrier, check_prompts(prompts, video), load_bystanders(carrier)), **options
         )
+
+    def open(
+        self, source: Any, *, result: VideoResult | str | Path | None = None, rate: float | None = None, name: str = ""
+    ) -> Session:
+        """A session over a video, whose prompts and propagation this model's propagator answers; `source`, `result`,
+        `rate` and `name` as in the function `open`.
+        """
+        return open_session(source, self.tracker, result, rate, name)
 
     def stream(self, frames: Iterable[Any]) -> Iterator[FrameMasks]:
         """Masks while `frames` arrive, as in the function `stream`; a model that is loaded with `live=True` follows at
@@ -427,6 +436,53 @@ def stream(
     return model.stream(frames)
 
 
+def open(
+    source: Any,
+    *,
+    propagator: PartChoice = "nano",
+    result: VideoResult | str | Path | None = None,
+    device: str = "auto",
+    rate: float | None = None,
+    name: str = "",
+    **settings: Any,
+) -> Session:
+    """A session over a video: objects are prompted and corrected frame by frame, and what is corrected is propagated.
+
+    Args:
+        source: as in `segment`.
+        propagator, device: as in `load`.
+        result: to go on from, of this video, or the path of its masklets.json; None: no object is known.
+        rate, name: as in `segment`, of a result that is begun.
+        settings: of the propagator, such as **{"propagator.paths": 2}.
+
+    Returns:
+        The `Session`, which is to be closed: it is a context manager.
+
+    Raises:
+        InputError: the source or the result cannot be read, or the result is not one of the video.
+    """
+    own, of_parts = split_settings(settings)
+    refuse_part_settings("open", "it", {**own, **{f"segmenter.{k}": v for k, v in of_parts["segmenter"].items()}})
+    carrier = make_propagator(propagator, make_encoder(device), device, of_parts["propagator"])
+    return open_session(source, carrier, result, rate, name)
+
+
+def open_session(
+    source: Any, carrier: Propagator[Any, Any], given: VideoResult | str | Path | None, rate: float | None, name: str
+) -> Session:
+    """The session of `open`, whose arguments these are, with its propagator made."""
+    from masklet.session.session import Session, begin_result  # and scipy, of which tracking needs nothing
+
+    check_relative_path("name", name or "unnamed")
+    result = VideoResult.open(given) if isinstance(given, str | Path) else given
+    video = open_source(source).__enter__()
+    if result is None:
+        begun = begin_result(video)
+        made = replace(begun.provenance, source=describe_source(source), version=__version__)
+        result = replace(begun, name=name or begun.name, rate=rate or begun.rate, provenance=made)
+    return Session(video, carrier, result)
+
+
 def check_live_frames(frames: Any) -> None:
     """Raises InputError where `frames` are not frames one by one."""
     if isinstance(frames, str | bytes | Path) or not isinstance(frames, Iterable):
@@ -537,83 +593,3 @@ def check_system_settings(settings: Mapping[str, Any], of: type[Any]) -> dict[st
     for name in settings:
         check_choice("setting", name, tuple(kinds))
     return {name: check_setting("", name, value, kinds[name]) for name, value in settings.items()}
-
-
-def check_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> Prompts:
-    """Prompts that fit the video, masks as tensors."""
-    for frame, told in prompts.items():
-        if not isinstance(frame, Integral) or frame < 0:
-            raise InputError(f"prompt in frame {frame!r}: frames are whole numbers, counted from 0")
-        if not isinstance(told, Mapping):
-            raise InputError(f"prompt in frame {frame}: {type(told).__name__} names no object; give {{id: prompt}}")
-    if not any(prompts.values()):
-        raise InputError("no prompt; give at least one object: a frame, an id and a mask, box or point")
-    late = sorted(int(t) for t, told in prompts.items() if told and 0 < len(video) <= int(t))
-    if late:
-        raise InputError(f"{video.name}: prompt in frame {late[0]}, but {describe_frame_range(video)}")
-    checked = {int(t): {i: check_prompt(t, i, p, video) for i, p in told.items()} for t, told in prompts.items()}
-    check_first_prompts(checked)
-    return checked
-
-
-def check_first_prompts(prompts: Prompts) -> None:
-    """Points outside say where an object is not: they correct what is there, and mark nothing by themselves.
-
-    Raises InputError where an object's first prompt is nothing else.
-    """
-    known: set[int] = set()
-    for frame, told in sorted(prompts.items()):
-        for id, prompt in told.items():
-            if id not in known and not Clicks.of(prompt).is_marking:
-                raise InputError(
-                    f"prompt for object {id} in frame {frame}: its first prompt has points outside alone, which mark "
-                    "nothing; give a point on the object, a box or a mask there or in an earlier frame"
-                )
-        known |= told.keys()
-
-
-def check_prompt(frame: int, id: int, prompt: Any, video: Video) -> Prompt:
-    """One prompt, of the video's size and not empty."""
-    where, (h, w) = f"prompt for object {id} in frame {frame}", video.size
-    if not isinstance(id, Integral) or id < 1:
-        raise InputError(f"{where}: ids are whole numbers; ids count from 1")
-    if isinstance(prompt, Clicks):
-        return check_prompt_clicks(frame, id, prompt, video)
-    if isinstance(prompt, Box):
-        inside = Box(max(prompt.x0, 0), max(prompt.y0, 0), min(prompt.x1, w), min(prompt.y1, h))
-        if not (inside.x0 < inside.x1 and inside.y0 < inside.y1):
-            raise InputError(f"{where}: {prompt} needs x0 < x1, y0 < y1 and a part within the {w}x{h} video")
-        return inside
-    if isinstance(prompt, Point):
-        if not (0 <= prompt.x < w and 0 <= prompt.y < h):
-            raise InputError(f"{where}: {prompt} lies outside the {w}x{h} video")
-        return prompt
-    return check_prompt_mask(where, prompt, video)
-
-
-def check_prompt_mask(where: str, prompt: Any, video: Video) -> Bool[Tensor, "h w"]:
-    """A mask of the video's size that is not empty."""
-    h, w = video.size
-    mask = prompt.bool() if isinstance(prompt, Tensor) else torch.from_numpy(np.asarray(prompt).astype(bool))
-    if mask.ndim != 2:
-        raise InputError(f"{where}: {type(prompt).__name__} is no prompt; give a mask [h, w], a Box, a Point or Clicks")
-    if tuple(mask.shape) != (h, w):
-        size = "x".join(str(n) for n in reversed(mask.shape))
-        raise InputError(f"{where}: the mask is {size}, the video {w}x{h}; make the mask from the video's frame")
-    if not mask.any():
-        raise InputError(f"{where}: the mask is empty; mark at least one pixel")
-    return mask
-
-
-def check_prompt_clicks(frame: int, id: int, clicks: Clicks, video: Video) -> Clicks:
-    """Points, a box and a mask that lie within the video, at least one of them."""
-    where = f"prompt for object {id} in frame {frame}"
-    if not (clicks.points or clicks.box or clicks.mask is not None):
-        raise InputError(f"{where}: no point, box or mask in it; give one")
-    if clicks.box and clicks.mask is not None:
-        raise InputError(f"{where}: a box and a mask both say where the object is; give one of them, and points")
-    for point in clicks.points:
-        check_prompt(frame, id, point, video)
-    box = clicks.box and check_prompt(frame, id, clicks.box, video)
-    mask = None if clicks.mask is None else check_prompt_mask(where, clicks.mask, video)
-    return Clicks(clicks.points, box if isinstance(box, Box) else None, mask)

@@ -36,7 +36,7 @@ def rename_object(result: VideoResult, id: int, name: str) -> VideoResult:
     known = result.categories if name in result.categories else (*result.categories, name)
     label = known.index(name)
     masklets = tuple(replace(m, label=label) if m.id == id else m for m in result.masklets)
-    return _log(replace(result, masklets=masklets, categories=known), "rename", id, name)
+    return log_edit(replace(result, masklets=masklets, categories=known), "rename", id, name)
 
 
 def relabel_objects(result: VideoResult, old: str, new: str) -> VideoResult:
@@ -48,7 +48,7 @@ def relabel_objects(result: VideoResult, old: str, new: str) -> VideoResult:
     changed = result
     for id in named:
         changed = rename_object(changed, id, new)
-    return _log(replace(changed, provenance=result.provenance), "relabel", old, new)
+    return log_edit(replace(changed, provenance=result.provenance), "relabel", old, new)
 
 
 def merge_objects(result: VideoResult, *ids: int) -> VideoResult:
@@ -64,7 +64,7 @@ def merge_objects(result: VideoResult, *ids: int) -> VideoResult:
     label = next((m.label for m in group if m.label >= 0), -1)
     whole = replace(group[0], sightings=sightings, label=label, score=max(m.score for m in group))
     masklets = (whole if m.id == ids[0] else m for m in result.masklets if m.id not in ids[1:])
-    return _log(replace(result, masklets=tuple(masklets)), "merge", *ids)
+    return log_edit(replace(result, masklets=tuple(masklets)), "merge", *ids)
 
 
 def _join_sightings(seen: Sequence[Sighting]) -> Sighting:
@@ -83,7 +83,7 @@ def split_object(result: VideoResult, id: int, frame: int) -> VideoResult:
     new = max(m.id for m in result.masklets) + 1
     masklets = [replace(m, sightings=before) if m.id == id else m for m in result.masklets]
     masklets.append(replace(masklet, id=new, sightings=after))
-    return _log(replace(result, masklets=tuple(masklets)), "split", id, frame)
+    return log_edit(replace(result, masklets=tuple(masklets)), "split", id, frame)
 
 
 # -- what is left out
@@ -95,7 +95,7 @@ def drop_objects(result: VideoResult, *ids: int) -> VideoResult:
     if not ids:
         raise InputError(f"{result.name}: drop needs the ids of the objects to leave out")
     kept = tuple(m for m in result.masklets if m.id not in chosen)
-    return _log(replace(result, masklets=kept), "drop", *ids)
+    return log_edit(replace(result, masklets=kept), "drop", *ids)
 
 
 def trim_objects(result: VideoResult, start: int, stop: int, *ids: int) -> VideoResult:
@@ -110,7 +110,7 @@ def trim_objects(result: VideoResult, start: int, stop: int, *ids: int) -> Video
     def is_kept(masklet: Masklet, frame: int) -> bool:
         return start <= frame < stop
 
-    return _log(_keep_sightings(result, chosen, is_kept), "trim", start, stop, *ids)
+    return log_edit(_keep_sightings(result, chosen, is_kept), "trim", start, stop, *ids)
 
 
 def filter_objects(
@@ -154,7 +154,7 @@ def filter_objects(
     )
     settings = {"min_frames": min_frames, "min_area": min_area, "score": score}
     told = [f"{name}={value}" for name, value in settings.items() if value]
-    return _log(replace(result, masklets=kept), "filter", *told, *(f"label={name}" for name in labels))
+    return log_edit(replace(result, masklets=kept), "filter", *told, *(f"label={name}" for name in labels))
 
 
 def _keep_sightings(result: VideoResult, ids: Collection[int], is_kept: Callable[[Masklet, int], bool]) -> VideoResult:
@@ -179,7 +179,7 @@ def smooth_masks(result: VideoResult, radius: int = 1, *ids: int) -> VideoResult
     """
     if not _is_count(radius) or not 1 <= radius <= MOST_SMOOTHED:
         raise InputError(f"{result.name}: smooth needs a radius of 1 to {MOST_SMOOTHED} frames, not {radius}")
-    return _log(
+    return log_edit(
         _change_masklets(result, _choose_ids(result, ids), lambda m: _smooth_masklet(m, radius)), "smooth", radius, *ids
     )
 
@@ -205,7 +205,7 @@ def fill_gaps(result: VideoResult, longest: int = 5, *ids: int) -> VideoResult:
     """
     if not _is_count(longest) or not longest:
         raise InputError(f"{result.name}: fill-gaps needs a number of frames from 1 on, not {longest}")
-    return _log(
+    return log_edit(
         _change_masklets(result, _choose_ids(result, ids), lambda m: _fill_masklet(m, longest)),
         "fill-gaps",
         longest,
@@ -353,8 +353,8 @@ VERBS: Mapping[str, EditVerb] = {
 MOST_SMOOTHED = 50  # frames before and after, whose masks are in memory at once
 
 
-def _log(result: VideoResult, *words: object) -> VideoResult:
-    """The result with a line more in its log."""
+def log_edit(result: VideoResult, *words: object) -> VideoResult:
+    """The result with a line more in its log, which says these `words`."""
     line = shlex.join(map(str, words))
     made = result.provenance
     return replace(result, provenance=replace(made, edits=(*made.edits, line)))

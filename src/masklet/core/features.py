@@ -73,6 +73,17 @@ class FeatureStore(Generic[F]):
             return found
         return self._held.get(index)
 
+    def drop(self, index: int) -> None:
+        """Forgets one frame's features, if they were kept, which makes room."""
+        found = self.get(index)
+        if index in self._held:
+            del self._held[index]
+            self._room += count_tensor_bytes(found)
+        elif index in self._spilled:
+            self._spilled.remove(index)
+            self._find_path(index).unlink(missing_ok=True)
+            self._disk_room += count_tensor_bytes(found)
+
     def _find_path(self, index: int) -> Path:
         assert self._folder is not None
         return Path(self._folder.name) / str(index)

@@ -1,0 +1,183 @@
+"""One object propagated anew from its anchors, among others that stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from masklet.core.instances import Prediction
+from masklet.core.masks import resize_bilinear
+from masklet.core.protocols import Propagator
+from masklet.core.result import VideoResult
+from masklet.core.rle import Rle, merge_rles
+from masklet.core.tracks import Sighting, Source, TrackBook
+from masklet.session.changed_masklets import Changes, find_masklet
+from masklet.systems.sweep import note_prediction
+
+F = TypeVar("F")
+M = TypeVar("M")
+
+NESTED = 0.5  # share of the smaller from which two objects may overlap, a thing and its part
+SAME = 0.9  # IoU from which two masks show the same
+SETTLED = 3  # frames in a row that show the same as before: from there on nothing would change
+FADED = 0.1  # of what an anchor changed: a difference that is smaller is what is left of none
+MEETING = 0.5  # IoU below which two propagations have not met
+
+
+@dataclass(frozen=True)
+class Course:
+    """From where and to where an object is propagated.
+
+    Attributes:
+        id: of the object.
+        frame: of the anchor that it begins at.
+        mask: there.
+        frames: to which it is propagated, in this order.
+        joins: whether what was there before goes on where both agree best, and the last of `frames` has an anchor.
+        fades: whether it ends where what is propagated shows for some frames what was there before.
+        changed: 1 - IoU of `mask` and what was there before somebody said so.
+        beside: a mask in the frame before the first of `frames`, where that does not follow the anchor.
+    """
+
+    id: int
+    frame: int
+    mask: Rle
+    frames: range
+    joins: bool = False
+    fades: bool = False
+    changed: float = 1.0
+    beside: Rle | None = None
+
+    @property
+    def source(self) -> Source:
+        """Where its masks come from."""
+        return Source.FORWARD if self.frames.step > 0 else Source.BACKWARD
+
+
+def run_course(
+    propagator: Propagator[F, M],
+    course: Course,
+    result: VideoResult,
+    encode: Callable[[int], F],
+    go_on: Callable[[int], bool],
+) -> tuple[Changes, bool]:
+    """Propagates an object along its `course`.
+
+    Args:
+        propagator: any.
+        course: from its anchor on.
+        result: as it is before; other objects in it keep their pixels.
+        encode: gives the features of a frame.
+        go_on: is asked after every frame whether to, with how many are done.
+
+    Returns:
+        What changes of the object, and whether the course was run to its end.
+    """
+    book, visited, asked = TrackBook(), list[int](), True
+    masklet = find_masklet(result, course.id)
+    agreement = Agreement(masklet.sightings if masklet else {}, course.changed)
+    for t in iterate_course(propagator, course, result, encode, book):
+        visited.append(t)
+        agreement.add(t, book.pages[course.id].get(t) if course.id in book.pages else None)
+        asked = go_on(len(visited))
+        if not asked or (course.fades and agreement.is_settled):
+            break
+    book.settle()
+    met = course.joins and visited[-1:] == list(course.frames[-1:])
+    taken = agreement.count_new(visited) if met or (course.fades and agreement.is_settled) else len(visited)
+    page: Mapping[int, Sighting] = book.pages.get(course.id, {})
+    return {t: page.get(t) for t in visited[:taken]}, asked or len(visited) == len(course.frames)
+
+
+def iterate_course(
+    propagator: Propagator[F, M], course: Course, result: VideoResult, encode: Callable[[int], F], book: TrackBook
+) -> Iterator[int]:
+    """Propagates an object along its `course`, as `run_course` does, into `book`; yields each frame that is done."""
+    skip = {course.id} | find_nested(result, course.id, course.frame, course.mask)
+    memory = begin_memory(propagator, course, encode)
+    for t in course.frames:
+        features = encode(t)
+        belief = keep_off(propagator.predict(memory, features), collect_rivals(result, t, skip))
+        memory = propagator.commit(memory, features, belief)
+        note_prediction(book, t, belief, result.size, course.source)
+        yield t
+
+
+def begin_memory(propagator: Propagator[F, M], course: Course, encode: Callable[[int], F]) -> M:
+    """The memory of the object before the first frame of its `course`."""
+    given = [(course.frame, course.mask)]
+    before = course.frames.start - course.frames.step
+    if before != course.frame:
+        given.append((before, course.beside or Rle.encode_pixels(np.zeros(course.mask.size, bool))))
+    memory = propagator.empty()
+    for frame, mask in given:
+        features = encode(frame)
+        memory = propagator.commit(memory, features, propagator.predict(memory, features).only([]))
+        if mask.area:
+            memory, _ = propagator.prompt(memory, features, {course.id: mask.decode()})
+    return memory
+
+
+def collect_rivals(result: VideoResult, frame: int, without: Collection[int]) -> list[Rle]:
+    """The masks of a `frame` of the `result`, but for those of some objects."""
+    return [m.sightings[frame].mask for m in result.masklets if m.id not in without and frame in m.sightings]
+
+
+def keep_off(belief: Prediction, rivals: Sequence[Rle]) -> Prediction:
+    """The `belief` without the pixels of `rivals`; what is left without a pixel is held to be absent."""
+    if not rivals or not belief.ids:
+        return belief
+    size = belief.logits.shape[2], belief.logits.shape[3]
+    taken = resize_bilinear(merge_rles(rivals).decode()[None].float(), size)[0] > 0.5
+    logits = belief.logits.where(~taken.to(belief.logits.device), -belief.logits.abs())
+    gone = ~(logits > 0).flatten(2).any(2).to(belief.presence.device)
+    presence = torch.where(gone, -belief.presence.abs(), belief.presence)
+    return replace(belief, logits=logits, presence=presence)
+
+
+def find_nested(result: VideoResult, id: int, frame: int, mask: Rle) -> frozenset[int]:
+    """Which objects may overlap object `id`, since more than half of it, or of them, lies in the other in a `frame` in
+    which somebody vouches for its `mask`.
+    """
+    others = [(m.id, m.sightings[frame].mask) for m in result.masklets if m.id != id and frame in m.sightings]
+    return frozenset(other for other, seen in others if seen.overlap(mask) > NESTED * max(min(seen.area, mask.area), 1))
+
+
+class Agreement:
+    """How far what is propagated shows what was there before, and whether it is settled by now."""
+
+    def __init__(self, before: Mapping[int, Sighting], changed: float) -> None:
+        """
+        Args:
+            before: the object's sightings as they were.
+            changed: 1 - IoU of the anchor's mask and the one that was there before.
+        """
+        self.before = before
+        self.ious: dict[int, float] = {}
+        self._bar = min(max(SAME, 1 - FADED * changed), 1.0)
+        self._row = 0
+
+    def add(self, frame: int, seen: Sighting | None) -> None:
+        """What is `seen` in a `frame` now."""
+        known = self.before.get(frame)
+        if seen is not None and known is not None:
+            self.ious[frame] = seen.mask.iou(known.mask)
+            self._row = self._row + 1 if self.ious[frame] >= self._bar else 0
+        elif seen is not None or known is not None:
+            self._row = 0  # where neither is seen, nothing is said
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether several frames in a row showed what was there before."""
+        return self._row >= SETTLED
+
+    def count_new(self, frames: Sequence[int]) -> int:
+        """How many of `frames`, which were done in this order, are taken as they are propagated now: up to where both
+        agree best, after which what was there before goes on. Where two propagations have not met, in the middle.
+        """
+        best = max(frames, key=lambda t: self.ious.get(t, 0.0))
+        return frames.index(best) if self.ious.get(best, 0.0) >= MEETING else len(frames) // 2

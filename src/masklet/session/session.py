@@ -1,0 +1,413 @@
+"""A session: a video, its result, and corrections of one object in one frame that reach the frames beside it.
+
+What can be undone is a value: the result and the anchors. Everything else is kept to answer fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from threading import Event, RLock
+from typing import Any, Self
+
+import numpy as np
+from torch import Tensor
+
+from masklet.core.edits import log_edit
+from masklet.core.errors import InputError
+from masklet.core.features import FeatureStore
+from masklet.core.frames import Frame, Video, get_frame_times, get_pixel_aspect, read_through
+from masklet.core.instances import Clicks, Prompt
+from masklet.core.limits import is_whole_number
+from masklet.core.part_facts import collect_part_weights, describe_part
+from masklet.core.progress import Watch, discard_progress
+from masklet.core.protocols import Propagator
+from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
+from masklet.core.tracks import Masklet, Sighting, Source
+from masklet.session.anchors import Anchor, Anchors, ObjectAnchors, Spread, keep_valid_anchors, mark_spread, set_anchor
+from masklet.session.caches import FrameCache, RecentFeatures
+from masklet.session.changed_masklets import change_masklet, find_masklet
+from masklet.session.courses import plan_range, plan_spread
+from masklet.session.propagation import Course, run_course
+from masklet.session.verbs import apply_verb
+from masklet.systems.prompts import check_prompt
+from masklet.systems.sweep import make_sightings
+
+MOST_UNDO = 100  # changes that can be taken back
+
+
+@dataclass(frozen=True)
+class SessionState:
+    """All that a change changes, and that undoing it brings back."""
+
+    result: VideoResult
+    anchors: Anchors = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Propagated:
+    """What `Session.propagate` has done."""
+
+    id: int
+    frames: tuple[int, ...]  # in which the object was looked for and what was there replaced, rising
+    is_complete: bool  # False: it was stopped before
+
+
+class Session:
+    """A video, its result as it is corrected, and what was said of it. Several threads may use one: what changes
+    something waits for what is changing, what reads does not.
+
+    Attributes:
+        revision: grows with every change, also by undo and redo.
+    """
+
+    def __init__(self, video: Video, propagator: Propagator[Any, Any], result: VideoResult | None = None) -> None:
+        """
+        Args:
+            video: that can be read again; it is closed with the session.
+            propagator: answers prompts, and carries masks.
+            result: of this video, to go on from; None: no object is known.
+
+        Raises:
+            InputError: the result is of a video of another size or length.
+        """
+        result = begin_result(video) if result is None else result
+        check_result(video, result)
+        self.video, self.propagator, self.revision = video, propagator, 0
+        self._state = SessionState(result)
+        self._done: list[SessionState] = []
+        self._undone: list[SessionState] = []
+        self._frames = FrameCache(video)
+        self._store: FeatureStore[Any] = FeatureStore()
+        self._features = RecentFeatures(self._store)
+        self._lock, self._stop = RLock(), Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Session of {self.result!r}, revision {self.revision}>"
+
+    def close(self) -> None:
+        """Releases the video and what was kept of its frames."""
+        self.stop()
+        with self._lock:
+            self._store.__exit__()
+            close = getattr(self.video, "close", None)
+            if close is not None:
+                close()
+
+    # -- what there is
+
+    @property
+    def name(self) -> str:
+        """Of the result."""
+        return self.result.name
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames in pixels."""
+        return self.result.size
+
+    @property
+    def frames(self) -> int:
+        """How many frames there are."""
+        return self.result.length
+
+    @property
+    def rate(self) -> float:
+        """Frames per second."""
+        return self.result.rate
+
+    @property
+    def result(self) -> VideoResult:
+        """The result as it is now, a value that does not change any more."""
+        return self._state.result
+
+    @property
+    def anchors(self) -> Anchors:
+        """What was said in this session and still stands: {id: {frame: anchor}}."""
+        return self._state.anchors
+
+    @property
+    def next_id(self) -> int:
+        """The id of the next new object."""
+        return max((m.id for m in self.result.masklets), default=0) + 1
+
+    def list_anchors(self, id: int) -> list[int]:
+        """The frames in which somebody vouches for object `id`, rising: by a prompt, in this session or before, by
+        painting or confirming. Raises InputError where there is no such object.
+        """
+        return self._get_anchors(id).list_frames()
+
+    def read_frame(self, index: int) -> Frame:
+        """The frame of an `index` from 0, whose `image` is uint8 RGB [h w 3]. Raises InputError where there is none."""
+        self._check_frame(index)
+        return self._frames.read(index)
+
+    # -- one object in one frame
+
+    def prompt(self, frame: int, id: int | None, prompt: Prompt) -> Rle:
+        """Says where an object is in a frame, which becomes an anchor of it.
+
+        Args:
+            frame: from 0.
+            id: of the object; None: a new one, which gets `next_id`.
+            prompt: all that is marked in this frame: a `Box` or a `Point` in pixels, a mask (bool [h w]), or `Clicks`.
+                Points correct the mask that was there before the first of them; a box or a mask stands for itself.
+
+        Returns:
+            The object's mask in this frame, which has taken the place of the one before; without a pixel where the
+            object is not in the frame any more.
+
+        Raises:
+            InputError: there is no such frame, the prompt does not fit the video, or marks nothing.
+        """
+        with self._lock:
+            self._check_frame(frame)
+            id = self.next_id if id is None else id
+            checked = check_prompt(frame, id, prompt, self.video)
+            told, before = self._complete_prompt(frame, id, checked)
+            seen = self._answer(frame, id, told)
+            clicks = None if isinstance(checked, Tensor) else Clicks.of(checked)
+            words = ["mask"] if clicks is None else describe_clicks(clicks)
+            self._set_anchor(frame, id, seen, Anchor(seen.mask, clicks, before), ("prompt", id, frame, *words))
+            return seen.mask
+
+    def paint(self, frame: int, id: int | None, mask: Rle) -> Rle:
+        """Sets the `mask` of an object in a `frame`, as drawn by hand, which becomes an anchor of it; `id` as in
+        `prompt`. A mask without a pixel says that the object is not there. Returns the mask. Raises InputError where
+        there is no such frame, or the mask is of another size.
+        """
+        with self._lock:
+            self._check_frame(frame)
+            if tuple(mask.size) != tuple(self.size):
+                raise InputError(f"{self.name}: a mask of {mask.size[1]}x{mask.size[0]} is none of its frames")
+            id = self.next_id if id is None else id
+            seen = Sighting(mask, Source.PROMPTED, score=1.0, presence=1.0)
+            anchor = Anchor(mask, before=self._get_mask(frame, id))
+            self._set_anchor(frame, id, seen, anchor, ("paint", id, frame))
+            return mask
+
+    def confirm(self, frame: int, id: int) -> Rle:
+        """Makes what is there of object `id` in a `frame` an anchor: its mask, or that it is not seen. Returns the
+        mask. Raises InputError where there is no such frame or object.
+        """
+        with self._lock:
+            self._check_frame(frame)
+            known = self._find(id).sightings.get(frame)
+            if known is None:
+                known = Sighting(Rle.encode_pixels(np.zeros(self.size, bool)), Source.PROMPTED)
+            seen = replace(known, source=Source.PROMPTED)
+            self._set_anchor(frame, id, seen, Anchor(seen.mask, spread=Spread.DONE), ("confirm", id, frame))
+            return seen.mask
+
+    # -- one object in many frames
+
+    def propagate(
+        self, id: int, start: int | None = None, stop: int | None = None, watch: Watch = discard_progress
+    ) -> Propagated:
+        """Propagates object `id` anew from its anchors, and no other: those keep their masks, and their pixels.
+
+        Without `start` and `stop` the anchors that are new are propagated both ways, each to the next anchor or the
+        video's end, or to where what is found shows for some frames what was there before. With either of them all
+        frames of [start, stop) are done anew, from all anchors in them, or from those beside them where there are none.
+        Between two anchors forward and backward meet where they agree best.
+
+        Args:
+            id: of the object.
+            start: the first frame; None: of the video.
+            stop: the frame after the last; None: the video's end.
+            watch: called after every frame with the phase, frames done, frames in all at the most, objects.
+
+        Returns:
+            Which frames were done, and whether all of them: see `stop`.
+
+        Raises:
+            InputError: there is no such object or frame, or no anchor to begin at.
+        """
+        with self._lock:
+            self._stop.clear()
+            courses = self._plan(id, start, stop)
+            result, frames, complete = self._run_courses(courses, watch)
+            if not frames:
+                return Propagated(id, (), complete)
+            begun = [t for t in self._get_anchors(id).new if is_within(t, start, stop)]
+            whole = complete and start is None and stop is None
+            anchors = mark_spread(self.anchors, id, begun, Spread.DONE if whole else Spread.BEGUN)
+            logged = log_edit(result, "propagate", id, min(frames), max(frames) + 1)
+            self._change(logged, anchors)
+            return Propagated(id, tuple(sorted(frames)), complete)
+
+    def stop(self) -> None:
+        """Ends a `propagate` that another thread is in, after the frame that it is at. What is done is kept."""
+        self._stop.set()
+
+    # -- the result as a whole
+
+    def edit(self, verb: str, **arguments: Any) -> VideoResult:
+        """Changes the result by a verb of `core.edits`: "rename", "relabel", "merge", "split", "drop", "trim",
+        "smooth", "fill_gaps" or "filter", with the arguments of that function by name; several ids are `ids`.
+
+        Returns the new result. Raises InputError where there is no such verb, or it cannot be done.
+        """
+        with self._lock:
+            changed = apply_verb(self.result, verb, arguments)
+            self._change(changed, keep_valid_anchors(self.anchors, changed), corrected=False)
+            return changed
+
+    def undo(self) -> bool:
+        """Takes the last change back. Returns False where there is none."""
+        return self._step(self._done, self._undone)
+
+    def redo(self) -> bool:
+        """Does the change again that was taken back last. Returns False where there is none."""
+        return self._step(self._undone, self._done)
+
+    # -- within
+
+    def _step(self, source: list[SessionState], target: list[SessionState]) -> bool:
+        with self._lock:
+            if not source:
+                return False
+            target.append(self._state)
+            self._state = source.pop()
+            self.revision += 1
+            return True
+
+    def _change(self, result: VideoResult, anchors: Anchors, corrected: bool = True) -> None:
+        if corrected:
+            result = note_propagator(result, self.propagator)
+        self._done = [*self._done, self._state][-MOST_UNDO:]
+        self._undone = []
+        self._state = SessionState(result, anchors)
+        self.revision += 1
+
+    def _check_frame(self, index: int) -> None:
+        if not is_whole_number(index) or index >= self.frames:
+            raise InputError(f"{self.name}: no frame {index}; it has {self.frames}, counted from 0")
+
+    def _find(self, id: int) -> Masklet:
+        known = find_masklet(self.result, id)
+        if known is None and id not in self.anchors:
+            there = ", ".join(str(m.id) for m in self.result.masklets[:20]) or "none"
+            raise InputError(f"{self.name}: no object {id}; there are: {there}")
+        return known or Masklet(id, {})
+
+    def _get_anchors(self, id: int) -> ObjectAnchors:
+        return ObjectAnchors.of(self.anchors, self._find(id))
+
+    def _encode(self, index: int) -> Any:
+        return self._features.get(index, lambda: self.propagator.encode([self._frames.read(index)])[0])
+
+    def _get_mask(self, frame: int, id: int) -> Rle | None:
+        """The mask that an object has in a frame; None where there is none."""
+        masklet = find_masklet(self.result, id)
+        seen = masklet.sightings.get(frame) if masklet else None
+        return seen.mask if seen else None
+
+    def _complete_prompt(self, frame: int, id: int, prompt: Prompt) -> tuple[Prompt, Rle | None]:
+        """The prompt with the mask that its points correct, and that mask. Raises InputError where it marks nothing."""
+        anchor = self.anchors.get(id, {}).get(frame)
+        before = anchor.before if anchor and anchor.clicks else self._get_mask(frame, id)
+        if isinstance(prompt, Tensor):
+            return prompt, before
+        clicks = Clicks.of(prompt)
+        if clicks.mask is not None and not clicks.points:
+            return clicks.mask, before
+        if before is not None and clicks.box is None and clicks.mask is None:
+            clicks = replace(clicks, mask=before.decode())
+        if not clicks.is_marking:
+            raise InputError(
+                f"prompt for object {id} in frame {frame}: points outside alone mark nothing where it has no mask; "
+                "give a point on the object, a box or a mask"
+            )
+        return clicks, before
+
+    def _answer(self, frame: int, id: int, prompt: Prompt) -> Sighting:
+        features, propagator = self._encode(frame), self.propagator
+        memory = propagator.empty()
+        memory = propagator.commit(memory, features, propagator.predict(memory, features))
+        _, answer = propagator.prompt(memory, features, {id: prompt})
+        [seen] = make_sightings(answer, self.size, Source.PROMPTED)
+        return seen
+
+    def _set_anchor(self, frame: int, id: int, seen: Sighting, anchor: Anchor, line: tuple[object, ...]) -> None:
+        changed = change_masklet(self.result, id, {frame: seen if seen.mask.area else None})
+        self._change(log_edit(changed, *line), set_anchor(self.anchors, id, frame, anchor))
+
+    def _plan(self, id: int, start: int | None, stop: int | None) -> list[Course]:
+        anchors, masklet = self._get_anchors(id), self._find(id)
+        if not anchors.list_frames():
+            raise InputError(f"{self.name}: object {id} has no anchor; prompt, paint or confirm it in a frame first")
+        if start is None and stop is None and anchors.new:
+            return plan_spread(id, anchors, self.frames)
+        first, last = start or 0, self.frames if stop is None else stop
+        if not (is_whole_number(first) and is_whole_number(last) and first < last <= self.frames):
+            raise InputError(f"{self.name}: no frames {first} to {last}; it has {self.frames}, counted from 0")
+        return plan_range(id, anchors, masklet.sightings, first, last)
+
+    def _run_courses(self, courses: list[Course], watch: Watch) -> tuple[VideoResult, set[int], bool]:
+        """The result after `courses`, the frames that were done, and whether all of them were."""
+        result, frames, before = self.result, set[int](), 0
+        total = sum(len(course.frames) for course in courses)
+        for course in courses:
+
+            def go_on(done: int, course: Course = course, before: int = before) -> bool:
+                watch(course.source.value, before + done, total, 1)
+                return not self._stop.is_set()
+
+            changes, complete = run_course(self.propagator, course, result, self._encode, go_on)
+            result, before = change_masklet(result, course.id, changes), before + len(course.frames)
+            frames |= changes.keys()
+            if not complete:
+                return result, frames, False
+        return result, frames, True
+
+
+def describe_clicks(clicks: Clicks) -> list[str]:
+    """Clicks as the command line takes them, a word each; masks without their pixels."""
+    words = ["mask"] if clicks.mask is not None else []
+    if clicks.box:
+        words.append(f"box={clicks.box.x0:g},{clicks.box.y0:g},{clicks.box.x1:g},{clicks.box.y1:g}")
+    return words + [f"{'point' if p.inside else 'outside'}={p.x:g},{p.y:g}" for p in clicks.points]
+
+
+def begin_result(video: Video) -> VideoResult:
+    """The result of a `video` of which nothing is known, which is read through where it does not say its length."""
+    if not len(video):
+        read_through(video)
+    times = get_frame_times(video)
+    times = times if len(times) == len(video) else ()
+    aspect = get_pixel_aspect(video)
+    return VideoResult(
+        video.name, video.size, len(video), video.rate, (), ("object",), Provenance("session"), times, aspect
+    )
+
+
+def check_result(video: Video, result: VideoResult) -> None:
+    """Raises InputError where a `result` is not one of a `video`."""
+    (h, w), (rows, columns) = result.size, video.size
+    if (h, w) != (rows, columns):
+        raise InputError(
+            f"{result.name}: its frames are {w}x{h}, those of {video.name} {columns}x{rows}; give its video"
+        )
+    if len(video) and len(video) < result.length:
+        told = f"it has {result.length} frames, {video.name} {len(video)}"
+        raise InputError(f"{result.name}: {told}; give the video that it is of")
+
+
+def note_propagator(result: VideoResult, propagator: Propagator[Any, Any]) -> VideoResult:
+    """The `result` with the propagator that corrected it, and its weights, in its provenance."""
+    made = result.provenance
+    settings = {**made.settings, "corrected_by": describe_part(propagator)}
+    weights = {**made.weights, **collect_part_weights(propagator)}
+    return replace(result, provenance=replace(made, settings=settings, weights=weights))
+
+
+def is_within(frame: int, start: int | None, stop: int | None) -> bool:
+    """Whether a `frame` is in [start, stop), where None is the video's end."""
+    return (start is None or frame >= start) and (stop is None or frame < stop)

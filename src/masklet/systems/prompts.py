@@ -1,0 +1,97 @@
+"""What a user says of objects, looked at before anything is made of it: prompts that fit their video."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from masklet.core.errors import InputError
+from masklet.core.frames import Video
+from masklet.core.instances import Box, Clicks, Point, Prompt
+from masklet.systems.track import Prompts, describe_frame_range
+
+
+def check_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> Prompts:
+    """Prompts that fit the video, masks as tensors."""
+    for frame, told in prompts.items():
+        if not isinstance(frame, Integral) or frame < 0:
+            raise InputError(f"prompt in frame {frame!r}: frames are whole numbers, counted from 0")
+        if not isinstance(told, Mapping):
+            raise InputError(f"prompt in frame {frame}: {type(told).__name__} names no object; give {{id: prompt}}")
+    if not any(prompts.values()):
+        raise InputError("no prompt; give at least one object: a frame, an id and a mask, box or point")
+    late = sorted(int(t) for t, told in prompts.items() if told and 0 < len(video) <= int(t))
+    if late:
+        raise InputError(f"{video.name}: prompt in frame {late[0]}, but {describe_frame_range(video)}")
+    checked = {int(t): {i: check_prompt(t, i, p, video) for i, p in told.items()} for t, told in prompts.items()}
+    check_first_prompts(checked)
+    return checked
+
+
+def check_first_prompts(prompts: Prompts) -> None:
+    """Points outside say where an object is not: they correct what is there, and mark nothing by themselves.
+
+    Raises InputError where an object's first prompt is nothing else.
+    """
+    known: set[int] = set()
+    for frame, told in sorted(prompts.items()):
+        for id, prompt in told.items():
+            if id not in known and not Clicks.of(prompt).is_marking:
+                raise InputError(
+                    f"prompt for object {id} in frame {frame}: its first prompt has points outside alone, which mark "
+                    "nothing; give a point on the object, a box or a mask there or in an earlier frame"
+                )
+        known |= told.keys()
+
+
+def check_prompt(frame: int, id: int, prompt: Any, video: Video) -> Prompt:
+    """One prompt, of the video's size and not empty."""
+    where, (h, w) = f"prompt for object {id} in frame {frame}", video.size
+    if not isinstance(id, Integral) or id < 1:
+        raise InputError(f"{where}: ids are whole numbers; ids count from 1")
+    if isinstance(prompt, Clicks):
+        return check_prompt_clicks(frame, id, prompt, video)
+    if isinstance(prompt, Box):
+        inside = Box(max(prompt.x0, 0), max(prompt.y0, 0), min(prompt.x1, w), min(prompt.y1, h))
+        if not (inside.x0 < inside.x1 and inside.y0 < inside.y1):
+            raise InputError(f"{where}: {prompt} needs x0 < x1, y0 < y1 and a part within the {w}x{h} video")
+        return inside
+    if isinstance(prompt, Point):
+        if not (0 <= prompt.x < w and 0 <= prompt.y < h):
+            raise InputError(f"{where}: {prompt} lies outside the {w}x{h} video")
+        return prompt
+    return check_prompt_mask(where, prompt, video)
+
+
+def check_prompt_mask(where: str, prompt: Any, video: Video) -> Bool[Tensor, "h w"]:
+    """A mask of the video's size that is not empty."""
+    h, w = video.size
+    mask = prompt.bool() if isinstance(prompt, Tensor) else torch.from_numpy(np.asarray(prompt).astype(bool))
+    if mask.ndim != 2:
+        raise InputError(f"{where}: {type(prompt).__name__} is no prompt; give a mask [h, w], a Box, a Point or Clicks")
+    if tuple(mask.shape) != (h, w):
+        size = "x".join(str(n) for n in reversed(mask.shape))
+        raise InputError(f"{where}: the mask is {size}, the video {w}x{h}; make the mask from the video's frame")
+    if not mask.any():
+        raise InputError(f"{where}: the mask is empty; mark at least one pixel")
+    return mask
+
+
+def check_prompt_clicks(frame: int, id: int, clicks: Clicks, video: Video) -> Clicks:
+    """Points, a box and a mask that lie within the video, at least one of them."""
+    where = f"prompt for object {id} in frame {frame}"
+    if not (clicks.points or clicks.box or clicks.mask is not None):
+        raise InputError(f"{where}: no point, box or mask in it; give one")
+    if clicks.box and clicks.mask is not None:
+        raise InputError(f"{where}: a box and a mask both say where the object is; give one of them, and points")
+    for point in clicks.points:
+        check_prompt(frame, id, point, video)
+    box = clicks.box and check_prompt(frame, id, clicks.box, video)
+    mask = None if clicks.mask is None else check_prompt_mask(where, clicks.mask, video)
+    return Clicks(clicks.points, box if isinstance(box, Box) else None, mask)
