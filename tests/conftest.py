@@ -14,15 +14,7 @@ from jaxtyping import install_import_hook
 sys.path.insert(0, str(Path(__file__).parent))  # the toys
 sys.path.insert(1, str(Path(__file__).parent / "plugin"))  # odd parts
 install_import_hook(
-    [
-        "masklet.core",
-        "masklet.nn",
-        "masklet.weights",
-        "masklet.models",
-        "masklet.train",
-        "masklet.evaluate",
-        "masklet.session",
-    ],
+    ["masklet.core", "masklet.nn", "masklet.weights", "masklet.models", "masklet.train", "masklet.evaluate"],
     "typecheck.beartype",
 )
 

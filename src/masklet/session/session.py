@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from threading import Event, RLock
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -82,7 +82,7 @@ class Session:
         self._features = RecentFeatures(self._store)
         self._lock, self._stop = RLock(), Event()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Session:
         return self
 
     def __exit__(self, *error: object) -> None:
