@@ -220,7 +220,8 @@ EXPORTS = Registry(  # a loader writes `ExportedResults` into a new folder: (res
         declare_export("hf", "Parquet for Hugging Face datasets (pyarrow)", f"{FORMS}.hugging_face:write_hugging_face"),
         declare_export("webdataset", "webdataset's tars", f"{FORMS}.webdataset:write_webdataset"),
         declare_export("fiftyone", "a FiftyOne dataset (fiftyone)", f"{FORMS}.voxel51:write_fiftyone"),
-        declare_export("rgba", "objects cut out, PNGs with alpha", f"{FORMS}.label_pngs:write_cutouts"),
+        declare_export("rgba", "objects cut out, PNGs with alpha", f"{FORMS}.cutouts:write_cutouts"),
+        declare_export("rgba-video", "objects cut out, videos with alpha", f"{FORMS}.cutouts:write_cutout_videos"),
         PartEntry(
             "overlay",
             "videos with masklets drawn in",

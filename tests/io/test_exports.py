@@ -6,8 +6,8 @@ import csv
 import json
 import sys
 import tarfile
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,6 +24,7 @@ from PIL import Image
 from masklet.builtins import EXPORTS, FORMATS
 from masklet.core.annotations import FrameMatcher, VideoFrames
 from masklet.core.errors import InputError
+from masklet.core.frames import Frame
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle, paint_mask_numbers
 from masklet.core.tracks import Masklet
@@ -87,6 +88,29 @@ def call(result: VideoResult, m: Masklet, names: str) -> str:
     return called[names]
 
 
+@dataclass
+class Noise:
+    """A video of noise."""
+
+    size: tuple[int, int]
+    length: int
+    name: str = "noise"
+    rate: float = 25.0
+    damage: str | None = None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self.read(0, self.length))
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        return [
+            Frame(t, np.random.default_rng(t).integers(0, 256, (*self.size, 3), np.uint8), t / 25)
+            for t in range(start, stop)
+        ]
+
+
 def test_every_export_has_a_row() -> None:
     assert set(ROWS) == set(EXPORTS.names) - {"toyexport"}
 
@@ -107,7 +131,9 @@ def test_what_is_exported_comes_back_as_detections(form: str, draft: Any, tmp_pa
     if form == "hf":
         pytest.importorskip("pyarrow")
     result, out = made(draft), tmp_path_factory.mktemp("form") / "out"
-    result.export(form, out)
+    if form == "rgba-video" and min(result.size) < 2:
+        return  # which is refused
+    result.export(form, out, frames=Noise(result.size, result.length) if "rgba" in form else None)
     path = out / ROWS[form][4].strip("`").replace("clip", result.name)
     if not result.masklets and not path.exists():
         return  # a folder for each object of none
@@ -149,7 +175,7 @@ def test_images_lie_where_the_form_says(form: Any, tmp_path: Path) -> None:
     out = result.export(form.name, tmp_path / "out", frames=str(frames))
     assert {p.stem for p in out.rglob("*.png")} <= set(NAMES)
     images = sorted(out.rglob("*.jpg"))
-    if form.name in ("rgba", "overlay", "table", "webdataset", "hf", "label-studio-video"):
+    if form.name in ("rgba", "rgba-video", "overlay", "table", "webdataset", "hf", "label-studio-video"):
         assert not images
         return
     stems = ("000001", "000002", "000003") if form.name == "mot" else NAMES
@@ -323,12 +349,61 @@ def test_sa_v_is_scored_by_its_own_metric(tmp_path: Path) -> None:
 def test_cut_outs(tmp_path: Path) -> None:
     frames = clip(tmp_path, NAMES, (4, 5))
     out = example_result().export("rgba", tmp_path / "out", frames=str(frames))
-    assert sorted(p.name for p in (out / "clip" / "012").iterdir()) == ["img_4.png", "img_6.png"]
+    assert sorted(p.name for p in (out / "clip" / "012").glob("*.png")) == ["img_4.png", "img_6.png"]
     cut, shown = (look_at(p) for p in (out / "clip" / "012" / "img_4.png", frames / "img_4.png"))
     assert (cut[..., 3] == 255 * bits("00000 00000 00011 00011").decode_pixels()).all()
     assert (cut[2:, 3:, :3] == shown[2:, 3:]).all() and not cut[:2].any()
     small = example_result().export("rgba", tmp_path / "small", frames=str(frames), crop=True)
     assert look_at(small / "clip" / "012" / "img_4.png").shape == (2, 2, 4)
+
+
+@pytest.mark.parametrize("codec", ["prores", "qtrle", "vp9"])
+def test_cut_outs_as_videos(codec: str, tmp_path: Path) -> None:
+    """A disc that moves and is not there in one frame, as long and as large as the video, sides odd, times its own."""
+    y, x = np.mgrid[:45, :65]
+    discs = {t: (y - 20) ** 2 + (x - 20 - 9 * t) ** 2 < 200 for t in (0, 2)}
+    base = masklet(1, {0: "1"}).sightings[0]
+    seen = {t: replace(base, mask=Rle.encode_pixels(disc)) for t, disc in discs.items()}
+    times = (0.0, 0.1, 0.3)
+    result = replace(video(replace(masklet(5, {}), sightings=seen), size=(45, 65)), times=times)
+    smooth = Noise((45, 65), 3)
+    smooth.read = lambda a, b: [
+        Frame(t, np.dstack([x * 3, y * 4, x + y]).astype(np.uint8), t / 25) for t in range(a, b)
+    ]
+    out = result.export("rgba-video", tmp_path / "out", frames=smooth, codec=codec)
+    [path] = (out / "clip").iterdir()
+    assert path.name == ("005.webm" if codec == "vp9" else "005.mov")
+    assert [len(frame) for frame in read_back(out / "clip", result)] == [1, 0, 1]
+    assert read_back(path, result) == expect(result, ROWS["rgba-video"])
+    shown = open_video(path)
+    frames = list(shown)
+    assert np.diff([f.time for f in frames]).tolist() == pytest.approx([0.1, 0.2], abs=0.002)
+    colour = frames[2].image[20, 30:48].astype(int) - np.dstack([x * 3, y * 4, x + y])[20, 30:48]
+    assert np.abs(colour).mean() < (8 if codec == "vp9" else 3)
+
+
+def test_cut_outs_that_cannot_be_read(tmp_path: Path) -> None:
+    frames = clip(tmp_path, NAMES, (4, 5))
+    small = example_result().export("rgba", tmp_path / "small", frames=str(frames), crop=True)
+    with pytest.raises(InputError, match="the labels are 3x3, the video 5x4"):
+        read_back(small / "clip", example_result(), NAMES)
+    Image.new("RGB", (5, 4)).save(small / "clip" / "003" / "img_4.png")
+    with pytest.raises(InputError, match="mode RGB, whose transparency is to count; give an RGBA image"):
+        read_back(small / "clip", example_result(), NAMES)
+    with pytest.raises(InputError, match="too small for a video; take rgba"):
+        video(size=(1, 5)).export("rgba-video", tmp_path / "no", frames=Noise((1, 5), 3))
+    film = example_result().export("overlay", tmp_path / "film", frames=str(frames))
+    (film / "clip.mp4").rename(film / "clip.mov")
+    with pytest.raises(InputError, match="a video without transparency; give one of an object that is cut out"):
+        read_back(film / "clip.mov", example_result())
+    cut = example_result().export("rgba-video", tmp_path / "cut", frames=str(frames))
+    [path, _] = sorted((cut / "clip").iterdir())
+    for n, data in enumerate((b"", b"no video", path.read_bytes()[: path.stat().st_size // 2])):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=r"003\.mov: (the file is empty|not a video that can be read|damaged)"):
+            read_back(path, example_result())
+    with pytest.raises(InputError, match="codec = 'x' must be one of prores, qtrle, vp9"):
+        example_result().export("rgba-video", tmp_path / "x", frames=str(frames), codec="x")
 
 
 def test_overlay(tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from masklet.io.formats.json_entry import JsonEntry, parse_coco_mask, read_json_
 from masklet.io.formats.mots import read_mots
 from masklet.io.formats.panoptic import read_panoptic
 from masklet.io.formats.ytvis import read_ytvis, read_ytvis_truth
+from masklet.io.video.alpha import iterate_opaque_masks
 from masklet.io.video.frame_source import format_size
 from masklet.io.video.sources import make_natural_key
 
@@ -50,9 +51,10 @@ def read_detections(path: Path) -> DetectionSet:
 
     Args:
         path: of a json file (COCO results, with `images` or without, COCO-VID, YouTube-VIS results or truth, BURST,
-            LabelMe, Label Studio, masklets.json), CVAT's xml, a MOTS or MOT txt, a parquet or tar of `masklet export`;
-            or of a folder of label images (also with DEVA's json beside them), of
-            LabelMe's jsons or of Ultralytics' txts, a file a frame, or with a folder of these for each video.
+            LabelMe, Label Studio, masklets.json), CVAT's xml, a MOTS or MOT txt, a parquet or tar of `masklet export`,
+            a mov or webm of an object that is cut out; or of a folder of label images (also with DEVA's json beside
+            them), of LabelMe's jsons or of Ultralytics' txts, a file a frame, or with a folder of these for each video;
+            or of a folder of such movs or webms, one an object.
 
     Raises:
         InputError: it is none of these, or an entry is malformed; the file and the entry are named.
@@ -60,6 +62,8 @@ def read_detections(path: Path) -> DetectionSet:
     if path.is_dir():
         return read_detection_folder(path)
     suffix = path.suffix.lower()
+    if suffix in VIDEOS:
+        return read_cutout_videos(path, [path])
     if suffix in TOOLS:
         return TOOLS[suffix](path, compute_file_hash(path))
     if suffix == ".txt":
@@ -70,6 +74,7 @@ def read_detections(path: Path) -> DetectionSet:
     return read_detection_json(path)
 
 
+VIDEOS = (".mov", ".webm")  # of objects that are cut out
 TOOLS = {".xml": read_cvat, ".parquet": read_parquet, ".tar": read_tar}  # by suffix
 
 
@@ -302,6 +307,8 @@ def read_detection_folder(path: Path) -> DetectionSet:
         return read_labelme_files(path, files)
     if files := _list_files(path, ".txt"):
         return read_ultralytics_files(path, files)
+    if videos := [p for suffix in VIDEOS for p in _list_files(path, suffix)]:
+        return read_cutout_videos(path, videos)
     inner = [p for p in sorted(path.iterdir(), key=make_natural_key) if p.is_dir() and _list_files(p, ".png")]
     if inner and all(p.name.isdecimal() and len(p.name) <= 3 for p in inner):
         return read_object_folders(path, inner)
@@ -371,6 +378,22 @@ def read_object_folders(path: Path, folders: Sequence[Path]) -> DetectionSet:
         for file in _list_files(folder, ".png")
     ]
     return DetectionSet(str(path), tuple(p.name for p in folders), entries, [e.place for e in entries], {})
+
+
+def read_cutout_videos(path: Path, files: Sequence[Path]) -> DetectionSet:
+    """A video for each object, called by its number, transparent where the object is not. They are decoded at once, and
+    held as run lengths.
+    """
+    entries, longest = [], 0
+    for n, file in enumerate(files):
+        for t, mask in enumerate(iterate_opaque_masks(file)):
+            longest = max(longest, t + 1)
+            if mask.area:
+                where = f"{file}: frame {t}"
+                entries.append(FrameEntry(FramePlace(index=t), partial(_take_mask, where, mask, 1.0, n), None))
+    hashes = {name: sha for file in files for name, sha in compute_file_hash(file).items()}
+    listed = [FramePlace(index=t) for t in range(longest)]
+    return DetectionSet(str(path), tuple(file.stem for file in files), entries, listed, hashes)
 
 
 def _read_object_mask(path: Path, label: int, size: Size) -> Sequence[FoundObject]:

@@ -1,8 +1,8 @@
 """Label and mask images, read by one rule: what is one value is a mask, several values are ids.
 
 Grey and palette images hold values, 16 bit ones too; colour images hold r + 256 g + 65536 b, or the grey value where
-all three are equal. Transparency that differs says where a cut-out object is. 255 beside other ids is void, as in
-DAVIS; alone it is an object.
+all three are equal. Transparency that differs, or is declared to count, says where a cut-out object is. 255 beside
+other ids is void, as in DAVIS; alone it is an object.
 
 A soft mask is one object's probability in every pixel, and cut at half. Palette images and those with few values hold
 ids. Many values are ids where they fill regions and do not shade into one another, and a soft mask where they fill
@@ -26,7 +26,7 @@ from masklet.core.image_files import open_image
 from masklet.core.limits import quote_value
 
 DECLARATION = "values.json"  # says what the values of the images beside it are: {"values": "ids"}
-IDS, PROBABILITIES = "ids", "probabilities"
+IDS, PROBABILITIES, ALPHA = "ids", "probabilities", "alpha"
 VOID = 255
 SHADES = 16  # up to so many values are ids
 FREQUENT = 4  # white of a soft mask is so many times as frequent as any other value
@@ -76,8 +76,8 @@ def read_label_image(path: Path, meaning: str = "") -> LabelImage:
 
     Args:
         path: of the image.
-        meaning: what its values are, `IDS` or `PROBABILITIES`; "" where the declaration beside it says so, or else the
-            values themselves.
+        meaning: what its values are, `IDS`, `PROBABILITIES` or `ALPHA`, of which its transparency alone counts; ""
+            where the declaration beside it says so, or else the values themselves.
 
     Raises:
         InputError: it cannot be read, or it cannot be told what its pixels mean.
@@ -87,6 +87,8 @@ def read_label_image(path: Path, meaning: str = "") -> LabelImage:
         raise InputError(f"{path}: an image of mode {image.mode}; give a grey, palette, RGB or 16 bit image of values")
     if meaning == PROBABILITIES:
         return LabelImage(path, _cut_probabilities(path, image))
+    if meaning == ALPHA:
+        return LabelImage(path, _read_opaque(path, image))
     if image.mode in ("RGBA", "LA", "PA"):
         return LabelImage(path, _read_transparent(path, image), meaning == IDS)
     if meaning == IDS or image.mode == "P":
@@ -96,15 +98,15 @@ def read_label_image(path: Path, meaning: str = "") -> LabelImage:
 
 def read_declared_meaning(folder: Path) -> str:
     """What `DECLARATION` in a folder says that the values of its images are; "" where there is none. Raises InputError
-    where it says something else than `IDS` or `PROBABILITIES`.
+    where it says something else than `IDS`, `PROBABILITIES` or `ALPHA`.
     """
     path = folder / DECLARATION
     if not path.is_file():
         return ""
-    form = f'{{"values": "{IDS}"}} or {{"values": "{PROBABILITIES}"}}'
+    form = f'{{"values": "{IDS}"}}, "{PROBABILITIES}" or "{ALPHA}"'
     content = read_json(path, form)
     told = content.get("values") if isinstance(content, dict) else content
-    if told not in (IDS, PROBABILITIES):
+    if told not in (IDS, PROBABILITIES, ALPHA):
         raise InputError(f"{path}: says {quote_value(told)}; write {form}")
     return str(told)
 
@@ -135,6 +137,14 @@ def _read_transparent(path: Path, image: Image.Image) -> Int32[np.ndarray, "h w"
             "colour for one object"
         )
     return opaque.astype(np.int32)
+
+
+def _read_opaque(path: Path, image: Image.Image) -> Int32[np.ndarray, "h w"]:
+    """1 where an image is opaque. Raises InputError where it says nothing of that."""
+    if "A" not in image.mode:
+        raise InputError(f"{path}: an image of mode {image.mode}, whose transparency is to count; give an RGBA image")
+    opaque: Int32[np.ndarray, "h w"] = (np.asarray(image.getchannel("A")) >= 128).astype(np.int32)
+    return opaque
 
 
 def _cut_probabilities(path: Path, image: Image.Image) -> Int32[np.ndarray, "h w"]:

@@ -1,4 +1,4 @@
-"""Forms of one PNG a frame or an object: SA-V's folder an object, Pascal VOC's masks, cut-outs with alpha."""
+"""Forms of one PNG a frame or an object: SA-V's folder an object, Pascal VOC's masks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from PIL import Image
 from masklet.core.errors import InputError
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle, paint_mask_numbers
-from masklet.core.tracks import Masklet
 from masklet.io.exports.exported_results import IMAGES, ExportedResults
 from masklet.io.formats.davis import build_davis_palette, check_palette_ids, paint_label_image
 from masklet.io.formats.label_png import encode_png
@@ -101,36 +100,3 @@ def format_labelmap(classes: Mapping[str, int]) -> str:
     colours = np.array(build_davis_palette()).reshape(-1, 3)
     rows = [f"{name}:{','.join(map(str, colours[id].tolist()))}::" for name, id in {"background": 0, **classes}.items()]
     return "\n".join(["# label:color_rgb:parts:actions", *rows, ""])
-
-
-def write_cutouts(results: ExportedResults, folder: Path, crop: bool = False) -> None:
-    """Writes each object cut out of its video.
-
-    Args:
-        results: of videos that are given.
-        folder: which gets <video>/<object>/<frame>.png with transparency where the object is not; frames in which it is
-            not seen have none.
-        crop: true for images no larger than the object
-
-    Raises:
-        InputError: a video is not given.
-    """
-    for result in results:
-        results.require_video(result)
-    for result in results:
-        names = results.name_frames(result)
-        for m in result.masklets:
-            (folder / result.name / f"{m.id:03d}").mkdir(parents=True)
-        for frame in results.read_frames(result):
-            for m, _ in result.at(frame.index):
-                path = folder / result.name / f"{m.id:03d}" / f"{names[frame.index]}.png"
-                path.write_bytes(encode_png(cut_out(frame.image, m, frame.index, crop)))
-
-
-def cut_out(image: np.ndarray, masklet: Masklet, frame: int, crop: bool) -> Image.Image:
-    """An object in a frame with transparency around it; no larger than it where `crop` is set."""
-    mask = masklet.sightings[frame].mask
-    pixels = mask.decode_pixels()
-    made = np.dstack([np.where(pixels[..., None], image, 0), pixels * np.uint8(255)]).astype(np.uint8)
-    x0, y0, x1, y1 = mask.box
-    return Image.fromarray(np.ascontiguousarray(made[y0:y1, x0:x1]) if crop else made)

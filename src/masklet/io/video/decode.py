@@ -106,7 +106,8 @@ class _DecodingPass:
         # Packets before damage that are damaged, too: where bytes are missing, Matroska gives those of the next packet.
         self._doubtful = int(container.format.name.startswith("matroska"))
         self._is_transport = container.format.name == "mpegts"
-        self._is_lone_matroska = bool(self._doubtful) and len(container.streams) == 1
+        between = stream.metadata.get("alpha_mode") == "1"  # the packets lie those of its transparency
+        self._is_lone_matroska = bool(self._doubtful) and len(container.streams) == 1 and not between
         self._stamped = True  # whether packets have pts
         # Whether a key frame came; what is before the first of a broadcast nobody can decode.
         self._begun = container.format.name not in JOINABLE

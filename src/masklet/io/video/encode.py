@@ -8,22 +8,42 @@ import time
 from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import av
 import numpy as np
 from jaxtyping import UInt8
 
 from masklet.core.errors import InputError
+from masklet.core.result import VideoResult
 
 CRF = 20  # quality, from 0, which loses nothing, to 51
 TICKS = 90_000  # a second, of frames with times of their own
 
 
+class VideoCodec(NamedTuple):
+    """How frames become packets."""
+
+    encoder: str
+    pixel_format: str  # in the file
+    options: Mapping[str, str]
+    array_format: str = "rgb24"  # of the arrays that are written
+    even: int = 1  # what sides are multiples of
+    suffix: str = ".mp4"
+
+
+H264 = VideoCodec("libx264", "yuv420p", {"preset": "veryfast"}, even=2)
+ALPHA_CODECS = {  # which keep transparency
+    "prores": VideoCodec("prores_ks", "yuva444p10le", {"profile": "4444", "alpha_bits": "8"}, "rgba", 1, ".mov"),
+    "qtrle": VideoCodec("qtrle", "argb", {}, "rgba", 1, ".mov"),
+    "vp9": VideoCodec("libvpx-vp9", "yuva420p", {"crf": "20", "b": "0", "cpu-used": "4"}, "rgba", 1, ".webm"),
+}
+
+
 class VideoWriter:
     """H.264 in mp4 that browsers play: yuv420p, even sides (an odd one repeats its last row or column)."""
 
-    codec_options: Mapping[str, str] = {"preset": "veryfast"}
+    codec = H264
 
     def __init__(
         self,
@@ -43,12 +63,13 @@ class VideoWriter:
             timed: whether each frame is written with a time of its own.
             crf: quality, from 0, which loses nothing, to 51.
         """
-        self._pad = [(0, size[0] % 2), (0, size[1] % 2), (0, 0)]
+        codec = self.codec
+        self._pad = [*((0, -n % codec.even) for n in size), (0, 0)]
         self._file: Any = self._open(path)
         exact = Fraction(rate).limit_denominator(1001) or Fraction(25)
-        self._stream = self._file.add_stream("libx264", rate=exact, options={**self.codec_options, "crf": str(crf)})
-        self._stream.height, self._stream.width = (n + n % 2 for n in size)
-        self._stream.pix_fmt = "yuv420p"
+        self._stream = self._file.add_stream(codec.encoder, rate=exact, options={"crf": str(crf), **codec.options})
+        self._stream.height, self._stream.width = (n + -n % codec.even for n in size)
+        self._stream.pix_fmt = codec.pixel_format
         self._stream.thread_count = 2
         self._stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
         self._timed, self._begun = timed, False
@@ -58,7 +79,7 @@ class VideoWriter:
             self._stream.codec_context.time_base = Fraction(1, TICKS)
 
     def _open(self, path: Path) -> Any:
-        return av.open(str(path), "w", options={"movflags": "+faststart"})
+        return av.open(str(path), "w", options={} if path.suffix == ".webm" else {"movflags": "+faststart"})
 
     def __enter__(self) -> Self:
         return self
@@ -71,13 +92,13 @@ class VideoWriter:
             self._file.mux(packets)
         self._file.close()
 
-    def write(self, image: UInt8[np.ndarray, "h w 3"], time: float = 0.0) -> None:
+    def write(self, image: UInt8[np.ndarray, "h w c"], time: float = 0.0) -> None:
         """Adds the next frame of the video, an RGB image of the size that the writer was made for.
 
         `time` is seconds from the first frame, for a writer of times; each is shown until the next, the last for as
         long as the one before.
         """
-        frame = av.VideoFrame.from_ndarray(np.pad(image, self._pad, mode="edge"), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(np.pad(image, self._pad, mode="edge"), format=self.codec.array_format)
         if self._timed:
             frame.pts, frame.time_base = self._stamp(time), Fraction(1, TICKS)
         self._file.mux(self._stream.encode(frame))
@@ -91,12 +112,26 @@ class VideoWriter:
         return stamp
 
 
+class AlphaVideoWriter(VideoWriter):
+    """A video of RGBA images that keeps which pixels are transparent."""
+
+    def __init__(self, path: Path, result: VideoResult, codec: VideoCodec) -> None:
+        """
+        Args:
+            path: the file.
+            result: whose video it is: its size, times and shape of a pixel are the same.
+            codec: one of `ALPHA_CODECS`.
+        """
+        self.codec = codec
+        super().__init__(path, result.size, result.rate, result.pixel_aspect, bool(result.times))
+
+
 class LiveVideoWriter(VideoWriter):
     """A video that can be watched while it is written, each frame with its time: mp4 in fragments, by the file's suffix
     Matroska (.mkv) or MPEG-TS (.ts), which is also what a named pipe gets.
     """
 
-    codec_options: Mapping[str, str] = {**VideoWriter.codec_options, "tune": "zerolatency"}
+    codec = H264._replace(options={**H264.options, "tune": "zerolatency"})
 
     def __init__(self, path: Path, size: tuple[int, int], rate: float) -> None:
         """

@@ -67,7 +67,8 @@ class VideoFile(FrameSource):
             raise InputError(f"{self.path}: cannot be read ({error.strerror}); {GIVE}") from None
 
     @contextmanager
-    def _open(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+    def open_stream(self) -> Iterator[tuple[InputContainer, VideoStream]]:
+        """The file, open, and its stream that is shown. Raises InputError where it is no video."""
         try:
             # The prefix, or a colon in the name would be a protocol.
             container = av.open(f"file:{self.path}", options=self._options, metadata_errors="replace")
@@ -89,7 +90,7 @@ class VideoFile(FrameSource):
     def _count_packets(self) -> tuple[int, int]:
         """How many packets the file has, and how many of them are to be shown."""
         packets = shown = 0
-        with self._open() as (container, stream):
+        with self.open_stream() as (container, stream):
             try:
                 for packet in container.demux(stream):
                     packets += packet.size > 0 or packet.dts is not None
@@ -143,7 +144,7 @@ class VideoFile(FrameSource):
 
     def _iterate_decoded(self) -> Iterator[av.VideoFrame | LostFrame]:
         """All frames from the first on, decoded, their marks noted on the way."""
-        with self._open() as (container, stream):
+        with self.open_stream() as (container, stream):
             if not self._described:
                 self._describe_stream(container, stream)
             for n, decoded in enumerate(decode_frames(container, stream)):
@@ -204,7 +205,7 @@ class VideoFile(FrameSource):
         before = {m.pts for m in self._marks[: key + 1]}
         found: dict[int, Frame] = {}
         converter = UprightConverter()
-        with self._open() as (container, stream):
+        with self.open_stream() as (container, stream):
             try:
                 container.seek(self._marks[key].pts or 0, stream=stream)
                 seen = 0
