@@ -16,13 +16,14 @@ from typer.testing import CliRunner
 
 from masklet.builtins import METRICS
 from masklet.cli import app
-from masklet.cli.eval import format_number, read_name_list
+from masklet.cli.eval import read_name_list
 from masklet.core.errors import InputError
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.evaluate.report import Report, compute_digest
-from masklet.evaluate.report_tables import build_report_tables
+from masklet.evaluate.report_tables import build_report_tables, format_number
+from masklet.io.formats.burst import write_burst
 from masklet.io.formats.davis import build_davis_palette
 from masklet.io.formats.ytvis import write_ytvis_truth
 
@@ -109,8 +110,6 @@ def test_what_run_wrote_is_put_into_the_form(davis: Path, tmp_path: Path) -> Non
     code, _ = evaluated("ytvis", "--gt", tmp_path / "gt.json", "--pred", tmp_path / "out", "-o", tmp_path / "a.json")
     assert code == 0
     assert json.loads((tmp_path / "a.json").read_text())["scores"]["AP"] == pytest.approx(1.0)
-    code, text = evaluated("sav", "--gt", davis, "--pred", tmp_path / "out")
-    assert code == 2 and "sav: reads no masklets.json" in text
 
 
 def test_a_result_of_all_frames_is_scored_in_those_that_are_annotated(davis: Path, tmp_path: Path) -> None:
@@ -163,6 +162,49 @@ def test_a_result_of_another_size_is_refused(davis: Path, tmp_path: Path) -> Non
     assert code == 2 and "30x20, not the 60x40" in text
 
 
+def test_tables_fit_eighty_columns_and_files_of_every_kind_are_written(davis: Path, tmp_path: Path) -> None:
+    pred = written_to(tmp_path / "pred", shift=9)
+    files = [tmp_path / f"s.{suffix}" for suffix in ("json", "csv", "md", "tex")]
+    code, text = evaluated("davis", "--gt", davis, "--pred", pred, "--per-video", "--charts", tmp_path / "charts",
+                           *(word for file in files for word in ("-o", file)))  # fmt: skip
+    assert code == 0 and max(map(len, text.partition("davis2017-evaluation")[0].splitlines())) <= 80
+    assert "F-Decay" in text and "…" not in text and "..." not in text
+    assert all(file.stat().st_size > 100 for file in files)
+    charts = [Image.open(path) for path in (tmp_path / "charts").glob("*.png")]
+    assert len(charts) == 1 and all(len(set(np.asarray(c.convert("L")).ravel().tolist())) > 10 for c in charts)
+    code, text = evaluated("davis", "--gt", davis, "--pred", pred, "-o", tmp_path / "s.pdf")
+    assert code == 2 and "s.pdf: a report is written as .json, .csv, .md, .tex" in text
+
+
+def test_what_run_wrote_is_scored_as_sav_and_burst(davis: Path, tmp_path: Path) -> None:
+    for sequence in SEQUENCES:
+        (tmp_path / "out" / sequence).mkdir(parents=True)
+        result_of(sequence).save(tmp_path / "out" / sequence / "masklets.json")
+        for o in range(SEQUENCES[sequence]):
+            folder = tmp_path / "gt" / sequence / f"{o:03d}"
+            folder.mkdir(parents=True)
+            for t in range(0, FRAMES, 2):  # every other frame is annotated, under its number
+                Image.fromarray(page(sequence, t) == o + 1).save(folder / f"{t:05d}.png")
+    out = tmp_path / "s.json"
+    assert evaluated("sav", "--gt", tmp_path / "gt", "--pred", tmp_path / "out", "-o", out)[0] == 0
+    assert json.loads(out.read_text())["scores"]["J&F"] == pytest.approx(100)
+    (tmp_path / "burst").mkdir()
+    named = [replace(result_of(s), name=f"LaSOT/{s}", categories=("car",)) for s in SEQUENCES]
+    write_burst(named, tmp_path / "burst" / "all_classes.json", categories={211: "car"})
+    content = json.loads((tmp_path / "burst" / "all_classes.json").read_text())
+    for sequence in content["sequences"]:
+        sequence |= {"neg_category_ids": [], "not_exhaustive_category_ids": []}
+    for split in ("all", "common", "uncommon"):
+        (tmp_path / "burst" / f"{split}_classes.json").write_text(json.dumps(content))
+    code, text = evaluated("burst", "--gt", tmp_path / "burst", "--pred", tmp_path / "out", "-o", out)
+    assert code == 2 and "thing" in text  # what the results call their objects
+    for sequence in SEQUENCES:
+        replace(result_of(sequence), categories=("car",)).save(tmp_path / "out" / sequence / "masklets.json")
+    code, text = evaluated("burst", "--gt", tmp_path / "burst", "--pred", tmp_path / "out", "-o", out)
+    assert code == 0 and json.loads(out.read_text())["scores"]["class-guided HOTA"] == pytest.approx(100), text
+    assert max(map(len, text.partition("BURST's program")[0].splitlines())) <= 80 and "car" in text
+
+
 def test_quiet_says_nothing(davis: Path, tmp_path: Path) -> None:
     assert evaluated("davis", "--gt", davis, "--pred", written_to(tmp_path / "pred"), "-q") == (0, "")
 
@@ -189,7 +231,7 @@ def test_lvos_needs_the_list_of_unseen_videos(davis: Path) -> None:
 
 def test_an_unknown_metric_names_the_others() -> None:
     code, text = evaluated("mota", "--gt", ".", "--pred", ".")
-    assert code == 2 and "tube-boundary" in text.replace("\n", "") and len(METRICS.names) == 19
+    assert code == 2 and "tube-boundary" in text.replace("\n", "") and len(METRICS.names) == 22
 
 
 def test_names_that_cannot_be_read(tmp_path: Path) -> None:

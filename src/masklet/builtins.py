@@ -159,6 +159,11 @@ METRICS = Registry(  # a loader is the metric itself: (gt, pred, *, videos, watc
             "the same with LVIS's federated annotation",
             "masklet.evaluate.vis.metrics:evaluate_ap_pool_lvis",
         ),
+        PartEntry(
+            "ytvis-errors",
+            "what costs AP: errors by kind",
+            "masklet.evaluate.vis.errors:evaluate_vis_errors",
+        ),
         PartEntry("davis", "J&F of DAVIS 2017, semi-supervised", "masklet.evaluate.vos.davis:evaluate_davis_semi"),
         PartEntry(
             "davis-unsupervised",
@@ -174,6 +179,12 @@ METRICS = Registry(  # a loader is the metric itself: (gt, pred, *, videos, watc
         PartEntry("vpq", "video panoptic quality", "masklet.evaluate.panoptic.metrics:evaluate_vpq"),
         PartEntry("stq", "segmentation and tracking quality", "masklet.evaluate.panoptic.metrics:evaluate_stq"),
         PartEntry("vipseg", "VPQ and STQ of VIPSeg", "masklet.evaluate.panoptic.metrics:evaluate_vipseg"),
+        PartEntry("vspw", "mIoU and consistency of VSPW", "masklet.evaluate.panoptic.vspw:evaluate_vspw"),
+        PartEntry(
+            "tracking",
+            "HOTA, CLEAR (MOTA, identity switches) and IDF1 of masks",
+            "masklet.evaluate.tracking.metrics:evaluate_tracking",
+        ),
         PartEntry("burst", "HOTA and OWTA of BURST", "masklet.evaluate.tracking.burst:evaluate_burst"),
         PartEntry("burst-masks", "the same on masks alone", "masklet.evaluate.tracking.burst:evaluate_burst_masks"),
     ],

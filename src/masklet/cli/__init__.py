@@ -20,6 +20,7 @@ COMMANDS = {  # where each command is, and its line of help
         "Write a line of JSON for every frame as it comes.",
     ),
     "eval": ("masklet.cli.eval:eval_command", "Score predictions as the benchmark's own program does."),
+    "compare": ("masklet.cli.compare:compare_command", "Compare runs over one set, with intervals over its videos."),
     "train": ("masklet.cli.train:train_command", "Train the small networks; a run that was stopped goes on."),
     "edit": ("masklet.cli.edit:edit_command", "Rename, merge, split, drop and mend objects of a saved result."),
     "export": ("masklet.cli.export:app", "Results in the forms that others take."),

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
-from rich.table import Table as Grid
 
 from masklet.builtins import METRICS
+from masklet.cli.tables import print_table
 from masklet.core.errors import InputError, escape_control_characters
 from masklet.core.files import path_exists, read_text
 from masklet.evaluate.prediction_form import convert_predictions
 from masklet.evaluate.report import Report
+from masklet.evaluate.report_files import check_report_path, write_report
 from masklet.evaluate.report_tables import ReportTable, build_report_tables
 from masklet.version import __version__
+from masklet.view.charts import draw_bars, draw_curves
 from masklet.view.progress import show_progress_bars
 
 WORST = 10  # videos and objects that --per-video shows
@@ -29,7 +30,13 @@ def eval_command(
     metric: Annotated[str, typer.Argument(help=f"Whose definition: {METRICS.describe()}.")],
     gt: Annotated[Path, typer.Option(help="Ground truth, in the benchmark's own form.")],
     pred: Annotated[Path, typer.Option(help="Predictions, as they are handed in or as masklet run wrote them.")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write everything as JSON.")] = None,
+    out: Annotated[
+        list[Path],
+        typer.Option("--out", "-o", help="Write everything: FILE.json, .csv, .md or .tex; may be given again."),
+    ] = [],  # noqa: B006
+    charts: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Draw curves, and a bar for every video, as PNG.")
+    ] = None,
     videos: Annotated[
         str, typer.Option(metavar="LIST", help="Only these: names with commas, or a file with one a line.")
     ] = "",
@@ -42,6 +49,8 @@ def eval_command(
     try:
         entry = METRICS.find(metric)
         options = collect_metric_options(metric, videos, unseen)
+        for path in out:
+            check_report_path(path)
         for path, what in ((gt, "--gt"), (pred, "--pred")):
             if not path_exists(path):
                 raise InputError(f"{what} {path}: there is no such file or folder")
@@ -51,14 +60,17 @@ def eval_command(
             show_progress_bars(told, metric, "{task.fields[objects]} objects,") as watch,
         ):
             report = replace(entry.load()(gt, read, watch=watch, **options), metric=metric)
-            if out is not None:
-                report.save(out, __version__)
+            for path in out:
+                write_report(report, path, __version__)
+            drawn = draw_report(report, charts) if charts is not None else []
     except InputError as error:
         typer.echo(f"masklet: {error}", err=True)
         raise typer.Exit(2) from None
     if not quiet:
         print_report(report, WORST if per_video else 0)
         told.print(report.protocol)
+        if drawn:
+            told.print(f"{len(drawn)} charts in {charts}")
         for warning in report.warnings:
             told.print(escape_control_characters(f"warning: {warning}"))
 
@@ -84,33 +96,27 @@ def read_name_list(option: str, text: str) -> Sequence[str] | None:
     return names
 
 
+def draw_report(report: Report, folder: Path) -> list[Path]:
+    """Draws a report's curves into one chart for each thing that they are drawn across, and its videos' first number.
+
+    Returns the files, in `folder`, which is made where it is not there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    made = []
+    for across in dict.fromkeys(curve.across for curve in report.curves.values()):
+        made.append(folder / f"{report.metric}-{across}.png")
+        lines = {name: (c.x, c.y) for name, c in report.curves.items() if c.across == across}
+        draw_curves(report.metric, across, lines, made[-1])
+    number = next((n for row in report.videos.values() for n in row), None)
+    if number is not None:
+        bars = {name: value for name, row in report.videos.items() if (value := row.get(number)) is not None}
+        made += draw_bars(f"{report.metric}: {number} of each video", bars, folder, f"{report.metric}-videos")
+    return made
+
+
 def print_report(report: Report, worst: int) -> None:
     """The numbers as tables on standard output."""
     say = Console(markup=False, emoji=False, highlight=False)
     print_table(say, ReportTable(report.metric, {"": report.scores}))
     for table in build_report_tables(report, worst):
         print_table(say, table)
-
-
-def print_table(say: Console, table: ReportTable) -> None:
-    """One table; a single row is turned, so that nothing is cut off where the terminal is narrow."""
-    grid = Grid(box=box.SIMPLE_HEAD, show_header=len(table.rows) > 1)
-    if len(table.rows) == 1:
-        rows: list[tuple[str, Sequence[float | None]]] = [(k, [v]) for k, v in next(iter(table.rows.values())).items()]
-        columns: Sequence[str] = [""]
-    else:
-        columns = table.columns
-        rows = [(name, [row.get(c) for c in columns]) for name, row in table.rows.items()]
-    grid.add_column(overflow="fold")
-    for column in columns:
-        grid.add_column(column, justify="right")
-    for name, values in rows:
-        grid.add_row(escape_control_characters(name), *(format_number(v) for v in values))
-    say.print(table.title, grid, sep="")
-
-
-def format_number(value: float | None) -> str:
-    """A number as a reader wants it: counts whole, rates to five digits."""
-    if value is None:
-        return "-"
-    return str(int(value)) if float(value).is_integer() and abs(value) > 1 else f"{value:.5g}"

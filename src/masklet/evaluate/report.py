@@ -5,13 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from masklet.core.files import write_atomically
 
 Scores = Mapping[str, float | None]  # None: undefined, such as the AP of a category without ground truth
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A number against another one, to be drawn."""
+
+    across: str  # what x is
+    x: tuple[float, ...]
+    y: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,8 @@ class Report:
     objects: Mapping[str, Scores] = field(default_factory=dict)  # "video/object"
     warnings: tuple[str, ...] = ()  # what the official tool accepts in silence
     inputs: tuple[Path, ...] = ()  # the files and folders that were read
+    events: Mapping[str, Scores] = field(default_factory=dict)  # such as identity switches: "video, frame t"
+    curves: Mapping[str, Curve] = field(default_factory=dict)
 
     def save(self, path: Path, version: str) -> None:
         """Writes all of it as JSON, with masklet's version and the sha256 of every file that was read."""
@@ -41,6 +52,8 @@ class Report:
             "parts": {name: dict(row) for name, row in self.parts.items()},
             "videos": {name: dict(row) for name, row in self.videos.items()},
             "objects": {name: dict(row) for name, row in self.objects.items()},
+            "events": {name: dict(row) for name, row in self.events.items()},
+            "curves": {name: asdict(curve) for name, curve in self.curves.items()},
             "warnings": list(self.warnings),
             "inputs": {str(path): compute_digest(path) for path in self.inputs},
         }

@@ -68,8 +68,9 @@ def _build_burst_report(metric: str, protocol: str, result: BurstResult) -> Repo
     }
     rows = {name: _compute_burst_headline(of_split[name], result.total.open_world[name]) for name in SPLITS}
     parts: dict[str, Scores] = {name: rows[name] for name in SPLITS[1:]}
-    parts |= {f"class {c}": _class_row(counts) for c, counts in classes.items()}
-    parts |= {f"class {c} exemplar-guided": _build_hota_row(counts.exemplar) for c, counts in classes.items()}
+    called = {c: f"class {result.names.get(c, c)}" for c in classes}
+    parts |= {called[c]: _class_row(counts) for c, counts in classes.items()}
+    parts |= {f"{called[c]} exemplar-guided": _build_hota_row(counts.exemplar) for c, counts in classes.items()}
     parts |= {f"open-world {name}": _build_hota_row(result.total.open_world[name]) for name in SPLITS}
     videos = {name: _build_hota_row(counts.open_world["all"]) for name, counts in result.videos.items()}
     return Report(metric, protocol, rows["all"], parts, videos, result.objects, result.warnings, result.inputs)

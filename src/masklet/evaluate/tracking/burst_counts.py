@@ -289,6 +289,7 @@ class BurstResult:
     objects: Mapping[str, Scores]
     warnings: tuple[str, ...]
     inputs: tuple[Path, ...]
+    names: Mapping[int, str]  # of the categories, where the ground truth says them
 
 
 def count_burst_split(
@@ -316,7 +317,9 @@ def count_burst_split(
         watch("burst", done, sum(map(len, images.values())), len(objects))
     warnings = tuple(list_burst_warnings(found, truths["all"], names, images, zero))
     inputs = (*(listing.path for listing in truths.values()), pred)
-    return BurstResult(sum(counts.values(), start=BurstCounts.none()), counts, objects, warnings, inputs)
+    return BurstResult(
+        sum(counts.values(), start=BurstCounts.none()), counts, objects, warnings, inputs, truths["all"].names
+    )
 
 
 EMPTY = BurstTruth({}, frozenset(), frozenset())

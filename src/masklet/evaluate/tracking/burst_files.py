@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from masklet.core.limits import parse_whole_number
 from masklet.core.rle import Rle
 from masklet.evaluate.vis.tubes import decode_tubes
 from masklet.io.formats.json_entry import JsonEntry, read_json_object
+from masklet.io.formats.split import read_categories
 
 GT_FORM = "BURST's ground truth with 'sequences' and 'split'"
 PRED_FORM = "predictions in BURST's form, with 'sequences'"
@@ -72,6 +73,7 @@ class BurstFile:
     path: Path
     split: str | None
     sequences: Mapping[str, JsonEntry]
+    names: Mapping[int, str] = field(default_factory=dict)  # of the categories, where the file lists them
 
 
 def read_burst_file(path: Path, form: str) -> BurstFile:
@@ -83,7 +85,8 @@ def read_burst_file(path: Path, form: str) -> BurstFile:
         if name in sequences:
             raise entry.wrong(f"the sequence {name} is listed twice; keep one of them")
         sequences[name] = entry
-    return BurstFile(path, file.text("split") if "split" in file else None, sequences)
+    names = read_categories(file) if "categories" in file else {}
+    return BurstFile(path, file.text("split") if "split" in file else None, sequences, names)
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,14 @@ def compute_hota(truth: VideoResult, found: VideoResult) -> HotaCounts:
 
     Counts of several videos add up. Raises InputError where the videos differ in size or length.
     """
+    return count_hota(compare_tracks(truth, found))
+
+
+def compare_tracks(truth: VideoResult, found: VideoResult) -> list[TrackFrame]:
+    """The masklets of both sides in every frame, numbered by their places in the results, with their masks' IoU.
+
+    Raises InputError where the videos differ in size or length.
+    """
     if (truth.size, truth.length) != (found.size, found.length):
         raise InputError(
             f"{truth.name} ({truth.length} frames of {truth.size}) and {found.name} ({found.length} of {found.size}) "
@@ -197,4 +205,4 @@ def compute_hota(truth: VideoResult, found: VideoResult) -> HotaCounts:
             [truth.masklets[n].sightings[t].mask for n in rows], [found.masklets[n].sightings[t].mask for n in cols]
         )
         frames.append(TrackFrame(np.array(rows, np.int64), np.array(cols, np.int64), iou))
-    return count_hota(frames)
+    return frames

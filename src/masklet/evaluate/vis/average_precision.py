@@ -233,18 +233,41 @@ class PrecisionCurve:
 
 def accumulate_curve(groups: Sequence[GroupMatches], limit: int | None) -> PrecisionCurve:
     """Joins groups, each cut to its best `limit`, in one list by falling score; equal scores stay in their order."""
-    positives = sum((m.positives for m in groups), np.zeros(1, np.int64))[:, None, None]
-    order = np.argsort(-np.concatenate([m.scores[:limit] for m in groups]), kind="stable")
-    right, wrong = (np.concatenate(parts, 2)[:, :, order].cumsum(2, float) for parts in _limit_groups(groups, limit))
-    recall = right / np.maximum(positives, 1)
-    precision = right / (right + wrong + EPSILON)
-    precision = np.maximum.accumulate(precision[:, :, ::-1], 2)[:, :, ::-1]
+    recall, precision, some = _rank_predictions(groups, limit)
     reached = np.searchsorted(RECALLS, recall, side="right")  # points of recall up to each prediction
     ap = (np.diff(reached, axis=2, prepend=0) * precision).sum(2) / len(
         RECALLS
     )  # precision where each is first reached
-    last = recall[:, :, -1] if len(order) else np.zeros(recall.shape[:2])
-    return PrecisionCurve(*(np.where(positives[:, 0] > 0, table, -1.0) for table in (ap, last)))
+    last = recall[:, :, -1] if recall.shape[2] else np.zeros(recall.shape[:2])
+    return PrecisionCurve(*(np.where(some, table, -1.0) for table in (ap, last)))
+
+
+def compute_precision_points(groups: Sequence[GroupMatches], limit: int | None) -> Float64[np.ndarray, "r t p"]:
+    """Precision at each of the 101 points of recall, of which `PrecisionCurve.ap` is the mean; 0 beyond the last.
+
+    `groups` and `limit` are as in `accumulate_curve`. A range in which there is nothing to be found has 0 throughout.
+    """
+    recall, precision, some = _rank_predictions(groups, limit)
+    padded = np.pad(precision, ((0, 0), (0, 0), (0, 1)))
+    points = np.zeros((*recall.shape[:2], len(RECALLS)))
+    for place in np.ndindex(recall.shape[:2]):
+        points[place] = padded[place][np.searchsorted(recall[place], RECALLS)]
+    return np.asarray(points * some[:, :, None])
+
+
+def _rank_predictions(
+    groups: Sequence[GroupMatches], limit: int | None
+) -> tuple[Float64[np.ndarray, "r t n"], Float64[np.ndarray, "r t n"], Bool[np.ndarray, "r 1"]]:
+    """Recall and best later precision after each prediction of all groups, and where there is something to be found."""
+    positives = sum((m.positives for m in groups), np.zeros(1, np.int64))[:, None, None]
+    order = np.argsort(-np.concatenate([m.scores[:limit] for m in groups]), kind="stable")
+    right, wrong = (np.concatenate(parts, 2)[:, :, order].cumsum(2, float) for parts in _limit_groups(groups, limit))
+    precision = right / (right + wrong + EPSILON)
+    return (
+        right / np.maximum(positives, 1),
+        np.maximum.accumulate(precision[:, :, ::-1], 2)[:, :, ::-1],
+        positives[:, 0] > 0,
+    )
 
 
 def _limit_groups(groups: Sequence[GroupMatches], limit: int | None) -> tuple[list[Bool[np.ndarray, "r t n"]], ...]:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from masklet.core.cores import count_usable_cores
 from masklet.core.errors import InputError
@@ -21,7 +21,6 @@ from masklet.core.progress import Watch
 from masklet.core.rle import Rle
 from masklet.evaluate.json_stream import Span, encode_object_masks, read_entry_at, stream_json_entries
 from masklet.evaluate.vis.average_precision import (
-    MatchedGroup,
     PredictedObject,
     TrueObject,
     VisVideo,
@@ -35,7 +34,8 @@ from masklet.io.formats.split import read_categories
 
 LEVELS = {"no_occlusion": 0.0, "slight_occlusion": 0.25, "severe_occlusion": 0.75}  # OVIS
 DOUBT = 0.01  # share by which an object's area in the file may differ from that of its masks
-Judge = Callable[[VisVideo], list[MatchedGroup]]
+J = TypeVar("J")  # what is made of a video, such as a group of matches
+Judge = Callable[[VisVideo], list[J]]
 Names = Collection[str | int]
 
 
@@ -241,13 +241,13 @@ def _add_prediction(entry: JsonEntry, number: int, span: Span, data: VisDataset)
         clip.found.append(VisObject(entry.where, category, number, span, score=score))
 
 
-def score_vis_clips(data: VisDataset, judging: Judge, watch: Watch) -> list[MatchedGroup]:
-    """Decodes the videos of `data`, a few at a time, and returns the groups that `judging` makes of each, in order.
+def score_vis_clips(data: VisDataset, judging: Judge[J], watch: Watch) -> list[J]:
+    """Decodes the videos of `data`, a few at a time, and returns all that `judging` makes of them, in order.
 
     `watch` is told ("scoring", videos done, videos in all, groups so far); what is to be warned of goes to the notes of
     `data`. Raises InputError where a mask is damaged.
     """
-    groups: list[MatchedGroup] = []
+    groups: list[J] = []
     with data.pred.open("rb") as file, ThreadPoolExecutor(count_usable_cores()) as pool:
         work = partial(_score_vis_clip, data.form, judging, file.fileno())
         for done, (found, notes) in enumerate(
@@ -261,8 +261,8 @@ def score_vis_clips(data: VisDataset, judging: Judge, watch: Watch) -> list[Matc
 
 
 def _score_vis_clip(
-    form: VisFileFormat, judging: Judge, file: int, clip: VisClip
-) -> tuple[list[MatchedGroup], list[tuple[str, str]]]:
+    form: VisFileFormat, judging: Judge[J], file: int, clip: VisClip
+) -> tuple[list[J], list[tuple[str, str]]]:
     there = _decode_object_tubes(clip.truths, [o.masks for o in clip.truths], clip)
     read = [form.listed(read_entry_at(file, o.span)[form.masks]) for o in clip.found if o.span]
     found = _decode_object_tubes(clip.found, read, clip)

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from masklet.core.progress import Watch, discard_progress
-from masklet.evaluate.report import Report, Scores
+from masklet.evaluate.report import Curve, Report, Scores
 from masklet.evaluate.vis.average_precision import (
     AREAS,
     LIMITS,
     OCCLUSIONS,
+    RECALLS,
     THRESHOLDS,
     GroupMatches,
     MatchedGroup,
@@ -33,6 +34,7 @@ from masklet.evaluate.vis.average_precision import (
     compute_ap_tables,
     compute_boundary_similarity,
     compute_defined_mean,
+    compute_precision_points,
     compute_tube_similarity,
     make_class_agnostic,
     match_by_category,
@@ -193,7 +195,21 @@ def _evaluate_by_category(
     for number, category in enumerate(results.categories):
         one = replace(results, ap=results.ap[:, [number]], recall=results.recall[:, [number]])
         parts[data.categories[category]] = compute_ap_headline(one, ranges, ())
-    return _build_vis_report(metric, data, groups, compute_ap_headline(results, ranges, rows), parts)
+    report = _build_vis_report(metric, data, groups, compute_ap_headline(results, ranges, rows), parts)
+    return replace(report, curves=_draw_precision_curves(groups))
+
+
+def _draw_precision_curves(groups: Sequence[MatchedGroup]) -> dict[str, Curve]:
+    """Precision against recall, in the mean over the categories that there is something of."""
+    held: dict[int, list[GroupMatches]] = {}
+    for group in groups:
+        held.setdefault(group.category, []).append(group.matches)
+    there = [some for some in held.values() if sum(m.positives[0] for m in some)]
+    if not there:
+        return {}
+    points = np.mean([compute_precision_points(some, MOST)[0] for some in there], axis=0)
+    drawn = {"IoU 0.5": points[0], "IoU 0.75": points[5], "mean of 0.5 to 0.95": points.mean(0)}
+    return {f"precision, {name}": Curve("recall", tuple(RECALLS), tuple(y.tolist())) for name, y in drawn.items()}
 
 
 def _compute_pooled_ap(groups: Sequence[GroupMatches], ranges: Sequence[ObjectRange], limit: int | None) -> Scores:
