@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -117,12 +117,18 @@ class Model:
         )
 
     def open(
-        self, source: Any, *, result: VideoResult | str | Path | None = None, rate: float | None = None, name: str = ""
+        self,
+        source: Any,
+        *,
+        result: VideoResult | str | Path | None = None,
+        session: str | Path | None = None,
+        rate: float | None = None,
+        name: str = "",
     ) -> Session:
-        """A session over a video, whose prompts and propagation this model's propagator answers; `source`, `result`,
-        `rate` and `name` as in the function `open`.
+        """A session over a video, whose prompts and propagation this model's propagator answers; the arguments as in
+        the function `open`.
         """
-        return open_session(source, self.tracker, result, rate, name)
+        return open_session(source, self.tracker, result, session, rate, name)
 
     def stream(self, frames: Iterable[Any]) -> Iterator[FrameMasks]:
         """Masks while `frames` arrive, as in the function `stream`; a model that is loaded with `live=True` follows at
@@ -441,6 +447,7 @@ def open(
     *,
     propagator: PartChoice = "nano",
     result: VideoResult | str | Path | None = None,
+    session: str | Path | None = None,
     device: str = "auto",
     rate: float | None = None,
     name: str = "",
@@ -452,6 +459,7 @@ def open(
         source: as in `segment`.
         propagator, device: as in `load`.
         result: to go on from, of this video, or the path of its masklets.json; None: no object is known.
+        session: a folder that `Session.save` has written, to go on from in place of a result.
         rate, name: as in `segment`, of a result that is begun.
         settings: of the propagator, such as **{"propagator.paths": 2}.
 
@@ -464,23 +472,35 @@ def open(
     own, of_parts = split_settings(settings)
     refuse_part_settings("open", "it", {**own, **{f"segmenter.{k}": v for k, v in of_parts["segmenter"].items()}})
     carrier = make_propagator(propagator, make_encoder(device), device, of_parts["propagator"])
-    return open_session(source, carrier, result, rate, name)
+    return open_session(source, carrier, result, session, rate, name)
 
 
 def open_session(
-    source: Any, carrier: Propagator[Any, Any], given: VideoResult | str | Path | None, rate: float | None, name: str
+    source: Any,
+    carrier: Propagator[Any, Any],
+    given: VideoResult | str | Path | None,
+    saved: str | Path | None,
+    rate: float | None,
+    name: str,
 ) -> Session:
     """The session of `open`, whose arguments these are, with its propagator made."""
-    from masklet.session.session import Session, begin_result  # and scipy, of which tracking needs nothing
+    from masklet.session.saved_session import load_history  # and scipy, of which tracking needs nothing
+    from masklet.session.session import Session, begin_result
 
     check_relative_path("name", name or "unnamed")
+    if ((given is not None or saved is not None) and (rate or name)) or (given is not None and saved is not None):
+        raise InputError("open: give a result or a saved session; it has its own name and rate")
     result = VideoResult.open(given) if isinstance(given, str | Path) else given
-    video = open_source(source).__enter__()
-    if result is None:
-        begun = begin_result(video)
-        made = replace(begun.provenance, source=describe_source(source), version=__version__)
-        result = replace(begun, name=name or begun.name, rate=rate or begun.rate, provenance=made)
-    return Session(video, carrier, result)
+    history = None if saved is None else load_history(Path(saved))
+    with ExitStack() as held:
+        video = held.enter_context(open_source(source))
+        if result is None and history is None:
+            begun = begin_result(video)
+            made = replace(begun.provenance, source=describe_source(source), version=__version__)
+            result = replace(begun, name=name or begun.name, rate=rate or begun.rate, provenance=made)
+        session = Session(video, carrier, history or result, lambda: release.close())
+        release = held.pop_all()
+    return session
 
 
 def check_live_frames(frames: Any) -> None:

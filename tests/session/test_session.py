@@ -201,5 +201,10 @@ def test_the_library_opens_a_session(tmp_path: Path) -> None:
     model = masklet.load(system=Track(ToyPropagator(), {}), propagator=ToyPropagator())
     with model.open(frames, result=tmp_path / "masklets.json") as again:
         assert again.result.masklets == session.result.masklets and again.list_anchors(1) == [3]
+    own = World(PLACES)
+    with masklet.open(own, propagator=ToyPropagator()) as third:
+        assert third.name == "toy" and third.result.provenance.version
+    with pytest.raises(InputError, match="its own name"):
+        masklet.open(frames, propagator=ToyPropagator(), result=session.result, name="other")
     with pytest.raises(InputError, match="it has 16 frames, frames 9"):
         masklet.open(frames[:9], propagator=ToyPropagator(), result=session.result)

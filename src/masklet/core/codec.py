@@ -48,7 +48,20 @@ FORMAT = "masklet/1"
 def write_result(result: VideoResult, path: Path) -> None:
     """Writes a result. Raises InputError where the file cannot be written, or the result's name is none of a file."""
     check_relative_path(f"{path}", result.name)
-    content = {
+    with write_atomically(path) as file:
+        file.write(f"{format_json(format_video(result))[:-1]},".encode())
+        index = IndexWriter(file.tell())
+        file.write(HEAD)
+        for n, masklet in enumerate(result.masklets):
+            file.write(b"," if n else b"")
+            _write_masklet(file, masklet, index)
+        file.write(b"],")
+        file.write(index.format(file.tell()))
+
+
+def format_video(result: VideoResult) -> dict[str, Any]:
+    """All of a result but its masklets, as JSON has it."""
+    return {
         "format": FORMAT,
         "name": result.name,
         "size": result.size,
@@ -59,15 +72,6 @@ def write_result(result: VideoResult, path: Path) -> None:
         **({"times": result.times} if result.times else {}),
         **({"pixel_aspect": result.pixel_aspect} if result.pixel_aspect != 1 else {}),
     }
-    with write_atomically(path) as file:
-        file.write(f"{format_json(content)[:-1]},".encode())
-        index = IndexWriter(file.tell())
-        file.write(HEAD)
-        for n, masklet in enumerate(result.masklets):
-            file.write(b"," if n else b"")
-            _write_masklet(file, masklet, index)
-        file.write(b"],")
-        file.write(index.format(file.tell()))
 
 
 def _format_provenance(made: Provenance) -> dict[str, Any]:
@@ -75,8 +79,13 @@ def _format_provenance(made: Provenance) -> dict[str, Any]:
     return told if made.edits else {name: value for name, value in told.items() if name != "edits"}
 
 
+def format_masklet_facts(m: Masklet) -> dict[str, Any]:
+    """All of a masklet but its sightings, as JSON has it."""
+    return {"id": m.id, "label": m.label, "score": m.score, "is_thing": m.is_thing}
+
+
 def _write_masklet(file: IO[bytes], m: Masklet, index: IndexWriter) -> None:
-    facts = {"id": m.id, "label": m.label, "score": m.score, "is_thing": m.is_thing, "sightings": []}
+    facts = {**format_masklet_facts(m), "sightings": []}
     start = file.tell()
     file.write(format_json(facts)[:-2].encode())
     frames = sorted(m.sightings)
@@ -85,13 +94,14 @@ def _write_masklet(file: IO[bytes], m: Masklet, index: IndexWriter) -> None:
     for n, block in enumerate(blocks):
         file.write(b"," if n else b"")
         places.append(file.tell())
-        rows = [_format_sighting(t, m.sightings[t]) for t in block]
+        rows = [format_sighting(t, m.sightings[t]) for t in block]
         file.write(format_json(rows)[1:-1].encode())
     index.add(start, len(frames), [block[0] for block in blocks], [*places, file.tell()])
     file.write(b"]}")
 
 
-def _format_sighting(frame: int, s: Sighting) -> tuple[Any, ...]:
+def format_sighting(frame: int, s: Sighting) -> tuple[Any, ...]:
+    """The row of a sighting in a `frame`, as `read_sighting` reads it."""
     return frame, s.source.value, s.score, s.label, s.presence, s.mask.counts.decode()
 
 

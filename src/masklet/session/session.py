@@ -5,7 +5,9 @@ What can be undone is a value: the result and the anchors. Everything else is ke
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 from threading import Event, RLock
 from typing import Any
 
@@ -28,20 +30,12 @@ from masklet.session.anchors import Anchor, Anchors, ObjectAnchors, Spread, keep
 from masklet.session.caches import FrameCache, RecentFeatures
 from masklet.session.changed_masklets import change_masklet, find_masklet
 from masklet.session.courses import plan_range, plan_spread
+from masklet.session.history import History, SessionState
 from masklet.session.propagation import Course, run_course
+from masklet.session.saved_session import save_history
 from masklet.session.verbs import apply_verb
 from masklet.systems.prompts import check_prompt
 from masklet.systems.sweep import make_sightings
-
-MOST_UNDO = 100  # changes that can be taken back
-
-
-@dataclass(frozen=True)
-class SessionState:
-    """All that a change changes, and that undoing it brings back."""
-
-    result: VideoResult
-    anchors: Anchors = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,22 +55,27 @@ class Session:
         revision: grows with every change, also by undo and redo.
     """
 
-    def __init__(self, video: Video, propagator: Propagator[Any, Any], result: VideoResult | None = None) -> None:
+    def __init__(
+        self,
+        video: Video,
+        propagator: Propagator[Any, Any],
+        begun: VideoResult | History | None = None,
+        release: Callable[[], object] = lambda: None,
+    ) -> None:
         """
         Args:
-            video: that can be read again; it is closed with the session.
+            video: that can be read again.
             propagator: answers prompts, and carries masks.
-            result: of this video, to go on from; None: no object is known.
+            begun: a result of this video to go on from, or a session that was saved; None: no object is known.
+            release: is called when the session is closed, and closes the video where nobody else does.
 
         Raises:
             InputError: the result is of a video of another size or length.
         """
-        result = begin_result(video) if result is None else result
-        check_result(video, result)
+        history = begun if isinstance(begun, History) else History(SessionState(begun or begin_result(video)))
+        check_result(video, history.state.result)
         self.video, self.propagator, self.revision = video, propagator, 0
-        self._state = SessionState(result)
-        self._done: list[SessionState] = []
-        self._undone: list[SessionState] = []
+        self._history, self._release = history, release
         self._frames = FrameCache(video)
         self._store: FeatureStore[Any] = FeatureStore()
         self._features = RecentFeatures(self._store)
@@ -92,13 +91,11 @@ class Session:
         return f"<Session of {self.result!r}, revision {self.revision}>"
 
     def close(self) -> None:
-        """Releases the video and what was kept of its frames."""
+        """Releases the video and removes what was kept of its frames."""
         self.stop()
         with self._lock:
             self._store.__exit__()
-            close = getattr(self.video, "close", None)
-            if close is not None:
-                close()
+            self._release()
 
     # -- what there is
 
@@ -125,12 +122,12 @@ class Session:
     @property
     def result(self) -> VideoResult:
         """The result as it is now, a value that does not change any more."""
-        return self._state.result
+        return self._history.state.result
 
     @property
     def anchors(self) -> Anchors:
         """What was said in this session and still stands: {id: {frame: anchor}}."""
-        return self._state.anchors
+        return self._history.state.anchors
 
     @property
     def next_id(self) -> int:
@@ -259,31 +256,45 @@ class Session:
             self._change(changed, keep_valid_anchors(self.anchors, changed), corrected=False)
             return changed
 
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a change to take back."""
+        return bool(self._history.done)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is a change that was taken back."""
+        return bool(self._history.undone)
+
     def undo(self) -> bool:
         """Takes the last change back. Returns False where there is none."""
-        return self._step(self._done, self._undone)
+        return self._turn(self._history.undo())
 
     def redo(self) -> bool:
         """Does the change again that was taken back last. Returns False where there is none."""
-        return self._step(self._undone, self._done)
+        return self._turn(self._history.redo())
+
+    def save(self, path: str | Path) -> None:
+        """Writes the session into a folder: the result, the anchors, and what can be undone and done again. `open` goes
+        on from there. Raises InputError where it cannot be written.
+        """
+        with self._lock:
+            save_history(self._history, Path(path))
 
     # -- within
 
-    def _step(self, source: list[SessionState], target: list[SessionState]) -> bool:
+    def _turn(self, history: History | None) -> bool:
         with self._lock:
-            if not source:
+            if history is None:
                 return False
-            target.append(self._state)
-            self._state = source.pop()
+            self._history = history
             self.revision += 1
             return True
 
     def _change(self, result: VideoResult, anchors: Anchors, corrected: bool = True) -> None:
         if corrected:
             result = note_propagator(result, self.propagator)
-        self._done = [*self._done, self._state][-MOST_UNDO:]
-        self._undone = []
-        self._state = SessionState(result, anchors)
+        self._history = self._history.add(SessionState(result, anchors))
         self.revision += 1
 
     def _check_frame(self, index: int) -> None:
