@@ -225,6 +225,50 @@ def test_bad_input_is_one_sentence(davis: Path, tmp_path: Path, arguments: tuple
     assert code == 2 and words in text and "Traceback" not in text
 
 
+@pytest.mark.parametrize(
+    ("metric", "gt", "words"),
+    [
+        ("davis", "out", "--gt OUT: that is what masklet found; is it the other way round"),
+        ("davis", "empty", "--gt EMPTY: davis takes DAVIS's folder"),
+        ("davis", "gt.json", "davis takes DAVIS's folder"),
+        ("ytvis", "DAVIS", "ytvis takes the ground truth's json"),
+        ("ytvis", "out/boat/masklets.json", "is it the other way round"),
+        ("vipseg", "empty", "vipseg takes a folder with panoptic_gt.json"),
+        ("sav", "empty", "sav takes a folder with <video>/<object>"),
+        ("burst", "gt.json", "burst takes a folder with all_classes.json"),
+        ("mose", "empty", "--gt EMPTY: mose takes"),
+        ("vspw", "empty", "--gt EMPTY: vspw takes"),
+        ("vspw", "DAVIS/Annotations/480p", "no label_num_dic_final.json"),
+        ("tracking", "empty", "EMPTY: no video in it"),
+    ],
+)
+def test_a_wrong_ground_truth_is_not_blamed_on_the_prediction(davis: Path, tmp_path: Path, metric: str, gt: str, words: str) -> None:  # fmt: skip
+    for sequence in SEQUENCES:
+        (tmp_path / "out" / sequence).mkdir(parents=True)
+        result_of(sequence).save(tmp_path / "out" / sequence / "masklets.json")
+    write_ytvis_truth([result_of(s) for s in SEQUENCES], tmp_path / "gt.json")
+    (tmp_path / "empty").mkdir()
+    code, text = evaluated(metric, "--gt", tmp_path / gt, "--pred", tmp_path / "out")
+    for place in ("out", "empty"):
+        words = words.replace(place.upper(), str(tmp_path / place))
+    assert code == 2 and words in text and "Traceback" not in text and text.count("masklet: ") == 1
+
+
+def test_what_run_wrote_is_scored_as_vspw(davis: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "kite").mkdir(parents=True)
+    result_of("kite").save(tmp_path / "out" / "kite" / "masklets.json")
+    (tmp_path / "vspw/data/kite/mask").mkdir(parents=True)
+    for t in range(FRAMES):
+        Image.fromarray(np.where(page("kite", t), 7, 9).astype(np.uint8)).save(
+            tmp_path / f"vspw/data/kite/mask/{t}.png"
+        )
+    (tmp_path / "vspw/label_num_dic_final.json").write_text('{"thing": 7, "rest": 9}')
+    out = tmp_path / "s.json"
+    code, text = evaluated("vspw", "--gt", tmp_path / "vspw", "--pred", tmp_path / "out", "-o", out)
+    parts = json.loads(out.read_text())["parts"] if code == 0 else {}
+    assert code == 0 and parts["thing"]["IoU"] == 100 and parts["rest"]["IoU"] == 0, text
+
+
 def test_lvos_needs_the_list_of_unseen_videos(davis: Path) -> None:
     assert "needs --unseen" in evaluated("lvos", "--gt", davis, "--pred", davis)[1]
 

@@ -15,6 +15,9 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.result import VideoResult
+from masklet.evaluate.panoptic.vspw import NAMES as VSPW_NAMES
+from masklet.evaluate.panoptic.vspw import find_vspw_masks, read_vspw_names
+from masklet.evaluate.vos.files import find_truth_folder, list_pngs
 from masklet.io.formats.json_entry import JsonEntry, read_json_object
 from masklet.io.formats.split import find_category_id, read_categories
 from masklet.io.formats.submission import (
@@ -28,7 +31,7 @@ from masklet.io.formats.submission import (
 from masklet.io.video.source_names import sort_naturally
 
 LISTED = {  # metrics that read a form with ids: that form, and where the ground truth lists them
-    **dict.fromkeys(("ytvis", "ytvis-agnostic", "tube-boundary", "ap-pool"), ("ytvis", "")),
+    **dict.fromkeys(("ytvis", "ytvis-agnostic", "ytvis-errors", "tube-boundary", "ap-pool"), ("ytvis", "")),
     "ovis": ("ovis", ""),
     **dict.fromkeys(("vpq", "stq", "vipseg"), ("vipseg", "panoptic_gt.json")),
 }
@@ -150,7 +153,31 @@ def index_annotated_frames(result: VideoResult, names: Sequence[str]) -> list[in
     )
 
 
+def write_vspw_predictions(gt: Path, results: Sequence[Path], folder: Path) -> Path:
+    """Results as label images of VSPW's categories, in the frames that `gt` annotates; of two objects the surer one
+    is seen. Raises InputError where a result is of no video of `gt`, or an object is of no category of its list.
+    """
+    ids = {name: number for number, name in read_vspw_names(gt).items()}
+    if not ids:
+        raise InputError(f"--gt {gt}: no {VSPW_NAMES}, which gives the names of objects their numbers; put it there")
+    for path in results:
+        result = VideoResult.load(path)
+        truth = find_vspw_masks(find_truth_folder(gt, "data"), result.name)
+        names = list_pngs(truth)
+        if not names:
+            raise InputError(f"{path}: {result.name} is no video of {gt}; leave it out")
+        frames = index_annotated_frames(result, [Path(name).stem for name in names])
+        (folder / result.name).mkdir(parents=True)
+        for t, name in zip(frames, names, strict=True):
+            page = np.zeros(result.size, np.uint8)
+            for m, s in sorted(result.at(t), key=lambda seen: seen[0].score):
+                page[s.mask.decode_pixels()] = find_category_id(result, m, ids)
+            Image.fromarray(page).save(folder / result.name / name)
+    return folder
+
+
 WRITERS: Mapping[str, Callable[[Path, Sequence[Path], Path], Path]] = {
     "sav": write_sav_predictions,
+    "vspw": write_vspw_predictions,
     **dict.fromkeys(("burst", "burst-masks"), write_burst_predictions),
 }

@@ -148,8 +148,13 @@ def evaluate_vspw(
 
 
 def _build_clip(name: str, truth: Path, pred: Path, notes: Notes) -> VosClip:
-    folder = truth / name / "mask" if "mask" in list_subfolders(truth / name) else truth / name
+    folder = find_vspw_masks(truth, name)
     return build_vos_clip(name, folder, pred / name, list_pngs(folder), notes)
+
+
+def find_vspw_masks(truth: Path, name: str) -> Path:
+    """The folder of a video's label images: <video>/mask in VSPW's own layout, else <video>."""
+    return truth / name / "mask" if "mask" in list_subfolders(truth / name) else truth / name
 
 
 def _read_pair(clip: VosClip, frame: str) -> tuple[Labels, Labels]:
