@@ -27,7 +27,7 @@ ALLOWED = {
     "session": {"core", "systems", "session"},
     "train": {"core", "nn", "weights", "models", "io", "evaluate", "train"},
 }
-ON_TOP = ("cli", "run")
+ON_TOP = ("cli", "run", "reproduce")
 
 
 def imported(text: str) -> set[str]:

@@ -29,7 +29,7 @@ from masklet.io.formats.cocovid import read_cocovid, write_cocovid
 from masklet.io.formats.davis import write_davis, write_referring
 from masklet.io.formats.mots import read_mots
 from masklet.io.formats.panoptic import read_panoptic_split, write_panoptic
-from masklet.io.formats.submission import _create_zip_info, read_dataset_split
+from masklet.io.formats.submission import create_zip_info, read_dataset_split
 from masklet.io.formats.ytvis import read_ytvis, read_ytvis_split, read_ytvis_truth, write_ytvis_truth
 from masklet.io.output_folder import OutputFolder
 from masklet.registry import list_part_settings
@@ -166,7 +166,7 @@ def test_no_writer_takes_such_a_name(name: str, tmp_path: Path) -> None:
         lambda: write_referring(result, tmp_path / "ref", None, [name, "dog"]),
         lambda: write_panoptic([result], tmp_path / "p", {"clip": frames}),
         lambda: write_cocovid([result], tmp_path / "c.json", {"clip": frames}),
-        lambda: _create_zip_info(name),
+        lambda: create_zip_info(name),
         lambda: OutputFolder(tmp_path, name, False),
         lambda: masklet.segment(np.zeros((1, 8, 8, 3), np.uint8), segmenter=lambda image: None, name=name or "."),
     ]
@@ -175,7 +175,7 @@ def test_no_writer_takes_such_a_name(name: str, tmp_path: Path) -> None:
             write()
     assert not list(tmp_path.rglob("*.png"))
     with pytest.raises(InputError, match="not UTF-8"):
-        _create_zip_info("caf\udce9")
+        create_zip_info("caf\udce9")
 
 
 @pytest.mark.parametrize("value", [NAN, INF, True, -1, 10**9, 10**400, "1", 2.5])

@@ -34,7 +34,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(parts, "build_sam2", lambda name: calls.append([name]) or (Net(), {"file": "sha"}))
     monkeypatch.setattr(parts, "set_image_size", lambda net, side: calls[-1].append(side) or net)
-    monkeypatch.setattr(parts, "Sam2", lambda net, policy, weights: calls[-1].append(policy) or (policy, weights))
+    monkeypatch.setattr(
+        parts, "Sam2", lambda net, policy, postprocess, weights: calls[-1].append(policy) or (policy, weights)
+    )
     return calls
 
 
@@ -169,3 +171,53 @@ def test_the_nano_propagator_of_a_file(tmp_path: Path) -> None:
         assert over.uncertainty == uncertainty
     with pytest.raises(InputError, match="no such file; train one"):
         parts.load_propagator(f"nano:{tmp_path}/none.safetensors", Encoder())
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "policy"),
+    [
+        ("sam2.1-tiny", {"pointers": 4, "conditioning": 2}, RecentFrames(2, 4)),
+        ("sam2long-paper:sam2-large", {"quality": 0.7, "modulation": 0.1}, ReliableFrames(0.7, weights=(0.9, 1.1))),
+        ("sam2long:sam2-large", {"modulation": 0.0}, ReliableFrames(0.1, weights=(1.0, 1.0))),
+    ],
+)
+def test_what_is_read_of_the_memory_is_set(made: list[Any], name: str, settings: dict[str, Any], policy: Any) -> None:
+    parts.load_propagator(name, Encoder(), "cpu", settings)
+    assert made[0][-1] == policy
+
+
+@pytest.mark.parametrize("name", ["sam2.1-tiny", "sam2long:sam2.1-tiny@512"])
+@pytest.mark.parametrize("asked", [True, False])
+def test_sam2_goes_without_postprocessing_where_it_is_told_to(
+    name: str, asked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[bool] = []
+
+    class Net:
+        config = SimpleNamespace(model_type="sam2_video")
+
+        def to(self, device: Any) -> Any:
+            return self
+
+    monkeypatch.setattr(parts, "build_sam2", lambda name: (Net(), {}))
+    monkeypatch.setattr(parts, "set_image_size", lambda net, side: net)
+    monkeypatch.setattr(parts, "Sam2", lambda net, policy, postprocess, weights: told.append(postprocess))
+    parts.load_propagator(name, Encoder(), "cpu", {} if asked else parts.choose_evaluation_settings(name))
+    assert told == [asked]
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("sam2long:affinity", "quality"), ("sam2long:nano", "postprocess"), ("sam2long:still", "modulation")],
+)
+def test_a_tree_refuses_settings_of_what_is_not_below(name: str, setting: str) -> None:
+    with pytest.raises(InputError, match=f"has no {setting}"):
+        parts.load_propagator(name, Encoder(), "cpu", {setting: False if setting == "postprocess" else 0.5})
+
+
+def test_a_short_memory_needs_another_propagator() -> None:
+    assert parts.load_propagator("short:still", Encoder(), "cpu").description.endswith(
+        "over still: masks where they were"
+    )
+    with pytest.raises(InputError, match="say over which propagator"):
+        parts.load_propagator("short", Encoder(), "cpu")

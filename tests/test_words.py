@@ -94,4 +94,4 @@ def test_the_table_of_parts_is_that_of_the_registries() -> None:
     spec.loader.exec_module(tool)
     page = (ROOT / "docs" / "parts.md").read_text()
     assert page == tool.insert_table(page), "run python tools/write_parts_table.py"
-    assert "| propagator | `dam:NAME` |" in page
+    assert "| propagator | `dam:NAME[@SIZE]` |" in page

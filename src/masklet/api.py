@@ -591,9 +591,10 @@ def bind_parts(part: Any, video: Video) -> Any:
     """A system, or a part of one, in which what must know the `video` that it is asked about knows it."""
     if isinstance(part, VideoBound):
         return part.bind_video(video)
-    within = getattr(part, "segmenter", None)
-    bound = within if within is None else bind_parts(within, video)
-    return part if bound is within else replace(part, segmenter=bound)
+    within = {name: getattr(part, name, None) for name in PARTS}
+    bound = {name: bind_parts(held, video) for name, held in within.items() if held is not None}
+    changed = {name: held for name, held in bound.items() if held is not within[name]}
+    return replace(part, **changed) if changed else part
 
 
 def describe_devices(parts: Mapping[str, Any]) -> dict[str, str]:

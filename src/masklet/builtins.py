@@ -53,7 +53,7 @@ PROPAGATORS = Registry(
                 name,
                 f"{kind} by weights of `masklet weights list`",
                 "masklet.parts:load_sam2_tracker",
-                "masklet.models.sam2.memory:RecentFrames",
+                "masklet.models.sam2.memory:Sam2Settings",
                 form=f"{name}[@SIZE]",
             )
             for name, kind in {
@@ -61,19 +61,43 @@ PROPAGATORS = Registry(
                 "sam2.1-small": "SAM 2.1",
                 "sam2.1-base-plus": "SAM 2.1",
                 "sam2.1-large": "SAM 2.1",
+                "sam2-tiny": "SAM 2",
+                "sam2-small": "SAM 2",
+                "sam2-base-plus": "SAM 2",
+                "sam2-large": "SAM 2",
                 "edgetam": "EdgeTAM",
             }.items()
         ),
-        PartEntry("deva", "DEVA's propagation network", "masklet.parts:load_deva", form="deva[:FILE]"),
+        PartEntry(
+            "deva",
+            "DEVA's propagation network",
+            "masklet.parts:load_deva",
+            "masklet.models.xmem.propagator:XmemSettings",
+            form="deva[:FILE]",
+        ),
+        PartEntry("still", "masks stay where they were", "masklet.parts:load_still"),
+        PartEntry("flow", "masks follow the optical flow", "masklet.parts:load_flow"),
+        PartEntry(
+            "short",
+            "another one that remembers the last frame alone",
+            "masklet.parts:load_short",
+            form="short:NAME[@SIZE]",
+        ),
         PartEntry(
             "dam",
             "SAM 2, EdgeTAM or nano with DAM4SAM's memory of what looks alike",
             "masklet.models.sam2.distractor_memory:load_distractor_aware",
             "masklet.models.sam2.distractor_memory:DistractorAwareFrames",
-            form="dam:NAME",
+            form="dam:NAME[@SIZE]",
         ),
         *(
-            PartEntry(name, help, "masklet.parts:load_tree", "masklet.systems.sam2long:MemoryTree", form=f"{name}:NAME")
+            PartEntry(
+                name,
+                help,
+                "masklet.parts:load_tree",
+                "masklet.systems.sam2long:MemoryTreeSettings",
+                form=f"{name}:NAME[@SIZE]",
+            )
             for name, help in {
                 "sam2long": "SAM2Long over another one, as its repository's command",
                 "sam2long-paper": "the same with the paper's thresholds",
@@ -99,6 +123,12 @@ SYSTEMS = Registry(
             "masklet.systems.deva.online:Deva",
             "masklet.systems.deva.online:DevaSettings",
             live={"max_objects": 32},
+        ),
+        PartEntry(
+            "by-detection",
+            "detections matched from frame to frame: what DEVA is compared to",
+            "masklet.systems.deva.by_detection:ByDetection",
+            "masklet.systems.deva.by_detection:ByDetectionSettings",
         ),
         PartEntry(
             "deva-offline",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,14 @@ from masklet.core.settings import check_setting
 from masklet.io.annotations.detections import read_detections
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
+from masklet.models.last_masks import FlownMasks, StillMasks
 from masklet.models.nano import propagator as nano_propagator
 from masklet.models.nano.dense import DenseSegmenter, ObjectSegmenter, load_dense
 from masklet.models.nano.image_predictor import load_image_predictor
 from masklet.models.nano.propagator import Nano
 from masklet.models.nano.segmenter import ALL_BOXES, LIKELY_BOXES, load_nano_segmenter
 from masklet.models.sam2.edgetam import EdgeTam
-from masklet.models.sam2.memory import MemoryPolicy, RecentFrames, ReliableFrames
+from masklet.models.sam2.memory import MemoryPolicy, RecentFrames, ReliableFrames, Sam2Settings
 from masklet.models.sam2.propagator import Sam2, set_image_size
 from masklet.models.sam2.weights import EDGETAM, build_sam2
 from masklet.models.segmenters.auto import AutoSegmenter
@@ -43,7 +45,8 @@ from masklet.models.segmenters.prompted import (
 from masklet.models.segmenters.text import TextDetector, load_detector, split_prompts
 from masklet.registry import PartEntry, check_choice, list_part_settings
 from masklet.systems.bystanders import BystanderFinder
-from masklet.systems.sam2long import MemoryTree
+from masklet.systems.deva.short import ShortMemory
+from masklet.systems.sam2long import MemoryTree, MemoryTreeSettings
 from masklet.weights.catalog import CARRIERS, DETECTORS
 from masklet.weights.store import find_checkpoint, find_weights, get_model_folder
 
@@ -120,9 +123,7 @@ def make_request(
         setting = known[check_choice(f"setting of {entry.name}", key, known)]
         is_signed = isinstance(setting.default, float) and setting.default < 0 and isinstance(value, int | float)
         check_setting(f"{entry.name}.", key, abs(value) if is_signed else value, setting.kind)
-    return PartRequest(
-        name, device, settings, lambda: encoder, lambda below, policy: load_below(below, encoder, policy, device)
-    )
+    return PartRequest(name, device, settings, lambda: encoder, partial(load_below, encoder=encoder, device=device))
 
 
 def refuse_part_settings(kind: str, name: str, settings: Mapping[str, Any]) -> None:
@@ -265,24 +266,55 @@ def load_nano_tracker(request: PartRequest) -> Nano:
 
 def load_sam2_tracker(request: PartRequest) -> Sam2:
     """SAM 2 or EdgeTAM by the name of its weights."""
-    return load_sam2(request.name.text, RecentFrames(**request.settings), request.device)
+    at = Sam2Settings(**request.settings)
+    return load_sam2(request.name.text, RecentFrames(at.conditioning, at.pointers), request.device, at.postprocess)
 
 
 def load_tree(request: PartRequest) -> MemoryTree[Any, Any]:
-    """SAM2Long's tree over another propagator, which reads SAM2Long's choice of memories where it can."""
-    name, below = request.name, parse_part_name(request.name.below)
+    """SAM2Long's tree over another propagator, which reads SAM2Long's choice of memories where it can. Raises
+    InputError where a setting is of what that one does not have.
+    """
+    name, below, at = request.name, parse_part_name(request.name.below), MemoryTreeSettings(**request.settings)
     quality, uncertainty = NANO_TREE if (name.base, below.base) == ("sam2long", NANO) else TREES[name.base]
-    carried = request.load_below(below, ReliableFrames(quality))
-    return MemoryTree(carried, **{"uncertainty": uncertainty, **request.settings})
+    unread = ("postprocess",) if below.base == NANO else () if is_sam2(below) else MemoryTreeSettings.OF_SAM2
+    of_no_use = [key for key in unread if key in request.settings]
+    if of_no_use:
+        raise InputError(f"{name.text}: {below.text} has no {', '.join(of_no_use)}; take SAM 2, or leave it out")
+    policy = ReliableFrames(
+        quality if at.quality is None else at.quality, weights=(1 - at.modulation, 1 + at.modulation)
+    )
+    carried = request.load_below(below, policy, postprocess=at.postprocess)
+    return MemoryTree(carried, at.paths, at.uncertainty if "uncertainty" in request.settings else uncertainty)
 
 
-def load_below(name: PartName, encoder: Encoder, policy: MemoryPolicy, device: str) -> Propagator[Any, Any]:
-    """The propagator that a tree is made over, with the tree's `policy` of reading its memory where it has one."""
+def is_sam2(name: PartName) -> bool:
+    """Whether a propagator's `name` is that of SAM 2, or of weights of it."""
+    return name.base in CARRIERS or (name.base not in PROPAGATORS.names and bool(name.base))
+
+
+def choose_evaluation_settings(name: str) -> Mapping[str, Any]:
+    """The settings that official evaluations take of the propagator of a `name`, where it has them: SAM 2's go without
+    post-processing.
+
+    >>> choose_evaluation_settings("sam2long:sam2.1-tiny"), choose_evaluation_settings("nano")
+    ({'postprocess': False}, {})
+    """
+    part = parse_part_name(name)
+    sam2 = parse_part_name(part.below) if part.base in TREES else part
+    return {"postprocess": False} if is_sam2(sam2) and sam2.base in PROPAGATORS.names else {}
+
+
+def load_below(
+    name: PartName, policy: MemoryPolicy, *, encoder: Encoder, device: str, postprocess: bool = True
+) -> Propagator[Any, Any]:
+    """The propagator that a tree is made over, with the tree's `policy` of reading its memory where it has one, and of
+    SAM 2 with or without its `postprocess`.
+    """
     if name.base == NANO:
         return load_nano_propagator(name.argument, encoder, policy)
-    if name.base in PROPAGATORS.names and name.base not in CARRIERS:
+    if not is_sam2(name):
         return load_propagator(name.text, encoder, device)
-    return load_sam2(name.text, policy, device)
+    return load_sam2(name.text, policy, device, postprocess)
 
 
 def load_nano_propagator(file: str, encoder: Encoder, policy: MemoryPolicy) -> Nano:
@@ -306,11 +338,26 @@ def load_deva(request: PartRequest) -> Xmem:
             f"propagator deva: its weights are not on this machine; download {DEVA_URL} (its licence is its authors', "
             f"for research) to {path}, or name a file: deva:FILE"
         )
-    return load_xmem(path, resolve_device(request.device))
+    return load_xmem(path, resolve_device(request.device), **request.settings)
 
 
-def load_sam2(name: str, policy: MemoryPolicy, device: str) -> Sam2:
-    """SAM 2 on a device, at its own image size or the one after "@"."""
+def load_still(request: PartRequest) -> StillMasks:
+    """Masks where they were."""
+    return StillMasks()
+
+
+def load_flow(request: PartRequest) -> FlownMasks:
+    """Masks along the optical flow."""
+    return FlownMasks()
+
+
+def load_short(request: PartRequest) -> ShortMemory[Any, Any]:
+    """Another propagator, whose memory begins anew in every frame."""
+    return ShortMemory(request.load_below(parse_part_name(request.name.below), RecentFrames()))
+
+
+def load_sam2(name: str, policy: MemoryPolicy, device: str, postprocess: bool = True) -> Sam2:
+    """SAM 2 on a device, at its own image size or the one after "@"; `postprocess` as in `Sam2`."""
     base, at, side = name.rpartition("@")
     base = base if at else name
     if not base or ("/" not in base and not path_exists(Path(base))):
@@ -318,7 +365,7 @@ def load_sam2(name: str, policy: MemoryPolicy, device: str) -> Sam2:
     made, weights = build_sam2(base)
     net: Any = set_image_size(made, check_image_side(name, side)) if at else made
     kind = EdgeTam if net.config.model_type == EDGETAM else Sam2
-    return kind(net.to(resolve_device(device)), policy, weights=weights)
+    return kind(net.to(resolve_device(device)), policy, postprocess=postprocess, weights=weights)
 
 
 def check_short_side(name: str, side: str) -> int:

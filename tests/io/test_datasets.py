@@ -50,6 +50,10 @@ PLACES = {  # where tiny roots have a video, with what is to be given for its pa
     "ytvis": "valid/JPEGImages/{}",
     "ovis": "valid/{}",
     "vipseg": "imgs/{}",
+    "vost": "JPEGImages/{}",
+    "pumavos": "JPEGImages/{}",
+    "vspw": "data/{}/origin",
+    "ref-ytvos": "valid/JPEGImages/{}",
     "burst": "frames/val/YFCC100M/{}",
     "kitti-mots": "training/image_02/{}",
 }
@@ -63,7 +67,7 @@ def test_every_layout_has_a_place() -> None:
 def test_the_videos_of_a_root(dataset: str, tmp_path: Path) -> None:
     for name in ("b10", "b9"):
         put_frames(tmp_path / PLACES[dataset].format(name))
-    (tmp_path / PLACES[dataset].format("readme.txt")).write_text("no video")
+    (tmp_path / PLACES[dataset].split("{}")[0] / "readme.txt").write_text("no video")
     found = [Path(video.source) for video in list_dataset_videos(dataset, tmp_path)]
     assert found == [tmp_path / PLACES[dataset].format(name) for name in ("b9", "b10")]
     assert dataset in guess_layouts(tmp_path) or LAYOUTS[dataset].frames == ("JPEGImages",)

@@ -15,6 +15,7 @@ from golden.sam2_fixtures import clip, needs, network, object_mask
 from PIL import Image
 from torch import Tensor
 
+from masklet.api import bind_parts
 from masklet.core import memory as store
 from masklet.core.features import count_tensor_bytes
 from masklet.core.frames import Frame
@@ -27,6 +28,7 @@ from masklet.models.sam2.core import ABSENT, BATCHES, Sam2Core, Sam2Features, en
 from masklet.models.sam2.memory import MemoryBank, MemoryReading, RecentFrames, ReliableFrames, Sam2Memory
 from masklet.models.sam2.propagator import Sam2
 from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
+from masklet.systems.sam2long import MemoryTree
 from masklet.systems.track import Prompts, Track
 
 needs("model.json", "key_map.json", "recipe.py", "clips.npz")
@@ -573,3 +575,32 @@ def test_what_a_match_writes(sam2: CachedSam2) -> None:
         assert bank.now == 4
         times = [e.time for e in (*bank.prompted, *bank.recent)]
         assert sorted(times) == [0, 1, 2, 3] and (len(bank.prompted) > 1) == (memory == "detected")
+
+
+class Clip:
+    """A video of so many frames."""
+
+    name, size, rate, damage = "clip", SIZE, 10.0, None
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(())
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        return []
+
+
+@pytest.mark.parametrize(("length", "pointers"), [(1, 2), (5, 5), (15, 15), (16, 16), (300, 16), (0, 16)])
+def test_a_short_clip_reads_as_many_pointers_as_it_has_frames(sam2: CachedSam2, length: int, pointers: int) -> None:
+    """So does the official code (max_obj_ptrs_in_encoder); of a pipe nobody knows the length."""
+    for policy in (RecentFrames(), ReliableFrames(0.1)):
+        sam2.policy = policy
+        [bound] = [s.propagator for s in [bind_parts(Track(sam2, {}), Clip(length))]]
+        assert bound.policy == replace(policy, pointers=pointers) and sam2.policy.pointers == 16
+        tree = bind_parts(Track(MemoryTree(sam2), {}), Clip(length)).propagator
+        assert tree.propagator.policy.pointers == pointers

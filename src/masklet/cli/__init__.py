@@ -24,6 +24,7 @@ COMMANDS = {  # where each command is, and its line of help
     "train": ("masklet.cli.train:train_command", "Train the small networks; a run that was stopped goes on."),
     "edit": ("masklet.cli.edit:edit_command", "Rename, merge, split, drop and mend objects of a saved result."),
     "export": ("masklet.cli.export:app", "Results in the forms that others take."),
+    "reproduce": ("masklet.cli.reproduce:app", "The rows of the papers' tables on their own data."),
     "weights": ("masklet.cli.weights:app", "Weights by name: what there is, fetching it, checking it."),
 }
 

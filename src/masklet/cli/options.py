@@ -176,6 +176,14 @@ Dataset = Annotated[
         rich_help_panel=VIDEOS,
     ),
 ]
+Predictions = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="With --dataset: also write masks as its evaluation and its server read them.",
+        rich_help_panel=RESULTS,
+    ),
+]
 Strict = Annotated[
     bool,
     typer.Option(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,6 +34,7 @@ from masklet.cli.options import (
     Out,
     Overlay,
     Overwrite,
+    Predictions,
     PresetName,
     PropagatorName,
     Ray,
@@ -58,6 +59,8 @@ from masklet.core.budget import find_memory_budget, parse_memory
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.instances import Prompt
+from masklet.core.result import VideoResult
+from masklet.io.formats.vos_folder import write_vos_video
 from masklet.io.output_folder import OutputFolder
 from masklet.io.prompts import (
     PromptFile,
@@ -71,20 +74,21 @@ from masklet.io.video.datasets import DatasetVideo, list_dataset_videos, list_pr
 from masklet.io.video.selection import FrameSelection
 from masklet.io.video.source_names import Source, describe_source
 from masklet.io.video.sources import check_source_exists, group_video_sources, open_video
-from masklet.parts import load_bystanders, make_encoder, refuse_part_settings
+from masklet.parts import choose_evaluation_settings, load_bystanders, make_encoder, refuse_part_settings
 from masklet.presets import GOOD, choose_track_parts
-from masklet.run.batch import Job, process_video
+from masklet.run.batch import MASKLETS, Job, process_video
 from masklet.run.batch_log import BatchLog
 from masklet.run.forecast import TO_DO, foresee_video, format_forecast
 from masklet.run.outcome import FAILED, Outcome, count_states, format_summary, format_summary_table, read_last_states
-from masklet.run.plan import RunOptions, RunParts, hint_at_parts, plan_job, plan_jobs, plan_output_folders
+from masklet.run.plan import RunOptions, RunParts, choose_join, hint_at_parts, plan_job, plan_jobs, plan_output_folders
 from masklet.run.queue import HerePool, VideoQueue
 from masklet.run.ray_runner import RayCrew, RayPool
 from masklet.run.recipe import identify_files
-from masklet.run.video_list import VideoEntry, choose_shard, list_videos, name_videos
+from masklet.run.video_list import VideoEntry, choose_shard, list_dataset_entries, list_videos, name_videos
 from masklet.run.watch import WatchedNames, watch_folder
 from masklet.run.workers import Crew, WorkerPool, clean_up
-from masklet.systems.track import Track
+from masklet.systems.track import Prompts, Track
+from masklet.systems.vos import VosTrack
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
 
 CHECKPOINT = 500  # frames
@@ -150,9 +154,7 @@ def run_command(
         made |= dict(preset=preset, device=device, settings=chosen, memory=budget and budget.divide(jobs))
         made |= dict(formats=format, overlay=overlay, overwrite=overwrite, reading=reading, checkpoint=checkpoint)
         asked = RunOptions(out, SOME if watch else (), **made)
-        options, parts = check_run(
-            asked, selection, lambda: list_videos(list_given_sources(dataset, source or ()), list_)
-        )
+        options, parts = check_run(asked, selection, lambda: list_entries(dataset, source or (), list_))
         if watch:
             watch_videos(options, parts, watch, reporter)
         options = replace(options, videos=choose_videos(options.videos, out, shard, failed_only))
@@ -274,6 +276,7 @@ def track_command(
     ] = [],  # noqa: B006
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="A json of prompts (docs/prompts.md).")] = None,
     dataset: Dataset = None,
+    predictions: Predictions = None,
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
     device: DeviceName = "auto",
@@ -295,7 +298,9 @@ def track_command(
     quiet: Silent = False,
     json_log: Log = False,
 ) -> None:
-    """Propagate given objects both ways from the frames in which they are given."""
+    """Propagate given objects both ways from the frames in which they are given; of a --dataset as its own programs
+    do, forward only.
+    """
     reporter = choose_reporter(quiet, json_log)
     reading: dict[str, Any] = dict(start=start, end=end, stride=stride, fps=fps, max_side=max_side)
     reading |= dict(max_frames=max_frames, strict=strict, allow_network=allow_network)
@@ -304,7 +309,9 @@ def track_command(
         budget = parse_memory(memory) if memory else find_memory_budget()
         own, of_parts = split_settings(parse_settings(set_ or []))
         refuse_part_settings("track", "it", {**own, **of_parts["segmenter"]})
-        name, settings = propagator or parts.propagator, of_parts["propagator"]
+        name = propagator or parts.propagator
+        settings = {**(choose_evaluation_settings(name) if dataset else {}), **of_parts["propagator"]}
+        check_predictions(predictions, dataset)
         formats, marked, carrier, _ = collect_parts(
             lambda: check_formats(format),
             lambda: list_marked_videos(dataset, source, prompt, prompts),
@@ -312,11 +319,10 @@ def track_command(
             FrameSelection(start, end, stride, fps, max_side, max_frames).check,
         )
         inputs = [text.rsplit(":", 1)[-1] for text in prompt]
-        named = name_videos([VideoEntry(video.source) for video in marked])
+        named = name_videos([VideoEntry(video.source, video.name, video.name) for video in marked])
 
-        def made(marked: MarkedVideo, video: Video) -> Track[Any, Any]:
-            told = check_prompts(marked.select(VideoFrames.of(video)), video)
-            return Track(carrier, told, load_bystanders(carrier))
+        def made(marked: MarkedVideo, video: Video) -> Any:
+            return marked.make(carrier, check_prompts(marked.select(VideoFrames.of(video)), video))
 
         jobs = [
             Job(
@@ -324,11 +330,12 @@ def track_command(
                 folder,
                 partial(open_video, **reading),
                 partial(made, video),
-                lambda: Track(carrier, {}),
+                partial(video.make, carrier, {}),
                 {"reading": reading, "prompts": video.identity},
                 formats,
                 overlay,
                 checkpoint,
+                video.name,
                 memory=budget,
                 is_alone=len(marked) == 1,
             )
@@ -338,7 +345,28 @@ def track_command(
     run_batch(out, queue, HerePool(queue, log), log)
     if any(o.is_there for o in log.outcomes) and not propagator:
         reporter.hint(parts.hint)
+    if predictions:
+        there = {o.video for o in log.outcomes if o.is_there}
+        videos = {e.name: v.video for e, v in zip(named, marked, strict=True) if v.video and e.name in there}
+        with exit_on_input_error(reporter):
+            write_predictions(out, videos, predictions)
     end_run(log.outcomes, reporter)
+
+
+def write_predictions(out: Path, videos: Mapping[str, DatasetVideo], folder: Path) -> None:
+    """Writes the results in `out` of some `videos`, by the names of their folders, into `folder` as their data set has
+    its predictions. Raises InputError where one does not fit.
+    """
+    for name, video in videos.items():
+        write_vos_video(VideoResult.load(out / name / MASKLETS), video, folder)
+
+
+def check_predictions(folder: Path | None, dataset: str | None) -> None:
+    """Raises InputError where predictions are to be written that no data set asks for, or over others."""
+    if folder is not None and dataset is None:
+        raise InputError("--predictions writes masks as a data set has them; say which one by --dataset")
+    if folder is not None and folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"--predictions {folder}: is not empty; give a new folder")
 
 
 @dataclass(frozen=True)
@@ -349,11 +377,17 @@ class MarkedVideo:
         source: the video.
         select: gives the prompts by frame and object, for its frames.
         identity: what tells these prompts from others.
+        make: the system of a propagator and prompts.
+        name: of the video, where it is one of a data set.
+        video: likewise.
     """
 
     source: Source
     select: Callable[[VideoFrames], dict[int, dict[int, Prompt]]]
     identity: str
+    make: Callable[[Any, Prompts], Any]
+    name: str = ""
+    video: DatasetVideo | None = None
 
 
 def list_marked_videos(
@@ -377,20 +411,37 @@ def list_marked_videos(
             add_prompts("--prompt", told, frame, marks)
         return told
 
-    return [MarkedVideo(choose_one_video(source), select, hash_prompts([*typed.items(), *written.prompts]))]
+    identity = hash_prompts([*typed.items(), *written.prompts])
+    return [MarkedVideo(choose_one_video(source), select, identity, make_both_ways)]
+
+
+def make_both_ways(carrier: Any, prompts: Prompts) -> Track[Any, Any]:
+    """The system that tracks `prompts` with the propagator `carrier` forward and back, beside what stands there."""
+    return Track(carrier, prompts, load_bystanders(carrier) if prompts else None)
 
 
 def mark_dataset_video(video: DatasetVideo) -> MarkedVideo:
     """A video of a data set with what that says of its objects, which is read when it is its turn."""
     identity = identify_files([path for path, _ in video.given])
-    return MarkedVideo(video.source, lambda frames: read_dataset_prompts(video).select(frames), identity)
+    return MarkedVideo(
+        video.source,
+        lambda frames: read_dataset_prompts(video).select(frames),
+        identity,
+        partial(VosTrack, join=choose_join(video)),
+        video.name,
+        video,
+    )
 
 
-def list_given_sources(dataset: str | None, given: Sequence[str]) -> list[str]:
-    """The sources of the command line: as they are, or the videos in the roots of a `dataset`."""
+def list_entries(dataset: str | None, given: Sequence[str], path: Path | None) -> list[VideoEntry]:
+    """The videos of the command line: of its sources, or in the roots of a `dataset`, and those that the file `path`
+    lists.
+    """
     if dataset is None:
-        return list(given)
-    return [video.source for root in given for video in list_dataset_videos(dataset, Path(root))]
+        return list_videos(given, path)
+    found = list_dataset_entries([video for root in given for video in list_dataset_videos(dataset, Path(root))])
+    more = list_videos([], path) if path or not found else []
+    return name_videos([*found, *(replace(entry, name=entry.title) for entry in more)])
 
 
 def check_watch(folder: Path, is_more: bool) -> None:

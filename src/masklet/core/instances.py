@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -93,11 +93,7 @@ class Prediction:
         """The best hypotheses at the video's size, no pixel twice: where several claim one, that of greatest logit has
         it, on a tie the first.
         """
-        greatest, rows = torch.zeros(size), torch.zeros(size, dtype=torch.int32)
-        for row, window, logits in self.draw(size):
-            rows[window].masked_fill_(logits > greatest[window], row + 1)
-            greatest[window] = torch.maximum(greatest[window], logits)
-        return LabelMap(self.ids, rows.numpy())
+        return paint_greatest(self.draw(size), self.ids, size)
 
     def draw(self, size: tuple[int, int]) -> Iterator[tuple[int, tuple[slice, slice], Float[Tensor, "y x"]]]:
         """The best hypotheses of what is held to be present, at the video's size: each one's row, the window in which
@@ -107,6 +103,23 @@ class Prediction:
         there = [row for row, k in enumerate(choice) if self.presence[row, k] > 0]
         drawn = resize_above_zero([self.logits[row, choice[row]] for row in there], size)
         return ((there[n], window, logits) for n, window, logits in drawn)
+
+
+def paint_greatest(
+    drawn: Iterable[tuple[int, tuple[slice, slice], Float[Tensor, "y x"]]], ids: tuple[int, ...], size: tuple[int, int]
+) -> LabelMap:
+    """Masks of which no two share a pixel: where several are above 0 the greatest has it, on a tie the first.
+
+    Args:
+        drawn: of some rows, the window in which each can be above 0, and its values there (`Prediction.draw`).
+        ids: of all rows.
+        size: (h, w).
+    """
+    greatest, rows = torch.zeros(size), torch.zeros(size, dtype=torch.int32)
+    for row, window, logits in drawn:
+        rows[window].masked_fill_(logits > greatest[window], row + 1)
+        greatest[window] = torch.maximum(greatest[window], logits)
+    return LabelMap(ids, rows.numpy())
 
 
 @dataclass(frozen=True)

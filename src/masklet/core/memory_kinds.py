@@ -54,6 +54,7 @@ KINDS = {
     "sam2bmp-scores": "masklet.systems.sam2bmp:ScoreSummary",
     "sam2bmp-stream": "masklet.systems.sam2bmp:Sam2BmpState",
     "sam2bmp-tally": "masklet.systems.sam2bmp:ObjectTally",
+    "last-masks": "masklet.models.last_masks:LastMasksMemory",
     "deva-stream": "masklet.systems.deva.online:DevaState",
     "deva-track": "masklet.systems.deva.consensus:VotedTrack",
 }

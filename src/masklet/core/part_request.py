@@ -42,12 +42,12 @@ class PartRequest:
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1" or "mps"
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the part, checked
     make_encoder: Callable[[], Any] | None = None  # gives the encoder that all parts of a system share
-    make_below: Callable[[PartName, Any], Any] | None = None  # gives the propagator that another one is made over
+    make_below: Callable[..., Any] | None = None  # gives the propagator that another one is made over
 
-    def load_below(self, name: PartName, policy: Any) -> Any:
-        """The propagator of a `name` with a `policy` of reading its memory (`models.sam2.memory.MemoryPolicy`), for one
-        that is made over it. Raises InputError where no name is given.
+    def load_below(self, name: PartName, policy: Any, **more: Any) -> Any:
+        """The propagator of a `name` with a `policy` of reading its memory (`models.sam2.memory.MemoryPolicy`), and
+        what `more` is told of it, for one that is made over it. Raises InputError where no name is given.
         """
         if not name.text or self.make_below is None:
             raise InputError(f"{self.name.text}: say over which propagator, such as {self.name.base}:nano")
-        return self.make_below(name, policy)
+        return self.make_below(name, policy, **more)

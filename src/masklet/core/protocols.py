@@ -117,7 +117,7 @@ class SelectiveSegmenter(Segmenter[M], Protocol[M]):
 
 @runtime_checkable
 class VideoBound(Protocol):
-    """A segmenter, or what holds one, that must know which video it is asked about."""
+    """A part, or what holds one, that must know which video it is asked about."""
 
     def bind_video(self, video: Video) -> Any:
         """The same for one video. Raises InputError where it has nothing to do with it."""

@@ -15,13 +15,16 @@ from masklet.core.budget import MemoryBudget
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.io.output_folder import OutputFolder
-from masklet.io.prompts import PromptFile, hash_prompts
+from masklet.io.prompts import PromptFile, hash_prompts, read_dataset_prompts
+from masklet.io.video.datasets import DatasetVideo
 from masklet.io.video.sources import open_video
 from masklet.parts import load_bystanders, make_encoder
 from masklet.presets import GOOD, choose_run_parts, choose_track_parts
 from masklet.run.batch import Job
+from masklet.run.recipe import identify_files
 from masklet.run.video_list import VideoEntry
 from masklet.systems.track import Track
+from masklet.systems.vos import Join, VosTrack, exclude_by_logits, keep_apart
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ class RunParts:
         videos = self.options.videos
         if any(map(is_plain, videos)):
             _ = self.system
-        if any(video.prompts for video in videos):
+        if any(video.prompts or video.given for video in videos):
             _ = self.tracker
         detected = next((video.detections for video in videos if video.detections), "")
         if detected and self.options.system in QUERY_SYSTEMS:
@@ -130,17 +133,22 @@ def plan_jobs(options: RunOptions, parts: RunParts | None = None) -> list[Job]:
 
 def is_plain(video: VideoEntry) -> bool:
     """Whether nothing is given of a video but its source."""
-    return video.prompts is None and not video.detections
+    return video.prompts is None and not video.detections and video.given is None
 
 
 def plan_job(parts: RunParts, video: VideoEntry, folder: OutputFolder) -> Job:
     """The job of one video."""
     options, reading = parts.options, {**parts.options.reading, **video.reading}
     more: dict[str, Any] = {"reading": reading}
+    make: Callable[[Video], Any]
+    plan: Callable[[], Any]
     opened = partial(open_video, **reading)
     if video.prompts is not None:
         more["prompts"] = hash_prompts(video.prompts.prompts)
         make, plan = partial(make_track, parts, video.prompts), lambda: Track(parts.tracker, {})
+    elif video.given is not None:
+        more |= {"prompts": identify_files([path for path, _ in video.given.given]), "overlaps": video.given.overlaps}
+        make, plan = partial(make_vos_track, parts, video.given), lambda: VosTrack(parts.tracker, {})
     elif video.detections:
         plan = lru_cache(maxsize=1)(partial(parts.load_detected, video.detections))
         make = partial(ignore_video, plan)
@@ -171,6 +179,17 @@ def make_track(parts: RunParts, prompts: PromptFile, video: Video) -> Track[Any,
     """The system that tracks what `prompts` give in a `video`."""
     told = check_prompts(prompts.select(VideoFrames.of(video)), video)
     return Track(parts.tracker, told, load_bystanders(parts.tracker))
+
+
+def make_vos_track(parts: RunParts, given: DatasetVideo, video: Video) -> VosTrack[Any, Any]:
+    """The system that tracks what a data set gives in a `video`, as the programs of benchmarks do."""
+    told = check_prompts(read_dataset_prompts(given).select(VideoFrames.of(video)), video)
+    return VosTrack(parts.tracker, told, choose_join(given))
+
+
+def choose_join(given: DatasetVideo) -> Join:
+    """How a data set has the masks of a frame: each by itself, or no two over one pixel."""
+    return keep_apart if given.overlaps else exclude_by_logits
 
 
 def plan_output_folders(

@@ -12,6 +12,7 @@ from masklet.core.files import path_exists, read_text
 from masklet.core.limits import check_file_name
 from masklet.io.formats.json_entry import JsonEntry, read_json_line
 from masklet.io.prompts import PromptFile, parse_prompts, read_prompt_file
+from masklet.io.video.datasets import DatasetVideo
 from masklet.io.video.selection import FrameSelection
 from masklet.io.video.source_names import Source, make_unique_names
 from masklet.io.video.sources import check_source_exists, group_video_sources, list_video_sources
@@ -33,6 +34,7 @@ class VideoEntry:
         reading: what of its frames is used, where that is not what is used of all: start, end, stride.
         prompts: the objects that are tracked in it; None: they are found.
         detections: the file or folder of what was found in it elsewhere, in place of a segmenter.
+        given: the video of a data set whose own masks are tracked, as the programs of benchmarks do; None: no such one.
     """
 
     source: Source
@@ -41,6 +43,7 @@ class VideoEntry:
     reading: Mapping[str, Any] = field(default_factory=dict)
     prompts: PromptFile | None = None
     detections: str = ""
+    given: DatasetVideo | None = None
 
 
 def list_videos(sources: Sequence[str], path: Path | None) -> list[VideoEntry]:
@@ -66,6 +69,15 @@ def name_videos(entries: Sequence[VideoEntry]) -> list[VideoEntry]:
     """The same, with a name for each that has none."""
     names = iter(make_unique_names([e.source for e in entries if not e.name], [e.name for e in entries if e.name]))
     return [e if e.name else replace(e, name=next(names)) for e in entries]
+
+
+def list_dataset_entries(videos: Sequence[DatasetVideo], is_given: bool = False) -> list[VideoEntry]:
+    """The videos of a data set, under its own names; `is_given`: the masks that it gives are tracked."""
+    names = make_unique_names([Path(video.name).name for video in videos])
+    return [
+        VideoEntry(video.source, name, video.name, given=video if is_given else None)
+        for name, video in zip(names, videos, strict=True)
+    ]
 
 
 def parse_json_lines(path: Path, lines: Sequence[tuple[int, str]]) -> list[VideoEntry]:

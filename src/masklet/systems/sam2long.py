@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 import torch
 
@@ -24,6 +24,19 @@ F = TypeVar("F")
 M = TypeVar("M")
 
 EPSILON = 1e-5  # keeps the logarithm of a predicted mask IoU of 0 finite
+
+
+@dataclass(frozen=True)
+class MemoryTreeSettings:
+    """What can be set of a tree, and of the propagator that it is made over."""
+
+    OF_SAM2: ClassVar[Sequence[str]] = ("quality", "modulation", "postprocess")
+
+    paths: int = 3  # pathways of each object
+    uncertainty: float = 2.0  # object score below which a frame is uncertain; by the tree's name where it is not set
+    quality: float | None = None  # predicted mask IoU above which a frame is remembered; none: by the tree's name
+    modulation: float = 0.05  # keys are weighted from 1 - this, the least sure frame, to 1 + this; 0: all alike
+    postprocess: bool = True  # of SAM 2: as there
 
 
 @dataclass(frozen=True)

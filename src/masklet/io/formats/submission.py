@@ -191,7 +191,8 @@ class Submission:
                 rows.copy(archive, *part.listing)
 
 
-def _create_zip_info(name: str) -> ZipInfo:
+def create_zip_info(name: str) -> ZipInfo:
+    """The entry of a zip for the file `name`, the same whenever it is made. Raises InputError where it is no name."""
     check_relative_path("zip", name)
     try:
         name.encode()  # a zip has no other names, while a disk may
@@ -216,7 +217,7 @@ class _JsonRows:
 
     def copy(self, archive: ZipFile, name: str, before: bytes, after: bytes) -> None:
         """Writes the rows into the `archive` as its file `name`, with the bytes `before` and `after` around them."""
-        info = _create_zip_info(name)
+        info = create_zip_info(name)
         info.file_size = self._file.tell() + len(before) + len(after)  # decides on the 64 bit form
         self._file.seek(0)
         with archive.open(info, "w") as entry:
@@ -248,7 +249,7 @@ def _add_davis(
     result: VideoResult, listed: ListedVideo, split: DatasetSplit | None, archive: ZipFile, rows: _JsonRows
 ) -> None:
     for name, page in zip(listed.frames or (), encode_davis_pngs(result), strict=True):
-        archive.writestr(_create_zip_info(f"Annotations/{result.name}/{name}.png"), page)
+        archive.writestr(create_zip_info(f"Annotations/{result.name}/{name}.png"), page)
 
 
 def _add_vipseg(
@@ -256,7 +257,7 @@ def _add_vipseg(
 ) -> None:
     video = PanopticVideo(result, listed.frames or (), split.category_ids if split else {})
     for name, page in video.pages():
-        archive.writestr(_create_zip_info(f"pan_pred/{result.name}/{name}"), page)
+        archive.writestr(create_zip_info(f"pan_pred/{result.name}/{name}"), page)
     rows.add(video.listed())
 
 

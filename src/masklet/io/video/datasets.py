@@ -34,6 +34,10 @@ class DatasetLayout:
         annotations: folders with the annotations of each video.
         lists: files with the names of a part's videos, `{}` the part's name.
         given: which annotations of a video's folder say where the objects are that are to be tracked.
+        inner: the folder in each video's own that has its images; "": the video's own has them.
+        dense: folder beside the root with more frames of each video, `{}` the root's name; only the names of the
+            others are asked for.
+        overlaps: whether objects are asked for one by one, so that their masks may overlap.
     """
 
     help: str
@@ -41,6 +45,9 @@ class DatasetLayout:
     annotations: Sequence[str] = ()
     lists: Sequence[str] = ()
     given: Callable[[Path], GivenPrompts] | None = None
+    inner: str = ""
+    dense: str = ""
+    overlaps: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,11 +58,19 @@ class DatasetVideo:
         source: the folder of its frames.
         annotations: the folder of its annotations; None where the data set has none for it.
         given: those of them that may say where the objects are; empty where none does.
+        name: of the video.
+        shown: the names of the frames, without suffix, whose masks are asked for; empty: of all.
+        objects: the names of its objects' folders, where they have some, in the order of their ids.
+        overlaps: whether its objects' masks may overlap.
     """
 
     source: str
     annotations: Path | None = None
     given: GivenPrompts = ()
+    name: str = ""
+    shown: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
+    overlaps: bool = False
 
 
 def list_first_image(folder: Path) -> GivenPrompts:
@@ -70,8 +85,12 @@ def list_all_images(folder: Path) -> GivenPrompts:
 
 def list_object_images(folder: Path) -> GivenPrompts:
     """The masks in a folder for each object, whose ids count from 1 in the order of the folders."""
-    objects = sort_naturally(p for p in folder.iterdir() if p.is_dir())
+    objects = _list_subfolders(folder)
     return [(path, id) for id, one in enumerate(objects, start=1) for path, _ in list_all_images(one)]
+
+
+def _list_subfolders(folder: Path) -> list[Path]:
+    return sort_naturally(p for p in folder.iterdir() if p.is_dir())
 
 
 LAYOUTS: Mapping[str, DatasetLayout] = {
@@ -82,13 +101,25 @@ LAYOUTS: Mapping[str, DatasetLayout] = {
         ("ImageSets/2017/{}.txt", "ImageSets/2019/{}.txt", "ImageSets/2016/{}.txt"),
         list_first_image,
     ),
-    "ytvos": DatasetLayout("YouTube-VOS", ("JPEGImages",), ("Annotations",), given=list_all_images),
+    "ytvos": DatasetLayout(
+        "YouTube-VOS",
+        ("JPEGImages",),
+        ("Annotations",),
+        given=list_all_images,
+        dense="{}_all_frames/JPEGImages",
+    ),
     "mose": DatasetLayout("MOSE 1 and 2", ("JPEGImages",), ("Annotations",), given=list_first_image),
     "lvos": DatasetLayout("LVOS", ("JPEGImages",), ("Annotations",), given=list_all_images),
-    "sav": DatasetLayout("SA-V", ("JPEGImages_24fps",), ("Annotations_6fps",), ("sav_{}.txt",), list_object_images),
-    "ytvis": DatasetLayout("YouTube-VIS", ("JPEGImages",)),
+    "vost": DatasetLayout("VOST", ("JPEGImages",), ("Annotations",), ("ImageSets/{}.txt",), list_first_image),
+    "pumavos": DatasetLayout("PUMaVOS", ("JPEGImages",), ("Annotations",), given=list_first_image),
+    "sav": DatasetLayout(
+        "SA-V", ("JPEGImages_24fps",), ("Annotations_6fps",), ("sav_{}.txt",), list_object_images, overlaps=True
+    ),
+    "ytvis": DatasetLayout("YouTube-VIS, HQ-YTVIS", ("JPEGImages",)),
     "ovis": DatasetLayout("OVIS", ("{}",)),
     "vipseg": DatasetLayout("VIPSeg", ("imgs", "images"), lists=("{}.txt",)),
+    "vspw": DatasetLayout("VSPW", ("data",), lists=("{}.txt",), inner="origin"),
+    "ref-ytvos": DatasetLayout("Ref-YouTube-VOS, Ref-DAVIS", ("JPEGImages",)),
     "burst": DatasetLayout("BURST, TAO", ("frames/{}/*",)),
     "kitti-mots": DatasetLayout("KITTI MOTS", ("{}/image_02",)),
 }
@@ -104,7 +135,7 @@ def list_dataset_videos(dataset: str, root: Path) -> list[DatasetVideo]:
 
     Args:
         dataset: its name in `LAYOUTS`; or NAME:PART, a part of it, such as davis:train or ytvos:valid, or a file with
-            the names of videos, one a line.
+            the names of videos, one a line, or a split's json.
         root: the folder that holds it, or a part of it.
 
     Returns:
@@ -120,7 +151,7 @@ def list_dataset_videos(dataset: str, root: Path) -> list[DatasetVideo]:
         raise InputError(f"--dataset {dataset}: no such data set; there are: {describe_layouts()}")
     layout = LAYOUTS[name]
     base, folders = _find_frames(name, layout, root, part)
-    there = {p.name: p for folder in folders for p in sort_naturally(folder.iterdir()) if p.is_dir()}
+    there = {p.name: p for folder in folders for p in _list_subfolders(folder)}
     names = _read_list(layout, base, part) or list(there)
     missing = [n for n in names if n not in there]
     if missing or not names:
@@ -135,7 +166,7 @@ def list_prompted_videos(dataset: str, root: Path) -> list[DatasetVideo]:
     where it does not, with the names of all videos of which it says nothing.
     """
     videos = list_dataset_videos(dataset, root)
-    silent = [Path(video.source).name for video in videos if not video.given]
+    silent = [video.name for video in videos if not video.given]
     if silent:
         wanted = " or ".join(LAYOUTS[dataset.partition(":")[0]].annotations) or "annotations of first frames"
         raise InputError(
@@ -180,15 +211,27 @@ def _read_list(layout: DatasetLayout, base: Path, part: str) -> list[str]:
         raise InputError(f"{base}: no {' or '.join(str(p.relative_to(base)) for p in own)}; give {part!r} as a file")
     if given is None:
         return []
+    if given.suffix == ".json":
+        from masklet.io.formats.submission import read_dataset_split  # which reads videos itself
+
+        return list(read_dataset_split(given).videos)
     names = list(dict.fromkeys(line.strip() for line in read_text(given, "a name a line").splitlines() if line.strip()))
     return [check_relative_path(str(given), n) for n in names]
 
 
 def _describe_video(layout: DatasetLayout, base: Path, frames: Path) -> DatasetVideo:
     found = [p / frames.name for p in _find_first(base, layout.annotations) if (p / frames.name).is_dir()]
-    if not found:
-        return DatasetVideo(str(frames))
-    return DatasetVideo(str(frames), found[0], layout.given(found[0]) if layout.given else ())
+    dense = base.parent / layout.dense.format(base.name) / frames.name if layout.dense else frames
+    is_dense = dense != frames and dense.is_dir()
+    return DatasetVideo(
+        str(dense if is_dense else frames / layout.inner),
+        found[0] if found else None,
+        layout.given(found[0]) if found and layout.given else (),
+        frames.name,
+        tuple(path.stem for path, _ in list_all_images(frames)) if is_dense else (),
+        tuple(p.name for p in _list_subfolders(found[0])) if found and layout.overlaps else (),
+        layout.overlaps,
+    )
 
 
 def guess_layouts(root: Path) -> list[str]:

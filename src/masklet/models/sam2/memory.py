@@ -117,6 +117,22 @@ class MarkingPolicy(MemoryPolicy, Protocol):
         ...
 
 
+@runtime_checkable
+class PointingPolicy(MemoryPolicy, Protocol):
+    """One that reads at most so many object pointers, and never more than the video has frames."""
+
+    pointers: int
+
+
+@dataclass(frozen=True)
+class Sam2Settings:
+    """What can be set of SAM 2 as a propagator."""
+
+    conditioning: int | None = None  # conditioning frames that are read; none: all that are held
+    pointers: int = POINTERS  # object pointers that are read, at most; in a shorter clip as many as it has frames
+    postprocess: bool = True  # prompts are remembered as 0 and 1, unstable masks replaced; evaluations go without
+
+
 @dataclass(frozen=True)
 class RecentFrames:
     """SAM 2: the conditioning frames, the last 6 spatial memories and the pointers of the last 16 frames."""

@@ -7,17 +7,19 @@ value (`sam2.memory`, `sam2.banks`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
 
-from masklet.core.frames import Frame
+from masklet.core.frames import Frame, Video
 from masklet.core.instances import Prediction, Prompt
 from masklet.models.sam2.banks import PROMPTS, commit_best, prompt_banks
 from masklet.models.sam2.core import Sam2Core, Sam2Features, wrap_inference
 from masklet.models.sam2.image_encoder import Sam2ImageEncoder
-from masklet.models.sam2.memory import MemoryPolicy, RecentFrames, Sam2Memory
+from masklet.models.sam2.memory import MemoryPolicy, PointingPolicy, RecentFrames, Sam2Memory
 
 
 class Sam2:
@@ -57,6 +59,17 @@ class Sam2:
     def description(self) -> str:
         """Names the propagator and its settings in one line, which is written into a result's provenance."""
         return f"{self.name}, {self.side} px, {self.policy}"
+
+    def bind_video(self, video: Video) -> Sam2:
+        """The same for one `video`: of a clip of fewer frames than pointers, as many pointers are read as it has
+        frames, as in the official code.
+        """
+        policy = self.policy
+        if not isinstance(policy, PointingPolicy) or not 0 < len(video) < policy.pointers:
+            return self
+        bound = copy(self)
+        bound.policy = replace(policy, pointers=max(len(video), 2))  # type: ignore[type-var]
+        return bound
 
     def renew(self) -> None:
         """Computes anew what depends on the weights alone, after they have changed."""

@@ -77,6 +77,15 @@ class XmemFeatures:
     canvas: Canvas
 
 
+@dataclass(frozen=True)
+class XmemSettings:
+    """What can be set of DEVA's network as a propagator."""
+
+    size: int | None = 480  # pixels of the shorter side of what it sees; none: frames stay as they are
+    every: int = 5  # frames from one that is remembered to the next
+    top_k: int = 30  # tokens of the memory that a cell reads
+
+
 class Xmem:
     """A propagator with one hypothesis for each object. Logits are at the network's resolution, without its padding:
     by how much an object's log odds are above those of the best other one or the background, so that it has exactly
@@ -411,17 +420,19 @@ def make_given_prediction(given: Mapping[int, Bool[Tensor, "y x"]], size: tuple[
     return Prediction(tuple(given), sure, torch.ones(len(given), 1), seen.float() * 2 * SURE - SURE)
 
 
-def load_xmem(path: str | Path, device: str | torch.device = "cpu", size: int | None = 480) -> Xmem:
+def load_xmem(
+    path: str | Path, device: str | torch.device = "cpu", size: int | None = 480, every: int = 5, top_k: int = 30
+) -> Xmem:
     """The propagator with the weights of the file `path`, DEVA's published .pth or a safetensors file with its keys.
 
-    It computes on `device`; `size` is the short side of what it sees, in pixels, None: frames stay as they are. Raises
-    InputError where it cannot be read, holds more than tensors, or tensors of another network.
+    It computes on `device`; `size`, `every` and `top_k` as in `Xmem`. Raises InputError where the file cannot be read,
+    holds more than tensors, or tensors of another network.
     """
     path = Path(path).expanduser()
     if not path.is_file() or path.suffix not in FILES:
         raise InputError(f"{path}: no weight file; XMem's weights are read from one {', '.join(FILES)} file")
     net = build_xmem(read_tensors(path), path)
-    return Xmem(net.to(device), size=size, weights={path.name: compute_hash(path).sha256})
+    return Xmem(net.to(device), size=size, every=every, top_k=top_k, weights={path.name: compute_hash(path).sha256})
 
 
 def build_xmem(state: Mapping[str, Tensor], path: Path) -> XmemNet:

@@ -64,6 +64,7 @@ class DevaSettings:
     count: Literal["unmatched", "invisible"] = "unmatched"  # what misses: all unmatched objects, or only unseen ones
     empty_born: bool = False  # whether a segment without a pixel begins an object (as released)
     prompted: Literal["changed", "all"] = "changed"  # what a merge prompts: what it changed, or (as released) all
+    alignment: Literal["propagated", "none"] = "propagated"  # how a clip's frames meet; none: as if nothing moved
     backward: bool = True  # whether `run` carries objects from their first mask to earlier frames (paper: no)
 
     def __post_init__(self) -> None:
@@ -287,7 +288,7 @@ class Deva(Generic[F, M, S]):
         """Carries `masks` from the frame with features `source` to that with features `target`, by a memory of this
         one frame, thrown away after; where the `distance` is 0 frames, they stay as they are.
         """
-        if not masks or not distance:
+        if not masks or not distance or self.settings.alignment == "none":
             return masks
         belief = propagate_between_frames(self.propagator, masks.renumber(1), source, target)
         return belief.label_map(masks.size).relabel(range(1, len(masks) + 1))

@@ -1,0 +1,136 @@
+"""The command line: `masklet reproduce`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from masklet.cli.settings import format_setting_value, parse_settings
+from masklet.core.errors import InputError, escape_control_characters
+from masklet.reproduce.check import list_missing_for
+from masklet.reproduce.datasets import SETS
+from masklet.reproduce.recipes import NeededWeights, Recipe, find_recipe, read_recipes
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    help="The rows of the papers' tables on their own data: what each needs, and running it.",
+)
+
+RowName = Annotated[str, typer.Argument(metavar="ROW", help="A row as in `list`, such as sam2long-5/paths-3.")]
+Data = Annotated[Path, typer.Option(metavar="DIR", help="The folder with the data sets, or one of them.")]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="A setting other than the recipe's; also segmenter, propagator or size."
+    ),
+]
+Tables = Annotated[list[str] | None, typer.Argument(metavar="[TABLE]...", help="Tables or papers; all without any.")]
+
+
+@app.command("list")
+def list_command(tables: Tables = None) -> None:
+    """Every row with its published figures; of those that inference cannot repeat, why."""
+    with exit_on_mistake():
+        chosen = choose_tables(tables or [])
+        for table, recipes in chosen.items():
+            first = recipes[0]
+            covers = f" ({first.covers})" if first.covers else ""
+            typer.echo(f"{table}: {first.paper}, Table {first.table}{covers}: {first.title}")
+            for recipe in recipes:
+                figures = format_figures(recipe.figures or recipe.beside)
+                cannot = "  [not repeated]" if recipe.reason else ""
+                typer.echo(f"  {recipe.name:44} {figures}{cannot}")
+
+
+@app.command("show")
+def show_command(row: RowName) -> None:
+    """A row's recipe: system, parts, weights, settings, data, metric, published figures."""
+    with exit_on_mistake():
+        recipe = find_recipe(row)
+        for line in describe_recipe_lines(recipe):
+            typer.echo(line)
+
+
+@app.command("check")
+def check_command(row: RowName, data: Data, set_: Settings = None) -> None:
+    """Name everything that a row needs and that is not here, before any work."""
+    with exit_on_mistake():
+        recipe = find_recipe(row).override(parse_settings(set_ or []))
+        missing = list_missing_for(recipe, data)
+        for sentence in missing:
+            typer.echo(escape_control_characters(f"masklet: {row}: {sentence}"), err=True)
+        if missing:
+            raise typer.Exit(2)
+        typer.echo(f"{row}: all is here")
+
+
+def choose_tables(names: Sequence[str]) -> dict[str, list[Recipe]]:
+    """The recipes by table; those of some tables or papers where there are `names`. Raises InputError for one that is
+    neither.
+    """
+    tables: dict[str, list[Recipe]] = {}
+    for recipe in read_recipes().values():
+        tables.setdefault(recipe.name.partition("/")[0], []).append(recipe)
+    known = {*tables, *(recipes[0].paper.lower() for recipes in tables.values())}
+    wanted = [name.lower() for name in names]
+    odd = next((name for name in wanted if name not in known), None)
+    if odd is not None:
+        raise InputError(f"no table or paper {odd!r}; there are: {', '.join(sorted(known))}")
+    return {
+        table: recipes
+        for table, recipes in tables.items()
+        if not wanted or table in wanted or recipes[0].paper.lower() in wanted
+    }
+
+
+def describe_recipe_lines(recipe: Recipe) -> Iterator[str]:
+    """A recipe as text, a line for each of its facts."""
+    yield f"{recipe.name}: {recipe.paper}, Table {recipe.table}: {recipe.row}"
+    told: Mapping[str, Any] = {
+        "source": recipe.source,
+        "system": recipe.system,
+        "segmenter": recipe.segmenter,
+        "propagator": recipe.propagator,
+        "size": f"{recipe.size} px" if recipe.size else "",
+        "settings": " ".join(f"{k}={format_setting_value(v)}" for k, v in recipe.settings.items()),
+        "data": f"{SETS[recipe.data].help}, {recipe.split or 'all of it'}" if recipe.data else "",
+        "protocol": recipe.protocol,
+        "metric": recipe.metric,
+    }
+    yield from (f"{name + ':':12} {value}" for name, value in told.items() if value)
+    for one in recipe.weights:
+        yield f"{'weights:':12} {describe_needed_weights(one)}"
+    yield f"{'published:':12} {format_figures(recipe.figures) or '-'}"
+    if recipe.beside:
+        yield f"{'beside it:':12} {format_figures(recipe.beside)}, which is not measured here"
+    if recipe.reason:
+        yield f"{'not repeated:':12} {recipe.reason}"
+
+
+def describe_needed_weights(one: NeededWeights) -> str:
+    """Weights by name, with what is known of them."""
+    return one.name + (f", sha256 {one.sha256}" if one.sha256 else "") + (f": {one.how}" if one.how else "")
+
+
+def format_figures(figures: Mapping[str, float]) -> str:
+    """Figures in a line.
+
+    >>> format_figures({"AP": 52.7, "AR10": 60.4})
+    'AP 52.7, AR10 60.4'
+    """
+    return ", ".join(f"{name} {value:g}" for name, value in figures.items())
+
+
+@contextmanager
+def exit_on_mistake() -> Iterator[None]:
+    """Ends the command with exit code 2 when the user's input cannot be used, after saying so."""
+    try:
+        yield
+    except InputError as error:
+        typer.echo(escape_control_characters(f"masklet: {error}"), err=True)
+        raise typer.Exit(2) from None
