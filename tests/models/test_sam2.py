@@ -577,7 +577,7 @@ def test_what_a_match_writes(sam2: CachedSam2) -> None:
         assert sorted(times) == [0, 1, 2, 3] and (len(bank.prompted) > 1) == (memory == "detected")
 
 
-class Clip:
+class ClipOfLength:
     """A video of so many frames."""
 
     name, size, rate, damage = "clip", SIZE, 10.0, None
@@ -600,7 +600,7 @@ def test_a_short_clip_reads_as_many_pointers_as_it_has_frames(sam2: CachedSam2, 
     """So does the official code (max_obj_ptrs_in_encoder); of a pipe nobody knows the length."""
     for policy in (RecentFrames(), ReliableFrames(0.1)):
         sam2.policy = policy
-        [bound] = [s.propagator for s in [bind_parts(Track(sam2, {}), Clip(length))]]
+        [bound] = [s.propagator for s in [bind_parts(Track(sam2, {}), ClipOfLength(length))]]
         assert bound.policy == replace(policy, pointers=pointers) and sam2.policy.pointers == 16
-        tree = bind_parts(Track(MemoryTree(sam2), {}), Clip(length)).propagator
+        tree = bind_parts(Track(MemoryTree(sam2), {}), ClipOfLength(length)).propagator
         assert tree.propagator.policy.pointers == pointers
