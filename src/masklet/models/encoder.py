@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from masklet.core.frame_cache import FrameCache
 from masklet.core.frames import Frame
 from masklet.core.part_facts import CPU
+from masklet.nn.fused_convolution import fuse_convolutions
 from masklet.nn.flow import compute_dense_flow, shrink_for_flow
 from masklet.nn.mobilenet import DeepMobileNet, MobileNetV2
 from masklet.weights.store import ZOO, read_packaged
@@ -83,8 +84,8 @@ class DenseBackbone(nn.Module):
         Float[Tensor, "b 3 h w"], Float[Tensor, "b 128 h8 w8"], Float[Tensor, "b 24 h8 w8"], Float[Tensor, "b 1 h8 w8"]
     ]:
         """The images in ImageNet's normalisation, and what `EncoderFeatures` calls their keys, detail and strength."""
-        images = (frames.float() - self.mean) / self.std
-        three, six, thirteen = self.net(images.contiguous(memory_format=torch.channels_last))
+        images = frames.to(torch.float32, memory_format=torch.channels_last).sub_(self.mean).div_(self.std)
+        three, six, thirteen = self.net(images)
         keys, detail = (
             torch.cat([normalize_cells(six), normalize_cells(thirteen)], dim=1),
             nn.functional.avg_pool2d(normalize_cells(three), 2),
@@ -154,6 +155,7 @@ class Encoder:
         self.weights: Mapping[str, str] = {file.name: file.sha256}
         self.flows = FlowFinder()
         self._look = DenseBackbone().to(device)
+        fuse_convolutions(self._look)
         self._seen: WeakKeyDictionary[Frame, EncoderFeatures] = WeakKeyDictionary()
 
     def __call__(self, frame: Frame) -> EncoderFeatures:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from masklet.nn.fused_convolution import RELU6, FusedConv2d
+
 
 @dataclass(frozen=True)
 class MobileNetStage:
@@ -45,16 +47,16 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, outputs: int, expansion: int, stride: int, dilation: int) -> None:
         super().__init__()
         wide = inputs * expansion
-        self.expand = nn.Conv2d(inputs, wide, 1) if expansion > 1 else None
-        self.depth = nn.Conv2d(wide, wide, 3, stride, dilation, dilation, groups=wide)
-        self.project = nn.Conv2d(wide, outputs, 1)
+        self.expand = FusedConv2d(inputs, wide, 1, activation=RELU6) if expansion > 1 else None
+        self.depth = FusedConv2d(wide, wide, 3, stride, dilation, dilation, wide, RELU6)
+        self.project = FusedConv2d(wide, outputs, 1)
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
         """The block's features; where it strides, at half the resolution."""
-        wide = x if self.expand is None else nn.functional.hardtanh_(self.expand(x), 0.0, 6.0)
-        out: Tensor = self.project(nn.functional.hardtanh_(self.depth(wide), 0.0, 6.0))
-        return out.add_(x) if self.residual else out
+        wide = x if self.expand is None else self.expand(x)
+        out: Tensor = self.project(self.depth(wide), x if self.residual else None)
+        return out
 
 
 def build_mobilenet_blocks(stages: Sequence[MobileNetStage], inputs: int) -> list[InvertedResidual]:
@@ -81,15 +83,14 @@ class MobileNetV2(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, STEM, 3, 2, 1)
+        self.stem = FusedConv2d(3, STEM, 3, 2, 1, activation=RELU6)
         self.blocks = nn.ModuleList(build_mobilenet_blocks(STAGES, STEM))
 
     def forward(
         self, image: Float[Tensor, "b 3 h w"]
     ) -> tuple[Float[Tensor, "b 24 h4 w4"], Float[Tensor, "b 32 h8 w8"], Float[Tensor, "b 96 h8 w8"]]:
         """The outputs of blocks 3, 6 and 13 for normalised images."""
-        x = nn.functional.hardtanh_(self.stem(image), 0.0, 6.0)
-        taps = []
+        x, taps = self.stem(image), []
         for number, block in enumerate(self.blocks, start=1):
             x = block(x)
             if number in self.TAPS:
@@ -116,5 +117,5 @@ class DeepMobileNet(nn.Module):
         for number, block in enumerate(self.blocks, start=self.FIRST):
             x = block(x)
             if number == self.TAP:
-                thirteen = x.clone()  # what comes next may write into it
+                thirteen = x
         return thirteen, x

@@ -8,24 +8,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from masklet.nn.fused_convolution import Activation, FusedConv2d
+
 STRIDES = (8, 16, 32)  # pixels of the image per cell, of each level
 CATEGORIES = 80
 SIDES, BINS = 4, 11  # a box's left, top, right and bottom, and how far each is, in strides: 0 to 10
 WIDTH = 128  # channels of the neck and the heads
-SLOPE = 0.1  # of LeakyReLU below zero
+LEAKY = Activation("leaky_relu", (0.1,))  # its slope below zero
 STAGES = ((32, 1, 1), (64, 2, 2), (128, 2, 2), (256, 3, 2))  # channels, pairs and stride of each stage
 
 Levels = tuple[Tensor, Tensor, Tensor]  # of STRIDES
 
 
-def build_conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """A 3 x 3 convolution from `inputs` to `outputs` channels that keeps the size, but for its `stride`."""
-    return nn.Conv2d(inputs, outputs, 3, stride, 1)
-
-
-def apply_leaky_relu(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Applies LeakyReLU, of slope 0.1 below zero, to `x` in place, and returns it."""
-    return nn.functional.leaky_relu_(x, SLOPE)
+def build_conv3x3(inputs: int, outputs: int, stride: int = 1) -> FusedConv2d:
+    """A 3 x 3 convolution from `inputs` to `outputs` channels that keeps the size, but for its `stride`; LeakyReLU of
+    slope 0.1 follows.
+    """
+    return FusedConv2d(inputs, outputs, 3, stride, 1, activation=LEAKY)
 
 
 class CspStage(nn.Module):
@@ -47,10 +46,10 @@ class CspStage(nn.Module):
         self.merge = nn.ModuleList(build_conv3x3(channels, width) for width in widths)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
-        shortcut = apply_leaky_relu(self.entry(x))
-        out = apply_leaky_relu(self.narrow(shortcut))
+        shortcut = self.entry(x)
+        out = self.narrow(shortcut)
         for deepen, merge in zip(self.deepen, self.merge, strict=True):
-            out = apply_leaky_relu(merge(torch.cat([apply_leaky_relu(deepen(out)), out], dim=1)))
+            out = merge(torch.cat([deepen(out), out], dim=1))
         return torch.cat([out, shortcut], dim=1)
 
 
@@ -60,10 +59,10 @@ class NanoDetHead(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.hidden = build_conv3x3(WIDTH, WIDTH)
-        self.output = nn.Conv2d(WIDTH, CATEGORIES + SIDES * BINS, 1)
+        self.output = FusedConv2d(WIDTH, CATEGORIES + SIDES * BINS, 1)
 
     def forward(self, x: Float[Tensor, "b 128 h w"]) -> Float[Tensor, "b 124 h w"]:
-        out: Tensor = self.output(apply_leaky_relu(self.hidden(x)))
+        out: Tensor = self.output(self.hidden(x))
         return out
 
 
@@ -76,7 +75,7 @@ class NanoDetNetwork(nn.Module):
         super().__init__()
         self.stem = build_conv3x3(3, STAGES[0][0], 2)
         self.stages = nn.ModuleList(CspStage(*stage) for stage in STAGES)
-        self.laterals = nn.ModuleList(nn.Conv2d(2 * channels, WIDTH, 1) for channels, _, _ in STAGES[1:])
+        self.laterals = nn.ModuleList(FusedConv2d(2 * channels, WIDTH, 1) for channels, _, _ in STAGES[1:])
         self.heads = nn.ModuleList(NanoDetHead() for _ in STRIDES)
 
     def forward(
@@ -101,7 +100,7 @@ class NanoDetNetwork(nn.Module):
         self, image: Float[Tensor, "b 3 h w"]
     ) -> tuple[Float[Tensor, "b 128 h8 w8"], Float[Tensor, "b 256 h16 w16"], Float[Tensor, "b 512 h32 w32"]]:
         """The outputs of the last three stages."""
-        x = nn.functional.max_pool2d(apply_leaky_relu(self.stem(image)), 3, 2, 1)
+        x = nn.functional.max_pool2d(self.stem(image), 3, 2, 1)
         maps = []
         for stage in self.stages:
             x = stage(x)

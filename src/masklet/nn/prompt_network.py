@@ -17,6 +17,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from masklet.nn.fused_convolution import RELU, RELU6, FusedConv2d
 from masklet.nn.mobilenet import DEEP_STAGES, STAGES, STEM, build_mobilenet_blocks
 
 MAPS = 4  # clicks inside, clicks outside, the box filled, the earlier answer
@@ -42,24 +43,28 @@ class PromptNetwork(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         blocks = build_mobilenet_blocks((*STAGES[:3], *DEEP_STAGES), STEM)
-        self.stem = nn.Conv2d(3, STEM, 3, 2, 1)
+        self.stem = FusedConv2d(3, STEM, 3, 2, 1, activation=RELU6)
         self.fixed = nn.ModuleList(blocks[:FIXED])
         self.blocks = nn.ModuleList(blocks[FIXED:])
         low = blocks[FIXED - 1].project.out_channels
         self.maps = nn.Sequential(
-            nn.Conv2d(MAPS, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 32, 3, 2, 1), nn.ReLU(), nn.Conv2d(32, low, 1)
+            FusedConv2d(MAPS, 16, 3, 2, 1, activation=RELU),
+            nn.Identity(),  # files count activations
+            FusedConv2d(16, 32, 3, 2, 1, activation=RELU),
+            nn.Identity(),
+            FusedConv2d(32, low, 1),
         )
-        self.laterals = nn.ModuleList(nn.Conv2d(channels, WIDTH, 1) for channels in TAPS.values())
-        self.smooth = nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 3, 1, 1) for _ in range(2))
-        self.lift = nn.Conv2d(WIDTH, MIDDLE, 1)
-        self.lateral = nn.Conv2d(low, MIDDLE, 1)
-        self.first = nn.Conv2d(MIDDLE + MAPS, MIDDLE, 3, 1, 1)
-        self.second = nn.Conv2d(MIDDLE, MIDDLE, 3, 1, 1)
-        self.narrow = nn.Conv2d(MIDDLE, FINE, 1)
-        self.edges = nn.Conv2d(STEM, FINE, 1)
-        self.third = nn.Conv2d(FINE + MAPS, FINE, 3, 1, 1)
-        self.coarse = nn.Conv2d(MIDDLE, ANSWERS, 1)
-        self.fine = nn.Conv2d(FINE, ANSWERS, 1)
+        self.laterals = nn.ModuleList(FusedConv2d(channels, WIDTH, 1) for channels in TAPS.values())
+        self.smooth = nn.ModuleList(FusedConv2d(WIDTH, WIDTH, 3, 1, 1, activation=RELU) for _ in range(2))
+        self.lift = FusedConv2d(WIDTH, MIDDLE, 1)
+        self.lateral = FusedConv2d(low, MIDDLE, 1)
+        self.first = FusedConv2d(MIDDLE + MAPS, MIDDLE, 3, 1, 1, activation=RELU)
+        self.second = FusedConv2d(MIDDLE, MIDDLE, 3, 1, 1, activation=RELU)
+        self.narrow = FusedConv2d(MIDDLE, FINE, 1)
+        self.edges = FusedConv2d(STEM, FINE, 1)
+        self.third = FusedConv2d(FINE + MAPS, FINE, 3, 1, 1, activation=RELU)
+        self.coarse = FusedConv2d(MIDDLE, ANSWERS, 1)
+        self.fine = FusedConv2d(FINE, ANSWERS, 1)
         self.judge = nn.Sequential(nn.Linear(MIDDLE + WIDTH + 2 + ANSWERS, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 1))
         self.enable_training()
         for parameter in self.maps[-1].parameters():  # training begins with the network as it was for images alone
@@ -75,8 +80,7 @@ class PromptNetwork(nn.Module):
     @torch.no_grad()
     def look(self, image: Float[Tensor, "b 3 s s"]) -> CropFeatures:
         """The part that does not depend on prompts, of crops in ImageNet's normalisation, sides multiples of 32."""
-        stem = nnf.hardtanh(self.stem(image), 0.0, 6.0)
-        x = stem.clone()  # blocks write into what they are given
+        stem = x = self.stem(image)
         for block in self.fixed:
             x = block(x)
         return CropFeatures(stem, x)
@@ -91,20 +95,20 @@ class PromptNetwork(nn.Module):
             maps: `MAPS` maps of the prompt, 0 to 1 (the earlier answer -1 to 1, 0 where there is none).
         """
         low = crops.low + self.maps(maps)
-        x, taps = low.clone(), []  # the first block may write into it
+        x, taps = low, []
         for number, block in enumerate(self.blocks, start=FIXED + 1):
             x = block(x)
             if number in TAPS:
-                taps.append(x.clone())
+                taps.append(x)
         levels = [lateral(tap) for lateral, tap in zip(self.laterals, taps, strict=True)]
         x, whole = levels[-1], levels[-1].mean((2, 3))
         for level, smooth in zip(levels[-2::-1], self.smooth, strict=True):
-            x = nnf.relu(smooth(level + resize_to_double(x)))
+            x = smooth(level + resize_to_double(x))
         x = self.lateral(low) + resize_to_double(self.lift(x))
-        x = nnf.relu(self.first(torch.cat([x, nnf.avg_pool2d(maps, 4)], 1)))
-        x = x + nnf.relu(self.second(x))
+        x = self.first(torch.cat([x, nnf.avg_pool2d(maps, 4)], 1))
+        x = x + self.second(x)
         fine = nnf.relu(resize_to_double(self.narrow(x)) + self.edges(crops.stem))
-        fine = nnf.relu(self.third(torch.cat([fine, nnf.avg_pool2d(maps, 2)], 1)))
+        fine = self.third(torch.cat([fine, nnf.avg_pool2d(maps, 2)], 1))
         logits = resize_to_double(self.coarse(x)) + self.fine(fine)
         return logits, self._expected_iou(logits.detach(), x, whole)
 

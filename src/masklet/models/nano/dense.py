@@ -18,6 +18,7 @@ from masklet.core.instances import Detections
 from masklet.core.masks import mask_nms, matrix_nms, resize_bilinear
 from masklet.models.encoder import DEEP, MEAN, STD, DeepBackbone, Encoder, EncoderFeatures
 from masklet.nn.dense_head import DenseHead, DenseHeadSettings
+from masklet.nn.fused_convolution import fuse_convolutions
 from masklet.weights.format import copy_module_weights, explain_damage, read_described, write_described
 from masklet.weights.store import ZOO, compute_hash, verify_packaged
 from masklet.weights.strict import load_exactly
@@ -69,6 +70,7 @@ class DenseSegmenter:
         self.head, self.encoder, self.choice = head.to(encoder.device), encoder, choice or DenseChoice()
         self.categories = tuple(categories)
         self.deeper = DeepBackbone().to(encoder.device)
+        fuse_convolutions(self.deeper)
         self.weights = {**encoder.weights, DEEP: ZOO[DEEP].sha256, **(weights or {})}
         self.description = f"nano, {encoder.short} px"
 

@@ -23,6 +23,7 @@ from masklet.core.instances import Box, Clicks, Point
 from masklet.core.masks import mask_iou, stack_masks
 from masklet.core.part_facts import CPU
 from masklet.models.encoder import DEEP, MEAN, MOBILENET, STD
+from masklet.nn.fused_convolution import fuse_convolutions
 from masklet.nn.prompt_network import FIXED, MAPS, PromptNetwork
 from masklet.weights.format import copy_module_weights, read_described, write_described
 from masklet.weights.store import ZOO, read_packaged, verify_packaged
@@ -483,4 +484,6 @@ def load_image_predictor(device: torch.device = CPU) -> ImagePredictor:
 @cache
 def _load_packaged(device: str) -> ImagePredictor:
     file = ZOO[PACKAGED]
-    return ImagePredictor(read_prompt_network(verify_packaged(file)).to(device), {file.name: file.sha256})
+    net = read_prompt_network(verify_packaged(file)).to(device)
+    fuse_convolutions(net)
+    return ImagePredictor(net, {file.name: file.sha256})

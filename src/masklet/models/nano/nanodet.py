@@ -16,6 +16,7 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.part_facts import CPU
 from masklet.models.boxes import Boxes, box_nms
+from masklet.nn.fused_convolution import fuse_convolutions
 from masklet.nn.nanodet import STRIDES, NanoDetNetwork, decode_logits
 from masklet.weights.store import ZOO, PackagedWeights, read_packaged
 
@@ -174,4 +175,5 @@ def load_nanodet(
     network = NanoDetNetwork().requires_grad_(False).eval()
     network.load_state_dict({name: value.float() for name, value in read_packaged(file).items()})
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return NanoDet(network.to(device), settings, weights={file.name: file.sha256})
+    fuse_convolutions(network.to(device))
+    return NanoDet(network, settings, weights={file.name: file.sha256})
