@@ -29,6 +29,7 @@ from masklet.models.segmenters.motion import (
     compute_otsu_threshold,
     estimate_moving_share,
     find_second_motion,
+    make_regression_inputs,
     init_appearance,
     measure_texture,
     predict_moving,
@@ -166,7 +167,8 @@ def test_the_memory_does_not_grow(motion: Motion) -> None:
 def test_what_moved_is_known_by_its_looks(motion: Motion) -> None:
     frames, truths = one_mover(6)
     _, memory = run(motion, frames)
-    likely = predict_moving(memory.appearance, motion.encoder(frames[-1]).keys)
+    keys = motion.encoder(frames[-1]).keys
+    likely = predict_moving(memory.appearance, make_regression_inputs(keys)).reshape(keys.shape[1:])
     inside = cv2.resize(truths[-1][0].numpy().astype(np.uint8), likely.shape[::-1]) > 0
     assert likely[inside].mean() > 0.5 > 0.2 > likely[~inside].mean()
 
@@ -322,16 +324,16 @@ def test_the_past_fades(motion: Motion) -> None:
     keys = motion.encoder(frame).keys
     moving = np.zeros(keys.shape[1:], np.float32)
     moving[5:15, 5:15] = 1
-    all_ = np.ones_like(moving)
-    once = update_appearance(init_appearance(), keys, moving, all_, reliable=1.0)
-    twice = update_appearance(once, keys, moving, all_, reliable=1.0)
+    cells, all_ = make_regression_inputs(keys), np.ones_like(moving)
+    once = update_appearance(init_appearance(), cells, moving, all_, reliable=1.0)
+    twice = update_appearance(once, cells, moving, all_, reliable=1.0)
     assert torch.allclose(twice.gram, (1 + FADING) * once.gram)
     assert torch.allclose(twice.moment, (1 + FADING) * once.moment)
-    assert float(update_appearance(init_appearance(), keys, moving, all_, reliable=0.0).gram.abs().sum()) == 0
-    likely = predict_moving(once, keys)
+    assert float(update_appearance(init_appearance(), cells, moving, all_, reliable=0.0).gram.abs().sum()) == 0
+    likely = predict_moving(once, cells).reshape(moving.shape)
     assert likely[5:15, 5:15].mean() > likely[20:].mean()
     doubted = np.where(np.indices(moving.shape)[1] < 10, all_, 0).astype(np.float32)  # its right half
-    half = update_appearance(init_appearance(), keys, moving, doubted, reliable=1.0)
+    half = update_appearance(init_appearance(), cells, moving, doubted, reliable=1.0)
     assert float((half.gram - once.gram).abs().sum()) > 0
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from jaxtyping import Float, Float32, Float64, UInt8
@@ -36,21 +38,33 @@ def measure_unexplained_variance(start: Grey, end: Grey, flow: Flow) -> float:
     """The share of the variance of `start` that is not found in `end` along `flow` (from `start` to `end`): 0.01 to 0.2
     in ordinary video, 0.5 in a whip pan, above 1 at a cut.
     """
-    h, w = start.shape
-    x, y = np.arange(w, dtype=np.float32)[None] + flow[..., 0], np.arange(h, dtype=np.float32)[:, None] + flow[..., 1]
-    carried = cv2.remap(end, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    error = carried.astype(np.float32) - start
-    return float(np.square(error).mean() / (start.astype(np.float32).var() + NOISE))
+    places = build_pixel_grid(*start.shape) + flow
+    carried = cv2.remap(end, places, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    error = cv2.norm(carried, start, cv2.NORM_L2SQR) / start.size
+    return float(error / (cv2.meanStdDev(start)[1].item() ** 2 + NOISE))
 
 
-def build_planar_basis(h: int, w: int) -> Float64[np.ndarray, "2 n 8"]:
-    """The flow fields of a moving plane (Longuet-Higgins 1984), sideways and down, at the cells of a grid."""
+@lru_cache(maxsize=4)
+def build_pixel_grid(h: int, w: int) -> Float32[np.ndarray, "h w 2"]:
+    """Where every pixel of an image of `h` x `w` is: x and y."""
+    y, x = np.mgrid[:h, :w].astype(np.float32)
+    grid: Float32[np.ndarray, "h w 2"] = np.stack([x, y], axis=-1)
+    return grid
+
+
+# Which of 1, x, y, x^2, xy and y^2 each of a plane's eight numbers multiplies in its flow, sideways and down
+# (Longuet-Higgins 1984).
+_SIDEWAYS, _DOWN = np.zeros((8, 6)), np.zeros((8, 6))
+_SIDEWAYS[[0, 1, 2, 6, 7], [0, 1, 2, 3, 4]] = 1
+_DOWN[[3, 4, 5, 6, 7], [0, 1, 2, 4, 5]] = 1
+
+
+@lru_cache(maxsize=4)
+def build_planar_terms(h: int, w: int) -> Float64[np.ndarray, "6 n"]:
+    """1, x, y, x^2, xy and y^2 at the cells of a grid, row by row; x goes from -1 to 1."""
     y, x = np.mgrid[:h, :w]
     x, y = (2 * x.ravel() + 1 - w) / w, (2 * y.ravel() + 1 - h) / w
-    one, zero = np.ones_like(x), np.zeros_like(x)
-    across = np.stack([one, x, y, zero, zero, zero, x * x, x * y], axis=1)
-    down = np.stack([zero, zero, zero, one, x, y, x * y, y * y], axis=1)
-    return np.stack([across, down])
+    return np.stack([np.ones_like(x), x, y, x * x, x * y, y * y])
 
 
 def compute_weighted_median(values: Float[np.ndarray, " n"], weights: Float[np.ndarray, " n"]) -> float:
@@ -70,10 +84,10 @@ def compute_planar_flow(motion: Float64[np.ndarray, "8"], h: int, w: int) -> Flo
     """
     x = ((2 * np.arange(w) + 1 - w) / w)[None]
     y = ((2 * np.arange(h) + 1 - h) / w)[:, None]
-    a = motion
-    across = a[0] + a[1] * x + a[2] * y + a[6] * x * x + a[7] * x * y
-    down = a[3] + a[4] * x + a[5] * y + a[6] * x * y + a[7] * y * y
-    return np.stack([across, down], axis=-1).astype(np.float32)
+    a, flow = motion, np.empty((h, w, 2), np.float32)
+    flow[..., 0] = a[0] + a[1] * x + a[6] * x * x + y * (a[2] + a[7] * x)
+    flow[..., 1] = a[3] + a[5] * y + a[7] * y * y + x * (a[4] + a[6] * y)
+    return flow
 
 
 def estimate_camera_motion(
@@ -85,9 +99,9 @@ def estimate_camera_motion(
     large object in the middle does not pass for the background. No random numbers.
     """
     h, w = flow.shape[:2]
-    basis, target = build_planar_basis(h, w), flow.reshape(-1, 2).T.astype(np.float64)
+    terms, target = build_planar_terms(h, w), flow.reshape(-1, 2).T.astype(np.float64)
     starts = [np.ones(h * w), make_border_weights(h, w).ravel()]
-    fits = [_fit_robustly(basis, target, start, rounds) for start in starts]
+    fits = [_fit_robustly(terms, target, start, rounds) for start in starts]
     _, motion, scale = min(fits, key=lambda fit: fit[0])
     return motion, scale
 
@@ -100,18 +114,21 @@ def make_border_weights(h: int, w: int, share: float = 0.15) -> Float64[np.ndarr
 
 
 def _fit_robustly(
-    basis: Float64[np.ndarray, "2 n 8"],
+    terms: Float64[np.ndarray, "6 n"],
     target: Float64[np.ndarray, "2 n"],
     start: Float64[np.ndarray, " n"],
     rounds: int,
 ) -> tuple[float, Float64[np.ndarray, "8"], float]:
     """The cost, the motion and the scale at which the fit from these weights arrives."""
-    weights = counted = start
-    for _ in range(rounds):
-        scaled = (basis * weights[:, None]).reshape(-1, 8)
-        gram = scaled.T @ basis.reshape(-1, 8) + 1e-3 * np.eye(8)
-        motion = np.linalg.solve(gram, scaled.T @ target.ravel())
-        rest = np.hypot(*(target - basis @ motion))
-        scale = max(1.4826 * compute_weighted_median(rest, counted), FINEST)
-        weights, counted = 1 / (1 + (rest / (CAUCHY * scale)) ** 2) ** 2, np.ones_like(start)
-    return float(np.log1p(rest**2).sum()), motion, scale
+    weights, middle = start, (len(start) - 1) // 2
+    for n in range(rounds):
+        weighted = terms * weights
+        moments, answers = weighted @ terms.T, weighted @ target.T
+        gram = _SIDEWAYS @ moments @ _SIDEWAYS.T + _DOWN @ moments @ _DOWN.T + 1e-3 * np.eye(8)
+        motion = np.linalg.solve(gram, _SIDEWAYS @ answers[:, 0] + _DOWN @ answers[:, 1])
+        across, down = target - np.stack([motion @ _SIDEWAYS, motion @ _DOWN]) @ terms
+        rest = np.sqrt(across * across + down * down)
+        median = np.partition(rest, middle)[middle] if n else compute_weighted_median(rest, start)
+        scale = max(1.4826 * float(median), FINEST)
+        weights = 1 / (1 + (rest / (CAUCHY * scale)) ** 2) ** 2
+    return float(np.log1p(rest * rest).sum()), motion, scale

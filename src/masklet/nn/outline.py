@@ -33,10 +33,12 @@ def quantize_colours(image: Image) -> Int32[np.ndarray, "h w"]:
 def compute_colour_histogram(bins: Int32[np.ndarray, "h w"], weights: Map) -> Float64[np.ndarray, " b"]:
     """The share of every colour, blurred a little across neighbouring colours."""
     counts = np.bincount(bins.ravel(), weights.ravel(), BINS**3).reshape(BINS, BINS, BINS)
-    for axis in range(3):
-        padded = np.pad(counts, [(int(a == axis), int(a == axis)) for a in range(3)], mode="edge")
-        low, mid, high = (np.take(padded, range(k, k + BINS), axis) for k in range(3))
-        counts = 0.25 * low + 0.5 * mid + 0.25 * high
+    for _ in range(3):  # each axis in turn comes first
+        blurred = 0.5 * counts
+        blurred[1:] += 0.25 * counts[:-1]
+        blurred[:-1] += 0.25 * counts[1:]
+        blurred[[0, -1]] += 0.25 * counts[[0, -1]]  # beyond the border it is as at the border
+        counts = np.ascontiguousarray(blurred.transpose(1, 2, 0))
     shares: Float64[np.ndarray, " b"] = counts.ravel() / max(counts.sum(), 1e-6)
     return shares
 

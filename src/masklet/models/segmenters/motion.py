@@ -62,6 +62,7 @@ Flow = Float32[np.ndarray, "h w 2"]
 Grey = UInt8[np.ndarray, "h w"]
 Regions = Int32[np.ndarray, "h w"]
 Keys = Float16[Tensor, "128 r c"]
+Cells = Float64[Tensor, "n 129"]
 
 
 @dataclass(frozen=True)
@@ -210,8 +211,9 @@ def weigh_evidence(
     moving = estimate_moving_share(scale_by_area(speed, grid), scale)
     measured = scale_by_area(measure_texture(compute_luminance(image)), grid)
     centre = compute_centre_prior(*moving.shape)
-    known = update_appearance(known, keys, moving**2 * centre, measured, reliable)
-    saliency: Map = predict_moving(known, keys) * np.sqrt(moving * centre)
+    cells = make_regression_inputs(keys)
+    known = update_appearance(known, cells, moving**2 * centre, measured, reliable)
+    saliency: Map = predict_moving(known, cells).reshape(grid) * np.sqrt(moving * centre)
     saliency = cv2.resize(saliency, (size[1], size[0]), interpolation=cv2.INTER_CUBIC)
     level = max(compute_otsu_threshold(saliency), FAINT)
     regions = split_regions(cv2.connectedComponents((saliency > level).astype(np.uint8))[1], flow)
@@ -244,37 +246,38 @@ def init_appearance() -> AppearanceModel:
 
 
 def update_appearance(
-    known: AppearanceModel, keys: Keys, moving: Grid, measured: Grid, reliable: float
+    known: AppearanceModel, cells: Cells, moving: Grid, measured: Grid, reliable: float
 ) -> AppearanceModel:
     """The appearance model `known` with one more frame. Movers and background have fixed shares of the weight, so that
     small things count.
 
-    `keys` are the frame's features; `moving` and `measured` say of each cell, 0 to 1, how surely it moves and how far
+    `cells` are the frame's inputs of the regression; `moving` and `measured` say of each cell, 0 to 1, how surely it moves and how far
     its flow can be measured; `reliable`, 0 to 1, weighs the frame. What moves but was not measured to is no example of
     either.
     """
-    x, y = make_regression_inputs(keys), torch.from_numpy(moving.ravel()).double()
+    y = torch.from_numpy(moving.ravel()).double()
     trust = reliable * min(1.0, float(y.mean()) / ENOUGH)
     z = y * torch.from_numpy(measured.ravel()).double()
     inside = trust * FOREGROUND * z / z.sum().clamp(min=1e-6)
     outside = trust * (1 - FOREGROUND) * (1 - y) / (1 - y).sum().clamp(min=1e-6)
-    gram = (x * (inside + outside)[:, None]).T @ x
-    return AppearanceModel(FADING * known.gram + gram, FADING * known.moment + x.T @ inside)
+    gram = (cells * (inside + outside)[:, None]).T @ cells
+    return AppearanceModel(FADING * known.gram + gram, FADING * known.moment + cells.T @ inside)
 
 
-def predict_moving(known: AppearanceModel, keys: Keys) -> Grid:
-    """How much every cell looks like what moves, 0 to 1."""
+def predict_moving(known: AppearanceModel, cells: Cells) -> Float32[np.ndarray, " n"]:
+    """How much every cell, by its inputs of the regression, looks like what moves, 0 to 1."""
     d = len(known.moment)
     damping = RIDGE * max(float(known.gram.trace()) / d, 1e-9)
     weights = torch.linalg.solve(known.gram + damping * torch.eye(d, dtype=torch.float64), known.moment)
-    likely: Grid = (make_regression_inputs(keys) @ weights).clamp(0, 1).float().reshape(keys.shape[1:]).numpy()
+    likely: Float32[np.ndarray, " n"] = (cells @ weights).clamp(0, 1).float().numpy()
     return likely
 
 
-def make_regression_inputs(keys: Keys) -> Float64[Tensor, "n d"]:
+def make_regression_inputs(keys: Keys) -> Cells:
     """The regression's inputs, one row a cell."""
-    cells = keys.flatten(1).T.double()
-    return torch.cat([cells, torch.full((len(cells), 1), BIAS, dtype=torch.float64)], dim=1)
+    cells = torch.full((keys.shape[1] * keys.shape[2], CHANNELS + 1), BIAS, dtype=torch.float64)
+    cells[:, :CHANNELS] = keys.flatten(1).T
+    return cells
 
 
 def extract_candidates(full: Image, evidence: MotionEvidence) -> Iterator[tuple[Mask, float]]:
@@ -330,11 +333,14 @@ def find_second_motion(flow: Float32[np.ndarray, "n 2"], rounds: int = 5) -> Boo
     centred = flow - flow.mean(0)
     axis = np.linalg.eigh(centred.T @ centred)[1][:, -1]
     second = centred @ axis > 0
+    total = flow.sum(0, dtype=np.float64)
     for _ in range(rounds):
-        if second.all() or not second.any():
+        count = np.count_nonzero(second)
+        if count in (0, len(flow)):
             return np.zeros(len(flow), dtype=bool)
-        a, b = flow[~second].mean(0), flow[second].mean(0)
-        second = np.square(flow - b).sum(1) < np.square(flow - a).sum(1)
+        b = flow.T @ second.astype(np.float32) / np.float32(count)
+        a = ((total - b * float(count)) / (len(flow) - count)).astype(np.float32)
+        second = (flow - (a + b) / 2) @ (b - a) > 0  # nearer to b
     if second.all() or not second.any():
         return np.zeros(len(flow), dtype=bool)
     apart = float(np.linalg.norm(b - a))
