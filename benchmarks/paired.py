@@ -163,7 +163,7 @@ def tell_busy(clip: Path, options: argparse.Namespace) -> None:
     cores, slower = count_usable_cores(), median(beside) / median(alone)
     share = (cores - 1) / cores if cores > 1 else 0.5
     print(
-        f"busy   now    {median(alone):7.2f} s alone, {median(beside):7.2f} s beside a busy process: {slower:.2f} times, "
+        f"busy   now    {median(alone):7.2f} s alone, {median(beside):7.2f} s beside a busy process: {slower:.2f}, "
         f"{slower * share:.2f} times what {share:.0%} of {cores} cores would take (at most 1.3)",
         flush=True,
     )

@@ -31,6 +31,17 @@ def test_one_thread_stays_alone() -> None:
     assert list(iterate_ahead(threading.current_thread().name for _ in range(2))) == ["ahead"] * 2
 
 
+def test_what_is_made_ahead_of_what_is_made_ahead_has_a_thread_of_its_own() -> None:
+    def pass_on(items: Iterator[set[int]]) -> Iterator[set[int]]:
+        return (item | {threading.get_ident()} for item in items)
+
+    first = iterate_ahead(pass_on(iter([set[int]()] * 3)))
+    seen = list(iterate_ahead(pass_on(first)))
+    assert len(seen) == 3
+    assert all(len(idents | {threading.get_ident()}) == 3 for idents in seen)
+    assert torch.get_num_threads() == 2
+
+
 @given(st.lists(st.integers()), st.integers(1, 4))
 def test_the_same_items_in_the_same_order(items: list[int], depth: int) -> None:
     assert list(iterate_ahead(iter(items), depth)) == items

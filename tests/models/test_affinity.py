@@ -17,6 +17,7 @@ from masklet.core.features import count_tensor_bytes
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Point, Prediction
 from masklet.core.protocols import Propagator
+from masklet.models import affinity
 from masklet.models.affinity import Affinity, AffinityMemory
 from masklet.models.encoder import Encoder, EncoderFeatures
 
@@ -131,6 +132,21 @@ def same(a: list[Prediction], b: list[Prediction]) -> bool:
     return all(
         x.ids == y.ids and x.logits.equal(y.logits) and x.presence.equal(y.presence) for x, y in zip(a, b, strict=True)
     )
+
+
+def test_what_is_prepared_ahead_is_used_and_changes_nothing(model, monkeypatch):
+    frames = encode(model, PATH[:5])
+    fresh = Affinity(model.encoder)
+    expected, _ = follow(fresh, started(fresh, frames[0], {1: disc(PATH[0])}), frames[1:])
+    ready = Affinity(model.encoder)
+    for features in frames:
+        ready.prepare(features)
+    made = []
+    monkeypatch.setattr(affinity, "make_affinity_view", lambda *told: made.append(told))
+    monkeypatch.setattr(affinity, "measure_frame_link", lambda *told: made.append(told))
+    beliefs, _ = follow(ready, started(ready, frames[0], {1: disc(PATH[0])}), frames[1:])
+    assert not made
+    assert same(beliefs, expected)
 
 
 def test_a_saved_memory_resumes_exactly(model):

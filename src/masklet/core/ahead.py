@@ -23,19 +23,26 @@ class _End:
         self.error = error
 
 
+def has_idle_cores() -> bool:
+    """Whether torch may use more threads than one: whoever allows one means one."""
+    return torch.get_num_threads() > 1
+
+
 def iterate_ahead(items: Iterable[T], depth: int = DEPTH) -> Iterator[T]:
     """The very `items`, in their order, made on a thread of their own; at most `depth` of them wait to be used.
 
     What making one raises is raised where it would have come. The thread ends with the last item or when the iterator
-    is closed; until then the two share the threads that torch may use. Where that is one, nothing is made ahead, for
-    whoever allows one means one. Items see gradients on or off as here.
+    is closed; until then the two share the threads that torch may use. Where that is one when this is called, nothing
+    is made ahead. Items see gradients on or off as here. What is made ahead may itself be made of what is: three things
+    are done at a time then.
 
     >>> list(iterate_ahead(n * n for n in range(5)))
     [0, 1, 4, 9, 16]
     """
-    if torch.get_num_threads() == 1:
-        yield from items
-        return
+    return _iterate_on_thread(items, depth) if has_idle_cores() else iter(items)
+
+
+def _iterate_on_thread(items: Iterable[T], depth: int) -> Iterator[T]:
     waiting: Queue[T | _End] = Queue(depth)
     unwanted, gradients, threads = Event(), torch.is_grad_enabled(), torch.get_num_threads()
     work = Thread(target=_put_items, args=(items, waiting, unwanted, gradients), name="ahead", daemon=True)

@@ -33,3 +33,8 @@ class FrameCache(Generic[V]):
             if len(of) == len(known) and all(a is b for a, b in zip(of, known, strict=True)):
                 return value
         return None
+
+    def get_latest(self) -> V | None:
+        """The value that was kept last; None where none was."""
+        kept = tuple(self._kept)
+        return kept[-1][1] if kept else None

@@ -165,6 +165,17 @@ class Propagator(Protocol[F, M]):
 
 
 @runtime_checkable
+class PreparingPropagator(Protocol[Seen]):
+    """A propagator that can do a part of `predict` and `commit` without the memory, ahead of them on another thread."""
+
+    def prepare(self, features: Seen) -> None:
+        """Computes what will be asked of the frame with these `features`, which most likely follows the frame that was
+        prepared last. What was not prepared is computed when it is asked for.
+        """
+        ...
+
+
+@runtime_checkable
 class SizedPropagator(Protocol):
     """A propagator that says what one more object takes."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import ClassVar
 
 import cv2
@@ -53,6 +53,7 @@ BLUR = 9  # pixels by which optical flow is wrong
 BYTES = 45  # of each object's maps, for a pixel of the working image; measured with 256 objects at 480p
 DRAWN = 5  # of each object's masks, for a pixel of the frame
 TOGETHER = 16  # objects whose moments are computed at once: those of one take 1 MB
+PREPARED = 5  # frames whose views are kept: the one in use, and those that are made ahead of it
 CHANNELS = 2 * 128 + 24 + 3 + 1 + WAVES  # of a descriptor
 
 
@@ -149,11 +150,18 @@ class Affinity:
     trust: float = 1.0  # weight of a later prompt against all seen since the first: what was wrong is unlearnt
     revised: float = 0.5  # the same against the prompts before
     nested: float = 0.5  # share of the smaller from which two objects may overlap anywhere, a thing and its part
-    _views: FrameCache[AffinityView] = field(default_factory=FrameCache, repr=False, compare=False)
+    _views: FrameCache[AffinityView] = field(default_factory=partial(FrameCache, PREPARED), repr=False, compare=False)
 
     def encode(self, frames: Sequence[Frame]) -> list[EncoderFeatures]:
         """The features of each frame, shared with whoever has the same encoder."""
         return [self.encoder(frame) for frame in frames]
+
+    def prepare(self, features: EncoderFeatures) -> None:
+        """Computes the descriptors of the frame of these `features`, and how it goes on from the one before."""
+        before, view = self._views.get_latest(), self._view(features)
+        _ = view.gram
+        if before is not None and before.grey.shape == view.grey.shape:
+            view.link(before.grey)
 
     def count_object_bytes(self, size: tuple[int, int]) -> int:
         """About how many bytes each object takes in frames of `size` (h, w): what is remembered of its look before and

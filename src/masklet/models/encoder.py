@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from masklet.core.frame_cache import FrameCache
 from masklet.core.frames import Frame
 from masklet.core.part_facts import CPU
-from masklet.nn.fused_convolution import fuse_convolutions
 from masklet.nn.flow import compute_dense_flow, shrink_for_flow
+from masklet.nn.fused_convolution import fuse_convolutions
 from masklet.nn.mobilenet import DeepMobileNet, MobileNetV2
 from masklet.weights.store import ZOO, read_packaged
 
@@ -121,9 +121,8 @@ class FlowFinder:
     """Optical flow between frames at `FLOW_SCALE` of the working size, computed once for all who ask about a frame."""
 
     def __init__(self) -> None:
-        self._kept: FrameCache[Float32[np.ndarray, "h w 2"]] = FrameCache(
-            12
-        )  # of the frame in use and those ahead of it, either way
+        # Of the frame in use and those ahead of it, either way.
+        self._kept: FrameCache[Float32[np.ndarray, "h w 2"]] = FrameCache(16)
 
     def find(self, start: UInt8[Tensor, "h8 w8"], end: UInt8[Tensor, "h8 w8"]) -> Float32[np.ndarray, "h w 2"]:
         """Where the pixels of `start` are in `end`, both the grey working images of frames."""

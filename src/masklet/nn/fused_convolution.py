@@ -88,14 +88,14 @@ class FusedConv2d(nn.Conv2d):
         return found
 
     def __getstate__(self) -> dict[str, Any]:  # of copies: what is packed cannot be copied
-        return {**super().__getstate__(), "_packed": {}}
+        return {**self.__dict__, "_packed": {}}
 
 
 def fuse_convolutions(net: nn.Module) -> None:
     """Lets all `FusedConv2d` of a network whose weights do not change any more compute in one pass, where they are in
     float32 on a CPU; elsewhere, or where this build of torch is without oneDNN, nothing changes.
     """
-    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")):
+    if not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
         return
     for part in net.modules():
         if isinstance(part, FusedConv2d):

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, Protocol, TypeVar
 
+from masklet.core.ahead import has_idle_cores, iterate_ahead
 from masklet.core.frames import Frame, Gap, Video, get_frame_times, get_gaps, get_pixel_aspect, get_source_notes
 from masklet.core.instances import Detections, FrameMasks
-from masklet.core.protocols import Segmenter, SelectiveSegmenter
+from masklet.core.protocols import PreparingPropagator, Propagator, Segmenter, SelectiveSegmenter
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Source
 
 S = TypeVar("S", covariant=True)  # a state
 T = TypeVar("T")
+F = TypeVar("F")
 M = TypeVar("M")
 
 
@@ -47,6 +49,24 @@ class FrameStream(Generic[L, T]):
         step = next(self._steps)
         self.state = step.state
         return self._show(step)
+
+
+def encode_frames(propagator: Propagator[F, Any], frames: Iterable[Frame]) -> Iterator[tuple[Frame, F]]:
+    """Each of the `frames` with its features."""
+    return ((frame, propagator.encode([frame])[0]) for frame in frames)
+
+
+def prepare_ahead(propagator: Propagator[F, Any], items: Iterable[T], get_features: Callable[[T], F]) -> Iterator[T]:
+    """The `items`, made ahead of their use on a thread of their own, and there the `propagator` does of each one's
+    features what it can without its memory.
+    """
+
+    def prepare(item: T) -> T:
+        if isinstance(propagator, PreparingPropagator):
+            propagator.prepare(get_features(item))
+        return item
+
+    return iterate_ahead(map(prepare, items) if has_idle_cores() else items)
 
 
 def build_video_result(

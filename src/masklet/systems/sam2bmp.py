@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -26,7 +26,14 @@ from masklet.core.protocols import Propagator, Segmenter
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Sighting, Source, TrackBook
-from masklet.systems.common import FrameStream, build_video_result, describe_lost_objects, find_detections
+from masklet.systems.common import (
+    FrameStream,
+    build_video_result,
+    describe_lost_objects,
+    encode_frames,
+    find_detections,
+    prepare_ahead,
+)
 from masklet.systems.filters import choose_label, drop_twins, keep_supported, name_masklet
 from masklet.systems.sweep import BACKWARD, FORWARD, complete_backward, count_lost, note_branches
 
@@ -172,7 +179,9 @@ class Sam2Bmp(Generic[F, M, S]):
         saved, conf = checkpoints.saved, self.settings.conf
         state, scores = saved.state if saved else (self.begin_video(), ScoreSummary())
         frames = iterate_frames_from(video, saved.frame if saved else 0)
-        for look in self.follow_objects(iterate_ahead(self.segment_frames(frames, state.sight)), state):
+        encoded = iterate_ahead(encode_frames(self.propagator, frames), depth=1)
+        segmented = self.segment_frames(encoded, state.sight)
+        for look in self.follow_objects(prepare_ahead(self.propagator, segmented, get_frame_features), state):
             store.keep(look.frame.index, look.features)
             self.write(book, look)
             state, scores = look.state, scores.add(look.found.all_scores, conf)
@@ -221,17 +230,17 @@ class Sam2Bmp(Generic[F, M, S]):
     ) -> Iterator[Sam2BmpFrameStep[F, M, S]]:
         """SAM2BMP 3.2, frame by frame, from a given state on."""
         state = state or self.begin_video()
-        return self.follow_objects(self.segment_frames(frames, state.sight), state)
+        return self.follow_objects(self.segment_frames(encode_frames(self.propagator, frames), state.sight), state)
 
     def begin_video(self) -> Sam2BmpState[M, S]:
         """The state before the first frame."""
         return Sam2BmpState(self.propagator.empty(), self.segmenter.empty())
 
-    def segment_frames(self, frames: Iterable[Frame], sight: S) -> Iterator[SegmentedFrame[F, S]]:
-        """Features and detections of each of `frames`; `sight` is the segmenter's memory before the first."""
-        for frame, future in iterate_with_future(frames, self.segmenter.look_ahead):
-            [features] = self.propagator.encode([frame])
-            least = min(self.settings.low_conf, self.settings.conf)
+    def segment_frames(self, encoded: Iterable[tuple[Frame, F]], sight: S) -> Iterator[SegmentedFrame[F, S]]:
+        """The detections of each frame that comes `encoded`; `sight` is the segmenter's memory before the first."""
+        least = min(self.settings.low_conf, self.settings.conf)
+        for (frame, features), after in iterate_with_future(encoded, self.segmenter.look_ahead):
+            future = [frame for frame, _ in after]
             found, sight = find_detections(self.segmenter, sight, frame, future, least)
             yield SegmentedFrame(frame, features, found, sight)
 
@@ -332,6 +341,11 @@ class Sam2Bmp(Generic[F, M, S]):
         if not masklets:
             notes.append(explain_no_object(scores, at))
         return build_video_result(video, masklets, self.segmenter.categories, "sam2bmp", asdict(at), notes)
+
+
+def get_frame_features(look: SegmentedFrame[F, Any]) -> F:
+    """The features of a frame that is looked at."""
+    return look.features
 
 
 def explain_no_object(scores: ScoreSummary, settings: Sam2BmpSettings) -> str:

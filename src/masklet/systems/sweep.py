@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Generic, TypeVar
 
-from masklet.core.ahead import iterate_ahead
 from masklet.core.checkpoint import Checkpoints
 from masklet.core.features import FeatureStore
 from masklet.core.frames import Video, iterate_windows_backward
@@ -17,6 +17,7 @@ from masklet.core.protocols import Propagator
 from masklet.core.rle import Rle
 from masklet.core.tracks import Fork, Sighting, Source, TrackBook
 from masklet.systems.bystanders import count_asked
+from masklet.systems.common import prepare_ahead
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -69,7 +70,8 @@ def complete_backward(
         state = begin_sweep(propagator, book, window)
         stop = max(state.starts, default=-1) + 1
     last = max(state.starts, default=-1)
-    for t, features in iterate_ahead(iterate_features_backward(propagator, video, store, stop)):
+    features_backward = iterate_features_backward(propagator, video, store, stop)
+    for t, features in prepare_ahead(propagator, features_backward, itemgetter(1)):
         state, objects = sweep_frame(propagator, book, state, t, features, video.size, max_lost)
         watch(BACKWARD, last + 1 - t, last + 1, objects)
         checkpoints.count_frame()

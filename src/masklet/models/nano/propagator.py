@@ -96,6 +96,10 @@ class Nano:
         """The neck, over features that are shared with whoever has the same encoder."""
         return [self._encode_frame(frame) for frame in frames]
 
+    def prepare(self, features: NanoFeatures) -> None:
+        """Computes what the guesses will ask of the frame of these `features`."""
+        self.guess.prepare(features.seen)
+
     def count_object_bytes(self, size: tuple[int, int]) -> int:
         """About how many bytes each object takes in frames of `size` (h, w): what its guess takes, three hypotheses
         and their copies, and a bank of memories.

@@ -251,9 +251,9 @@ def update_appearance(
     """The appearance model `known` with one more frame. Movers and background have fixed shares of the weight, so that
     small things count.
 
-    `cells` are the frame's inputs of the regression; `moving` and `measured` say of each cell, 0 to 1, how surely it moves and how far
-    its flow can be measured; `reliable`, 0 to 1, weighs the frame. What moves but was not measured to is no example of
-    either.
+    `cells` are the frame's inputs of the regression; `moving` and `measured` say of each cell, 0 to 1, how surely it
+    moves and how far its flow can be measured; `reliable`, 0 to 1, weighs the frame. What moves but was not measured to
+    is no example of either.
     """
     y = torch.from_numpy(moving.ravel()).double()
     trust = reliable * min(1.0, float(y.mean()) / ENOUGH)
