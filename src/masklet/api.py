@@ -15,7 +15,7 @@ from rich.console import Console
 from masklet.builtins import QUERY_SYSTEMS, SYSTEMS
 from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError
-from masklet.core.frames import Video
+from masklet.core.frames import Video, check_before_reading
 from masklet.core.instances import FrameMasks
 from masklet.core.limits import check_relative_path
 from masklet.core.part_facts import (
@@ -533,6 +533,7 @@ def process_source(
     """
     check_relative_path("name", name or "unnamed")
     with open_source(source) as video, follow_progress(name or video.name, watch, progress) as told:
+        check_before_reading(video)
         result = run_system(make(video), video, source, told)
     times = () if rate else result.times
     return replace(result, name=name or result.name, rate=rate or result.rate, times=times)

@@ -29,10 +29,10 @@ from masklet.core.frames import Gap
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.io.video import network, source_names
+from masklet.io.video import image_sequence, network, source_names
 from masklet.io.video.encode import VideoWriter
 from masklet.io.video.frame_source import FrameSource
-from masklet.io.video.images import FramesInMemory
+from masklet.io.video.images import FramesInMemory, read_image_header
 from masklet.io.video.pixels import read_orientation
 from masklet.io.video.selection import FrameSelection
 from masklet.io.video.source_names import (
@@ -339,7 +339,7 @@ def test_pages_of_16_bits_and_pages_in_a_folder(tmp_path: Path) -> None:
     (tmp_path / "many" / "0.png").unlink()
     pages[0].save(tmp_path / "many" / "more.tif")
     with pytest.raises(InputError, match=r"images of several pages, stack.tif \(3\)"):
-        open_video(tmp_path / "many")
+        next(iter(open_video(tmp_path / "many")))
 
 
 # Order and names
@@ -842,8 +842,24 @@ def test_the_header_counts_more_than_are_there(tmp_path: Path) -> None:
 def test_an_image_of_another_size_is_named_before_any_is_given(tmp_path: Path) -> None:
     folder = numbered(tmp_path / "clip")
     save(folder, ["005.png"], (H, W - 1))
-    with pytest.raises(InputError, match=r"clip: 005.png is 63x48, the others 64x48"):
-        open_video(folder)
+    asked = (
+        lambda: open_video(folder, strict=True),
+        lambda: open_video(folder, stride=2),
+        lambda: open_video(folder).read(0, 1),
+        lambda: open_video(folder).check_before_reading(),
+        lambda: next(iter(open_video(folder))),
+    )
+    for ask in asked:
+        with pytest.raises(InputError, match=r"clip: 005.png is 63x48, the others 64x48"):
+            ask()
+
+
+def test_headers_are_read_when_frames_are_asked_for_and_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr(image_sequence, "read_image_header", lambda p: read.append(p) or read_image_header(p))
+    video = open_video(numbered(tmp_path / "clip"))
+    assert len(read) == 1 and video.size == (H, W)
+    assert len(list(video)) == len(video.read(0, 6)) == 6 and len(read) == 7
 
 
 # A part of the frames

@@ -58,7 +58,8 @@ class Video(Protocol):
 
     A video may also have, once it has been read: `notes` (sentences for the result's reader), `times` (seconds of each
     frame from the first; empty where the rate is constant), `gaps` (of `Gap`), `pixel_aspect` (width of a pixel over
-    its height) and `frame_names`; the functions below read them and do without.
+    its height) and `frame_names`; and `check_before_reading`, which looks at all that can be known of frames before any
+    is read. The functions below use them and do without.
     """
 
     name: str
@@ -69,6 +70,15 @@ class Video(Protocol):
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Frame]: ...
     def read(self, start: int, stop: int) -> list[Frame]: ...
+
+
+def check_before_reading(video: Video) -> None:
+    """Looks at all that can be known of the frames of a `video` before any is read, such as the sizes of its images.
+    Raises InputError where they cannot be used.
+    """
+    check: Any = getattr(video, "check_before_reading", None)
+    if check is not None:
+        check()
 
 
 def get_source_notes(video: Video) -> tuple[str, ...]:

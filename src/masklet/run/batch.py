@@ -21,7 +21,7 @@ from masklet.core.budget import MemoryBudget, find_memory_budget
 from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError, Interruption
 from masklet.core.files import explain_write_error, write_atomically
-from masklet.core.frames import Video
+from masklet.core.frames import Video, check_before_reading
 from masklet.core.protocols import ResumableSystem
 from masklet.core.result import VideoResult
 from masklet.io.disk_room import check_disk_room
@@ -181,6 +181,7 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
     job.folder.check_free()
     started = monotonic()
     with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
+        check_before_reading(video)
         if warning := check_disk_room(job.folder.path, video, job.formats, job.overlay):
             reporter.hint(warning)
         with job.folder as there:

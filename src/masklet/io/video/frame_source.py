@@ -56,6 +56,11 @@ class FrameSource(ABC):
     def read(self, start: int, stop: int) -> list[Frame]:
         """The frames [start, stop) again, pixel for pixel; fewer where the source ends before."""
 
+    def check_before_reading(self) -> None:  # noqa: B027  (most know it when they are opened, or never)
+        """Looks at all that can be known of every frame before any is read; who asks for frames does it, too. Raises
+        InputError where they cannot be used.
+        """
+
     def read_frames(self, indices: Sequence[int]) -> list[Frame]:
         """The frames of these `indices`, which rise and are all there."""
         return [frame for n in indices for frame in self.read(n, n + 1)]

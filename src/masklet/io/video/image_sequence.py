@@ -40,7 +40,9 @@ REDUCED = 254  # TIFF's tag of pages that are smaller copies, whose lowest bit i
 
 
 class ImageSequence(FrameSource):
-    """A video of image files, one a frame. All headers are read before the first frame."""
+    """A video of image files, one a frame. All headers are read before the first frame is given, none but one before
+    frames are asked for.
+    """
 
     def __init__(self, paths: Sequence[Path], label: str, name: str, rate: float = RATE) -> None:
         super().__init__(label, name, rate)
@@ -49,22 +51,29 @@ class ImageSequence(FrameSource):
         counter = read_plain_counter(self.paths)
         if counter is None:
             check_one_series(self.paths, label)
-        headers = self._read_headers()
-        self.size = check_frame_size(label, *self._agree_on_size(headers))  # before any pixel is read
         self.notes += [f"{label}: {told}" for told in describe_missing_numbers(self.frame_names, counter)]
-        self._range = self._find_range(headers)
+        first = next(self._iterate_headers(), None)
+        if first is None:
+            raise InputError(f"{label}: damaged before its first frame ({self.lost[0]}); give an intact copy")
+        self.size = check_frame_size(label, *first[1].size)  # before any pixel is read
+        self._is_checked = False
+        self._range: ValueRange | None = None
 
-    def _read_headers(self) -> list[tuple[Path, ImageHeader]]:
+    def _iterate_headers(self) -> Iterator[tuple[Path, ImageHeader]]:
         """The files with their headers; those that cannot be read are `lost`."""
-        headers = []
         for n, path in enumerate(self.paths):
             try:
-                headers.append((path, read_image_header(path)))
+                yield path, read_image_header(path)
             except IMAGE_ERRORS as error:
                 self.lost[n] = f"{path.name}: {explain_image_error(error)}"
-        if not headers:
-            raise InputError(f"{self.label}: damaged before its first frame ({self.lost[0]}); give an intact copy")
-        return headers
+
+    def check_before_reading(self) -> None:
+        if self._is_checked:
+            return
+        headers = list(self._iterate_headers())
+        self.size = check_frame_size(self.label, *self._agree_on_size(headers))
+        self._range = self._find_range(headers)
+        self._is_checked = True
 
     def _agree_on_size(self, headers: Sequence[tuple[Path, ImageHeader]]) -> tuple[int, int]:
         """The size of all images. Raises InputError that names those of another size, or of several pages."""
@@ -92,6 +101,7 @@ class ImageSequence(FrameSource):
         return len(self.paths)
 
     def frames(self) -> Iterator[Frame]:
+        self.check_before_reading()
         return fill_gaps((self._load(n) for n in range(len(self.paths))), self.lost)
 
     def frames_from(self, first: int) -> Iterator[Frame]:
@@ -99,6 +109,7 @@ class ImageSequence(FrameSource):
             yield from self.read(n, n + 1)
 
     def read(self, start: int, stop: int) -> list[Frame]:
+        self.check_before_reading()
         found: list[Frame] = []
         for n in range(start, min(stop, len(self.paths))):
             own = self._load(n)

@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 from jaxtyping import UInt8
 
 WHITE = 255  # what transparent pixels are shown over
+THREADED = 1 << 20  # pixels of a frame; smaller ones are converted before other threads have begun
 ALPHA_NOTE = "transparent pixels were taken as they look in front of white"
 
 
@@ -69,7 +70,8 @@ class UprightConverter:
         over white.
         """
         wanted = "rgba" if has_alpha(frame) else "rgb24"
-        pixels = self._reformatter.reformat(frame, format=wanted).to_ndarray()
+        threads = 0 if frame.width * frame.height > THREADED else 1  # 0: as many as there are cores
+        pixels = self._reformatter.reformat(frame, format=wanted, threads=threads).to_ndarray()
         pixels = blend_over_white(pixels) if wanted == "rgba" else pixels
         orientation = read_orientation(find_display_matrix(frame))
         return pixels if orientation == UPRIGHT else orientation.apply(pixels)

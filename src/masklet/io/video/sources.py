@@ -100,6 +100,8 @@ def open_video(
     opened.strict = strict
     try:
         opened.check_limits()
+        if strict:
+            opened.check_before_reading()
         if strict and opened.lost:
             raise InputError(opened.refuse_gap())
         return opened if selection == FrameSelection() else SelectedFrames(opened, selection)
