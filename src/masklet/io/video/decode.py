@@ -14,6 +14,7 @@ from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from masklet.core.limits import check_frame_size
+from masklet.io.video.avi import PIECE, AviPlace, read_avi_index
 from masklet.io.video.frame_source import DamagedSourceError
 from masklet.io.video.transport import has_lost_transport_packets, is_cut_transport_file
 
@@ -23,7 +24,9 @@ NO_FRAME = "a packet gave no frame"
 BROKEN_PACKET = "a packet is damaged"
 DURATION = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d+)?)")
 NO_STREAMS = ("tty", "ansi")  # demuxers that draw text
+UNTIMED = ("h264", "hevc")  # codecs of whose frames FFmpeg does not know the order of display in an AVI
 JOINABLE = ("mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo")  # may begin in the middle of a broadcast
+FEW_REORDERED = 3  # packets by which frames most often come later than they were decoded
 REORDERED = 17  # frames that a decoder holds back at most, and one
 PACKETS_AWAITED = 64  # after which a packet that gave no frame is not awaited any more
 BACK = 0.5  # seconds that times go back where another recording begins
@@ -37,6 +40,7 @@ class LostFrame:
 
     pts: int | None  # in the stream's time base
     cause: str  # in words
+    dts: int | None = None  # when it would be shown, as that of a frame
 
 
 def list_video_streams(container: InputContainer) -> list[VideoStream]:
@@ -65,7 +69,8 @@ def check_stream_size(label: str, stream: VideoStream) -> None:
 
 
 def decode_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | LostFrame]:
-    """Frames of a `stream` in the order of display, with those that are lost between two good ones.
+    """Frames of a `stream` in the order of display, with those that are lost between two good ones. Their `pts` tells
+    them apart, their `dts` is when they are shown, in the stream's time base; None where nothing says it.
 
     Raises DamagedSourceError after the last good frame where more were there or are missing.
     """
@@ -83,18 +88,24 @@ class _Spoil:
     first: int
     cause: str
     key: int | None = None  # the packet at which decoding is right again
-    key_pts: int = 0
+    key_pts: int | None = 0  # None: nothing says it
+    is_over: bool = False  # whether the frame of that one, or of a later key packet, has come
 
     def covers(self, packet: int, pts: int) -> bool:
         """Whether the frame of a `packet` that is displayed at `pts` is spoiled, or refers to one that is."""
-        return packet >= self.first and (self.key is None or packet < self.key or pts < self.key_pts)
+        if packet < self.first or self.key is None or packet < self.key:
+            return packet >= self.first
+        if self.key_pts is None:  # then frames of later packets that come before its frame are displayed before it
+            return not self.is_over and packet != self.key
+        return pts < self.key_pts
 
 
 class _DecodingPass:
     """One pass over a stream: what it has seen, and what went wrong.
 
     Packets are counted in the order of decoding, frames found again by their packet's pts. A stream without pts gets
-    the packets' numbers for it, which the frames then lose again.
+    the packets' numbers for it, which the frames then lose again. An AVI has none but what FFmpeg makes up, which for
+    some codecs is not the order of display: those packets get their numbers within the file, which the frames keep.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
@@ -104,11 +115,22 @@ class _DecodingPass:
         self.packets = 0
         self.widest = self.narrowest = 0  # steps between frames that follow one another
         # Packets before damage that are damaged, too: where bytes are missing, Matroska gives those of the next packet.
-        self._doubtful = int(container.format.name.startswith("matroska"))
+        self._is_matroska = container.format.name.startswith("matroska")
+        self._is_avi = container.format.name == "avi"
+        self._doubtful = int(self._is_matroska)
         self._is_transport = container.format.name == "mpegts"
         between = stream.metadata.get("alpha_mode") == "1"  # the packets lie those of its transparency
-        self._is_lone_matroska = bool(self._doubtful) and len(container.streams) == 1 and not between
-        self._stamped = True  # whether packets have pts
+        self._is_lone_matroska = self._is_matroska and len(container.streams) == 1 and not between
+        self._index = read_avi_index(container.name, stream.index, stream.frames) if self._is_avi else None
+        # Whether it is known of each packet when it is displayed.
+        self._is_exact = self._index is not None and not stream.codec_context.has_b_frames
+        if self._index:  # which tells that bytes of the packet before are missing, and not how frames are reordered
+            self._doubtful = 1 + (FEW_REORDERED if stream.codec_context.has_b_frames else 0)
+        self._latest = 0  # the latest packet whose frame came
+        self._origin: int | None = None  # dts of an AVI's first chunk
+        self._ticks: deque[int] = deque()  # when frames of an AVI are shown, in order, of those that are not yet
+        # Whether packets have pts.
+        self._stamped = not (self._is_avi and stream.codec_context.name in UNTIMED)
         # Whether a key frame came; what is before the first of a broadcast nobody can decode.
         self._begun = container.format.name not in JOINABLE
         self._skipping = False  # packets up to the next key frame
@@ -155,9 +177,15 @@ class _DecodingPass:
     def _decode(self, packet: av.Packet[VideoStream]) -> list[av.VideoFrame]:
         """The frames that a packet brings out of the decoder."""
         frames = self._begin_anew() if self._goes_back(packet) else []
+        place = self._find_in_index(packet)
+        if place == PIECE:
+            self._skip_from(self.packets - 1, BROKEN_PACKET)
+            return frames
         number = self._register(packet)
-        if packet.is_corrupt:
-            self._skip_from(number - self._doubtful, BROKEN_PACKET)
+        if place and not place.is_whole:
+            self._skip_from(number, explain_place(BROKEN_PACKET, place))
+        elif packet.is_corrupt:
+            self._skip_from(number, BROKEN_PACKET, self._doubtful)
         elif (self._is_transport or self._is_lone_matroska) and self._has_hole_before(packet):
             self._skip_from(number, MISSING)
         self._fed, self._fed_bytes = (packet.dts, packet.pos), packet.size
@@ -175,6 +203,33 @@ class _DecodingPass:
         else:
             self._decoded_to = self._decoded_to if packet.dts is None else packet.dts
         return frames
+
+    def _find_in_index(self, packet: av.Packet[VideoStream]) -> AviPlace | None:
+        """Where a packet stands in the file, after its times are set to that, and those taken note of that are missing
+        before it; None where there is no index.
+        """
+        if self._index is None or None in (packet.pos, packet.dts) or not packet.size:
+            return None
+        place = self._index.find(packet.pos, packet.size, packet.dts)  # type: ignore[arg-type]
+        if place == PIECE:
+            return place
+        self._origin = packet.dts - place.chunk + place.missing if self._origin is None else self._origin  # type: ignore[operator]
+        late = self._origin + place.chunk - packet.dts  # type: ignore[operator]
+        packet.dts += late  # type: ignore[operator]
+        if packet.pts is not None:
+            packet.pts = packet.dts if self._is_exact else packet.pts + late
+        if place.missing or not place.is_last_whole:
+            self._skip_from(self.packets, explain_place(MISSING, place), self._doubtful)
+        for n in range(min(place.missing, MOST_MISSING) if self._is_exact or not self._stamped else 0):
+            self._note_packet(packet.dts - place.missing + n)
+        return place
+
+    def _note_packet(self, pts: int) -> None:
+        """Counts a packet, from which a frame of this `pts` is to come."""
+        self._pending[pts] = self.packets
+        if self._is_avi:
+            self._ticks.append(pts)
+        self.packets += 1
 
     def _goes_back(self, packet: av.Packet[VideoStream]) -> bool:
         """Whether times of a transport stream begin anew, as in recordings that were put one after the other."""
@@ -196,16 +251,19 @@ class _DecodingPass:
         """The packet's number, after taking note of its frame."""
         number = self.packets
         self._stamped = self._stamped and (number > 0 or packet.pts is not None)
+        if not self._stamped and self._is_avi:
+            packet.pts = number if packet.dts is None else packet.dts
         if packet.pts is not None:
             self.end = max(self.end, packet.pts + (packet.duration or 0))
-        if not self._stamped:
+        if not self._stamped and not self._is_avi:
             packet.pts = number
         if packet.is_keyframe and not self._begun:
             self._begin(packet)
         if packet.pts is not None and packet.size and not packet.is_discard:
-            self._pending[packet.pts] = number
+            self._note_packet(packet.pts)
+        else:
+            self.packets += 1
         self._forget_hidden_packets()
-        self.packets += 1
         return number
 
     def _begin(self, packet: av.Packet[VideoStream]) -> None:
@@ -222,26 +280,39 @@ class _DecodingPass:
         while self._awaited and next(iter(self._awaited.values())) < oldest:
             del self._awaited[next(iter(self._awaited))]
         while self._pending and not self._spoils and next(iter(self._pending.values())) < oldest:
-            del self._pending[next(iter(self._pending))]
+            hidden = next(iter(self._pending))
+            del self._pending[hidden]
+            if hidden in self._ticks:
+                self._ticks.remove(hidden)
 
-    def _skip_from(self, number: int, cause: str) -> None:
-        """Spoils packets from `number` on and keeps them from the decoder."""
-        self._spoil(number, cause)
+    def _skip_from(self, number: int, cause: str, doubtful: int = 0) -> None:
+        """Spoils packets from `number` on, and so many `doubtful` ones before, and keeps them from the decoder."""
+        self._spoil(number, cause, doubtful)
         self._skipping = self._begun
 
-    def _spoil(self, number: int, cause: str) -> None:
-        """Takes note that frames are not as recorded from packet `number` on."""
-        if not self._begun or any(s.first <= number and (s.key is None or number < s.key) for s in self._spoils):
+    def _spoil(self, number: int, cause: str, doubtful: int = 0) -> None:
+        """Takes note that frames are not as recorded from packet `number` on, nor those of so many `doubtful` ones
+        before it.
+        """
+        first = number - doubtful
+        if not self._begun or any(s.first <= first and (s.key is None or number < s.key) for s in self._spoils):
             return
         later = [(key, pts) for key, pts in self._keys if key > number]
-        self._spoils.append(_Spoil(number, cause, *later[0] if later else (None,)))
+        spoil = _Spoil(first, cause)
+        self._spoils.append(spoil)
+        if later:
+            self._end_spoil(spoil, *later[0])
+
+    def _end_spoil(self, spoil: _Spoil, key: int, pts: int) -> None:
+        """Says of a `spoil` at which key packet it ends."""
+        spoil.key, spoil.key_pts = key, pts if self._stamped else None
 
     def _resume(self, number: int, pts: int) -> list[av.VideoFrame]:
         """Ends what is spoiled at a key packet; gives the frames that the decoder held before it is emptied."""
         self._keys.append((number, pts))
         for spoil in self._spoils:
             if spoil.key is None and number >= spoil.first:
-                spoil.key, spoil.key_pts = number, pts
+                self._end_spoil(spoil, number, pts)
         if not self._skipping:
             return []
         self._skipping = False
@@ -275,6 +346,9 @@ class _DecodingPass:
         if frame.pts is not None:
             number = self._pending.pop(frame.pts, number)
             self._awaited.pop(frame.pts, None)
+        self._latest = max(self._latest, number)
+        if self._index and self._latest > number:
+            self._doubtful = max(self._doubtful, self._latest - number + 1)
         if frame.is_corrupt:
             self._spoil(number, "a frame is corrupt")
         self._held.append((frame, number))
@@ -289,20 +363,27 @@ class _DecodingPass:
     def _release(self, frame: av.VideoFrame, number: int) -> Iterator[av.VideoFrame | LostFrame]:
         """A frame after those that are lost before it; nothing where it is spoiled itself."""
         self._spoil_silent_packets(frame)
+        for spoil in self._spoils:
+            spoil.is_over |= frame.key_frame and spoil.key is not None and number >= spoil.key
         if self._is_spoiled(frame, number):
             if frame.pts is not None:
                 self._dropped[frame.pts] = number
             return
-        lost = self._take_lost(frame)
+        lost = self._take_lost(frame, number)
         yield from lost
         self._measure_step(frame, bool(lost))
-        if not self._stamped:
+        if not self._stamped and not self._is_avi:
             frame.pts = None
+        frame.dts = frame.pts if self._stamped else self._take_tick()
         yield frame
+
+    def _take_tick(self) -> int | None:
+        """When the next frame is shown that has no pts of its own."""
+        return self._ticks.popleft() if self._ticks else None
 
     def _spoil_silent_packets(self, frame: av.VideoFrame) -> None:
         """Takes packets for damaged that gave no frame, and no error, where times show a hole before this frame."""
-        usual = self._find_usual_step()
+        usual = 1 if self._is_exact else self._find_usual_step()
         if not self._stamped or None in (frame.pts, self._shown) or not frame.pts - self._shown > 1.5 * usual > 0:  # type: ignore[operator]
             return
         missing = {pts: n for pts, n in self._pending.items() if self._shown < pts < frame.pts}  # type: ignore[operator]
@@ -310,41 +391,56 @@ class _DecodingPass:
         if silent:
             self._spoil(min(silent), NO_FRAME)
 
-    def _take_lost(self, frame: av.VideoFrame) -> list[LostFrame]:
-        """What is lost before a good frame, which ends the spoils before it."""
+    def _take_lost(self, frame: av.VideoFrame, number: int) -> list[LostFrame]:
+        """What is lost before a good frame, of packet `number`, which ends the spoils before it."""
         if not self._spoils:
             return []
         shown, lost = frame.pts or 0, dict[int, str]()
         for spoil in list(self._spoils):
-            found = self._list_lost(spoil, shown)
+            found = self._list_lost(spoil, shown) if self._stamped else self._list_lost_packets(spoil, number)
             lost |= dict.fromkeys(found, spoil.cause)
             for pts in found:
                 self._pending.pop(pts, None)
                 self._dropped.pop(pts, None)
-            if spoil.key is not None and spoil.key_pts <= shown:
+            if spoil.is_over if spoil.key_pts is None else spoil.key is not None and spoil.key_pts <= shown:
                 self._spoils.remove(spoil)
         if not self._stamped:
-            return [LostFrame(None, cause) for cause in lost.values()]
+            return [LostFrame(None, cause, self._take_tick()) for cause in lost.values()]
         return self._infer_missing(lost, frame)
 
     def _list_lost(self, spoil: _Spoil, before: int) -> list[int]:
         """The pts of the frames that a `spoil` took, of those displayed `before` a good one."""
-        upto = before if self._stamped or spoil.key is None else spoil.key
         missing = self._pending | self._dropped
-        return sorted(pts for pts, n in missing.items() if n >= spoil.first and pts < upto)
+        return sorted(pts for pts, n in missing.items() if n >= spoil.first and pts < before)
+
+    def _list_lost_packets(self, spoil: _Spoil, good: int) -> list[int]:
+        """The same where only the order of packets is known: those that the decoder gave before it, and the others up
+        to where the `spoil` ends, once the packet of the `good` one is of those after it.
+        """
+        given = {pts for pts, n in self._dropped.items() if n >= spoil.first}
+        if spoil.key is None or good < spoil.first:
+            return sorted(given)
+        return sorted(given | {pts for pts, n in self._pending.items() if spoil.first <= n < spoil.key})
 
     def _infer_missing(self, lost: dict[int, str], frame: av.VideoFrame) -> list[LostFrame]:
         """The `lost` frames with those whose packets never came, as far as the steady times around them tell."""
-        step, before = self._find_usual_step(), [] if self._shown is None else [self._shown]
+        step, before = 0 if self._is_exact else self._find_usual_step(), self._list_shown_before()
         marks, out = [*before, *sorted(lost), *([] if frame.pts is None else [frame.pts])], []
         cause = next(iter(lost.values()), MISSING)
         for a, b in pairwise(marks):
             missing = round((b - a) / step) - 1 if step else 0
             missing = missing if missing <= MOST_MISSING else 0
-            out += [LostFrame(a + i * step, cause) for i in range(1, missing + 1)]
-            out += [LostFrame(b, lost[b])] if b in lost else []
-        first = sorted(lost)[:1] if self._shown is None else []
-        return [LostFrame(pts, lost[pts]) for pts in first] + out
+            out += [LostFrame(a + i * step, cause, a + i * step) for i in range(1, missing + 1)]
+            out += [LostFrame(b, lost[b], b)] if b in lost else []
+        first = sorted(lost)[:1] if not before else []
+        return [LostFrame(pts, lost[pts], pts) for pts in first] + out
+
+    def _list_shown_before(self) -> list[int]:
+        """The pts of the frame before the next one to be shown; of an AVI's first frame, what it would be."""
+        if self._shown is not None:
+            return [self._shown]
+        known = self._origin is not None and not self._is_exact
+        return [self._origin + int(self.stream.codec_context.has_b_frames) - 1] if known else []  # type: ignore[operator]
 
     def _find_usual_step(self) -> int:
         """The step between frames where it is steady, else 0; of one frame alone as its codec says."""
@@ -399,10 +495,13 @@ class _DecodingPass:
     def _explain_end(self) -> str | None:
         """Why the stream ends before its time; None where it does not."""
         spoil = next((s for s in self._spoils if s.key is None), None)
+        missing = self._index.find_missing_at_end() if self._index else None
+        if spoil is None and missing:
+            return explain_place(CUT_OFF, missing)
         if spoil is None:
             if not self._ends_early():
                 return None
-            if self._doubtful:
+            if self._is_matroska:
                 self._spoil(self.packets - 1, CUT_OFF)
             return CUT_OFF
         at_end = spoil.first >= self.packets - 1 - self._doubtful
@@ -420,8 +519,9 @@ class _DecodingPass:
         if promised is None or not base:
             return False
         period = 1 / float(self.stream.average_rate or 25)
-        missing = promised - (self.end - (self.stream.start_time or 0)) * base
-        if self._doubtful and (step := self._find_usual_step()) and self.stream.metadata.get("DURATION"):
+        start = 0 if self._is_avi else self.stream.start_time or 0
+        missing = promised - (self.end - start) * base
+        if self._is_matroska and (step := self._find_usual_step()) and self.stream.metadata.get("DURATION"):
             return missing > 0.75 * step * base  # which is exact, and the last frame's end
         return missing > max(1.5 * period, self.widest * base)
 
@@ -434,6 +534,18 @@ class _DecodingPass:
         last = max(f.pts or 0 for f in (frame, *(f for f, _ in self._held)))
         lasting = last - self._shown > REORDERED * usual  # longer than a decoder looks ahead: times are uneven
         return not lasting and frame.pts - self._shown > 1.5 * usual > 0
+
+
+def explain_place(cause: str, place: AviPlace) -> str:
+    """Why frames of an AVI are lost, and where the place may be another.
+
+    >>> explain_place("packets are missing", AviPlace(9, 1, True, True, 2))
+    'packets are missing, here or among the 2 frames before, which are of the same size'
+    """
+    if not place.alike:
+        return cause
+    before = "frame before, which is" if place.alike == 1 else f"{place.alike} frames before, which are"
+    return f"{cause}, here or among the {before} of the same size"
 
 
 def is_cut_transport_stream(container: InputContainer) -> bool:

@@ -219,8 +219,8 @@ def decode_once(
     converter = UprightConverter()
     with container:
         for n, image in enumerate(decode_frames(container, stream)):
-            first = image.pts if n == 0 and has_times else first
-            late = None if first is None or image.pts is None else image.pts - first
+            first = image.dts if n == 0 and has_times else first
+            late = None if first is None or image.dts is None else image.dts - first
             time = n / rate if late is None else late * float(stream.time_base or 0)
             yield ReadFrame(image.cause if isinstance(image, LostFrame) else converter.convert(image), time)
 

@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
+from masklet.io.video.avi import read_avi_index
 from masklet.io.video.decode import LostFrame, check_stream_size, decode_frames, list_video_streams
 from masklet.io.video.frame_source import DamagedSourceError, FrameSource, ReadFrame, fill_gaps
 from masklet.io.video.images import RATE
@@ -35,6 +36,7 @@ class FrameMark(NamedTuple):
     """Where one frame of a file is found again."""
 
     pts: int | None  # in the stream's time base
+    shown: int | None  # the same, in the order of display
     key: bool = False  # decoding can start here
     lost: bool = False  # it cannot be decoded
 
@@ -115,12 +117,22 @@ class VideoFile(FrameSource):
 
     def _check_count(self) -> None:
         """Notes where a file that is not told to be damaged has fewer frames than its header says."""
-        read = len(self._marks)
-        if read < self._announced and not self.lost and self._time(read - 1) * self.rate + 1.5 < self._announced:
+        read, is_told = len(self._marks), bool(self.lost) and not self._is_avi
+        if read < self._announced and not is_told and self._time(read - 1) * self.rate + 1.5 < self._announced:
             packets, shown = self._count_packets()
-            if packets < self._announced or read < shown:
-                late = "; AVI has no times, so those after the missing ones are counted too low" if self._is_avi else ""
+            if self.lost or packets < self._announced or read < shown:
+                late = self._explain_low_numbers(self._announced - read)
                 self.note(f"{self.label}: its header says {self._announced} frames, {read} are there{late}")
+
+    def _explain_low_numbers(self, missing: int) -> str:
+        """From where on the frames of an AVI may have too low numbers, as the end of a sentence."""
+        with self._open() as (container, stream):
+            index = read_avi_index(container.name, stream.index, stream.frames) if self._is_avi else None
+        if not self._is_avi or (index and index.count_frames() == len(self._marks)):
+            return ""
+        since = f" from {min(self.lost)} on" if self.lost else ""
+        what = "has no index" if index is None else "has an index of only a part"
+        return f"; it {what}, so frames{since} may be counted too low, by {missing} at most"
 
     def _describe_stream(self, container: InputContainer, stream: VideoStream) -> None:
         """Takes from the container's header what it says of the stream."""
@@ -139,7 +151,7 @@ class VideoFile(FrameSource):
             self.note(f"{self.label}: {OBLIQUE_NOTE}")
 
     def _time(self, n: int) -> float:
-        start, now = self._marks[0].pts, self._marks[n].pts
+        start, now = self._marks[0].shown, self._marks[n].shown
         return n / self.rate if start is None or now is None else (now - start) * self._base
 
     def _iterate_decoded(self) -> Iterator[av.VideoFrame | LostFrame]:
@@ -191,10 +203,12 @@ class VideoFile(FrameSource):
 
     def _entries(self, start: int) -> list[int]:
         """The two key frames before a frame, the nearest first; none where timestamps tell nothing."""
-        if self._is_avi and (self.lost or self.damage):  # whose times count what is there, by an index or without
+        if self._is_avi and (self.lost or self.damage):  # where to seek by FFmpeg's own count, which is another
             return []
         stamps = [m.pts for m in self._marks]
-        if None in stamps or any(a >= b for a, b in itertools.pairwise(stamps)):  # type: ignore[operator]
+        if None in stamps or len(set(stamps)) < len(stamps):
+            return []
+        if not self._is_avi and any(a >= b for a, b in itertools.pairwise(stamps)):  # type: ignore[operator]
             return []
         keys = [n for n in range(1, start + 1) if self._marks[n].key]
         return keys[:-3:-1]
@@ -243,8 +257,8 @@ class VideoFile(FrameSource):
 def mark_frame(decoded: av.VideoFrame | LostFrame) -> FrameMark:
     """What is kept of a frame to find it again."""
     if isinstance(decoded, LostFrame):
-        return FrameMark(decoded.pts, lost=True)
-    return FrameMark(decoded.pts, bool(decoded.key_frame))
+        return FrameMark(decoded.pts, decoded.dts, lost=True)
+    return FrameMark(decoded.pts, decoded.dts, bool(decoded.key_frame))
 
 
 def describe_streams(container: InputContainer, taken: VideoStream) -> list[str]:
