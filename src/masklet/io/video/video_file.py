@@ -126,7 +126,7 @@ class VideoFile(FrameSource):
 
     def _explain_low_numbers(self, missing: int) -> str:
         """From where on the frames of an AVI may have too low numbers, as the end of a sentence."""
-        with self._open() as (container, stream):
+        with self.open_stream() as (container, stream):
             index = read_avi_index(container.name, stream.index, stream.frames) if self._is_avi else None
         if not self._is_avi or (index and index.count_frames() == len(self._marks)):
             return ""
