@@ -58,6 +58,11 @@ class Masklet:
         return min(self.sightings)
 
     @property
+    def last(self) -> int:
+        """The last frame in which the object is seen."""
+        return max(self.sightings)
+
+    @property
     def key_frames(self) -> frozenset[int]:
         """Frames in which a confident detection or the user vouches for the object (SAM2BMP 3.4)."""
         return frozenset(t for t, s in self.sightings.items() if s.source in KEY)
