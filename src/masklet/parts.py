@@ -25,7 +25,7 @@ from masklet.models.last_masks import FlownMasks, StillMasks
 from masklet.models.nano import propagator as nano_propagator
 from masklet.models.nano.dense import DenseSegmenter, ObjectSegmenter, load_dense
 from masklet.models.nano.image_predictor import load_image_predictor
-from masklet.models.nano.propagator import Nano
+from masklet.models.nano.propagator import Nano, SingleNano
 from masklet.models.nano.segmenter import ALL_BOXES, LIKELY_BOXES, load_nano_segmenter
 from masklet.models.sam2.edgetam import EdgeTam
 from masklet.models.sam2.memory import MemoryPolicy, RecentFrames, ReliableFrames, Sam2Settings
@@ -260,8 +260,8 @@ def load_affinity(request: PartRequest) -> Affinity:
 
 
 def load_nano_tracker(request: PartRequest) -> Nano:
-    """The nano propagator with SAM 2's memory."""
-    return load_nano_propagator(request.name.argument, get_encoder(request), RecentFrames())
+    """The nano propagator with SAM 2's memory, one hypothesis an object."""
+    return load_nano_propagator(request.name.argument, get_encoder(request), RecentFrames(), SingleNano)
 
 
 def load_sam2_tracker(request: PartRequest) -> Sam2:
@@ -317,9 +317,9 @@ def load_below(
     return load_sam2(name.text, policy, device, postprocess)
 
 
-def load_nano_propagator(file: str, encoder: Encoder, policy: MemoryPolicy) -> Nano:
+def load_nano_propagator(file: str, encoder: Encoder, policy: MemoryPolicy, kind: type[Nano] = Nano) -> Nano:
     """The packaged nano propagator, or that of a file that was trained."""
-    return nano_propagator.build_nano_propagator(parse_file_part(file), encoder, policy)
+    return nano_propagator.build_nano_propagator(parse_file_part(file), encoder, policy, kind)
 
 
 def parse_file_part(name: str) -> Path | None:

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as nnf
-from jaxtyping import Bool, Float, Float16, Int32, UInt8
+from jaxtyping import Bool, Float, Float16, Float32, Int32, Int64, UInt8
 from torch import Tensor
 
 from masklet.core.frame_cache import FrameCache
@@ -26,6 +26,16 @@ from masklet.core.masks import resize_bilinear, stack_masks
 from masklet.models.encoder import STRIDE, Encoder, EncoderFeatures, FlowFinder, compute_working_size
 from masklet.models.nano.image_predictor import load_image_predictor
 from masklet.nn.flow import enlarge_flow
+from masklet.nn.mask_windows import (
+    FlowOrigins,
+    Part,
+    Window,
+    average_over_cells,
+    bound_cells,
+    enlarge_cells,
+    exclude_rivals,
+    scale_to_cells,
+)
 from masklet.nn.outline import fit_guided_filter, quantize_colours
 from masklet.nn.parallel import iterate_row_groups
 from masklet.nn.parts import component_spread, detached_components
@@ -34,27 +44,31 @@ from masklet.nn.propagation import (
     FrameLink,
     Moments,
     build_cell_descriptors,
-    compare_colours,
     compute_gram,
     compute_log_odds,
     compute_moments,
-    exclude_rivals,
     find_mask_window,
     measure_colour_shares,
     measure_frame_link,
-    move_masks_by_flow,
     score_likeness,
+    tabulate_colour_odds,
 )
 
 SURE = 0.02  # a belief is trusted no further than this from 0 and 1
 NOWHERE = math.log(SURE / (1 - SURE))
 LIKELY = 0.25  # below this, the guided filter has nothing to outline
+FAINT = 0.1  # below this, a carried mask does not say where to look for its object
+FARTHEST = np.float32(3)  # reaches from the carried mask, beyond which distance counts no more
+MARGIN = 3  # cells around where an object may be: twice the widest guided filter
+NEXT = np.ones((3, 3), np.uint8)  # a cell and those beside it
 BLUR = 9  # pixels by which optical flow is wrong
 BYTES = 45  # of each object's maps, for a pixel of the working image; measured with 256 objects at 480p
 DRAWN = 5  # of each object's masks, for a pixel of the frame
 TOGETHER = 16  # objects whose moments are computed at once: those of one take 1 MB
 PREPARED = 5  # frames whose views are kept: the one in use, and those that are made ahead of it
 CHANNELS = 2 * 128 + 24 + 3 + 1 + WAVES  # of a descriptor
+
+Map = Float32[np.ndarray, "h w"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,56 @@ class AffinityMemory:
 
 
 @dataclass(frozen=True)
+class CarriedMask:
+    """An object's mask of another frame, carried to this one."""
+
+    cells: Bool[np.ndarray, "y x"]  # of this frame, in which it may be
+    soft: Map | None  # the mask in the other frame; None: it was not there
+    origins: FlowOrigins
+    is_seen: bool = False  # whether a pixel of it is in this frame
+
+    @staticmethod
+    def of(soft: Float16[Tensor, "h w"], origins: FlowOrigins) -> CarriedMask:
+        """The `soft` mask of a frame in which the pixels of this one have these `origins`."""
+        cells = origins.find_cells(find_mask_window((soft > FAINT).numpy(), 0))
+        whole = CarriedMask(cells, soft.float().numpy(), origins)
+        return replace(whole, is_seen=bool(cells.any() and (whole.draw(bound_cells(cells, 0)) > 0.5).any()))
+
+    def draw(self, window: Window) -> Part:
+        """The mask in a window of this frame."""
+        if self.soft is None:
+            return np.zeros_like(self.origins.x[window])
+        return self.origins.carry(self.soft, window)
+
+
+@dataclass(frozen=True)
+class WindowedMask:
+    """Log odds of an object's mask in the window in which it may be."""
+
+    window: Window
+    logits: Part
+    outside: float  # the log odds of every pixel outside
+
+    def paste(self, whole: Map) -> None:
+        """Writes it into a map of the frame."""
+        whole.fill(self.outside)
+        whole[self.window] = self.logits
+
+    def score_crispness(self, size: tuple[int, int]) -> float:
+        """Expected IoU of the mask in a frame of `size` (h, w) with a draw from its soft mask, 0 to 1."""
+        p, inside = 1 / (1 + np.exp(-self.logits)), self.logits > 0
+        within = float(p[inside].sum())
+        beyond = (size[0] * size[1] - p.size) / (1 + math.exp(-self.outside))
+        return float(within / max(np.count_nonzero(inside) + float(p.sum()) - within + beyond, 1))
+
+    def score_appearance(self, looks: Float32[np.ndarray, "y x"]) -> float:
+        """Mean appearance within the mask by that of each cell of the frame, -1.5 to 1.5; -1 for an empty one."""
+        inside = average_over_cells(self.logits > 0)
+        area = float(inside.sum())
+        return float((inside * looks[scale_to_cells(self.window)]).sum()) / area if area else -1.0
+
+
+@dataclass(frozen=True)
 class AffinityView:
     """What prediction and learning both want to know of a frame."""
 
@@ -105,7 +169,7 @@ class AffinityView:
     )  # by the id of the other frame, held with it
 
     @cached_property
-    def gram(self) -> Float[Tensor, "d d"]:
+    def gram(self) -> Float[Tensor, "d1 d2"]:
         """The products of all cells' descriptors, for what is learnt of any object in this frame."""
         return compute_gram(self.cells)
 
@@ -178,56 +242,87 @@ class Affinity:
 
     def predict(self, memory: AffinityMemory, features: EncoderFeatures) -> Prediction:
         """Where every remembered object is in this frame, logits at the working resolution."""
-        if not memory.ids:
-            return _make_belief((), torch.zeros(0, *features.guide.shape[:2]), torch.zeros(0), torch.zeros(0))
         size = features.guide.shape[0], features.guide.shape[1]
-        view = self._view(features)
-        looks = self._score_looks(view, memory).clamp(-1.5, 1.5)
-        looks = looks.view(-1, *features.keys.shape[1:])
         logits = torch.full((len(memory.ids), *size), NOWHERE)
+        quality, presence = torch.zeros(len(memory.ids)), torch.full((len(memory.ids),), -1.0)
+        if not memory.ids:
+            return _make_belief((), logits, quality, presence)
+        view = self._view(features)
+        looks = self._score_looks(view, memory).clamp(-1.5, 1.5).view(-1, *features.keys.shape[1:])
         origin, found = view.origin(memory)
-        there = _propagate_masks(origin, found)
-        lost = ~(there > 0.5).flatten(1).any(1)
+        carried = carry_masks(origin, found)
+        lost = torch.tensor([not one.is_seen for one in carried])
         asked = torch.where(lost, self.again, self.present)
         rows = (~lost | (looks.amax((1, 2)) > asked)).nonzero()[:, 0]  # the others cannot be found
-        if len(rows):
-            rivals = _measure_rivalry(memory.shared[rows][:, rows], memory.anchor.moment[rows], self.nested)
-            rivals[~lost[rows]] *= ~lost[rows]  # what is not seen takes nothing from what is
-            common = find_common_parts(memory.shared[rows][:, rows], there[rows])
-            outlined = self._outlines(
-                view, features, self._mix_colours(memory, rows), looks[rows], there[rows], rivals, common
-            )
-            logits[rows] = remove_detached_parts(outlined, there[rows], memory.scattered[rows])
-        alike = _score_appearance(logits, looks)
-        unlike = (origin.unseen | ~torch.tensor(found.holds)) & (alike <= asked)
-        logits[unlike] = NOWHERE  # what another scene has of its kind is something else
-        quality = (_score_crispness(logits) * alike.clamp(0, 1)).sqrt()
-        return _make_belief(memory.ids, logits, quality, alike - asked)
+        rivals = _measure_rivalry(memory.shared[rows][:, rows], memory.anchor.moment[rows], self.nested)
+        rivals[~lost[rows]] *= ~lost[rows]  # what is not seen takes nothing from what is
+        for row, one in zip(
+            rows.tolist(), self._draw_objects(view, features, memory, looks, carried, rows, rivals), strict=True
+        ):
+            alike = one.score_appearance(looks[row].numpy())
+            presence[row] = alike
+            if (origin.unseen[row] or not found.holds) and alike <= asked[row]:
+                continue  # what another scene has of its kind is something else
+            one.paste(logits[row].numpy())
+            quality[row] = math.sqrt(one.score_crispness(size) * min(max(alike, 0.0), 1.0))
+        return _make_belief(memory.ids, logits, quality, presence - asked)
 
-    def _outlines(
+    def _draw_objects(
         self,
         view: AffinityView,
         features: EncoderFeatures,
-        colours: Float[Tensor, "n 2 b"],
+        memory: AffinityMemory,
         looks: Float[Tensor, "n y x"],
-        there: Float[Tensor, "n h w"],
-        rivals: Float[Tensor, "n n"],
-        common: Mapping[tuple[int, int], Bool[Tensor, "h w"]],
-    ) -> Float[Tensor, "n h w"]:
-        """Log odds from appearance, carried masks and colour, contended between rivals, outlined."""
-        evidence = resize_bilinear(looks, (there.shape[1], there.shape[2])).mul_(self.appearance)
-        claims = torch.empty_like(evidence)
-        for n, (p, own) in enumerate(zip(there, colours, strict=True)):
-            odds = _compute_blurred_odds(p)
-            evidence[n] += self._motion(p, odds)
-            evidence[n] += compare_colours(view.bins, own[None], self.colour)[0]
-            torch.mul(_compute_claim(p, odds), self.claim, out=claims[n])
-        evidence = exclude_rivals(evidence, claims, rivals, common)
-        del claims
-        logits = compute_log_odds(self._outline(features, evidence.sigmoid_()), SURE)
-        del evidence
-        nothing = torch.zeros(1, 1, 1).expand_as(logits)
-        return exclude_rivals(logits, nothing, rivals, common)  # outlines may have met again
+        carried: Sequence[CarriedMask],
+        rows: Int64[Tensor, " k"],
+        rivals: Float[Tensor, "k k"],
+    ) -> list[WindowedMask]:
+        """The masks of the objects in some `rows`: log odds from appearance, carried masks and colour, contended
+        between rivals, outlined, without parts that belong to something else.
+        """
+        odds = tabulate_colour_odds(self._mix_colours(memory, rows), self.colour)
+        places = [self._place(carried[row], looks[row].numpy()) for row in rows.tolist()]
+        windows, before, evidence, claims = zip(*places, strict=True) if places else ((), (), (), ())
+        for row, table, window, own in zip(rows.tolist(), odds, windows, evidence, strict=True):
+            own += self.appearance * enlarge_cells(looks[row].numpy(), window) + table[view.bins[window]]
+        contenders = rivals.numpy(), (memory.shared[rows][:, rows] > 0).numpy(), [there > 0.5 for there in before]
+        alone = exclude_rivals(windows, evidence, claims, *contenders, 0.0)
+        logits = [
+            limit_log_odds(self._outline(features.guide.numpy()[window], 1 / (1 + np.exp(-own))))
+            for window, own in zip(windows, alone, strict=True)
+        ]
+        nothing = [np.zeros_like(own) for own in logits]
+        logits = exclude_rivals(windows, logits, nothing, *contenders, math.exp(NOWHERE))  # outlines may have met again
+        outside = (NOWHERE - torch.log1p(rivals.sum(1) * math.exp(NOWHERE))).tolist()
+        for row, own, there in zip(rows.tolist(), logits, before, strict=True):
+            box = find_mask_window(own > 0, 0)
+            own[box][detached_components(own[box], there[box], float(memory.scattered[row]))] = NOWHERE
+        return [WindowedMask(*one) for one in zip(windows, logits, outside, strict=True)]
+
+    def _place(self, carried: CarriedMask, looks: Float32[np.ndarray, "y x"]) -> tuple[Window, Map, Map, Map]:
+        """The window in which an object may be by what it looks like in each cell and by its carried mask; this mask
+        there, what it says of the object (log odds), and what it claims before others.
+        """
+        window = self._find_window(carried, looks)
+        there = carried.draw(window)
+        if not carried.is_seen:  # the object was not in the last frame: it may come back anywhere
+            return window, there, np.zeros_like(there), np.zeros_like(there)
+        odds = limit_log_odds(cv2.blur(there, (BLUR, BLUR)))  # blurred by what the flow is wrong
+        steps = cv2.distanceTransform((there <= 0.5).view(np.uint8), cv2.DIST_L2, 3) / np.float32(self.reach)
+        motion = self.motion * odds - self.distance * np.minimum(steps, FARTHEST)
+        return window, there, motion, self.claim * np.minimum(odds, 0)
+
+    def _find_window(self, carried: CarriedMask, looks: Float32[np.ndarray, "y x"]) -> Window:
+        """The window in which an object may be: where its mask was carried, and where what it looks like outweighs
+        the distance from there, whatever the colours.
+        """
+        most = self.appearance * cv2.dilate(looks, NEXT) + self.colour
+        if carried.is_seen:
+            near = cv2.dilate(carried.cells.view(np.uint8), NEXT)
+            steps = cv2.distanceTransform(1 - near, cv2.DIST_L2, 3) * np.float32(STRIDE / self.reach)
+            most += self.motion * np.where(near > 0, -NOWHERE, NOWHERE) - self.distance * np.minimum(steps, FARTHEST)
+            most[carried.cells] = 0
+        return bound_cells(most > math.log(LIKELY / (1 - LIKELY)), MARGIN)
 
     def commit(self, memory: AffinityMemory, features: EncoderFeatures, belief: Prediction) -> AffinityMemory:
         """Ends a frame: the `memory` with each object's mask in the `belief` (its best hypothesis) as the last one. The
@@ -301,27 +396,17 @@ class Affinity:
         share = torch.full((len(rows), 1, 1), self.anchored)
         return torch.lerp(memory.recent.colours[rows], memory.anchor.colours[rows], share)
 
-    def _motion(self, there: Float[Tensor, "h w"], odds: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
-        """What the carried mask says: its log odds, blurred by what the flow is wrong, and less far away from it."""
-        far = (there <= 0.5).numpy().view(np.uint8)
-        if far.all():  # the object was not in the last frame: it may come back anywhere
-            return torch.zeros_like(there)
-        steps = cv2.distanceTransform(far, cv2.DIST_L2, 3) / self.reach
-        return self.motion * odds - self.distance * torch.from_numpy(steps).clamp(max=3)
-
-    def _outline(self, features: EncoderFeatures, soft: Float[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    def _outline(self, guide: UInt8[np.ndarray, "h w 3"], soft: Map) -> Map:
         """The guided filter, in place, where an object may be; it changes nothing elsewhere."""
-        guide = features.guide.numpy()
-        for row in soft:
-            radius, p = self._radius(row), row.numpy()
-            near = find_mask_window(p > LIKELY, 2 * radius)
-            if p[near].size:
-                p[near] = fit_guided_filter(guide[near], p[near], radius, self.flat).at(guide[near])
-        return soft.clamp_(0, 1)
+        radius = self._radius(soft)
+        near = find_mask_window(soft > LIKELY, 2 * radius)
+        if soft[near].size:
+            soft[near] = fit_guided_filter(guide[near], soft[near], radius, self.flat).at(guide[near])
+        return soft
 
-    def _radius(self, soft: Float[Tensor, "h w"]) -> int:
+    def _radius(self, soft: Map) -> int:
         """Of the guided filter: a small object would be smoothed away by a wide one."""
-        across = math.sqrt(int((soft > 0.5).sum()))
+        across = math.sqrt(np.count_nonzero(soft > 0.5))
         return min(max(round(across / 8), 4), self.radius)
 
     def _learn(
@@ -368,21 +453,6 @@ def make_affinity_view(features: EncoderFeatures, context: int, flows: FlowFinde
     return AffinityView(cells, quantize_colours(features.guide.numpy()), features.grey, flows)
 
 
-def remove_detached_parts(
-    logits: Float[Tensor, "n h w"], before: Float[Tensor, "n h w"], scattered: Float[Tensor, " n"]
-) -> Float[Tensor, "n h w"]:
-    """Sets log odds to `NOWHERE` in the parts of masks that belong to something else (`nn.parts.detached_components`).
-
-    Row n of all three is one object: `logits` of its mask; `before`, where it was, carried here, 0 to 1; `scattered`,
-    how far apart its parts were where it was given.
-    """
-    told = zip(logits.detach().cpu().sigmoid(), before, scattered.tolist(), strict=True)
-    away = torch.stack(
-        [torch.from_numpy(detached_components(soft.numpy(), there.numpy(), far)) for soft, there, far in told]
-    )
-    return logits.masked_fill(away.to(logits.device), NOWHERE)
-
-
 def resolve_prompts(
     prompts: Mapping[int, Prompt],
     features: EncoderFeatures,
@@ -418,10 +488,12 @@ def _predict_from_clicks(
     return resize_bilinear(answer.logits[:1], features.size)[0] > 0, float(answer.quality[0])
 
 
-def _propagate_masks(origin: Shot, found: FrameLink) -> Float[Tensor, "n h w"]:
-    """Where every object would be in a frame by what it goes on from; nowhere in a new scene."""
-    soft = origin.soft.float()
-    return move_masks_by_flow(soft, found.flow) if found.holds else torch.zeros_like(soft)
+def carry_masks(origin: Shot, found: FrameLink) -> list[CarriedMask]:
+    """Every object's mask in a frame by what it goes on from (`found`); nowhere in a new scene."""
+    if not found.holds:
+        cells = np.zeros([n // STRIDE for n in found.flow.shape[:2]], bool)
+        return [CarriedMask(cells, None, found.origins)] * len(origin.soft)
+    return [CarriedMask.of(soft, found.origins) for soft in origin.soft]
 
 
 def _follow_frame(memory: AffinityMemory, origin: Shot, found: FrameLink, now: UInt8[Tensor, "h w"]) -> AffinityMemory:
@@ -474,14 +546,10 @@ def _make_belief(
     return Prediction(ids, logits[:, None], quality[:, None], presence[:, None])
 
 
-def _compute_blurred_odds(soft: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
-    """Log odds of a carried mask, blurred by what the flow is wrong."""
-    return compute_log_odds(torch.from_numpy(cv2.blur(soft.numpy(), (BLUR, BLUR))), SURE)
-
-
-def _compute_claim(soft: Float[Tensor, "h w"], odds: Float[Tensor, "h w"]) -> Float[Tensor, "h w"]:
-    """0 where a carried mask is, and everywhere for an object that was lost: it may turn up anywhere; else less."""
-    return odds.clamp(max=0) if (soft > 0.5).any() else torch.zeros_like(soft)
+def limit_log_odds(p: Map) -> Map:
+    """Log odds of probabilities, held `SURE` away from 0 and 1."""
+    held = p.clip(np.float32(SURE), np.float32(1 - SURE))
+    return np.asarray(np.log(held / (1 - held)))
 
 
 def _aggregate_cells(maps: Float[Tensor, "n h w"]) -> Float[Tensor, "n y x"]:
@@ -506,21 +574,6 @@ def _compute_coverage(masks: Bool[Tensor, "n h w"], size: tuple[int, int]) -> Fl
     return torch.from_numpy(np.array(small, np.float32).reshape(-1, *size))
 
 
-def _score_crispness(logits: Float[Tensor, "n h w"]) -> Float[Tensor, " n"]:
-    """Expected IoU of each mask with a draw from its soft mask, 0 to 1."""
-    p = logits.sigmoid()
-    inside = (p * (logits > 0)).sum((1, 2))
-    either = (logits > 0).sum((1, 2)) + (p * (logits <= 0)).sum((1, 2))
-    return inside / either.clamp(min=1)
-
-
-def _score_appearance(logits: Float[Tensor, "n h w"], looks: Float[Tensor, "n y x"]) -> Float[Tensor, " n"]:
-    """Mean appearance within each mask, -1.5 to 1.5; -1 for an empty one."""
-    inside = _aggregate_cells((logits > 0).float())
-    area = inside.sum((1, 2))
-    return torch.where(area > 0, (inside * looks).sum((1, 2)) / area.clamp(min=1e-3), -1.0)
-
-
 def _measure_rivalry(
     shared: Float[Tensor, "n n"], anchors: Float[Tensor, "n d"], nested: float
 ) -> Float[Tensor, "n n"]:
@@ -529,14 +582,6 @@ def _measure_rivalry(
     """
     same = (anchors[:, None] == anchors).all(2) | torch.eye(len(anchors), dtype=torch.bool)
     return (~(shared > nested) & ~same) / same.sum(0)
-
-
-def find_common_parts(
-    shared: Float[Tensor, "n n"], there: Float[Tensor, "n h w"]
-) -> dict[tuple[int, int], Bool[Tensor, "h w"]]:
-    """Where two objects that overlapped when they were given both are, by (row, row)."""
-    inside = there > 0.5
-    return {(a, b): inside[a] & inside[b] for a, b in shared.nonzero().tolist()}
 
 
 def _update_overlaps(memory: AffinityMemory, rows: Sequence[int], new: int) -> Float[Tensor, "n n"]:

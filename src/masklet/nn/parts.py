@@ -9,8 +9,6 @@ import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32
 
-from masklet.nn.propagation import find_mask_window
-
 NEAR = 0.25  # distance from the main part within which a part is the object's, in sides of the square of its area
 KNOWN = 0.5  # the same for a part that was the object's in the last frame
 CLOSE = 8.0  # pixels within which it always is
@@ -36,29 +34,23 @@ def component_spread(mask: Mask) -> float:
     return float(far[areas >= SPECK * areas.max()].max() / np.sqrt(areas.max()))
 
 
-def detached_components(soft: Map, before: Map, scattered: float) -> Mask:
+def detached_components(logits: Map, before: Map, scattered: float) -> Mask:
     """The pixels of a mask's parts that belong to something else.
 
     Args:
-        soft: the mask, 0 to 1.
+        logits: of the mask, in its box or any larger window.
         before: where the object was, carried here, 0 to 1; the main part is the one that is likeliest and was there.
         scattered: as far apart as the object's parts were where it was given (`component_spread`).
     """
-    inside = soft > 0.5
-    away = np.zeros_like(inside)
-    if inside.any():
-        box = find_mask_window(inside, 0)
-        away[box] = _find_detached_in_box(soft[box], before[box], scattered)
-    return away
-
-
-def _find_detached_in_box(soft: Map, before: Map, scattered: float) -> Mask:
-    """The same in the box of a mask."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats((soft > 0.5).view(np.uint8), connectivity=8)
+    inside = logits > 0
+    if not inside.any():  # maybe without a pixel, which OpenCV does not survive
+        return inside
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(inside.view(np.uint8), connectivity=8)
     if count <= 2:
-        return np.zeros(soft.shape, bool)
+        return np.zeros_like(inside)
     areas = stats[:, cv2.CC_STAT_AREA]
-    main = 1 + int(sum_over_components(labels, count, soft * (before + np.float32(0.02)))[1:].argmax())
+    weights = (before + np.float32(0.02)) / (1 + np.exp(-logits))
+    main = 1 + int(sum_over_components(labels, count, weights)[1:].argmax())
     known = sum_over_components(labels, count, before) > 0.5 * areas
     reach = np.where(known, max(NEAR + scattered, KNOWN), NEAR + scattered) * np.sqrt(areas[main])
     away = measure_component_distances(labels, count, main) > np.maximum(reach, CLOSE)

@@ -7,9 +7,9 @@ of all cells ever seen, so the memory has one size for ever, and the answer cost
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Float32, Int32, UInt8
 from torch import Tensor
 
 from masklet.nn.flow import compute_dense_flow, enlarge_flow, measure_unexplained_variance, shrink_for_flow
+from masklet.nn.mask_windows import FlowOrigins
 from masklet.nn.outline import BINS, RARE, compute_colour_histogram
 
 WAVES = 256
@@ -36,14 +37,14 @@ Grey = UInt8[np.ndarray, "h w"]
 class Moments:
     """All that is remembered of each object's look: the sums that determine its regression, and its colours."""
 
-    gram: Float[Tensor, "n d d"]
+    gram: Float[Tensor, "n d1 d2"]  # symmetric, as `fold_symmetric` has them
     moment: Float[Tensor, "n d"]
     colours: Float[Tensor, "n 2 b"]  # share of every colour inside, and outside nearby
 
     @staticmethod
     def none(n: int, d: int) -> Moments:
-        """Nothing known of n objects."""
-        return Moments(torch.zeros(n, d, d), torch.zeros(n, d), torch.zeros(n, 2, BINS**3))
+        """Nothing known of n objects; `d` is even."""
+        return Moments(torch.zeros(n, d + 1, d // 2), torch.zeros(n, d), torch.zeros(n, 2, BINS**3))
 
     def __getitem__(self, rows: Tensor) -> Moments:
         return Moments(self.gram[rows], self.moment[rows], self.colours[rows])
@@ -101,7 +102,7 @@ def compute_moments(
     beside: Float[Tensor, "n m"],
     colours: Float[Tensor, "n 2 b"],
     heed: float = 0.8,
-    whole: Float[Tensor, "d d"] | None = None,
+    whole: Float[Tensor, "d1 d2"] | None = None,
 ) -> Moments:
     """What one frame says, inside and outside of each object having equal weight.
 
@@ -124,31 +125,62 @@ def compute_moments(
     own, gram = weights - back[:, None] * labels, x.new_empty(len(labels), *whole.shape)
     for one, far, out in zip(own, back.tolist(), gram, strict=True):
         rows = one.nonzero()[:, 0]
-        there = x[rows]
-        torch.addmm(whole, (there * one[rows, None]).T, there, beta=far, out=out)
+        torch.add(compute_gram(x[rows], one[rows]), whole, alpha=far, out=out)
     return Moments(gram, ((weights + everywhere) * (2 * labels - 1)) @ x, colours)
 
 
-def compute_gram(x: Float[Tensor, "m d"]) -> Float[Tensor, "d d"]:
-    """The products of a frame's channels, summed over its cells."""
-    return x.T @ x
+def compute_gram(x: Float[Tensor, "m d"], weights: Float[Tensor, " m"] | None = None) -> Float[Tensor, "d1 d2"]:
+    """The products of a frame's channels, summed over its cells with `weights` (None: 1), as `fold_symmetric` has them:
+    a quarter of the products need not be computed.
+    """
+    half, other = x.shape[1] // 2, x if weights is None else x * weights[:, None]
+    return fold_symmetric(other.T @ x[:, :half], other[:, half:].T @ x[:, half:])
+
+
+def fold_symmetric(left: Float[Tensor, "d k"], corner: Float[Tensor, "k k"]) -> Float[Tensor, "d1 k"]:
+    """A symmetric matrix of d x d, d even, in half the memory (LAPACK's rectangular full packed format): one triangle
+    of the lower right `corner` lies over the lower triangle of the `left` half.
+
+    >>> whole = torch.tensor([[1.0, 2.0], [2.0, 3.0]])
+    >>> fold_symmetric(whole[:, :1], whole[1:, 1:])[:, 0].tolist()
+    [3.0, 1.0, 2.0]
+    """
+    k = len(corner)
+    folded = torch.cat([torch.zeros_like(left[:1]), left])
+    folded[:k] = torch.where(_upper_triangle(k), corner.T, folded[:k])
+    return folded
+
+
+def unfold_lower(folded: Float[Tensor, "d1 k"]) -> Float[Tensor, "d d"]:
+    """The symmetric matrix that `fold_symmetric` folded, of which only the lower triangle is right."""
+    k = folded.shape[1]
+    lower = folded.new_empty(2 * k, 2 * k)
+    lower[:, :k], lower[:k, k:], lower[k:, k:] = folded[1:], 0.0, folded[:k].T
+    return lower
+
+
+@cache
+def _upper_triangle(k: int) -> Bool[Tensor, "k k"]:
+    return torch.ones(k, k, dtype=torch.bool).triu()
 
 
 def score_likeness(x: Float[Tensor, "m d"], known: Moments, ridge: float) -> Float[Tensor, "n m"]:
     """How much every cell, a row of `x`, looks like each object in `known`: about 1 inside, -1 outside. `ridge` damps
     the regression.
     """
-    damped = known.gram + ridge * torch.eye(x.shape[1])
-    weights = torch.cholesky_solve(known.moment[..., None], torch.linalg.cholesky(damped))
-    answer: Tensor = weights[..., 0] @ x.T
-    return answer
+    weights = torch.empty_like(known.moment)
+    for folded, moment, out in zip(known.gram, known.moment, weights, strict=True):
+        damped = unfold_lower(folded)
+        damped.diagonal().add_(ridge)
+        out.copy_(torch.cholesky_solve(moment[:, None], torch.linalg.cholesky(damped))[:, 0])
+    return weights @ x.T
 
 
 def find_mask_window(mask: Bool[np.ndarray, "h w"], reach: int) -> tuple[slice, slice]:
     """The part of an image within `reach` pixels of a mask's box; nothing for an empty mask."""
     x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
     if w == 0:
-        return slice(0), slice(0)
+        return slice(0, 0), slice(0, 0)
     return slice(max(y - reach, 0), y + h + reach), slice(max(x - reach, 0), x + w + reach)
 
 
@@ -166,17 +198,13 @@ def measure_colour_shares(bins: Bins, masks: Bool[Tensor, "n h w"], reach: int) 
     return torch.from_numpy(np.array(out, np.float32).reshape(-1, 2, BINS**3))
 
 
-def compute_colour_odds(bins: Bins, known: Moments, most: float) -> Float[Tensor, "n h w"]:
-    """Log odds, from every pixel's colour alone (its bin in `bins`), that it is inside each object in `known`; from
+def tabulate_colour_odds(colours: Float[Tensor, "n 2 b"], most: float) -> Float32[np.ndarray, "n b"]:
+    """Log odds, from a pixel's colour alone, that it is inside each object of these `colours` (`Moments.colours`); from
     -`most` to `most`.
     """
-    return compare_colours(bins, known.colours, most)
-
-
-def compare_colours(bins: Bins, colours: Float[Tensor, "n 2 b"], most: float) -> Float[Tensor, "n h w"]:
-    """`compute_colour_odds` of objects of these `colours`."""
     inside, outside = (colours + RARE).unbind(1)
-    return (inside / outside).log().clamp(-most, most)[:, torch.from_numpy(bins).long()]
+    table: Float32[np.ndarray, "n b"] = (inside / outside).log().clamp(-most, most).numpy()
+    return table
 
 
 @dataclass(frozen=True)
@@ -186,6 +214,11 @@ class FrameLink:
     flow: Float32[np.ndarray, "h w 2"]  # from its pixels to those of the other
     unexplained: float  # share of its variance that is not found in the other
     altered: bool  # whether one is much lighter or more blurred than the other
+
+    @cached_property
+    def origins(self) -> FlowOrigins:
+        """Where each of its pixels was in the other, and between which bounds those of each cell."""
+        return FlowOrigins.of(self.flow)
 
     @property
     def holds(self) -> bool:
@@ -230,33 +263,6 @@ def match_exposure(grey: Grey, other: Grey) -> Grey:
     return alike
 
 
-def move_masks_by_flow(soft: Float[Tensor, "n h w"], flow: Float32[np.ndarray, "h w 2"]) -> Float[Tensor, "n h w"]:
-    """Soft masks, moved along a flow that says for every pixel where it was."""
-    h, w = flow.shape[:2]
-    x, y = np.arange(w, dtype=np.float32)[None] + flow[..., 0], np.arange(h, dtype=np.float32)[:, None] + flow[..., 1]
-    maps = [cv2.remap(m, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for m in soft.numpy()]
-    return torch.from_numpy(np.stack(maps))
-
-
 def compute_log_odds(p: Float[Tensor, "..."], sure: float) -> Float[Tensor, "..."]:
     """Log odds of probabilities, held `sure` away from 0 and 1."""
     return torch.logit(p.float(), eps=sure)
-
-
-def exclude_rivals(
-    logits: Float[Tensor, "n h w"],
-    claims: Float[Tensor, "n h w"],
-    rivals: Float[Tensor, "n n"],
-    common: Mapping[tuple[int, int], Bool[Tensor, "h w"]] | None = None,
-) -> Float[Tensor, "n h w"]:
-    """Log odds of each object against the background (`logits`) and its rivals together, each as often as `rivals`
-    says; `claims` (log odds too) count between rivals alone. Of two rivals that count once at most one is above 0 at
-    any pixel, but where both belong: `common`, by (row, row), both ways.
-    """
-    odds = (logits + claims).exp_()  # in place where it can be: of many objects these are most of the memory
-    against = (rivals @ odds.flatten(1)).view_as(logits)
-    for (own, other), where in (common or {}).items():
-        against[own] -= rivals[own, other] * odds[other] * where
-    del odds
-    against = against.clamp_(min=0).log_().sub_(claims)  # -inf where an object has no rival
-    return nnf.softplus(against).neg_().add_(logits)

@@ -20,7 +20,8 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped, UInt8
 from torch import Tensor
 
 from masklet.core.instances import Box, Clicks, Point
-from masklet.core.masks import mask_iou, stack_masks
+from masklet.core.label_map import find_mask_box
+from masklet.core.masks import stack_masks
 from masklet.core.part_facts import CPU
 from masklet.models.encoder import DEEP, MEAN, MOBILENET, STD
 from masklet.nn.fused_convolution import fuse_convolutions
@@ -94,6 +95,11 @@ class Crop:
         large = cv2.resize(logits, (self.side, self.side), interpolation=cv2.INTER_LINEAR)
         whole[y0:y1, x0:x1] = large[y0 - self.y : y1 - self.y, x0 - self.x : x1 - self.x]
         return whole
+
+    def window(self, h: int, w: int) -> tuple[slice, slice]:
+        """The rows and columns of an image of that size that lie in the square."""
+        x0, y0, x1, y1 = self._within(h, w)
+        return slice(y0, y1), slice(x0, x1)
 
     def _within(self, h: int, w: int) -> tuple[int, int, int, int]:
         """x0, y0, x1, y1 of the part that lies in an image; x0 = x1 or y0 = y1 where there is none."""
@@ -220,21 +226,23 @@ class ImagePredictor:
         Returns:
             The mean of both where they agree on the whole, else what was believed, logits.
         """
-        masks = believed > 0
-        rows = [n for n, mask in enumerate(masks) if mask.sum() >= SMALLEST]
-        out, size = believed.clone(), (image.shape[0], image.shape[1])
-        for start in range(0, len(rows), self.at_once):
-            group = rows[start : start + self.at_once]
-            told = [
-                _PromptState(box=_find_mask_box(masks[n]), logits=believed[n, None].clamp(-DOUBT, DOUBT).numpy())
-                for n in group
-            ]
-            views = [_choose_crop(one, size) for one in told]
-            for n, view, drawn in zip(group, views, self._look(image, told, views)[0][:, 0], strict=True):
-                other = torch.from_numpy(view.paste(drawn, size))
-                if float(mask_iou(masks[n, None], other[None] > 0)) >= AGREED:
-                    mean = (believed[n] + other.clamp(-DOUBT, DOUBT)) / 2
-                    out[n] = torch.where(other != OUTSIDE, mean, believed[n])
+        out, size, hopes = believed.clone(), (image.shape[0], image.shape[1]), []
+        for n, logits in enumerate(believed.numpy()):
+            mask = logits > 0
+            if np.count_nonzero(mask) >= SMALLEST:
+                hopes.append((n, mask, _choose_redrawn_crop(mask)))
+        for start in range(0, len(hopes), self.at_once):
+            group = hopes[start : start + self.at_once]
+            maps = np.stack([_make_mask_maps(believed[n].numpy(), mask, view) for n, mask, view in group])
+            drawn = self._compute([view.cut(image, SIDE, GREY) for _, _, view in group], maps)[0][:, 0]
+            for (n, mask, view), logits in zip(group, drawn, strict=True):
+                window = view.window(*size)
+                other = view.paste(logits, size)[window]
+                both = np.count_nonzero(mask[window] & (other > 0))
+                if both >= AGREED * (np.count_nonzero(mask[window] | (other > 0))):
+                    here = out[n].numpy()[window]
+                    here += other.clip(-DOUBT, DOUBT)
+                    here /= 2
         return out
 
     def predict_points(
@@ -338,10 +346,23 @@ def _record_answer(
     return replace(asked, logits=found, quality=tuple(quality[rows].tolist()))
 
 
-def _find_mask_box(mask: Bool[Tensor, "h w"]) -> Box:
+def _find_mask_box(mask: Bool[np.ndarray, "h w"]) -> Box:
     """The box of a mask that is not empty."""
-    ys, xs = (mask.any(axis).nonzero()[:, 0] for axis in (1, 0))
-    return Box(float(xs[0]), float(ys[0]), float(xs[-1]) + 1, float(ys[-1]) + 1)
+    y, x = find_mask_box(mask)
+    return Box(float(x.start), float(y.start), float(x.stop), float(y.stop))
+
+
+def _choose_redrawn_crop(mask: Bool[np.ndarray, "h w"]) -> Crop:
+    """The square in which a mask is drawn anew."""
+    box = _find_mask_box(mask)
+    return Crop.around(box.x0, box.y0, box.x1, box.y1, BOX_VIEW)
+
+
+def _make_mask_maps(logits: Logits, mask: Bool[np.ndarray, "h w"], view: Crop) -> Maps:
+    """A mask that is drawn anew, and its box, as the network sees them."""
+    soft, window = np.zeros_like(logits), view.window(*logits.shape)
+    soft[window] = 1 / (1 + np.exp(-logits[window].clip(-DOUBT, DOUBT)))
+    return draw_prompt_maps([], view.see_box(_find_mask_box(mask)), view.cut(soft, SIDE, 0.0), SIDE)
 
 
 def _choose_crop(asked: _PromptState, size: tuple[int, ...]) -> Crop:

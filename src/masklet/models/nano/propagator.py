@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as nnf
 from jaxtyping import Float
@@ -21,7 +23,7 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Prediction, Prompt
-from masklet.models.affinity import Affinity, AffinityMemory, remove_detached_parts, resolve_prompts
+from masklet.models.affinity import NOWHERE, Affinity, AffinityMemory, resolve_prompts
 from masklet.models.encoder import Encoder, EncoderFeatures, compute_working_size
 from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor
 from masklet.models.nano.network import HIDDEN, read_nano
@@ -29,6 +31,8 @@ from masklet.models.sam2.banks import commit_best, prompt_banks
 from masklet.models.sam2.core import Sam2Core, Sam2Features, wrap_inference
 from masklet.models.sam2.memory import MemoryPolicy, RecentFrames, Sam2Memory, shift_time
 from masklet.nn.parallel import iterate_row_groups
+from masklet.nn.parts import detached_components
+from masklet.nn.propagation import find_mask_window
 from masklet.weights.store import ZOO, compute_hash, verify_packaged
 
 PACKAGED = "nano-propagator"  # in the zoo
@@ -117,13 +121,11 @@ class Nano:
         if not memory.banks:
             return make_empty_belief(features.seen)
         guesses = self._guesses(memory, features)
-        belief = self._correct_guesses(memory, features, guesses)
-        belief = remove_parts_far_from_guesses(belief, guesses, memory.guessed)
-        return (
-            belief
-            if self.gradients
-            else weigh_empty_hypotheses(refine_best_masks(belief, features.seen, self._predictor))
-        )
+        answers = self._correct_guesses(memory, features, guesses)
+        if self.gradients:
+            return self._draw_with_gradients(answers, guesses, memory.guessed)
+        belief = self._draw(answers, guesses, memory.guessed)
+        return refine_best_masks(belief, features.seen, self._predictor)
 
     @wrap_inference
     def commit(self, memory: NanoMemory, features: NanoFeatures, belief: Prediction) -> NanoMemory:
@@ -185,20 +187,21 @@ class Nano:
         """Where the training-free propagation expects each object."""
         with torch.no_grad():
             expected = self.guess.predict(memory.guessed, features.seen)
-        found = zip(expected.ids, expected.logits[:, 0], strict=True)
-        return {id: guess.to(self.device, self.core.dtype) for id, guess in found}
+        return dict(zip(expected.ids, expected.logits[:, 0], strict=True))
 
     def _correct_guesses(
         self, memory: NanoMemory, features: NanoFeatures, guesses: Mapping[int, Float[Tensor, "h w"]]
     ) -> Prediction:
-        """The guess of every object, corrected in the light of what is remembered of it."""
+        """What is to be added to the guess of every object in the light of what is remembered of it, at the decoder's
+        resolution.
+        """
         ids, look = tuple(memory.banks), self.core.look_around(features)
 
         readings = {id: self.policy.read(memory.banks[id]) for id in ids}
 
         def answer(group: list[int]) -> list[tuple[Tensor, ...]]:
             conditioned = self.core.attend(features, look, [readings[id] for id in group])
-            return self._correct_some(features, torch.stack([guesses[id] for id in group]), conditioned)
+            return self._correct_some(features, [guesses[id] for id in group], conditioned)
 
         groups = self.core.group_readings(readings)
         answers = [row for rows in self.core.run_groups(answer, groups) for row in rows]
@@ -206,30 +209,80 @@ class Nano:
         return self.core.stack_answers(ids, [found[id] for id in ids])
 
     def _correct_some(
-        self, features: NanoFeatures, guesses: Float[Tensor, "b h w"], conditioned: Float[Tensor, "b c y x"]
+        self, features: NanoFeatures, guesses: Sequence[Float[Tensor, "h w"]], conditioned: Float[Tensor, "b c y x"]
     ) -> list[tuple[Tensor, ...]]:
-        """The decoder's answers to some objects' guesses, added to the guesses: rows for `Sam2Core.stack_answers`."""
-        square, size = (self.core.side // 4,) * 2, guesses.shape[1:]
-        small = nnf.interpolate(guesses[:, None], square, mode="bilinear", antialias=True)
+        """The decoder's answers to some objects' guesses: rows for `Sam2Core.stack_answers`."""
+        square = (self.core.side // 4,) * 2
+        small = nnf.interpolate(torch.stack(list(guesses))[:, None], square, mode="bilinear", antialias=True)
+        small = small.to(self.device, self.core.dtype)
         sparse, dense, hints = self.core.unprompted[0], self.core.encode_masks(small), self.net.hints(small)
-        logits, *rest = self.core.decode(features, conditioned, sparse, dense, several=True, hints=hints)
-        large = nnf.interpolate(logits, size, mode="bilinear") + self.net.hints.gain * guesses[:, None]
-        return list(zip(large, *rest, strict=True))
+        answer = self.core.decode(features, conditioned, sparse, dense, several=True, hints=hints)
+        return list(zip(*answer, strict=True))
+
+    def _draw(
+        self, answers: Prediction, guesses: Mapping[int, Float[Tensor, "h w"]], guessed: AffinityMemory
+    ) -> Prediction:
+        """All hypotheses in `answers` added to the `guesses`, {id: logits}, without parts that are too far from these;
+        `guessed` says how far apart an object's parts may be.
+        """
+        size = next(iter(guesses.values())).shape
+        logits = torch.empty(*answers.quality.shape, *size)
+        for row, hypotheses in enumerate(logits):
+            for k, out in enumerate(hypotheses):
+                out.copy_(self._draw_one(answers, row, k, guesses, guessed))
+        return weigh_empty_hypotheses(replace(answers, logits=logits))
+
+    def _draw_one(
+        self,
+        answers: Prediction,
+        row: int,
+        k: int,
+        guesses: Mapping[int, Float[Tensor, "h w"]],
+        guessed: AffinityMemory,
+    ) -> Float[Tensor, "h w"]:
+        """One hypothesis of one object, as `_draw` draws it."""
+        id = answers.ids[row]
+        guess, scattered = guesses[id].numpy(), float(guessed.scattered[guessed.ids.index(id)])
+        large = cv2.resize(answers.logits[row, k].numpy(), guess.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        logits = np.asarray(large + np.float32(self.net.hints.gain) * guess)
+        box = find_mask_window(logits > 0, 0)
+        logits[box][detached_components(logits[box], 1 / (1 + np.exp(-guess[box])), scattered)] = NOWHERE
+        return torch.from_numpy(logits)
+
+    def _draw_with_gradients(
+        self, answers: Prediction, guesses: Mapping[int, Float[Tensor, "h w"]], guessed: AffinityMemory
+    ) -> Prediction:
+        """As `_draw`, for training: gradients flow, and a hypothesis may be empty."""
+        stacked = torch.stack([guesses[id] for id in answers.ids])[:, None]
+        logits = nnf.interpolate(answers.logits, stacked.shape[2:], mode="bilinear") + self.net.hints.gain * stacked
+        away = torch.zeros_like(logits, dtype=torch.bool)
+        for row, id in enumerate(answers.ids):
+            scattered = float(guessed.scattered[guessed.ids.index(id)])
+            for one, out in zip(logits.detach()[row], away[row], strict=True):
+                box = find_mask_window((one > 0).numpy(), 0)
+                before = guesses[id][box].sigmoid()
+                out[box] = torch.from_numpy(detached_components(one[box].numpy(), before.numpy(), scattered))
+        return replace(answers, logits=logits.masked_fill(away, NOWHERE))
 
 
-def remove_parts_far_from_guesses(
-    belief: Prediction, guesses: Mapping[int, Float[Tensor, "h w"]], guessed: AffinityMemory
-) -> Prediction:
-    """The `belief` without parts of masks that are too far from the `guesses`, {id: logits}, it was made of
-    (`remove_detached_parts`); `guessed` says how far apart an object's parts may be. It is changed in place, but in
-    training.
+class SingleNano(Nano):
+    """The propagator with one hypothesis for each object, the best: of many objects all three take much memory, and the
+    others are of use to those alone who follow several pathways.
     """
-    apart = dict(zip(guessed.ids, guessed.scattered.tolist(), strict=True))
-    logits = belief.logits.clone() if belief.logits.requires_grad else belief.logits  # they are large: no copy
-    for row, id in enumerate(belief.ids):
-        before, scattered = guesses[id].sigmoid().cpu(), torch.tensor([apart[id]]).expand(logits.shape[1])
-        logits[row] = remove_detached_parts(logits[row], before.expand(logits.shape[1], -1, -1), scattered)
-    return replace(belief, logits=logits)
+
+    def _draw(
+        self, answers: Prediction, guesses: Mapping[int, Float[Tensor, "h w"]], guessed: AffinityMemory
+    ) -> Prediction:
+        """As with all hypotheses, of which then the best is taken; the others are drawn where they may be better."""
+        drawn = []
+        for row in range(len(answers.ids)):
+            one = answers.only([row])
+            best = one.best
+            logits = self._draw_one(best, 0, 0, guesses, guessed)
+            sure = bool((logits > 0).any()) and bool((-best.presence).sigmoid() <= best.quality)
+            best = replace(best, logits=logits[None, None]) if sure else super()._draw(one, guesses, guessed).best
+            drawn.append((best.logits, best.quality, best.presence, best.tokens))
+        return Prediction(answers.ids, *(torch.cat(part) for part in zip(*drawn, strict=True)))
 
 
 def refine_best_masks(belief: Prediction, seen: EncoderFeatures, predictor: ImagePredictor) -> Prediction:
@@ -259,7 +312,9 @@ def make_empty_belief(features: EncoderFeatures) -> Prediction:
     return Prediction((), torch.zeros(0, HYPOTHESES, *size), none, none, torch.zeros(0, HYPOTHESES, HIDDEN))
 
 
-def build_nano_propagator(path: Path | None, encoder: Encoder, policy: MemoryPolicy | None = None) -> Nano:
+def build_nano_propagator(
+    path: Path | None, encoder: Encoder, policy: MemoryPolicy | None = None, kind: type[Nano] = Nano
+) -> Nano:
     """The propagator with the weights that `masklet train propagator` wrote to `path`; None: the packaged ones.
 
     `encoder` makes its features, shared with the segmenter; `policy` says what is read of the memory, None: SAM 2's.
@@ -270,4 +325,4 @@ def build_nano_propagator(path: Path | None, encoder: Encoder, policy: MemoryPol
     path = path or verify_packaged(ZOO[PACKAGED])
     net, _ = read_nano(path)
     used = {path.name: compute_hash(path).sha256, **load_image_predictor().weights}
-    return Nano(net.to(encoder.device), encoder, policy, weights=used)
+    return kind(net.to(encoder.device), encoder, policy, weights=used)
