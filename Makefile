@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test docs fuzz bench bench-davis tables check clean
+.PHONY: demo test docs release fuzz bench bench-davis tables check clean
 demo: $(READY)
 	@$(BIN)/python tools/demo.py
 
@@ -16,6 +16,9 @@ fuzz: $(READY)
 
 docs: $(READY)
 	@$(BIN)/python -m mkdocs build -q && echo "out/site/index.html"
+
+release: $(READY)
+	@$(BIN)/python -m pip install -q twine && $(BIN)/python tools/release.py
 
 check: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -1,0 +1,81 @@
+"""What `make release` would stop at, on made-up wheels and changelogs."""
+
+from __future__ import annotations
+
+import importlib.util
+import zipfile
+from inspect import unwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from masklet.core.deprecation import warn_of_deprecation
+
+ROOT = Path(__file__).resolve().parent.parent
+GOOD = ("masklet/py.typed", "masklet/weights/files/nano-propagator.safetensors", "masklet-1.dist-info/licenses/LICENSE")
+
+
+@pytest.fixture(scope="module")
+def release() -> Any:
+    spec = importlib.util.spec_from_file_location("release", ROOT / "tools" / "release.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("# Changelog\n\n## 1.0 (2026-11-28)\n\nwhat\n", ""),
+        ("# Changelog\n\n## 1.0 (unreleased)\n\nwhat\n", "give the day"),
+        ("# Changelog\n\n## 0.9 (2026-11-28)\n\nwhat\n", "begins with 0.9"),
+        ("# Changelog\n\n## 1.0 (2026-11-28)\n\n## 0.9 (2026-01-01)\nold\n", "nothing under 1.0"),
+        ("nothing", "no heading"),
+    ],
+)
+def test_the_changelog_is_of_the_version(release: Any, text: str, words: str) -> None:
+    said = "; ".join(release.check_changelog(text, "1.0"))
+    assert words in said and bool(said) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (GOOD, ""),
+        (GOOD[1:], "no masklet/py.typed"),
+        (GOOD[:2], "no LICENSE"),
+        ((*GOOD, "tests/test_x.py"), "does not belong"),
+        ((*GOOD, "masklet/weights/files/net.safetensors"), "without a licence"),
+        ((*GOOD, "masklet/weights/files/net.safetensors", "masklet/weights/files/net.LICENSE"), ""),
+    ],
+)
+def test_a_wheel_is_whole_and_licensed(release: Any, tmp_path: Path, names: tuple[str, ...], words: str) -> None:
+    with zipfile.ZipFile(tmp_path / "masklet-1.whl", "w") as wheel:
+        for name in names:
+            wheel.writestr(name, "")
+    said = "; ".join(release.check_wheel(tmp_path / "masklet-1.whl"))
+    assert words in said and bool(said) == bool(words)
+
+
+def test_a_file_that_is_too_large_is_named(release: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.whl").write_bytes(b"0" * 2048)
+    assert "x.whl: 0.0 MB" in "".join(release.check_size(tmp_path / "x.whl", 1024))
+    assert not list(release.check_size(tmp_path / "x.whl", 4096))
+
+
+def test_the_version_stands_in_one_place(release: Any) -> None:
+    version = release.read_version(ROOT / "pyproject.toml")
+    assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f'version: "{version}"' in (ROOT / "packaging/conda/recipe.yaml").read_text()
+    assert not [p for p in (ROOT / "src").rglob("*.py") if f'"{version}"' in p.read_text()]
+
+
+def test_what_goes_is_said_at_the_users_line() -> None:
+    def old() -> None:
+        unwrap(warn_of_deprecation)("old()", "new()", "1.0")
+
+    with pytest.warns(FutureWarning, match=r"old\(\) goes with masklet 1.0; use new\(\)") as said:
+        old()
+    assert said[0].filename == __file__
