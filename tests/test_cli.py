@@ -1,4 +1,6 @@
-"""The command line, driven as a user would drive it: a process, its exit code, its words, its files."""
+"""The command line, driven as a user would drive it: its exit code, its words, its files; as a process where one is
+needed for what is tested: signals, pipes, and all that it says.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +11,19 @@ import signal
 import subprocess
 import sys
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from commands import call_masklet
 from PIL import Image
 
 from masklet.core.result import VideoResult
 
 FRAMES, H, W = 12, 96, 128
+FAST = ("--preset", "fast")  # where it is not the segmenter or the propagator that is tested
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes started here: two tests share two cores
 
 
@@ -65,10 +70,10 @@ def first_mask(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def masklet(*args: object, feed: bytes = b"", cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    got = subprocess.run(
-        [sys.executable, "-m", "masklet", *map(str, args)], input=feed, capture_output=True, cwd=cwd, timeout=120
-    )
+def start_masklet(*args: object, feed: bytes = b"") -> subprocess.CompletedProcess[str]:
+    """As a process of its own."""
+    command = [sys.executable, "-m", "masklet", *map(str, args)]
+    got = subprocess.run(command, input=feed, capture_output=True, timeout=120)
     return subprocess.CompletedProcess(got.args, got.returncode, got.stdout.decode(), got.stderr.decode())
 
 
@@ -87,7 +92,7 @@ def left(folder: Path) -> list[str]:
 
 
 def test_run_finds_the_moving_square(clip: Path, tmp_path: Path) -> None:
-    got = masklet("run", clip, "-o", tmp_path, "--format", "davis", "--format", "ytvis", "--set", "conf=0.5")
+    got = call_masklet("run", clip, "-o", tmp_path, "--format", "davis", "--format", "ytvis", "--set", "conf=0.5")
     assert got.returncode == 0, got.stderr
     there = tmp_path / "clip"
     assert left(there) == ["davis", "masklets.json", "overlay.mp4", "ytvis.json"] and left(tmp_path) == ["clip"]
@@ -103,7 +108,7 @@ def test_run_finds_the_moving_square(clip: Path, tmp_path: Path) -> None:
 
 def test_track_follows_the_mask_it_is_given_both_ways(clip: Path, first_mask: Path, tmp_path: Path) -> None:
     prompts = ["--prompt", f"0:3:{first_mask}", "--prompt", "6:7:box=40,30,72,62", "--prompt", "6:9:point=100,10"]
-    got = masklet("track", clip, "-o", tmp_path, *prompts, "--no-overlay", "--quiet")
+    got = start_masklet("track", clip, "-o", tmp_path, *prompts, "--no-overlay", "--quiet")
     assert (got.returncode, got.stdout, got.stderr) == (0, "", "")
     assert left(tmp_path / "clip") == ["masklets.json"]
     result = VideoResult.load(tmp_path / "clip" / "masklets.json")
@@ -117,9 +122,10 @@ def test_track_follows_the_mask_it_is_given_both_ways(clip: Path, first_mask: Pa
 
 def test_frames_by_folder_glob_and_pipe_give_the_same(frames: Path, tmp_path: Path) -> None:
     stream = b"".join(p.read_bytes() for p in sorted(frames.iterdir()))
-    prompt = ["--prompt", "0:1:box=10,30,42,62", "--no-overlay", "--quiet"]
-    for n, (source, feed) in enumerate([(frames, b""), (frames / "*.png", b""), ("-", stream)]):
-        got = masklet("track", source, "-o", tmp_path / str(n), *prompt, feed=feed)
+    words = ["--prompt", "0:1:box=10,30,42,62", "--propagator", "affinity", "--no-overlay", "--quiet"]
+    pipe = partial(start_masklet, feed=stream)
+    for n, (call, source) in enumerate([(call_masklet, frames), (call_masklet, frames / "*.png"), (pipe, "-")]):
+        got = call("track", source, "-o", tmp_path / str(n), *words)
         assert got.returncode == 0, got.stderr
     results = [VideoResult.load(next((tmp_path / str(n)).glob("*/masklets.json"))) for n in range(3)]
     assert results[0].masklets == results[1].masklets == results[2].masklets
@@ -129,7 +135,7 @@ def test_frames_by_folder_glob_and_pipe_give_the_same(frames: Path, tmp_path: Pa
 def test_what_a_shell_makes_of_a_glob_is_one_video_of_which_a_part_is_used(frames: Path, tmp_path: Path) -> None:
     out, listed = tmp_path / "out", sorted(frames.iterdir())
     chosen = ("--start", 2, "--end", "0.4s", "--stride", 2, "--max-side", 64)
-    got = masklet("run", *listed, "-o", out, "--quiet", *chosen)
+    got = call_masklet("run", *listed, "-o", out, "--quiet", *chosen)
     assert got.returncode == 0, got.stderr
     result = VideoResult.load(out / "street" / "masklets.json")
     assert (result.length, result.size, result.rate) == (4, (48, 64), 12.5)
@@ -144,39 +150,39 @@ def test_strict_refuses_what_is_damaged_and_track_takes_one_video(
     shutil.copytree(frames, broken)
     (broken / "00003.png").write_bytes(b"")
     out = ("-o", tmp_path / "out", "--quiet")
-    refused(masklet("run", broken, *out, "--strict"), "00003.png", "--strict")
+    refused(call_masklet("run", broken, *out, "--strict"), "00003.png", "--strict")
     assert not (tmp_path / "out" / "broken").exists()
-    refused(masklet("track", clip, frames, *out, "--prompt", f"0:1:{first_mask}"), "prompts are for one")
-    refused(masklet("run", clip, *out, "--stride", "0"), "stride 0")
-    refused(masklet("run", clip, *out, "--start", "soon"), "'soon'")
+    refused(call_masklet("track", clip, frames, *out, "--prompt", f"0:1:{first_mask}"), "prompts are for one")
+    refused(call_masklet("run", clip, *out, "--stride", "0"), "stride 0")
+    refused(call_masklet("run", clip, *out, "--start", "soon"), "'soon'")
 
 
 def test_several_sources_and_one_that_is_none(clip: Path, frames: Path, tmp_path: Path) -> None:
     (tmp_path / "text.mp4").write_text("no video at all\n" * 50)
     out = tmp_path / "out"
-    got = masklet("run", clip, tmp_path / "text.mp4", frames, "-o", out, "--no-overlay", "--quiet")
+    got = call_masklet("run", clip, tmp_path / "text.mp4", frames, "-o", out, *FAST, "--no-overlay", "--quiet")
     assert got.returncode == 1 and "text.mp4" in got.stderr and "Traceback" not in got.stderr
     assert left(out) == ["clip", "street"]
 
 
 def test_json_log_says_what_happens(clip: Path, tmp_path: Path) -> None:
-    got = masklet("run", clip, "-o", tmp_path, "--json-log", "--no-overlay")
+    got = call_masklet("run", clip, "-o", tmp_path, *FAST, "--json-log", "--no-overlay")
     events = [json.loads(line) for line in got.stdout.splitlines()]
     assert got.returncode == 0 and got.stderr == ""
     assert [events[0]["event"], events[-1]["event"]] == ["start", "done"]
     assert any(e["event"] == "progress" and e["phase"] == "forward" and e["frame"] == FRAMES for e in events)
     assert events[-1]["folder"] == str(tmp_path / "clip") and events[-1]["frames"] == FRAMES
-    bad = masklet("run", "none.mp4", "-o", tmp_path, "--json-log")
+    bad = call_masklet("run", "none.mp4", "-o", tmp_path, "--json-log")
     assert json.loads(bad.stdout.splitlines()[-1])["event"] == "error" and bad.returncode == 2
 
 
 def test_a_filled_folder_is_left_alone_until_overwrite(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "clip").mkdir()
     (tmp_path / "clip" / "mine.txt").write_text("mine")
-    command = ("track", clip, "-o", tmp_path, "--prompt", "0:1:point=20,40", "--no-overlay", "--quiet")
-    refused(masklet(*command), "clip", "--overwrite")
+    command = ("track", clip, "-o", tmp_path, "--prompt", "0:1:point=20,40", *FAST, "--no-overlay", "--quiet")
+    refused(call_masklet(*command), "clip", "--overwrite")
     assert left(tmp_path / "clip") == ["mine.txt"]
-    assert masklet(*command, "--overwrite").returncode == 0
+    assert call_masklet(*command, "--overwrite").returncode == 0
     assert left(tmp_path / "clip") == ["masklets.json"]
 
 
@@ -184,7 +190,7 @@ def test_a_truncated_file_gives_the_frames_before_the_damage_and_says_so(clip: P
     long = write_video(tmp_path / "long.mkv", 40)
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(long.read_bytes()[: long.stat().st_size * 2 // 3])
-    got = masklet("track", cut, "-o", tmp_path / "out", "--prompt", "0:1:point=20,40", "--no-overlay")
+    got = call_masklet("track", cut, "-o", tmp_path / "out", "--prompt", "0:1:point=20,40", *FAST, "--no-overlay")
     assert got.returncode == 0, got.stderr
     result = VideoResult.load(tmp_path / "out" / "cut" / "masklets.json")
     assert 0 < result.length < 40
@@ -200,7 +206,7 @@ def test_a_bad_frame_while_tracking_costs_that_frame_and_what_is_lost_is_told(fi
         for t in range(FRAMES):
             Image.fromarray(picture(t) * np.uint8(t not in bad)).save(tmp_path / name / f"{t:05d}.png")
         options = ("--propagator", "affinity", "--prompt", f"0:1:{first_mask}", "--no-overlay")
-        got = masklet("track", tmp_path / name, "-o", tmp_path / "out", *options)
+        got = call_masklet("track", tmp_path / name, "-o", tmp_path / "out", *options)
         assert got.returncode == 0, got.stderr
         found[name] = VideoResult.load(tmp_path / "out" / name / "masklets.json")
     assert found["bad"].provenance.notes == ()
@@ -221,7 +227,7 @@ def test_an_interrupted_run_leaves_nothing_half_written(frames: Path, tmp_path: 
     for n in range(300):
         (many / f"{n:05d}.png").symlink_to(frames / f"{n % FRAMES:05d}.png")
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "masklet", "run", str(many), "-o", str(out), "--json-log"]
+    command = [sys.executable, "-m", "masklet", "run", str(many), "-o", str(out), *FAST, "--json-log"]
     for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=interruptible)
         assert process.stdout is not None
@@ -241,7 +247,7 @@ def test_a_killed_run_is_cleaned_up_by_the_next(clip: Path, frames: Path, tmp_pa
         (many / f"{n:05d}.png").symlink_to(frames / f"{n % FRAMES:05d}.png")
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [sys.executable, "-m", "masklet", "run", str(many), "-o", str(out), "--json-log"], stdout=subprocess.PIPE
+        [sys.executable, "-m", "masklet", "run", str(many), "-o", str(out), *FAST, "--json-log"], stdout=subprocess.PIPE
     )
     assert process.stdout is not None
     while b"progress" not in process.stdout.readline():
@@ -249,7 +255,7 @@ def test_a_killed_run_is_cleaned_up_by_the_next(clip: Path, frames: Path, tmp_pa
     process.kill()
     process.communicate()
     assert not (out / "clip").exists()
-    got = masklet("track", clip, "-o", out, "--prompt", "0:1:point=20,40", "--no-overlay", "--quiet")
+    got = call_masklet("track", clip, "-o", out, "--prompt", "0:1:point=20,40", *FAST, "--no-overlay", "--quiet")
     assert got.returncode == 0 and left(out) == ["clip"], got.stderr
 
 
@@ -288,19 +294,19 @@ def test_bad_input_ends_in_one_sentence(args: list[str], words: list[str], tmp_p
         for t, w in enumerate(sizes):
             Image.new("RGB", (w, 16), (90, t, 9)).save(tmp_path / name / f"{t}.png")
     Image.new("L", (20, 16), 255).save(tmp_path / "wide.png")
-    refused(masklet(*args, "-o", "out", "--no-overlay", "--quiet", cwd=tmp_path), *words)
+    refused(call_masklet(*args, "-o", "out", "--no-overlay", "--quiet", cwd=tmp_path), *words)
     assert left(tmp_path / "out") == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_an_unwritable_folder(clip: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    refused(masklet("run", clip, "-o", tmp_path / "out", "--quiet"), "out")
+    refused(call_masklet("run", clip, "-o", tmp_path / "out", "--quiet"), "out")
 
 
 def test_a_file_where_the_folder_should_be(clip: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    refused(masklet("run", clip, "-o", tmp_path / "out", "--quiet"), "out")
+    refused(call_masklet("run", clip, "-o", tmp_path / "out", "--quiet"), "out")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -314,8 +320,8 @@ def test_a_full_disk(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_help_and_no_command() -> None:
-    assert "FRAME:ID" in masklet("track", "--help").stdout
-    assert "run" in masklet().stdout + masklet().stderr
+    assert "FRAME:ID" in call_masklet("track", "--help").stdout
+    assert "run" in call_masklet().stdout + call_masklet().stderr
 
 
 def test_a_source_is_never_replaced_by_its_results(clip: Path, tmp_path: Path) -> None:
@@ -324,25 +330,25 @@ def test_a_source_is_never_replaced_by_its_results(clip: Path, tmp_path: Path) -
     source = folder / "clip.mp4"
     source.write_bytes(clip.read_bytes())
     rest = ("-o", tmp_path, "--overwrite", "--no-overlay", "--quiet")
-    refused(masklet("track", source, "--prompt", "0:1:point=20,40", *rest), "choose another --out")
-    refused(masklet("run", source, *rest), "choose another --out")
+    refused(call_masklet("track", source, "--prompt", "0:1:point=20,40", *rest), "choose another --out")
+    refused(call_masklet("run", source, *rest), "choose another --out")
     elsewhere = tmp_path / "b" / "clip.mp4"
     elsewhere.parent.mkdir()
     elsewhere.write_bytes(clip.read_bytes())
     (folder / "found.json").write_text("[]")
-    refused(masklet("run", elsewhere, "--segmenter", folder / "found.json", *rest), "choose another --out")
+    refused(call_masklet("run", elsewhere, "--segmenter", folder / "found.json", *rest), "choose another --out")
     assert left(folder) == ["clip.mp4", "found.json"]
 
 
 def test_every_mistake_is_an_event_of_the_log(clip: Path, tmp_path: Path) -> None:
     for args in (["run", clip, "--set", "cnof=1"], ["track", "none.mp4", "--prompt", "0:1:point=2,4"]):
-        got = masklet(*args, "-o", tmp_path, "--json-log")
+        got = call_masklet(*args, "-o", tmp_path, "--json-log")
         assert json.loads(got.stdout.splitlines()[-1])["event"] == "error" and got.returncode == 2
         assert "Traceback" not in got.stderr
 
 
 def test_a_log_whose_reader_goes_away_ends_the_run(clip: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "masklet", "run", str(clip), "-o", str(tmp_path / "out"), "--json-log"]
+    command = [sys.executable, "-m", "masklet", "run", str(clip), "-o", str(tmp_path / "out"), *FAST, "--json-log"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
