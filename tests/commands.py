@@ -20,7 +20,7 @@ def call_masklet(*words: object, feed: bytes = b"", cwd: Path | None = None) -> 
     where a process would write a traceback.
     """
     out, err, told = StringIO(), StringIO(), TextIOWrapper(BufferedReader(BytesIO(feed)))
-    with chdir(cwd or "."), redirect_stdout(out), redirect_stderr(err), patch.object(sys, "stdin", told):
-        with pytest.raises(SystemExit) as ended:
-            get_command(app)(list(map(str, words)), prog_name="masklet")
+    streams = redirect_stdout(out), redirect_stderr(err), patch.object(sys, "stdin", told)
+    with chdir(cwd or "."), streams[0], streams[1], streams[2], pytest.raises(SystemExit) as ended:
+        get_command(app)(list(map(str, words)), prog_name="masklet")
     return CompletedProcess(words, int(ended.value.code or 0), out.getvalue(), err.getvalue())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from masklet.models.sam2.edgetam import EdgeTam
 from masklet.models.sam2.propagator import Sam2
 from masklet.models.segmenters.prompted import EverythingSegmenter, PromptedMasker, TextSegmenter
 from masklet.models.segmenters.text import GroundingDino, Owlv2, TextDetector
+from masklet.models.xmem.propagator import load_xmem
 from masklet.systems.track import Track
 
 CPU = torch.device("cpu")
@@ -113,7 +115,9 @@ def test_edgetam_from_masks(device: torch.device) -> None:
 
 
 @pytest.mark.usefixtures("device")
-def test_devas_network(tmp_path: Path) -> None:
+def test_devas_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = partial(load_xmem, size=40)  # as the frames are, not of 480 pixels
+    monkeypatch.setattr("masklet.models.xmem.propagator.load_xmem", small)
     save_file(xmem_weights(), file := tmp_path / "deva.safetensors")
     found = masklet.track(CLIP, {0: MASKS}, propagator=f"deva:{file}")
     assert [m.id for m in found.masklets] == [1, 2]
