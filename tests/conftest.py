@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from hypothesis import settings
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parent.parent
 settings.register_profile("masklet", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("masklet")
 torch.set_num_threads(1)  # two test processes share two cores
+cv2.setNumThreads(1)  # and its threads would not be in the children of `fork_masklet`
 
 
 def shared(variable: str, default: str) -> Path:

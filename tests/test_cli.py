@@ -17,7 +17,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from commands import call_masklet
+from commands import ForkedMasklet, call_masklet, fork_masklet
 from PIL import Image
 
 from masklet.core.result import VideoResult
@@ -215,45 +215,34 @@ def test_a_bad_frame_while_tracking_costs_that_frame_and_what_is_lost_is_told(fi
     assert note.startswith("object 1: not found from frame 5 on") and f"note: {note}" in got.stderr
 
 
-def interruptible() -> None:
-    """As in a terminal: tests that run in the background would hand on that they ignore interrupts."""
-    for stop in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(stop, signal.SIG_DFL)
-
-
-def test_an_interrupted_run_leaves_nothing_half_written(frames: Path, tmp_path: Path) -> None:
-    many = tmp_path / "many"
-    many.mkdir()
+def start_long_run(folder: Path, frames: Path, out: Path) -> ForkedMasklet:
+    """A run over hundreds of frames that has begun."""
+    folder.mkdir()
     for n in range(300):
-        (many / f"{n:05d}.png").symlink_to(frames / f"{n % FRAMES:05d}.png")
-    out = tmp_path / "out"
-    command = [sys.executable, "-m", "masklet", "run", str(many), "-o", str(out), *FAST, "--json-log"]
-    for stop in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=interruptible)
-        assert process.stdout is not None
-        while b"progress" not in process.stdout.readline():
-            assert process.poll() is None
-        process.send_signal(stop)
-        _, err = process.communicate(timeout=30)
-        assert process.returncode == 128 + stop and b"Traceback" not in err
-        assert b"masklet: interrupted" in err
-        assert left(out) == []
+        (folder / f"{n:05d}.png").symlink_to(frames / f"{n % FRAMES:05d}.png")
+    process = fork_masklet("run", folder, "-o", out, *FAST, "--json-log")
+    while b"progress" not in (line := process.stdout.readline()):
+        assert line, process.finish()
+    return process
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_leaves_nothing_half_written(stop: int, frames: Path, tmp_path: Path) -> None:
+    process = start_long_run(tmp_path / "many", frames, tmp_path / "out")
+    os.kill(process.pid, stop)
+    code, _, err = process.finish()
+    assert code == 128 + stop and b"Traceback" not in err
+    assert b"masklet: interrupted" in err
+    assert left(tmp_path / "out") == []
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
 def test_a_killed_run_is_cleaned_up_by_the_next(clip: Path, frames: Path, tmp_path: Path) -> None:
-    many = tmp_path / "clip"
-    many.mkdir()
-    for n in range(300):
-        (many / f"{n:05d}.png").symlink_to(frames / f"{n % FRAMES:05d}.png")
     out = tmp_path / "out"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "masklet", "run", str(many), "-o", str(out), *FAST, "--json-log"], stdout=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    while b"progress" not in process.stdout.readline():
-        assert process.poll() is None
-    process.kill()
-    process.communicate()
+    process = start_long_run(tmp_path / "clip", frames, out)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.finish()[0] == -signal.SIGKILL
     assert not (out / "clip").exists()
     got = call_masklet("track", clip, "-o", out, "--prompt", "0:1:point=20,40", *FAST, "--no-overlay", "--quiet")
     assert got.returncode == 0 and left(out) == ["clip"], got.stderr

@@ -10,7 +10,9 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
+import odd
 import pytest
+from commands import call_masklet
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -24,20 +26,6 @@ from masklet.run.recipe import UNKNOWN, compare_recipes, hash_recipe, identify_f
 from masklet.view.progress import QuietReporter
 
 H, W = 24, 32
-KILLER = """
-import os, signal
-from masklet.core.frames import Frame
-import masklet
-
-class Killer:
-    categories, look_ahead, conf, low_conf = ("thing",), 0, 0.5, 0.5
-    def empty(self): return None
-    def segment(self, memory, frames, future):
-        if frames[0].image[0, 0, 0] == 7: os.kill(os.getpid(), signal.SIGKILL)
-        return [masklet.Detections.none(f.size) for f in frames], None
-
-def load(request): return Killer()
-"""
 
 
 @pytest.fixture
@@ -169,23 +157,16 @@ def test_a_list_and_a_plan(clips: Path) -> None:
     assert "none.txt" in run("a", "--list", "none.txt")[1]
 
 
-def test_workers_share_the_videos_and_one_that_dies_costs_one(clips: Path) -> None:
-    info = clips / "site" / "killer-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: killer\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[masklet.segmenters]\nkiller = killer:load\n")
-    (clips / "site" / "killer.py").write_text(KILLER)
-    for t in range(3):
-        Image.fromarray(np.full((H, W, 3), 7, np.uint8)).save(f"b/{t}.png")
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(clips / "site"), os.environ.get("PYTHONPATH", "")])}
-    words = ["run", "a", "b", "c", "-o", "out", "--segmenter", "killer", "--no-overlay", "--jobs", "2"]
-    done = subprocess.run([sys.executable, "-m", "masklet", *words], env=env, capture_output=True, text=True)
+def test_workers_share_the_videos_and_one_that_dies_costs_one(place: Path) -> None:
+    for name, how in (("a", 0), ("b", odd.KILLED), ("c", 0)):
+        odd.write_clip(Path(name), how)
+    words = ("-o", "out", "--segmenter", "odd", "--propagator", "still", "--no-overlay", "--jobs", "2")
+    done = call_masklet("run", "a", "b", "c", *words)
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert set(times()) == {"a", "c"} and "3 videos: 2 done, 1 failed" in done.stderr
     told = states()
     assert sorted(told) == [("a", "done"), ("b", "failed"), ("c", "done")]
-    again = subprocess.run([sys.executable, "-m", "masklet", *words[:2], "c", *words[4:]], env=env, capture_output=True)
-    assert again.returncode == 0
+    assert call_masklet("run", "c", *words).returncode == 0
 
 
 def test_recipes() -> None:

@@ -6,34 +6,20 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import fork_masklet
 from PIL import Image
 from typer.testing import CliRunner
 
 import masklet
 from masklet.cli import app
+from masklet.core.checkpoint import Checkpoints
 from masklet.run.claims import FOLDER
 
 H, W, FRAMES, EVERY = 24, 32, 30, 5
-KILL = """
-import os, signal, sys
-from masklet.core.checkpoint import Checkpoints
-own, left = Checkpoints.count_frame, int(sys.argv.pop(1))
-def count(self):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    own(self)
-Checkpoints.count_frame = count
-from masklet.cli import main
-main()
-"""
 RUN = ["run", "clip", "--segmenter", "d.json", "--no-overlay", "--checkpoint", str(EVERY)]
 
 
@@ -62,10 +48,19 @@ def run(*words: str) -> tuple[int, str]:
 
 def kill_after(frames: int, out: str) -> None:
     """Runs the command until so many frames of both phases are done, and ends it at once."""
-    command = [sys.executable, "-c", KILL, str(frames), *RUN, "-o", out, "-q"]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: the last digit depends on it
-    done = subprocess.run(command, env=one_thread, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    whole, left = Checkpoints.count_frame, frames
+
+    def count(self: Checkpoints) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        whole(self)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Checkpoints, "count_frame", count)
+        code, *said = fork_masklet(*RUN, "-o", out, "-q").finish()
+    assert code == -signal.SIGKILL, said
 
 
 @pytest.fixture
@@ -78,6 +73,7 @@ def whole(clip: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
     return Path("whole/clip/masklets.json").read_bytes()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
 @pytest.mark.parametrize(("frames", "saved"), [(14, "frame 10 (forward)"), (FRAMES + 8, "frame 16 (backward)")])
 def test_a_killed_run_goes_on_with_the_equal_result(frames: int, saved: str, whole: bytes) -> None:
     out = f"out{frames}"

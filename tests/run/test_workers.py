@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from multiprocessing import Pipe
 from pathlib import Path
@@ -14,10 +12,12 @@ from types import SimpleNamespace
 
 import odd
 import pytest
+from commands import fork_masklet
 from kills import find_leftovers
 from typer.testing import CliRunner
 
 from masklet.cli import app
+from masklet.core.scratch import is_process_alive
 from masklet.run.claims import FOLDER
 from masklet.run.outcome import CLAIMED, DONE, FAILED, Outcome, read_manifest
 from masklet.run.queue import VideoQueue
@@ -64,34 +64,34 @@ def test_bad_clips_cost_themselves_and_everything_is_told(place: Path) -> None:
     assert code == 0 and "nothing to be done" in said
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
 def test_an_interrupted_batch_ends_its_workers_and_frees_its_claims(place: Path) -> None:
     odd.write_clip(Path("slow"), odd.HANGS)
-    words = [sys.executable, "-m", "masklet", "run", "slow", *PARTS, "--timeout", "600", "--json-log"]
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None
-    while b"progress" not in process.stdout.readline():
-        assert process.poll() is None
+    process = fork_masklet("run", "slow", *PARTS, "--timeout", "600", "--json-log")
+    while b"progress" not in (line := process.stdout.readline()):
+        assert line, process.finish()
     [claim] = Path("out", FOLDER, "claims").glob("*.json")
     worker = json.loads(claim.read_text())["process"]
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM and b"masklet: interrupted" in err and b"Traceback" not in err
+    os.kill(process.pid, signal.SIGTERM)
+    code, _, err = process.finish()
+    assert code == 128 + signal.SIGTERM and b"masklet: interrupted" in err and b"Traceback" not in err
     with pytest.raises(ProcessLookupError):
         os.kill(worker, 0)
     assert find_leftovers(Path("out")) == []
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
 def test_a_worker_whose_parent_is_killed_ends(place: Path) -> None:
     odd.write_clip(Path("slow"), odd.HANGS)
-    child = subprocess.Popen([sys.executable, "-m", "masklet", "run", "slow", *PARTS, "--timeout", "600", "-q"])
+    child = fork_masklet("run", "slow", *PARTS, "--timeout", "600", "-q")
     claims = Path("out", FOLDER, "claims")
     until = time.monotonic() + 60
     while not (found := list(claims.glob("*.json"))):
-        assert child.poll() is None and time.monotonic() < until
+        assert is_process_alive(child.pid) and time.monotonic() < until
         time.sleep(0.05)
     worker = json.loads(found[0].read_text())["process"]
-    child.kill()
-    child.wait()
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.finish()[0] == -signal.SIGKILL
     while Path(f"/proc/{worker}").exists() and time.monotonic() < until:
         time.sleep(0.05)
     assert not Path(f"/proc/{worker}").exists() and find_leftovers(Path("out")) == []
