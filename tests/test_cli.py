@@ -22,7 +22,7 @@ from PIL import Image
 
 from masklet.core.result import VideoResult
 
-FRAMES, H, W = 12, 96, 128
+FRAMES, H, W = 8, 96, 128
 FAST = ("--preset", "fast")  # where it is not the segmenter or the propagator that is tested
 os.environ["OMP_NUM_THREADS"] = "1"  # of the processes started here: two tests share two cores
 
@@ -114,8 +114,8 @@ def test_track_follows_the_mask_it_is_given_both_ways(clip: Path, first_mask: Pa
     result = VideoResult.load(tmp_path / "clip" / "masklets.json")
     assert [m.id for m in result.masklets] == [3, 7, 9]
     truth = np.zeros((H, W), bool)
-    truth[30:62, 10 + 5 * 11 : 42 + 5 * 11] = True
-    mask = result.masklets[0].sightings[11].mask.decode().numpy()
+    truth[30:62, 10 + 5 * 7 : 42 + 5 * 7] = True
+    mask = result.masklets[0].sightings[7].mask.decode().numpy()
     assert (mask & truth).sum() / (mask | truth).sum() > 0.7
     assert result.masklets[1].first < 6
 
@@ -134,12 +134,12 @@ def test_frames_by_folder_glob_and_pipe_give_the_same(frames: Path, tmp_path: Pa
 
 def test_what_a_shell_makes_of_a_glob_is_one_video_of_which_a_part_is_used(frames: Path, tmp_path: Path) -> None:
     out, listed = tmp_path / "out", sorted(frames.iterdir())
-    chosen = ("--start", 2, "--end", "0.4s", "--stride", 2, "--max-side", 64)
+    chosen = ("--start", 2, "--end", "0.32s", "--stride", 2, "--max-side", 64)
     got = call_masklet("run", *listed, "-o", out, "--quiet", *chosen)
     assert got.returncode == 0, got.stderr
     result = VideoResult.load(out / "street" / "masklets.json")
-    assert (result.length, result.size, result.rate) == (4, (48, 64), 12.5)
-    assert "frame 0 here is its frame 2 up to 0.4s, every 2th" in " ".join(result.provenance.notes)
+    assert (result.length, result.size, result.rate) == (3, (48, 64), 12.5)
+    assert "frame 0 here is its frame 2 up to 0.32s, every 2th" in " ".join(result.provenance.notes)
     assert result.provenance.source == f"{listed[0]} and {len(listed) - 1} more images"
 
 

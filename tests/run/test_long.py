@@ -19,13 +19,13 @@ from masklet.cli import app
 from masklet.core.checkpoint import Checkpoints
 from masklet.run.claims import FOLDER
 
-H, W, FRAMES, EVERY = 24, 32, 30, 5
+H, W, FRAMES, FOUND, EVERY = 24, 32, 18, 12, 5
 RUN = ["run", "clip", "--segmenter", "d.json", "--no-overlay", "--checkpoint", str(EVERY)]
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clip of a square that is detected from frame 20 on, so that it is carried back to the first."""
+    """A clip of a square that is detected from frame FOUND on, so that it is carried back to the first."""
     folder = tmp_path_factory.mktemp("long")
     (folder / "clip").mkdir()
     entries = []
@@ -36,7 +36,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(image).save(folder / f"clip/{t:02}.png")
         counts = masklet.Rle.encode_pixels(mask).counts.decode()
         one = {"category_id": 1, "score": 0.99, "segmentation": {"size": [H, W], "counts": counts}}
-        entries += [{"frame": t, **one}] if t >= 20 else []
+        entries += [{"frame": t, **one}] if t >= FOUND else []
     (folder / "d.json").write_text(json.dumps(entries))
     return folder
 
@@ -74,7 +74,7 @@ def whole(clip: Path, monkeypatch: pytest.MonkeyPatch) -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
-@pytest.mark.parametrize(("frames", "saved"), [(14, "frame 10 (forward)"), (FRAMES + 8, "frame 16 (backward)")])
+@pytest.mark.parametrize(("frames", "saved"), [(14, "frame 10 (forward)"), (FRAMES + 8, "frame 6 (backward)")])
 def test_a_killed_run_goes_on_with_the_equal_result(frames: int, saved: str, whole: bytes) -> None:
     out = f"out{frames}"
     kill_after(frames, out)
