@@ -26,12 +26,13 @@ from masklet.core.annotations import FrameMatcher, VideoFrames
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.result import VideoResult
-from masklet.core.rle import Rle, paint_mask_numbers
+from masklet.core.rle import Rle, encode_polygons, paint_mask_numbers
 from masklet.core.tracks import Masklet
 from masklet.exports import export_results
 from masklet.io.annotations.detections import read_detections
 from masklet.io.exports.exported_results import ExportedResults
 from masklet.io.exports.label_studio import decode_brush, encode_brush
+from masklet.io.exports.voxel51 import build_dataset
 from masklet.io.video.sources import open_video
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text()
@@ -140,6 +141,22 @@ def test_what_is_exported_comes_back_as_detections(form: str, draft: Any, tmp_pa
     assert read_back(path, result) == expect(result, ROWS[form])
 
 
+@pytest.mark.parametrize("form", ["cvat-images", "coco"])
+@given(draft=drafts("clip", st.integers(1, 254)))
+@example(draft=CORNERS)
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_polygons_come_back_as_the_same_masks(form: str, draft: Any, tmp_path_factory: Any) -> None:
+    """Whatever their parts and holes."""
+    result = made(draft)
+    out = result.export(
+        form,
+        tmp_path_factory.mktemp("form") / "out",
+        **({"polygons": True} if form == "coco" else {"shape": "polygon"}),
+    )
+    path = out / ROWS[form][4].strip("`")
+    assert read_back(path, result) == expect(result, ROWS[form])
+
+
 def clip(tmp_path: Path, names: Sequence[str], size: tuple[int, int]) -> Path:
     """A folder of noise."""
     folder = tmp_path / "clip"
@@ -232,14 +249,15 @@ def test_cvat_of_a_video(tmp_path: Path) -> None:
     told = [(m.get("frame"), m.get("outside")) for m in car]
     assert told == [("0", "0"), ("1", "1"), ("2", "0")]
     assert dict(car[0].attrib) == {
-        "frame": "0", "keyframe": "1", "outside": "0", "occluded": "0", "z_order": "0",
-        "rle": "0, 4", "left": "3", "top": "2", "width": "2", "height": "2",
+        "frame": "0", "keyframe": "1", "outside": "0", "occluded": "0", "z_order": "0", "points": "3,2;5,2;5,4;3,4",
     }  # fmt: skip
     assert [label.findtext("name") for label in top.iter("label")] == ["cat", "red car"]
-    polygon = example_result().export("cvat-video", tmp_path / "p", shape="polygon")
-    assert Xml.parse(polygon / "clip" / "annotations.xml").getroot()[2][0].get("points") == (
-        "0,0;1,1;2,1;2,2;1,2;1,1;0,0;3,0;3,3;0,3"
-    )
+    coarse = example_result().export("cvat-images", tmp_path / "c", shape="polygon", tolerance=9.0)
+    shapes = list(Xml.parse(coarse / "annotations.xml").iter("polygon"))
+    assert (len(shapes), shapes[1].get("points")) == (5, "3,2;5,2;5,4;3,4")  # of which nothing else would be left
+    assert top[2][0].get("points") == "0,0;1,1;2,1;2,2;1,2;1,1;0,0;3,0;3,3;0,3"
+    boxes = example_result().export("cvat-video", tmp_path / "b", shape="box")
+    assert Xml.parse(boxes / "clip" / "annotations.xml").getroot()[3][0].get("xbr") == "5"
 
 
 def test_label_studio_s_brush_masks(tmp_path: Path) -> None:
@@ -500,7 +518,7 @@ def test_several_results_are_one_set(tmp_path: Path) -> None:
         ("rgba", {}, "clip: this form has the video's images in it; give the video by --frames"),
         ("overlay", {}, "give the video by --frames"),
         ("ultralytics", {"split": "../x"}, "must be one of train, val, test"),
-        ("cvat-video", {"shape": "circle"}, "must be one of mask, polygon, box"),
+        ("cvat-video", {"shape": "mask"}, "must be one of polygon, box"),
         ("webdataset", {"samples": 0}, "at least one frame"),
     ],
 )
@@ -603,6 +621,17 @@ def test_datumaro_reads_them(tmp_path: Path) -> None:
             assert found[name] == sorted(mask.tobytes() for mask in masks), (form, name)
 
 
+def test_datumaro_reads_tracks_of_cvat(tmp_path: Path) -> None:
+    datumaro = pytest.importorskip("datumaro")
+    out = example_result().export("cvat-video", tmp_path / "out")
+    items = sorted(datumaro.Dataset.import_from(str(out / "clip"), "cvat"), key=lambda item: item.id)
+    assert len(items) == 3
+    for t, item in enumerate(items):
+        shown = [a for a in item.annotations if not a.attributes["outside"]]
+        drawn = {a.attributes["track_id"]: encode_polygons([list(a.points)], (4, 5)) for a in shown}
+        assert drawn == {m.id: s.mask for m, s in example_result().at(t)}
+
+
 def test_label_studio_s_own_decoder_reads_brush_masks(tmp_path: Path) -> None:
     brush = pytest.importorskip("label_studio_sdk.converter.brush")
     out = example_result().export("label-studio", tmp_path / "out")
@@ -651,6 +680,24 @@ def test_ultralytics_draws_the_same_but_for_its_last_row_and_column(tmp_path: Pa
     assert drawn[inside].all() and not drawn[:2].any() and not drawn[:, :3].any()
 
 
+def test_fiftyone_draws_the_same(tmp_path: Path) -> None:
+    """Its own samples; no data set, for which it runs a database."""
+    fiftyone = pytest.importorskip("fiftyone")
+    samples: list[Any] = []
+    stand_in = SimpleNamespace(
+        Dataset=lambda: SimpleNamespace(add_sample=samples.append),
+        **{name: getattr(fiftyone, name) for name in ("Sample", "Detections", "Detection")},
+    )
+    wide = np.zeros((4, 432), bool)
+    wide[1:3, 55:60] = True
+    seen = {0: replace(masklet(1, {0: "1"}).sightings[0], mask=Rle.encode_pixels(wide))}
+    result = video(replace(masklet(7, {}), sightings=seen), size=(4, 432), length=1)
+    build_dataset(stand_in, ExportedResults([result]), tmp_path)
+    [one] = samples[0]["masklets"].detections
+    assert (one.label, one.index) == ("cat", 7)
+    assert (one.to_segmentation(frame_size=(432, 4)).mask > 0).tolist() == wide.tolist()
+
+
 def test_fiftyone_is_told_what_its_classes_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in that writes down what it is given: FiftyOne itself brings a database."""
     told: dict[str, Any] = {"samples": []}
@@ -679,7 +726,10 @@ def test_fiftyone_is_told_what_its_classes_take(tmp_path: Path, monkeypatch: pyt
     assert [Path(s["filepath"]).name for s in told["samples"]] == [f"{n}.jpg" for n in NAMES]
     one = told["samples"][0]["masklets"]["detections"][1]
     assert (one["label"], one["index"], one["confidence"]) == ("red car", 12, 0.25)
-    assert one["bounding_box"] == [0.6, 0.5, 0.4, 0.5] and one["mask"].tolist() == [[True, True], [True, True]]
+    assert one["bounding_box"] == pytest.approx([0.6, 0.5, 0.4, 0.5], abs=1e-6) and one["mask"].tolist() == [
+        [True, True],
+        [True, True],
+    ]
     monkeypatch.setitem(sys.modules, "fiftyone", None)
     with pytest.raises(InputError, match="fiftyone is not installed: pip install fiftyone"):
         example_result().export("fiftyone", tmp_path / "again")

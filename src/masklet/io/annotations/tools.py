@@ -25,7 +25,7 @@ from masklet.core.limits import (
     is_finite_number,
     quote_value,
 )
-from masklet.core.rle import Rle, encode_polygons
+from masklet.core.rle import Rle, encode_polygons, merge_rles
 from masklet.io.exports.cvat import CvatShape, read_cvat_shapes
 from masklet.io.exports.hugging_face import import_pyarrow
 from masklet.io.exports.label_studio import decode_brush
@@ -63,12 +63,27 @@ def _find_object(found: NamedObject, label: int, size: Size) -> Sequence[FoundOb
 def read_cvat(path: Path, hashes: Mapping[str, str]) -> DetectionSet:
     """CVAT's XML 1.1, for images or for video: masks, polygons and boxes. Raises InputError where it is none."""
     shapes, listed = read_cvat_shapes(path)
-    objects = [NamedObject(_place_cvat(s.name, s.frame), s.label, 1.0, _read_cvat(s)) for s in shapes]
+    objects = [
+        NamedObject(_place_cvat(same[0].name, same[0].frame), same[0].label, 1.0, partial(_read_cvat, same))
+        for same in _group_cvat_shapes(shapes)
+    ]
     return build_detection_set(path, objects, (_place_cvat(*place) for place in listed), hashes)
 
 
-def _read_cvat(shape: CvatShape) -> Read:
-    return shape.read
+def _group_cvat_shapes(shapes: Sequence[CvatShape]) -> list[list[CvatShape]]:
+    """The shapes by object: in one image, masks and polygons of one label and one group are one, as in CVAT's COCO."""
+    groups: dict[Any, list[CvatShape]] = {}
+    for n, shape in enumerate(shapes):
+        alone = not shape.group or shape.element.tag == "box"
+        groups.setdefault(n if alone else (shape.name, shape.label, shape.group), []).append(shape)
+    return list(groups.values())
+
+
+def _read_cvat(shapes: Sequence[CvatShape], size: Size) -> Shape:
+    """One object of several shapes, or of one."""
+    found = [shape.read(size) for shape in shapes]
+    masks = [mask for mask, _ in found if mask is not None]
+    return (merge_rles(masks), None) if len(masks) > 1 else found[0]
 
 
 def _place_cvat(name: str | None, frame: int | None) -> FramePlace:

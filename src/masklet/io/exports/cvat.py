@@ -1,7 +1,8 @@
 """CVAT's XML 1.1, for images and for videos, both ways.
 
 A mask is run lengths row by row over its box alone, beginning outside. What it cannot say: scores, frames per second,
-how a mask came about. An object's id is the "group_id" of its shapes in images, the track's "id" in videos.
+how a mask came about. An object's id is the "group_id" of its shapes in images, the track's "id" in videos. CVAT has no
+tracks of masks (its issue 6264): a job with one does not open there. Videos get polygons along the pixels' edges.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import numpy as np
 from masklet.core.errors import InputError
 from masklet.core.files import read_bytes, write_atomically
 from masklet.core.limits import check_text, is_finite_number, parse_whole_number, quote_value
-from masklet.core.outlines import trace_polygons
+from masklet.core.outlines import join_polygons, trace_polygons
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle, encode_polygons
 from masklet.core.tracks import Masklet
@@ -55,17 +56,16 @@ def _list_image_elements(results: ExportedResults, shape: Shape, tolerance: floa
             yield image
 
 
-def write_cvat_video(results: ExportedResults, folder: Path, shape: Shape = "mask", tolerance: float = 0.0) -> None:
-    """Writes CVAT's XML for videos, in which an object is a track; every mask is a key frame.
+def write_cvat_video(
+    results: ExportedResults, folder: Path, shape: Literal["polygon", "box"] = "polygon", tolerance: float = 0.0
+) -> None:
+    """Writes CVAT's XML for videos, in which an object is a track; every sighting is a key frame.
 
     Args:
         results: of videos; each is a task of its own.
         folder: which gets <video>/annotations.xml and, of videos that are given, <video>/images/<frame>.jpg.
-        shape: mask, polygon or box; a track has one shape a frame
+        shape: polygon or box; a track has one shape a frame, so parts are joined by cuts of no width
         tolerance: how far polygons may be from the mask's edge, in pixels; 0 keeps every pixel
-
-    Raises:
-        InputError: a polygon is wanted of a mask that has several parts.
     """
     for result in results:
         (folder / result.name).mkdir(parents=True)
@@ -80,13 +80,7 @@ def _format_track(result: VideoResult, m: Masklet, shape: Shape, tolerance: floa
     for frame, outside in list_key_frames(m.sightings, result.length):
         seen = m.sightings[frame - outside]
         facts = {"frame": str(frame), "keyframe": "1", "outside": str(int(outside)), "occluded": "0"}
-        shapes = format_shapes(seen.mask, shape, tolerance)
-        if len(shapes) > 1:
-            raise InputError(
-                f"{result.name}: object {m.id} has {len(shapes)} parts in frame {frame}, and a track of CVAT one "
-                "polygon; take --set shape=mask"
-            )
-        for kind, place in shapes:
+        for kind, place in format_shapes(seen.mask, shape, tolerance, join=True):
             Xml.SubElement(track, kind, {**facts, **place, "z_order": "0"})
     return track
 
@@ -109,14 +103,17 @@ def list_key_frames(sightings: Mapping[int, Any], length: int) -> Iterator[tuple
             yield t + 1, True
 
 
-def format_shapes(mask: Rle, shape: Shape, tolerance: float) -> list[tuple[str, dict[str, str]]]:
-    """The elements that say a mask: their tags and what they say."""
+def format_shapes(mask: Rle, shape: Shape, tolerance: float, join: bool = False) -> list[tuple[str, dict[str, str]]]:
+    """The elements that say a mask: their tags and what they say; a polygon for each of its parts, or one for all where
+    these are to be joined; the box's corners where a tolerance leaves no polygon.
+    """
     x0, y0, x1, y1 = mask.box
     if shape == "mask":
         return [("mask", format_cvat_mask(mask))]
     if shape == "box":
         return [("box", {"xtl": str(x0), "ytl": str(y0), "xbr": str(x1), "ybr": str(y1)})]
-    polygons = trace_polygons(mask, tolerance)
+    polygons = trace_polygons(mask, tolerance) or [np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])]
+    polygons = [join_polygons(polygons)] if join else polygons
     return [("polygon", {"points": ";".join(f"{x},{y}" for x, y in p.tolist())}) for p in polygons]
 
 
@@ -191,6 +188,12 @@ class CvatShape:
 
     def __init__(self, where: str, element: Xml.Element, label: str, name: str | None, frame: int | None) -> None:
         self.where, self.element, self.label, self.name, self.frame = where, element, label, name, frame
+
+    @property
+    def group(self) -> str:
+        """What the shapes of one object of an image have in common; "" where it says nothing."""
+        said = self.element.get("group_id", "0")
+        return "" if said == "0" or self.name is None else said
 
     def read(self, size: tuple[int, int]) -> tuple[Rle | None, tuple[float, float, float, float] | None]:
         """The mask, or the box x, y, width, height, in a frame of `size` (h, w). Raises InputError where it is none."""

@@ -9,6 +9,8 @@ from masklet.core.errors import InputError
 from masklet.core.result import VideoResult
 from masklet.io.exports.exported_results import IMAGES, ExportedResults
 
+BIT = 1e-6  # of a pixel: FiftyOne cuts fractions off, and 55 / 432 * 432 is less than 55
+
 
 def write_fiftyone(results: ExportedResults, folder: Path) -> None:
     """Writes a FiftyOneDataset into `folder`/fiftyone, a sample a frame, and the images beside it. Raises InputError
@@ -48,7 +50,7 @@ def _list_detections(fiftyone: Any, result: VideoResult, frame: int) -> list[Any
         found.append(
             fiftyone.Detection(
                 label=result.name_of(m),
-                bounding_box=[x0 / w, y0 / h, (x1 - x0) / w, (y1 - y0) / h],
+                bounding_box=[(x0 + BIT) / w, (y0 + BIT) / h, (x1 - x0) / w, (y1 - y0) / h],
                 mask=seen.mask.decode_pixels()[y0:y1, x0:x1],
                 confidence=m.score,
                 index=m.id,
