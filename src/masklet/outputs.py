@@ -13,7 +13,7 @@ from masklet.core.result import VideoResult
 from masklet.io.formats.burst import write_burst
 from masklet.io.formats.cocovid import write_cocovid
 from masklet.io.formats.davis import write_davis, write_davis16, write_referring
-from masklet.io.formats.mots import write_mots
+from masklet.io.formats.mots import choose_mots_classes, write_mots
 from masklet.io.formats.panoptic import write_panoptic
 from masklet.io.formats.postprocess import limit_objects
 from masklet.io.formats.ytvis import write_ytvis
@@ -71,7 +71,7 @@ def put_vipseg(result: VideoResult, names: Names, folder: Path) -> None:
 
 def put_mots(result: VideoResult, names: Names, folder: Path) -> None:
     """Puts mots.txt of `result` into `folder`; `names` are its frames'."""
-    write_mots(result, folder / "mots.txt")
+    write_mots(result, folder / "mots.txt", choose_mots_classes(result))
 
 
 def put_cocovid(result: VideoResult, names: Names, folder: Path) -> None:

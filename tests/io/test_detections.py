@@ -70,9 +70,19 @@ def detect(
     ]
 
 
+KITTI = {"car": "car", "person": "pedestrian"}
+
+
+def number_names(result: VideoResult) -> list[tuple[int, Masklet]]:
+    """The objects whose names KITTI does not know, by their names from 3 on in the order of appearance; others 0."""
+    names = list(dict.fromkeys(name for m in result.masklets if (name := result.name_of(m)) not in KITTI))
+    return [(names.index(n) + 3 if (n := result.name_of(m)) in names else 0, m) for m in result.masklets]
+
+
 def expect(result: VideoResult, row: list[str]) -> list[list[tuple[str, float, bytes]]]:
     """The result as a form of this row of the table holds it."""
     overlap, names, scores, _ = row
+    kitti = {m.id: KITTI.get(result.name_of(m)) or str(n) for n, m in number_names(result)}
     out = []
     for t in range(LENGTH):
         seen: list[Any] = list(result.at(t))
@@ -96,7 +106,7 @@ def expect(result: VideoResult, row: list[str]) -> list[list[tuple[str, float, b
             label = {
                 "kept": result.name_of(masklet_),
                 "numbers": str(masklet_.label + 1),
-                "KITTI": ("car", "pedestrian")[masklet_.label],
+                "KITTI": kitti[masklet_.id],
                 "folders": str(masklet_.label),
                 "lost": "object",
             }[names]

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from masklet.core.errors import InputError
-from masklet.io.formats.mots import CLASSES, compute_mots_ids, read_mots, read_mots_pngs, write_mots, write_mots_pngs
+from masklet.io.formats.mots import (
+    CLASSES,
+    choose_mots_classes,
+    compute_mots_ids,
+    read_mots,
+    read_mots_pngs,
+    write_mots,
+    write_mots_pngs,
+)
 
 NUMBERED = {1: "cat", 2: "dog", 3: "bird", 4: "object"}
 
@@ -148,3 +156,18 @@ def test_an_id_that_begins_with_its_class_stays():
 def test_a_class_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match="object 1 is called 'cat'; the categories there are car, pedestrian"):
         write_mots(video(masklet(1, {0: "100 000"})), tmp_path / "v.txt", CLASSES)
+
+
+def test_classes_are_kitti_s_where_it_has_them():
+    people = video(
+        *(masklet(n + 1, {0: "1"}, n) for n in range(9)),
+        size=(1, 1),
+        categories=("a", "b", "c", "d", "e", "f", "g", "h", "person"),
+    )
+    assert choose_mots_classes(people) == {
+        1: "car", 2: "person", 3: "a", 4: "b", 5: "c", 6: "d", 7: "e", 8: "f", 9: "g", 11: "h",
+    }  # fmt: skip
+    both = video(masklet(1, {0: "1"}, 0), masklet(2, {0: "1"}, 1), size=(1, 1), categories=("person", "pedestrian"))
+    assert choose_mots_classes(both) == {1: "car", 2: "pedestrian", 3: "person"}
+    late = video(masklet(1, {0: "1"}, 78), size=(1, 1), categories=tuple(map(str, range(80))))
+    assert choose_mots_classes(late) == {1: "car", 2: "person", 3: "78"}

@@ -86,8 +86,12 @@ def test_a_file_written_again_says_the_same(tmp_path):
     write_ytvis_truth(read_ytvis_truth(path), tmp_path / "again.json", {"v": ["00000", "00005", "00010", "00015"]})
     again, was = json.loads((tmp_path / "again.json").read_text()), truth()
     assert again["videos"] == [{**was["videos"][0], "id": 1}]
-    for key in ("segmentations", "areas", "bboxes"):
+    for key in ("areas", "bboxes"):
         assert again["annotations"][0][key] == was["annotations"][0][key]
+    listed = {"size": [4, 4], "counts": [5, 2, 2, 2, 5]}  # as in the official files
+    assert again["annotations"][0]["segmentations"] == [
+        None if s is None else listed for s in was["annotations"][0]["segmentations"]
+    ]
 
 
 def truth():

@@ -32,7 +32,7 @@ from masklet.io.annotations.tools import (
 )
 from masklet.io.formats.burst import read_burst
 from masklet.io.formats.json_entry import JsonEntry, parse_coco_mask, read_json_file
-from masklet.io.formats.mots import read_mots
+from masklet.io.formats.mots import NUMBERED, read_mots
 from masklet.io.formats.panoptic import read_panoptic
 from masklet.io.formats.ytvis import read_ytvis, read_ytvis_truth
 from masklet.io.video.alpha import iterate_opaque_masks
@@ -70,7 +70,7 @@ def read_detections(path: Path) -> DetectionSet:
         lines = _read_lines(path)
         if not lines or "," in lines[0]:  # a video without detections has no line
             return read_mot(path, lines, compute_file_hash(path))
-        return describe_results(path, [read_mots(path)])
+        return describe_results(path, [read_mots(path, NUMBERED)])
     return read_detection_json(path)
 
 

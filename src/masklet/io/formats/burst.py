@@ -74,6 +74,8 @@ def _format_burst_sequence(result: VideoResult, names: Sequence[str], ids: Mappi
         "fps": result.rate,
         "all_image_paths": files,
         "annotated_image_paths": files,
+        "neg_category_ids": [],  # as ground truth has them, for tools that take the file for one
+        "not_exhaustive_category_ids": [],
         "track_category_ids": {str(m.id): find_category_id(result, m, ids) for m in result.masklets},
         "segmentations": [
             {str(m.id): {"rle": s.mask.counts.decode(), "score": m.score} for m, s in result.at(t)}

@@ -9,6 +9,7 @@ Class 10 means regions to ignore (id 10000) and is no object.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,20 @@ from masklet.io.formats.split import (
 INSTANCES = 1000  # ids of a class
 IGNORE = 10  # the class of what is not evaluated
 CLASSES = {1: "car", 2: "pedestrian"}
+MOST_CLASSES = 64
+NUMBERED = {n: CLASSES.get(n, str(n)) for n in range(1, MOST_CLASSES + 1) if n != IGNORE}  # of files of any data set
 FORM = "lines of 'frame id class height width run-lengths'"
+
+
+def choose_mots_classes(result: VideoResult) -> dict[int, str]:
+    """{number: name} of the classes of a result's objects: KITTI's own numbers of cars and pedestrians, who may be
+    called "person", and free ones from 3 on for others.
+    """
+    used = list(dict.fromkeys(map(result.name_of, result.masklets)))
+    walker = "pedestrian" if "pedestrian" in used else "person"
+    others = [name for name in used if name not in ("car", walker)]
+    free = (n for n in count(3) if n != IGNORE)
+    return {1: "car", 2: walker, **dict(zip(free, others, strict=False))}
 
 
 def compute_mots_ids(result: VideoResult, classes: Mapping[int, str] | None = None) -> dict[int, int]:
@@ -52,7 +66,7 @@ def compute_mots_ids(result: VideoResult, classes: Mapping[int, str] | None = No
 
 
 def _convert_mots_id(result: VideoResult, masklet: Masklet, class_id: int) -> int:
-    fits = 1 <= class_id < 65 and class_id != IGNORE  # 16 bit
+    fits = 1 <= class_id <= MOST_CLASSES and class_id != IGNORE  # 16 bit
     if fits and masklet.id // INSTANCES == class_id:
         return masklet.id
     if not fits or not 0 <= masklet.id < INSTANCES:

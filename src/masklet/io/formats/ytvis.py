@@ -16,6 +16,7 @@ from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
 from masklet.core.limits import check_frame_size, quote_value
 from masklet.core.result import VideoResult
+from masklet.core.rle import decode_rle_counts
 from masklet.core.tracks import Masklet
 from masklet.io.formats.json_entry import (
     JsonEntry,
@@ -88,7 +89,8 @@ def write_ytvis_truth(
 ) -> None:
     """Writes `results` as ground truth to the json file `path`; videos, categories and objects count from 1, in order.
 
-    `names` has, by video, the names of its frames without suffix, 00000 on where there are none. Scores are lost.
+    `names` has, by video, the names of its frames without suffix, 00000 on where there are none. Scores are lost. Run
+    lengths are lists, as in the official files: some tools (TrackEval) read no others there.
     Raises InputError where two results have one name, or a video's frames not one name each.
     """
     ids = index_categories(results)
@@ -120,9 +122,13 @@ def _format_ytvis_annotation(result: VideoResult, masklet: Masklet, video_id: in
     boxes = [s.mask.box if s else None for s in frames]
     made = _format_masklet_entry(result, masklet, video_id, category)
     del made["score"]
+    h, w = result.size
     return made | {
-        "height": result.size[0],
-        "width": result.size[1],
+        "segmentations": [
+            {"size": [h, w], "counts": decode_rle_counts(s.mask.counts).tolist()} if s else None for s in frames
+        ],
+        "height": h,
+        "width": w,
         "length": result.length,
         "iscrowd": 0,
         "areas": [s.mask.area if s else None for s in frames],
