@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
+from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -1081,6 +1082,53 @@ def test_a_cluster_of_matroska_that_is_passed_over_costs_no_number(tmp_path: Pat
         found = [f.image for f in video]
         assert len(found) == 30 and len(video.lost) >= 5
         assert all(np.array_equal(found[t], truth[t]) for t in range(30) if t not in video.lost)
+
+
+def write_recording(path: Path, codec: str, first: int, frames: int, start: int) -> Path:
+    """Frames from the `first` on, whose times begin at `start` tenths of a second."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=10, options={"g": "12"})
+        stream.height, stream.width, stream.pix_fmt = H, W, "yuv420p"
+        for t in range(frames):
+            frame = av.VideoFrame.from_ndarray(picture(first + t))
+            frame.pts, frame.time_base = start + t, Fraction(1, 10)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "start", "jump"),
+    [
+        ("ts", "libx264", 0, "back by 2.5 s"),
+        ("ts", "mpeg2video", 5, "back by 2."),
+        ("ts", "libx264", 3000, "on by 297.3 s"),
+        ("mpg", "mpeg2video", 0, "back by 2.5 s"),
+        ("mpg", "mpeg2video", 3000, "on by 296.9 s"),
+    ],
+)
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_recordings_one_after_the_other_are_one_video(
+    tmp_path: Path, suffix: str, codec: str, start: int, jump: str, is_whole: bool
+) -> None:
+    one = write_recording(tmp_path / f"one.{suffix}", codec, 0, 25, 0)
+    two = write_recording(tmp_path / f"two.{suffix}", codec, 30, 20, start)
+    truth = [f.image for path in (one, two) for f in open_video(path)]
+    second = two.read_bytes()
+    joined = tmp_path / f"joined.{suffix}"
+    joined.write_bytes(one.read_bytes() + (second if is_whole else second[len(second) // 188 // 3 * 188 :]))
+    with open_video(joined) as video:
+        frames = list(video)
+        good = [t for t in range(len(frames)) if t not in video.lost]
+        behind = 0 if is_whole else 45 - len(frames)  # frames that were cut away, of which nothing is left
+        assert len(frames) == 45 if is_whole else 25 + 8 <= len(frames) < 45
+        assert all(np.array_equal(frames[t].image, truth[t + behind * (t >= 25)]) for t in good)
+        assert [round(f.time * 10) for f in frames] == list(range(len(frames)))
+        assert len([t for t in good if t < 25]) >= 23 and (is_whole or 25 in video.lost)
+        assert [s for s in video.notes if "another recording begins at frame 25: times jump " in s]
+        assert not is_whole or jump in video.notes[0]
+    with joined.open("rb") as file, open_pipe(file) as piped:
+        assert len(list(piped)) == len(frames) and "another recording begins at frame 25" in piped.notes[0]
 
 
 def test_a_damaged_tag_of_the_duration_says_nothing(tmp_path: Path) -> None:

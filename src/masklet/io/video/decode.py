@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import av
@@ -29,7 +29,9 @@ JOINABLE = ("mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo")  # may begin i
 FEW_REORDERED = 3  # packets by which frames most often come later than they were decoded
 REORDERED = 17  # frames that a decoder holds back at most, and one
 PACKETS_AWAITED = 64  # after which a packet that gave no frame is not awaited any more
+NO_KEY = "a recording begins here in the middle of a group of frames"
 BACK = 0.5  # seconds that times go back where another recording begins
+FAR, MANY_STEPS = 10, 100  # seconds, and steps between frames, by which they jump on there
 HOLE = 256  # bytes between two packets of a Matroska file with one stream, above which something else was there
 MOST_MISSING = 10_000  # frames in one gap; more are times that are damaged themselves
 
@@ -68,15 +70,20 @@ def check_stream_size(label: str, stream: VideoStream) -> None:
         check_frame_size(label, h, w)
 
 
-def decode_frames(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame | LostFrame]:
+def decode_frames(
+    container: InputContainer, stream: VideoStream, tell: Callable[[str], None] = lambda told: None
+) -> Iterator[av.VideoFrame | LostFrame]:
     """Frames of a `stream` in the order of display, with those that are lost between two good ones. Their `pts` tells
-    them apart, their `dts` is when they are shown, in the stream's time base; None where nothing says it.
+    them apart, their `dts` is when they are shown, in the stream's time base; None where nothing says it. Where times
+    jump, as another recording begins, `tell` hears of it in words, before that one's first frame comes.
 
     Raises DamagedSourceError after the last good frame where more were there or are missing.
     """
     stream.codec_context.thread_count = 1  # so that an error shows at its own frame
-    reading = _DecodingPass(container, stream)
-    yield from reading.read()
+    reading = _DecodingPass(container, stream, tell)
+    for given, frame in enumerate(reading.read(), 1):
+        reading.given = given
+        yield frame
     if reading.damage:
         raise DamagedSourceError(reading.damage)
 
@@ -108,8 +115,9 @@ class _DecodingPass:
     some codecs is not the order of display: those packets get their numbers within the file, which the frames keep.
     """
 
-    def __init__(self, container: InputContainer, stream: VideoStream) -> None:
-        self.container, self.stream = container, stream
+    def __init__(self, container: InputContainer, stream: VideoStream, tell: Callable[[str], None]) -> None:
+        self.container, self.stream, self.tell = container, stream, tell
+        self.given = 0  # frames so far
         self.damage: str | None = None  # why the frames end early
         self.end = 0  # of the packets so far, in the stream's time base
         self.packets = 0
@@ -119,6 +127,11 @@ class _DecodingPass:
         self._is_avi = container.format.name == "avi"
         self._doubtful = int(self._is_matroska)
         self._is_transport = container.format.name == "mpegts"
+        self._is_joinable = container.format.name in ("mpegts", "mpeg")
+        self._offset = 0  # of the times of this recording, where it is not the first
+        self._last_dts: int | None = None  # that packets had
+        self._seam: int | None = None  # when its first frame is shown, until that comes
+        self._last_tick: int | None = None  # when the last frame was shown
         between = stream.metadata.get("alpha_mode") == "1"  # the packets lie those of its transparency
         self._is_lone_matroska = self._is_matroska and len(container.streams) == 1 and not between
         self._index = read_avi_index(container.name, stream.index, stream.frames) if self._is_avi else None
@@ -149,6 +162,8 @@ class _DecodingPass:
     def read(self) -> Iterator[av.VideoFrame | LostFrame]:
         """All good frames, and the lost ones between them."""
         for packet in self._demux():
+            if (jump := self._measure_jump(packet)) is not None:
+                yield from self._begin_anew(jump)
             for frame in self._decode(packet):
                 yield from self._hold(frame)
         before = len(self._held)
@@ -176,7 +191,7 @@ class _DecodingPass:
 
     def _decode(self, packet: av.Packet[VideoStream]) -> list[av.VideoFrame]:
         """The frames that a packet brings out of the decoder."""
-        frames = self._begin_anew() if self._goes_back(packet) else []
+        frames: list[av.VideoFrame] = []
         place = self._find_in_index(packet)
         if place == PIECE:
             self._skip_from(self.packets - 1, BROKEN_PACKET)
@@ -231,21 +246,54 @@ class _DecodingPass:
             self._ticks.append(pts)
         self.packets += 1
 
-    def _goes_back(self, packet: av.Packet[VideoStream]) -> bool:
-        """Whether times of a transport stream begin anew, as in recordings that were put one after the other."""
-        last, base = self._fed[0], float(self.stream.time_base or 0)
-        if not self._is_transport or last is None or packet.dts is None:
-            return False
-        return (last - packet.dts) * base > BACK
+    def _measure_jump(self, packet: av.Packet[VideoStream]) -> float | None:
+        """By how many seconds times jump before a packet of a transport or program stream, as where recordings were put
+        one after the other; None where they run on.
+        """
+        if not self._is_joinable or packet.dts is None:
+            return None
+        last, self._last_dts = self._last_dts, packet.dts
+        if last is None:
+            return None
+        base, steady = float(self.stream.time_base or 0), self._find_usual_step()
+        jump = packet.dts - last - steady
+        return jump * base if jump * base < -BACK or self._is_far(jump) else None
 
-    def _begin_anew(self) -> list[av.VideoFrame]:
-        """Forgets the times so far, whose frames the decoder gives first; what was lost at the seam is not told."""
-        frames = self._empty_decoder()
-        self._spoils.clear()
-        self._keys.clear()
-        self._pending.clear()
+    def _is_far(self, jump: int) -> bool:
+        """Whether times that jump on by so much show that another recording begins."""
+        return jump > max(FAR / float(self.stream.time_base or 1), MANY_STEPS * self._find_usual_step())
+
+    def _begin_anew(self, jump: float) -> Iterator[av.VideoFrame | LostFrame]:
+        """Ends a recording, after which another one follows: gives its last frames, with those of its packets that gave
+        none, and forgets its times, which `jump`.
+        """
+        for frame in self._empty_decoder():
+            self._receive(frame)
+        while self._held:
+            yield from self._release(*self._held.popleft())
+        rest = sorted((self._pending | self._dropped).items())
+        for pts, n in rest:
+            for spoil in [s for s in self._spoils if s.covers(n, pts)][:1]:
+                yield LostFrame(pts, spoil.cause, self._show(pts))
+        step, last = self._find_usual_step(), self._last_tick
+        for known in (self._spoils, self._keys, self._pending, self._dropped, self._awaited):
+            known.clear()
         self._shown, self._skipping, self._begun = None, False, True
-        return frames
+        self._seam = None if last is None else last + step
+        self.tell(describe_seam(self.given, jump))
+        self._skip_from(self.packets, NO_KEY)
+
+    def _show(self, pts: int | None) -> int | None:
+        """When a frame is shown, in a time that runs on where another recording begins."""
+        if pts is None:
+            return None
+        last = self._last_tick
+        if self._is_joinable and self._seam is None and last is not None and self._is_far(pts + self._offset - last):
+            self._seam = last + self._find_usual_step()  # a frame whose time was made up of one after the seam
+        if self._seam is not None:
+            self._offset, self._seam = self._seam - pts, None
+        self._last_tick = pts + self._offset
+        return self._last_tick
 
     def _register(self, packet: av.Packet[VideoStream]) -> int:
         """The packet's number, after taking note of its frame."""
@@ -374,7 +422,7 @@ class _DecodingPass:
         self._measure_step(frame, bool(lost))
         if not self._stamped and not self._is_avi:
             frame.pts = None
-        frame.dts = frame.pts if self._stamped else self._take_tick()
+        frame.dts = self._show(frame.pts) if self._stamped else self._take_tick()
         yield frame
 
     def _take_tick(self) -> int | None:
@@ -430,10 +478,11 @@ class _DecodingPass:
         for a, b in pairwise(marks):
             missing = round((b - a) / step) - 1 if step else 0
             missing = missing if missing <= MOST_MISSING else 0
-            out += [LostFrame(a + i * step, cause, a + i * step) for i in range(1, missing + 1)]
-            out += [LostFrame(b, lost[b], b)] if b in lost else []
+            out += [LostFrame(a + i * step, cause) for i in range(1, missing + 1)]
+            out += [LostFrame(b, lost[b])] if b in lost else []
         first = sorted(lost)[:1] if not before else []
-        return [LostFrame(pts, lost[pts], pts) for pts in first] + out
+        found = [LostFrame(pts, lost[pts]) for pts in first] + out
+        return [replace(one, dts=self._show(one.pts)) for one in found]
 
     def _list_shown_before(self) -> list[int]:
         """The pts of the frame before the next one to be shown; of an AVI's first frame, what it would be."""
@@ -453,7 +502,7 @@ class _DecodingPass:
         if frame.pts is None:
             return
         step = frame.pts - (frame.pts if self._shown is None else self._shown)
-        if step > 0 and not after_lost:
+        if step > 0 and not after_lost and not (self._is_joinable and self._is_far(step)):
             self.widest, self.narrowest = max(self.widest, step), min(self.narrowest or step, step)
         self._shown = frame.pts
 
@@ -534,6 +583,16 @@ class _DecodingPass:
         last = max(f.pts or 0 for f in (frame, *(f for f, _ in self._held)))
         lasting = last - self._shown > REORDERED * usual  # longer than a decoder looks ahead: times are uneven
         return not lasting and frame.pts - self._shown > 1.5 * usual > 0
+
+
+def describe_seam(frame: int, jump: float) -> str:
+    """What a result says where another recording begins at a `frame`, and times `jump` by some seconds.
+
+    >>> describe_seam(25, -2.5)
+    'another recording begins at frame 25: times jump back by 2.5 s; frames are counted on'
+    """
+    where = f"on by {jump:.1f} s" if jump > 0 else f"back by {-jump:.1f} s"
+    return f"another recording begins at frame {frame}: times jump {where}; frames are counted on"
 
 
 def explain_place(cause: str, place: AviPlace) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -206,19 +206,28 @@ def spool_container(container: InputContainer, label: str, name: str, rate: floa
     check_stream_size(label, video)
     lost: dict[int, str] = {}
     own = rate or float(video.average_rate or video.guessed_rate or RATE)
-    made = SpooledFrames(fill_gaps(decode_once(container, video, own, rate is None), lost), name, own, label, lost)
+    notes: list[str] = []
+    frames = decode_once(container, video, own, rate is None, lambda told: notes.append(f"{label}: {told}"))
+    made = SpooledFrames(fill_gaps(frames, lost), name, own, label, lost)
+    made.notes = notes
     made.pixel_aspect = read_pixel_aspect(video)
     return made
 
 
 def decode_once(
-    container: InputContainer, stream: av.video.stream.VideoStream, rate: float, has_times: bool
+    container: InputContainer,
+    stream: av.video.stream.VideoStream,
+    rate: float,
+    has_times: bool,
+    tell: Callable[[str], None] = lambda told: None,
 ) -> Iterator[ReadFrame]:
-    """Frames of a container as they come, at their own times or those of a constant `rate`."""
+    """Frames of a container as they come, at their own times or those of a constant `rate`; `tell` hears where another
+    recording begins.
+    """
     first: int | None = None
     converter = UprightConverter()
     with container:
-        for n, image in enumerate(decode_frames(container, stream)):
+        for n, image in enumerate(decode_frames(container, stream, tell)):
             first = image.dts if n == 0 and has_times else first
             late = None if first is None or image.dts is None else image.dts - first
             time = n / rate if late is None else late * float(stream.time_base or 0)

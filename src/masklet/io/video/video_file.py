@@ -15,7 +15,12 @@ from av.video.stream import VideoStream
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.io.video.avi import read_avi_index
-from masklet.io.video.decode import LostFrame, check_stream_size, decode_frames, list_video_streams
+from masklet.io.video.decode import (
+    LostFrame,
+    check_stream_size,
+    decode_frames,
+    list_video_streams,
+)
 from masklet.io.video.frame_source import DamagedSourceError, FrameSource, ReadFrame, fill_gaps
 from masklet.io.video.images import RATE
 from masklet.io.video.network import PLAYLIST_OPTIONS, refuse_playlist
@@ -159,7 +164,8 @@ class VideoFile(FrameSource):
         with self.open_stream() as (container, stream):
             if not self._described:
                 self._describe_stream(container, stream)
-            for n, decoded in enumerate(decode_frames(container, stream)):
+            frames = decode_frames(container, stream, lambda told: self.note(f"{self.label}: {told}"))
+            for n, decoded in enumerate(frames):
                 if n == len(self._marks):
                     self._marks.append(mark_frame(decoded))
                 if not self._described and isinstance(decoded, av.VideoFrame):
