@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from masklet.builtins import FORMATS
+from masklet.core.ahead import iterate_ahead
 from masklet.core.errors import InputError
 from masklet.core.frames import Video, get_frame_names
 from masklet.core.progress import Watch
@@ -93,7 +94,7 @@ def write_formats(result: VideoResult, video: Video, folder: Path, formats: Sequ
 def write_overlay(result: VideoResult, video: Video, path: Path, watch: Watch) -> None:
     """The video with its masklets drawn in."""
     with VideoWriter(path, result.size, result.rate, result.pixel_aspect, bool(result.times)) as writer:
-        for frame in video:
-            time = result.times[frame.index] if result.times else 0.0
-            writer.write(draw_result(frame.image, result, frame.index), time)
-            watch("overlay", frame.index + 1, result.length, len(result.masklets))
+        drawn = ((frame.index, draw_result(frame.image, result, frame.index)) for frame in video)
+        for index, image in iterate_ahead(drawn):
+            writer.write(image, result.times[index] if result.times else 0.0)
+            watch("overlay", index + 1, result.length, len(result.masklets))

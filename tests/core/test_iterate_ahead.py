@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from masklet.core import ahead
 from masklet.core.ahead import iterate_ahead
 
 
@@ -113,3 +114,14 @@ def test_a_piece_that_hangs_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> 
 def test_gradients_are_on_or_off_as_outside(on: bool) -> None:
     with torch.set_grad_enabled(on):
         assert list(iterate_ahead(torch.is_grad_enabled() for _ in range(2))) == [on, on]
+
+
+def test_without_torch_the_cores_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "get_torch", lambda: None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert list(iterate_ahead(threading.current_thread().name for _ in range(2))) == ["MainThread"] * 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert list(iterate_ahead(threading.current_thread().name for _ in range(2))) == ["ahead"] * 2
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    monkeypatch.setattr(ahead, "count_usable_cores", lambda: 1)
+    assert list(iterate_ahead(threading.current_thread().name for _ in range(2))) == ["MainThread"] * 2

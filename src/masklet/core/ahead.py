@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from queue import Full, Queue
 from threading import Event, Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import torch
+from masklet.core.cores import count_usable_cores
 
 T = TypeVar("T")
 
@@ -23,9 +26,24 @@ class _End:
         self.error = error
 
 
+_shared: list[int] = []  # the threads that were allowed where something is made ahead now
+
+
+def get_torch() -> Any:
+    """The module, where it is loaded: who works without it needs not wait for it."""
+    return sys.modules.get("torch")
+
+
+def count_allowed_threads() -> int:
+    """How many threads may be busy at a time: torch's, all those that now work side by side together."""
+    torch = get_torch()
+    own = torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS") or count_usable_cores())
+    return max([own, *_shared])
+
+
 def has_idle_cores() -> bool:
-    """Whether torch may use more threads than one: whoever allows one means one."""
-    return torch.get_num_threads() > 1
+    """Whether more threads may be busy than one: whoever allows one means one."""
+    return count_allowed_threads() > 1
 
 
 def iterate_ahead(items: Iterable[T], depth: int = DEPTH) -> Iterator[T]:
@@ -42,11 +60,33 @@ def iterate_ahead(items: Iterable[T], depth: int = DEPTH) -> Iterator[T]:
     return _iterate_on_thread(items, depth) if has_idle_cores() else iter(items)
 
 
+def read_ahead(items: Iterable[T], depth: int = DEPTH) -> Iterator[T]:
+    """As `iterate_ahead`, for what is made without torch, such as frames, and used by a network that takes most of the
+    time: torch keeps all its threads.
+    """
+    return _iterate_beside(items, depth) if has_idle_cores() else iter(items)
+
+
 def _iterate_on_thread(items: Iterable[T], depth: int) -> Iterator[T]:
+    """As `iterate_ahead`, always ahead."""
+    torch, threads = get_torch(), count_allowed_threads()
+    _shared.append(threads)
+    if torch:
+        torch.set_num_threads(max(threads // 2, 1))
+    try:
+        yield from _iterate_beside(items, depth)
+    finally:
+        _shared.remove(threads)
+        if torch:
+            torch.set_num_threads(threads)
+
+
+def _iterate_beside(items: Iterable[T], depth: int) -> Iterator[T]:
+    """The `items`, made on a thread of their own."""
     waiting: Queue[T | _End] = Queue(depth)
-    unwanted, gradients, threads = Event(), torch.is_grad_enabled(), torch.get_num_threads()
+    unwanted, torch = Event(), get_torch()
+    gradients = torch.is_grad_enabled() if torch else False
     work = Thread(target=_put_items, args=(items, waiting, unwanted, gradients), name="ahead", daemon=True)
-    torch.set_num_threads(max(threads // 2, 1))
     work.start()
     try:
         while not isinstance(item := waiting.get(), _End):
@@ -56,13 +96,12 @@ def _iterate_on_thread(items: Iterable[T], depth: int) -> Iterator[T]:
     finally:
         unwanted.set()
         work.join(PATIENCE)
-        torch.set_num_threads(threads)
 
 
 def _put_items(items: Iterable[T], waiting: Queue[T | _End], unwanted: Event, gradients: bool) -> None:
-    end = _End()
+    end, torch = _End(), get_torch()
     try:
-        with torch.set_grad_enabled(gradients):
+        with torch.set_grad_enabled(gradients) if torch else nullcontext():
             for item in items:
                 if not _put(item, waiting, unwanted):
                     return

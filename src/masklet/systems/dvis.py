@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from masklet.core.ahead import read_ahead
 from masklet.core.alignment import TrackedSlots
 from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError
@@ -167,7 +168,7 @@ class DvisRefined(Generic[M]):
             checkpoints.stop("the refiner looks at the whole video at once; set clip, such as --set clip=30")
         at, tracks, saved = self.settings, SlotTracks(checkpoints), checkpoints.saved
         state: ClipState[M] | None = saved.state if saved else None
-        frames = iterate_frames_from(video, saved.frame if saved else 0)
+        frames = read_ahead(iterate_frames_from(video, saved.frame if saved else 0))
         with DenseStore(at.feature_memory, at.feature_disk) as store:
             before = state.tracks if state else None
             looks = follow_slots(self.segmenter, self.tracker, frames, at.window, before)

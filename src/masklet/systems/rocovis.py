@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from masklet.core.ahead import read_ahead
 from masklet.core.alignment import TrackedSlots
 from masklet.core.checkpoint import Checkpoints
 from masklet.core.frames import Frame, Video, iterate_frames_from
@@ -192,7 +193,7 @@ class SlotSystem(Generic[M]):
         with DenseStore(at.feature_memory, at.feature_disk) as store:
             if saved:
                 lost.note(store, 0, None)
-            for look in self.follow(iterate_frames_from(video, saved.frame if saved else 0), state):
+            for look in self.follow(read_ahead(iterate_frames_from(video, saved.frame if saved else 0)), state):
                 tracks.add(look.tracked)
                 store_pixel_features(store, len(tracks) - 1, look)
                 lost.note(store, len(tracks) - 1, state)

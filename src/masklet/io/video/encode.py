@@ -98,7 +98,8 @@ class VideoWriter:
         `time` is seconds from the first frame, for a writer of times; each is shown until the next, the last for as
         long as the one before.
         """
-        frame = av.VideoFrame.from_ndarray(np.pad(image, self._pad, mode="edge"), format=self.codec.array_format)
+        even = np.pad(image, self._pad, mode="edge") if any(map(sum, self._pad)) else image
+        frame = av.VideoFrame.from_ndarray(even, format=self.codec.array_format)
         if self._timed:
             frame.pts, frame.time_base = self._stamp(time), Fraction(1, TICKS)
         self._file.mux(self._stream.encode(frame))

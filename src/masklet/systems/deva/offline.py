@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import itemgetter
 from typing import Any, Generic, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -24,7 +25,7 @@ from masklet.core.protocols import Propagator, Segmenter
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
-from masklet.systems.common import build_video_result
+from masklet.systems.common import build_video_result, encode_frames, prepare_ahead
 from masklet.systems.filters import name_masklet
 from masklet.systems.sweep import note_prediction
 
@@ -156,8 +157,8 @@ class DevaOffline(Generic[F, M]):
         ahead = (f for t in range(key + 1, len(video), WINDOW) for f in video.read(t, min(t + WINDOW, len(video))))
         for source, frames in ((Source.BACKWARD, back), (Source.FORWARD, ahead)):
             memory = start
-            for frame in frames:
-                [features] = self.propagator.encode([frame])
+            encoded = encode_frames(self.propagator, frames)
+            for frame, features in prepare_ahead(self.propagator, encoded, itemgetter(1)):
                 belief = self.propagator.predict(memory, features)
                 memory = self.propagator.commit(memory, features, belief)
                 note_prediction(book, frame.index, belief, frame.size, source)

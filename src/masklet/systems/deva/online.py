@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from masklet.core.ahead import iterate_ahead
 from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
@@ -28,7 +29,14 @@ from masklet.core.protocols import MaskCarrier, Propagator, Segmenter
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
-from masklet.systems.common import FrameStream, build_video_result, describe_lost_objects, find_detections
+from masklet.systems.common import (
+    FrameStream,
+    build_video_result,
+    describe_lost_objects,
+    encode_frames,
+    find_detections,
+    prepare_ahead,
+)
 from masklet.systems.deva.consensus import (
     Agreement,
     FrameSegments,
@@ -100,12 +108,14 @@ class DevaState(Generic[M, S]):
 
 
 @dataclass(frozen=True)
-class WaitingFrame(Generic[S]):
-    """A frame of a clip that is not complete yet."""
+class WaitingFrame(Generic[F, S]):
+    """What is seen in a frame, whatever is remembered of objects: it can be computed ahead."""
 
     frame: Frame
+    features: F
     found: FrameSegments
-    sight: S
+    sight: S  # the segmenter's memory after it
+    due: int | None  # how many frames its clip has; None: it is only propagated
 
 
 @dataclass(frozen=True)
@@ -158,8 +168,10 @@ class Deva(Generic[F, M, S]):
         many detections were refused.
         """
         saved = checkpoints.saved
-        state, tracks = saved.state if saved else (None, dict[int, VotedTrack]())
-        for look in self.forward(iterate_frames_from(video, saved.frame if saved else 0), state):
+        state, tracks = saved.state if saved else (self.begin_video(), dict[int, VotedTrack]())
+        encoded = iterate_ahead(encode_frames(self.propagator, iterate_frames_from(video, saved.frame if saved else 0)))
+        seen = prepare_ahead(self.propagator, self.segment_frames(encoded, state), get_frame_features)
+        for look in self.follow_objects(seen, state):
             state = look.state
             tracks |= {**state.tracks, **look.deleted}
             for id, mask in look.masks.encode().items():
@@ -171,7 +183,7 @@ class Deva(Generic[F, M, S]):
             checkpoints.count_frame()
             if checkpoints.is_due:
                 checkpoints.save(FORWARD, look.frame.index + 1, (state, tracks))
-        return tracks, state.refused if state else 0
+        return tracks, state.refused
 
     def stream(
         self, frames: Iterable[Frame], state: DevaState[M, S] | None = None
@@ -187,14 +199,36 @@ class Deva(Generic[F, M, S]):
         self, frames: Iterable[Frame], state: DevaState[M, S] | None = None
     ) -> Iterator[DevaFrameStep[F, M, S]]:
         """Frame by frame: propagate, or wait for the clip and vote."""
-        state = state or DevaState(self.propagator.empty(), self.segmenter.empty())
-        sight, clip = state.sight, list[WaitingFrame[S]]()
-        for frame, future in iterate_with_future(frames, self.segmenter.look_ahead):
-            due = self.settings.clip_of(state.clock + len(clip), state.voted)
+        state = state or self.begin_video()
+        return self.follow_objects(self.segment_frames(encode_frames(self.propagator, frames), state), state)
+
+    def begin_video(self) -> DevaState[M, S]:
+        """The state before the first frame."""
+        return DevaState(self.propagator.empty(), self.segmenter.empty())
+
+    def segment_frames(
+        self, encoded: Iterable[tuple[Frame, F]], state: DevaState[M, S]
+    ) -> Iterator[WaitingFrame[F, S]]:
+        """The proposals of each frame that comes `encoded`, those of the first being asked for in `state`."""
+        sight, clock, voted = state.sight, state.clock, state.voted
+        for (frame, features), after in iterate_with_future(encoded, self.segmenter.look_ahead):
+            due = self.settings.clip_of(clock, voted)
+            future = [frame for frame, _ in after]
             found, sight = self.find(sight, frame, future, needed=due is not None)
-            clip.append(WaitingFrame(frame, found, sight))
-            if due is None or len(clip) == len(due):
-                for look in self.propagated(state, clip) if due is None else self.voted(state, clip):
+            clock += 1
+            if due is None or clock == due.stop:
+                voted = max(voted, clock)
+            yield WaitingFrame(frame, features, found, sight, None if due is None else len(due))
+
+    def follow_objects(
+        self, seen: Iterable[WaitingFrame[F, S]], state: DevaState[M, S]
+    ) -> Iterator[DevaFrameStep[F, M, S]]:
+        """The objects in each of the frames that are `seen`, by what is remembered of them; from a `state` on."""
+        clip = list[WaitingFrame[F, S]]()
+        for waiting in seen:
+            clip.append(waiting)
+            if waiting.due is None or len(clip) == waiting.due:
+                for look in self.propagated(state, clip) if waiting.due is None else self.voted(state, clip):
                     state = look.state
                     yield look
                 clip = []
@@ -216,25 +250,23 @@ class Deva(Generic[F, M, S]):
         return FrameSegments((masks.relabel(rows).renumber(),), said), sight
 
     def propagated(
-        self, state: DevaState[M, S], clip: Sequence[WaitingFrame[S]], features: Sequence[F] | None = None
+        self, state: DevaState[M, S], clip: Sequence[WaitingFrame[F, S]]
     ) -> Iterator[DevaFrameStep[F, M, S]]:
-        """Steps through the frames of `clip` without a merge, from `state` on; `features` are theirs, if known."""
-        for n, waiting in enumerate(clip):
-            size = waiting.frame.size
-            feature = features[n] if features else self.propagator.encode([waiting.frame])[0]
-            belief = self.propagator.predict(state.memory, feature)
-            memory = self.propagator.commit(state.memory, feature, belief)
+        """Steps through the frames of `clip` without a merge, from `state` on."""
+        for waiting in clip:
+            size, features = waiting.frame.size, waiting.features
+            belief = self.propagator.predict(state.memory, features)
+            memory = self.propagator.commit(state.memory, features, belief)
             clock = state.clock + 1
             state = replace(state, memory=memory, sight=waiting.sight, clock=clock, voted=max(state.voted, clock))
-            yield DevaFrameStep(waiting.frame, feature, self.own(state.tracks, belief, size), frozenset(), {}, state)
+            yield DevaFrameStep(waiting.frame, features, self.own(state.tracks, belief, size), frozenset(), {}, state)
 
-    def voted(self, state: DevaState[M, S], clip: Sequence[WaitingFrame[S]]) -> Iterator[DevaFrameStep[F, M, S]]:
+    def voted(self, state: DevaState[M, S], clip: Sequence[WaitingFrame[F, S]]) -> Iterator[DevaFrameStep[F, M, S]]:
         """A complete clip: what it agrees on is merged into its first frame, the others follow by propagation."""
-        features = [self.propagator.encode([w.frame])[0] for w in clip]  # as going backward, to the last digit
         state = replace(state, voted=state.clock + len(clip), sight=clip[0].sight)
-        look = self.merged(state, clip[0].frame, features[0], self.segments(clip, features))
+        look = self.merged(state, clip[0].frame, clip[0].features, self.segments(clip))
         yield look
-        yield from self.propagated(look.state, clip[1:], features[1:])
+        yield from self.propagated(look.state, clip[1:])
 
     def merged(self, state: DevaState[M, S], frame: Frame, features: F, found: FrameSegments) -> DevaFrameStep[F, M, S]:
         """One `frame`, with `features`, in which the segments `found` are merged into what is propagated from `state`.
@@ -271,14 +303,14 @@ class Deva(Generic[F, M, S]):
         """
         return belief.label_map(size).relabel(tuple(tracks))
 
-    def segments(self, clip: Sequence[WaitingFrame[S]], features: Sequence[F]) -> FrameSegments:
+    def segments(self, clip: Sequence[WaitingFrame[F, S]]) -> FrameSegments:
         """What a clip agrees on, in its first frame; a clip of one frame has nobody to agree with."""
         if len(clip) == 1 and self.settings.single == "detections":
             return clip[0].found
         layers, said, size = [], list[SegmentVotes](), clip[0].frame.size
         for n, waiting in enumerate(clip):
             for masks in waiting.found.layers:
-                moved = self.aligned(masks, features[n], features[0], n)
+                moved = self.aligned(masks, waiting.features, clip[0].features, n)
                 layers.append(ProposalLayer(n, moved.renumber(len(said))))
             said += waiting.found.said
         agreed = find_layer_consensus(layers, [votes.thing for votes in said], size)
@@ -309,6 +341,11 @@ class Deva(Generic[F, M, S]):
                 "lower conf, or set clip=1 to take the detections of single frames"
             )
         return build_video_result(video, masklets, self.segmenter.categories, "deva", asdict(at), notes)
+
+
+def get_frame_features(waiting: WaitingFrame[F, S]) -> F:
+    """The features of a frame that waits."""
+    return waiting.features
 
 
 def show_deva_step(look: DevaFrameStep[F, M, S]) -> FrameMasks:

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from masklet.core.ahead import read_ahead
 from masklet.core.alignment import TrackedSlots, select_frame_slots
 from masklet.core.checkpoint import Checkpoints
 from masklet.core.features import FeatureStore
@@ -216,7 +217,7 @@ class OnlineSystem(Generic[M]):
         """As `run`, from the last of the `checkpoints` on, which are of the first pass."""
         at, tracks, saved = self.settings, SlotTracks(checkpoints), checkpoints.saved
         state: SlotLoopState[M] | None = saved.state if saved else None
-        frames = iterate_frames_from(video, saved.frame if saved else 0)
+        frames = read_ahead(iterate_frames_from(video, saved.frame if saved else 0))
         with DenseStore(at.feature_memory, at.feature_disk) as store:
             for look in follow_slots(self.segmenter, self.tracker, frames, at.window, state):
                 store_dense_features(store, look, self.tracker)
