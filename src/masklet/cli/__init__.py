@@ -23,6 +23,8 @@ COMMANDS = {  # where each command is, and its line of help
     "compare": ("masklet.cli.compare:compare_command", "Compare runs over one set, with intervals over its videos."),
     "train": ("masklet.cli.train:train_command", "Train the small networks; a run that was stopped goes on."),
     "edit": ("masklet.cli.edit:edit_command", "Rename, merge, split, drop and mend objects of a saved result."),
+    "view": ("masklet.cli.view:view_command", "Look at results in a browser, and correct them."),
+    "report": ("masklet.cli.view:report_command", "Write a result as a page to look at, in one file or a folder."),
     "export": ("masklet.cli.export:app", "Results in the forms that others take."),
     "reproduce": ("masklet.cli.reproduce:app", "The rows of the papers' tables on their own data."),
     "weights": ("masklet.cli.weights:app", "Weights by name: what there is, fetching it, checking it."),

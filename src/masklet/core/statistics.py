@@ -94,7 +94,7 @@ def compute_statistics(
     """
     tracks = [_measure(result, m) for m in result.masklets]
     found = [s for track in tracks for s in _find_jumps(track, area_jump, place_jump)]
-    found += _find_switches(tracks, overlap)
+    found += find_switches([(t.masklet, t.frames[0], t.frames[-1]) for t in tracks], overlap)
     objects = tuple(_summarize_object(result, track) for track in tracks)
     return ResultStatistics(objects, tuple(_summarize_frames(result.length, tracks)), tuple(sorted(found)))
 
@@ -148,13 +148,21 @@ def _find_jumps(track: _Track, area_jump: float, place_jump: float) -> Iterator[
             yield SuspiciousFrame(t, id, "presence", presence)
 
 
-def _find_switches(tracks: Sequence[_Track], overlap: float) -> Iterator[SuspiciousFrame]:
-    """Objects that begin where another one has just ended."""
+def find_jumps(result: VideoResult, area_jump: float = 2.0, place_jump: float = 1.0) -> list[SuspiciousFrame]:
+    """The suspicious frames of a result, or of a window of it, whose reason is area, place or presence; the arguments
+    are those of `compute_statistics`. Of a window, the first frame is only what the second is compared with.
+    """
+    return [s for m in result.masklets for s in _find_jumps(_measure(result, m), area_jump, place_jump)]
+
+
+def find_switches(spans: Sequence[tuple[Masklet, int, int]], overlap: float = 0.5) -> Iterator[SuspiciousFrame]:
+    """Objects that begin where another one has just ended, with an IoU of `overlap` or more; `spans` are all objects,
+    with the first and the last frame of each.
+    """
     ends: dict[int, list[Masklet]] = {}
-    for track in tracks:
-        ends.setdefault(track.frames[-1], []).append(track.masklet)
-    for track in tracks:
-        m, first = track.masklet, track.frames[0]
+    for masklet, _, last in spans:
+        ends.setdefault(last, []).append(masklet)
+    for m, first, _ in spans:
         for other in ends.get(first - 1, []):
             iou = m.sightings[first].mask.iou(other.sightings[first - 1].mask)
             if iou >= overlap:

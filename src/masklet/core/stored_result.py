@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ from masklet.core.codec import (
     read_video,
 )
 from masklet.core.errors import InputError
-from masklet.core.limits import MOST_OBJECTS, check_count
+from masklet.core.limits import MOST_OBJECTS, check_count, check_number
 from masklet.core.result import VideoResult
 from masklet.core.result_index import HEAD, IndexedFile, IndexedMasklet
-from masklet.core.tracks import Masklet, Sighting
+from masklet.core.tracks import Masklet, Sighting, Source
 
 
 def open_result(path: Path) -> VideoResult:
@@ -60,8 +61,7 @@ class StoredSightings(Mapping[int, Sighting]):
 
     def __init__(self, where: str, file: IndexedFile, place: IndexedMasklet, video: VideoResult) -> None:
         self._where, self._file, self._place, self._video = where, file, place, video
-        self._block = -1  # the one in memory
-        self._rows: dict[int, Any] = {}
+        self._kept: tuple[int, dict[int, Any]] = (-1, {})  # the block in memory; one value, for threads may read
 
     def __getitem__(self, frame: int) -> Sighting:
         row = self._read_block(bisect_right(self._place.frames, frame) - 1)[frame]
@@ -78,6 +78,22 @@ class StoredSightings(Mapping[int, Sighting]):
         for n in range(len(self._place.frames)):
             yield from list(self._read_block(n))
 
+    @property
+    def spans(self) -> Sequence[tuple[int, int]]:
+        """Frames [start, stop) in which the object may be seen, as far as the index tells, without a look at them."""
+        firsts = self._place.frames
+        last = max(self._read_block(len(firsts) - 1))
+        return list(pairwise([*firsts, last + 1]))
+
+    def iterate_facts(self) -> Iterator[tuple[int, Source, float]]:
+        """Frame, source and score of each sighting, frames rising, without a look at the masks. Raises InputError where
+        an entry is damaged.
+        """
+        for n in range(len(self._place.frames)):
+            for frame, row in self._load_block(n).items():
+                with explain_bad_entry(self._where):
+                    yield frame, Source(row[1]), check_number(self._where, "a score", row[2])
+
     def __repr__(self) -> str:
         return f"<{len(self)} sightings in {self._file.path}>"
 
@@ -88,14 +104,19 @@ class StoredSightings(Mapping[int, Sighting]):
         """The rows of a block by frame; none before the first."""
         if n < 0:
             return {}
-        if n != self._block:
-            first, (start, stop) = self._place.frames[n], self._place.places[n : n + 2]
-            try:
-                rows = json.loads(b"[" + self._file.read(start, stop).rstrip(b",") + b"]")
-                self._rows = {row[0]: row for row in rows}
-            except (ValueError, TypeError, KeyError, IndexError, RecursionError):
-                self._rows = {}
-            if first not in self._rows:
-                raise InputError(f"{self._where}: what it has from frame {first} on is damaged")
-            self._block = n
-        return self._rows
+        block, rows = self._kept
+        if block != n:
+            rows = self._load_block(n)
+            self._kept = (n, rows)
+        return rows
+
+    def _load_block(self, n: int) -> dict[int, Any]:
+        first, (start, stop) = self._place.frames[n], self._place.places[n : n + 2]
+        try:
+            rows = json.loads(b"[" + self._file.read(start, stop).rstrip(b",") + b"]")
+            found = {row[0]: row for row in rows}
+        except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+            found = {}
+        if first not in found:
+            raise InputError(f"{self._where}: what it has from frame {first} on is damaged")
+        return found
