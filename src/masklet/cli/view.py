@@ -26,8 +26,10 @@ from masklet.io.exports.exported_results import check_same_video
 from masklet.io.formats.davis import read_davis
 from masklet.io.formats.submission import RESULT, find_result_files
 from masklet.io.output_folder import OutputFolder
+from masklet.io.video.packet_index import ForwardReader
 from masklet.io.video.source_names import Source, make_unique_names
 from masklet.io.video.sources import group_video_sources, open_video
+from masklet.io.video.video_file import VideoFile
 from masklet.view.desk import Desk, PromptedVideo, ResultEditor
 from masklet.view.frame_store import FrameStore
 from masklet.view.progress import BarReporter, QuietReporter
@@ -255,7 +257,7 @@ def make_desk(
         name,
         ResultEditor(result),
         out / name,
-        FrameStore(video) if video is not None else None,
+        FrameStore(make_reader(video, result.length)) if video is not None else None,
         make_session=make_session_opener(source, reading, stack) if video is not None else None,
         export=make_exporter(source if video is not None else "", reading),
         forms=list_forms(has_video=video is not None),
@@ -281,11 +283,16 @@ def begin_desk(source: Source, name: str, out: Path, reading: Reading, stack: Ex
         name,
         ResultEditor(result),
         out / name,
-        FrameStore(video),
+        FrameStore(make_reader(video, length)),
         make_session=make_session_opener(given, reading, stack),
         export=make_exporter(given, reading),
         forms=list_forms(has_video=True),
     )
+
+
+def make_reader(video: Video, length: int) -> Video:
+    """What reads a `video` of so many frames for the page: of a file it goes on where it stopped."""
+    return ForwardReader(video, length) if isinstance(video, VideoFile) else video
 
 
 def count_frames(video: Video) -> int:

@@ -543,7 +543,15 @@ async function sendPrompt() {
   const given = { frame: state.frame, id, points: state.points, box: state.box };
   const told = await attemptSlowly("Making the mask. The first one takes a while: networks are loaded.", () => state.source.call("prompt", given));
   if (!told) { clearPrompt(); draw(); return; }
-  state.creating = false;
+  const { points, box } = state;
+  endCreating(told);
+  if (given.frame === state.frame) Object.assign(state, { points, box, promptAt: `${given.frame}|${state.chosen}` });
+  draw();
+}
+
+/** Takes what was answered to a prompt or a stroke; the object that was new is chosen. */
+function endCreating(told) {
+  setCreating(false);
   takeDescription(told);
   if (told.id !== null) choose(told.id);
 }
@@ -556,7 +564,7 @@ function addPoint([x, y], inside) {
   state.points.push(point);
   state.promptAt = subject;
   if (!state.points.some((one) => one[2]) && !state.box && !hasMaskHere()) { clearPrompt(); tell("Click on the object first; then Shift-click beside it."); draw(); return; }
-  sendPrompt().then(() => { state.promptAt = `${state.frame}|${state.chosen}`; });
+  sendPrompt();
 }
 
 const hasMaskHere = () => current.masks.some((one) => one.id === state.chosen);
@@ -600,10 +608,7 @@ async function endStroke() {
   const given = { frame, id: state.creating ? null : state.chosen, counts: encodeMask(mask, width, height) };
   const told = await attemptSlowly("Taking the mask.", () => state.source.call("paint", given));
   state.stroke = null;
-  if (!told) { draw(); return; }
-  state.creating = false;
-  takeDescription(told);
-  if (told.id !== null) choose(told.id);
+  if (told) endCreating(told); else draw();
 }
 
 // ---- pointer on the stage
@@ -641,7 +646,7 @@ function onStageUp() {
     const { width, height } = state.video, [a, b, c, d] = state.drag;
     const box = [clamp(Math.min(a, c), 0, width), clamp(Math.min(b, d), 0, height), clamp(Math.max(a, c), 0, width), clamp(Math.max(b, d), 0, height)];
     state.drag = null;
-    if (box[2] - box[0] > 1 && box[3] - box[1] > 1) { state.points = []; state.box = box; state.promptAt = `${state.frame}|${state.creating ? "new" : state.chosen}`; sendPrompt().then(() => { state.promptAt = `${state.frame}|${state.chosen}`; }); }
+    if (box[2] - box[0] > 1 && box[3] - box[1] > 1) { state.points = []; state.box = box; state.promptAt = `${state.frame}|${state.creating ? "new" : state.chosen}`; sendPrompt(); }
   } else if (state.stroke && !state.busy) endStroke();
   state.pan = null;
   draw();

@@ -1,0 +1,101 @@
+"""Frames of a long file at once: where they are by the packets' times, and reading on from where one stopped.
+
+A decoder alone knows for sure which frames a file has; to ask it costs minutes for an hour of video. Where packets have
+times that rise, and there are as many as a result of the file has frames, it would say the same.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import av
+
+from masklet.core.frames import Frame
+from masklet.io.video.decode import LostFrame, decode_frames
+from masklet.io.video.frame_source import DamagedSourceError
+from masklet.io.video.pixels import UprightConverter
+from masklet.io.video.video_file import VideoFile
+
+
+class PacketMark(NamedTuple):
+    """Where one frame of a file is."""
+
+    pts: int  # in the stream's time base
+    key: bool  # decoding can start here
+
+
+def read_packet_marks(video: VideoFile) -> list[PacketMark] | None:
+    """Where the frames of a file are, as its packets say, none of which is decoded; None where they say too little.
+
+    Key frames are those at which decoding can start.
+    """
+    marks = []
+    with video.open_stream() as (container, stream):
+        try:
+            for packet in container.demux(stream):
+                if packet.size and not packet.is_discard:
+                    if packet.pts is None or packet.is_corrupt:
+                        return None
+                    marks.append(PacketMark(packet.pts, bool(packet.is_keyframe)))
+        except av.FFmpegError:
+            return None
+    marks.sort()
+    rises = all(a.pts < b.pts for a, b in pairwise(marks))
+    return marks if rises and marks and marks[0].key else None
+
+
+class ForwardReader:
+    """Windows of a video file, each of which goes on where the one before ended, if it begins there; as
+    `VideoFile.read`, but for the time it takes.
+    """
+
+    def __init__(self, video: VideoFile, length: int) -> None:
+        """`length`: how many frames the video has, as somebody has counted who has decoded it."""
+        self.name, self.size, self.rate, self.damage = video.name, video.size, video.rate, video.damage
+        self._video = video
+        marks = read_packet_marks(video) or ()
+        self._marks: Sequence[PacketMark] = marks if len(marks) == length else ()
+        self._numbers = {mark.pts: n for n, mark in enumerate(self._marks)}
+        self._keys = [n for n, mark in enumerate(self._marks) if mark.key]
+        self._frames: Iterator[Frame] = iter(())
+        self._next = -1  # the frame that `_frames` gives next
+
+    def __len__(self) -> int:
+        return len(self._video)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self._video)
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        """The frames [start, stop), fewer where the video ends before."""
+        if not self._marks:
+            return self._video.read(start, stop)
+        if start != self._next:
+            self._frames = self._iterate(start)
+        wanted = list(range(start, min(stop, len(self._marks))))
+        found = [frame for _, frame in zip(wanted, self._frames, strict=False)]
+        self._next = wanted[-1] + 1 if wanted else -1
+        if [frame.index for frame in found] == wanted:
+            return found
+        self._next = -1  # the container did not lead there
+        return self._video.read(start, stop)
+
+    def _iterate(self, start: int) -> Iterator[Frame]:
+        """The frames from `start` on, decoded from the key frame before it, as long as they come in their order."""
+        key = self._keys[bisect_right(self._keys, start) - 1]
+        converter, due = UprightConverter(), start
+        with self._video.open_stream() as (container, stream):
+            try:
+                container.seek(self._marks[key].pts, stream=stream)
+                for decoded in decode_frames(container, stream):
+                    n = -1 if isinstance(decoded, LostFrame) else self._numbers.get(decoded.pts, -1)
+                    if n == due and not isinstance(decoded, LostFrame):
+                        yield Frame(n, converter.convert(decoded))
+                        due += 1
+                    elif n < 0 or n > due:
+                        return
+            except (av.FFmpegError, DamagedSourceError):
+                return
