@@ -35,6 +35,7 @@ from masklet.view.frame_store import FrameStore
 from masklet.view.progress import BarReporter, QuietReporter
 
 LOCAL = "127.0.0.1"
+PATIENCE = 0.0005  # seconds that an answer waits for what is looked through beside it, each time
 
 Sources = Annotated[
     list[str],
@@ -269,16 +270,8 @@ def begin_desk(source: Source, name: str, out: Path, reading: Reading, stack: Ex
     """A video in which nothing is marked yet, as it lies open. Raises InputError where it cannot be read."""
     given: Any = source if isinstance(source, str) else list(source)
     video = stack.enter_context(open_video(given, **reading.options))
-    result = VideoResult(
-        name,
-        video.size,
-        count_frames(video),
-        video.rate,
-        (),
-        (),
-        Provenance("session"),
-        pixel_aspect=video.pixel_aspect,
-    )
+    length, made = count_frames(video), Provenance("session")
+    result = VideoResult(name, video.size, length, video.rate, (), (), made, pixel_aspect=video.pixel_aspect)
     return Desk(
         name,
         ResultEditor(result),
@@ -388,6 +381,7 @@ def serve_page(desks: Sequence[Desk], host: str, port: int, browser: bool) -> No
         server_header=False,
         timeout_graceful_shutdown=2,
     )
+    sys.setswitchinterval(PATIENCE)
     try:
         uvicorn.Server(config).run(sockets=[listening])
     except (Interruption, KeyboardInterrupt):

@@ -27,7 +27,7 @@ from masklet.core.errors import InputError
 from masklet.core.limits import quote_value
 from masklet.view.desk import Desk
 from masklet.view.frame_store import choose_side
-from masklet.view.verbs import run_verb
+from masklet.view.verbs import check_frame, run_verb
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 MOST_BODY = 16 << 20  # bytes of a request
@@ -158,7 +158,9 @@ def build_app(desks: Sequence[Desk], gate: Gate) -> ASGIApp:
 
     async def give_page_file(request: Request) -> Response:
         name = request.path_params["name"]
-        return Response(read_page_file(name), media_type=PAGE[name]) if name in PAGE else answer_error("no such page")
+        return (
+            Response(read_page_file(name), media_type=PAGE[name]) if name in PAGE else answer_error("no such page", 404)
+        )
 
     async def list_videos(request: Request) -> Response:
         return answer_json([{"name": desk.name, "objects": len(desk.result.masklets)} for desk in desks])
@@ -206,6 +208,7 @@ def read_frame(desk: Desk, frame: int, side: int) -> bytes:
     """A frame of an open video as JPEG. Raises InputError where there is none."""
     if desk.frames is None:
         raise InputError(f"{desk.name}: the video is not given")
+    check_frame(desk, frame)
     return desk.frames.read_jpeg(frame, side)
 
 

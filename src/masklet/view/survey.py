@@ -12,7 +12,7 @@ from masklet.core.statistics import SuspiciousFrame, find_jumps, find_switches
 from masklet.core.timeline import PresenceTrack, guess_presence, trace_presence
 from masklet.core.tracks import Masklet
 
-WINDOW = 128  # frames whose masks are measured at once
+WINDOW = 32  # frames whose masks are measured at once: short, for others wait meanwhile
 MOST = 5_000  # suspicious frames that are kept: nobody looks at more
 
 

@@ -91,8 +91,10 @@ class ForwardReader:
             try:
                 container.seek(self._marks[key].pts, stream=stream)
                 for decoded in decode_frames(container, stream):
-                    n = -1 if isinstance(decoded, LostFrame) else self._numbers.get(decoded.pts, -1)
-                    if n == due and not isinstance(decoded, LostFrame):
+                    if isinstance(decoded, LostFrame) or decoded.pts is None:
+                        return
+                    n = self._numbers.get(decoded.pts, -1)
+                    if n == due:
                         yield Frame(n, converter.convert(decoded))
                         due += 1
                     elif n < 0 or n > due:
