@@ -95,7 +95,12 @@ def test_a_cookie_alone_changes_nothing_and_no_other_page_may_use_it(desk: Desk)
     client.get("/", params={"token": TOKEN})
     drop = {"json": {"ids": [1]}}
     assert client.post("/videos/0/drop", **drop).status_code == 403  # a browser says where it comes from
-    for origin in ("http://evil.example", "null", f"http://127.0.0.1:{PORT + 1}", f"http://127.0.0.1:{PORT}.evil.example"):
+    for origin in (
+        "http://evil.example",
+        "null",
+        f"http://127.0.0.1:{PORT + 1}",
+        f"http://127.0.0.1:{PORT}.evil.example",
+    ):
         assert client.post("/videos/0/drop", **drop, headers={"origin": origin}).status_code == 403
         assert client.get("/videos", headers={"origin": origin}).status_code == 403
     for site in ("cross-site", "same-site"):
@@ -105,7 +110,9 @@ def test_a_cookie_alone_changes_nothing_and_no_other_page_may_use_it(desk: Desk)
     assert len(desk.result.masklets) == 2
 
 
-@pytest.mark.parametrize("host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", f"127.0.0.1:{PORT + 1}", "", "10.0.0.7:4711"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", f"evil.example:{PORT}", "127.0.0.1", f"127.0.0.1:{PORT + 1}", "", "10.0.0.7:4711"]
+)
 def test_a_name_that_leads_here_from_elsewhere_is_refused(desk: Desk, host: str) -> None:
     told = make_client(desk).get("/", params={"token": TOKEN}, headers={"host": host})
     assert told.status_code == 403 and "set-cookie" not in told.headers
@@ -129,9 +136,20 @@ def test_every_answer_says_that_nothing_else_may_run_or_keep_it(desk: Desk) -> N
 @pytest.mark.parametrize(
     "path",
     [
-        *("/page/../server.py", "/page/..%2fserver.py", "/page/%2e%2e/server.py", "/page/index.html", "/page//etc/passwd"),
+        *(
+            "/page/../server.py",
+            "/page/..%2fserver.py",
+            "/page/%2e%2e/server.py",
+            "/page/index.html",
+            "/page//etc/passwd",
+        ),
         *("/videos/0/frames/../../../etc/passwd", "/videos/0/frames/-1.jpg", "/videos/0/frames/16.jpg"),
-        *("/videos/1/frames/0.jpg", "/videos/0/frames/0.jpg?side=x", f"/videos/0/frames/{10**30}.jpg", "/static/page.js"),
+        *(
+            "/videos/1/frames/0.jpg",
+            "/videos/0/frames/0.jpg?side=x",
+            f"/videos/0/frames/{10**30}.jpg",
+            "/static/page.js",
+        ),
     ],
 )
 def test_no_file_is_read_that_a_request_names(desk: Desk, path: str) -> None:
@@ -157,7 +175,12 @@ def test_frames_and_masks_are_those_of_the_very_frame(desk: Desk, call: Call) ->
 
 def test_windows_end_with_the_video_and_are_never_long(tmp_path: Path) -> None:
     call = make_call(make_desk(tmp_path, World(PLACES, length=100)))
-    assert [len(call("masks", start=a, stop=b)["frames"]) for a, b in ((0, 100), (90, 200), (100, 101), (7, 7))] == [64, 10, 0, 0]
+    assert [len(call("masks", start=a, stop=b)["frames"]) for a, b in ((0, 100), (90, 200), (100, 101), (7, 7))] == [
+        64,
+        10,
+        0,
+        0,
+    ]
 
 
 def test_frames_are_reduced_for_small_pages_and_few_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

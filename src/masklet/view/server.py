@@ -42,7 +42,10 @@ HEADERS = {
     "x-frame-options": "DENY",
     "cache-control": "no-store",
 }
-TO_PAGE = '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/"><title>masklet</title>'
+TO_PAGE = (
+    '<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url=/"><title>masklet</title>'
+    '<link rel="icon" href="data:,">'
+)
 REFUSED = "This page opens at the address that masklet view has printed, with the token in it."
 
 

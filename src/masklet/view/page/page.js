@@ -919,6 +919,7 @@ function choose(id) {
 /** What the side says of the chosen object. */
 function updateChosen() {
   const one = state.chosen === null ? null : findObject(state.chosen);
+  updatePairs();
   if (!one) state.chosen = null;
   $("object-none").hidden = Boolean(one);
   $("object-some").hidden = !one;
@@ -936,7 +937,6 @@ function updateChosen() {
     $("merge-with").replaceChildren(make("option", { value: "" }, "…"), ...objects().filter((other) => other !== one).slice(0, 1000)
       .map((other) => make("option", { value: other.id }, titleOf(other))));
   }
-  updatePairs();
 }
 
 // ---- suspicious frames
