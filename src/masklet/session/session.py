@@ -130,16 +130,6 @@ class Session:
         return self._history.state.anchors
 
     @property
-    def can_undo(self) -> bool:
-        """Whether there is a change to take back."""
-        return bool(self._done)
-
-    @property
-    def can_redo(self) -> bool:
-        """Whether there is a change that was taken back."""
-        return bool(self._undone)
-
-    @property
     def next_id(self) -> int:
         """The id of the next new object."""
         return max((m.id for m in self.result.masklets), default=0) + 1
