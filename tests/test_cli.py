@@ -120,6 +120,31 @@ def test_track_follows_the_mask_it_is_given_both_ways(clip: Path, first_mask: Pa
     assert result.masklets[1].first < 6
 
 
+def test_a_mask_of_the_video_is_reduced_as_its_frames_are(clip: Path, first_mask: Path, tmp_path: Path) -> None:
+    labels = np.asarray(Image.open(first_mask)) // 255 * 4
+    labels[70:90, 100:120] = 9
+    Image.fromarray(labels).save(tmp_path / "labels.png")
+    Image.open(first_mask).resize((64, 48), Image.Resampling.NEAREST).save(tmp_path / "small.png")
+    Image.new("L", (100, 75), 255).save(tmp_path / "other.png")
+    (tmp_path / "prompts.json").write_text(json.dumps([{"frame": 0, "id": 4, "mask": str(first_mask)}]))
+    rest = ("--max-side", 64, "--end", 3, "--propagator", "affinity", "--no-overlay", "--quiet")
+    given: dict[str, tuple[object, ...]] = {
+        "mask": ("--prompt", f"0:4:{first_mask}"),
+        "small": ("--prompt", f"0:4:{tmp_path / 'small.png'}"),
+        "labels": ("--prompt", f"0:{tmp_path / 'labels.png'}"),
+        "file": ("--prompts", tmp_path / "prompts.json"),
+    }
+    for name, prompt in given.items():
+        got = call_masklet("track", clip, "-o", tmp_path / name, *prompt, *rest)
+        assert got.returncode == 0, got.stderr
+        result = VideoResult.load(tmp_path / name / "clip" / "masklets.json")
+        assert result.size == (48, 64) and [m.id for m in result.masklets] == ([4, 9] if name == "labels" else [4])
+        mask = result.masklets[0].sightings[0].mask.decode().numpy()
+        assert mask[15:31, 5:21].all() and mask.sum() == 256
+    other = ("--prompt", f"0:4:{tmp_path / 'other.png'}")
+    refused(call_masklet("track", clip, "-o", tmp_path / "other", *other, *rest), "100x75", "64x48", "from 128x96")
+
+
 def test_frames_by_folder_glob_and_pipe_give_the_same(frames: Path, tmp_path: Path) -> None:
     stream = b"".join(p.read_bytes() for p in sorted(frames.iterdir()))
     words = ["--prompt", "0:1:box=10,30,42,62", "--propagator", "affinity", "--no-overlay", "--quiet"]
@@ -155,6 +180,18 @@ def test_strict_refuses_what_is_damaged_and_track_takes_one_video(
     refused(call_masklet("track", clip, frames, *out, "--prompt", f"0:1:{first_mask}"), "prompts are for one")
     refused(call_masklet("run", clip, *out, "--stride", "0"), "stride 0")
     refused(call_masklet("run", clip, *out, "--start", "soon"), "'soon'")
+
+
+def test_a_last_image_of_another_size_is_refused_before_anything_is_made(frames: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "odd"
+    shutil.copytree(frames, odd)
+    Image.new("RGB", (W - 1, H)).save(odd / f"{FRAMES - 1:05d}.png")
+    for command in (("run", odd), ("track", odd, "--prompt", "0:1:point=20,40")):
+        got = call_masklet(*command, "-o", tmp_path / "out", *FAST, "--json-log")
+        assert got.returncode == 2 and not (tmp_path / "out" / "odd").exists()
+        events = [json.loads(line) for line in got.stdout.splitlines()]
+        assert [e["event"] for e in events if e["event"] in ("progress", "error")] == ["error"], events
+        assert f"{FRAMES - 1:05d}.png is {W - 1}x{H}" in got.stdout
 
 
 def test_several_sources_and_one_that_is_none(clip: Path, frames: Path, tmp_path: Path) -> None:

@@ -49,11 +49,11 @@ def read_all(path: Path) -> tuple[list[np.ndarray], set[int], bool]:
 def is_seen_by_checks(path: Path) -> bool:
     """Whether ffmpeg finds an error in a file with all its checks on."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             stream = container.streams.video[0]
             stream.codec_context.options = CHECKS
             return any(frame.is_corrupt for frame in container.decode(stream))
-    except (av.FFmpegError, ValueError, IndexError):
+    except (av.FFmpegError, IndexError):
         return True
 
 

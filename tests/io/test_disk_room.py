@@ -11,6 +11,7 @@ from masklet.io import disk_room
 from masklet.io.disk_room import check_disk_room, measure_free_bytes
 from masklet.io.formats.davis import write_davis
 from masklet.io.video.images import FramesInMemory
+from masklet.io.video.sources import open_video
 
 VIDEO = FramesInMemory([np.zeros((100, 200, 3), np.uint8)] * 50, "clip")  # a million pixels
 
@@ -31,6 +32,35 @@ def test_what_results_usually_take_is_warned_of(
     monkeypatch.setattr(disk_room, "measure_free_bytes", lambda folder: free)
     told = check_disk_room(tmp_path, VIDEO, formats, overlay)
     assert told is None if said is None else told is not None and said in told
+
+
+@pytest.mark.parametrize(
+    ("reading", "formats", "overlay", "said"),
+    [
+        (
+            {},
+            [],
+            True,
+            "how many frames will come is not known; 37 kB are free there, enough for about 49 frames of 200x100",
+        ),
+        ({}, [], False, "how many frames will come is not known; 37 kB are free there"),
+        ({"max_frames": 60}, ["davis"], True, "results of at most 60 frames of 200x100 may take about 46 kB"),
+        ({"start": 10, "end": 70}, ["davis"], True, "of at most 60 frames of 200x100"),
+        ({"max_frames": 20}, ["davis"], True, None),
+    ],
+)
+def test_of_a_pipe_it_is_said_what_is_not_known(
+    reading: dict[str, int],
+    formats: list[str],
+    overlay: bool,
+    said: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(disk_room, "measure_free_bytes", lambda folder: 37_000)
+    with open_video((np.zeros((100, 200, 3), np.uint8) for _ in range(15)), **reading) as video:
+        told = check_disk_room(tmp_path, video, formats, overlay)
+        assert told is None if said is None else said in str(told)
 
 
 def test_what_images_take_at_least_is_refused_before_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

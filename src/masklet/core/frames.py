@@ -58,8 +58,9 @@ class Video(Protocol):
 
     A video may also have, once it has been read: `notes` (sentences for the result's reader), `times` (seconds of each
     frame from the first; empty where the rate is constant), `gaps` (of `Gap`), `pixel_aspect` (width of a pixel over
-    its height) and `frame_names`; and `check_before_reading`, which looks at all that can be known of frames before any
-    is read. The functions below use them and do without.
+    its height), `frame_names`, `recorded_size` (h, w before frames were reduced), `most_frames` (where their number is
+    not known), and `check_before_reading`, which looks at all that can be known of frames before any is read. The
+    functions below use them and do without.
     """
 
     name: str
@@ -99,6 +100,17 @@ def get_gaps(video: Video) -> tuple[Gap, ...]:
 def get_pixel_aspect(video: Video) -> float:
     """Width of a pixel of a `video` over its height; 1 where it does not say."""
     return float(getattr(video, "pixel_aspect", 1.0))
+
+
+def get_most_frames(video: Video) -> int:
+    """How many frames a `video` has, or at most has where it does not say how many; 0 where nothing is known."""
+    return len(video) or int(getattr(video, "most_frames", 0))
+
+
+def get_recorded_size(video: Video) -> tuple[int, int]:
+    """Height and width of the frames of a `video` before they were reduced, its own size where they were not."""
+    h, w = getattr(video, "recorded_size", video.size)
+    return h, w
 
 
 def get_frame_names(video: Video) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from masklet.core.errors import InputError
-from masklet.core.frames import Video
+from masklet.core.frames import Video, get_most_frames
 
 LABEL_FORMS = ("davis", "davis-unsupervised", "davis16", "ref", "vipseg")  # an image a frame or more
 DENSEST = 1032  # times that deflate, which PNG packs with, makes its input smaller at most
@@ -24,18 +24,22 @@ def check_disk_room(folder: Path, video: Video, formats: Sequence[str], overlay:
         overlay: whether overlay.mp4 is to be written.
 
     Returns:
-        A sentence of warning where what they usually take is not there; None where it is, or the video does not say
-        how long it is.
+        A sentence of warning where what they usually take is not there, or where nobody knows how long the video is;
+        None where it is there.
 
     Raises:
         InputError: what they take at least is not there.
     """
-    pixels = len(video) * video.size[0] * video.size[1]
+    count, size = get_most_frames(video), f"{video.size[1]}x{video.size[0]}"
+    pixels = (count or 1) * video.size[0] * video.size[1]
     least = sum(name in LABEL_FORMS for name in formats) * pixels // DENSEST
     usual = least + (round(pixels * OVERLAY_BITS / 8) if overlay else 0)
     free = measure_free_bytes(folder)
-    amount = f"of {len(video)} frames of {video.size[1]}x{video.size[0]}"
-    if free < least:
+    if not count:
+        enough = f", enough for about {free // usual:,} frames of {size}" if usual else ""
+        return f"{folder}: how many frames will come is not known; {format_bytes(free)} are free there{enough}"
+    amount = f"of {'' if len(video) else 'at most '}{count} frames of {size}"
+    if free < least and len(video):
         raise InputError(
             f"{folder}: {format_bytes(free)} are free there, and the images {amount} take {format_bytes(least)} at "
             "least; make room, or choose another --out"

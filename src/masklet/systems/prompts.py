@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from masklet.core.errors import InputError
-from masklet.core.frames import Video
+from masklet.core.frames import Video, get_recorded_size
 from masklet.core.instances import Box, Clicks, Point, Prompt
 from masklet.systems.track import Prompts, describe_frame_range
 
@@ -70,17 +70,32 @@ def check_prompt(frame: int, id: int, prompt: Any, video: Video) -> Prompt:
 
 
 def check_prompt_mask(where: str, prompt: Any, video: Video) -> Bool[Tensor, "h w"]:
-    """A mask of the video's size that is not empty."""
-    h, w = video.size
-    mask = prompt.bool() if isinstance(prompt, Tensor) else torch.from_numpy(np.asarray(prompt).astype(bool))
-    if mask.ndim != 2:
+    """A mask of the video's size that is not empty; one of the size that frames had before they were reduced is reduced
+    as they are.
+    """
+    (h, w), recorded = video.size, get_recorded_size(video)
+    given = prompt.bool() if isinstance(prompt, Tensor) else torch.from_numpy(np.asarray(prompt).astype(bool))
+    if given.ndim != 2:
         raise InputError(f"{where}: {type(prompt).__name__} is no prompt; give a mask [h, w], a Box, a Point or Clicks")
-    if tuple(mask.shape) != (h, w):
-        size = "x".join(str(n) for n in reversed(mask.shape))
-        raise InputError(f"{where}: the mask is {size}, the video {w}x{h}; make the mask from the video's frame")
+    if tuple(given.shape) not in ((h, w), recorded):
+        size = "x".join(str(n) for n in reversed(given.shape))
+        was = "" if recorded == (h, w) else f", reduced from {recorded[1]}x{recorded[0]}"
+        raise InputError(f"{where}: the mask is {size}, the video {w}x{h}{was}; make the mask from the video's frame")
+    mask = given if given.shape == (h, w) else reduce_mask(given, (h, w))
     if not mask.any():
-        raise InputError(f"{where}: the mask is empty; mark at least one pixel")
+        lost = f" once it is reduced to {w}x{h}" if given.any() else ""
+        raise InputError(f"{where}: the mask is empty{lost}; mark at least one pixel")
     return mask
+
+
+def reduce_mask(mask: Bool[Tensor, "h w"], size: tuple[int, int]) -> Bool[Tensor, "a b"]:
+    """A mask at another `size` (h, w): each pixel is that of the mask which its middle lies in.
+
+    >>> reduce_mask(torch.tensor([[True, True, False, False]]), (1, 2)).tolist()
+    [[True, False]]
+    """
+    rows, columns = (((torch.arange(n) + 0.5) * (whole / n)).long() for n, whole in zip(size, mask.shape, strict=True))
+    return mask[rows[:, None], columns[None]]
 
 
 def check_prompt_clicks(frame: int, id: int, clicks: Clicks, video: Video) -> Clicks:

@@ -23,6 +23,9 @@ MISSING = "packets are missing"
 NO_FRAME = "a packet gave no frame"
 BROKEN_PACKET = "a packet is damaged"
 DURATION = re.compile(r"(\d{1,6}):(\d\d):(\d\d(?:\.\d+)?)")
+# What FFmpeg checks only when it is asked: that a scan decodes to its end. Its other checks see nothing more in damaged
+# files (`tools/damage.py`), or take the stuffing of MPEG-2 for damage, and the frames after a cut for broken ones.
+CHECKS = {"mjpeg": "explode"}
 NO_STREAMS = ("tty", "ansi")  # demuxers that draw text
 UNTIMED = ("h264", "hevc")  # codecs of whose frames FFmpeg does not know the order of display in an AVI
 JOINABLE = ("mpegts", "mpeg", "h264", "hevc", "m4v", "mpegvideo")  # may begin in the middle of a broadcast
@@ -80,6 +83,8 @@ def decode_frames(
     Raises DamagedSourceError after the last good frame where more were there or are missing.
     """
     stream.codec_context.thread_count = 1  # so that an error shows at its own frame
+    if stream.codec_context.name in CHECKS:
+        stream.codec_context.options = {"err_detect": CHECKS[stream.codec_context.name]}
     reading = _DecodingPass(container, stream, tell)
     for given, frame in enumerate(reading.read(), 1):
         reading.given = given
@@ -133,6 +138,8 @@ class _DecodingPass:
         self._seam: int | None = None  # when its first frame is shown, until that comes
         self._last_tick: int | None = None  # when the last frame was shown
         between = stream.metadata.get("alpha_mode") == "1"  # the packets lie those of its transparency
+        # MPEG-1 and 2 have one rate; what is shown longer is so by half a frame.
+        self._is_even = self._is_joinable and stream.codec_context.name in ("mpeg1video", "mpeg2video")
         self._is_lone_matroska = self._is_matroska and len(container.streams) == 1 and not between
         self._index = read_avi_index(container.name, stream.index, stream.frames) if self._is_avi else None
         # Whether it is known of each packet when it is displayed.
@@ -201,7 +208,7 @@ class _DecodingPass:
             self._skip_from(number, explain_place(BROKEN_PACKET, place))
         elif packet.is_corrupt:
             self._skip_from(number, BROKEN_PACKET, self._doubtful)
-        elif (self._is_transport or self._is_lone_matroska) and self._has_hole_before(packet):
+        elif (self._is_transport or self._is_lone_matroska or self._is_even) and self._has_hole_before(packet):
             self._skip_from(number, MISSING)
         self._fed, self._fed_bytes = (packet.dts, packet.pos), packet.size
         if packet.is_keyframe and not packet.is_corrupt:
@@ -508,7 +515,7 @@ class _DecodingPass:
 
     def _has_hole_before(self, packet: av.Packet[VideoStream]) -> bool:
         """Whether packets are missing that left a hole in the times, and in the packets of a transport stream or the
-        bytes of a Matroska file: neither tells of itself that whole ones are.
+        bytes of a Matroska file: neither tells of itself that whole ones are. Of even times the hole is enough.
         """
         (dts, place), usual = self._fed, self._usual_dts_step or self._find_usual_step()
         if None in (dts, packet.dts):
@@ -517,6 +524,8 @@ class _DecodingPass:
         self._usual_dts_step = min(usual or step, step)
         if not step > 1.5 * usual > 0:
             return False
+        if self._is_even and step >= 2 * usual:
+            return True
         if self._is_transport:
             return has_lost_transport_packets(self.container.name, place, packet.pos)
         return None not in (place, packet.pos) and packet.pos - place - self._fed_bytes > HOLE  # type: ignore[operator]
@@ -537,6 +546,12 @@ class _DecodingPass:
                 self.damage = CUT_OFF
                 return
             yield from self._release(frame, number)
+        self.damage = self.damage or self._explain_lost_end()
+
+    def _explain_lost_end(self) -> str | None:
+        """Why frames after the last good one are spoiled; None where there are none."""
+        rest = [(n, pts) for pts, n in (self._pending | self._dropped).items()]
+        return next((spoil.cause for spoil in self._spoils for n, pts in rest if spoil.covers(n, pts)), None)
 
     def _is_spoiled_to_the_end(self, number: int) -> bool:
         return any(s.key is None and number >= s.first for s in self._spoils)

@@ -84,6 +84,7 @@ class SelectedFrames(FrameSource):
         self.source, self.selection = source, selection
         self.rate = min(selection.fps or source.rate, source.rate) / selection.stride
         self.strict, self.pixel_aspect = source.strict, source.pixel_aspect
+        self.recorded_size = source.size
         self._used: list[int] = []  # frames of the source
         self._times: list[float] = []
         self._scale = min(1.0, (selection.max_side or max(source.size)) / max(source.size))
@@ -132,6 +133,13 @@ class SelectedFrames(FrameSource):
         stop = min(whole, ceil((seconds or 0.0) * rate) if stop is None else stop)
         count = ceil(max(stop - self._used[0], 0) * self.rate / rate - 1e-6)
         return min(count, chosen.max_frames or count)
+
+    @property
+    def most_frames(self) -> int:
+        """How many frames are used at most, whatever the source has; 0 where nothing says it."""
+        end = None if self.selection.end is None else read_position(self.selection.end)[0]
+        counts = [self.selection.max_frames, None if end is None else end - self._used[0]]
+        return min((n for n in counts if n is not None), default=0)
 
     def frames(self) -> Iterator[Frame]:
         for used, frame in enumerate(islice(self._choose(), self.selection.max_frames)):

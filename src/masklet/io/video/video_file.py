@@ -123,7 +123,9 @@ class VideoFile(FrameSource):
     def _check_count(self) -> None:
         """Notes where a file that is not told to be damaged has fewer frames than its header says."""
         read, is_told = len(self._marks), bool(self.lost) and not self._is_avi
-        if read < self._announced and not is_told and self._time(read - 1) * self.rate + 1.5 < self._announced:
+        if self._is_avi and self._time(read - 1) * self.rate + 1.5 >= self._announced:  # frames that are shown on
+            return
+        if read < self._announced and not is_told:
             packets, shown = self._count_packets()
             if self.lost or packets < self._announced or read < shown:
                 late = self._explain_low_numbers(self._announced - read)
