@@ -42,12 +42,14 @@ from masklet.models.segmenters.prompted import (
     PromptedMasker,
     TextSegmenter,
 )
+from masklet.models.segmenters.sam_hq import is_sam_hq, load_sam_hq
 from masklet.models.segmenters.text import TextDetector, load_detector, split_prompts
 from masklet.registry import PartEntry, check_choice, list_part_settings
 from masklet.systems.bystanders import BystanderFinder
 from masklet.systems.deva.short import ShortMemory
 from masklet.systems.sam2long import MemoryTree, MemoryTreeSettings
 from masklet.weights.catalog import CARRIERS, DETECTORS
+from masklet.weights.reading import locate_weights
 from masklet.weights.store import find_checkpoint, find_weights, get_model_folder
 
 if TYPE_CHECKING:
@@ -221,9 +223,14 @@ def load_text_segmenter(name: str, text: str, device: str = "auto") -> TextSegme
 
 
 def load_masker(name: str, device: str) -> BoxMasker[Any]:
-    """SAM 2 as an image model, the smallest where none is named; or nano's image predictor."""
+    """SAM 2 as an image model, the smallest where none is named; a SAM-HQ that transformers saved; or nano's image
+    predictor.
+    """
     if name == NANO:
         return NanoMasker(load_image_predictor(resolve_device(device)))
+    if is_sam_hq(Path(name).expanduser()):
+        path, weights = locate_weights(name)
+        return load_sam_hq(path.parent, weights, resolve_device(device))
     return PromptedMasker(load_sam2(name or SMALLEST_SAM2, RecentFrames(), device))
 
 

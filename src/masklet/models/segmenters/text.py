@@ -1,4 +1,4 @@
-"""Detectors that find what is named in words: Grounding DINO and OWLv2, over the networks of transformers.
+"""Detectors that find what is named in words: (MM-)Grounding DINO and OWLv2, over the networks of transformers.
 
 The networks and the tokenizers are transformers'; what is before and after them is ours, since transformers' processors
 need torchvision.
@@ -84,7 +84,9 @@ class DinoQuery:
 
 
 class GroundingDino:
-    """Grounding DINO (Liu et al. 2023): all prompts in one sentence, a score for every box and token."""
+    """Grounding DINO (Liu et al. 2023), or MM-Grounding-DINO (Zhao et al. 2024), which is asked in the same way: all
+    prompts in one sentence, a score for every box and token.
+    """
 
     def __init__(
         self,
@@ -97,7 +99,8 @@ class GroundingDino:
     ) -> None:
         """
         Args:
-            net: a `GroundingDinoForObjectDetection` of transformers, in eval mode.
+            net: a `GroundingDinoForObjectDetection` or `MMGroundingDinoForObjectDetection` of transformers, in eval
+                mode.
             tokenizer: the fast tokenizer that goes with it.
             box_threshold: boxes stay whose best token scores above this.
             text_threshold: and one of whose prompts has a token above this.
@@ -106,7 +109,7 @@ class GroundingDino:
         self.net, self.tokenizer = net, tokenizer
         self.threshold, self.text_threshold = box_threshold, text_threshold
         self.weights = weights or {}
-        self.description = f"grounding-dino, box {box_threshold:g}, text {text_threshold:g}"
+        self.description = f"{net.config.model_type}, box {box_threshold:g}, text {text_threshold:g}"
 
     def query(self, prompts: Sequence[str]) -> DinoQuery:
         """One lower-case sentence, a full stop after each prompt, and the tokens that each prompt has in it."""
@@ -236,6 +239,7 @@ def normalize_rgb(
 
 KINDS: Mapping[str, tuple[str, type[GroundingDino] | type[Owlv2]]] = {  # by a config's model_type
     "grounding-dino": ("GroundingDinoForObjectDetection", GroundingDino),
+    "mm-grounding-dino": ("MMGroundingDinoForObjectDetection", GroundingDino),
     "owlv2": ("Owlv2ForObjectDetection", Owlv2),
 }
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",))  # files that hold one
@@ -252,7 +256,7 @@ def load_detector(name: str, device: torch.device) -> GroundingDino | Owlv2:
         raise InputError(f"{folder}: of a network {kind!r}; text is read by {' or '.join(KINDS)}")
     classname, detector = KINDS[kind]
     tokenizer = load_tokenizer(folder)
-    return detector(load_text_network(folder, classname).to(device), tokenizer, weights=weights)
+    return detector(load_saved_network(folder, classname).to(device), tokenizer, weights=weights)
 
 
 def locate_detector(name: str) -> tuple[Path, Mapping[str, str]]:
@@ -288,7 +292,7 @@ def load_tokenizer(folder: Path) -> Any:
         raise InputError(f"{folder}: its tokenizer cannot be read ({reason}); fetch or copy it again") from None
 
 
-def load_text_network(folder: Path, classname: str) -> Any:
+def load_saved_network(folder: Path, classname: str) -> Any:
     """The network (float32, eval, no gradients), with exactly the weights of the folder."""
     import transformers
     from safetensors import SafetensorError
