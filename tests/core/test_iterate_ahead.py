@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from masklet.core import ahead
-from masklet.core.ahead import iterate_ahead
+from masklet.core.ahead import iterate_ahead, read_ahead, start_beside
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -125,3 +125,48 @@ def test_without_torch_the_cores_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     monkeypatch.setattr(ahead, "count_usable_cores", lambda: 1)
     assert list(iterate_ahead(threading.current_thread().name for _ in range(2))) == ["MainThread"] * 2
+
+
+def test_reading_ahead_leaves_torch_its_threads() -> None:
+    seen = [(torch.get_num_threads(), name) for name in read_ahead(threading.current_thread().name for _ in range(3))]
+    assert seen == [(2, "ahead")] * 3
+    assert [torch.get_num_threads() for _ in iterate_ahead(range(2))] == [1, 1]
+    torch.set_num_threads(1)
+    assert list(read_ahead(threading.current_thread().name for _ in range(2))) == ["MainThread"] * 2
+    torch.set_num_threads(2)
+
+
+def test_work_beside_runs_meanwhile_and_gives_its_result_or_its_error() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> tuple[bool, str]:
+        begun.set()
+        assert go_on.wait(10)
+        return torch.is_grad_enabled(), threading.current_thread().name
+
+    with torch.no_grad():
+        result = start_beside(work)
+    assert begun.wait(10), "it does not wait to be asked"
+    go_on.set()
+    assert result() == (False, "beside")
+    assert result() == (False, "beside")
+
+    def fail() -> None:
+        raise ValueError("a damaged frame")
+
+    with pytest.raises(ValueError, match="a damaged frame"):
+        start_beside(fail)()
+
+
+def test_work_beside_is_done_here_where_one_thread_is_allowed() -> None:
+    done: list[int] = []
+    torch.set_num_threads(1)
+    result = start_beside(lambda: done.append(threading.get_ident()))
+    torch.set_num_threads(2)
+    assert not done
+    for _ in range(2):
+        result()
+        assert done == [threading.get_ident()], "once"
+    for _ in iterate_ahead(range(1)):  # which shares two threads: each has one, and yet two may be busy
+        assert torch.get_num_threads() == 1
+        assert start_beside(threading.get_ident)() != threading.get_ident()
