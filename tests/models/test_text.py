@@ -661,7 +661,10 @@ def test_names_that_stand_for_nothing_here(name: str, words: str) -> None:
 
 
 def test_a_folder_of_another_class_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"small: of a network 'sam2_video'; text is read by grounding-dino or owlv2$"):
+    with pytest.raises(
+        InputError,
+        match=r"small: of a network 'sam2_video'; text is read by grounding-dino or mm-grounding-dino or owlv2$",
+    ):
         load_detector(str(saved_sam2(tmp_path / "small")), CPU)
 
 

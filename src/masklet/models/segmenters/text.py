@@ -6,8 +6,9 @@ need torchvision.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -96,6 +97,7 @@ class GroundingDino:
         box_threshold: float = 0.35,
         text_threshold: float = 0.35,
         weights: Mapping[str, str] | None = None,
+        kind: str = "grounding-dino",
     ) -> None:
         """
         Args:
@@ -105,11 +107,12 @@ class GroundingDino:
             box_threshold: boxes stay whose best token scores above this.
             text_threshold: and one of whose prompts has a token above this.
             weights: sha256 of the weight files, by name.
+            kind: which of the two it is, as its config says.
         """
         self.net, self.tokenizer = net, tokenizer
         self.threshold, self.text_threshold = box_threshold, text_threshold
         self.weights = weights or {}
-        self.description = f"{net.config.model_type}, box {box_threshold:g}, text {text_threshold:g}"
+        self.description = f"{kind}, box {box_threshold:g}, text {text_threshold:g}"
 
     def query(self, prompts: Sequence[str]) -> DinoQuery:
         """One lower-case sentence, a full stop after each prompt, and the tokens that each prompt has in it."""
@@ -237,9 +240,10 @@ def normalize_rgb(
 
 # -- by name
 
-KINDS: Mapping[str, tuple[str, type[GroundingDino] | type[Owlv2]]] = {  # by a config's model_type
+MM_DINO = "mm-grounding-dino"
+KINDS: Mapping[str, tuple[str, Callable[..., GroundingDino | Owlv2]]] = {  # by a config's model_type
     "grounding-dino": ("GroundingDinoForObjectDetection", GroundingDino),
-    "mm-grounding-dino": ("MMGroundingDinoForObjectDetection", GroundingDino),
+    MM_DINO: ("MMGroundingDinoForObjectDetection", partial(GroundingDino, kind=MM_DINO)),
     "owlv2": ("Owlv2ForObjectDetection", Owlv2),
 }
 VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"), ("vocab.txt",))  # files that hold one
