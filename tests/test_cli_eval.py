@@ -148,12 +148,15 @@ def test_scores_exports_and_lists_of_weights_need_no_torch(davis: Path, tmp_path
         ["eval", "--help"],
         ["--version"],
     ]
-    for words in commands:
-        call = f"app({[str(w) for w in words]!r}, standalone_mode=False)"
-        code = f"import sys\nfrom masklet.cli import app\ntry:\n    {call}\nexcept SystemExit:\n    pass\nprint('torch' in sys.modules)"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert done.stdout.split()[-1:] == ["False"], (words, done.stdout, done.stderr)
-        assert "Traceback" not in done.stderr and "masklet:" not in done.stderr, done.stderr
+    code = (  # one process for all: what has torch at its end had none before
+        "import sys\nfrom masklet.cli import app\ndef call(words):\n    try:\n        app(words, standalone_mode=False)\n"
+        "    except SystemExit:\n        pass\n    print('torch:', 'torch' in sys.modules)\n"
+    )
+    code += "".join(f"call({[str(w) for w in words]!r})\n" for words in commands)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    answers = [line for line in done.stdout.splitlines() if line.startswith("torch:")]
+    assert answers == ["torch: False"] * len(commands), (answers, done.stderr)
+    assert "Traceback" not in done.stderr and "masklet:" not in done.stderr, done.stderr
 
 
 def test_a_result_of_another_size_is_refused(davis: Path, tmp_path: Path) -> None:

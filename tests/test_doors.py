@@ -209,9 +209,10 @@ def test_watch_may_be_left_out_and_progress_shows_bars(capsys: pytest.CaptureFix
 
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:
     heavy = "{'torch', 'cv2', 'transformers', 'supervision', 'scipy'} & set(sys.modules)"
-    code = f"import sys, masklet, masklet.cli, masklet.builtins; print({heavy}); masklet.Detections; print('torch' in sys.modules)"
+    code = f"import sys, masklet, masklet.cli, masklet.builtins; print({heavy}); masklet.Detections; print('torch' in sys.modules)\n"
+    code += "import masklet.cli.run, masklet.models.sam2.weights; print({'transformers', 'huggingface_hub'} & {*sys.modules}, masklet.models.sam2.weights.KINDS != ())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split("\n")[:2] == ["set()", "True"]
+    assert done.stdout.split("\n")[:3] == ["set()", "True", "set() True"]
     assert set(masklet.__all__) == set(dir(masklet))
     for name in masklet.__all__:
         assert getattr(masklet, name) is not None

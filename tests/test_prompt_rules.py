@@ -60,8 +60,13 @@ def mask_at(result: VideoResult, t: int, id: int = 1) -> np.ndarray:
     return np.asarray(found.sightings[t].mask.decode()) if t in found.sightings else np.zeros((H, W), bool)
 
 
+@cache
+def load_model(propagator: str) -> masklet.Model:
+    return masklet.load(propagator=propagator, device="cpu")
+
+
 def track(prompts: dict[int, dict[int, Any]], propagator: str = "affinity") -> VideoResult:
-    return masklet.track(clip(), prompts, propagator=propagator, device="cpu")
+    return load_model(propagator).track(clip(), prompts)
 
 
 # -- what is refused, and what is not

@@ -71,7 +71,9 @@ def test_a_command_of_the_readme_runs(command: str, folder: Path) -> None:
             writer.write(frame)
     words = [found for word in shlex.split(command)[1:] for found in (glob(word) if "*" in word else [word])]
     if words[0] == "eval":
-        assert CliRunner().invoke(app, ["run", "clip.mp4", "-o", "out", "--no-overlay"]).exit_code == 0
+        assert (
+            CliRunner().invoke(app, ["run", "clip.mp4", "-o", "out", "--preset", "fast", "--no-overlay"]).exit_code == 0
+        )
     done = CliRunner().invoke(app, words)
     if done.exit_code:
         assert done.exit_code == 2 and "masklet weights fetch" in done.output, (done.output, done.exception)

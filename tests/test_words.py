@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import re
 import shlex
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -29,19 +30,26 @@ def find_commands(text: str) -> list[str]:
 
 
 def written_commands() -> list[Any]:
-    found = []
+    """Each once, with the first page that has it."""
+    found: dict[str, str] = {}
     for path in (*PAGES, *SOURCES):
         for command in find_commands(path.read_text()):
             words = command.split()
             if len(words) > 1 and words[1] in COMMANDS | {"train": 0} and not PLACEHOLDER.search(command):
-                found.append(pytest.param(command, id=f"{path.name}: {command}"))
-    return found
+                found.setdefault(command, path.name)
+    return [pytest.param(command, id=f"{page}: {command}") for command, page in found.items()]
+
+
+@cache
+def build_command(name: str) -> Any:
+    """The command of a name, built once for all that is parsed."""
+    return import_command(name)
 
 
 def parse(command: str) -> str:
     """The mistake in a command; nothing where there is none but that something is left out."""
     _, name, *words = shlex.split(command)
-    found = import_command(name)
+    found = build_command(name)
     try:
         if not hasattr(found, "commands"):
             found.make_context(name, words)

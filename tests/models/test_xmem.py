@@ -417,13 +417,13 @@ def test_an_object_alone_is_as_among_others_but_for_what_they_claim() -> None:
 def test_memory_is_bounded() -> None:
     model = xmem(every=1)
     memory, sizes = started(model, {1: A}), []
-    for t in range(1, 60):
-        features = seen(1 + t % 20)
+    for t in range(1, 41):
+        features = seen(1 + t % 12)
         memory = model.commit(memory, features, model.predict(memory, features))
         sizes.append(count_tensor_bytes(memory))
         assert len(memory.groups[0].working) <= FEW.frames - 1
         assert len(memory.groups[0]) <= (FEW.frames - 1) * CELLS + FEW.long_term
-    assert max(sizes[30:]) <= max(sizes[:30])
+    assert max(sizes[20:]) <= max(sizes[:20])
 
 
 def test_reading_the_first_frame_costs_no_more_tokens_than_there_are() -> None:
