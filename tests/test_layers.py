@@ -50,6 +50,12 @@ def test_imports_lean_one_way(path: Path) -> None:
     assert imported(path.read_text()) <= ALLOWED[path.relative_to(ROOT).parts[0]]
 
 
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """Or pytest collects none of the suite; those who run a folder alone would not see it."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names)) and len(names) > 100
+
+
 def test_the_check_sees_what_it_must() -> None:
     text = "import masklet\ndef f():\n    from masklet.weights.store import ZOO\nfrom masklet import core"
     assert imported(text) == {"", "weights", "core"}
