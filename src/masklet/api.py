@@ -204,12 +204,16 @@ def make_system(
     check_choice("system", system, (*SYSTEMS.names, *QUERY_SYSTEMS))
     own, of_parts = split_settings(settings)
     if system in QUERY_SYSTEMS:
+        categories = of_parts["segmenter"].pop("categories", "")
         for part, told in of_parts.items():
             refuse_part_settings(f"the {part} of a query system", system, told)
         from masklet.queries import load_query_system  # its networks are slow to import
 
         kind = import_object(QUERY_SYSTEMS[system].settings)
-        return load_query_system(system, segmenter, device, kind(**check_system_settings(own, kind)))
+        settings = kind(**check_system_settings(own, kind))
+        return load_query_system(
+            system, segmenter, device, settings, check_setting("segmenter.", "categories", categories, str)
+        )
     entry = SYSTEMS.find(system)
     kind = import_object(entry.settings or "masklet.registry:NoSettings")
     checked = check_system_settings({**(entry.live if live else {}), **own}, kind)

@@ -37,6 +37,13 @@ SEGMENTERS = Registry(
         ),
     ],
 )
+MASK2FORMER = PartEntry(  # by hub id, folder or file
+    "mask2former",
+    "a Mask2Former by hub id, folder or file",
+    "masklet.models.mask2former.segmenter:load_mask2former",
+    "masklet.models.mask2former.segmenter:Mask2FormerSettings",
+    form="a Mask2Former",
+)
 PROPAGATORS = Registry(
     "propagator",
     "masklet.propagators",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from masklet.builtins import DEVICES, PROPAGATORS, SEGMENTERS
+from masklet.builtins import DEVICES, MASK2FORMER, PROPAGATORS, SEGMENTERS
 from masklet.core.errors import InputError
 from masklet.core.files import path_exists
 from masklet.core.part_facts import find_device
@@ -95,14 +95,18 @@ def load_segmenter(
         check_form(entry, part)
         found: Segmenter[Any] = entry.load()(make_request(entry, part, encoder, device, settings))
         return found
-    refuse_part_settings("segmenter", name, settings)
-    from masklet.models.mask2former.segmenter import load_mask2former
+    from masklet.models.mask2former.segmenter import Mask2FormerSettings, load_mask2former
     from masklet.models.mask2former.weights import is_mask2former
 
     base, at, side = name.rpartition("@")
     base = base if at else name
     if is_mask2former(base):
-        return load_mask2former(base, resolve_device(device), shortest=check_short_side(name, side) if at else None)
+        checked = make_request(MASK2FORMER, part, encoder, device, settings).settings
+        shortest = check_short_side(name, side) if at else None
+        return load_mask2former(
+            base, resolve_device(device), shortest=shortest, settings=Mask2FormerSettings(**checked)
+        )
+    refuse_part_settings("segmenter", name, settings)
     if path_exists(Path(name)):
         return Precomputed(read_detections(Path(name)), resolve_device(device))
     if part.base in DETECTORS:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from masklet.systems import dvis, minvis, rocovis
 from masklet.systems.dvis import DvisRefined
 from masklet.systems.query.loop import OnlineSystem
 from masklet.systems.rocovis import SlotSystem
+from masklet.weights.categories import find_stuff
 from masklet.weights.store import compute_hash
 
 QuerySystem = OnlineSystem[Any] | DvisRefined[Any] | SlotSystem[Any]
@@ -35,11 +36,12 @@ class NamedWeights:
     shortest: int | None
     heads: Path | None
     device: str
+    categories: str = ""
 
     @property
     def built(self) -> LoadedMask2Former:
         """The Mask2Former, and what else its file holds."""
-        return build_mask2former(self.base)
+        return build_mask2former(self.base, self.categories)
 
     def segmenter(self, built: LoadedMask2Former) -> Mask2Former:
         """It on the device; its weights are said to include those of the heads."""
@@ -136,7 +138,7 @@ WEIGHTS: Mapping[str, str] = {  # what each system takes
 WITH_HEADS = ("dvis", "dvis-offline")  # heads may be named after a plus
 
 
-def load_query_system(system: str, name: Any, device: str, settings: Any) -> QuerySystem:
+def load_query_system(system: str, name: Any, device: str, settings: Any, categories: str = "") -> QuerySystem:
     """A system of `QUERY_SYSTEMS`.
 
     Args:
@@ -146,11 +148,25 @@ def load_query_system(system: str, name: Any, device: str, settings: Any) -> Que
             trained here). "NAME@480": at another size of the short side.
         device: as in `parts.load_propagator`.
         settings: of the system's own class.
+        categories: names of the classes of official weights, as `build_mask2former` takes them.
 
     Raises:
         InputError: no name, or its weights are not on this machine or not of this system.
     """
     if not isinstance(name, str) or not name:
         raise InputError(f"{system} needs weights: --segmenter with {WEIGHTS[system]}")
-    made: QuerySystem = QUERY_SYSTEMS[system].load()(parse_weights_name(name, system in WITH_HEADS, device), settings)
-    return made
+    named = replace(parse_weights_name(name, system in WITH_HEADS, device), categories=categories)
+    made: QuerySystem = QUERY_SYSTEMS[system].load()(named, settings)
+    return add_known_stuff(made)
+
+
+def add_known_stuff(made: QuerySystem) -> QuerySystem:
+    """The system, told which of its categories are stuff where a panoptic answer is asked for, the user did not say it
+    and the data set is known.
+    """
+    at: Any = made.settings
+    stuff = find_stuff(made.segmenter.categories)
+    if at.task != "panoptic" or at.stuff or not stuff:
+        return made
+    told: QuerySystem = replace(made, settings=replace(at, stuff=stuff))
+    return told

@@ -21,6 +21,7 @@ from masklet.models.mask2former.segmenter import (
     MEAN,
     STD,
     Mask2Former,
+    PanopticMask2Former,
     compute_mask2former_size,
     resize_to_frame,
     score_mask_certainty,
@@ -154,7 +155,7 @@ def test_the_score_is_class_probability_times_certainty_by_the_best_class() -> N
 
 def test_the_threshold_is_on_the_score_and_empty_masks_go() -> None:
     logits = classes(*[[0.9, 0.0, 0.0, 0.1]] * 3)
-    found = model(threshold=0.6)._found(logits, flat(0.95, 0.51, 0.2), (32, 32), (32, 32))
+    found = model()._found(logits, flat(0.95, 0.51, 0.2), (32, 32), (32, 32), 0.6)
     assert len(found) == 1 and found.masks[0, :14].all()
     every = model()._found(logits, flat(0.95, 0.51, 0.2), (32, 32), (32, 32))
     assert len(every) == 2  # the third is nowhere more likely than not
@@ -172,8 +173,54 @@ def test_the_likeliest_are_kept() -> None:
 
 
 def test_no_query_above_the_threshold_is_no_detection() -> None:
-    found = model(threshold=0.5)._found(classes([0.1, 0.1, 0.1, 0.7]), flat(0.9), (32, 32), (20, 30))
+    found = model()._found(classes([0.1, 0.1, 0.1, 0.7]), flat(0.9), (32, 32), (20, 30), 0.5)
     assert len(found) == 0 and found.masks.shape == (0, 20, 30)
+
+
+def test_who_asks_for_unsure_detections_gets_them_unless_a_threshold_was_set() -> None:
+    """SAM2BMP's proposals of low confidence (`low_conf`) would else never come."""
+    [frame] = frames((48, 64), 1)
+    counts = {}
+    for threshold in (None, 0.2):
+        finder = model(threshold=threshold)
+        [every], _ = finder.segment_above(None, [frame], [], 0.0)
+        [usual], _ = finder.segment(None, [frame], [])
+        counts[threshold] = (len(every), len(usual))
+        assert not len(every) or float(every.scores.min()) >= (threshold or 0.0)
+        assert not len(usual) or float(usual.scores.min()) >= (threshold or 0.5)
+    assert counts[None][0] > counts[0.2][0] >= counts[0.2][1]
+
+
+def panoptic(**how: Any) -> PanopticMask2Former:
+    """Of three kinds, of which the last is stuff."""
+    made = PanopticMask2Former(network(), **{"shortest": 48, "threshold": 0.5, **how})
+    made.stuff = ("kind 2",)
+    return made
+
+
+def test_panoptic_no_pixel_is_in_two_segments_and_stuff_of_a_kind_is_one() -> None:
+    """By score x probability; a query whose best class is no object, or that scores too little, takes no part."""
+    logits = classes(
+        [0.9, 0.0, 0.05, 0.05],
+        [0.05, 0.0, 0.9, 0.05],
+        [0.05, 0.0, 0.8, 0.15],
+        [0.1, 0.1, 0.1, 0.7],
+        [0.4, 0.3, 0.2, 0.1],
+    )
+    maps = torch.full((5, 8, 8), -50.0)
+    maps[0, :, :4], maps[1, :, 4:6], maps[2, :, 6:], maps[3], maps[4] = 50.0, 50.0, 50.0, 50.0, 50.0
+    found = panoptic()._found(logits, maps, (32, 32), (32, 32), 0.5)
+    assert found.labels.tolist() == [0, 2] and torch.allclose(found.scores, torch.tensor([0.9, 0.9]))
+    assert found.masks.sum(0).max() == 1 and found.masks[1, :, 17:].all() and found.masks[0, :, :15].all()
+    assert len(panoptic()._found(logits[3:4], maps[3:4], (32, 32), (32, 32), 0.5)) == 0
+
+
+def test_panoptic_a_segment_that_wins_too_little_of_its_own_is_dropped() -> None:
+    logits = classes([0.9, 0.0, 0.0, 0.1], [0.0, 0.7, 0.2, 0.1])
+    maps = torch.full((2, 8, 8), -50.0)
+    maps[0, :, :6], maps[1] = 50.0, 50.0
+    assert panoptic()._found(logits, maps, (32, 32), (32, 32), 0.5).labels.tolist() == [0]
+    assert panoptic(overlap=0.2)._found(logits, maps, (32, 32), (32, 32), 0.5).labels.tolist() == [0, 1]
 
 
 # -- the whole

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
-from masklet.models.mask2former.segmenter import load_mask2former
+from masklet.models.mask2former.segmenter import Mask2FormerSettings, load_mask2former
 from masklet.models.mask2former.tensor_names import (
     convert_mask2former_state,
     infer_checkpoint_kind,
@@ -384,6 +384,8 @@ def test_names_that_mean_a_mask2former(tmp_path: Path) -> None:
 
 
 def test_a_loaded_segmenter_looks_at_a_frame(tmp_path: Path) -> None:
-    model = load_mask2former(saved(tmp_path), torch.device("cpu"), shortest=64, threshold=0.0)
+    model = load_mask2former(
+        saved(tmp_path), torch.device("cpu"), shortest=64, settings=Mask2FormerSettings(threshold=0.0)
+    )
     [found_], _ = model.segment(None, [Frame(0, np.zeros((70, 90, 3), dtype=np.uint8))], [])
     assert found_.masks.shape[1:] == (70, 90) and model.shortest == 64 and model.weights

@@ -411,3 +411,21 @@ def test_what_lacks_support_is_not_completed() -> None:
     segmenter = ToySegmenter(blind=lambda t, o: t != 5)  # 1 key frame of 11
     Sam2Bmp(segmenter, ToyPropagator()).run(World([still(4, 4)]), lambda phase, *_: phases.add(phase))
     assert phases == {"forward"}
+
+
+def test_with_all_detections_as_columns_an_unsure_one_may_take_a_track_from_a_sure_one() -> None:
+    """The track's own square, found without much confidence, suits it better than a sure one beside it: with all N
+    as columns it is paired with that, which overwrites nothing, and the sure one begins an object of its own.
+    """
+    own, beside = square(8, 8), square(9, 9)
+    alarms = [(3, own, 0.6, 0), (3, beside, 0.99, 1)]
+    found = {}
+    for columns in ("confident", "all"):
+        finder = ToySegmenter(blind=lambda t, o: t > 0, alarms=alarms)
+        at = Sam2BmpSettings(columns=columns, nms_iou=1.0, key_ratio=0.0, twin_iou=1.0, match_iou=0.4)  # type: ignore[arg-type]
+        found[columns] = Sam2Bmp(finder, ToyPropagator(), at).run(World([still(8, 8)])).masklets
+    [one] = found["confident"]
+    assert torch.equal(one.sightings[3].mask.decode(), beside) and one.key_frames == {0, 3}
+    first, second = found["all"]
+    assert torch.equal(first.sightings[3].mask.decode(), own) and first.key_frames == {0}
+    assert second.key_frames == {3} and torch.equal(second.sightings[3].mask.decode(), beside)

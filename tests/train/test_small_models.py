@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from masklet.models.mask2former.segmenter import load_mask2former
+from masklet.models.mask2former.segmenter import Mask2FormerSettings, load_mask2former
 from masklet.models.query_video.slot_weights import load_slot_model
 from masklet.train.data.clips import seed_item_generator
 from masklet.train.data.scenes import SyntheticSettings
@@ -28,7 +28,9 @@ def test_the_files_are_those_of_the_card() -> None:
 
 
 def test_the_segmenter_finds_what_it_was_trained_on() -> None:
-    segmenter = load_mask2former(FOLDER / "small-segmenter.safetensors", CPU, threshold=0.05)
+    segmenter = load_mask2former(
+        FOLDER / "small-segmenter.safetensors", CPU, settings=Mask2FormerSettings(threshold=0.05)
+    )
     settings = SyntheticSettings(
         size=(64, 96), categories=segmenter.categories, objects=(2, 4), radius=(0.18, 0.32), blur=0.0, noise=2.0
     )

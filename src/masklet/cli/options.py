@@ -322,6 +322,14 @@ Text = Annotated[
         rich_help_panel=PARTS,
     ),
 ]
+Categories = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES",
+        help="What the classes of official weights are called: ytvis19, ytvis21, ovis, vipseg, or a file of names.",
+        rich_help_panel=PARTS,
+    ),
+]
 Window = Annotated[
     int | None,
     typer.Option(

@@ -15,6 +15,7 @@ from masklet.api import check_prompts, collect_parts, make_propagator, split_set
 from masklet.builtins import FORMATS
 from masklet.cli.options import (
     AllowNetwork,
+    Categories,
     Checkpoint,
     Dataset,
     DeviceName,
@@ -104,6 +105,7 @@ def run_command(
     system: SystemName = "sam2bmp",
     segmenter: SegmenterName = None,
     text: Text = "",
+    categories: Categories = "",
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
     device: DeviceName = "auto",
@@ -146,6 +148,7 @@ def run_command(
     with exit_on_input_error(reporter):
         budget = parse_memory(memory) if memory else None if ray is not None else find_memory_budget()
         chosen = parse_settings(set_ or []) | ({"window": window} if window else {})
+        chosen |= {"segmenter.categories": categories} if categories else {}
         crew = Crew(jobs, retries, check_timeout(timeout))
         if watch:
             is_more = bool(source or list_ or dataset or shard or failed_only or crew.is_needed or ray or dry_run)

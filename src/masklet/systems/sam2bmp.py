@@ -48,6 +48,7 @@ class Sam2BmpSettings:
 
     conf: float = 0.95  # a detection above this is confident: it matches, overwrites, and makes a key frame
     low_conf: float = 0.5  # from here to `conf` it may only start an object where nothing is tracked
+    columns: Literal["confident", "all"] = "confident"  # of the matrix of IoU: what a track may be paired with
     match_iou: float = 0.5  # mask IoU above which a track and a confident detection are one
     novel_iou: float = 0.3  # mask IoU with every track below which a low-confidence proposal is new
     nms_iou: float = 0.5  # duplicates within a frame; 1 keeps them all
@@ -270,7 +271,7 @@ class Sam2Bmp(Generic[F, M, S]):
 
         own = belief.masks(frame.size)
         iou = mask_iou(own, sure.masks)
-        links = match(iou.cpu().numpy(), at.match_iou)
+        links = self.match_tracks(own, iou, unsure)
         old = follow_detections(belief, own, sure, links)
         born = self.begin(state, old, sure[links.free_cols], unsure)
         new = born[: max(at.max_objects - sum(bool(s.mask.any()) for s in old), 0)]
@@ -285,6 +286,20 @@ class Sam2Bmp(Generic[F, M, S]):
             memory, _ = self.propagator.prompt(memory, features, told)
         state = replace(state, memory=memory, born=state.born + len(new), refused=refused)
         return belief, old + new, self.forget_lost(state, old + new)
+
+    def match_tracks(self, own: Bool[Tensor, "n h w"], iou: Float[Tensor, "n m"], unsure: Detections) -> Matching:
+        """SAM2BMP 3.2: which track is which confident detection, by the `iou` of the tracks' masks `own` with these.
+        With all detections as columns, as the paper writes the matrix, a track that suits one of the `unsure` ones best
+        is paired with that, which overwrites nothing: it is as if it were unmatched.
+        """
+        if self.settings.columns == "confident":
+            return match(iou.cpu().numpy(), self.settings.match_iou)
+        every = torch.cat([iou, mask_iou(own, unsure.masks)], 1)
+        links, sure = match(every.cpu().numpy(), self.settings.match_iou), iou.shape[1]
+        pairs = tuple((row, column) for row, column in links.pairs if column < sure)
+        rows, columns = {row for row, _ in pairs}, {column for _, column in pairs}
+        free_rows = tuple(row for row in range(len(iou)) if row not in rows)
+        return Matching(pairs, free_rows, tuple(column for column in range(sure) if column not in columns))
 
     def begin(
         self, state: Sam2BmpState[M, S], old: Sequence[ObjectInFrame], sure: Detections, unsure: Detections

@@ -7,8 +7,9 @@ does it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,12 +24,26 @@ from masklet.core.instances import Detections
 from masklet.core.masks import resize_bilinear
 from masklet.core.slots import FrameSlots
 from masklet.models.mask2former.weights import build_mask2former
+from masklet.weights.categories import find_stuff
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0 to 255
 LONGEST = 1333  # pixels of the long side, at most
 MULTIPLE = 32  # the input's sides are multiples of this
 STRIDE = 4  # of masks
 AT_ONCE = 16  # masks that are brought to a frame's size together
+
+
+@dataclass(frozen=True)
+class Mask2FormerSettings:
+    """What can be set of Mask2Former as a segmenter."""
+
+    task: Literal["instance", "panoptic"] = "instance"  # panoptic: no pixel twice, stuff too
+    threshold: float | None = None  # detections stay that score this or more; none: 0.5, panoptic 0.8
+    at_most: int = 100  # detections in a frame
+    overlap: float = 0.8  # panoptic: share of its own pixels that a segment must win
+    categories: str = (
+        ""  # names of the classes: of a data set such as ytvis21, or a file; else as the file's name tells
+    )
 
 
 class Mask2Former:
@@ -41,7 +56,7 @@ class Mask2Former:
         net: Any,
         *,
         shortest: int = 800,
-        threshold: float = 0.5,
+        threshold: float | None = None,
         at_most: int = 100,
         at_once: int | None = None,
         categories: Sequence[str] | None = None,
@@ -51,7 +66,7 @@ class Mask2Former:
         Args:
             net: a `Mask2FormerForUniversalSegmentation` of transformers, in eval mode.
             shortest: pixels of the short side at which it looks at frames; the long side is at most 1333.
-            threshold: detections stay that score this or more.
+            threshold: detections stay that score this or more; None: 0.5, or what who asks says (`segment_above`).
             at_most: detections in a frame.
             at_once: frames that go through the network together; None: 4 on a GPU, 1 on a CPU.
             categories: names of the classes; None: those of the network's config.
@@ -67,9 +82,10 @@ class Mask2Former:
         self.net, self.weights = net, weights or {}
         self.device = net.class_predictor.weight.device
         self.half = self.device.type == "cuda"
-        self.shortest, self.threshold, self.at_most = shortest, threshold, at_most
+        self.shortest, self.at_most = shortest, at_most
+        self.threshold, self.floor = 0.5 if threshold is None else threshold, threshold or 0.0
         self.at_once = at_once or (4 if self.half else 1)
-        self.description = f"mask2former, {net.config.backbone_config.model_type}, {shortest} px, {threshold:g}"
+        self.description = f"mask2former, {net.config.backbone_config.model_type}, {shortest} px, {self.threshold:g}"
 
     # -- the segmenter
 
@@ -80,12 +96,21 @@ class Mask2Former:
         """Detects objects in each of `frames`, which are of one size, by itself, the best first. `memory` is None, and
         `future` is not looked at. Gives one `Detections` a frame, and None.
         """
-        return [found for group in self._groups(frames) for found in self._detections(group)], None
+        return self.segment_above(memory, frames, future, self.threshold)
 
-    def _detections(self, frames: Sequence[Frame]) -> Iterator[Detections]:
+    def segment_above(
+        self, memory: None, frames: Sequence[Frame], future: Sequence[Frame], least: float
+    ) -> tuple[list[Detections], None]:
+        """As `segment`, but for all that scores `least` or more, unless a threshold was set that is higher: who asks
+        for unsure detections gets them.
+        """
+        least = max(least, self.floor)
+        return [found for group in self._groups(frames) for found in self._detections(group, least)], None
+
+    def _detections(self, frames: Sequence[Frame], least: float) -> Iterator[Detections]:
         slots = self._look(frames)
         for frame, logits, masks in zip(frames, slots.class_logits, slots.mask_logits, strict=True):
-            yield self._found(logits, masks, slots.inside, frame.size)
+            yield self._found(logits, masks, slots.inside, frame.size, least)
 
     def _found(
         self,
@@ -93,18 +118,21 @@ class Mask2Former:
         masks: Float[Tensor, "n h w"],
         inside: tuple[int, int],
         size: tuple[int, int],
+        least: float = 0.0,
     ) -> Detections:
-        """Queries by their best class; its probability, times how sure the mask is inside, is the score."""
+        """Queries by their best class; its probability, times how sure the mask is inside, is the score, of which the
+        `least` stays.
+        """
         likely, labels = logits.softmax(1)[:, :-1].max(1)
         rows = likely.argsort(descending=True, stable=True)[: self.at_most]
-        rows = rows[likely[rows] >= self.threshold]  # a mask can only lower the score
+        rows = rows[likely[rows] >= least]  # a mask can only lower the score
         parts = [Detections.none(size)]
         for some in torch.split(rows, AT_ONCE) if len(rows) else ():
             maps = resize_to_frame(masks[some], inside, size)
             scores = likely[some] * score_mask_certainty(maps)
             parts.append(Detections((maps > 0).cpu(), scores.cpu(), labels[some].cpu()))
         found = concat_detections(parts)
-        found = found[(found.scores >= self.threshold) & found.masks.flatten(1).any(1)]
+        found = found[(found.scores >= least) & found.masks.flatten(1).any(1)]
         return found[found.scores.argsort(descending=True, stable=True)]
 
     # -- for trackers
@@ -149,6 +177,57 @@ class Mask2Former:
         return FrameSlots(queries.float(), logits.float(), decoded.mask_features, masks, inside)
 
 
+class PanopticMask2Former(Mask2Former):
+    """The same as a panoptic segmenter of single frames (Mask2Former's panoptic inference): no pixel is in two
+    segments, and those of one stuff category are one. Segments score their query's best class.
+    """
+
+    def __init__(self, net: Any, *, overlap: float = 0.8, **more: Any) -> None:
+        """`overlap`: share of its own pixels that a segment must win; `more` as of `Mask2Former`."""
+        super().__init__(net, **more)
+        self.overlap, self.stuff = overlap, find_stuff(self.categories)
+        self.advice = {"stuff": self.stuff}  # for systems that tell things from stuff
+        self.description += ", panoptic"
+
+    def segment_above(
+        self, memory: None, frames: Sequence[Frame], future: Sequence[Frame], least: float
+    ) -> tuple[list[Detections], None]:
+        """All segments: which they are depends on the others, so that none is left out for what it scores."""
+        return super().segment_above(memory, frames, future, self.threshold)
+
+    def _found(
+        self,
+        logits: Float[Tensor, "n k1"],
+        masks: Float[Tensor, "n h w"],
+        inside: tuple[int, int],
+        size: tuple[int, int],
+        least: float = 0.0,
+    ) -> Detections:
+        """Each pixel goes to the query of greatest score x probability, where that is half or more."""
+        likely, labels = logits.softmax(1).max(1)
+        rows = ((labels < len(self.categories)) & (likely > least)).nonzero()[:, 0]
+        if not len(rows):
+            return Detections.none(size)
+        soft = resize_to_frame(masks[rows], inside, size).sigmoid()
+        winner = (soft * likely[rows, None, None]).argmax(0)
+        own = soft >= 0.5
+        won = (winner[None] == torch.arange(len(rows), device=winner.device)[:, None, None]) & own
+        share = won.flatten(1).sum(1) / own.flatten(1).sum(1).clamp(min=1)
+        kept = ((share >= self.overlap) & won.flatten(1).any(1)).nonzero()[:, 0]
+        found = Detections(won[kept].cpu(), likely[rows[kept]].cpu(), labels[rows[kept]].cpu())
+        return join_stuff(found, [self.categories.index(name) for name in self.stuff])
+
+
+def join_stuff(found: Detections, stuff: Sequence[int]) -> Detections:
+    """Detections in which those of one category of `stuff` are one, which scores as the best of them."""
+    parts = [found[[row]] for row in range(len(found)) if int(found.labels[row]) not in stuff]
+    for label in stuff:
+        alike = found[found.labels == label]
+        if len(alike):
+            parts.append(Detections(alike.masks.any(0)[None], alike.scores.max()[None], alike.labels[:1]))
+    return concat_detections(parts or [found])
+
+
 def compute_mask2former_size(size: tuple[int, int], shortest: int, longest: int = LONGEST) -> tuple[int, int]:
     """The size (h, w) at which a frame is looked at: the short side `shortest`, the long one at most `longest`.
 
@@ -189,8 +268,7 @@ def load_mask2former(
     device: torch.device,
     *,
     shortest: int | None = None,
-    threshold: float = 0.5,
-    categories: Sequence[str] | None = None,
+    settings: Mask2FormerSettings | None = None,
 ) -> Mask2Former:
     """A segmenter with the weights that `mask2former_weights.build_mask2former` makes of a name. Nothing is fetched.
 
@@ -198,15 +276,12 @@ def load_mask2former(
         name: a name of ours, a hub id, a folder or an official checkpoint.
         device: where it computes.
         shortest: pixels of the short side; None: as the official code tests such weights (800, of video less).
-        threshold: detections stay that score this or more.
-        categories: names of the classes; None: those that come with the weights (official files: "1", "2", ...).
+        settings: what is set of it; None: nothing.
     """
-    built = build_mask2former(name)
+    at = settings or Mask2FormerSettings()
+    built = build_mask2former(name, at.categories)
     net: Any = built.net
-    return Mask2Former(
-        net.to(device),
-        shortest=shortest or built.shortest,
-        threshold=threshold,
-        categories=categories,
-        weights=built.weights,
-    )
+    shared: dict[str, Any] = {"shortest": shortest or built.shortest, "weights": built.weights, "at_most": at.at_most}
+    if at.task == "panoptic":
+        return PanopticMask2Former(net.to(device), threshold=at.threshold or 0.8, overlap=at.overlap, **shared)
+    return Mask2Former(net.to(device), threshold=at.threshold, **shared)

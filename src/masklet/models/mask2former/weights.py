@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isqrt
 from pathlib import Path
@@ -33,6 +33,7 @@ from masklet.models.mask2former.tensor_names import (
 )
 from masklet.models.transformers_output import drop_transformers_output
 from masklet.weights.catalog import CONFIG, QUERIES, TENSORS
+from masklet.weights.categories import find_categories, read_category_names
 from masklet.weights.reading import locate_weights, read_network_config, read_tensors
 from masklet.weights.store import HUB_ID, compute_hash
 from masklet.weights.strict import check_tensors
@@ -69,16 +70,42 @@ class LoadedMask2Former:
         return 360 if backbone.model_type == "resnet" else 480
 
 
-def build_mask2former(name: str | Path) -> LoadedMask2Former:
+def build_mask2former(name: str | Path, categories: str = "") -> LoadedMask2Former:
     """Mask2Former with its weights, and the parts of DVIS that come with them. Nothing is fetched.
 
     Args:
         name: a name of `masklet weights list`, a hub id ("facebook/mask2former-swin-tiny-coco-instance"), a folder as
             transformers saves it, an official checkpoint (.pth; .pkl of numpy arrays; .safetensors with its keys), or
             a small Mask2Former that was trained here (.safetensors).
+        categories: names of its classes, as `weights.categories.read_category_names` takes them; "": those that come
+            with the weights, of official files those of the data set that the name or the number of classes tells.
 
     Raises InputError where the weights are not on this machine, damaged, of another network or not what they must be.
     """
+    loaded = load_named_mask2former(name)
+    name_classes(loaded, str(name), categories)
+    return loaded
+
+
+def name_classes(loaded: LoadedMask2Former, name: str, categories: str) -> None:
+    """Names the classes of a network in its config: as `build_mask2former` is told. Raises InputError where there are
+    not as many names as classes.
+    """
+    config: Any = loaded.net.config
+    classes, numbered = config.num_labels, {n: str(n + 1) for n in range(config.num_labels)}
+    known: Sequence[str] | None = None
+    if categories:
+        known = read_category_names(categories)
+        if len(known) != classes:
+            raise InputError(f"categories {categories}: {len(known)} names, but {name} has {classes} classes")
+    elif config.id2label == numbered:
+        known = find_categories(" ".join((name, *loaded.weights)), classes)
+    if known:
+        config.id2label = dict(enumerate(known))
+
+
+def load_named_mask2former(name: str | Path) -> LoadedMask2Former:
+    """As `build_mask2former`, its classes called as its file calls them."""
     path, files = locate_mask2former(name)
     if path.name == TENSORS and path.with_name(CONFIG).is_file():
         return LoadedMask2Former(
