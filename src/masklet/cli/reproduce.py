@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,10 @@ from masklet.core.errors import InputError, escape_control_characters
 from masklet.reproduce.check import list_missing_for
 from masklet.reproduce.datasets import SETS
 from masklet.reproduce.recipes import NeededWeights, Recipe, find_recipe, read_recipes
+
+if TYPE_CHECKING:
+    from masklet.reproduce.run import Comparison
+    from masklet.view.progress import Reporter
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,6 +71,73 @@ def check_command(row: RowName, data: Data, set_: Settings = None) -> None:
         if missing:
             raise typer.Exit(2)
         typer.echo(f"{row}: all is here")
+
+
+@app.command("run")
+def run_command(
+    row: RowName,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; one that was stopped goes on.")],
+    jobs: Annotated[int, typer.Option(min=1, help="Worker processes that share the videos.")] = 1,
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="Where networks run.")] = "auto",
+    set_: Settings = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and the figures.")] = False,
+) -> None:
+    """Run a row over its data, score it or write the server's zip, and print ours beside the paper's."""
+    from masklet.cli.run import choose_reporter
+
+    with exit_on_mistake():
+        told = parse_settings(set_ or [])
+        recipe = find_recipe(row).override(told)
+        missing = list_missing_for(recipe, data)
+        if missing:
+            raise InputError("; ".join(missing))
+        figures = run_recipe(recipe, data, out, jobs, device, choose_reporter(quiet, False))
+        for line in format_comparison(recipe, figures, told, out):
+            typer.echo(escape_control_characters(line))
+
+
+def run_recipe(
+    recipe: Recipe, data: Path, out: Path, jobs: int, device: str, reporter: Reporter
+) -> Sequence[Comparison]:
+    """Runs a `recipe` over the data set in `data`, into `out`, with so many `jobs` on a `device`; `reporter` is told
+    how far it is. Ours beside the paper's. Raises InputError where a video fails, or results do not fit.
+    """
+    if recipe.protocol == "cost":
+        from masklet.reproduce.cost import measure_cost
+
+        return measure_cost(recipe)
+    from masklet.cli.run import choose_pool, plan_batch, run_batch
+    from masklet.reproduce.datasets import locate_set
+    from masklet.reproduce.run import FinishedRun, make_run_options
+    from masklet.run.plan import RunParts
+    from masklet.run.workers import Crew
+
+    located = locate_set(recipe.data, data, recipe.split)
+    options = make_run_options(recipe, located, data, out, device)
+    log, queue = plan_batch(options, RunParts(options).check(), 1, None, reporter)
+    crew = Crew(jobs, 1, None)
+    run_batch(options.out, queue, choose_pool(options, crew, None, 0.0, queue, log), log)
+    failed = [one for one in log.outcomes if not one.is_there]
+    if failed:
+        raise InputError(f"{len(failed)} of {len(options.videos)} videos have no result: {failed[0].reason}")
+    with reporter.video(recipe.name, 0) as watch:
+        return FinishedRun(recipe, located, out, options.videos).conclude(watch)
+
+
+def format_comparison(
+    recipe: Recipe, figures: Sequence[Comparison], changed: Mapping[str, Any], out: Path
+) -> Iterator[str]:
+    """Our figures beside the paper's as lines, with what was changed of the recipe."""
+    yield f"{recipe.name}: {recipe.paper}, Table {recipe.table}: {recipe.row}"
+    yield f"{'':28}{'ours':>8}{'paper':>8}"
+    for one in figures:
+        ours = "-" if one.ours is None else f"{one.ours:.2f}"
+        yield f"{one.figure:28}{ours:>8}{one.paper:>8g}"
+    if changed:
+        yield "not the recipe's: " + ", ".join(f"{k}={format_setting_value(v)}" for k, v in changed.items())
+    if (out / "submission.zip").is_file() and all(one.ours is None for one in figures):
+        yield f"only the benchmark's server has the ground truth; its zip is {out / 'submission.zip'}"
 
 
 def choose_tables(names: Sequence[str]) -> dict[str, list[Recipe]]:

@@ -216,10 +216,10 @@ def find_place(root: Path, places: Sequence[str], split: str) -> Path | None:
 
 def find_root(about: PaperSet, data: Path, split: str) -> Path | None:
     """The root of a set: within `data` under one of its names, or `data` itself; None where neither holds it."""
-    for root in (*(data / folder.format(split=split) for folder in about.folders), data):
-        if (root / about.frames.format(split=split)).is_dir() and has_frames(about, root, split):
-            return root
-    return None
+    places = (*(data / folder.format(split=split) for folder in about.folders), data)
+    found = [root for root in places if has_frames(about, root, split)]
+    whole = [root for root in found if not about.listing or find_place(root, about.listing, split)]
+    return next(iter([*whole, *found]), None)
 
 
 def has_frames(about: PaperSet, root: Path, split: str) -> bool:
@@ -264,9 +264,24 @@ def locate_set(name: str, data: Path, split: str) -> LocatedSet:
     if root is None:
         raise InputError("; ".join(list_missing(name, data, split)))
     listing = find_place(root, about.listing, split)
-    part = listing if listing else split if about.layout == "burst" else ""
+    is_folder = any("{}" in place for place in LAYOUTS[about.layout].frames)  # the part, and not what is listed
+    part = split if is_folder else listing or ""
     videos = list_dataset_videos(
         f"{about.layout}:{part}" if part else about.layout, root / about.frames.format(split=split)
     )
+    if is_folder and listing:
+        videos = select_listed(videos, listing)
     truth = None if split in about.hidden else find_place(root, about.truth, split)
     return LocatedSet(about, root, split, videos, listing, truth)
+
+
+def select_listed(videos: Sequence[DatasetVideo], listing: Path) -> list[DatasetVideo]:
+    """The `videos` that a split's json lists, in its order. Raises InputError where some are not there."""
+    from masklet.io.formats.submission import read_dataset_split
+
+    there = {video.name: video for video in videos}
+    names = list(read_dataset_split(listing).videos)
+    missing = [name for name in names if name not in there]
+    if missing:
+        raise InputError(f"{listing}: no frames of {missing[0]}, of {len(missing)} videos; unpack them all")
+    return [there[name] for name in names]

@@ -220,6 +220,7 @@ def _read_list(layout: DatasetLayout, base: Path, part: str) -> list[str]:
 
 
 def _describe_video(layout: DatasetLayout, base: Path, frames: Path) -> DatasetVideo:
+    is_nested = any(place.endswith("/*") for place in layout.frames)  # a video is called by both folders
     found = [p / frames.name for p in _find_first(base, layout.annotations) if (p / frames.name).is_dir()]
     dense = base.parent / layout.dense.format(base.name) / frames.name if layout.dense else frames
     is_dense = dense != frames and dense.is_dir()
@@ -227,7 +228,7 @@ def _describe_video(layout: DatasetLayout, base: Path, frames: Path) -> DatasetV
         str(dense if is_dense else frames / layout.inner),
         found[0] if found else None,
         layout.given(found[0]) if found and layout.given else (),
-        frames.name,
+        f"{frames.parent.name}/{frames.name}" if is_nested else frames.name,
         tuple(path.stem for path, _ in list_all_images(frames)) if is_dense else (),
         tuple(p.name for p in _list_subfolders(found[0])) if found and layout.overlaps else (),
         layout.overlaps,
