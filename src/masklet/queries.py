@@ -21,7 +21,7 @@ from masklet.systems import dvis, minvis, rocovis
 from masklet.systems.dvis import DvisRefined
 from masklet.systems.query.loop import OnlineSystem
 from masklet.systems.rocovis import SlotSystem
-from masklet.weights.categories import find_stuff
+from masklet.weights.categories import find_stuff, read_category_names
 from masklet.weights.store import compute_hash
 
 QuerySystem = OnlineSystem[Any] | DvisRefined[Any] | SlotSystem[Any]
@@ -115,16 +115,18 @@ def check_heads(
 
 def load_rocovis(at: NamedWeights, settings: Any) -> QuerySystem:
     """What `masklet train rocovis` has trained."""
-    return rocovis.build_rocovis_system(
-        load_slot_model(at.base, "rocovis", resolve_device(at.device), shortest=at.shortest), settings
-    )
+    return rocovis.build_rocovis_system(load_named_slots(at, "rocovis"), settings)
 
 
 def load_genvis(at: NamedWeights, settings: Any) -> QuerySystem:
     """The baseline of RoCoVIS's ablation, trained with `--set row=queries`."""
-    return rocovis.build_genvis_system(
-        load_slot_model(at.base, "genvis", resolve_device(at.device), shortest=at.shortest), settings
-    )
+    return rocovis.build_genvis_system(load_named_slots(at, "genvis"), settings)
+
+
+def load_named_slots(at: NamedWeights, kind: str) -> Any:
+    """The model of a file that was trained here, of this `kind`."""
+    names = read_category_names(at.categories) if at.categories else None
+    return load_slot_model(at.base, kind, resolve_device(at.device), shortest=at.shortest, categories=names)
 
 
 TRAINED = "SEGMENTER+HEADS, where `masklet train` wrote both"

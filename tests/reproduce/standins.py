@@ -253,12 +253,12 @@ def sav(root: Path) -> None:
     for split in ("val", "test"):
         home = root / f"sav_{split}"
         listed = []
-        for n in range(2):
-            clip = make_clip(f"sav_{n:06d}", 13, ["o", "o", "o"], n, first=(0, 0, 4))
+        for n in range(1):
+            clip = make_clip(f"sav_{n:06d}", 13, ["o", "o"], n, first=(0, 4))
             names = number(0, 1, 13, "{:05d}")
             put_frames(home / "JPEGImages_24fps" / clip.name, clip, names)
             for id in clip.labelled:
-                for t in range(4 if id == 3 else 0, 13, 4):
+                for t in range(4 if id == 2 else 0, 13, 4):
                     path = home / "Annotations_6fps" / clip.name / f"{id - 1:03d}" / f"{names[t]}.png"
                     path.parent.mkdir(parents=True, exist_ok=True)
                     Image.fromarray((clip.labels[t] == id).astype(np.uint8) * np.uint8(255)).save(path)

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import torch
 from golden import mask2former_fixtures, sam2_fixtures
 from torch import Tensor
 
-SLIM, WHOLE = "mask2former_slim", "e2e_slim"
+from masklet.models.mask2former.small import SmallMask2FormerSettings, create_small_mask2former, save_small
+from masklet.models.query_video.heads import save_heads
+from masklet.models.query_video.rocovis import RocovisNet, RocovisNetSettings
+from masklet.models.query_video.slot_weights import save_slot_model
+from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
+from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
+from masklet.weights.categories import OVIS
+
+WHOLE = "e2e_slim"
 
 
 def has_fixtures() -> bool:
@@ -22,13 +31,34 @@ def put_sam2(folder: Path, name: str) -> None:
     sam2_fixtures.network("w1").save_pretrained(folder / name)
 
 
+@cache
+def make_whole_state() -> dict[str, Tensor]:
+    """The tensors of a slim DVIS offline."""
+    return mask2former_fixtures.official(mask2former_fixtures.table(WHOLE)["state_dict"])
+
+
 def put_query_weights(path: Path, kind: str, classes: int) -> None:
     """A slim MinVIS, DVIS online or DVIS offline in the official form, with so many classes."""
-    state = mask2former_fixtures.official(mask2former_fixtures.table(WHOLE)["state_dict"])
     left_out = {"minvis": ("refiner.", "tracker."), "online": ("refiner.",), "offline": ()}[kind]
-    kept = {k: set_classes(k, v, classes) for k, v in state.items() if not k.startswith(left_out)}
+    kept = {k: set_classes(k, v, classes) for k, v in make_whole_state().items() if not k.startswith(left_out)}
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model": kept}, path)
+
+
+def put_trained(folder: Path) -> None:
+    """What is trained here, of random weights: heads over a small Mask2Former with OVIS's categories, and a RoCoVIS."""
+    sizes = SmallMask2FormerSettings(hidden=32, encoder_layers=1, decoder_layers=1, queries=6, heads=4)
+    torch.manual_seed(0)
+    net = create_small_mask2former(sizes, OVIS)
+    save_small(folder / "small-ovis.safetensors", net, sizes, (48, 64))
+    at = {"classes": 25, "width": 32, "heads": 4, "hidden": 32, "layers": 1, "mask_width": 32}
+    refiner = TemporalRefiner(RefinerSettings(**at))
+    for name, more in {"zero": {"initial": "zero"}, "standard": {"attention": "standard"}, "full": {}}.items():
+        tracker = ReferringTracker(TrackerSettings(**at, **more))  # type: ignore[arg-type]
+        file = "dvis-refiner-full" if name == "full" else f"dvis-tracker-{name}"
+        save_heads(folder / f"{file}.safetensors", OVIS, tracker=tracker, refiner=refiner)
+    model = RocovisNet(net, RocovisNetSettings(width=32, heads=4))
+    save_slot_model(folder / "rocovis-r50-ovis.safetensors", "rocovis", model, 48)
 
 
 def set_classes(key: str, value: Tensor, classes: int) -> Tensor:
