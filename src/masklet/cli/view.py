@@ -27,9 +27,10 @@ from masklet.io.formats.davis import read_davis
 from masklet.io.formats.submission import RESULT, find_result_files
 from masklet.io.output_folder import OutputFolder
 from masklet.io.video.packet_index import ForwardReader
-from masklet.io.video.source_names import Source, make_unique_names
+from masklet.io.video.source_names import Source, describe_source, make_unique_names
 from masklet.io.video.sources import group_video_sources, open_video
 from masklet.io.video.video_file import VideoFile
+from masklet.version import __version__
 from masklet.view.desk import Desk, PromptedVideo, ResultEditor
 from masklet.view.frame_store import FrameStore
 from masklet.view.progress import BarReporter, QuietReporter
@@ -270,7 +271,7 @@ def begin_desk(source: Source, name: str, out: Path, reading: Reading, stack: Ex
     """A video in which nothing is marked yet, as it lies open. Raises InputError where it cannot be read."""
     given: Any = source if isinstance(source, str) else list(source)
     video = stack.enter_context(open_video(given, **reading.options))
-    length, made = count_frames(video), Provenance("session")
+    length, made = count_frames(video), Provenance("session", version=__version__, source=describe_source(given))
     result = VideoResult(name, video.size, length, video.rate, (), (), made, pixel_aspect=video.pixel_aspect)
     return Desk(
         name,

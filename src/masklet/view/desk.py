@@ -47,6 +47,7 @@ class EditedVideo(Protocol):
     def edit(self, verb: str, **arguments: Any) -> Any: ...
     def undo(self) -> Any: ...
     def redo(self) -> Any: ...
+    def save(self, path: str | Path) -> None: ...
 
 
 class PromptedVideo(EditedVideo, Protocol):
@@ -102,6 +103,10 @@ class ResultEditor:
         self._past.append(self._future.pop())
         self.revision += 1
 
+    def save(self, folder: Path) -> None:
+        """Writes the result into a `folder` that is there. Raises InputError where it cannot be written."""
+        self.result.save(folder / RESULT)
+
 
 class SessionEditor:
     """A session, and the edits that were done before it began: undo goes through both. Where an edit follows after some
@@ -153,6 +158,15 @@ class SessionEditor:
     def edit(self, verb: str, **arguments: Any) -> Any:
         """Does an edit, as the session has it."""
         return self.take_session().edit(verb, **arguments)
+
+    def save(self, folder: Path) -> None:
+        """Writes the result into a `folder` that is there, and with it what the session knows, so that another one goes
+        on from it (`masklet.open`). Raises InputError where it cannot be written.
+        """
+        if self._back:
+            self.result.save(folder / RESULT)
+        else:
+            self._session.save(folder)
 
     def take_session(self) -> PromptedVideo:
         """The session over the result as it is now."""
@@ -280,7 +294,7 @@ class Desk:
             self.out = self.out if self._own else find_free_folder(self.out)
             make_folder(self.out)
             self._own = True
-            self.result.save(self.out / RESULT)
+            self.editor.save(self.out)
             self.saved = self.editor.revision
             return self.out / RESULT
 
