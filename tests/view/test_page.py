@@ -18,6 +18,7 @@ from desks import PLACES, make_desk, make_truth, take
 from toys import World, moving, still
 
 from masklet.core.result import VideoResult
+from masklet.core.rle import Rle, decode_rle_counts
 from masklet.view.desk import Desk
 from masklet.view.report import write_report, write_report_folder
 from masklet.view.server import LOOPBACK, Gate, build_app
@@ -232,6 +233,19 @@ def test_the_page_shows_the_very_frame_with_its_masks(serve: Serve, tmp_path: Pa
     page.run("state.opacity = 1")
     assert near(page.colour(*place(world, 0, 9)), (255, 102, 0), 8)  # the object's own colour
     assert near(page.colour(30, 3), (15, 15, 15))
+
+
+def test_run_lengths_are_those_of_coco(serve: Serve, tmp_path: Path) -> None:
+    page, rng = serve(make_desk(tmp_path)), np.random.default_rng(0)
+    for _ in range(30):
+        h, w = (int(n) for n in rng.integers(1, 40, 2))
+        pixels = rng.random((h, w)) < rng.random()
+        pixels = pixels.repeat(rng.integers(1, 9), 0)
+        counts = Rle.encode_pixels(pixels).counts.decode()
+        runs, again = page.run(
+            f"return [decodeCounts({counts!r}), encodeMask({pixels.astype(int).ravel().tolist()}, {w}, {len(pixels)})]"
+        )
+        assert runs == decode_rle_counts(counts.encode()).tolist() and again == counts
 
 
 def test_scrubbing_and_playing(serve: Serve, tmp_path: Path) -> None:

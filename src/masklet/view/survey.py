@@ -13,6 +13,7 @@ from masklet.core.timeline import PresenceTrack, guess_presence, trace_presence
 from masklet.core.tracks import Masklet
 
 WINDOW = 32  # frames whose masks are measured at once: short, for others wait meanwhile
+QUICK = 2_000  # sightings of an object that are looked at while somebody waits
 MOST = 5_000  # suspicious frames that are kept: nobody looks at more
 
 
@@ -51,8 +52,10 @@ class Survey:
         self.done = 1.0
 
     def find_track(self, masklet: Masklet) -> PresenceTrack:
-        """When an object is seen; unknown where nobody has looked yet."""
+        """When an object is seen; unknown where nobody has looked yet, and looking takes a while."""
         found = self._tracks.get(masklet.id)
+        if found is None and len(masklet.sightings) <= QUICK:
+            return trace_presence(masklet, self.result.length)
         return guess_presence(masklet, self.result.length) if found is None else found
 
     def list_known_tracks(self) -> Mapping[int, tuple[Masklet, PresenceTrack]]:

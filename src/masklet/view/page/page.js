@@ -74,7 +74,7 @@ class Problem extends Error {}
 
 /** The server that has sent the page. */
 class ServerSource {
-  constructor() { this.video = 0; this.readOnly = false; }
+  constructor() { this.video = 0; this.readOnly = false; this.isLost = false; }
 
   async list() { return this.fetchJson("/videos"); }
 
@@ -83,12 +83,13 @@ class ServerSource {
     try {
       response = await fetch(path, options);
     } catch {
-      showBanner("The server does not answer. Start masklet view again and open the address that it prints. What was not saved is lost.");
+      this.isLost = true;
+      showBanner("The server does not answer. Start masklet view again and open the address that it prints.");
       throw new Problem("the server does not answer");
     }
     if (response.status === 403) throw new Problem(await response.text());
     const told = await response.json();
-    hideBanner();
+    if (this.isLost) { this.isLost = false; hideBanner(); }
     if (!response.ok) throw new Problem(told.error);
     return told;
   }
@@ -211,7 +212,7 @@ let bannerTimer = 0;
 function tell(text) {
   showBanner(text);
   clearTimeout(bannerTimer);
-  bannerTimer = setTimeout(hideBanner, 12000);
+  bannerTimer = setTimeout(() => { if (!state.source.isLost) hideBanner(); }, 12000);
 }
 
 /** Does something whose problems the user must know. */
@@ -220,7 +221,7 @@ async function attempt(work) {
     return await work();
   } catch (error) {
     if (!(error instanceof Problem)) console.error(error);
-    if ($("banner").hidden || error.message !== "the server does not answer") tell(error.message);
+    if (!state.source.isLost) tell(error.message);
     return undefined;
   }
 }
@@ -376,8 +377,8 @@ function paintOverlay() {
   overlay.width = w; overlay.height = h;
   const image = overlay.getContext("2d").createImageData(w, h), pixels = new Uint32Array(image.data.buffer);
   hits = { step, w, h, ids: new Array(1).fill(null), at: new Uint16Array(w * h) };
-  boxes = [];
   const drawn = current.masks.filter((one) => isVisible(one.id)).map((one) => rasterize(one, step, w, h)).filter(Boolean);
+  boxes = drawn.map((one) => ({ id: one.id, x: one.x0 * step, y: one.y0 * step }));
   drawn.sort((a, b) => b.area - a.area);
   for (const one of drawn) paintMask(one, pixels, w, h, false);
   for (const one of current.others) {
@@ -405,7 +406,6 @@ function rasterize(one, step, w, h) {
     for (let y = columns[n + 1]; y < columns[n + 2]; y++) inside[(y - y0 + 1) * bw + columns[n] - x0 + 1] = 1;
     area += columns[n + 2] - columns[n + 1];
   }
-  boxes.push({ id: one.id, x0: x0 * step, y0: y0 * step, x1: x1 * step, y1: y1 * step });
   return { id: one.id, source: one.source, inside, bw, bh, x0, y0, area };
 }
 
@@ -472,7 +472,7 @@ function drawLabels(context, at) {
     const one = findObject(box.id);
     if (!one || !isVisible(box.id)) continue;
     const text = shorten(titleOf(one), 28), w = context.measureText(text).width + 10 * ratio, h = size + 6 * ratio;
-    let x = at.left + box.x0 * at.sx, y = at.top + box.y0 * at.sy - h - 2 * ratio;
+    let x = at.left + box.x * at.sx, y = at.top + box.y * at.sy - h - 2 * ratio;
     x = clamp(x, 2, Math.max(2, $("canvas").width - w - 2));
     y = Math.max(2, y);
     for (let n = 0; n < 8 && taken.some((t) => x < t.x + t.w && t.x < x + w && y < t.y + t.h && t.y < y + h); n++) y += h + 2;
@@ -720,11 +720,11 @@ function hatchPattern(context, colour) {
 function drawBar(id, canvas) {
   const context = fitCanvas(canvas), width = canvas.clientWidth, told = state.timeline?.objects[id];
   const pair = state.comparison?.pairs.find((one) => one.here === id);
-  const height = pair ? 14 : canvas.clientHeight - 4, top = 2;
+  const height = pair ? 11 : canvas.clientHeight - 4, top = pair ? 0 : 2;
   context.fillStyle = cssValue("--track");
   context.fillRect(0, top + height - 1, width, 1);
   if (told) drawSources(context, told, id, width, top, height);
-  if (pair) drawIou(context, pair, width, top + height + 1, canvas.clientHeight - top - height - 2);
+  if (pair) drawIou(context, pair, width, height + 2, canvas.clientHeight - height - 2);
 }
 
 function drawSources(context, told, id, width, top, height) {
@@ -1145,10 +1145,10 @@ function updateTransport() {
   markSuspicious();
 }
 
-function formatTime(seconds) {
-  const whole = Math.floor(seconds), parts = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+function formatTime(time) {
+  const seconds = Math.round(time * 100) / 100, whole = Math.floor(seconds), parts = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
   const clock = (parts[0] ? parts : parts.slice(1)).map((n, at) => (at ? String(n).padStart(2, "0") : n)).join(":");
-  return `${clock}.${String(Math.floor((seconds - whole) * 100)).padStart(2, "0")}`;
+  return `${clock}.${String(Math.round((seconds - whole) * 100)).padStart(2, "0")}`;
 }
 
 function setTool(tool) {
