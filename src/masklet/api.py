@@ -62,6 +62,7 @@ from masklet.systems.prompts import check_prompt as check_prompt
 from masklet.systems.prompts import check_prompts as check_prompts
 from masklet.systems.track import Track
 from masklet.version import __version__
+from masklet.view.notebook_bars import is_in_notebook, show_notebook_bars
 from masklet.view.progress import show_progress_bars
 
 if TYPE_CHECKING:
@@ -84,6 +85,11 @@ class Model:
     system: VideoSystem
     propagator: PartChoice = "nano"
     device: str = "auto"
+
+    def __repr__(self) -> str:
+        """A line: the system, its parts and where they compute."""
+        parts = [describe_part(part) for name in PARTS if (part := getattr(self.system, name, None)) is not None]
+        return f"<Model {type(self.system).__name__.lower()}: {', '.join([*parts, self.device])}>"
 
     @cached_property
     def tracker(self) -> Propagator[Any, Any]:
@@ -358,7 +364,7 @@ def segment(
             frames, uint8 [h w 3]; or a list of paths.
         system, segmenter, text, propagator, device, settings: as in `load`.
         watch: called after every frame with the phase, frames done, frames in all, objects.
-        progress: whether bars are shown on standard error.
+        progress: whether bars are shown, on standard error or in the notebook.
         rate: frames a second, of frames in memory.
         name: of the result, in place of the source's.
 
@@ -544,7 +550,9 @@ def process_source(
 
 
 def follow_progress(name: str, watch: Watch, progress: bool) -> AbstractContextManager[Watch]:
-    """Bars on standard error under a `name` where `progress` asks for them, else `watch` alone."""
+    """Bars under a `name` where `progress` asks for them, on standard error or in the notebook, else `watch` alone."""
+    if progress and is_in_notebook():
+        return show_notebook_bars(name)
     figures = "{task.fields[rate]:.1f} frames/s, {task.fields[objects]} objects,"
     return show_progress_bars(Console(stderr=True), name, figures) if progress else nullcontext(watch)
 

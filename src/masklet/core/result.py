@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from masklet.core.tracks import Masklet, Sighting
 if TYPE_CHECKING:
     import pandas as pd
     import supervision as sv
+    from matplotlib.axes import Axes
 
     from masklet.core.statistics import ResultStatistics
 
@@ -142,12 +144,43 @@ class VideoResult:
         Raises:
             InputError: the form cannot hold the result, or cannot be written there.
         """
-        from importlib import import_module
-
-        exports = import_module("masklet.exports")  # by name: the core needs none of it
+        exports = _import_late("masklet.exports")
         videos = {} if frames is None else {self.name: frames}
         made: Path = exports.export_results([self], form, folder, videos, overwrite=overwrite, settings=settings)
         return made
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a strip of frames to scrub through, and the objects, in at most 300 kB or so."""
+        made: str = _import_late("masklet.notebook").render_result_html(self)
+        return made
+
+    def show(self, frames: Any = None, *, folder: str | Path | None = None, **settings: Any) -> None:
+        """Shows the video with its masklets: within a notebook; elsewhere writes it and says where it is.
+
+        Args:
+            frames: the video that the result is of, as a source or a `Video`; what it was made from unless given.
+            folder: a new folder to write to; a temporary one unless given.
+            **settings: of `masklet export overlay`, such as `trails=20`; docs/exports.md has all.
+
+        Raises:
+            InputError: the video is not there, or is another one.
+        """
+        _import_late("masklet.notebook").show_result(self, frames, folder, settings)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draws when each object is seen, how sure, and how its masks came about (`view.timeline.plot_timeline`).
+
+        Args:
+            ax: matplotlib's axes to draw into; new ones unless given.
+
+        Returns:
+            The axes.
+
+        Raises:
+            InputError: there is no matplotlib.
+        """
+        axes: Axes = _import_late("masklet.view.timeline").plot_timeline(self, ax)
+        return axes
 
     def rename(self, id: int, name: str) -> VideoResult:
         """The result with another name for one object (`core.edits.rename_object`)."""
@@ -281,6 +314,11 @@ class VideoResult:
             tracker_id=np.array([m.id for m, _ in seen], int),
             data={"class_name": np.array([self.name_of(m) for m, _ in seen], dtype=str)},
         )
+
+
+def _import_late(module: str) -> Any:
+    """A module that is on top of the core, by name: the core needs none of it."""
+    return import_module(module)
 
 
 def _shorten(text: str, most: int) -> str:
