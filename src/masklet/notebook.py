@@ -58,10 +58,9 @@ def show_result(result: VideoResult, frames: Any, folder: str | Path | None, set
         InputError: there is no video, or it is not the one that the result is of.
     """
     video = result.provenance.source if frames is None else frames
-    if not isinstance(video, str) or path_exists(Path(video)):
-        path = _write_overlay(result, video, folder, settings)
-    else:
+    if isinstance(video, str) and not (video and path_exists(Path(video))):
         raise InputError(f"{result.name}: its video {video!r:.80} is not there; give it: result.show(frames=...)")
+    path = _write_overlay(result, video, folder, settings)
     if is_in_notebook() and path.stat().st_size <= MOST_EMBEDDED:
         _display_video(path, result)
         if folder is None:

@@ -51,6 +51,6 @@ def format_bar(name: str, phase: str, done: int, total: int | None, rate: float,
     '<div style="font:12px/1.6 monospace;white-space:pre">&lt;a&gt; forward'
     """
     ends = f' value="{done}" max="{total}"' if total else ""
-    figures = f"{done}{f'/{total}' if total else ''}, {rate:.1f} frames/s, {objects} objects"
+    figures = f"{done}{f'/{total}' if total else ''}, {rate:.1f} frames/s, {objects} object{'s' * (objects != 1)}"
     said = escape(escape_control_characters(f"{name} {phase}"))
     return f'<div style="font:12px/1.6 monospace;white-space:pre">{said} <progress{ends}></progress> {figures}</div>'

@@ -51,7 +51,7 @@ def plot_timeline(result: VideoResult, ax: Axes | None = None) -> Axes:
     for row, m in enumerate(shown):
         _draw_row(result, m, row, ax)
     ax.set_yticks(range(len(shown)), [f"{_shorten(result.name_of(m))} {m.id}" for m in shown])
-    ax.set_ylim(len(shown) - 0.5, -0.5)
+    ax.set_ylim(max(len(shown), 1) - 0.5, -0.5)
     ax.set_xlim(0, max(_find_end(result), 1e-3))
     ax.set_xlabel("seconds")
     left_out = len(result.masklets) - len(shown)
