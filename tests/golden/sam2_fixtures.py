@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from masklet.core.frames import Frame
+from masklet.models.sam2.core import Sam2Features
+from masklet.models.sam2.propagator import Sam2
 
 REPOSITORY = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("MASKLET_GOLDEN", REPOSITORY / "../shared/golden")) / "sam2long"
@@ -99,6 +101,12 @@ def recipe() -> Any:
 @cache
 def clip(name: str) -> list[Frame]:
     return [Frame(t, image, t / 10) for t, image in enumerate(arrays("clips.npz")[f"{name}.frames"])]
+
+
+@cache
+def encoded(name: str, weights: str) -> list[Sam2Features]:
+    """The frames of a clip as the slim network sees them."""
+    return Sam2(network(weights)).encode(clip(name))
 
 
 def object_mask(name: str, frame: int, number: int) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from mask2former_fixtures import FOLDER, arrays, found, network, table
+from golden.mask2former_fixtures import FOLDER, arrays, found, network, table
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mask2former_fixtures import FOLDER, found, official, table
+from golden.mask2former_fixtures import FOLDER, found, official, table
 from typer.testing import CliRunner
 
 import masklet

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sam2_fixtures import arrays, clip, needs, network, object_mask, runs, table
+from golden.sam2_fixtures import arrays, clip, encoded, needs, network, object_mask, runs, table
 
 from masklet.core.instances import Box, Clicks, Point, Prompt
 from masklet.core.masks import resize_bilinear
@@ -36,7 +36,7 @@ class Predictor:
         frames = clip(self.run["clip"])[: self.run["frames_used"]]
         policy = RecentFrames(None if limit == -1 else limit, min(16, len(frames)))
         self.sam2 = Sam2(network(self.run["weights"]), policy, postprocess=self.run["postprocess"])
-        self.features = self.sam2.encode(frames)
+        self.features = encoded(self.run["clip"], self.run["weights"])[: len(frames)]
         self.memory, self.at = self.sam2.empty(), 0  # the memory is about to see frame `at`
         self.prompted: dict[tuple[int, int], dict[str, Any]] = {}
         asked: dict[tuple[int, int], Prompt] = {}

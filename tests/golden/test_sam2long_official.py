@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sam2_fixtures import FOLDER, arrays, clip, needs, network, object_mask, packed, runs, table
+from golden.sam2_fixtures import FOLDER, arrays, clip, encoded, needs, network, object_mask, packed, runs, table
 
+from masklet.core.instances import Prediction
 from masklet.core.tracks import Source, TrackBook
-from masklet.models.sam2.memory import MemoryBank, MemoryEntry, MemoryReading, ReliableFrames
+from masklet.models.sam2.core import Sam2Features
+from masklet.models.sam2.memory import MemoryBank, MemoryEntry, MemoryReading, ReliableFrames, Sam2Memory
 from masklet.models.sam2.propagator import Sam2
 from masklet.systems.sam2long import MemoryTree, select_pathways
 from masklet.systems.sweep import note_prediction
@@ -33,29 +35,38 @@ def unpadded(row: Any) -> list[int]:
     return [int(v) for v in row if v >= 0]
 
 
+class OverheardSam2(Sam2):
+    """Keeps what it answered last, which the tree chooses from."""
+
+    answer: Prediction
+
+    def predict(self, memory: Sam2Memory, features: Sam2Features) -> Prediction:
+        self.answer = super().predict(memory, features)
+        return self.answer
+
+
 @pytest.mark.parametrize("name", runs("sam2long"))
 def test_official_sam2long(name: str) -> None:
     how = table("runs.json")["sam2long"][name]
     frames, start = clip(how["clip"]), how["start"]
     policy = ReliableFrames(how["iou_thre"], min(16, len(frames)))
-    sam2 = Sam2(network(how["weights"]), policy, postprocess=how["postprocess"])
+    sam2 = OverheardSam2(network(how["weights"]), policy, postprocess=how["postprocess"])
     tree = MemoryTree(sam2, how["P"], how["uncertainty"])
     expected = {
         k.removeprefix(f"{name}."): arrays("sam2long.npz")[k]
         for k in arrays("sam2long.npz").files
         if k.startswith(f"{name}.")
     }
-    features = tree.encode(frames)
+    features = encoded(how["clip"], how["weights"])
     given = {1: object_mask(how["clip"], start, how["obj"] + 1)}
     memory, _ = tree.prompt(tree.empty(), features[start], given)
     close(memory.inner.banks[1].prompted[0].pointer, expected["cond_ptr"], 3e-3, "pointer of the prompt")
     book, low = TrackBook(), {}
     for t in range(start + 1, len(frames)):
-        inner = sam2.predict(memory.inner, features[t])
         belief = tree.predict(memory, features[t])
         check_reading(memory, policy, expected, t, start)
         if t > start + 1:
-            check_candidates(inner, memory.trees[1], how, expected, t)
+            check_candidates(sam2.answer, memory.trees[1], how, expected, t)
         note_prediction(book, t, belief, frames[0].size, Source.FORWARD)
         memory = tree.commit(memory, features[t], belief)
         check_slots(belief, memory, expected, t, slots=1 if t == start + 1 else how["P"])
