@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from masklet.core.rle import Rle
 from masklet.core.tracks import Sighting
 from masklet.session.anchors import Anchor, ObjectAnchors, Spread
 from masklet.session.propagation import Course
+
+OTHERS = 3  # anchors beside that at which propagation begins, from which the object is known, too
 
 
 def plan_spread(id: int, anchors: ObjectAnchors, length: int) -> list[Course]:
@@ -28,7 +31,17 @@ def plan_spread(id: int, anchors: ObjectAnchors, length: int) -> list[Course]:
             courses.append(
                 Course(id, frame, anchor.mask, way, joins, fades=anchor.spread is Spread.NEW, changed=changed)
             )
-    return [course for course in courses if len(course.frames) > course.joins]
+    return complete_courses(courses, dict(anchors.iterate()))
+
+
+def complete_courses(courses: Sequence[Course], found: Mapping[int, Anchor]) -> list[Course]:
+    """The `courses` that lead somewhere, each with the anchors nearest to its own that were `found`."""
+    made = []
+    for course in courses:
+        if course.mask.area and len(course.frames) > course.joins:
+            near = sorted((t for t, a in found.items() if a.mask.area), key=lambda t: abs(t - course.frame))
+            made.append(replace(course, others={t: found[t].mask for t in near[1 : OTHERS + 1]}))
+    return made
 
 
 def plan_range(
@@ -48,7 +61,7 @@ def plan_range(
         joins = found[a].mask.area > 0
         courses.append(Course(id, b, found[b].mask, range(b - 1, a - joins, -1), joins))
     courses.append(Course(id, last, found[last].mask, range(last + 1, stop)))
-    return [course for course in courses if course.mask.area and len(course.frames) > course.joins]
+    return complete_courses(courses, found)
 
 
 def _plan_from_beside(
@@ -64,7 +77,7 @@ def _plan_from_beside(
     if after is not None:
         beside, way = _get_mask(sightings, stop), range(stop - 1, start - 1, -1)
         courses.append(Course(id, after, found[after].mask, way, before is not None, beside=beside))
-    return courses
+    return complete_courses(courses, found)
 
 
 def _get_mask(sightings: Mapping[int, Sighting], frame: int) -> Rle | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -41,6 +41,7 @@ class Course:
         fades: whether it ends where what is propagated shows for some frames what was there before.
         changed: 1 - IoU of `mask` and what was there before somebody said so.
         beside: a mask in the frame before the first of `frames`, where that does not follow the anchor.
+        others: more of the object's anchors, by frame, so that it is known from there, too.
     """
 
     id: int
@@ -51,6 +52,7 @@ class Course:
     fades: bool = False
     changed: float = 1.0
     beside: Rle | None = None
+    others: Mapping[int, Rle] = field(default_factory=dict)
 
     @property
     def source(self) -> Source:
@@ -109,7 +111,8 @@ def iterate_course(
 
 def begin_memory(propagator: Propagator[F, M], course: Course, encode: Callable[[int], F]) -> M:
     """The memory of the object before the first frame of its `course`."""
-    given = [(course.frame, course.mask)]
+    far_first = sorted(course.others, key=lambda t: -abs(t - course.frame))
+    given = [(t, course.others[t]) for t in far_first] + [(course.frame, course.mask)]
     before = course.frames.start - course.frames.step
     if before != course.frame:
         given.append((before, course.beside or Rle.encode_pixels(np.zeros(course.mask.size, bool))))
