@@ -508,7 +508,7 @@ def open_session(
             begun = begin_result(video)
             made = replace(begun.provenance, source=describe_source(source), version=__version__)
             result = replace(begun, name=name or begun.name, rate=rate or begun.rate, provenance=made)
-        session = Session(video, carrier, history or result, lambda: release.close())
+        session = Session(video, carrier, history or result, lambda: release.close(), load_bystanders(carrier))
         release = held.pop_all()
     return session
 

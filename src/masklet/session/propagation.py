@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Generic, TypeVar
 
-import numpy as np
 import torch
+from torch import Tensor
 
+from masklet.core.frames import Frame
 from masklet.core.instances import Prediction
 from masklet.core.masks import resize_bilinear
 from masklet.core.protocols import Propagator
@@ -16,6 +17,7 @@ from masklet.core.result import VideoResult
 from masklet.core.rle import Rle, merge_rles
 from masklet.core.tracks import Sighting, Source, TrackBook
 from masklet.session.changed_masklets import Changes, find_masklet
+from masklet.systems.bystanders import BystanderFinder
 from masklet.systems.sweep import note_prediction
 
 F = TypeVar("F")
@@ -60,20 +62,32 @@ class Course:
         return Source.FORWARD if self.frames.step > 0 else Source.BACKWARD
 
 
+@dataclass(frozen=True)
+class Carrier(Generic[F, M]):
+    """What carries objects through one video.
+
+    Attributes:
+        propagator: any.
+        encode: gives the features of a frame.
+        read: gives a frame.
+        bystanders: finds what stands beside an object and is none, so that it contends for its pixels; None: nothing.
+    """
+
+    propagator: Propagator[F, M]
+    encode: Callable[[int], F]
+    read: Callable[[int], Frame]
+    bystanders: BystanderFinder | None = None
+
+
 def run_course(
-    propagator: Propagator[F, M],
-    course: Course,
-    result: VideoResult,
-    encode: Callable[[int], F],
-    go_on: Callable[[int], bool],
+    carrier: Carrier[F, M], course: Course, result: VideoResult, go_on: Callable[[int], bool]
 ) -> tuple[Changes, bool]:
     """Propagates an object along its `course`.
 
     Args:
-        propagator: any.
+        carrier: of the video.
         course: from its anchor on.
         result: as it is before; other objects in it keep their pixels.
-        encode: gives the features of a frame.
         go_on: is asked after every frame whether to, with how many are done.
 
     Returns:
@@ -82,7 +96,7 @@ def run_course(
     book, visited, asked = TrackBook(), list[int](), True
     masklet = find_masklet(result, course.id)
     agreement = Agreement(masklet.sightings if masklet else {}, course.changed)
-    for t in iterate_course(propagator, course, result, encode, book):
+    for t in iterate_course(carrier, course, result, book):
         visited.append(t)
         agreement.add(t, book.pages[course.id].get(t) if course.id in book.pages else None)
         asked = go_on(len(visited))
@@ -95,34 +109,45 @@ def run_course(
     return {t: page.get(t) for t in visited[:taken]}, asked or len(visited) == len(course.frames)
 
 
-def iterate_course(
-    propagator: Propagator[F, M], course: Course, result: VideoResult, encode: Callable[[int], F], book: TrackBook
-) -> Iterator[int]:
+def iterate_course(carrier: Carrier[F, M], course: Course, result: VideoResult, book: TrackBook) -> Iterator[int]:
     """Propagates an object along its `course`, as `run_course` does, into `book`; yields each frame that is done."""
     skip = {course.id} | find_nested(result, course.id, course.frame, course.mask)
-    memory = begin_memory(propagator, course, encode)
+    memory = begin_memory(carrier, course, result)
     for t in course.frames:
-        features = encode(t)
-        belief = keep_off(propagator.predict(memory, features), collect_rivals(result, t, skip))
-        memory = propagator.commit(memory, features, belief)
-        note_prediction(book, t, belief, result.size, course.source)
+        features = carrier.encode(t)
+        belief = keep_off(carrier.propagator.predict(memory, features), collect_rivals(result, t, skip))
+        memory = carrier.propagator.commit(memory, features, belief)
+        own = belief.only([row for row, id in enumerate(belief.ids) if id == course.id])
+        note_prediction(book, t, own, result.size, course.source)
         yield t
 
 
-def begin_memory(propagator: Propagator[F, M], course: Course, encode: Callable[[int], F]) -> M:
-    """The memory of the object before the first frame of its `course`."""
+def begin_memory(carrier: Carrier[F, M], course: Course, result: VideoResult) -> M:
+    """The memory of the object, and of bystanders, before the first frame of its `course`."""
     far_first = sorted(course.others, key=lambda t: -abs(t - course.frame))
-    given = [(t, course.others[t]) for t in far_first] + [(course.frame, course.mask)]
+    given: list[tuple[int, Rle | None]] = [(t, course.others[t]) for t in far_first]
+    given.append((course.frame, course.mask))
     before = course.frames.start - course.frames.step
     if before != course.frame:
-        given.append((before, course.beside or Rle.encode_pixels(np.zeros(course.mask.size, bool))))
-    memory = propagator.empty()
+        given.append((before, course.beside))
+    memory, propagator = carrier.propagator.empty(), carrier.propagator
     for frame, mask in given:
-        features = encode(frame)
+        features = carrier.encode(frame)
         memory = propagator.commit(memory, features, propagator.predict(memory, features).only([]))
-        if mask.area:
+        if mask is not None:
             memory, _ = propagator.prompt(memory, features, {course.id: mask.decode()})
-    return memory
+    frame, mask = next((frame, mask) for frame, mask in reversed(given) if mask is not None)
+    beside = find_bystanders(carrier, result, frame, mask)
+    return propagator.prompt(memory, carrier.encode(frame), beside)[0] if beside else memory
+
+
+def find_bystanders(carrier: Carrier[F, M], result: VideoResult, frame: int, mask: Rle) -> dict[int, Tensor]:
+    """What stands in a `frame` beside an object's `mask` and is no object of the `result`, by ids below 0."""
+    if carrier.bystanders is None:
+        return {}
+    known = merge_rles([mask, *collect_rivals(result, frame, ())]).decode()
+    found = carrier.bystanders.find(carrier.read(frame), mask.decode()[None], known)
+    return {-1 - n: one for n, one in enumerate(found)}
 
 
 def collect_rivals(result: VideoResult, frame: int, without: Collection[int]) -> list[Rle]:

@@ -31,9 +31,10 @@ from masklet.session.caches import FrameCache, RecentFeatures
 from masklet.session.changed_masklets import change_masklet, find_masklet
 from masklet.session.courses import plan_range, plan_spread
 from masklet.session.history import History, SessionState
-from masklet.session.propagation import Course, run_course
+from masklet.session.propagation import Carrier, Course, run_course
 from masklet.session.saved_session import save_history
 from masklet.session.verbs import apply_verb
+from masklet.systems.bystanders import BystanderFinder
 from masklet.systems.prompts import check_prompt
 from masklet.systems.sweep import make_sightings
 
@@ -61,6 +62,7 @@ class Session:
         propagator: Propagator[Any, Any],
         begun: VideoResult | History | None = None,
         release: Callable[[], object] = lambda: None,
+        bystanders: BystanderFinder | None = None,
     ) -> None:
         """
         Args:
@@ -68,6 +70,7 @@ class Session:
             propagator: answers prompts, and carries masks.
             begun: a result of this video to go on from, or a session that was saved; None: no object is known.
             release: is called when the session is closed, and closes the video where nobody else does.
+            bystanders: finds what stands beside an object and is none, for a propagator whose objects contend.
 
         Raises:
             InputError: the result is of a video of another size or length.
@@ -75,6 +78,7 @@ class Session:
         history = begun if isinstance(begun, History) else History(SessionState(begun or begin_result(video)))
         check_result(video, history.state.result)
         self.video, self.propagator, self.revision = video, propagator, 0
+        self._carrier = Carrier(propagator, self._encode, self.read_frame, bystanders)
         self._history, self._release = history, release
         self._frames = FrameCache(video)
         self._store: FeatureStore[Any] = FeatureStore()
@@ -371,7 +375,7 @@ class Session:
                 watch(course.source.value, before + done, total, 1)
                 return not self._stop.is_set()
 
-            changes, complete = run_course(self.propagator, course, result, self._encode, go_on)
+            changes, complete = run_course(self._carrier, course, result, go_on)
             result, before = change_masklet(result, course.id, changes), before + len(course.frames)
             frames |= changes.keys()
             if not complete:
