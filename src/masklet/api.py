@@ -582,7 +582,10 @@ def run_system(
             **describe_devices(parts),
             **result.provenance.settings,
         },
-        weights={name: sha for p in parts.values() for name, sha in collect_part_weights(p).items()},
+        weights={
+            **result.provenance.weights,  # of a result that was gone on with
+            **{name: sha for p in parts.values() for name, sha in collect_part_weights(p).items()},
+        },
         version=__version__,
         source=describe_source(source),
         notes=(*result.provenance.notes, *(note for p in parts.values() for note in list_part_notes(p))),

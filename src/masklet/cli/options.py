@@ -17,6 +17,25 @@ RESULTS = "What is written"
 VIDEOS = "Many videos, long videos"
 REPORTS = "What is said"
 
+From = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="RESULT",
+        help="Go on from this result, a masklets.json or its folder: prompts of its objects correct them, others are "
+        "added, all else stays.",
+        rich_help_panel=PARTS,
+    ),
+]
+Only = Annotated[
+    str | None,
+    typer.Option(
+        "--only",
+        metavar="START:STOP",
+        help="With --from: do these frames anew, [START, STOP), and no others; else as far as prompts change anything.",
+        rich_help_panel=FRAMES,
+    ),
+]
 Out = Annotated[
     Path,
     typer.Option(

@@ -24,6 +24,7 @@ from masklet.cli.options import (
     FailedOnly,
     Formats,
     Fps,
+    From,
     HelpSettings,
     Jobs,
     ListFile,
@@ -32,6 +33,7 @@ from masklet.cli.options import (
     MaxSide,
     Memory,
     MetricsFile,
+    Only,
     Out,
     Overlay,
     Overwrite,
@@ -60,6 +62,7 @@ from masklet.core.budget import find_memory_budget, parse_memory
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.instances import Prompt
+from masklet.core.limits import parse_whole_number
 from masklet.core.result import VideoResult
 from masklet.io.formats.vos_folder import write_vos_video
 from masklet.io.output_folder import OutputFolder
@@ -91,6 +94,7 @@ from masklet.run.workers import Crew, WorkerPool, clean_up
 from masklet.systems.track import Prompts, Track
 from masklet.systems.vos import VosTrack
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
+from masklet.weights.store import compute_hash
 
 CHECKPOINT = 500  # frames
 SOME = (VideoEntry("-"), VideoEntry("-"))  # where it is not known which videos there will be
@@ -280,6 +284,8 @@ def track_command(
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="A json of prompts (docs/prompts.md).")] = None,
     dataset: Dataset = None,
     predictions: Predictions = None,
+    from_: From = None,
+    only: Only = None,
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
     device: DeviceName = "auto",
@@ -315,17 +321,19 @@ def track_command(
         name = propagator or parts.propagator
         settings = {**(choose_evaluation_settings(name) if dataset else {}), **of_parts["propagator"]}
         check_predictions(predictions, dataset)
-        formats, marked, carrier, _ = collect_parts(
+        formats, marked, carrier, begun, _ = collect_parts(
             lambda: check_formats(format),
             lambda: list_marked_videos(dataset, source, prompt, prompts),
             lambda: make_propagator(name, make_encoder(device), device, settings),
+            lambda: read_begun_result(from_, only, dataset),
             FrameSelection(start, end, stride, fps, max_side, max_frames).check,
         )
-        inputs = [text.rsplit(":", 1)[-1] for text in prompt]
+        inputs = [text.rsplit(":", 1)[-1] for text in prompt] + [str(from_)] * (from_ is not None)
         named = name_videos([VideoEntry(video.source, video.name, video.name) for video in marked])
 
         def made(marked: MarkedVideo, video: Video) -> Any:
-            return marked.make(carrier, check_prompts(marked.select(VideoFrames.of(video)), video))
+            told = marked.select(VideoFrames.of(video))
+            return begun.correct(carrier, told) if begun else marked.make(carrier, check_prompts(told, video))
 
         jobs = [
             Job(
@@ -333,8 +341,8 @@ def track_command(
                 folder,
                 partial(open_video, **reading),
                 partial(made, video),
-                partial(video.make, carrier, {}),
-                {"reading": reading, "prompts": video.identity},
+                partial(begun.correct if begun else video.make, carrier, {}),
+                {"reading": reading, "prompts": video.identity, **(begun.identity if begun else {})},
                 formats,
                 overlay,
                 checkpoint,
@@ -391,6 +399,60 @@ class MarkedVideo:
     make: Callable[[Any, Prompts], Any]
     name: str = ""
     video: DatasetVideo | None = None
+
+
+@dataclass(frozen=True)
+class BegunResult:
+    """A result that is gone on with.
+
+    Attributes:
+        result: as it is.
+        start, stop: the frames that are done anew; None: as far as anything changes.
+        identity: what tells it, and these frames, from others, for the recipe.
+    """
+
+    result: VideoResult
+    start: int | None
+    stop: int | None
+    identity: Mapping[str, str]
+
+    def correct(self, carrier: Any, prompts: Mapping[int, Mapping[int, Prompt]]) -> Any:
+        """The system that goes on from it with `prompts`, which a `carrier` propagates."""
+        from masklet.session.correction import Correction  # and scipy, of which tracking needs nothing
+
+        return Correction(carrier, prompts, self.result, self.start, self.stop, load_bystanders(carrier))
+
+
+def read_begun_result(path: Path | None, only: str | None, dataset: str | None) -> BegunResult | None:
+    """The result of --from at a `path`, with the frames of --only; None where there is none. Raises InputError where it
+    cannot be read, the frames are none, or it is asked for with a `dataset`.
+    """
+    if path is None:
+        if only is not None:
+            raise InputError(f"--only {only}: says which frames of a result are done anew; give that by --from")
+        return None
+    if dataset is not None:
+        raise InputError("--from is one result, of one video; leave out --dataset")
+    from masklet.cli.edit import find_one_result  # and scipy, of which tracking needs nothing
+
+    file = find_one_result(path)
+    start, stop = parse_frame_range(only) if only is not None else (None, None)
+    identity = {"from": compute_hash(file).sha256, "only": only or ""}
+    return BegunResult(VideoResult.open(file), start, stop, identity)
+
+
+def parse_frame_range(text: str) -> tuple[int, int | None]:
+    """The frames that START:STOP means, from 0 on and to the end where one is left out. Raises InputError where it
+    means none.
+
+    >>> parse_frame_range("40:90"), parse_frame_range(":90"), parse_frame_range("40:")
+    ((40, 90), (0, 90), (40, None))
+    """
+    first, colon, last = (part.strip() for part in text.partition(":"))
+    start, stop = parse_whole_number(first or "0"), parse_whole_number(last) if last else None
+    if not colon or start is None or (last and (stop is None or stop <= start)) or not (first or last):
+        raise InputError(f"--only {text}: write it as START:STOP, such as 40:90, frames from 0; 40: is to the end")
+    return start, stop
 
 
 def list_marked_videos(

@@ -407,12 +407,13 @@ def check_result(video: Video, result: VideoResult) -> None:
     """Raises InputError where a `result` is not one of a `video`."""
     (h, w), (rows, columns) = result.size, video.size
     if (h, w) != (rows, columns):
-        raise InputError(
-            f"{result.name}: its frames are {w}x{h}, those of {video.name} {columns}x{rows}; give its video"
-        )
-    if len(video) and len(video) < result.length:
-        told = f"it has {result.length} frames, {video.name} {len(video)}"
+        told = f"its frames are {w}x{h}, those of {video.name} {columns}x{rows}"
         raise InputError(f"{result.name}: {told}; give the video that it is of")
+    if len(video) != result.length:
+        read_through(video)  # until then it says what its file says
+    if len(video) != result.length:
+        told = f"it has {result.length} frames, {video.name} {len(video)}"
+        raise InputError(f"{result.name}: {told}; give the video that it is of, and the same of its frames")
 
 
 def note_propagator(result: VideoResult, propagator: Propagator[Any, Any]) -> VideoResult:
