@@ -52,7 +52,7 @@ class Correction(Generic[F, M]):
 
     def _check_frame(self, frame: int, id: int) -> None:
         first, last = self.start or 0, self.result.length if self.stop is None else self.stop
-        if not first <= frame < last:
+        if not first <= frame < last and frame < self.result.length:  # beyond it the session has a word
             raise InputError(
                 f"prompt for object {id} in frame {frame}: it is not among the frames {first} to {last - 1} "
                 "that are to be done; give others by --only"

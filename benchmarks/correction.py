@@ -1,0 +1,96 @@
+"""What a correction costs: one object, wrong in some frames of a clip with five, corrected by a prompt in one of them and
+propagated, beside tracking all five anew. CPU seconds, so that a busy machine counts little.
+
+python benchmarks/correction.py --frames 60 --wrong 12
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+import masklet
+from masklet.core.result import VideoResult
+from masklet.core.rle import Rle
+from masklet.core.tracks import Sighting, Source
+from masklet.train.data.scenes import SyntheticSettings
+from masklet.train.data.synthetic import SyntheticClips
+
+T = TypeVar("T")
+
+
+def measure(work: Callable[[], T]) -> tuple[T, float, float]:
+    """What some work gives, its CPU seconds and its wall seconds."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    made = work()
+    return made, time.process_time() - cpu, time.perf_counter() - wall
+
+
+def make_clip(frames: int, seed: int) -> tuple[list[np.ndarray], torch.Tensor]:
+    """480p frames with five objects, and their masks, bool [n t h w]."""
+    settings = SyntheticSettings(size=(480, 854), objects=(5, 5), level="light", hides=0.0)
+    clip = SyntheticClips(settings).clip(np.random.default_rng(seed), frames)
+    images = clip.images if clip.images.dtype == torch.uint8 else (clip.images * 255).round().byte()
+    return [image.permute(1, 2, 0).contiguous().numpy() for image in images], clip.masks
+
+
+def spoil(result: VideoResult, id: int, frames: range) -> VideoResult:
+    """The result in which an object has shrunk to its upper half in some frames, as one does that is swallowed."""
+    masklets = []
+    for m in result.masklets:
+        if m.id == id:
+            wrong = {}
+            for t in frames:
+                mask = m.sightings[t].mask.decode()
+                rows = mask.any(1).nonzero()[:, 0]
+                mask[int(rows.float().mean()) :] = False
+                wrong[t] = Sighting(Rle.encode(mask), Source.FORWARD, 0.9)
+            m = replace(m, sightings={**m.sightings, **wrong})
+        masklets.append(m)
+    return replace(result, masklets=tuple(masklets))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--wrong", type=int, default=12, help="frames in which the object is wrong")
+    parser.add_argument("--seed", type=int, default=3)
+    parser.add_argument("--propagator", default="nano")
+    told = parser.parse_args()
+    images, masks = make_clip(told.frames, told.seed)
+    first = {n + 1: mask[0] for n, mask in enumerate(masks) if mask[0].sum() > 200}
+    masklet.track(images[:2], {0: first}, propagator=told.propagator)  # networks are loaded
+    anew, cpu, wall = measure(lambda: masklet.track(images, {0: first}, propagator=told.propagator))
+    print(f"track anew, {len(first)} objects, {told.frames} frames: {cpu:.1f} CPU s, {wall:.1f} s")
+    seen = [m.id for m in anew.masklets if len(m.sightings) == told.frames]
+    id, middle = seen[0], told.frames // 2
+    begun = spoil(anew, id, range(middle - told.wrong // 2, middle + told.wrong // 2))
+    with masklet.open(images, result=begun, propagator=told.propagator) as session:
+        _, prompt, prompt_wall = measure(lambda: session.prompt(middle, id, masks[id - 1][middle]))
+        done, spread, spread_wall = measure(lambda: session.propagate(id))
+        others = all(a == b for a, b in zip(begun.masklets, session.result.masklets, strict=True) if a.id != id)
+        mended = [m for m in session.result.masklets if m.id == id][0]
+        truth = [Rle.encode(mask) for mask in masks[id - 1]]
+        iou = [mended.sightings[t].mask.iou(truth[t]) if t in mended.sightings else 0.0 for t in done.frames]
+        _, again, _ = measure(lambda: session.propagate(id, 0, told.frames))
+        box = mended.sightings[middle].mask.box
+        centre = masklet.Point((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+        _, click, click_wall = measure(lambda: session.prompt(1, id, masklet.Clicks((centre,))))
+        _, next_click, next_wall = measure(lambda: session.prompt(1, id, masklet.Clicks((centre,), None, None)))
+    print(f"a mask in frame {middle}: {prompt:.2f} CPU s, {prompt_wall:.2f} s")
+    print(f"a click in a frame not seen yet: {click:.2f} CPU s, {click_wall:.2f} s; once more: {next_click:.2f} CPU s")
+    print(
+        f"propagated: {spread:.1f} CPU s, {spread_wall:.1f} s, frames {done.frames[0]} to {done.frames[-1]}, "
+        f"{(prompt + spread) / cpu:.0%} of tracking anew; IoU with the truth there {np.mean(iou):.3f}"
+    )
+    print(f"the whole video, features at hand: {again:.1f} CPU s, {again / cpu:.0%}; the others equal: {others}")
+
+
+if __name__ == "__main__":
+    main()
