@@ -1,5 +1,5 @@
-"""What a correction costs: one object, wrong in some frames of a clip with five, corrected by a prompt in one of them and
-propagated, beside tracking all five anew. CPU seconds, so that a busy machine counts little.
+"""What a correction costs: one object, wrong in some frames of a clip with five, corrected by a prompt in one of them
+and propagated, beside tracking all five anew. CPU seconds, so that a busy machine counts little.
 
 python benchmarks/correction.py --frames 60 --wrong 12
 """
@@ -75,16 +75,18 @@ def main() -> None:
         _, prompt, prompt_wall = measure(lambda: session.prompt(middle, id, masks[id - 1][middle]))
         done, spread, spread_wall = measure(lambda: session.propagate(id))
         others = all(a == b for a, b in zip(begun.masklets, session.result.masklets, strict=True) if a.id != id)
-        mended = [m for m in session.result.masklets if m.id == id][0]
+        mended = next(m for m in session.result.masklets if m.id == id)
         truth = [Rle.encode(mask) for mask in masks[id - 1]]
         iou = [mended.sightings[t].mask.iou(truth[t]) if t in mended.sightings else 0.0 for t in done.frames]
         _, again, _ = measure(lambda: session.propagate(id, 0, told.frames))
-        box = mended.sightings[middle].mask.box
-        centre = masklet.Point((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-        _, click, click_wall = measure(lambda: session.prompt(1, id, masklet.Clicks((centre,))))
-        _, next_click, next_wall = measure(lambda: session.prompt(1, id, masklet.Clicks((centre,), None, None)))
+    x0, y0, x1, y1 = mended.sightings[middle].mask.box
+    one = masklet.Clicks((masklet.Point((x0 + x1) / 2, (y0 + y1) / 2),))
+    two = masklet.Clicks((*one.points, masklet.Point(x0, y0, inside=False)))
+    with masklet.open(images, propagator=told.propagator) as session:
+        clicks = [measure(lambda one=one: session.prompt(middle, 1, one))[1:] for one in (one, two)]
     print(f"a mask in frame {middle}: {prompt:.2f} CPU s, {prompt_wall:.2f} s")
-    print(f"a click in a frame not seen yet: {click:.2f} CPU s, {click_wall:.2f} s; once more: {next_click:.2f} CPU s")
+    for what, (own, waited) in zip(("a click in a frame not seen yet", "a second click"), clicks, strict=True):
+        print(f"{what}: {own:.2f} CPU s, {waited:.2f} s")
     print(
         f"propagated: {spread:.1f} CPU s, {spread_wall:.1f} s, frames {done.frames[0]} to {done.frames[-1]}, "
         f"{(prompt + spread) / cpu:.0%} of tracking anew; IoU with the truth there {np.mean(iou):.3f}"
