@@ -415,3 +415,39 @@ def test_scores_are_those_of_the_frames(tmp_path: Path) -> None:
         tmp_path / "masklets.json"
     )
     assert [[score for _, score, _ in frame] for frame in detect(tmp_path / "masklets.json")] == [[0.25], [0.5], [], []]
+
+
+ROW = {"category_id": 3, "score": 0.5, "bbox": [1, 2, 5, 4], "segmentation": [[1, 2, 6, 2, 6, 6, 1, 6]]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [{**ROW, "file_name": "c/00102.jpg"}],
+        [{**ROW, "image": "00102.png", "image_id": 77}],
+        [{**ROW, "frame": "00102.jpg"}],
+        [{**ROW, "frame": "00102"}],
+        [{**ROW, "frame": "2"}],
+        [{**ROW, "frame_index": 2.0}],
+        {"predictions": [{**ROW, "frame": 2}], "categories": [{"id": 3, "name": "3"}]},
+        {"results": [{**ROW, "image_id": "00102"}]},
+        {"0": [], "2": [ROW]},
+        {"00101.jpg": [], "00102.jpg": [ROW]},
+    ],
+)
+def test_an_entry_says_its_frame_in_many_ways(content: Any, tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps(content))
+    found = detect(path, tuple(f"{100 + t:05d}" for t in range(LENGTH)))
+    assert [[(name, score) for name, score, _ in frame] for frame in found] == [[], [], [("3", 0.5)], []]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[{**ROW, "frame": 1.5}], [{**ROW, "frame": "-1"}], [{**ROW}], {"clip": [3]}, {"clip": [{**ROW, "frame": 2}]}, {}],
+)
+def test_an_entry_that_says_no_frame_is_refused(content: Any, tmp_path: Path) -> None:
+    path = tmp_path / "found.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"found.json: "):
+        detect(path, tuple(f"{100 + t:05d}" for t in range(LENGTH)))

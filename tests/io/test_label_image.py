@@ -181,3 +181,17 @@ def test_probabilities_are_no_colours(tmp_path: Path) -> None:
     NOISE.save(tmp_path / "a.png")
     with pytest.raises(InputError, match="probabilities are grey"):
         read_label_image(tmp_path / "a.png", "probabilities")
+
+
+@pytest.mark.parametrize("quality", [30, 60, 95])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_jpeg_of_a_mask_is_that_mask_and_labels_in_one_are_refused(tmp_path: Path, quality: int, mode: str) -> None:
+    path, mask = tmp_path / "mask.jpg", np.kron(IDS == 1, np.ones((8, 8), bool))
+    Image.fromarray((mask * 255).astype(np.uint8)).convert(mode).save(path, quality=quality)
+    assert len(np.unique(np.asarray(Image.open(path)))) > 1
+    for id in (1, 7):
+        assert np.array_equal(read_label_image(path).select(id), mask)
+    for values in (IDS, IDS * 100, IDS * 120 + 5):
+        Image.fromarray(np.kron(values, np.ones((8, 8), np.uint8)).astype(np.uint8)).convert(mode).save(path)
+        with pytest.raises(InputError, match="which changes values"):
+            read_label_image(path)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from masklet.core.annotations import VideoFrames
 from masklet.core.errors import InputError
 from masklet.core.instances import Box, Clicks, Point
-from masklet.io.prompts import read_prompts
+from masklet.io.prompts import parse_prompts, read_prompts
 
 
 @pytest.fixture
@@ -89,3 +90,12 @@ def test_points_and_a_box_of_one_object_are_one_prompt() -> None:
 def test_one_object_has_one_box_in_a_frame() -> None:
     with pytest.raises(InputError, match="a box in this frame already"):
         read_prompts(["0:1:box=1,2,8,9", "0:1:point=2,3", "0:1:box=1,2,9,9"])
+
+
+def test_prompts_of_another_video_are_not_taken_for_this_one() -> None:
+    told = [{"frame": 0, "id": 1, "box": [1, 2, 3, 4]}]
+    ours = parse_prompts("p.json", {"clip": told, "other": told}, Path())
+    assert ours.select(VideoFrames("clip", 3)) == {0: {1: Clicks((), Box(1, 2, 3, 4))}}
+    theirs = parse_prompts("p.json", {"other": told}, Path())
+    with pytest.raises(InputError, match="is of a video called other, not clip"):
+        theirs.select(VideoFrames("clip", 3))

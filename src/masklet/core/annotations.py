@@ -96,6 +96,7 @@ class FrameMatcher:
         """
         self.label, self.video = label, video
         self.notes: list[str] = []
+        self.is_named = True  # whether the video has the name that the file says
         self._of = self._choose_video({place.video for place in listed if place.video is not None})
         self._order = [place for place in listed if self._is_meant(place)]
         self._numbers = [n for place in self._order if (n := self._read_number(place)) is not None]
@@ -111,6 +112,7 @@ class FrameMatcher:
             return same.pop()
         if len(videos) == 1:
             [only] = videos
+            self.is_named = False
             self.notes.append(f"{self.label}: is of a video called {only}, and was used for {self.video.name}")
             return only
         some = ", ".join(sorted(videos)[:3]) + (", ..." if len(videos) > 3 else "")

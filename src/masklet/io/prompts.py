@@ -141,6 +141,9 @@ class PromptFile:
         """{frame: {id: prompt}} for one video. Raises InputError where one of them is of no frame of it."""
         places = [place for place, _ in self.prompts]
         matcher = FrameMatcher(self.label, places, video)
+        if not matcher.is_named:
+            other = next(place.video for place in places if place.video)
+            raise InputError(f"{self.label}: is of a video called {other}, not {video.name}; give them the same name")
         frames: dict[int, dict[int, Prompt]] = {}
         for place, told in self.prompts:
             frame = matcher.find(place)

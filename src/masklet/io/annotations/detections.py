@@ -16,7 +16,7 @@ from masklet.core.errors import InputError
 from masklet.core.files import read_bytes, read_text
 from masklet.core.image_files import read_image_size
 from masklet.core.instances import NAMELESS
-from masklet.core.limits import check_number, is_finite_number, quote_value
+from masklet.core.limits import check_number, is_finite_number, parse_whole_number, quote_value
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle, merge_rles
 from masklet.core.tracks import Masklet, Sighting, Source
@@ -43,6 +43,8 @@ FORM = (
     "a json of detections (COCO, COCO-VID, YouTube-VIS, BURST, LabelMe, Label Studio, masklets.json), CVAT's xml, or a "
     "folder of label images"
 )
+LIST_KEYS = ("annotations", "detections", "predictions", "results")  # of an object, that hold its detections
+NAME_KEYS = ("file_name", "filename", "image_name", "image")  # of a frame's file, in an entry
 FRAME_KEYS = ("frame", "frame_index", "frame_id")  # numbers from 0, in an entry or in its image
 
 
@@ -152,8 +154,8 @@ def _forget_video(found: DetectionSet) -> DetectionSet:
 
 def read_coco_detections(path: Path, content: Any) -> DetectionSet:
     """COCO's forms: a list of results, or an object with `annotations` and, maybe, `images`, `videos`, `categories`."""
-    given = content.get("annotations") if isinstance(content, dict) else content
-    if not isinstance(given, list):
+    given = list_given_detections(content)
+    if given is None:
         raise InputError(f"{path}: neither a list of detections nor an object with 'annotations'; give {FORM}")
     entries = [JsonEntry(f"{path}: entry {n}", e) for n, e in enumerate(given)]
     for entry in entries:
@@ -176,6 +178,23 @@ def read_coco_detections(path: Path, content: Any) -> DetectionSet:
         compute_file_hash(path),
         tuple(names[id] for id in known if id in stuff),
     )
+
+
+def list_given_detections(content: Any) -> list[Any] | None:
+    """The detections in the content of a json: of a list, of an object that holds one, or of an object with a list for
+    each frame by its number or its file's name; None where it is none of these.
+    """
+    if not isinstance(content, dict):
+        return content if isinstance(content, list) else None
+    for key in LIST_KEYS:
+        if isinstance(content.get(key), list):
+            return list(content[key])
+    lists = [(str(name), one) for name, one in content.items() if isinstance(one, list)]
+    if not lists or len(lists) < len(content) or not all(isinstance(e, dict) for _, one in lists for e in one):
+        return None
+    if any(key in e for _, one in lists for e in one for key in (*FRAME_KEYS, *NAME_KEYS, "image_id")):
+        return None  # then the names are of something else
+    return [{**e, ("frame" if name.isdecimal() else "file_name"): name} for name, one in lists for e in one]
 
 
 def check_detection(entry: JsonEntry) -> None:
@@ -248,29 +267,36 @@ def check_image_id(entry: JsonEntry, id: Any) -> Any:
 
 
 def find_entry_place(entry: JsonEntry, images: Mapping[Any, FramePlace]) -> FramePlace:
-    """The frame that an entry says: by its own number, by its image, or by its image's id."""
+    """The frame that an entry says: by its own number, by its image, by its own file, or by its image's id."""
     video = entry.content.get("video_name") or entry.content.get("video")
+    video = None if video is None else str(video)
     direct = next((entry.get(k) for k in FRAME_KEYS if k in entry), None)
-    if direct is not None or "image_id" not in entry:
-        if not is_count(direct):
-            raise InputError(
-                f"{entry.where}: 'frame' (or 'frame_index', 'image_id') must be a whole number from 0, "
-                f"not {direct!r:.40}"
-            )
-        return FramePlace(None if video is None else str(video), index=direct)
-    id = entry.get("image_id")
-    if images:
+    if isinstance(direct, str) and (not direct.isdecimal() or direct != str(int(direct[:20]))):  # as 00012.png, 00012
+        return FramePlace(video, name=direct)
+    if direct is not None:
+        return FramePlace(video, index=_read_frame_number(entry, direct))
+    if images and "image_id" in entry:
+        id = entry.get("image_id")
         if check_image_id(entry, id) not in images:
             raise entry.wrong(f"image {id!r:.40} is not in 'images'")
         return images[id]
-    if isinstance(id, str) and id:
-        return FramePlace(None if video is None else str(video), name=id)
-    if not is_count(id):
+    name = next((n for k in NAME_KEYS if isinstance(n := entry.content.get(k), str) and n), None)
+    id = entry.content.get("image_id")
+    if name is None and isinstance(id, str) and id:
+        name = id
+    return FramePlace(video, number=_read_frame_number(entry, id)) if name is None else FramePlace(video, name=name)
+
+
+def _read_frame_number(entry: JsonEntry, given: Any) -> int:
+    """The whole number that an entry gives as such, as a text, or with a decimal point and nothing after it."""
+    number: Any = parse_whole_number(given) if isinstance(given, str) else given
+    number = int(number) if isinstance(number, float) and number.is_integer() else number
+    if not is_count(number):
         raise InputError(
-            f"{entry.where}: 'frame' (or 'frame_index', 'image_id') must be a whole number from 0, "
-            f"not {quote_value(id)}"
+            f"{entry.where}: 'frame' (or 'frame_index', 'image_id', 'file_name') must be a whole number from 0, or the "
+            f"name of an image, not {quote_value(given)}"
         )
-    return FramePlace(None if video is None else str(video), number=id)
+    return int(number)
 
 
 def _read_coco_entry(entry: JsonEntry, label: int, size: Size) -> Sequence[FoundObject]:

@@ -32,6 +32,8 @@ SHADES = 16  # up to so many values are ids
 FREQUENT = 4  # white of a soft mask is so many times as frequent as any other value
 REGIONS = 0.25  # of the pixels of most values, as a share, those that have two like neighbours where they fill regions
 SMOOTH = 1 / 16  # of the greatest value: by less than this most neighbours of differing values differ in a soft mask
+LOSSY = ("JPEG", "MPO")  # files whose values are not quite those that were written
+NEAR, MOSTLY = 64, 0.98  # of black or white; as a share of the pixels of a mask in such a file
 COLOURS = 256  # more colours than these in what is not transparent are an image, not ids; also one for 4 pixels
 MODES = ("1", "L", "P", "I;16", "I;16B", "I", "RGB", "RGBA", "LA", "PA")
 
@@ -91,6 +93,8 @@ def read_label_image(path: Path, meaning: str = "") -> LabelImage:
         return LabelImage(path, _read_opaque(path, image))
     if image.mode in ("RGBA", "LA", "PA"):
         return LabelImage(path, _read_transparent(path, image), meaning == IDS)
+    if image.format in LOSSY and not meaning:
+        return LabelImage(path, _read_lossy_mask(path, image))
     if meaning == IDS or image.mode == "P":
         return LabelImage(path, _read_values(image), of_ids=True)
     return LabelImage(path, _tell_soft_mask(path, _read_values(image)))
@@ -145,6 +149,18 @@ def _read_opaque(path: Path, image: Image.Image) -> Int32[np.ndarray, "h w"]:
         raise InputError(f"{path}: an image of mode {image.mode}, whose transparency is to count; give an RGBA image")
     opaque: Int32[np.ndarray, "h w"] = (np.asarray(image.getchannel("A")) >= 128).astype(np.int32)
     return opaque
+
+
+def _read_lossy_mask(path: Path, image: Image.Image) -> Int32[np.ndarray, "h w"]:
+    """1 where an image of black and white, such as a JPEG makes of a mask, is white. Raises InputError where it is
+    something else, for ids do not survive that.
+    """
+    grey = np.asarray(image.convert("L"))
+    near = (grey < NEAR) | (grey > 255 - NEAR)
+    if near.mean() < MOSTLY or grey.max() < 128:
+        raise InputError(f"{path}: a JPEG, which changes values, and no mask of black and white; save labels as PNG")
+    white: Int32[np.ndarray, "h w"] = (grey >= 128).astype(np.int32)
+    return white
 
 
 def _cut_probabilities(path: Path, image: Image.Image) -> Int32[np.ndarray, "h w"]:
