@@ -430,6 +430,12 @@ class Clip:
     def __len__(self) -> int:
         return LENGTH
 
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self.read(0, LENGTH))
+
+    def read(self, start: int, stop: int) -> list[Frame]:
+        return [Frame(t, np.zeros((*SIZE, 3), np.uint8)) for t in range(start, stop)]
+
 
 def kind_prompts(draw: Draw, place: Place) -> Iterator[None]:
     mask = place.put("mask.png", damage_image(make_files()["davis/00000.png"], draw))
