@@ -42,6 +42,7 @@ def arrays(run: str) -> dict[str, np.ndarray]:
 
 def state() -> dict[str, Tensor]:
     """Every tensor from its name, then adjusted."""
+    needs("recipe.py")
     spec = importlib.util.spec_from_file_location("deva_recipe", FOLDER / "recipe.py")
     assert spec and spec.loader
     recipe = importlib.util.module_from_spec(spec)

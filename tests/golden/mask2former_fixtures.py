@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -37,6 +38,8 @@ def arrays(name: str) -> Any:
 
 @cache
 def recipe() -> Any:
+    if not (FOLDER / "recipe.py").is_file():
+        pytest.skip(f"no recipe.py under {FOLDER}: set MASKLET_GOLDEN")
     spec = importlib.util.spec_from_file_location("dvis_recipe", FOLDER / "recipe.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

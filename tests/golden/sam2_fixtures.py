@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import zlib
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -83,14 +84,25 @@ def state(weights: str, like: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def parameter(weights: str, official: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A parameter's value by its name, a seed that the weights or the parameter have, and what it says besides; it is
+    the one that was recorded, by the CRC-32 of its bytes.
+    """
     how = table("model.json")["weights"][weights]
     over = how["overrides"].get(official, {})
-    value = recipe().tensor(how.get("seed", "") + official, shape, over.get("gain", 1.0))
-    return value * np.float32(over.get("scale", 1)) + np.float32(over.get("shift", 0))
+    seed = over.get("seed", how.get("seed", ""))
+    value = recipe().tensor(seed + official, shape, over.get("gain", 1.0))
+    value = value * np.float32(over.get("scale", 1)) + np.float32(over.get("shift", 0))
+    recorded = how.get("crc32_of_float32_bytes", {}).get(official)
+    if shape == tuple(table("model.json")["parameters"].get(official, ())) and recorded is not None:
+        found = zlib.crc32(np.ascontiguousarray(value, np.float32).tobytes())
+        assert found == recorded, f"{weights}, {official}: not the weights of the recipe"
+    return value
 
 
 @cache
 def recipe() -> Any:
+    if not (FOLDER / "recipe.py").is_file():
+        pytest.skip(f"no recipe.py under {FOLDER}: set MASKLET_GOLDEN")
     spec = importlib.util.spec_from_file_location("recipe", FOLDER / "recipe.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -107,6 +119,16 @@ def clip(name: str) -> list[Frame]:
 def encoded(name: str, weights: str) -> list[Sam2Features]:
     """The frames of a clip as the slim network sees them."""
     return Sam2(network(weights)).encode(clip(name))
+
+
+def clips() -> list[str]:
+    """The names of the clips."""
+    return sorted(table("runs.json")["clips"]) if (FOLDER / "runs.json").is_file() else []
+
+
+def first_clip() -> str:
+    """The clip of which the official predictor was recorded, by its name in the file."""
+    return next(iter(table("runs.json")["baseline"].values()))["clip"]
 
 
 def object_mask(name: str, frame: int, number: int) -> Tensor:

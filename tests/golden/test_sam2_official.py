@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from golden.sam2_fixtures import arrays, clip, encoded, needs, network, object_mask, runs, table
+from golden.sam2_fixtures import (
+    arrays,
+    clip,
+    clips,
+    encoded,
+    first_clip,
+    needs,
+    network,
+    object_mask,
+    parameter,
+    runs,
+    table,
+)
 
 from masklet.core.instances import Box, Clicks, Point, Prompt
 from masklet.core.masks import resize_bilinear
+from masklet.models.sam2.image_encoder import MEAN, STD, Sam2ImageEncoder
 from masklet.models.sam2.memory import RecentFrames, reverse_time, shift_time
 from masklet.models.sam2.propagator import Sam2
 
-needs("runs.json", "baseline.npz", "model.json", "key_map.json", "clips.npz")
+needs("runs.json", "baseline.npz", "model.json", "key_map.json", "clips.npz", "recipe.py")
 
 
 def as_prompt(run: dict[str, Any], given: dict[str, Any], before: Prompt | None) -> Prompt:
@@ -121,7 +135,27 @@ def apart(got: torch.Tensor, bits: torch.Tensor) -> torch.Tensor:
 
 def test_image_features_of_the_first_frame() -> None:
     sam2 = Sam2(network("w1"))
-    [features] = sam2.encode(clip("plain")[:1])
+    [features] = sam2.encode(clip(first_clip())[:1])
     for name, got in (("4", features.fine), ("8", features.medium), ("16", features.coarse)):
         expected = arrays("baseline.npz")[f"frame0_features_stride{name}"].astype(np.float32)
         np.testing.assert_allclose(got.numpy(), expected, rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("name", clips())
+def test_frames_reach_the_network_as_the_official_code_resizes_them(name: str) -> None:
+    """By the CRC-32 of the pixels of every frame, brought back from what the network is given."""
+    images, recorded = Sam2ImageEncoder(network("w1")), table("runs.json")["clips"][name]["resized_crc32"]
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+    for t, (frame, crc) in enumerate(zip(clip(name), recorded, strict=True)):
+        seen = ((images.prepare_pixels(frame)[0] * std + mean) * 255).round().permute(1, 2, 0).to(torch.uint8)
+        assert zlib.crc32(seen.contiguous().numpy().tobytes()) == crc, f"frame {t}"
+
+
+@pytest.mark.parametrize("weights", ["w1", "w2"])
+def test_every_weight_is_the_one_that_was_recorded(weights: str) -> None:
+    """Its seed may be a parameter's own; `parameter` compares the CRC-32 of all of which there is one."""
+    how = table("model.json")["weights"][weights]
+    for official, shape in table("model.json")["parameters"].items():
+        if official in how["crc32_of_float32_bytes"]:
+            parameter(weights, official, tuple(shape))
+    assert len(how["crc32_of_float32_bytes"]) == len(table("model.json")["parameters"])

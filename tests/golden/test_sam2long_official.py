@@ -18,7 +18,7 @@ from masklet.models.sam2.propagator import Sam2
 from masklet.systems.sam2long import MemoryTree, select_pathways
 from masklet.systems.sweep import note_prediction
 
-needs("runs.json", "sam2long.npz", "rule_cases.json", "model.json", "key_map.json", "clips.npz")
+needs("runs.json", "sam2long.npz", "rule_cases.json", "model.json", "key_map.json", "clips.npz", "recipe.py")
 
 
 def reading_of(reading: MemoryReading, start: int, longest: int) -> dict[str, list[float]]:
