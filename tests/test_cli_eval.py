@@ -305,3 +305,14 @@ def test_the_digest_of_a_folder_knows_names_and_contents(tmp_path: Path) -> None
             (tmp_path / name / file).write_text(text)
     a, b, c = (compute_digest(tmp_path / name) for name in "abc")
     assert a == b != c
+
+
+def test_videos_without_a_result_are_the_metric_s_to_judge(davis: Path, tmp_path: Path) -> None:
+    """Of two listed videos one has a result: it is scored, and the other one counts as not found."""
+    first = next(iter(SEQUENCES))
+    (tmp_path / "out" / first).mkdir(parents=True)
+    result_of(first).save(tmp_path / "out" / first / "masklets.json")
+    write_ytvis_truth([result_of(s) for s in SEQUENCES], tmp_path / "gt.json")
+    code, text = evaluated("ytvis", "--gt", tmp_path / "gt.json", "--pred", tmp_path / "out", "-o", tmp_path / "a.json")
+    assert code == 0, text
+    assert 0 < json.loads((tmp_path / "a.json").read_text())["scores"]["AP"] < 1

@@ -190,3 +190,12 @@ def test_results_of_another_video_are_refused():
     for other in (result(length=3), result(categories=("b", "a"))):
         with pytest.raises(InputError, match="clip: size, length or categories are not those of the truth"):
             vis.compute_video_ap([result()], [other])
+
+
+def test_of_several_crowds_the_best_is_taken_again_and_again_and_of_equal_ones_the_later():
+    iou = np.array([[0.6, 0.9, 0.5], [0.7, 0.7, 0.6], [0.9, 0.6, 0.6]])
+    crowds, ignored = np.array([True, True, False]), np.array([[True, True, False]])
+    assert vis.match_predictions(iou, ignored, crowds)[0, 0].tolist() == [2, 1, 0]  # what counts goes first
+    assert vis.match_predictions(iou[:, :2], ignored[:, :2], crowds[:2])[0, 0].tolist() == [1, 1, 0]
+    turned = vis.match_predictions(iou[:, [1, 0]], ignored[:, :2], crowds[:2])[0, 0].tolist()
+    assert turned == [0, 1, 1]

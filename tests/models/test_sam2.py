@@ -604,3 +604,20 @@ def test_a_short_clip_reads_as_many_pointers_as_it_has_frames(sam2: CachedSam2, 
         assert bound.policy == replace(policy, pointers=pointers) and sam2.policy.pointers == 16
         tree = bind_parts(Track(MemoryTree(sam2), {}), ClipOfLength(length)).propagator
         assert tree.propagator.policy.pointers == pointers
+
+
+@pytest.mark.parametrize(("answered", "seen"), [(100.0, 32.0), (-100.0, -32.0), (20.0, 20.0)])
+def test_an_earlier_answer_is_held_within_32_when_clicks_refine_it(
+    sam2: CachedSam2, answered: float, seen: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the official code: what the mask prompt's encoder is given."""
+    given: list[Tensor] = []
+    encode = sam2.core.encode_masks
+    monkeypatch.setattr(sam2.core, "encode_masks", lambda logits: given.append(logits) or encode(logits))
+    [features] = sam2.encode(clip("plain")[:1])
+    memory, _ = sam2.prompt(sam2.empty(), features, {1: Point(60, 70)})
+    bank = memory.banks[1]
+    held = Sam2Memory({1: replace(bank, logits=torch.full_like(bank.logits, answered))})
+    given.clear()
+    sam2.prompt(held, features, {1: Clicks((Point(60, 70), Point(20, 20, inside=False)))})
+    assert [float(x) for x in given[0].unique()] == [seen]

@@ -236,3 +236,72 @@ def test_of_two_that_are_carried_back_the_older_has_the_pixels() -> None:
         {0},
         {1},
     ]
+
+
+class Recorder(ToyPropagator):
+    """Keeps every belief that is committed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.beliefs: list[dict[int, bool]] = []
+
+    def commit(self, memory, features, belief):  # type: ignore[no-untyped-def]
+        self.beliefs.append({id: bool(seen > 0) for id, seen in zip(belief.ids, belief.presence[:, 0], strict=True)})
+        return super().commit(memory, features, belief)
+
+
+def test_what_a_merge_covers_wholly_is_committed_as_absent() -> None:
+    """Two smaller ones are found over an object, none of them matched with it: it has no pixel left, and the memory
+    hears that it is gone.
+    """
+    whole, part = square(8, 8), square(8, 8, 3)
+    alarms = [
+        (0, whole, 0.99, 0),
+        (2, part, 0.99, 1),
+        (2, whole & ~part & (torch.arange(W) < 11), 0.99, 2),
+        (2, whole & (torch.arange(W) >= 11), 0.99, 3),
+    ]
+    carrier = Recorder()
+    at = DevaSettings(clip=1, every=1, backward=False, nms_iou=1.0)
+    found = Deva(ToySegmenter(blind=lambda t, o: True, alarms=alarms), carrier, at).run(World([still(8, 8)], length=3))
+    assert [sorted(m.sightings) for m in found.masklets] == [[0, 1], [2], [2], [2]]
+    assert carrier.beliefs == [{}, {1: True}, {1: False}]
+
+
+@pytest.mark.parametrize(("columns", "kept"), [(3, True), (4, False)])
+def test_what_is_carried_back_stays_while_half_of_it_is_left(columns: int, kept: bool) -> None:
+    """Of six columns three are taken: exactly half is left, and stays; of four two columns are left, less than half."""
+    old = Masklet(1, {0: Sighting(Rle.encode(square(4, 4)), Source.FORWARD)})
+    back = Masklet(2, {0: Sighting(Rle.encode(square(4, 4 + 6 - columns)), Source.BACKWARD)})
+    made = {m.id: m for m in remove_backward_overlaps([old, back])}
+    assert (2 in made) is kept
+    if kept:
+        assert made[2].sightings[0].mask.area == 6 * (6 - columns)
+
+
+def test_a_vote_counts_every_detection_that_stood_behind() -> None:
+    """In the first clip two of three frames say green, in the next all three say red: four of six."""
+
+    def label(t: int) -> int:
+        return 1 if t in (0, 1) else 0
+
+    alarms = [(t, square(8, 8), 0.9, label(t)) for t in range(12)]
+    found = run(World([still(8, 8)], length=8), ToySegmenter(blind=lambda t, o: True, alarms=alarms))
+    assert [m.label for m in found.masklets] == [0]
+    stream = [
+        int(out.labels[0])
+        for out in deva(ToySegmenter(blind=lambda t, o: True, alarms=alarms)).stream(World([still(8, 8)], length=8))
+    ]
+    assert stream[0] == 1 and stream[-1] == 0
+
+
+def test_proposals_are_above_conf_and_duplicates_go() -> None:
+    """At exactly `conf` a detection is none; of two with IoU above `nms_iou` the better stays."""
+    world = World([still(8, 8)], length=4)
+    for score, there in ((0.5, False), (0.51, True)):
+        found = run(world, ToySegmenter(score=lambda t, o, score=score: score), clip=1, every=1)  # type: ignore[misc]
+        assert bool(found.masklets) is there
+    twins = [(t, square(8, 9), 0.6, 1) for t in range(4)]  # IoU 5/7 with the truth
+    for limit, alone in ((0.7, True), (0.72, False)):
+        found = run(world, ToySegmenter(alarms=twins), clip=1, every=1, nms_iou=limit)
+        assert (len(found.masklets) == 1) is alone

@@ -111,3 +111,10 @@ def test_a_ratio_reached_exactly_is_enough_whatever_the_number() -> None:
 def test_no_frame_of_agreement_is_never_enough() -> None:
     apart = [masklet(1, range(4)), masklet(2, range(4), at=(20, 20))]
     assert ids(drop_twins(apart, frames=0)) == [1, 2]
+
+
+def test_the_ratio_is_of_frames_in_which_it_is_seen_not_of_the_span() -> None:
+    """One key frame in eight sightings is enough, though they lie sixteen frames apart; in the span it were not."""
+    gaps = masklet(1, range(0, 16, 2), range(1))
+    assert len(gaps.sightings) == 8 and max(gaps.sightings) - min(gaps.sightings) + 1 == 15
+    assert ids(keep_supported([gaps], 0.1)) == [1] and ids(keep_supported([gaps], 0.126)) == []

@@ -429,3 +429,13 @@ def test_with_all_detections_as_columns_an_unsure_one_may_take_a_track_from_a_su
     first, second = found["all"]
     assert torch.equal(first.sightings[3].mask.decode(), own) and first.key_frames == {0}
     assert second.key_frames == {3} and torch.equal(second.sightings[3].mask.decode(), beside)
+
+
+def test_a_live_name_is_that_of_the_greatest_sum_of_scores_not_of_most_votes() -> None:
+    """Twice red with 0.3, once green with 0.9."""
+    said = {0: (0, 0.3), 1: (0, 0.3), 2: (1, 0.9)}
+    alarms = [(t, square(8, 8), score, label) for t, (label, score) in said.items()]
+    finder = ToySegmenter(blind=lambda t, o: True, alarms=alarms)
+    at = Sam2BmpSettings(conf=0.2, low_conf=0.1)
+    live = [out.labels.tolist() for out in Sam2Bmp(finder, ToyPropagator(), at).stream(World([still(8, 8)], length=4))]
+    assert live == [[0], [0], [1], [1]]
