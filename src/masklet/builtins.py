@@ -82,6 +82,13 @@ PROPAGATORS = Registry(
             "masklet.models.xmem.propagator:XmemSettings",
             form="deva[:FILE]",
         ),
+        PartEntry(
+            "cutie",
+            "Cutie's network (rf-cutie)",
+            "masklet.parts:load_cutie",
+            "masklet.models.cutie:CutieSettings",
+            form="cutie:FILE",
+        ),
         PartEntry("still", "masks stay where they were", "masklet.parts:load_still"),
         PartEntry("flow", "masks follow the optical flow", "masklet.parts:load_flow"),
         PartEntry(

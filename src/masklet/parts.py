@@ -352,6 +352,15 @@ def load_deva(request: PartRequest) -> Xmem:
     return load_xmem(path, resolve_device(request.device), **request.settings)
 
 
+def load_cutie(request: PartRequest) -> Propagator[Any, Any]:
+    """Cutie from a file. Raises InputError where none is named, or the package is not installed."""
+    from masklet.models import cutie  # its package is an extra
+
+    if not request.name.argument:
+        raise InputError("cutie: name its weight file, cutie:cutie-base-mega.pth (github.com/hkchengrex/Cutie, MIT)")
+    return cutie.load_cutie(request.name.argument, resolve_device(request.device), **request.settings)
+
+
 def load_still(request: PartRequest) -> StillMasks:
     """Masks where they were."""
     return StillMasks()
