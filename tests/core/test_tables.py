@@ -102,17 +102,46 @@ def test_statistics_by_hand():
     assert timed.statistics().objects[0].mean_speed == 2.0
 
 
-def test_suspicious_frames_by_hand():
-    grows = masklet(1, {0: "11000000 00000000", 1: "11110000 00000000", 2: "11100000 00000000"})
-    leaps = masklet(2, {0: "00000000 10000000", 1: "00000000 00000001"})
-    ends, begins = masklet(3, {0: "00000000 01100000"}), masklet(4, {1: "00000000 01100000"})
-    absent = masklet(5, {2: "00000000 00000001"})
-    absent = replace(absent, sightings={2: replace(absent.sightings[2], presence=-1.5)})
-    found = video(grows, leaps, ends, begins, absent, size=(2, 8)).statistics().suspicious
-    assert [(s.frame, s.id, s.reason) for s in found] == [
-        (1, 1, "area"), (1, 2, "place"), (1, 4, "switch"), (2, 5, "presence"), (2, 5, "switch"),
-    ]  # fmt: skip
-    assert [s.value for s in found] == [2.0, 7.0, 1.0, -1.5, 1.0]  # 5 is where 2 was
+def boxes(id, places, presence=0.0):
+    """An object that is a square at each frame's (x, y, side)."""
+    base = replace(masklet(1, {0: "1"}).sightings[0], presence=presence)
+    seen = {}
+    for t, (x, y, side) in places.items():
+        pixels = np.zeros((60, 90), bool)
+        pixels[y : y + side, x : x + side] = True
+        seen[t] = replace(base, mask=Rle.encode_pixels(pixels))
+    return replace(masklet(id, {}), sightings=seen)
+
+
+def suspect(*masklets):
+    found = video(*masklets, size=(60, 90), length=12).statistics().suspicious
+    return [(s.frame, s.id, s.reason, round(s.value, 2)) for s in found]
+
+
+def test_jumps_of_area():
+    still = {t: (30, 20, 10) for t in range(9)}
+    assert suspect(boxes(1, still | {4: (30, 20, 12)})) == []  # by 1.44
+    assert suspect(boxes(1, still | {4: (30, 20, 13)})) == [(4, 1, "area", 1.69)]  # and back in the next: one event
+    assert suspect(boxes(1, still | {3: (30, 20, 13), 8: (30, 20, 5)})) == [(3, 1, "area", 1.69), (8, 1, "area", 4.0)]
+    assert suspect(boxes(1, {t: (30, 20, 1) for t in range(9)})) == []
+    assert suspect(boxes(1, {0: (30, 20, 1), 1: (30, 21, 1), 2: (34, 20, 1)})) == []  # too small to look at
+    assert suspect(boxes(1, {t: (0, 20, 10 if t < 4 else 20) for t in range(9)})) == []  # it comes in
+    assert suspect(boxes(1, {0: (30, 20, 10), 2: (30, 20, 20)})) == []  # it was not seen between
+
+
+def test_jumps_of_place():
+    assert suspect(boxes(1, {t: (2 + 9 * t, 20, 6) for t in range(9)})) == [
+        (1, 1, "place", 1.5)
+    ]  # only where it begins
+    leap = {t: (10 if t < 5 else 40, 20, 10) for t in range(9)}
+    assert suspect(boxes(1, leap)) == [(5, 1, "place", 3.0)]
+    assert suspect(boxes(1, {0: (10, 20, 10), 1: (10, 20, 10), 3: (40, 20, 10), 4: (40, 20, 10)})) == []
+
+
+def test_switches_and_absence():
+    ends, begins = boxes(3, {0: (30, 20, 10)}), boxes(4, {1: (30, 20, 10)})
+    absent = boxes(5, {2: (60, 40, 10), 4: (60, 40, 10), 9: (60, 40, 10)}, presence=-1.5)
+    assert suspect(ends, begins, absent) == [(1, 4, "switch", 1.0), (2, 5, "presence", -1.5), (9, 5, "presence", -1.5)]
 
 
 def test_tables_with_and_without_pandas(monkeypatch):

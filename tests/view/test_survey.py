@@ -17,9 +17,11 @@ from desks import PLACES, make_truth
 from forms import drafts, made
 from toys import World
 
-from masklet.core.result import VideoResult
+from masklet.core.result import Provenance, VideoResult
+from masklet.core.rle import Rle
 from masklet.core.statistics import compute_statistics
 from masklet.core.timeline import LETTERS, bin_track, guess_presence, trace_presence
+from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.view import survey as survey_module
 from masklet.view.survey import Survey
 
@@ -36,6 +38,23 @@ def test_windows_find_what_one_look_finds(draft, window) -> None:
         survey_module.WINDOW = before
     assert tuple(survey.suspicious) == compute_statistics(result).suspicious
     assert survey.done == 1.0 and not survey.damage
+
+
+@given(st.lists(st.sampled_from([(0, 20), (30, 20), (30, 26), (60, 20)]), min_size=12, max_size=16), st.integers(1, 5))
+@settings(max_examples=40)
+def test_windows_find_the_same_jumps_and_begin_no_event_anew(places, window) -> None:
+    seen = {}
+    for t, (x, side) in enumerate(places):
+        pixels = np.zeros((60, 99), bool)
+        pixels[9 : 9 + side, 5 + x : 5 + x + side] = True
+        seen[t] = Sighting(Rle.encode_pixels(pixels), Source.FORWARD)
+    made_of = Masklet(1, seen)
+    result = VideoResult("clip", (60, 99), len(places), 25.0, (made_of,), (), Provenance("test"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(survey_module, "WINDOW", window)
+        survey = Survey(result)
+        survey.run()
+    assert tuple(survey.suspicious) == compute_statistics(result).suspicious
 
 
 @given(drafts(), st.integers(1, 9))

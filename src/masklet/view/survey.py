@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from masklet.core.errors import InputError
 from masklet.core.result import VideoResult
-from masklet.core.statistics import SuspiciousFrame, find_jumps, find_switches
+from masklet.core.statistics import LOOK_BACK, SuspiciousFrame, find_jumps, find_switches
 from masklet.core.timeline import PresenceTrack, guess_presence, trace_presence
 from masklet.core.tracks import Masklet
 
@@ -73,7 +73,7 @@ class Survey:
         switches = sorted(find_switches(spans))
         for start in range(0, length, WINDOW):
             stop = min(start + WINDOW, length)
-            window = self.result.read_window(max(start - 1, 0), stop)
+            window = self.result.read_window(max(start - LOOK_BACK, 0), stop)
             found = [s for s in find_jumps(window) if s.frame >= start]
             found += [s for s in switches if start <= s.frame < stop]
             self.suspicious += sorted(found)
