@@ -640,6 +640,65 @@ def test_label_studio_s_own_decoder_reads_brush_masks(tmp_path: Path) -> None:
     assert (theirs == 255 * example_result().masklets[0].sightings[0].mask.decode_pixels()).all()
 
 
+def test_label_studio_s_own_checks_pass(tmp_path: Path) -> None:
+    interface = pytest.importorskip("label_studio_sdk.label_interface")
+    for form in ("label-studio", "label-studio-video"):
+        out = example_result().export(form, tmp_path / form)
+        checks = interface.LabelInterface((out / "config.xml").read_text())
+        checks.validate()
+        for task in json.loads((out / "tasks.json").read_text()):
+            answers = task.pop("annotations")
+            assert checks.validate_task(task) and all(map(checks.validate_annotation, answers))
+
+
+def put(source: Path, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(source.read_bytes())
+
+
+def test_trackeval_finds_results_equal_to_themselves(tmp_path: Path) -> None:
+    """As ground truth and as answers."""
+    trackeval = pytest.importorskip("trackeval")
+    big = np.zeros((40, 50), bool)
+    big[5:20, 5:25] = True
+    base = masklet(1, {0: "1"}, 0, 0.5).sightings[0]
+    seen = {t: replace(base, mask=Rle.encode_pixels(np.roll(big, t, 1))) for t in range(3)}
+    person = replace(masklet(1, {}, 0, 0.5), sightings=seen)
+    result = video(person, size=(40, 50), categories=("person", "cat"))
+    for form in ("ytvis-set", "ytvis", "burst-set", "mots"):
+        result.export(form, tmp_path / form)
+    put(tmp_path / "ytvis-set/instances.json", tmp_path / "ytvis_gt/youtube_vis_val/gt.json")
+    put(tmp_path / "ytvis/clip/ytvis.json", tmp_path / "ytvis_us/youtube_vis_val/us/data/r.json")
+    for place in ("burst_gt", "burst_us/us/data"):
+        put(tmp_path / "burst-set/burst.json", tmp_path / place / "b.json")
+    for name in ("0001", "0002"):
+        put(tmp_path / "mots/clip/mots.txt", tmp_path / f"mots_gt/label_02/{name}.txt")
+        put(tmp_path / "mots/clip/mots.txt", tmp_path / f"mots_us/us/data/{name}.txt")
+    (tmp_path / "mots_gt/evaluate_mots.seqmap.val").write_text("0001 empty 000000 000003\n0002 empty 000000 000003\n")
+    quiet = {"PRINT_CONFIG": False, "SPLIT_TO_EVAL": "val"}
+    sets = [
+        trackeval.datasets.YouTubeVIS(
+            quiet | {"GT_FOLDER": f"{tmp_path}/ytvis_gt/", "TRACKERS_FOLDER": f"{tmp_path}/ytvis_us/"}
+        ),
+        trackeval.datasets.BURST(
+            quiet
+            | {"GT_FOLDER": f"{tmp_path}/burst_gt", "TRACKERS_FOLDER": f"{tmp_path}/burst_us", "EXEMPLAR_GUIDED": False}
+        ),
+        trackeval.datasets.KittiMOTS(
+            quiet | {"GT_FOLDER": f"{tmp_path}/mots_gt", "TRACKERS_FOLDER": f"{tmp_path}/mots_us"}
+        ),
+    ]
+    silent = dict.fromkeys(
+        ("PRINT_RESULTS", "PRINT_CONFIG", "TIME_PROGRESS", "OUTPUT_SUMMARY", "OUTPUT_DETAILED", "PLOT_CURVES"), False
+    )
+    judge = trackeval.Evaluator(silent | {"USE_PARALLEL": False, "BREAK_ON_ERROR": True, "LOG_ON_ERROR": None})
+    for one, masks in zip(sets, (3, 3, 6), strict=True):
+        found, _ = judge.evaluate([one], [trackeval.metrics.HOTA({"PRINT_CONFIG": False})])
+        [scores] = [v["us"]["COMBINED_SEQ"] for v in found.values()]
+        right = [c["HOTA"] for c in scores.values() if c.get("HOTA", {}).get("HOTA_TP", np.zeros(1)).any()]
+        assert right and all(c["HOTA_TP"][0] == masks and c["HOTA_FP"][0] == 0 for c in right)
+
+
 def test_datasets_reads_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pyarrow")
     datasets = pytest.importorskip("datasets")
