@@ -244,7 +244,7 @@ class Nano:
         id = answers.ids[row]
         guess, scattered = guesses[id].numpy(), float(guessed.scattered[guessed.ids.index(id)])
         large = cv2.resize(answers.logits[row, k].numpy(), guess.shape[::-1], interpolation=cv2.INTER_LINEAR)
-        logits = np.asarray(large + np.float32(self.net.hints.gain) * guess)
+        logits = np.asarray(large + np.float32(float(self.net.hints.gain)) * guess)
         box = find_mask_window(logits > 0, 0)
         logits[box][detached_components(logits[box], 1 / (1 + np.exp(-guess[box])), scattered)] = NOWHERE
         return torch.from_numpy(logits)
