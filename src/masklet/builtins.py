@@ -35,6 +35,9 @@ SEGMENTERS = Registry(
             "masklet.models.segmenters.prompted:EverythingSegmenter",
             form="everything[:SAM2]",
         ),
+        PartEntry(
+            "soft", "soft masks made elsewhere, for deva-offline", "masklet.parts:load_soft_masks", form="soft:FOLDER"
+        ),
     ],
 )
 MASK2FORMER = PartEntry(  # by hub id, folder or file

@@ -43,6 +43,7 @@ from masklet.models.segmenters.prompted import (
     TextSegmenter,
 )
 from masklet.models.segmenters.sam_hq import is_sam_hq, load_sam_hq
+from masklet.models.segmenters.soft_masks import SoftMaskFolder
 from masklet.models.segmenters.text import TextDetector, load_detector, split_prompts
 from masklet.registry import PartEntry, check_choice, list_part_settings
 from masklet.systems.bystanders import BystanderFinder
@@ -161,6 +162,13 @@ def load_everything(request: PartRequest) -> EverythingSegmenter:
     if name == NANO or not (name or find_weights(find_checkpoint(SMALLEST_SAM2))):
         return NanoEverything(load_image_predictor(resolve_device(request.device)), **request.settings)
     return EverythingSegmenter(load_masker(name, request.device), **request.settings)
+
+
+def load_soft_masks(request: PartRequest) -> SoftMaskFolder:
+    """Soft masks in a folder. Raises InputError where none is named or it has none."""
+    if not request.name.argument:
+        raise InputError(f"{request.name.text}: say which folder, such as soft:masks")
+    return SoftMaskFolder(Path(request.name.below).expanduser())
 
 
 def load_auto(request: PartRequest) -> AutoSegmenter[None, MotionMemory]:

@@ -230,7 +230,11 @@ def write_davis(
 def davis16(root: Path) -> None:
     clips = [make_clip(name, 5, ["o"], n) for n, name in enumerate(("blackswan", "camel"))]
     write_davis(root / "DAVIS-2016", clips, "2016", "val", binary=True)
-    put_detections(root / "detections/davis16/dis", clips)
+    for clip in clips:
+        for frame, page in zip(number(0, 1, 5, "{:05d}"), clip.labels, strict=True):
+            path = root / "detections/davis16/dis" / clip.name / f"{frame}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.where(page > 0, 240, 10).astype(np.uint8)).save(path)
 
 
 def davis17(root: Path) -> None:
@@ -358,9 +362,14 @@ def write_referring(home: Path, detections: Path, truth: bool) -> None:
         for id in clip.labelled:
             for frame, page in zip(names, clip.labels, strict=True):
                 soft = np.where(page == id, 230, 20).astype(np.uint8)
-                path = detections / name / str(id - 1) / f"{frame}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(soft).save(path)
+                places = [f"{n}/{name}/{id - 1}" for n in range(4)] if truth else [f"{name}/{id - 1}"]
+                for place in places:
+                    path = detections / place / f"{frame}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    Image.fromarray(soft).save(path)
+                    (path.parent / "scores.json").write_text(
+                        json.dumps({f: 0.5 + 0.1 * t for t, f in enumerate(names)})
+                    )
         if truth:
             for frame, page in zip(names, clip.labels, strict=True):
                 put_palette(home / "valid/Annotations" / name / f"{frame}.png", page)

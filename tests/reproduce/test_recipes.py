@@ -125,3 +125,10 @@ def test_what_is_overridden() -> None:
     for wrong in ({"size": "large"}, {"segmenter": 3}, {"size": True}):
         with pytest.raises(InputError, match="--set"):
             recipe.override(wrong)
+
+
+def test_a_part_of_another_kind_takes_none_of_the_recipe_s_settings() -> None:
+    recipe = read_recipes()["deva-3/ref-ytvos"]
+    assert recipe.override({"propagator": "deva:mine.pth"}).settings["propagator.size"] == 720
+    other = recipe.override({"propagator": "affinity", "propagator.half": 1})
+    assert other.settings == {"frames": 10, "lost": "denies", "propagator.half": 1}

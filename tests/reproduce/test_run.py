@@ -143,6 +143,8 @@ def test_frames_and_objects_are_as_the_data_sets_have_them(data: Path) -> None:
         ("rocovis-3/minvis-vipseg-things", ("size=64",), ""),
         ("deva-1/r50-semi-online", ("propagator=still",), ""),
         ("deva-2/entityseg-semi-online-test", ("propagator=still",), ""),
+        ("deva-3/ref-ytvos", ("propagator=affinity",), "Annotations/0390fabe58/1/00004.png"),
+        ("deva-3/ref-davis", ("propagator=affinity",), ""),
         ("deva-4/davis16", ("propagator=affinity",), ""),
         ("deva-4/davis17", ("propagator=still",), ""),
         ("deva-4/davis17-test-dev", ("propagator=still",), "aerobatics/00004.png"),

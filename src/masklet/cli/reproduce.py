@@ -109,11 +109,11 @@ def run_recipe(
         return measure_cost(recipe)
     from masklet.cli.run import choose_pool, plan_batch, run_batch
     from masklet.reproduce.datasets import locate_set
-    from masklet.reproduce.run import FinishedRun, make_run_options
+    from masklet.reproduce.run import FinishedRun, list_runs, make_run_options
     from masklet.run.plan import RunParts
     from masklet.run.workers import Crew
 
-    located = locate_set(recipe.data, data, recipe.split)
+    located = list_runs(recipe, locate_set(recipe.data, data, recipe.split), data)
     options = make_run_options(recipe, located, data, out, device)
     log, queue = plan_batch(options, RunParts(options).check(), 1, None, reporter)
     crew = Crew(jobs, 1, None)

@@ -116,6 +116,15 @@ class SelectiveSegmenter(Segmenter[M], Protocol[M]):
 
 
 @runtime_checkable
+class SoftSegmenter(Protocol):
+    """A segmenter that knows how likely each pixel is, of objects that are the same in all frames."""
+
+    def read_soft_masks(self, frame: int, size: tuple[int, int]) -> tuple[Float[Tensor, "n h w"], float | None]:
+        """Each object's probabilities in a `frame` of `size` (h, w), and how certain they are; None: nobody knows."""
+        ...
+
+
+@runtime_checkable
 class VideoBound(Protocol):
     """A part, or what holds one, that must know which video it is asked about."""
 

@@ -6,6 +6,7 @@ recipe's name is that of the file and the row's own, such as "sam2long-5/paths-3
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -89,15 +90,26 @@ class Recipe:
         return self.metric.split("+") if self.metric else ()
 
     def override(self, settings: Mapping[str, Any]) -> Recipe:
-        """The same with other `settings`, or another segmenter, propagator or size. Raises InputError where one of
-        these is not of its kind.
+        """The same with other `settings`, or another segmenter, propagator or size; a part of another kind takes none
+        of the recipe's settings for it. Raises InputError where one of these is not of its kind.
         """
         parts = {name: value for name, value in settings.items() if name in PARTS}
         for name, value in parts.items():
             if not isinstance(value, int if name == "size" else str) or isinstance(value, bool):
                 raise InputError(f"--set {name}={value}: give {'pixels' if name == 'size' else 'the name of a part'}")
         rest = {name: value for name, value in settings.items() if name not in PARTS}
-        return replace(self, **parts, settings={**self.settings, **rest})
+        gone = [
+            f"{part}."
+            for part, name in parts.items()
+            if part != "size" and get_kind(name) != get_kind(getattr(self, part))
+        ]
+        kept = {name: value for name, value in self.settings.items() if not name.startswith(tuple(gone))}
+        return replace(self, **parts, settings={**kept, **rest})
+
+
+def get_kind(part: str) -> str:
+    """A part's name without what stands behind it: a folder, a file, a size."""
+    return re.split("[:@]", part)[0]
 
 
 @cache

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,7 +46,27 @@ IN_PERCENT = ("sav", "vos-benchmark", "burst", "burst-masks")  # metrics whose n
 PAGES: Mapping[str, Callable[[VideoResult, Path, Sequence[str]], None]] = {  # how a protocol's images are written
     "unsupervised": lambda result, folder, names: write_davis(limit_objects(result), folder, names),
     "salient": write_davis16,
+    "referring": write_davis16,
 }
+
+
+SOFT = ("referring", "salient")  # protocols that begin with soft masks, a folder for each video
+ANNOTATORS = 4  # of Ref-DAVIS: each has described all objects
+
+
+def list_runs(recipe: Recipe, located: LocatedSet, data: Path) -> LocatedSet:
+    """The set with what is run in place of its videos: of referring expressions each alone (Ref-YouTube-VOS,
+    "VIDEO/EXPRESSION"), or all objects by one annotator's words (Ref-DAVIS, "ANNOTATOR/VIDEO").
+    """
+    if recipe.protocol != "referring":
+        return located
+    assert located.listing is not None
+    if recipe.metric:
+        named = [(video, f"{n}/{video.name}") for n in range(ANNOTATORS) for video in located.videos]
+    else:
+        told = read_json(located.listing, "expressions by video")["videos"]
+        named = [(video, f"{video.name}/{key}") for video in located.videos for key in told[video.name]["expressions"]]
+    return replace(located, videos=[replace(video, name=name) for video, name in named])
 
 
 @dataclass(frozen=True)
@@ -60,9 +81,17 @@ class Comparison:
 def make_run_options(recipe: Recipe, located: LocatedSet, data: Path, out: Path, device: str = "auto") -> RunOptions:
     """What is run: the `recipe` over the videos of `located`, which lies in `data`, into `out`/results."""
     segmenter = fill_part_name(recipe.segmenter, recipe.size, data)
+    entries = list_dataset_entries(located.videos, is_given=recipe.protocol == "vos")
+    if recipe.protocol in SOFT:
+        named = zip(entries, located.videos, strict=True)
+        entries = [
+            replace(e, name=v.name.replace("/", "-"), title=v.name, detections=f"soft:{segmenter}/{v.name}")
+            for e, v in named
+        ]
+        segmenter = ""
     return RunOptions(
         out / RESULTS,
-        list_dataset_entries(located.videos, is_given=recipe.protocol == "vos"),
+        entries,
         system="sam2bmp" if recipe.system == TRACK else recipe.system,
         segmenter=segmenter or None,
         propagator=fill_part_name(recipe.propagator, recipe.size, data) or None,
@@ -135,7 +164,9 @@ class FinishedRun:
         reports = {}
         for metric in self.recipe.metrics:
             with self.convert(metric, truth) as (gt, pred):
-                report = METRICS.find(metric).load()(gt, pred, watch=watch, **self.list_metric_options(metric, gt))
+                measure = partial(METRICS.find(metric).load(), gt, watch=watch, **self.list_metric_options(metric, gt))
+                is_shared = self.recipe.protocol == "referring"
+                report = average_reports([measure(p) for p in sorted(pred.iterdir())]) if is_shared else measure(pred)
             reports[metric] = replace(report, metric=metric, inputs=())
             (self.out / REPORTS).mkdir(parents=True, exist_ok=True)
             reports[metric].save(self.out / REPORTS / f"{metric}.json", __version__)
@@ -172,7 +203,8 @@ class FinishedRun:
                 raise InputError(f"{self.located.root}: no unseen_videos.txt, the videos of kinds that no training has")
             options["unseen"] = read_text(path, "one name a line").split()
         if self.recipe.protocol in ("vos", *PAGES):
-            options["videos"] = [video.name for video in self.located.videos]
+            names = (video.name for video in self.located.videos)
+            options["videos"] = list(dict.fromkeys(n.rpartition("/")[2] for n in names))
         return options
 
     def write_pages(self, write: Callable[[VideoResult, DatasetVideo, Path], None]) -> Path:
@@ -187,7 +219,9 @@ class FinishedRun:
         """Writes the images of one video of the recipe's protocol into `folder`/<video>."""
         folder.mkdir(parents=True, exist_ok=True)
         names = [path.stem for path in list_image_files(video.source)]
-        PAGES[self.recipe.protocol](result, folder / video.name, names)
+        (folder / video.name).parent.mkdir(parents=True, exist_ok=True)
+        write = write_davis if self.recipe.metric == "davis" else PAGES[self.recipe.protocol]
+        write(result, folder / video.name, names)
 
     def write_things(self) -> Path:
         """The ground truth of VIPSeg's things in YouTube-VIS's form."""
@@ -233,6 +267,13 @@ class FinishedRun:
         if problems:
             raise InputError("; ".join(problems))
         return path
+
+
+def average_reports(reports: Sequence[Report]) -> Report:
+    """A report whose numbers are the means of several, as of Ref-DAVIS's annotators."""
+    mean = {name: sum(r.scores[name] or 0.0 for r in reports) / len(reports) for name in reports[0].scores}
+    parts = {str(n): dict(report.scores) for n, report in enumerate(reports)}
+    return replace(reports[0], scores=mean, parts=parts, videos={}, objects={})
 
 
 def has_truth(path: Path) -> bool:

@@ -21,7 +21,7 @@ from masklet.core.frames import Video, iterate_windows_backward
 from masklet.core.instances import Detections
 from masklet.core.masks import resize_bilinear
 from masklet.core.progress import Watch, discard_progress
-from masklet.core.protocols import Propagator, Segmenter
+from masklet.core.protocols import Propagator, Segmenter, SoftSegmenter
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
@@ -233,6 +233,23 @@ class DetectedSketches(Generic[S]):
         return found[list({int(found.labels[row]): row for row in found.scores.argsort().tolist()}.values())]
 
 
+@dataclass(frozen=True)
+class SoftSketches:
+    """Sketches of soft masks."""
+
+    segmenter: SoftSegmenter
+
+    def __call__(self, video: Video, at: Sequence[int], watch: Watch) -> dict[int, Sketch]:
+        """Every frame's soft masks; a frame in which nothing is likely is left out."""
+        found: dict[int, Sketch] = {}
+        for n, t in enumerate(at, start=1):
+            masks, score = self.segmenter.read_soft_masks(t, video.size)
+            if (masks > 0.5).any():
+                found[t] = Sketch(masks, score)
+            watch("segment", n, len(at), len(masks))
+        return found
+
+
 def build_sketch(found: Detections, labels: tuple[int, ...]) -> Sketch:
     """Detections in the order of the labels; what was not found is empty, and scores 0."""
     masks = torch.zeros(len(labels), *found.masks.shape[1:])
@@ -246,8 +263,12 @@ def build_deva_offline(
     """DEVA's offline protocol over a segmenter's best detections of each category.
 
     Args:
-        segmenter: finds them.
+        segmenter: finds them; one of soft masks gives these.
         propagator: carries their masks.
         settings: of the system.
     """
-    return DevaOffline(DetectedSketches(segmenter), propagator, segmenter.categories, settings)
+    categories = segmenter.categories
+    sketcher: Sketcher = DetectedSketches(segmenter)
+    if isinstance(segmenter, SoftSegmenter):
+        sketcher = SoftSketches(segmenter)
+    return DevaOffline(sketcher, propagator, categories, settings)
