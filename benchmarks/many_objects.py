@@ -1,6 +1,6 @@
 """`make bench`: many objects at once, as ratios against another state of the sources in one run.
 
-python benchmarks/many_objects.py [--against /path/to/other/src] [--only iou,deva,...] [--out out/many_objects.json]
+python benchmarks/many_objects.py [--against /path/to/other/src] [--only iou,nano-20,...] [--out out/many_objects.json]
 
 Frames are generated. Times are CPU seconds of one thread, which other work on the machine does not change much. Where
 DEVA is measured, its networks are stood in for by toys whose time is not counted.
@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from time import process_time
@@ -54,6 +56,13 @@ class Discs:
             np.maximum(8 * (1 - v * v - u * u), -8, out=one)
         return torch.from_numpy(out)
 
+    def masks(self, t: int, size: tuple[int, int]) -> torch.Tensor:
+        """Which pixels of an image of `size` are in each of them at frame t, drawn one by one."""
+        masks = torch.empty(len(self.places), *size, dtype=torch.bool)
+        for n, out in enumerate(masks):
+            out.copy_(Discs(self.size, self.places[n : n + 1]).margins(t, size)[0] > 0)
+        return masks
+
 
 @dataclass
 class Uncounted:
@@ -89,12 +98,8 @@ class ToldSegmenter:
     def find(self, memory: None, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], None]:
         """The discs of each frame."""
         count = len(self.discs.places)
-        return [
-            Detections(
-                self.discs.margins(f.index, f.size) > 0, torch.linspace(0.95, 0.6, count), torch.zeros(count).long()
-            )
-            for f in frames
-        ], None
+        scores, labels = torch.linspace(0.95, 0.6, count), torch.zeros(count, dtype=torch.int64)
+        return [Detections(self.discs.masks(f.index, f.size), scores, labels) for f in frames], None
 
 
 @dataclass(frozen=True)
@@ -214,7 +219,80 @@ def measure_deva() -> dict[str, float]:
     }
 
 
-PARTS: dict[str, Callable[[], dict[str, float]]] = {"iou": measure_iou, "deva": measure_deva}
+def draw_frames(discs: Discs, length: int) -> tuple[list[np.ndarray], dict[int, np.ndarray]]:
+    """Images of the discs, each of a colour of its own and striped, over a ground of coloured squares; and what is seen
+    of each in the first, by id.
+    """
+    rng, (h, w), count = np.random.default_rng(1), discs.size, len(discs.places)
+    ground = rng.integers(0, 140, (-(-h // 8), -(-w // 8), 3)).repeat(8, 0).repeat(8, 1)[:h, :w]
+    colours, columns = rng.integers(60, 255, (count, 3)), np.arange(w)[None, :, None] * 7 % 40
+    striped = [np.broadcast_to(np.clip(colour - columns, 0, 255), (h, w, 3)) for colour in colours]
+    frames, labels = [], np.zeros((h, w), int)
+    for t in range(length):
+        image, there = ground.copy(), discs.masks(t, discs.size)
+        for n, colour in enumerate(striped):
+            inside = there[n].numpy()
+            image[inside] = colour[inside]
+            labels[inside & (t == 0)] = n + 1
+        frames.append(image.astype(np.uint8))
+    seen = {n: labels == n for n in range(1, count + 1)}
+    return frames, {n: mask for n, mask in seen.items() if mask.sum() >= 64}
+
+
+def summarize_frames(name: str, times: Sequence[float], objects: int) -> dict[str, float]:
+    """What frames took by the times at which they ended, and the peak of memory so far."""
+    took = np.diff(times)
+    told = {"CPU s a frame": median(took[1:].tolist()), "objects": objects, "peak GB": read_peak_memory() / 2**30}
+    return {f"{name}, {what}": value for what, value in told.items()}
+
+
+def read_peak_memory() -> int:
+    """Bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure_track(propagator: str, count: int, length: int) -> dict[str, float]:
+    """`track` of discs at 480p from their masks in the first frame."""
+    import masklet
+
+    frames, prompts = draw_frames(Discs.draw(count, SD), length)
+    times = [process_time()]
+
+    def watch(phase: str, *progress: object) -> None:
+        if phase == "forward":
+            times.append(process_time())
+
+    result = masklet.track(iter(frames), {0: prompts}, propagator=propagator, watch=watch)
+    return summarize_frames(f"track, {propagator}, {count} discs", times, len(result.masklets))
+
+
+def measure_run(propagator: str, count: int, length: int, most: int = 256) -> dict[str, float]:
+    """`run` over `count` detections a frame at 480p, of which at most `most` are tracked; found at no cost."""
+    from masklet import Sam2Bmp, load
+    from masklet.systems.sam2bmp import Sam2BmpSettings
+
+    discs, toys = Discs.draw(count, SD), Uncounted()
+    frames, _ = draw_frames(discs, length)
+    system = Sam2Bmp(
+        ToldSegmenter(discs, toys),
+        load(propagator=propagator).system.propagator,
+        Sam2BmpSettings(conf=0.5, nms_iou=0.8, max_objects=most),
+    )
+    times = [process_time()]
+    objects = 0
+    for step in system.forward(Frame(t, image) for t, image in enumerate(frames)):
+        times.append(process_time() - toys.seconds)
+        objects = len(step.state.tallies)
+    return summarize_frames(f"run, {propagator}, {count} detections", times, objects)
+
+
+COUNTS = (1, 5, 10, 20, 50, 256)
+PARTS: dict[str, Callable[[], dict[str, float]]] = {
+    "iou": measure_iou,
+    "deva": measure_deva,
+    **{f"{p}-{n}": partial(measure_track, p, n, 10 if n < 100 else 4) for p in ("nano", "affinity") for n in COUNTS},
+    **{f"run-{p}": partial(measure_run, p, 300, 4) for p in ("nano", "affinity")},
+}
 
 
 def measure_with(sources: Path, part: str) -> dict[str, float]:
@@ -229,7 +307,7 @@ def measure_with(sources: Path, part: str) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--against", type=Path, help="the src folder of another state, which is measured too")
-    parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--only", default="iou,deva,nano-1,nano-20,affinity-10", help=", ".join(PARTS))
     parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

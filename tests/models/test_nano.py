@@ -22,7 +22,7 @@ from masklet.core.instances import Box, Clicks, Detections, Point, Prediction, P
 from masklet.core.protocols import Propagator
 from masklet.models.encoder import Encoder
 from masklet.models.nano.network import NanoSettings, create_nano, read_nano, save_nano
-from masklet.models.nano.propagator import Nano, NanoMemory, build_nano_propagator, weigh_empty_hypotheses
+from masklet.models.nano.propagator import Nano, NanoMemory, SingleNano, build_nano_propagator, weigh_empty_hypotheses
 from masklet.models.sam2.core import Sam2Core
 from masklet.models.sam2.memory import MemoryPolicy, ReliableFrames
 from masklet.systems.deva.online import Deva
@@ -258,6 +258,53 @@ def test_a_memory_is_a_value_that_can_be_saved(tmp_path: Path) -> None:
 def test_the_encoder_is_shared() -> None:
     looked = encoder()(clip()[0])
     assert nano().encode([clip()[0]])[0].seen is looked  # type: ignore[attr-defined]
+
+
+def single() -> SingleNano:
+    return SingleNano(network(), encoder())
+
+
+def test_one_hypothesis_is_the_best_of_three() -> None:
+    memory, _ = tracked(nano(), {7: disc(0), 3: disc(0, 120)})
+    features = nano().encode([clip()[4]])[0]
+    whole, one = nano().predict(memory, features), single().predict(memory, features)
+    assert one.logits.shape == (2, 1, *SIZE)
+    for name in ("ids", "logits", "quality", "presence", "tokens"):
+        a, b = getattr(whole.best, name), getattr(one, name)
+        assert a == b if name == "ids" else torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("kind", [Nano, SingleNano])
+def test_an_empty_hypothesis_is_the_best_where_absence_is_likelier(kind: type[Nano]) -> None:
+    """Of three hypotheses the first is empty and predicts the best IoU; the object score says whether it is there."""
+    guess = torch.full(SIZE, -4.0)
+    guess[20:60, 20:60] = 4.0
+    answers = Prediction(
+        (1,),
+        torch.stack([torch.full((1, 16, 16), v) for v in (-99.0, 0.0, 0.0)], 1),
+        torch.tensor([[0.9, 0.6, 0.5]]),
+        torch.tensor([[score := 1.0] * 3]),
+        torch.arange(3.0)[None, :, None],
+    )
+    propagator = kind(network(), encoder())
+    memory, _ = tracked(propagator, {1: disc(0)}, frames=1)
+    there = propagator._draw(answers, {1: guess}, memory.guessed).best
+    assert there.tokens.item() == 1 and (there.logits[0, 0] > 0).equal(guess > 0)  # 0.27 of the empty one < 0.6
+    gone = propagator._draw(replace(answers, presence=-2 * answers.presence * score), {1: guess}, memory.guessed).best
+    assert gone.tokens.item() == 0 and not (gone.logits > 0).any()  # 0.88 > 0.6
+
+
+def test_attention_in_bfloat16_gives_almost_the_same_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, exact = tracked(nano_with(monkeypatch, False), {1: disc(0)}, frames=4)
+    _, halves = tracked(nano_with(monkeypatch, True), {1: disc(0)}, frames=4)
+    for a, b in zip(exact, halves, strict=True):
+        assert iou(a.masks(SIZE)[0], b.masks(SIZE)[0]) > 0.98
+        assert b.logits.dtype == torch.float32 and not torch.equal(a.logits, b.logits)
+
+
+def nano_with(monkeypatch: pytest.MonkeyPatch, halves: bool) -> Nano:
+    monkeypatch.setattr("masklet.models.nano.propagator.has_bfloat16_matrices", lambda: halves)
+    return nano()
 
 
 # -- prompts

@@ -20,7 +20,7 @@ from masklet.core import memory as store
 from masklet.core.features import count_tensor_bytes
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Clicks, Detections, Point, Prediction, Prompt
-from masklet.core.protocols import Propagator
+from masklet.core.protocols import Propagator, SizedPropagator
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet
@@ -249,7 +249,9 @@ def test_memory_stops_growing(sam2: CachedSam2) -> None:
         sizes.append((len(bank.recent), len(bank.prompted), sum(e.spatial is not None for e in bank.recent)))
     assert max(r for r, *_ in sizes) <= 17 and max(s for *_, s in sizes) == 7 and sizes[-1][1] == 3
     held = 256 * 64 * 2 * (3 + 7) + 256 * 4 * (3 + 17) + 64 * 64 * 4
-    assert count_tensor_bytes(memory) <= held
+    assert count_tensor_bytes(memory) <= held <= sam2.count_object_bytes((1, 1))
+    assert isinstance(sam2, SizedPropagator) and sam2.count_object_bytes((1, 1)) < 4 * held  # a full bank, hypotheses
+    assert sam2.count_object_bytes((480, 854)) > sam2.count_object_bytes((1, 1)) + 480 * 854
 
 
 # -- prompts

@@ -21,7 +21,7 @@ from masklet.core.errors import InputError
 from masklet.core.features import count_tensor_bytes
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Clicks, Point, Prediction
-from masklet.core.protocols import MaskCarrier, Propagator
+from masklet.core.protocols import MaskCarrier, Propagator, SizedPropagator
 from masklet.models.xmem.memory import DecodedMasks, MemoryLimits, XmemMemory
 from masklet.models.xmem.propagator import MEAN, STD, SURE, Xmem, XmemFeatures, build_xmem, load_xmem
 from masklet.nn.xmem import VALUE, XmemNet, aggregate_probabilities
@@ -424,6 +424,7 @@ def test_memory_is_bounded() -> None:
         assert len(memory.groups[0].working) <= FEW.frames - 1
         assert len(memory.groups[0]) <= (FEW.frames - 1) * CELLS + FEW.long_term
     assert max(sizes[20:]) <= max(sizes[:20])
+    assert isinstance(model, SizedPropagator) and max(sizes) <= model.count_object_bytes(SIZE) < 4 * max(sizes)
 
 
 def test_reading_the_first_frame_costs_no_more_tokens_than_there_are() -> None:

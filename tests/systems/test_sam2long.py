@@ -18,6 +18,7 @@ from torch import Tensor
 from toys import Place, ToyPropagator, ToySegmenter, World, moving, still
 
 from masklet.core import memory as store
+from masklet.core.budget import MemoryBudget
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Branches, Detections, Point, Prediction, Prompt
 from masklet.core.protocols import Propagator
@@ -458,6 +459,16 @@ def silent(phase: str, done: int, total: int | None, objects: int) -> None:
 def test_it_is_a_propagator() -> None:
     tree = MemoryTree(ToyPropagator())
     assert isinstance(tree, Propagator) and tree.weights == {} and tree.paths == 3 and tree.uncertainty == 2
+
+
+def test_an_object_takes_what_each_of_its_pathways_takes() -> None:
+    class Sized(ToyPropagator):
+        def count_object_bytes(self, size: tuple[int, int]) -> int:
+            return size[0] * size[1]
+
+    assert MemoryTree(Sized(), paths=3).count_object_bytes((2, 5)) == 30
+    assert MemoryTree(ToyPropagator()).count_object_bytes((2, 5)) == 0  # not known: as many objects as are wanted
+    assert MemoryBudget(2**30).count_objects(0) > 256
 
 
 @pytest.mark.parametrize("paths", [1, 3])

@@ -40,12 +40,12 @@ class MemoryBudget:
         return self.total // FEATURES
 
     def count_objects(self, each: int) -> int:
-        """How many objects of so many bytes `each` fit at once.
+        """How many objects of so many bytes `each` fit at once; 0: nobody knows, as many as are wanted.
 
         >>> MemoryBudget(2 * GIB).count_objects(10 * 2**20)
         140
         """
-        return max(self.total - PROGRAM - self.features, 0) // each
+        return max(self.total - PROGRAM - self.features, 0) // max(each, 1)
 
     def divide(self, processes: int) -> MemoryBudget:
         """What each of some processes may hold."""

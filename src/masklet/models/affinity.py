@@ -111,7 +111,7 @@ class CarriedMask:
     """An object's mask of another frame, carried to this one."""
 
     cells: Bool[np.ndarray, "y x"]  # of this frame, in which it may be
-    soft: Map | None  # the mask in the other frame; None: it was not there
+    soft: Float16[Tensor, "h w"] | None  # the mask in the other frame; None: it was not there
     origins: FlowOrigins
     is_seen: bool = False  # whether a pixel of it is in this frame
 
@@ -119,14 +119,14 @@ class CarriedMask:
     def of(soft: Float16[Tensor, "h w"], origins: FlowOrigins) -> CarriedMask:
         """The `soft` mask of a frame in which the pixels of this one have these `origins`."""
         cells = origins.find_cells(find_mask_window((soft > FAINT).numpy(), 0))
-        whole = CarriedMask(cells, soft.float().numpy(), origins)
+        whole = CarriedMask(cells, soft, origins)
         return replace(whole, is_seen=bool(cells.any() and (whole.draw(bound_cells(cells, 0)) > 0.5).any()))
 
     def draw(self, window: Window) -> Part:
         """The mask in a window of this frame."""
         if self.soft is None:
             return np.zeros_like(self.origins.x[window])
-        return self.origins.carry(self.soft, window)
+        return self.origins.carry(self.soft.float().numpy(), window)
 
 
 @dataclass(frozen=True)
@@ -329,7 +329,9 @@ class Affinity:
         looks are learnt from `features` under the masks too, unless the frame does not go on from those before.
         """
         belief, view = belief.best, self._view(features)
-        soft = belief.logits[:, 0].sigmoid() * (belief.presence > 0)[:, :, None]
+        soft = torch.zeros_like(belief.logits[:, 0], dtype=torch.float16)
+        for row in (belief.presence[:, 0] > 0).nonzero()[:, 0].tolist():
+            soft[row] = belief.logits[row, 0].sigmoid()
         rows = [memory.ids.index(id) for id in belief.ids]
         if not memory.ids:
             return _set_last_frame(memory, features)
@@ -359,7 +361,7 @@ class Affinity:
         memory = self._learn(memory, rows, soft, features, torch.full((len(rows),), self.trust), self.revised)
         memory = replace(memory, shared=_update_overlaps(memory, rows, len(new)))
         outside, inside = compute_log_odds(torch.tensor([0.0, 1.0]), SURE)
-        sure = torch.where(masks, inside, outside)
+        sure = torch.where(masks, inside.half(), outside.half())
         seen = masks.flatten(1).any(1).float()
         return memory, _make_belief(tuple(prompts), sure, quality, 2 * seen - 1)
 
@@ -413,7 +415,7 @@ class Affinity:
         self,
         memory: AffinityMemory,
         rows: list[int],
-        soft: Float[Tensor, "k h w"],
+        soft: Float16[Tensor, "k h w"],
         features: EncoderFeatures,
         share: Float[Tensor, " k"],
         anchored: float = 0.0,
@@ -429,18 +431,16 @@ class Affinity:
         at, hard, share = at[seen], hard[seen], share[seen]
         view = self._view(features)
         colours = measure_colour_shares(view.bins, hard, self.around)
-        cells = _aggregate_cells(hard.float())
+        cells = torch.cat([_aggregate_cells(mask[None].float()) for mask in hard])
         near = find_surroundings(cells, self.beside).flatten(1)
-        begins = (memory.anchor.moment[at] == 0).all(1)
-        anchor, recent = memory.anchor, memory.recent.clone()
-        if anchored or begins.any():
-            anchor = anchor.clone()
+        anchor, recent = memory.anchor, memory.recent
+        begins = (anchor.moment[at] == 0).all(1)
         for part in iterate_row_groups(len(at), TOGETHER):
             which, inside, first = at[part], cells[part].flatten(1), begins[part]
             new = compute_moments(view.cells, inside, near[part], colours[part], self.heed, view.gram)
-            recent.fill(which, recent[which].mix(new, torch.where(first, 1.0, share[part])))
-            if anchor is not memory.anchor:
-                anchor.fill(which, anchor[which].mix(new, torch.where(first, 1.0, anchored)))
+            recent = recent.put(which, recent[which].mix(new, torch.where(first, 1.0, share[part])))
+            if anchored or first.any():
+                anchor = anchor.put(which, anchor[which].mix(new, torch.where(first, 1.0, anchored)))
         return replace(memory, anchor=anchor, recent=recent)
 
 
@@ -507,11 +507,13 @@ def _follow_frame(memory: AffinityMemory, origin: Shot, found: FrameLink, now: U
     return replace(memory, last=replace(begun, grey=now), left=left)
 
 
-def _set_last_masks(memory: AffinityMemory, rows: Sequence[int], soft: Float[Tensor, "k h w"]) -> AffinityMemory:
+def _set_last_masks(memory: AffinityMemory, rows: Sequence[int], soft: Float16[Tensor, "k h w"]) -> AffinityMemory:
     """The memory with some objects' masks in the last frame."""
     at, before = torch.tensor(rows, dtype=torch.int64), memory.last
     unseen = before.unseen.index_copy(0, at, before.unseen[at] & ~(soft > 0.5).flatten(1).any(1))
-    return replace(memory, last=replace(before, soft=before.soft.index_copy(0, at, soft.half()), unseen=unseen))
+    if list(rows) != list(range(len(before.soft))):  # maps are large: no copy where all of them are new
+        soft = before.soft.index_copy(0, at, soft)
+    return replace(memory, last=replace(before, soft=soft, unseen=unseen))
 
 
 def _set_last_frame(memory: AffinityMemory, features: EncoderFeatures) -> AffinityMemory:
@@ -566,12 +568,15 @@ def find_surroundings(cells: Float[Tensor, "n y x"], reach: float) -> Float[Tens
     return torch.stack(wide) * (1 - cells)
 
 
-def _compute_coverage(masks: Bool[Tensor, "n h w"], size: tuple[int, int]) -> Float[Tensor, "n y x"]:
+def _compute_coverage(masks: Bool[Tensor, "n h w"], size: tuple[int, int]) -> Float16[Tensor, "n y x"]:
     """The share of every working pixel that lies in each mask."""
     if masks.shape[1] * masks.shape[2] < size[0] * size[1]:
-        return resize_bilinear(masks.float(), size)
-    small = [cv2.resize(m.numpy().astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) for m in masks]
-    return torch.from_numpy(np.array(small, np.float32).reshape(-1, *size))
+        return resize_bilinear(masks.float(), size).half()
+    small = torch.empty(len(masks), *size, dtype=torch.float16)
+    for mask, out in zip(masks, small, strict=True):
+        one = cv2.resize(mask.numpy().astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+        out.copy_(torch.from_numpy(one))
+    return small
 
 
 def _measure_rivalry(

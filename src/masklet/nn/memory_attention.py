@@ -116,7 +116,7 @@ class MemoryAttention:
         frames = k.shape[1] - pointers
         k = torch.cat([rotate_tokens(k[:, :frames], self.memory_rotations), k[:, frames:]], dim=1)
         q = q.expand(len(k), -1, -1)
-        if k.is_cuda or k.requires_grad:
+        if k.is_cuda or k.requires_grad or k.dtype == torch.bfloat16:
             v = part.v_proj(values)
             mixed = nnf.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
         else:

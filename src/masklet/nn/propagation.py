@@ -7,7 +7,6 @@ of all cells ever seen, so the memory has one size for ever, and the answer cost
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -37,36 +36,37 @@ Grey = UInt8[np.ndarray, "h w"]
 class Moments:
     """All that is remembered of each object's look: the sums that determine its regression, and its colours."""
 
-    gram: Float[Tensor, "n d1 d2"]  # symmetric, as `fold_symmetric` has them
+    gram: tuple[Float[Tensor, "d1 d2"], ...]  # of each, as `fold_symmetric` has it: large, and shared where it stays
     moment: Float[Tensor, "n d"]
     colours: Float[Tensor, "n 2 b"]  # share of every colour inside, and outside nearby
 
     @staticmethod
     def none(n: int, d: int) -> Moments:
         """Nothing known of n objects; `d` is even."""
-        return Moments(torch.zeros(n, d + 1, d // 2), torch.zeros(n, d), torch.zeros(n, 2, BINS**3))
+        return Moments((torch.zeros(d + 1, d // 2),) * n, torch.zeros(n, d), torch.zeros(n, 2, BINS**3))
 
     def __getitem__(self, rows: Tensor) -> Moments:
-        return Moments(self.gram[rows], self.moment[rows], self.colours[rows])
+        return Moments(tuple(self.gram[row] for row in rows.tolist()), self.moment[rows], self.colours[rows])
 
-    def clone(self) -> Moments:
-        """A copy that may be filled."""
-        return Moments(self.gram.clone(), self.moment.clone(), self.colours.clone())
-
-    def fill(self, rows: Tensor, new: Moments) -> None:
-        """Replaces some objects' in place, for one who has just made a copy."""
-        self._with(new, lambda a, b: a.index_copy_(0, rows, b))
+    def put(self, rows: Tensor, new: Moments) -> Moments:
+        """With some objects' replaced by the `new` ones."""
+        gram = list(self.gram)
+        for row, one in zip(rows.tolist(), new.gram, strict=True):
+            gram[row] = one
+        moment, colours = self.moment.index_copy(0, rows, new.moment), self.colours.index_copy(0, rows, new.colours)
+        return Moments(tuple(gram), moment, colours)
 
     def join(self, new: Moments) -> Moments:
         """These objects' moments, followed by the `new` ones."""
-        return self._with(new, lambda a, b: torch.cat([a, b]))
+        moment, colours = torch.cat([self.moment, new.moment]), torch.cat([self.colours, new.colours])
+        return Moments(self.gram + new.gram, moment, colours)
 
     def mix(self, new: Moments, share: Float[Tensor, " n"]) -> Moments:
         """For each object, `share` of the other's and the rest of these."""
-        return self._with(new, lambda a, b: torch.lerp(a, b, share.view(-1, *[1] * (a.ndim - 1))))
-
-    def _with(self, new: Moments, how: Callable[[Tensor, Tensor], Tensor]) -> Moments:
-        return Moments(how(self.gram, new.gram), how(self.moment, new.moment), how(self.colours, new.colours))
+        pairs = zip(self.gram, new.gram, share.tolist(), strict=True)
+        moment = torch.lerp(self.moment, new.moment, share[:, None])
+        colours = torch.lerp(self.colours, new.colours, share[:, None, None])
+        return Moments(tuple(torch.lerp(a, b, s) for a, b, s in pairs), moment, colours)
 
 
 @cache
@@ -122,11 +122,11 @@ def compute_moments(
     everywhere = back[:, None] * (1 - labels)
     # Far outside weighs the same in all cells: one product of the frame serves all objects, and each adds its own.
     whole = compute_gram(x) if whole is None else whole
-    own, gram = weights - back[:, None] * labels, x.new_empty(len(labels), *whole.shape)
-    for one, far, out in zip(own, back.tolist(), gram, strict=True):
+    gram = []
+    for one, far in zip(weights - back[:, None] * labels, back.tolist(), strict=True):
         rows = one.nonzero()[:, 0]
-        torch.add(compute_gram(x[rows], one[rows]), whole, alpha=far, out=out)
-    return Moments(gram, ((weights + everywhere) * (2 * labels - 1)) @ x, colours)
+        gram.append(compute_gram(x[rows], one[rows]).add_(whole, alpha=far))
+    return Moments(tuple(gram), ((weights + everywhere) * (2 * labels - 1)) @ x, colours)
 
 
 def compute_gram(x: Float[Tensor, "m d"], weights: Float[Tensor, " m"] | None = None) -> Float[Tensor, "d1 d2"]:

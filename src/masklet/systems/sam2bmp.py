@@ -264,8 +264,9 @@ class Sam2Bmp(Generic[F, M, S]):
         """
         at = self.settings
         looked_at = (found.scores > at.conf) | (found.scores >= at.low_conf)
-        found = found[mask_nms(found.masks, found.scores, at.nms_iou, looked_at)]
-        found = found[found.masks.flatten(1).any(1)]
+        kept = torch.zeros_like(looked_at)
+        kept[mask_nms(found.masks, found.scores, at.nms_iou, looked_at)] = True
+        found = found[kept & found.masks.flatten(1).any(1)]  # masks are large: one copy at most
         sure = found[found.scores > at.conf]
         unsure = found[(found.scores >= at.low_conf) & (found.scores <= at.conf)]
 
@@ -307,19 +308,21 @@ class Sam2Bmp(Generic[F, M, S]):
         """New objects, their ids counted on from `state`: unmatched confident detections (`sure`), and proposals
         (`unsure`) where neither those nor the `old` objects are.
         """
-        born = [(sure[[c]], Source.DETECTED) for c in range(len(sure))]
-        order = unsure.scores.argsort(descending=True, stable=True).tolist()
-        taken = stack_masks([*(s.mask for s in old), *sure.masks], (unsure.masks.shape[1], unsure.masks.shape[2]))
-        free = (mask_iou(unsure.masks, taken) < self.settings.novel_iou).all(1).tolist() if order else []
+        born = [(sure, c, Source.DETECTED) for c in range(len(sure))]
+        order, size = unsure.scores.argsort(descending=True, stable=True).tolist(), unsure.masks.shape[1:]
+        free: list[bool] = []
+        if order:
+            taken = stack_masks([*(s.mask for s in old), *sure.masks], (size[0], size[1]))
+            free = (mask_iou(unsure.masks, taken) < self.settings.novel_iou).all(1).tolist()
         alike = mutual_mask_iou(unsure.masks, range(len(unsure))) >= self.settings.novel_iou
         kept: list[int] = []
         for c in order:
             if free[c] and not alike[c, kept].any():
-                born.append((unsure[[c]], Source.FORWARD))
+                born.append((unsure, c, Source.FORWARD))
                 kept.append(c)
         return [
-            ObjectInFrame(state.born + n, d.masks[0], source, float(d.scores[0]), int(d.labels[0]), 1.0)
-            for n, (d, source) in enumerate(born, start=1)
+            ObjectInFrame(state.born + n, d.masks[c], source, float(d.scores[c]), int(d.labels[c]), 1.0)
+            for n, (d, c, source) in enumerate(born, start=1)
         ]
 
     def forget_lost(self, state: Sam2BmpState[M, S], seen: Sequence[ObjectInFrame]) -> Sam2BmpState[M, S]:
@@ -395,8 +398,9 @@ def follow_detections(
     for row, id in enumerate(belief.ids):
         presence = float(best.presence[row, 0])
         if row in partner:
-            d = sure[[partner[row]]]
-            seen.append(ObjectInFrame(id, d.masks[0], Source.DETECTED, float(d.scores[0]), int(d.labels[0]), presence))
+            c = partner[row]
+            score, label = float(sure.scores[c]), int(sure.labels[c])
+            seen.append(ObjectInFrame(id, sure.masks[c], Source.DETECTED, score, label, presence))
         else:
             seen.append(ObjectInFrame(id, own[row], Source.FORWARD, float(best.quality[row, 0]), -1, presence))
     return seen

@@ -18,7 +18,7 @@ import torch
 from masklet.core.frames import Frame
 from masklet.core.instances import Branches, Prediction, Prompt
 from masklet.core.part_facts import collect_part_weights, describe_part, find_device
-from masklet.core.protocols import ContendingPropagator, Propagator
+from masklet.core.protocols import ContendingPropagator, Propagator, SizedPropagator
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -93,6 +93,13 @@ class MemoryTree(Generic[F, M]):
     def weights(self) -> Mapping[str, str]:
         """The sha256 of the propagator's weight files, by name."""
         return collect_part_weights(self.propagator)
+
+    def count_object_bytes(self, size: tuple[int, int]) -> int:
+        """About how many bytes the pathways of each object take in frames of `size` (h, w); 0 where the propagator
+        below does not say.
+        """
+        below = self.propagator
+        return self.paths * below.count_object_bytes(size) if isinstance(below, SizedPropagator) else 0
 
     def encode(self, frames: Sequence[Frame]) -> list[F]:
         """Each frame's features, as the propagator below makes them."""

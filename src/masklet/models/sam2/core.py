@@ -19,7 +19,7 @@ from jaxtyping import BFloat16, Bool, Float, Int
 from torch import Tensor
 
 from masklet.core.instances import Box, Clicks, Point, Prediction
-from masklet.models.sam2.memory import MemoryEntry, MemoryReading
+from masklet.models.sam2.memory import POINTERS, SPATIAL, MemoryEntry, MemoryReading
 from masklet.nn.memory_attention import MemoryAttention
 from masklet.nn.memory_encoder import encode_grid
 from masklet.nn.parallel import run_on_threads
@@ -123,6 +123,11 @@ class Sam2Core:
     def _encode_cells(self, channels: int) -> Float[Tensor, "p d"]:
         """Where in its frame each cell of the coarse features is."""
         return encode_grid(channels, *self.net.backbone_feature_sizes[-1]).to(self.device, self.dtype)
+
+    def count_bank_bytes(self, prompts: int) -> int:
+        """How many bytes the memories of one object take at most, so many `prompts` of them of conditioning frames."""
+        spatial, pointers = prompts + SPATIAL + 2, prompts + POINTERS + 1
+        return spatial * self._token_positions.numel() * 2 + pointers * int(self.net.hidden_dim) * 4
 
     # -- memory attention
 

@@ -20,6 +20,9 @@ from masklet.models.sam2.banks import PROMPTS, commit_best, prompt_banks
 from masklet.models.sam2.core import Sam2Core, Sam2Features, wrap_inference
 from masklet.models.sam2.image_encoder import Sam2ImageEncoder
 from masklet.models.sam2.memory import MemoryPolicy, PointingPolicy, RecentFrames, Sam2Memory
+from masklet.nn.mask_decoder import HYPOTHESES
+
+DRAWN = 5  # bytes of each object's masks, for a pixel of the frame
 
 
 class Sam2:
@@ -83,6 +86,13 @@ class Sam2:
     def encode(self, frames: Sequence[Frame]) -> list[Sam2Features]:
         """The image encoder, one frame at a time."""
         return [self.images.encode_frame(frame) for frame in frames]
+
+    def count_object_bytes(self, size: tuple[int, int]) -> int:
+        """About how many bytes each object takes in frames of `size` (h, w): a full bank of memories, three hypotheses
+        with what is chosen of them, and its masks of the frame.
+        """
+        logits = (HYPOTHESES + 2) * (self.side // 4) ** 2 * 4  # one is chosen, one remembered
+        return self.core.count_bank_bytes(self.prompts) + logits + DRAWN * size[0] * size[1]
 
     def empty(self) -> Sam2Memory:
         """The memory of no object."""

@@ -35,6 +35,8 @@ from masklet.models.xmem.memory import (
 )
 from masklet.nn.parallel import run_on_threads
 from masklet.nn.xmem import (
+    KEY,
+    STRIDE,
     VALUE,
     Canvas,
     XmemNet,
@@ -48,6 +50,8 @@ from masklet.weights.store import compute_hash
 from masklet.weights.strict import load_exactly
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB in 0 to 1
+DRAWN = 5  # bytes of each object's masks, for a pixel of the frame
+MAPS = 8  # of an object as the network sees it: probabilities, odds and margins, and those remembered
 SURE = 10.0  # logit of a pixel in a given mask, and presence of a given mask that is not empty
 BATCH = 8  # objects that go through the networks together on a GPU; a CPU's caches hold one
 
@@ -134,6 +138,16 @@ class Xmem:
     def encode(self, frames: Sequence[Frame]) -> list[XmemFeatures]:
         """The image encoder, one frame at a time."""
         return [self._encode(frame) for frame in frames]
+
+    def count_object_bytes(self, size: tuple[int, int]) -> int:
+        """About how many bytes each object takes in frames of `size` (h, w) once its memory is full, at the most: as if
+        it shared its keys with no other.
+        """
+        (h, w), (rows, columns) = Canvas.of(size, self.size).outer, size
+        cells = h * w // STRIDE**2
+        tokens = self.limits.frames * cells + self.limits.long_term
+        state = 2 * cells * VALUE + tokens * (VALUE + 2 * KEY + 3)  # sensory; values, keys, counts
+        return 4 * (state + MAPS * h * w) + DRAWN * rows * columns
 
     def empty(self) -> XmemMemory:
         """The memory of no object."""
