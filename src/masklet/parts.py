@@ -200,7 +200,8 @@ def load_nano_dense(request: PartRequest) -> DenseSegmenter:
     """The dense head, packaged or of a file."""
     encoder = get_encoder(request)
     if request.name.size:
-        encoder = Encoder(check_short_side(request.name.text, request.name.size), encoder.device)
+        short = check_short_side(request.name.text, request.name.size)
+        encoder = Encoder(short, encoder.device, least=short)
     return load_dense(parse_file_part(request.name.argument), encoder)
 
 

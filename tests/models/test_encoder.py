@@ -11,6 +11,7 @@ from masklet.models.affinity import Affinity
 from masklet.models.encoder import STRIDE, Encoder, FlowFinder, compute_working_size
 from masklet.models.segmenters.motion import Motion
 from masklet.nn.flow import compute_dense_flow
+from masklet.parts import load_segmenter
 from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
 
 
@@ -33,6 +34,14 @@ def test_working_size_is_bounded_and_of_whole_cells(h, w, short):
 
 def test_working_size_keeps_the_shape():
     assert compute_working_size((854, 480), 320) == compute_working_size((480, 854), 320)[::-1]
+
+
+def test_small_frames_stay_as_they_are_unless_they_are_very_small():
+    at = [compute_working_size((h, 2 * h), 320)[0] for h in (64, 96, 120, 192, 240, 320, 480)]
+    assert at == [128, 192, 192, 192, 240, 320, 320]
+    assert compute_working_size((240, 432), 320, least=320) == (320, 576)
+    asked = load_segmenter("nano-objects@480", Encoder()).encoder
+    assert asked(frame(240, 320)).guide.shape[0] == 480, "who names a size means it"
 
 
 @pytest.mark.parametrize("size", [(1, 1), (48, 48), (30, 200), (240, 135)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -20,6 +21,7 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Box, Clicks, Detections, Point, Prediction, Prompt
 from masklet.core.protocols import Propagator
+from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
 from masklet.models.nano.network import NanoSettings, create_nano, read_nano, save_nano
 from masklet.models.nano.propagator import Nano, NanoMemory, SingleNano, build_nano_propagator, weigh_empty_hypotheses
@@ -175,6 +177,28 @@ def test_predict_reads_and_does_not_write() -> None:
     features = propagator.encode([clip()[4]])[0]
     a, b = (propagator.predict(memory, features).logits for _ in range(2))
     assert torch.equal(a, b)
+
+
+def test_guesses_are_made_beside_memory_attention_and_learnt_beside_memory_encoding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    propagator, before, names = nano(), torch.get_num_threads(), list[str]()
+    predict = Affinity.predict
+
+    def watch(self: Affinity, *told: Any) -> Prediction:
+        names.append(threading.current_thread().name)
+        return predict(self, *told)
+
+    monkeypatch.setattr(Affinity, "predict", watch)
+    torch.set_num_threads(1)
+    _, alone = tracked(propagator, {1: disc(0), 2: disc(0, 110)})
+    torch.set_num_threads(2)
+    _, beside = tracked(propagator, {1: disc(0), 2: disc(0, 110)})
+    torch.set_num_threads(before)
+    assert names == ["MainThread"] * 3 + ["beside"] * 3
+    for a, b in zip(alone, beside, strict=True):
+        torch.testing.assert_close(a.logits, b.logits, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(a.quality, b.quality, atol=1e-4, rtol=1e-4)
 
 
 def test_guesses_contend_for_pixels() -> None:

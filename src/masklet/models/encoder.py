@@ -24,6 +24,7 @@ from masklet.weights.store import ZOO, read_packaged
 
 MOBILENET, DEEP = "mobilenetv2", "mobilenetv2-deep"  # in the zoo
 STRIDE = 8  # pixels of the working image per feature cell
+SMALL = 192  # pixels of the short side from which a frame is looked at without being enlarged
 LEAST = 2  # cells across: optical flow needs 16 pixels
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB in 0 to 1
 
@@ -45,18 +46,19 @@ class EncoderFeatures:
 
 
 def compute_working_size(
-    size: tuple[int, int], short: int, largest: float = 2.0, aspect: float = 3.0
+    size: tuple[int, int], short: int, least: int = SMALL, largest: float = 2.0, aspect: float = 3.0
 ) -> tuple[int, int]:
     """The size (h, w) at which a frame is looked at, multiples of the stride.
 
-    The short side becomes `short`, unless that enlarges a small frame more than `largest` times or gives a
-    very long one more pixels than a frame of `aspect` : 1.
+    The short side becomes `short`, unless that gives a very long frame more pixels than one of `aspect` : 1. A smaller
+    frame stays as it is, unless its short side is below `least`: then it is enlarged to that, `largest` times at most.
 
-    >>> [compute_working_size(size, 320) for size in ((480, 854), (1920, 1080), (48, 48))]
-    [(320, 568), (568, 320), (96, 96)]
+    >>> [compute_working_size(size, 320) for size in ((480, 854), (1920, 1080), (240, 432), (48, 48))]
+    [(320, 568), (568, 320), (240, 432), (96, 96)]
     """
     h, w = size
-    scale = min(short / min(h, w), largest, sqrt(aspect * short * short / (h * w)))
+    enlarged = min(max(least / min(h, w), 1), largest)
+    scale = min(short / min(h, w), enlarged, sqrt(aspect * short * short / (h * w)))
     return max(round(h * scale / STRIDE), LEAST) * STRIDE, max(round(w * scale / STRIDE), LEAST) * STRIDE
 
 
@@ -140,17 +142,18 @@ class Encoder:
     given the same encoder share one pass.
     """
 
-    def __init__(self, short: int = 320, device: torch.device = CPU) -> None:
+    def __init__(self, short: int = 320, device: torch.device = CPU, least: int = SMALL) -> None:
         """
         Args:
             short: short side of the working image, pixels.
             device: where the backbone computes; features are on the CPU.
+            least: short side to which smaller frames are enlarged, pixels.
 
         Raises:
             InputError: the weights are damaged.
         """
         file = ZOO[MOBILENET]
-        self.short, self.device = short, device
+        self.short, self.device, self.least = short, device, least
         self.weights: Mapping[str, str] = {file.name: file.sha256}
         self.flows = FlowFinder()
         self._look = DenseBackbone().to(device)
@@ -164,7 +167,7 @@ class Encoder:
         return self._seen[frame]
 
     def _encode(self, frame: Frame) -> EncoderFeatures:
-        h, w = compute_working_size(frame.size, self.short)
+        h, w = compute_working_size(frame.size, self.short, self.least)
         shrinks = h * w < frame.size[0] * frame.size[1]
         small = cv2.resize(frame.image, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         guide = torch.from_numpy(np.ascontiguousarray(small))

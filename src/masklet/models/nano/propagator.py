@@ -8,8 +8,9 @@ to it. What was believed in the end is what both remember.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor
 
+from masklet.core.ahead import start_beside
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Prediction, Prompt
@@ -141,8 +143,8 @@ class Nano:
         """Three hypotheses of every remembered object; tokens are the object pointers they would leave."""
         if not memory.banks:
             return make_empty_belief(features.seen)
-        guesses = self._guesses(memory, features)
-        answers = self._correct_guesses(memory, features, guesses)
+        guessing = start_beside(partial(self._guesses, memory, features))  # memory attention needs no guess
+        answers, guesses = self._correct_guesses(memory, features, guessing), guessing()
         if self.gradients:
             return self._draw_with_gradients(answers, guesses, memory.guessed)
         belief = self._draw(answers, guesses, memory.guessed)
@@ -157,10 +159,10 @@ class Nano:
         believed = replace(best, logits=best.logits.detach(), presence=best.presence.detach())
         with torch.no_grad():
             sound = self.guess.is_sound(memory.guessed, features.seen)
-            guessed = self.guess.commit(memory.guessed, features.seen, believed)
+            guessed = start_beside(partial(self.guess.commit, memory.guessed, features.seen, believed))
         if not sound:
-            return NanoMemory(shift_time(memory, 1).banks, guessed=guessed)
-        return NanoMemory(commit_best(self.core, self.policy, memory.banks, features, belief), guessed=guessed)
+            return NanoMemory(shift_time(memory, 1).banks, guessed=guessed())
+        return NanoMemory(commit_best(self.core, self.policy, memory.banks, features, belief), guessed=guessed())
 
     @wrap_inference
     def prompt(
@@ -211,10 +213,10 @@ class Nano:
         return dict(zip(expected.ids, expected.logits[:, 0], strict=True))
 
     def _correct_guesses(
-        self, memory: NanoMemory, features: NanoFeatures, guesses: Mapping[int, Float[Tensor, "h w"]]
+        self, memory: NanoMemory, features: NanoFeatures, guesses: Callable[[], Mapping[int, Float[Tensor, "h w"]]]
     ) -> Prediction:
         """What is to be added to the guess of every object in the light of what is remembered of it, at the decoder's
-        resolution.
+        resolution. `guesses` gives them when they are needed.
         """
         ids, look = tuple(memory.banks), self.core.look_around(features)
 
@@ -222,7 +224,8 @@ class Nano:
 
         def answer(group: list[int]) -> list[tuple[Tensor, ...]]:
             conditioned = self.core.attend(features, look, [readings[id] for id in group])
-            return self._correct_some(features, [guesses[id] for id in group], conditioned)
+            expected = guesses()
+            return self._correct_some(features, [expected[id] for id in group], conditioned)
 
         groups = self.core.group_readings(readings)
         answers = [row for rows in self.core.run_groups(answer, groups) for row in rows]

@@ -125,7 +125,9 @@ class DenseTask(PrefetchableTask[list[tuple[int, TrainingClip]]]):
         """COCO's AP on the held-out images, in percent (`scoring.compute_image_scores`)."""
         if not self.held_out:
             return {}
-        segmenter = DenseSegmenter(self.module.eval(), self.categories, Encoder(self.short), choice=DenseChoice())
+        segmenter = DenseSegmenter(
+            self.module.eval(), self.categories, Encoder(self.short, least=self.short), choice=DenseChoice()
+        )
         found = [segmenter.segment(None, make_segmenter_frames(clip), ())[0] for clip in self.held_out]
         self.module.train()
         return compute_image_scores(self.held_out, found, self.categories)

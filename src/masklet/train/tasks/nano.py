@@ -111,7 +111,7 @@ def build_nano_task(
 
     @cache
     def propagator(short: int) -> Nano:
-        return Nano(net, Encoder(short), gradients=True)
+        return Nano(net, Encoder(short, least=short), gradients=True)
 
     def save(path: Path) -> None:
         save_nano(path, net, settings)
