@@ -1209,8 +1209,8 @@ const SHORTCUTS = [
   ["B", "box", () => setTool("box"), true],
   ["P", "brush", () => setTool("brush"), true],
   ["E", "eraser", () => setTool("eraser"), true],
-  ["[", "smaller brush", () => setSize(state.size / 1.25), true],
-  ["]", "larger brush", () => setSize(state.size * 1.25), true],
+  ["[", "smaller brush", () => setSize(Math.min(state.size / 1.25, state.size - 0.5)), true],
+  ["]", "larger brush", () => setSize(Math.max(state.size * 1.25, state.size + 0.5)), true],
   ["N", "new object", () => setCreating(!state.creating), true],
   ["Alt+Arrow", "move the cross (with Shift: far)", null, true],
   ["Alt+Enter", "click at the cross (with Shift: beside)", null, true],
@@ -1236,8 +1236,10 @@ function stepObject(direction) {
 
 function focusField(id) { $(id).focus(); $(id).select?.(); }
 
+const largestBrush = () => Math.max(20, Math.round(state.video.width / 10));
+
 function setSize(size) {
-  state.size = clamp(size, 1, 120);
+  state.size = clamp(Math.round(size * 2) / 2, 1, largestBrush());
   $("size").value = state.size;
   draw();
 }
@@ -1308,6 +1310,8 @@ async function openVideo(number) {
   $("forms").replaceChildren(...told.forms.map(([name, help]) => make("option", { value: name }, `${name}: ${help}`)));
   $("others").replaceChildren(make("option", { value: "" }, "nothing"), ...told.others.map((name) => make("option", { value: name }, name)));
   setRange(0, told.length);
+  $("size").max = largestBrush();
+  setSize(told.width / 70);
   setTool("select");
   updateHead();
   showRows();
