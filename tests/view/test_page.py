@@ -231,7 +231,13 @@ def test_the_page_shows_the_very_frame_with_its_masks(serve: Serve, tmp_path: Pa
     page.go_to(9)
     assert near(page.colour(*place(world, 0, 9)), (230, 40, 40))
     page.run("state.opacity = 1")
-    assert near(page.colour(*place(world, 0, 9)), (255, 102, 0), 8)  # the object's own colour
+    left = place(world, 0, 9)[0] - 3
+    assert near(page.colour(left + 0.5, 6), (255, 102, 0), 8)  # the object's own colour, from its first column on
+    assert not near(page.colour(left - 0.5, 6), (255, 102, 0)) and not near(page.colour(left + 6.5, 6), (255, 102, 0))
+    for t in (10, 3):
+        page.go_to(t)
+        shown = page.run("return current.masks.map((one) => [one.id, one.counts])")
+        assert shown == [[m.id, s.mask.counts.decode()] for m, s in desk.result.at(t)]
     assert near(page.colour(30, 3), (15, 15, 15))
 
 
