@@ -422,3 +422,31 @@ def test_memory_is_bounded_by_the_batch(monkeypatch: pytest.MonkeyPatch) -> None
     same = torch.stack([rectangle(0, 0, 4, 4)] * 3), torch.full((3,), 0.9)
     [found], _ = EverythingSegmenter(Watched(lambda x, y: same), 8, nms=1.0).segment(None, [FRAME], [])
     assert len(alive) == 22 and len(found) == 192
+
+
+def test_outside_only_the_points_are_asked_that_nothing_covers() -> None:
+    asked = []
+
+    class Masker:
+        weights, device, description = {}, torch.device("cpu"), "toy"
+
+        def look(self, frame: Frame) -> Frame:
+            return frame
+
+        def boxed(self, features: Frame, boxes: Tensor) -> Tensor:
+            raise NotImplementedError
+
+        def pointed(self, features: Frame, points: Tensor, least: float) -> Iterator[tuple[Tensor, float]]:
+            asked.append(points.tolist())
+            for x, y in points.long().tolist():
+                logits = torch.full(features.size, -9.0)
+                logits[y - 1 : y + 2, x - 1 : x + 2] = 9
+                yield logits, 0.9
+
+    frame, known = Frame(0, np.zeros((8, 16, 3), np.uint8), 0.0), torch.zeros(8, 16, dtype=torch.bool)
+    known[:, :8] = True
+    segmenter = EverythingSegmenter(Masker(), 2)
+    found = segmenter.segment_outside(frame, known)
+    assert asked == [[[12.0, 2.0], [12.0, 6.0]]] and len(found.masks) == 2
+    assert len(segmenter.segment(None, [frame], [])[0][0].masks) == 4
+    assert not len(segmenter.segment_outside(frame, ~torch.zeros_like(known)).masks)

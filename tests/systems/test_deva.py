@@ -11,6 +11,7 @@ from torch import Tensor
 from toys import H, ToyPropagator, ToySegmenter, W, World, moving, square, still
 
 from masklet.core import memory
+from masklet.core.errors import InputError
 from masklet.core.features import count_tensor_bytes
 from masklet.core.protocols import LiveSystem, VideoSystem
 from masklet.core.result import VideoResult
@@ -305,3 +306,27 @@ def test_proposals_are_above_conf_and_duplicates_go() -> None:
     for limit, alone in ((0.7, True), (0.72, False)):
         found = run(world, ToySegmenter(alarms=twins), clip=1, every=1, nms_iou=limit)
         assert (len(found.masklets) == 1) is alone
+
+
+@pytest.mark.parametrize("clip", [1, 3])
+def test_outside_it_looks_only_where_nothing_is_carried(clip: int) -> None:
+    """Each frame of a clip is looked at where what was carried to it is not; what is carried is not seen again, and
+    stays where only what is invisible counts as missed.
+    """
+    known: list[tuple[int, Tensor]] = []
+
+    class Outside(ToySegmenter):
+        def segment_outside(self, frame, mask):
+            known.append((frame.index, mask))
+            [found], _ = self.segment(self.empty(), [frame], [])
+            return found[~(found.masks & mask).flatten(1).any(1)]
+
+    world = World(TWO, length=12)
+    result = run(world, Outside(), clip=clip, every=3, look="outside", count="invisible", max_missed=0)
+    assert exact(result, world) and {m.id for m in result.masklets} == {1, 2}
+    assert [t for t, _ in known] == [t for t in range(12) if clip == 3 or not t % 3][: len(known)]
+    for t, mask in known:
+        truth = torch.stack(list(world.truth(t).values())).any(0)
+        assert torch.equal(mask, truth if t >= clip else torch.zeros_like(truth)), t
+    with pytest.raises(InputError, match="look=outside"):
+        deva(look="outside")

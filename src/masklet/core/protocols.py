@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from masklet.core.alignment import TrackedSlots
@@ -112,6 +112,15 @@ class SelectiveSegmenter(Segmenter[M], Protocol[M]):
         """As `segment`, but what scores less than `least` need not be drawn: of that there are the scores alone
         (`Detections.left_out`).
         """
+        ...
+
+
+@runtime_checkable
+class OutsideSegmenter(Protocol):
+    """A segmenter that can look where nothing is known only, as a grid of points can leave out what is tracked."""
+
+    def segment_outside(self, frame: Frame, known: Bool[Tensor, "h w"]) -> Detections:
+        """What is in a `frame` by itself, asked for at pixels that are not `known`; it may reach into these."""
         ...
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import cv2
 import numpy as np
@@ -168,6 +168,7 @@ class TextSegmenter(Generic[Q]):
     """What is named in words: a detector's boxes, and SAM 2's masks of them. Detections score as their boxes do."""
 
     look_ahead = 0
+    advice: ClassVar[Mapping[str, float]] = {"max_missed": 10}  # of DEVA's, as in its text demo
 
     def __init__(
         self, detector: TextDetector[Q], masker: BoxMasker[Any], prompts: Sequence[str], *, nms: float = 0.8
@@ -258,10 +259,17 @@ class EverythingSegmenter:
         """Makes masks of everything in each of `frames` by itself; `memory` is None, and `future` is not looked at.
         Gives one `Detections` a frame, and None.
         """
-        return [self._found(frame) for frame in frames], None
+        grid = [make_point_grid(self.points_per_side, frame.size) for frame in frames]
+        return [self._found(frame, points) for frame, points in zip(frames, grid, strict=True)], None
 
-    def _found(self, frame: Frame) -> Detections:
-        features, points = self.masker.look(frame), make_point_grid(self.points_per_side, frame.size)
+    def segment_outside(self, frame: Frame, known: Bool[Tensor, "h w"]) -> Detections:
+        """Masks of what is in a `frame` at the points of the grid that are not `known`; they may reach further."""
+        points = make_point_grid(self.points_per_side, frame.size)
+        x, y = points.long().unbind(1)
+        return self._found(frame, points[~known[y, x]])
+
+    def _found(self, frame: Frame, points: Float[Tensor, "n 2"]) -> Detections:
+        features = self.masker.look(frame)
         found = list(self._candidates(self.masker.pointed(features, points, self.quality), frame.size))
         boxes = torch.tensor([c.mask.box for c in found], dtype=torch.float32).view(-1, 4)
         scores = torch.tensor([c.quality for c in found])

@@ -21,11 +21,11 @@ from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
 from masklet.core.frames import Frame, Video, iterate_frames_from, iterate_with_future, read_through
-from masklet.core.instances import FrameMasks, Prediction
+from masklet.core.instances import Detections, FrameMasks, Prediction
 from masklet.core.label_map import LabelMap, front_small
 from masklet.core.masks import mask_nms
 from masklet.core.progress import Watch, discard_progress
-from masklet.core.protocols import MaskCarrier, Propagator, Segmenter
+from masklet.core.protocols import MaskCarrier, OutsideSegmenter, Propagator, Segmenter
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source, TrackBook
@@ -72,6 +72,9 @@ class DevaSettings:
     count: Literal["unmatched", "invisible"] = "unmatched"  # what misses: all unmatched objects, or only unseen ones
     empty_born: bool = False  # whether a segment without a pixel begins an object (as released)
     prompted: Literal["changed", "all"] = "changed"  # what a merge prompts: what it changed, or (as released) all
+    look: Literal["everywhere", "outside"] = (
+        "everywhere"  # "outside": only where nothing is tracked (its automatic demo)
+    )
     alignment: Literal["propagated", "none"] = "propagated"  # how a clip's frames meet; none: as if nothing moved
     backward: bool = True  # whether `run` carries objects from their first mask to earlier frames (paper: no)
 
@@ -142,6 +145,8 @@ class Deva(Generic[F, M, S]):
         unknown = set(self.settings.stuff) - set(self.segmenter.categories)
         if unknown:
             raise InputError(f"stuff: no category {', '.join(sorted(unknown))}; it has {self.segmenter.categories}")
+        if self.settings.look == "outside" and not isinstance(self.segmenter, OutsideSegmenter):
+            raise InputError("look=outside: only segmenters that prompt a grid of points can, such as everything")
 
     def run(self, video: Video, watch: Watch = discard_progress) -> VideoResult:
         """All masklets of a video."""
@@ -239,15 +244,27 @@ class Deva(Generic[F, M, S]):
         """The proposals in `frame`, and the segmenter's memory `sight` after it; `future` frames are only looked at.
         Where none are `needed`, only a segmenter with a memory is asked.
         """
-        if not needed and sight is None:
+        if (not needed and sight is None) or self.settings.look == "outside":
             return FrameSegments((), ()), sight
         found, sight = find_detections(self.segmenter, sight, frame, future, self.settings.conf)
+        return self.propose(found), sight
+
+    def look_outside(self, state: DevaState[M, S], waiting: WaitingFrame[F, S]) -> WaitingFrame[F, S]:
+        """A frame with its proposals, asked for where nothing is of what is carried to it from `state`."""
+        assert isinstance(self.segmenter, OutsideSegmenter)
+        size = waiting.frame.size
+        carried = self.own(state.tracks, self.propagator.predict(state.memory, waiting.features), size)
+        known = torch.from_numpy(carried.rows > 0)
+        return replace(waiting, found=self.propose(self.segmenter.segment_outside(waiting.frame, known)))
+
+    def propose(self, found: Detections) -> FrameSegments:
+        """The proposals among what was `found` in a frame: confident, no duplicates, without overlap."""
         kept = mask_nms(found.masks, found.scores, self.settings.nms_iou, found.scores > self.settings.conf)
         masks = LabelMap.paint(found.masks, kept.tolist(), front_small)
         rows = [row for row, area in zip(masks, masks.areas, strict=True) if area]
         votes = zip(found.labels[rows].tolist(), found.scores[rows].tolist(), strict=True)
         said = tuple(SegmentVotes((label,), (score,), self.thing(label)) for label, score in votes)
-        return FrameSegments((masks.relabel(rows).renumber(),), said), sight
+        return FrameSegments((masks.relabel(rows).renumber(),), said)
 
     def propagated(
         self, state: DevaState[M, S], clip: Sequence[WaitingFrame[F, S]]
@@ -263,6 +280,8 @@ class Deva(Generic[F, M, S]):
 
     def voted(self, state: DevaState[M, S], clip: Sequence[WaitingFrame[F, S]]) -> Iterator[DevaFrameStep[F, M, S]]:
         """A complete clip: what it agrees on is merged into its first frame, the others follow by propagation."""
+        if self.settings.look == "outside":
+            clip = [self.look_outside(state, waiting) for waiting in clip]
         state = replace(state, voted=state.clock + len(clip), sight=clip[0].sight)
         look = self.merged(state, clip[0].frame, clip[0].features, self.segments(clip))
         yield look
