@@ -425,6 +425,13 @@ def test_kinds_that_differ_in_spelling_are_one(tmp_path: Path) -> None:
     assert len(open_video(save(tmp_path / "mixed", ["IMG_1.jpg", "IMG_2.jpg", "DSC_7.jpg"]))) == 3
 
 
+def test_a_folder_may_have_brackets_in_its_name(tmp_path: Path) -> None:
+    folder = numbered(tmp_path / "clip[1]")
+    for source in (folder, f"{folder}/*.png", f"{folder}/00[0-2].png"):
+        with open_video(source) as video:
+            assert len(list(video)) == (3 if "-" in str(source)[-12:] else 6) and video.name == "clip[1]"
+
+
 def test_links_keep_their_own_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbered(tmp_path / "store" / "ab12cd")
     (tmp_path / "dogs").symlink_to(tmp_path / "store" / "ab12cd")

@@ -206,7 +206,7 @@ def name_source(source: Source) -> str:
     if str(path.parent) in ("/dev/fd", "/proc/self/fd"):
         return PIPE
     if not path.exists() and has_magic(source):
-        path = next(p for p in path.parents if not has_magic(str(p)))
+        path = next(p for p in path.parents if p.is_dir() or not has_magic(str(p)))
     # A link keeps its own name; only . and .. have to be followed.
     name = Path(os.path.abspath(path)).name if path.is_dir() else path.stem
     return name.lstrip(".-") or "video"

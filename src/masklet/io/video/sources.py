@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +228,9 @@ def _find_frame_folders(folder: Path) -> list[Path]:
 
 def _find_glob_matches(pattern: str) -> list[Path]:
     found = sort_naturally(Path(p) for p in glob(pattern, recursive=True))
+    path = Path(pattern)
+    if not found and path.parent.is_dir():  # whose own name has brackets in it
+        found = sort_naturally(Path(p) for p in glob(str(Path(escape(str(path.parent))) / path.name)))
     if not found:
         raise InputError(f"{pattern}: matches no file; {GIVE}")
     return found
