@@ -1091,6 +1091,34 @@ def test_a_cluster_of_matroska_that_is_passed_over_costs_no_number(tmp_path: Pat
         assert all(np.array_equal(found[t], truth[t]) for t in range(30) if t not in video.lost)
 
 
+def test_a_scan_of_mjpeg_that_does_not_decode_to_its_end_is_told(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mov", "mjpeg", pixels="yuvj420p")
+    truth = [f.image for f in open_video(path)]
+    place, size = list_packets(path)[15]
+    data = bytearray(path.read_bytes())
+    data[place + size // 2 : place + size - 2] = bytes(size - 2 - size // 2)
+    path.write_bytes(data)
+    with open_video(path) as video:
+        found = [f.image for f in video]
+        assert set(video.lost) == {15} and len(found) == 30
+        assert all(np.array_equal(found[t], truth[t]) for t in range(30) if t != 15)
+
+
+def test_a_frame_that_is_missing_in_the_even_times_of_mpeg_2_costs_no_number(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mpg", "mpeg2video")
+    truth = [f.image for f in open_video(path)]
+    data = bytearray(path.read_bytes())
+    at = -1
+    for _ in range(16):
+        at = data.find(b"\0\0\1\0", at + 1)  # where a picture starts
+    data[at : at + 4] = b"\1\1\1\1"
+    path.write_bytes(data)
+    with open_video(path) as video:
+        found = [f.image for f in video]
+        assert len(found) == 30 and 15 in video.lost
+        assert all(np.array_equal(found[t], truth[t]) for t in range(30) if t not in video.lost)
+
+
 def write_recording(path: Path, codec: str, first: int, frames: int, start: int) -> Path:
     """Frames from the `first` on, whose times begin at `start` tenths of a second."""
     with av.open(str(path), "w") as file:

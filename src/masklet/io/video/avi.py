@@ -108,33 +108,35 @@ class AviIndex:
     def _find_chunk(self, at: int, size: int) -> int | None:
         """The chunk whose header is at a byte of the file; what is missing before it is taken note of."""
         n = self._last + 1
-        if n < len(self._places) and self._places[n] == at + self._shift:
+        if not (n < len(self._places) and self._places[n] == at + self._shift):
+            n = int(np.searchsorted(self._places, at + self._shift))
+        is_there = self._last < n < len(self._places) and bool(self._places[n] == at + self._shift)
+        if is_there and self._sizes[n] == size:
             return n
-        n = int(np.searchsorted(self._places, at + self._shift))
-        if n > self._last and n < len(self._places) and self._places[n] == at + self._shift:
+        for other in (self._last + 1 + np.flatnonzero(self._sizes[self._last + 1 :] == size)).tolist():
+            if self._is_followed(other, at):
+                self._shift = int(self._places[other]) - at
+                return other
+        if is_there:
             return n
-        for n in (self._last + 1 + np.flatnonzero(self._sizes[self._last + 1 :] == size)).tolist():
-            if self._is_followed(n, at):
-                self._shift = int(self._places[n]) - at
-                return n
         if self._is_partial and at + self._shift > self._places[-1]:
             return max(self._last + 1, len(self._places))
-        n = int(np.searchsorted(self._places, at + self._shift)) - 1
-        return n if n > self._last else None
+        return n - 1 if n - 1 > self._last else None
 
     def _is_followed(self, chunk: int, at: int, size: int | None = None) -> bool:
         """Whether the chunk after a `chunk`, of any stream, follows where it should when that one's header is `at` a
-        byte of the file, and its `size` is another than the index says; of the last chunk it is believed.
+        byte of the file, and its `size` is another than the index says; after the last chunk comes the index or nothing.
         """
-        if chunk >= len(self._rows) or self._rows[chunk] + 1 == len(self._tags):
+        if chunk >= len(self._rows):
             return True
         row = int(self._rows[chunk])
-        step = int(self._all_places[row + 1] - self._all_places[row])
-        if size is not None:
-            step = HEADER + size + size % 2
+        size = int(self._sizes[chunk]) if size is None and row + 1 == len(self._tags) else size
+        step = HEADER + size + size % 2 if size is not None else int(self._all_places[row + 1] - self._all_places[row])
         with self._path.open("rb") as file:
             file.seek(max(at + step, 0))
             head = file.read(HEADER)
+        if row + 1 == len(self._tags):
+            return head[:4] in (b"idx1", b"JUNK", b"")
         wanted = bytes(self._tags[row + 1]).ljust(4, b"\0") + int(self._all_sizes[row + 1]).to_bytes(4, "little")
         return head == wanted
 
