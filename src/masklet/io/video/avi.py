@@ -125,7 +125,7 @@ class AviIndex:
 
     def _is_followed(self, chunk: int, at: int, size: int | None = None) -> bool:
         """Whether the chunk after a `chunk`, of any stream, follows where it should when that one's header is `at` a
-        byte of the file, and its `size` is another than the index says; after the last chunk comes the index or nothing.
+        byte of the file, and its `size` is another than the index says; after the last one comes the index, or nothing.
         """
         if chunk >= len(self._rows):
             return True
