@@ -62,7 +62,7 @@ FARTHEST = np.float32(3)  # reaches from the carried mask, beyond which distance
 MARGIN = 3  # cells around where an object may be: twice the widest guided filter
 NEXT = np.ones((3, 3), np.uint8)  # a cell and those beside it
 BLUR = 9  # pixels by which optical flow is wrong
-BYTES = 45  # of each object's maps, for a pixel of the working image; measured with 256 objects at 480p
+BYTES = 26  # of each object's maps, for a pixel of the working image; measured with 256 objects at 480p
 DRAWN = 5  # of each object's masks, for a pixel of the frame
 TOGETHER = 16  # objects whose moments are computed at once: those of one take 1 MB
 PREPARED = 5  # frames whose views are kept: the one in use, and those that are made ahead of it
@@ -232,7 +232,8 @@ class Affinity:
         after a frame, and its maps of the working image and of the frame.
         """
         (h, w), (rows, columns) = compute_working_size(size, self.encoder.short), size
-        return 3 * CHANNELS**2 * 4 + BYTES * h * w + DRAWN * rows * columns
+        folded = CHANNELS * (CHANNELS + 1) // 2
+        return 3 * folded * 4 + BYTES * h * w + DRAWN * rows * columns
 
     def empty(self) -> AffinityMemory:
         """The memory of no object."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
@@ -39,7 +39,7 @@ from masklet.weights.store import ZOO, compute_hash, verify_packaged
 
 PACKAGED = "nano-propagator"  # in the zoo
 HYPOTHESES = 3
-BYTES = 40  # of each object's hypotheses, for a pixel of the working image; measured with 256 objects at 480p
+BYTES = 8  # of each hypothesis and its copy, for a pixel of the working image
 BANK = 2**20  # bytes of each object's memories
 TOGETHER = (4, 2, 1)  # objects that go through the networks at once on a CPU
 
@@ -83,6 +83,7 @@ class Nano:
     """A propagator with three hypotheses for each object. Logits are at the resolution of the encoder's image."""
 
     contends = True
+    hypotheses: ClassVar[int] = HYPOTHESES  # of each object
 
     def __init__(
         self,
@@ -128,11 +129,11 @@ class Nano:
         self.guess.prepare(features.seen)
 
     def count_object_bytes(self, size: tuple[int, int]) -> int:
-        """About how many bytes each object takes in frames of `size` (h, w): what its guess takes, three hypotheses
-        and their copies, and a bank of memories.
+        """About how many bytes each object takes in frames of `size` (h, w): what its guess takes, hypotheses and their
+        copies, and a bank of memories.
         """
         h, w = compute_working_size(size, self.encoder.short)
-        return self.guess.count_object_bytes(size) + BYTES * h * w + BANK
+        return self.guess.count_object_bytes(size) + BYTES * self.hypotheses * h * w + BANK
 
     def empty(self) -> NanoMemory:
         """The memory of no object."""
@@ -293,6 +294,8 @@ class SingleNano(Nano):
     """The propagator with one hypothesis for each object, the best: of many objects all three take much memory, and the
     others are of use to those alone who follow several pathways.
     """
+
+    hypotheses = 1
 
     def _draw(
         self, answers: Prediction, guesses: Mapping[int, Float[Tensor, "h w"]], guessed: AffinityMemory
