@@ -27,7 +27,6 @@ import torch
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections, Prediction
-from masklet.core.masks import mask_iou, mask_nms, resolve_overlaps_by_area
 
 HD, SD = (1080, 1920), (480, 854)
 
@@ -187,6 +186,8 @@ def seconds(work: Callable[[], object], rounds: int = 3) -> float:
 
 def measure_iou() -> dict[str, float]:
     """Of 100 masks, every two."""
+    from masklet.core.masks import mask_iou, mask_nms, resolve_overlaps_by_area  # older states have not all of them
+
     found = {}
     for name, size in (("480p", SD), ("1080p", HD)):
         masks, scores = Discs.draw(100, size).margins(0, size) > 0, torch.linspace(0.95, 0.6, 100)
