@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
+import cv2
 import numpy as np
 import torch
 
@@ -19,8 +20,6 @@ import masklet
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Sighting, Source
-from masklet.train.data.scenes import SyntheticSettings
-from masklet.train.data.synthetic import SyntheticClips
 
 T = TypeVar("T")
 
@@ -33,11 +32,20 @@ def measure(work: Callable[[], T]) -> tuple[T, float, float]:
 
 
 def make_clip(frames: int, seed: int) -> tuple[list[np.ndarray], torch.Tensor]:
-    """480p frames with five objects, and their masks, bool [n t h w]."""
-    settings = SyntheticSettings(size=(480, 854), objects=(5, 5), level="light", hides=0.0)
-    clip = SyntheticClips(settings).clip(np.random.default_rng(seed), frames)
-    images = clip.images if clip.images.dtype == torch.uint8 else (clip.images * 255).round().byte()
-    return [image.permute(1, 2, 0).contiguous().numpy() for image in images], clip.masks
+    """480p frames with five textured tiles that move over a textured ground, and their masks, bool [n t h w]."""
+    random = np.random.default_rng(seed)
+    ground = cv2.resize(random.integers(30, 130, (30, 54, 3), np.uint8), (854, 480), interpolation=cv2.INTER_CUBIC)
+    colours = random.integers(60, 255, (5, 1, 1, 3))
+    tiles = [cv2.resize((c * random.random((6, 6, 1))).astype(np.uint8), (110, 80)) for c in colours]
+    images, masks = [], torch.zeros(5, frames, 480, 854, dtype=torch.bool)
+    for t in range(frames):
+        image = ground.copy()
+        for n, tile in enumerate(tiles):
+            y, x = 10 + 93 * n, 40 + (5 + n) * t if n % 2 else 700 - (5 + n) * t
+            image[y : y + 80, x : x + 110] = tile
+            masks[n, t, y : y + 80, x : x + 110] = True
+        images.append(image)
+    return images, masks
 
 
 def spoil(result: VideoResult, id: int, frames: range) -> VideoResult:

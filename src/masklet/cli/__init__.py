@@ -24,6 +24,7 @@ COMMANDS = {  # where each command is, and its line of help
     "train": ("masklet.cli.train:train_command", "Train the small networks; a run that was stopped goes on."),
     "edit": ("masklet.cli.edit:edit_command", "Rename, merge, split, drop and mend objects of a saved result."),
     "view": ("masklet.cli.view:view_command", "Look at results in a browser, and correct them."),
+    "serve": ("masklet.cli.view:serve_command", "Answer other programs' requests about videos and results, in JSON."),
     "report": ("masklet.cli.view:report_command", "Write a result as a page to look at, in one file or a folder."),
     "export": ("masklet.cli.export:app", "Results in the forms that others take."),
     "reproduce": ("masklet.cli.reproduce:app", "The rows of the papers' tables on their own data."),

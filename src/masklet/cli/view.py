@@ -36,6 +36,7 @@ from masklet.view.frame_store import FrameStore
 from masklet.view.progress import BarReporter, QuietReporter
 
 LOCAL = "127.0.0.1"
+SHORTEST_TOKEN = 16  # characters
 PATIENCE = 0.0005  # seconds that an answer waits for what is looked through beside it, each time
 
 Sources = Annotated[
@@ -129,6 +130,31 @@ def view_command(
     except InputError as error:
         typer.echo(f"masklet: {error}", err=True)
         raise typer.Exit(2) from None
+
+
+def serve_command(
+    sources: Sources,
+    videos: Videos = [],  # noqa: B006
+    compare: Others = [],  # noqa: B006
+    out: Out = Path("corrected"),
+    propagator: PropagatorName = "nano",
+    device: DeviceName = "auto",
+    host: Host = LOCAL,
+    port: Port = 0,
+    start: Start = "0",
+    end: End = None,
+    stride: Stride = 1,
+    fps: Fps = None,
+    max_side: MaxSide = None,
+) -> None:
+    """Answer other programs' requests about results and videos, in JSON; the page is there, too.
+
+    The token that requests need is in the address that is printed, or what MASKLET_TOKEN says. What can be asked is
+    shown at /api and in /openapi.json.
+    """
+    view_command(
+        sources, videos, compare, out, propagator, device, host, port, False, start, end, stride, fps, max_side
+    )
 
 
 def report_command(
@@ -357,12 +383,12 @@ def serve_page(desks: Sequence[Desk], host: str, port: int, browser: bool) -> No
     """
     import uvicorn
 
-    from masklet.view.server import LOOPBACK, Gate, build_app, make_token
+    from masklet.view.server import LOOPBACK, Gate, build_app
 
     listening = listen(host, port)
     number = listening.getsockname()[1]
     is_local = host in (*LOOPBACK, "::1")
-    gate = Gate(make_token(), LOOPBACK if is_local else (*LOOPBACK, host, "*"), number)
+    gate = Gate(find_token(), LOOPBACK if is_local else (*LOOPBACK, host, "*"), number)
     name = f"[{host}]" if ":" in host else host
     address = f"http://{name if host not in ('0.0.0.0', '::') else socket.gethostname()}:{number}/?token={gate.token}"
     for desk in desks:
@@ -390,6 +416,18 @@ def serve_page(desks: Sequence[Desk], host: str, port: int, browser: bool) -> No
     finally:
         listening.close()
         save_unsaved(desks)
+
+
+def find_token(name: str = "MASKLET_TOKEN") -> str:
+    """The token that the environment has under a `name`, or a new one. Raises InputError where it is easily guessed."""
+    from masklet.view.server import make_token
+
+    told = os.environ.get(name, "")
+    if told and not (len(told) >= SHORTEST_TOKEN and told.isascii() and told.isprintable() and " " not in told):
+        raise InputError(
+            f"{name}: give {SHORTEST_TOKEN} characters or more, without blanks; or leave it out for a new one"
+        )
+    return told or make_token()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -27,11 +27,12 @@ from masklet.core.errors import InputError
 from masklet.core.limits import quote_value
 from masklet.view.desk import Desk
 from masklet.view.frame_store import choose_side
+from masklet.view.openapi import build_openapi, render_reference
 from masklet.view.verbs import check_frame, run_verb
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 MOST_BODY = 16 << 20  # bytes of a request
-PAGE = {"page.css": "text/css", "page.js": "text/javascript"}
+PAGE = {"page.css": "text/css", "page.js": "text/javascript", "api.css": "text/css"}
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -165,6 +166,12 @@ def build_app(desks: Sequence[Desk], gate: Gate) -> ASGIApp:
             Response(read_page_file(name), media_type=PAGE[name]) if name in PAGE else answer_error("no such page", 404)
         )
 
+    async def show_reference(request: Request) -> Response:
+        return Response(render_reference(), media_type="text/html")
+
+    async def give_openapi(request: Request) -> Response:
+        return answer_json(build_openapi())
+
     async def list_videos(request: Request) -> Response:
         return answer_json([{"name": desk.name, "objects": len(desk.result.masklets)} for desk in desks])
 
@@ -191,6 +198,8 @@ def build_app(desks: Sequence[Desk], gate: Gate) -> ASGIApp:
             routes=[
                 Route("/", show_page),
                 Route("/page/{name}", give_page_file),
+                Route("/api", show_reference),
+                Route("/openapi.json", give_openapi),
                 Route("/videos", list_videos),
                 Route("/videos/{video:int}/frames/{frame:int}.jpg", give_frame),
                 Route("/videos/{video:int}/{verb}", answer_verb, methods=["POST"]),
