@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from masklet.version import __version__
 from masklet.view.verbs import VERBS, Verb
 
+VERSION = "1"  # of these requests; grows where one that worked works no more
 ABOUT = (
     "Videos and their results, open in one server. Verbs are asked by POST with a JSON object of arguments; what "
     "cannot be done is answered with status 400 and a sentence. Work that takes long (propagate, export, compare) is "
@@ -36,7 +36,7 @@ def build_openapi() -> dict[str, Any]:
     paths |= {f"/videos/{{video}}/{verb.name}": {"post": describe_verb(verb)} for verb in VERBS.values()}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "masklet", "version": __version__, "description": ABOUT},
+        "info": {"title": "masklet", "version": VERSION, "description": ABOUT},
         "paths": paths,
         "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
         "security": [{"token": []}],
@@ -82,7 +82,7 @@ def render_reference() -> str:
         '<link rel="stylesheet" href="/page/api.css">'
     )
     first = (
-        f"<h1>masklet {escape(__version__)}: what can be asked</h1><p>{escape(ABOUT)}</p>"
+        f"<h1>masklet: what can be asked, version {VERSION}</h1><p>{escape(ABOUT)}</p>"
         "<p>Send the token as <code>authorization: Bearer TOKEN</code>. The same for programs: "
         '<a href="/openapi.json">openapi.json</a> (OpenAPI 3.1).</p>'
     )
