@@ -238,6 +238,7 @@ def test_names_are_given_as_they_are(tmp_path: Path) -> None:
         ("rename", {"id": 1, "name": 5}, "name must be a text"),
         ("rename", {"id": 1, "name": ""}, "is empty; give it one"),
         ("prompt", {"frame": 3, "id": 1, "points": []}, "needs a box, or a click"),
+        ("prompt", {"frame": 3, "id": None, "points": [[1, 1, False]]}, "points outside alone"),
         ("prompt", {"frame": 16, "id": 1, "points": [[1, 1, True]]}, "no frame 16"),
         ("prompt", {"frame": 3, "id": 1, "points": [[1, 1]]}, "a point is"),
         ("prompt", {"frame": 3, "id": 1, "points": [[1, "x", True]]}, "y must be a number"),
@@ -443,3 +444,8 @@ def test_a_comparison_measures_each_frame(tmp_path: Path) -> None:
     assert pairs[1, 7]["frames"] == [1.0] * 8 + [0.0] * 8 and pairs[1, 7]["iou"] == 0.5
     assert pairs[2, 2]["frames"] == [1.0] * 16
     assert [row[0] for row in call("other_masks", other="truth", start=0, stop=1)["frames"][0]] == [2, 7]
+
+
+def test_a_click_beside_an_object_alone_corrects_the_mask_that_is_there(desk: Desk, call: Call) -> None:
+    told = call("prompt", frame=3, id=1, points=[[6, 5, False]])
+    assert told["id"] == 1 and told["edits"][-1] == "prompt 1 3 outside=6,5"

@@ -257,8 +257,8 @@ def answer_prompt(
     from masklet.core.instances import Box, Clicks, Point  # which loads torch, as the session does
 
     check_frame(desk, frame)
-    if not (box or any(inside for *_, inside in points)):
-        raise InputError(f"{desk.name}: a prompt needs a box, or a click on the object")
+    if not (box or points):
+        raise InputError(f"{desk.name}: a prompt needs a box, or a click")
     clicks = Clicks(tuple(Point(*point) for point in points), Box(*box) if box else None)
     known = {m.id for m in desk.result.masklets}
     desk.take_session().prompt(frame, id, clicks)
