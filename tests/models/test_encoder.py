@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from masklet.core.frames import Frame
 from masklet.models.affinity import Affinity
-from masklet.models.encoder import STRIDE, Encoder, FlowFinder, compute_working_size
+from masklet.models.encoder import STRIDE, Encoder, EnlargingEncoder, FlowFinder, compute_working_size
 from masklet.models.segmenters.motion import Motion
 from masklet.nn.flow import compute_dense_flow
 from masklet.parts import load_segmenter
@@ -99,3 +99,12 @@ def test_the_flow_that_is_kept_is_that_of_these_very_frames() -> None:
     assert not np.array_equal(flows.find(second, first), kept)
     copied = flows.find(first.clone(), second)
     assert copied is not kept and np.array_equal(copied, kept)
+
+
+def test_an_enlarging_encoder_shares_what_is_large_and_enlarges_what_is_small() -> None:
+    shared = Encoder(64, least=32)
+    enlarging = EnlargingEncoder(shared)
+    large, small = (Frame(0, np.random.default_rng(0).integers(0, 256, (h, 2 * h, 3), np.uint8), 0.0) for h in (96, 40))
+    assert enlarging(large) is shared(large)
+    assert shared(small).guide.shape[:2] == (40, 80) and enlarging(small).guide.shape[:2] == (64, 128)
+    assert torch.equal(enlarging(small).keys, Encoder(64, least=64)(small).keys)

@@ -48,9 +48,11 @@ MOST_OF_SETTINGS = {
     "frames": 1_000,
     "window": 1_000,
     "backward_window": MOST_FRAMES,
-    "long_side": 4_096,  # pixels that a network sees
+    "long_side": 4_096,  # pixels that a network sees, as the next
+    "size": 4_096,
     "points_per_side": 256,
     "max_boxes": 10_000,
+    "top_k": 10_000,
     "max_candidates": 100_000,
     "max_objects": MOST_OBJECTS,
     "top": MOST_OBJECTS,

@@ -174,3 +174,19 @@ class Encoder:
         _, *maps = self._look(guide.permute(2, 0, 1)[None].to(self.device))
         keys, detail, strength = (x[0].half().contiguous().cpu() for x in maps)
         return EncoderFeatures(keys, detail, strength, guide, frame.size)
+
+
+class EnlargingEncoder(Encoder):
+    """An encoder that enlarges small frames to the full working size, for what was trained on them so. Larger frames
+    look the same to both, and are encoded by the one that it is made of.
+    """
+
+    def __init__(self, shared: Encoder) -> None:
+        """`shared`: the encoder of the parts that take small frames as they are."""
+        vars(self).update(vars(shared))
+        self.least, self._shared, self._seen = shared.short, shared, WeakKeyDictionary()
+
+    def __call__(self, frame: Frame) -> EncoderFeatures:
+        """The features of one frame of any size."""
+        sizes = {compute_working_size(frame.size, self.short, least) for least in (self.least, self._shared.least)}
+        return self._shared(frame) if len(sizes) == 1 else super().__call__(frame)

@@ -16,7 +16,7 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.core.masks import mask_nms, matrix_nms, resize_bilinear
-from masklet.models.encoder import DEEP, MEAN, STD, DeepBackbone, Encoder, EncoderFeatures
+from masklet.models.encoder import DEEP, MEAN, STD, DeepBackbone, Encoder, EncoderFeatures, EnlargingEncoder
 from masklet.nn.dense_head import DenseHead, DenseHeadSettings
 from masklet.nn.fused_convolution import fuse_convolutions
 from masklet.weights.format import copy_module_weights, explain_damage, read_described, write_described
@@ -67,7 +67,8 @@ class DenseSegmenter:
             choice: what is chosen of its masks.
             weights: sha256 of the head's file, by name.
         """
-        self.head, self.encoder, self.choice = head.to(encoder.device), encoder, choice or DenseChoice()
+        self.head, self.choice = head.to(encoder.device), choice or DenseChoice()
+        self.encoder = EnlargingEncoder(encoder)  # small things are found in enlarged frames only
         self.categories = tuple(categories)
         self.deeper = DeepBackbone().to(encoder.device)
         fuse_convolutions(self.deeper)
