@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from masklet.core.statistics import compute_statistics
 from masklet.core.timeline import LETTERS, bin_track, guess_presence, trace_presence
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.view import survey as survey_module
-from masklet.view.survey import Survey
+from masklet.view.survey import QUIET, Courtesy, Survey
 
 
 @given(drafts(ids=st.integers(1, 50)), st.integers(1, 5))
@@ -130,3 +131,18 @@ def test_threads_may_read_one_result_from_its_file(tmp_path: Path) -> None:
     finally:
         sys.setswitchinterval(before)
     assert not wrong
+
+
+def test_what_looks_through_stands_back_while_somebody_waits_for_frames() -> None:
+    courtesy, stopped = Courtesy(), threading.Event()
+    before = time.monotonic()
+    courtesy.wait(stopped)
+    assert time.monotonic() - before < QUIET / 2
+    courtesy.note()
+    courtesy.wait(stopped)
+    assert time.monotonic() - before >= QUIET
+    courtesy.note()
+    stopped.set()
+    before = time.monotonic()
+    courtesy.wait(stopped)
+    assert time.monotonic() - before < QUIET / 2

@@ -28,6 +28,7 @@ from masklet.core.limits import quote_value
 from masklet.view.desk import Desk
 from masklet.view.frame_store import choose_side
 from masklet.view.openapi import build_openapi, render_reference
+from masklet.view.survey import COURTESY
 from masklet.view.verbs import check_frame, run_verb
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -176,6 +177,7 @@ def build_app(desks: Sequence[Desk], gate: Gate) -> ASGIApp:
         return answer_json([{"name": desk.name, "objects": len(desk.result.masklets)} for desk in desks])
 
     async def give_frame(request: Request) -> Response:
+        COURTESY.note()
         try:
             desk = find_desk(desks, request.path_params["video"])
             side = choose_side(int(request.query_params.get("side", "3840")[:6]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -14,7 +15,27 @@ from masklet.core.tracks import Masklet
 
 WINDOW = 32  # frames whose masks are measured at once: short, for others wait meanwhile
 QUICK = 2_000  # sightings of an object that are looked at while somebody waits
+QUIET = 0.4  # seconds after which nobody is taken to wait for a frame
 MOST = 5_000  # suspicious frames that are kept: nobody looks at more
+
+
+class Courtesy:
+    """When somebody last waited for a frame: what is looked through meanwhile stands back then."""
+
+    def __init__(self) -> None:
+        self.asked = -QUIET
+
+    def note(self) -> None:
+        """Somebody waits for a frame now."""
+        self.asked = time.monotonic()
+
+    def wait(self, stopped: threading.Event) -> None:
+        """Returns when nobody has waited for a while, or it was `stopped`."""
+        while (left := self.asked + QUIET - time.monotonic()) > 0 and not stopped.wait(left):
+            pass
+
+
+COURTESY = Courtesy()  # of all videos that a server shows
 
 
 @dataclass
@@ -45,6 +66,7 @@ class Survey:
         try:
             for share in self._work(known):
                 self.done = share
+                COURTESY.wait(self._stopped)
                 if self._stopped.is_set():
                     return
         except InputError as error:

@@ -21,6 +21,7 @@ from masklet.core.timeline import bin_track, compute_bin_edges
 from masklet.view.comparison import compare_frames
 from masklet.view.desk import Desk, ResultEditor
 from masklet.view.drawing import PALETTE
+from masklet.view.survey import COURTESY
 
 MOST_FRAMES = 64  # whose masks are given at once
 MOST_BINS = 4_000
@@ -186,6 +187,7 @@ def describe_state(desk: Desk) -> dict[str, Any]:
 
 def list_masks(desk: Desk, start: int, stop: int) -> dict[str, Any]:
     """The masks of frames [start, stop), at most `MOST_FRAMES`: by frame, a row an object."""
+    COURTESY.note()
     result, revision = desk.result, desk.editor.revision
     stop = min(stop, start + MOST_FRAMES, result.length)
     frames = [

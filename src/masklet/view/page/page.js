@@ -701,6 +701,7 @@ function fitCanvas(canvas) {
 const cssValue = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function drawBars() {
+  if (!state.video) return; // another one is being opened
   drawRuler();
   for (const row of $("rows").querySelectorAll(".row")) drawBar(Number(row.dataset.id), row.querySelector("canvas"));
   movePlayhead();
@@ -760,6 +761,7 @@ function drawIou(context, pair, width, top, height) {
 }
 
 function drawRuler() {
+  if (!state.video) return;
   const canvas = $("ruler").querySelector("canvas"), context = fitCanvas(canvas), width = canvas.clientWidth, [start, stop] = state.span;
   const raw = ((stop - start) / width) * 90, power = 10 ** Math.floor(Math.log10(raw));
   const every = Math.max(1, [1, 2, 5, 10].map((n) => n * power).find((n) => n >= raw));
