@@ -371,7 +371,7 @@ def load_cutie(request: PartRequest) -> Propagator[Any, Any]:
 
 
 def load_still(request: PartRequest) -> StillMasks:
-    """Masks where they were."""
+    """The propagator that leaves masks where they were."""
     return StillMasks()
 
 

@@ -61,12 +61,12 @@ def parse_weights_name(text: str, with_heads: bool, device: str) -> NamedWeights
 
 
 def load_minvis(at: NamedWeights, settings: Any) -> QuerySystem:
-    """Any Mask2Former, and matching."""
+    """MinVIS: any Mask2Former, and matching."""
     return minvis.build_minvis_system(at.segmenter(at.built), settings)
 
 
 def load_dvis(at: NamedWeights, settings: Any) -> QuerySystem:
-    """The online system."""
+    """DVIS's online system: segmenter and tracker."""
     built = at.built
     return dvis.build_dvis_system(at.segmenter(built), load_named_tracker(at, built, ONLINE), settings)
 

@@ -27,8 +27,8 @@ from masklet.core.tracks import Masklet, Sighting, Source
 
 
 def rename_object(result: VideoResult, id: int, name: str) -> VideoResult:
-    """Gives one object another name; the category is added where there is none of it. Raises InputError where there is
-    no such object, or the name is no text.
+    """Gives the object `id` of a `result` another `name`; the category is added where there is none of it. Raises
+    InputError where there is no such object, or the name is no text.
     """
     _find_masklet(result, id)
     if not check_text(result.name, "the name", name):
@@ -40,7 +40,7 @@ def rename_object(result: VideoResult, id: int, name: str) -> VideoResult:
 
 
 def relabel_objects(result: VideoResult, old: str, new: str) -> VideoResult:
-    """Gives all objects that are called `old` the name `new`. Raises InputError where none is called so."""
+    """Gives all objects of a `result` that are called `old` the name `new`. Raises InputError where none is called so."""
     named = [m.id for m in result.masklets if result.name_of(m) == old]
     if not named:
         there = ", ".join(dict.fromkeys(map(result.name_of, result.masklets))) or "none"
@@ -72,8 +72,8 @@ def _join_sightings(seen: Sequence[Sighting]) -> Sighting:
 
 
 def split_object(result: VideoResult, id: int, frame: int) -> VideoResult:
-    """Makes two objects of one: from `frame` on it is another, with the next free id. Raises InputError where there is
-    no such object, or it is not seen both before the frame and from it on.
+    """Makes two objects of the object `id` of a `result`: from `frame` on it is another, with the next free id. Raises
+    InputError where there is no such object, or it is not seen both before the frame and from it on.
     """
     masklet = _find_masklet(result, id)
     before = {t: s for t, s in masklet.sightings.items() if t < frame}
@@ -99,9 +99,9 @@ def drop_objects(result: VideoResult, *ids: int) -> VideoResult:
 
 
 def trim_objects(result: VideoResult, start: int, stop: int, *ids: int) -> VideoResult:
-    """Leaves out what is seen of objects, of all where no `ids` are given, outside of frames [start, stop); frames keep
-    their numbers, and an object that is not seen any more goes. Raises InputError where there are no such frames or
-    objects.
+    """Leaves out what is seen of objects of a `result`, of all where no `ids` are given, outside of frames [start,
+    stop); frames keep their numbers, and an object that is not seen any more goes. Raises InputError where there are no
+    such frames or objects.
     """
     if not 0 <= start < stop <= result.length:
         raise InputError(f"{result.name}: no frames {start} to {stop}; it has {result.length}, counted from 0")
@@ -225,8 +225,9 @@ def _fill_masklet(masklet: Masklet, longest: int) -> Masklet:
 
 
 def interpolate_masks(first: Rle, last: Rle, between: int) -> list[Rle]:
-    """So many masks `between` two of one size that are not empty: their signed distances to the outline, moved to where
-    the centre would be, are mixed (Raya and Udupa, Shape-based interpolation of multidimensional objects, 1990).
+    """So many masks `between` two, `first` and `last`, of one size, that are not empty: their signed distances to the
+    outline, moved to where the centre would be, are mixed (Raya and Udupa, Shape-based interpolation of
+    multidimensional objects, 1990).
     """
     (x0, y0), (x1, y1) = np.minimum(first.box[:2], last.box[:2]), np.maximum(first.box[2:], last.box[2:])
     ends = [mask.decode_pixels()[y0:y1, x0:x1] for mask in (first, last)]

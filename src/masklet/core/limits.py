@@ -105,7 +105,9 @@ def is_finite_number(value: Any) -> bool:
 
 
 def check_whole_number(where: str, what: str, value: Any, most: int = LARGEST_NUMBER) -> int:
-    """A whole number from 0 to `most` of a file. Raises InputError that begins with `where` and names `what` it is."""
+    """The `value`, which must be a whole number from 0 to `most`, of a file. Raises InputError that begins with `where`
+    and names `what` it is.
+    """
     if not is_whole_number(value):
         raise InputError(f"{where}: {what} must be a whole number from 0 on, not {quote_value(value)}")
     if value > most:
@@ -114,7 +116,9 @@ def check_whole_number(where: str, what: str, value: Any, most: int = LARGEST_NU
 
 
 def check_number(where: str, what: str, value: Any) -> float:
-    """A finite number of a file. Raises InputError that begins with `where` and names `what` it is."""
+    """The `value`, which must be a finite number, of a file. Raises InputError that begins with `where` and names
+    `what` it is.
+    """
     if not is_finite_number(value):
         raise InputError(f"{where}: {what} must be a number, not {quote_value(value)}")
     return float(value)
@@ -135,8 +139,8 @@ def parse_whole_number(text: str) -> int | None:
 
 
 def check_frame_size(where: str, height: Any, width: Any) -> tuple[int, int]:
-    """The size (h, w) of a frame or an image in pixels. Raises InputError that begins with `where` where it has no
-    pixel, or more than are taken.
+    """The size (h, w) of a frame or an image of `height` and `width` pixels. Raises InputError that begins with `where`
+    where it has no pixel, or more than are taken.
     """
     if not (is_whole_number(height) and is_whole_number(width) and height and width):
         told = f"height {quote_value(height)} and width {quote_value(width)}"
@@ -162,7 +166,7 @@ def check_frame_rate(where: str, rate: Any) -> float:
 
 
 def check_count(where: str, what: str, count: int, most: int) -> int:
-    """How many there are of `what`, such as objects. Raises InputError that begins with `where` above `most`."""
+    """The `count` of `what` there is, such as objects. Raises InputError that begins with `where` above `most`."""
     if count > most:
         raise InputError(f"{where}: {count} {what}; at most {most} are taken")
     return count
@@ -183,7 +187,8 @@ def check_mask_pixels(where: str, masks: int, size: tuple[int, int]) -> None:
 
 
 def check_text(where: str, what: str, value: Any) -> str:
-    """A text of a file, such as a category's name; it may be empty. Raises InputError that begins with `where`."""
+    """The `value`, which must be a text, of a file, such as a category's name; it may be empty. Raises InputError that
+    begins with `where` and says `what` it is."""
     if not isinstance(value, str):
         raise InputError(f"{where}: {what} must be a text, not {quote_value(value)}")
     if len(value) > LONGEST_TEXT:

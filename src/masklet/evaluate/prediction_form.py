@@ -77,7 +77,8 @@ def get_prediction_target(metric: str, gt: Path) -> SubmissionTarget:
 
 
 def write_sav_predictions(gt: Path, results: Sequence[Path], folder: Path) -> Path:
-    """Results as SA-V's masks, in the frames that `gt` annotates; object n of a video is its n-th folder there.
+    """The files `results` as SA-V's masks in a `folder`, in the frames that `gt` annotates; object n of a video is its
+    n-th folder there.
 
     Raises InputError where a result is of no video of `gt`, or has an object that it lacks.
     """
@@ -102,7 +103,8 @@ def write_sav_predictions(gt: Path, results: Sequence[Path], folder: Path) -> Pa
 
 
 def write_burst_predictions(gt: Path, results: Sequence[Path], folder: Path) -> Path:
-    """Results in BURST's form, in the frames that `gt` annotates, their names being those of its categories.
+    """The files `results` in BURST's form in a `folder`, in the frames that `gt` annotates, their names being those of
+    its categories.
 
     A result is of the sequence that is called dataset/name or name. Raises InputError where one is of none, or has an
     object of an unknown category.
@@ -154,8 +156,9 @@ def index_annotated_frames(result: VideoResult, names: Sequence[str]) -> list[in
 
 
 def write_vspw_predictions(gt: Path, results: Sequence[Path], folder: Path) -> Path:
-    """Results as label images of VSPW's categories, in the frames that `gt` annotates; of two objects the surer one
-    is seen. Raises InputError where a result is of no video of `gt`, or an object is of no category of its list.
+    """The files `results` as label images of VSPW's categories in a `folder`, in the frames that `gt` annotates; of two
+    objects the surer one is seen. Raises InputError where a result is of no video of `gt`, or an object is of no
+    category of its list.
     """
     ids = {name: number for number, name in read_vspw_names(gt).items()}
     if not ids:

@@ -40,7 +40,7 @@ class StillMasks:
     description: ClassVar[str] = "still: masks where they were"
 
     def encode(self, frames: Sequence[Frame]) -> list[Grey]:
-        """Each frame in grey."""
+        """Features of each frame: its grey image."""
         return [cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY) for frame in frames]
 
     def empty(self) -> LastMasksMemory:
@@ -106,7 +106,9 @@ class FlownMasks(StillMasks):
 def describe_certain_masks(
     ids: tuple[int, ...], masks: Sequence[Bool[Tensor, "h w"]], size: tuple[int, int]
 ) -> Prediction:
-    """Masks of `size` (h, w) as a prediction of one hypothesis each; an empty one is absent."""
+    """The `masks` of the objects `ids`, of `size` (h, w), as a prediction of one hypothesis each; an empty one is
+    absent.
+    """
     stacked = stack_masks(masks, size)
     seen = stacked.flatten(1).any(1).float()[:, None]
     return Prediction(ids, stacked.float()[:, None] * 2 * SURE - SURE, torch.ones_like(seen), seen * 2 * SURE - SURE)

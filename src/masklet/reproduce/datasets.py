@@ -215,7 +215,9 @@ def find_place(root: Path, places: Sequence[str], split: str) -> Path | None:
 
 
 def find_root(about: PaperSet, data: Path, split: str) -> Path | None:
-    """The root of a set: within `data` under one of its names, or `data` itself; None where neither holds it."""
+    """The root of the data set `about`, of which a `split` is wanted: within `data` under one of its names, or `data`
+    itself; None where neither holds it.
+    """
     places = (*(data / folder.format(split=split) for folder in about.folders), data)
     found = [root for root in places if has_frames(about, root, split)]
     whole = [root for root in found if not about.listing or find_place(root, about.listing, split)]
@@ -223,7 +225,7 @@ def find_root(about: PaperSet, data: Path, split: str) -> Path | None:
 
 
 def has_frames(about: PaperSet, root: Path, split: str) -> bool:
-    """Whether the folders of frames of a set are in its `root`."""
+    """Whether the folders of frames of a `split` of the data set `about` are in its `root`."""
     base = root / about.frames.format(split=split)
     return any(any(base.glob(place.format(split))) for place in LAYOUTS[about.layout].frames)
 

@@ -79,7 +79,7 @@ class Comparison:
 
 
 def make_run_options(recipe: Recipe, located: LocatedSet, data: Path, out: Path, device: str = "auto") -> RunOptions:
-    """What is run: the `recipe` over the videos of `located`, which lies in `data`, into `out`/results."""
+    """What is run on a `device`: the `recipe` over the videos of `located`, which lies in `data`, into `out`/results."""
     segmenter = fill_part_name(recipe.segmenter, recipe.size, data)
     entries = list_dataset_entries(located.videos, is_given=recipe.protocol == "vos")
     if recipe.protocol in SOFT:
@@ -216,7 +216,7 @@ class FinishedRun:
         return folder
 
     def write_page_folder(self, result: VideoResult, video: DatasetVideo, folder: Path) -> None:
-        """Writes the images of one video of the recipe's protocol into `folder`/<video>."""
+        """Writes the images of the `result` of one video, by the recipe's protocol, into `folder`/<video>."""
         folder.mkdir(parents=True, exist_ok=True)
         names = [path.stem for path in list_image_files(video.source)]
         (folder / video.name).parent.mkdir(parents=True, exist_ok=True)
@@ -308,7 +308,9 @@ def compare_figures(recipe: Recipe, reports: Mapping[str, Report]) -> list[Compa
 
 
 def find_figure(recipe: Recipe, reports: Mapping[str, Report], name: str) -> float | None:
-    """Our number of a figure: NAME of the only metric, "METRIC: NAME", or "PART: NAME" of a part of its report."""
+    """Our number of a figure of a `recipe`, called `name`, in the `reports`: NAME of the only metric, "METRIC: NAME",
+    or "PART: NAME" of a part of its report.
+    """
     first, colon, rest = name.rpartition(": ")
     if not reports:
         return None

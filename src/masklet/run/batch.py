@@ -148,8 +148,8 @@ def is_whole(job: Job) -> bool:
 
 
 def note_in_manifest(out: Path, outcome: Outcome, reporter: Reporter, is_alone: bool) -> None:
-    """Adds a line for the `outcome`; of a video that `is_alone` only where there is a manifest. A disk that takes none
-    costs the line alone.
+    """Adds a line for the `outcome`, or tells the `reporter` why not; of a video that `is_alone` only where there is a
+    manifest. A disk that takes none costs the line alone.
     """
     try:
         if (out / MANIFEST).exists() or (out.is_dir() and not is_alone):
@@ -159,7 +159,9 @@ def note_in_manifest(out: Path, outcome: Outcome, reporter: Reporter, is_alone: 
 
 
 def write_failure_log(out: Path, name: str, text: str) -> str:
-    """Keeps the traceback of a failure that nobody foresaw; returns the end of a sentence that says where."""
+    """Keeps the traceback `text` of a failure that nobody foresaw, of the video `name`, under `out`; returns the end of
+    a sentence that says where.
+    """
     path = out / "failed" / f"{name}.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -268,7 +270,9 @@ def read_earlier_recipe(folder: Path) -> dict[str, Any] | None:
 
 
 def add_overlay(result: VideoResult, video: Video, folder: Path, watch: Any) -> None:
-    """Writes overlay.mp4 beside masklets that are there, whole or not at all."""
+    """Writes overlay.mp4 of a `result` and its `video` into the `folder` of masklets that are there, whole or not at
+    all; `watch` is told how far it is.
+    """
     partial = get_partial_overlay(folder)
     try:
         write_overlay(result, video, partial, watch)

@@ -176,13 +176,15 @@ def ignore_video(make: Callable[[], Any], video: Video) -> Any:
 
 
 def make_track(parts: RunParts, prompts: PromptFile, video: Video) -> Track[Any, Any]:
-    """The system that tracks what `prompts` give in a `video`."""
+    """The system made of `parts` that tracks what `prompts` give in a `video`."""
     told = check_prompts(prompts.select(VideoFrames.of(video)), video)
     return Track(parts.tracker, told, load_bystanders(parts.tracker))
 
 
 def make_vos_track(parts: RunParts, given: DatasetVideo, video: Video) -> VosTrack[Any, Any]:
-    """The system that tracks what a data set gives in a `video`, as the programs of benchmarks do."""
+    """The system made of `parts` that tracks what a data set has `given` in a `video`, as the programs of benchmarks
+    do.
+    """
     told = check_prompts(read_dataset_prompts(given).select(VideoFrames.of(video)), video)
     return VosTrack(parts.tracker, told, choose_join(given))
 
@@ -195,8 +197,8 @@ def choose_join(given: DatasetVideo) -> Join:
 def plan_output_folders(
     videos: Sequence[VideoEntry], out: Path, overwrite: bool, inputs: Sequence[str]
 ) -> list[OutputFolder]:
-    """The output folder of each video; refuses, before any work is done, those that a source or another of the
-    `inputs` lies in: they would be replaced with it.
+    """The output folder of each of the `videos`, of which some may be there with `overwrite`; refuses, before any work
+    is done, those that a source or another of the `inputs` lies in: they would be replaced with it.
     """
     sources = [video.source for video in videos]
     files = [path for source in sources for path in ([source] if isinstance(source, str) else source[:1])]

@@ -74,7 +74,7 @@ class ObjectAnchors:
 
     @staticmethod
     def of(anchors: Anchors, masklet: Masklet) -> ObjectAnchors:
-        """Those of a `masklet`."""
+        """The anchors that a `masklet` has."""
         return ObjectAnchors(anchors.get(masklet.id, {}), masklet.sightings)
 
     def get(self, frame: int) -> Anchor | None:

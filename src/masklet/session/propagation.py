@@ -110,7 +110,9 @@ def run_course(
 
 
 def iterate_course(carrier: Carrier[F, M], course: Course, result: VideoResult, book: TrackBook) -> Iterator[int]:
-    """Propagates an object along its `course`, as `run_course` does, into `book`; yields each frame that is done."""
+    """Propagates an object of a `result` along its `course` by a `carrier`, as `run_course` does, into `book`; yields
+    each frame that is done.
+    """
     skip = {course.id} | find_nested(result, course.id, course.frame, course.mask)
     memory = begin_memory(carrier, course, result)
     for t in course.frames:
@@ -123,7 +125,9 @@ def iterate_course(carrier: Carrier[F, M], course: Course, result: VideoResult, 
 
 
 def begin_memory(carrier: Carrier[F, M], course: Course, result: VideoResult) -> M:
-    """The memory of the object, and of bystanders, before the first frame of its `course`."""
+    """The memory of a `carrier` that holds the object, and bystanders beside it and the `result`, before the first
+    frame of its `course`.
+    """
     far_first = sorted(course.others, key=lambda t: -abs(t - course.frame))
     given: list[tuple[int, Rle | None]] = [(t, course.others[t]) for t in far_first]
     given.append((course.frame, course.mask))
@@ -142,7 +146,9 @@ def begin_memory(carrier: Carrier[F, M], course: Course, result: VideoResult) ->
 
 
 def find_bystanders(carrier: Carrier[F, M], result: VideoResult, frame: int, mask: Rle) -> dict[int, Tensor]:
-    """What stands in a `frame` beside an object's `mask` and is no object of the `result`, by ids below 0."""
+    """What the `carrier` finds standing in a `frame` beside an object's `mask` and is no object of the `result`, by ids
+    below 0.
+    """
     if carrier.bystanders is None:
         return {}
     known = merge_rles([mask, *collect_rivals(result, frame, ())]).decode()
@@ -151,7 +157,7 @@ def find_bystanders(carrier: Carrier[F, M], result: VideoResult, frame: int, mas
 
 
 def collect_rivals(result: VideoResult, frame: int, without: Collection[int]) -> list[Rle]:
-    """The masks of a `frame` of the `result`, but for those of some objects."""
+    """The masks of a `frame` of the `result`, `without` those of some objects."""
     return [m.sightings[frame].mask for m in result.masklets if m.id not in without and frame in m.sightings]
 
 
@@ -168,8 +174,8 @@ def keep_off(belief: Prediction, rivals: Sequence[Rle]) -> Prediction:
 
 
 def find_nested(result: VideoResult, id: int, frame: int, mask: Rle) -> frozenset[int]:
-    """Which objects may overlap object `id`, since more than half of it, or of them, lies in the other in a `frame` in
-    which somebody vouches for its `mask`.
+    """Which objects of a `result` may overlap object `id`, since more than half of it, or of them, lies in the other in
+    a `frame` in which somebody vouches for its `mask`.
     """
     others = [(m.id, m.sightings[frame].mask) for m in result.masklets if m.id != id and frame in m.sightings]
     return frozenset(other for other, seen in others if seen.overlap(mask) > NESTED * max(min(seen.area, mask.area), 1))

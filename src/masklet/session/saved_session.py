@@ -127,7 +127,8 @@ def iterate_differing_frames(a: Mapping[int, Sighting], b: Mapping[int, Sighting
 
 
 def read_steps(where: str, now: SessionState, entries: Sequence[Any]) -> tuple[SessionState, ...]:
-    """The states to which `entries` lead one after the other, the farthest first."""
+    """The states to which `entries`, which lie at `where`, lead one after the other from the state of `now`, the
+    farthest first."""
     states = [now]
     for entry in entries[:MOST_UNDO]:
         states.append(read_step(where, states[-1], entry))
@@ -135,7 +136,7 @@ def read_steps(where: str, now: SessionState, entries: Sequence[Any]) -> tuple[S
 
 
 def read_step(where: str, source: SessionState, entry: Mapping[str, Any]) -> SessionState:
-    """The state to which an `entry` leads from another one."""
+    """The state to which an `entry`, which lies at `where`, leads from another one, of a result of the same `source`."""
     video = read_video(where, entry["video"])
     if (video.size, video.length) != (source.result.size, source.result.length):
         raise ValueError("a state of it is of another video")
@@ -171,7 +172,7 @@ def format_anchors(anchors: Anchors, known: Anchors | None = None) -> list[dict[
 
 
 def format_anchor(id: int, frame: int, anchor: Anchor) -> dict[str, Any]:
-    """An anchor as JSON has it."""
+    """The anchor of object `id` in a `frame` as JSON has it."""
     told: dict[str, Any] = {
         "id": id,
         "frame": frame,
@@ -189,7 +190,7 @@ def format_anchor(id: int, frame: int, anchor: Anchor) -> dict[str, Any]:
 
 
 def read_anchors(where: str, entries: Sequence[Mapping[str, Any]], size: tuple[int, int], known: Anchors) -> Anchors:
-    """The `known` anchors with the changes that `entries` say; masks are of `size` (h, w)."""
+    """The `known` anchors with the changes that `entries`, which lie at `where`, say; masks are of `size` (h, w)."""
     anchors = {id: dict(own) for id, own in known.items()}
     for entry in entries:
         id = check_whole_number(where, "the id of an anchor", entry["id"])
@@ -203,7 +204,7 @@ def read_anchors(where: str, entries: Sequence[Mapping[str, Any]], size: tuple[i
 
 
 def read_anchor(where: str, entry: Mapping[str, Any], size: tuple[int, int]) -> Anchor:
-    """The anchor of an entry, whose masks are of `size` (h, w)."""
+    """The anchor of an entry that lies at `where`, whose masks are of `size` (h, w)."""
 
     def read_mask(key: str) -> Rle | None:
         return Rle.checked(size, entry[key].encode()) if key in entry else None

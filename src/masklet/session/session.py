@@ -105,7 +105,7 @@ class Session:
 
     @property
     def name(self) -> str:
-        """Of the result."""
+        """What the result is called."""
         return self.result.name
 
     @property

@@ -45,7 +45,8 @@ def show_notebook_bars(name: str, clock: Callable[[], float] = monotonic) -> Ite
 
 
 def format_bar(name: str, phase: str, done: int, total: int | None, rate: float, objects: int) -> str:
-    """One bar as HTML; of work without a known end, one that only moves.
+    """One bar as HTML: of the video `name` in a `phase`, `done` frames of `total`, at a `rate` a second, with so many
+    `objects`; of work without a known end, one that only moves.
 
     >>> format_bar("<a>", "forward", 3, 4, 1.5, 2)[:70]
     '<div style="font:12px/1.6 monospace;white-space:pre">&lt;a&gt; forward'

@@ -63,7 +63,7 @@ def write_report_folder(
     result: VideoResult, video: Video | None, folder: Path, watch: Watch = discard_progress
 ) -> None:
     """Writes a result with its frames into a `folder` that is there and empty: index.html and what it loads piece by
-    piece, so that the video may be long. The arguments are those of `write_report`.
+    piece, so that the video may be long. The arguments, `watch` too, are those of `write_report`.
     """
     for name in ("frames", "masks"):
         (folder / name).mkdir()
@@ -76,8 +76,8 @@ def write_report_folder(
 
 
 def iterate_jpegs(result: VideoResult, video: Video | None, watch: Watch) -> Iterator[bytes]:
-    """The frames of a result's video as JPEGs; none where there is no video. Raises InputError where it ends before the
-    result.
+    """The frames of a result's video as JPEGs, of which `watch` is told; none where there is no video. Raises
+    InputError where it ends before the result.
     """
     if video is None:
         return

@@ -256,7 +256,7 @@ def answer_json(value: Any, status: int = 200) -> Response:
 
 
 def answer_error(sentence: str, status: int = 400) -> Response:
-    """A mistake as JSON."""
+    """A mistake as JSON, with its status."""
     return answer_json({"error": sentence}, status)
 
 

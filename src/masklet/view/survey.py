@@ -51,7 +51,7 @@ class Survey:
     _stopped: threading.Event = field(default_factory=threading.Event)
 
     def start(self) -> Survey:
-        """Begins; returns itself."""
+        """Begins on a thread; returns itself."""
         threading.Thread(target=self.run, name="survey", daemon=True).start()
         return self
 

@@ -186,7 +186,7 @@ def describe_state(desk: Desk) -> dict[str, Any]:
 
 
 def list_masks(desk: Desk, start: int, stop: int) -> dict[str, Any]:
-    """The masks of frames [start, stop), at most `MOST_FRAMES`: by frame, a row an object."""
+    """The masks of a `desk` in frames [start, stop), at most `MOST_FRAMES`: by frame, a row an object."""
     COURTESY.note()
     result, revision = desk.result, desk.editor.revision
     stop = min(stop, start + MOST_FRAMES, result.length)
@@ -201,7 +201,7 @@ def list_masks(desk: Desk, start: int, stop: int) -> dict[str, Any]:
 
 
 def list_timeline(desk: Desk, start: int, stop: int, bins: int) -> dict[str, Any]:
-    """When each object is seen in frames [start, stop), in bins (`core.timeline.BinnedTrack`)."""
+    """When each object of a `desk` is seen in frames [start, stop), in bins (`core.timeline.BinnedTrack`)."""
     result, survey = desk.result, desk.survey
     start, stop = min(start, result.length - 1), min(max(stop, start + 1), result.length)
     bins = max(1, min(bins, MOST_BINS))
@@ -255,7 +255,7 @@ def redo_edit(desk: Desk) -> dict[str, Any]:
 def answer_prompt(
     desk: Desk, frame: int, id: int | None, points: list[tuple[float, float, bool]], box: tuple[float, ...] | None
 ) -> dict[str, Any]:
-    """Makes the mask of clicks or a box in one frame; without an id, of a new object."""
+    """Makes the mask of `points` (clicks) or a `box` in one `frame` of a `desk`; without an `id`, of a new object."""
     from masklet.core.instances import Box, Clicks, Point  # which loads torch, as the session does
 
     check_frame(desk, frame)
@@ -268,7 +268,9 @@ def answer_prompt(
 
 
 def paint_mask(desk: Desk, frame: int, id: int | None, counts: str) -> dict[str, Any]:
-    """Takes a mask that was painted, in COCO's compressed run lengths; without an id, of a new object."""
+    """Takes a mask that was painted in a `frame` of a `desk`, its `counts` COCO's compressed run lengths; without an
+    `id`, of a new object.
+    """
     check_frame(desk, frame)
     try:
         mask = Rle.checked(desk.result.size, counts.encode())
@@ -280,20 +282,20 @@ def paint_mask(desk: Desk, frame: int, id: int | None, counts: str) -> dict[str,
 
 
 def find_new_id(desk: Desk, known: set[int], id: int | None) -> int | None:
-    """The `id` that was given, or that of the object that is not among those that were `known`."""
+    """The `id` that was given, or that of the object of a `desk` that is not among those that were `known`."""
     return id if id is not None else next((m.id for m in desk.result.masklets if m.id not in known), None)
 
 
 def confirm_mask(desk: Desk, frame: int, id: int) -> dict[str, Any]:
-    """Vouches for an object's mask in a frame: propagation starts from it."""
+    """Vouches for the mask of object `id` in a `frame` of a `desk`: propagation starts from it."""
     check_frame(desk, frame)
     desk.take_session().confirm(frame, id)
     return describe_video(desk)
 
 
 def propagate_object(desk: Desk, id: int, start: int | None, stop: int | None) -> dict[str, Any]:
-    """Begins to propagate one object from its anchors: over frames [start, stop), or where these are not given, from
-    what is new both ways for as long as anything changes. `progress` says how far it is.
+    """Begins to propagate the object `id` of a `desk` from its anchors: over frames [start, stop), or where these are
+    not given, from what is new both ways for as long as anything changes. `progress` says how far it is.
     """
     session = desk.take_session()
     job = desk.start_job("propagate", lambda watch: discard(session.propagate(id, start, stop, watch)))
@@ -342,7 +344,7 @@ def compare_results(desk: Desk, other: str) -> dict[str, Any]:
 
 
 def list_other_masks(desk: Desk, other: str, start: int, stop: int) -> dict[str, Any]:
-    """As `masks`, of a result to compare with."""
+    """As `masks` of frames [start, stop) of a `desk`, of the result `other` to compare with."""
     if other not in desk.others:
         raise InputError(f"{desk.name}: nothing called {quote_value(other)} to compare with")
     return list_masks(Desk(other, ResultEditor(desk.others[other]), desk.out), start, stop)
@@ -457,8 +459,8 @@ VERBS: Mapping[str, Verb] = {
 
 
 def run_verb(desk: Desk, name: str, given: Mapping[str, Any]) -> Any:
-    """Does what is asked of an open video; returns what JSON can say. Raises InputError where there is no such verb, an
-    argument is wrong, or it cannot be done.
+    """Does what the verb `name` asks of an open video, a `desk`, with the arguments `given`; returns what JSON can say.
+    Raises InputError where there is no such verb, an argument is wrong, or it cannot be done.
     """
     if name not in VERBS:
         raise InputError(f"request: no verb {quote_value(name)}; there are: {', '.join(VERBS)}")

@@ -60,7 +60,7 @@ class PixelCounts:
 
     @staticmethod
     def none() -> PixelCounts:
-        """No pixel."""
+        """The counts of no pixel, from which a sum starts."""
         return PixelCounts(np.zeros((256, 256), np.int64))
 
     @property

@@ -46,7 +46,7 @@ class NamedObject(NamedTuple):
 def build_detection_set(
     path: Path, objects: Sequence[NamedObject], listed: Iterable[FramePlace], hashes: Mapping[str, str]
 ) -> DetectionSet:
-    """The detections of a file: its `objects`, every frame that it lists, and its sha256."""
+    """The detections of the file `path`: its `objects`, every frame `listed` in it, and its sha256 by name (`hashes`)."""
     names = tuple(dict.fromkeys(o.name for o in objects)) or (NAMELESS,)
     entries = [FrameEntry(o.place, partial(_find_object, o, names.index(o.name))) for o in objects]
     return DetectionSet(str(path), names, entries, list(listed), hashes)
@@ -103,8 +103,9 @@ def is_label_studio(content: Any) -> bool:
 
 
 def read_label_studio(path: Path, content: Any, hashes: Mapping[str, str]) -> DetectionSet:
-    """Label Studio's tasks: brush masks, polygons and rectangles of images, and rectangles of videos, between whose key
-    frames the box is mixed. Raises InputError where an answer is none of these.
+    """Label Studio's tasks, the `content` of the file `path` with its sha256 by name (`hashes`): brush masks, polygons
+    and rectangles of images, and rectangles of videos, between whose key frames the box is mixed. Raises InputError
+    where an answer is none of these.
     """
     tasks = [JsonEntry(f"{path}: task {n}", task) for n, task in enumerate(content)]
     objects: list[NamedObject] = []
@@ -202,8 +203,9 @@ READERS: Mapping[str, Callable[[JsonEntry, Size], Shape]] = {
 
 
 def read_mot(path: Path, lines: Sequence[str], hashes: Mapping[str, str]) -> DetectionSet:
-    """MOTChallenge's lines of boxes: frame, id, left, top, width, height, score, ..., all counted from 1; a score of -1
-    is none. Raises InputError naming the line that is none.
+    """MOTChallenge's `lines` of boxes, of the file `path` with its sha256 by name (`hashes`): frame, id, left, top,
+    width, height, score, ..., all counted from 1; a score of -1 is none. Raises InputError naming the line that is
+    none.
     """
     objects = []
     for n, line in enumerate(lines, start=1):
@@ -260,7 +262,7 @@ def read_tar(path: Path, hashes: Mapping[str, str]) -> DetectionSet:
 
 
 def read_frame_entries(path: Path, rows: Iterable[Any], hashes: Mapping[str, str]) -> DetectionSet:
-    """Frames as `io.exports.frame_entry` has them."""
+    """Frames as `io.exports.frame_entry` has them, the `rows` of the file `path` with its sha256 by name (`hashes`)."""
     frames = [JsonEntry(f"{path}: frame {n}", row) for n, row in enumerate(rows)]
     places = [FramePlace(frame.text("video"), frame.whole("frame")) for frame in frames]
     objects = [

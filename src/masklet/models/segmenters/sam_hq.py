@@ -76,7 +76,7 @@ class SamHqMasker:
         self, features: SamHqFeatures, points: Float[Tensor, "n 2"], least: float
     ) -> Iterator[tuple[Float[Tensor, "h w"], float]]:
         """What may be at each of many points: the hypotheses of predicted IoU above `least`, logits at the frame's
-        size, and predicted IoU. `points` are x and y in the frame's pixels.
+        size, and predicted IoU. `features` are those of `look`, `points` x and y in the frame's pixels.
         """
         scaled = points * self._compute_scale(features)
         groups = torch.split(scaled, self.at_once) if len(scaled) else ()
@@ -124,5 +124,7 @@ def is_sam_hq(folder: Path) -> bool:
 
 
 def load_sam_hq(folder: Path, weights: Mapping[str, str], device: torch.device) -> SamHqMasker:
-    """SAM-HQ from a folder that transformers saved. Raises InputError where its weights are not the network's."""
+    """SAM-HQ on a `device` from a `folder` that transformers saved; `weights` are its files' sha256 by name. Raises
+    InputError where its weights are not the network's.
+    """
     return SamHqMasker(load_saved_network(folder, CLASS).to(device), weights)
