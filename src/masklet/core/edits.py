@@ -40,7 +40,9 @@ def rename_object(result: VideoResult, id: int, name: str) -> VideoResult:
 
 
 def relabel_objects(result: VideoResult, old: str, new: str) -> VideoResult:
-    """Gives all objects of a `result` that are called `old` the name `new`. Raises InputError where none is called so."""
+    """Gives all objects of a `result` that are called `old` the name `new`. Raises InputError where none is called
+    so.
+    """
     named = [m.id for m in result.masklets if result.name_of(m) == old]
     if not named:
         there = ", ".join(dict.fromkeys(map(result.name_of, result.masklets))) or "none"

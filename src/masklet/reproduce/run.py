@@ -79,7 +79,9 @@ class Comparison:
 
 
 def make_run_options(recipe: Recipe, located: LocatedSet, data: Path, out: Path, device: str = "auto") -> RunOptions:
-    """What is run on a `device`: the `recipe` over the videos of `located`, which lies in `data`, into `out`/results."""
+    """What is run on a `device`: the `recipe` over the videos of `located`, which lies in `data`, into
+    `out`/results.
+    """
     segmenter = fill_part_name(recipe.segmenter, recipe.size, data)
     entries = list_dataset_entries(located.videos, is_given=recipe.protocol == "vos")
     if recipe.protocol in SOFT:

@@ -136,7 +136,9 @@ def read_steps(where: str, now: SessionState, entries: Sequence[Any]) -> tuple[S
 
 
 def read_step(where: str, source: SessionState, entry: Mapping[str, Any]) -> SessionState:
-    """The state to which an `entry`, which lies at `where`, leads from another one, of a result of the same `source`."""
+    """The state to which an `entry`, which lies at `where`, leads from another one, of a result of the same
+    `source`.
+    """
     video = read_video(where, entry["video"])
     if (video.size, video.length) != (source.result.size, source.result.length):
         raise ValueError("a state of it is of another video")

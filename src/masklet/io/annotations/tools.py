@@ -46,7 +46,9 @@ class NamedObject(NamedTuple):
 def build_detection_set(
     path: Path, objects: Sequence[NamedObject], listed: Iterable[FramePlace], hashes: Mapping[str, str]
 ) -> DetectionSet:
-    """The detections of the file `path`: its `objects`, every frame `listed` in it, and its sha256 by name (`hashes`)."""
+    """The detections of the file `path`: its `objects`, every frame `listed` in it, and its sha256 by name
+    (`hashes`).
+    """
     names = tuple(dict.fromkeys(o.name for o in objects)) or (NAMELESS,)
     entries = [FrameEntry(o.place, partial(_find_object, o, names.index(o.name))) for o in objects]
     return DetectionSet(str(path), names, entries, list(listed), hashes)
