@@ -195,6 +195,14 @@ Dataset = Annotated[
         rich_help_panel=VIDEOS,
     ),
 ]
+PromptTexts = Annotated[
+    list[str],
+    typer.Option(
+        metavar="FRAME:ID:WHAT",
+        help="FRAME from 0, ID from 1, WHAT: mask.png, box=x0,y0,x1,y1, point=x,y or outside=x,y; or "
+        "FRAME:labels.png, an object for each value; repeatable.",
+    ),
+]
 Predictions = Annotated[
     Path | None,
     typer.Option(

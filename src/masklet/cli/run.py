@@ -39,6 +39,7 @@ from masklet.cli.options import (
     Overwrite,
     Predictions,
     PresetName,
+    PromptTexts,
     PropagatorName,
     Ray,
     RayGpus,
@@ -273,14 +274,7 @@ def check_shared_sources(videos: Sequence[VideoEntry], crew: Crew, ray: str | No
 def track_command(
     source: Annotated[list[str], typer.Argument(help="A video file, a folder, glob or list of frames, or -.")],
     out: Out,
-    prompt: Annotated[
-        list[str],
-        typer.Option(
-            metavar="FRAME:ID:WHAT",
-            help="FRAME from 0, ID from 1, WHAT: mask.png, box=x0,y0,x1,y1, point=x,y or outside=x,y; or "
-            "FRAME:labels.png, an object for each value; repeatable.",
-        ),
-    ] = [],  # noqa: B006
+    prompt: PromptTexts = [],  # noqa: B006
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="A json of prompts (docs/prompts.md).")] = None,
     dataset: Dataset = None,
     predictions: Predictions = None,
@@ -359,17 +353,17 @@ def track_command(
     if predictions:
         there = {o.video for o in log.outcomes if o.is_there}
         videos = {e.name: v.video for e, v in zip(named, marked, strict=True) if v.video and e.name in there}
-        with exit_on_input_error(reporter):
-            write_predictions(out, videos, predictions)
+        write_predictions(out, videos, predictions, reporter)
     end_run(log.outcomes, reporter)
 
 
-def write_predictions(out: Path, videos: Mapping[str, DatasetVideo], folder: Path) -> None:
+def write_predictions(out: Path, videos: Mapping[str, DatasetVideo], folder: Path, reporter: Reporter) -> None:
     """Writes the results in `out` of some `videos`, by the names of their folders, into `folder` as their data set has
-    its predictions. Raises InputError where one does not fit.
+    its predictions; ends with what `reporter` says where one does not fit.
     """
-    for name, video in videos.items():
-        write_vos_video(VideoResult.load(out / name / MASKLETS), video, folder)
+    with exit_on_input_error(reporter):
+        for name, video in videos.items():
+            write_vos_video(VideoResult.load(out / name / MASKLETS), video, folder)
 
 
 def check_predictions(folder: Path | None, dataset: str | None) -> None:
