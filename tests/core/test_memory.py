@@ -95,3 +95,17 @@ def test_files_that_are_no_memory(tmp_path: Path) -> None:
     for name, message in (("cut", "damaged"), ("text", "damaged"), ("none", "cannot be read")):
         with pytest.raises(InputError, match=message):
             memory.load_memory(tmp_path / name)
+
+
+def test_a_memory_with_whole_gram_matrices_is_read_as_today(tmp_path: Path) -> None:
+    """As affinity and nano saved it before the matrices were folded."""
+    from masklet.nn.propagation import Moments, compute_gram, unfold_lower
+
+    x = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+    today = Moments((compute_gram(x, None),), torch.randn(1, 6), torch.rand(1, 2, 4096))
+    older = object.__new__(Moments)
+    vars(older).update(gram=(x.T @ x)[None], moment=today.moment, colours=today.colours)
+    memory.save_memory(older, tmp_path / "older.safetensors")
+    read = memory.load_memory(tmp_path / "older.safetensors")
+    torch.testing.assert_close(unfold_lower(read.gram[0]), unfold_lower(today.gram[0]))
+    assert isinstance(read, Moments) and torch.equal(read.moment, today.moment)

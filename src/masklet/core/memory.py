@@ -22,7 +22,7 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.files import write_atomically
-from masklet.core.memory_kinds import find_memory_kind, find_memory_tag
+from masklet.core.memory_kinds import find_memory_kind, find_memory_tag, make_memory_part
 
 FORMAT = "masklet-memory/1"
 DIGEST = re.compile("[0-9a-f]{64} ")  # sha256 of all that is in a file, before its text; older files have none
@@ -140,7 +140,7 @@ _MAKERS: Mapping[str, Callable[[Any, Mapping[str, Tensor]], Any]] = {
         _decode_memory_value(k, tensors): _decode_memory_value(v, tensors) for k, v in items
     },
     "enum": lambda names, tensors: find_memory_kind(names[0])[names[1]],
-    "made": lambda parts, tensors: find_memory_kind(parts[0])(
-        **{k: _decode_memory_value(v, tensors) for k, v in parts[1].items()}
+    "made": lambda parts, tensors: make_memory_part(
+        parts[0], {k: _decode_memory_value(v, tensors) for k, v in parts[1].items()}
     ),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from enum import Enum
 from importlib import import_module
@@ -41,6 +41,8 @@ KINDS = {
     "xmem-group": "masklet.models.xmem.memory:MemoryGroup",
     "xmem-tokens": "masklet.models.xmem.memory:MemoryTokens",
     "xmem-trace": "masklet.models.xmem.memory:ObjectTrace",
+    "cutie": "masklet.models.cutie:CutieMemory",
+    "cutie-trace": "masklet.models.cutie:CutieTrace",
     "genvis": "masklet.models.query_video.genvis:GenvisMemory",
     "genvis-objects": "masklet.nn.genvis:ObjectMemory",
     "rocovis": "masklet.models.query_video.rocovis:RocovisMemory",
@@ -94,6 +96,9 @@ PLACES_BEFORE_TAGS = {
     "masklet.systems.sam2bmp:Tally": "sam2bmp-tally",
     "masklet.systems.deva:State": "deva-stream",
     "masklet.systems.consensus:Track": "deva-track",
+}
+UPGRADES = {  # by tag: what makes the fields of today of those in older files
+    "affinity-moments": "masklet.nn.propagation:upgrade_moments",
 }
 _TAGS = {place: tag for tag, place in KINDS.items()}
 _REGISTERED: dict[str, type] = {}  # by tag: classes of other packages
@@ -149,7 +154,19 @@ def find_memory_kind(tag: str) -> Any:
         return _REGISTERED[tag]
     if tag not in KINDS:
         raise ValueError(f"{tag} is no part of a memory here; import the package that defines it")
-    module, _, name = KINDS[tag].partition(":")
+    return _import_place(KINDS[tag])
+
+
+def make_memory_part(tag: str, fields: Mapping[str, Any]) -> Any:
+    """The value of the class behind a `tag`, with the `fields` that a file has of it, also where it is an older one.
+    Raises ValueError where there is no such class.
+    """
+    upgrade = UPGRADES.get(PLACES_BEFORE_TAGS.get(tag, tag))
+    return find_memory_kind(tag)(**(_import_place(upgrade)(fields) if upgrade else fields))
+
+
+def _import_place(place: str) -> Any:
+    module, _, name = place.partition(":")
     return getattr(import_module(module), name)
 
 

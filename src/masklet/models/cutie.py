@@ -23,7 +23,6 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Prediction, Prompt
-from masklet.core.memory_kinds import register_memory_kind
 from masklet.models.xmem.memory import MemoryTokens, compute_affinity
 from masklet.models.xmem.propagator import make_given_prediction
 from masklet.nn.xmem import Canvas, XmemQuery, aggregate_probabilities, compute_margins
@@ -72,7 +71,6 @@ class CutieFeatures:
     canvas: Canvas
 
 
-@register_memory_kind("cutie.trace")
 @dataclass(frozen=True, eq=False)
 class CutieTrace:
     """What is remembered of one object beside its memory frames."""
@@ -82,7 +80,6 @@ class CutieTrace:
     summary: Float[Tensor, "q s"] | None = None  # sums of its object memory, the last channel the weights; None: new
 
 
-@register_memory_kind("cutie.memory")
 @dataclass(frozen=True, eq=False)
 class CutieMemory:
     """The memory of all objects: a value."""

@@ -7,8 +7,10 @@ of all cells ever seen, so the memory has one size for ever, and the answer cost
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -149,6 +151,15 @@ def fold_symmetric(left: Float[Tensor, "d k"], corner: Float[Tensor, "k k"]) -> 
     folded = torch.cat([torch.zeros_like(left[:1]), left])
     folded[:k] = torch.where(_upper_triangle(k), corner.T, folded[:k])
     return folded
+
+
+def upgrade_moments(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The `fields` of `Moments` of a saved memory, also of one in which every matrix is whole."""
+    gram = fields["gram"]
+    if not isinstance(gram, Tensor):
+        return fields
+    half = gram.shape[1] // 2
+    return {**fields, "gram": tuple(fold_symmetric(one[:, :half], one[half:, half:]) for one in gram)}
 
 
 def unfold_lower(folded: Float[Tensor, "d1 k"]) -> Float[Tensor, "d d"]:
