@@ -6,9 +6,11 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from models.test_zoo_fetch import FakeHub, hub  # noqa: F401
 from typer.testing import CliRunner, Result
 
@@ -85,6 +87,19 @@ def test_verify_checks_what_is_here_and_goes_on_after_a_wrong_one(weights: Path)
 def test_verify_of_a_model_that_is_not_here_says_how_to_get_it() -> None:
     said = call("verify", "sam2.1-tiny")
     assert said.exit_code == 2 and "run `masklet weights fetch sam2.1-tiny` (156 MB)" in said.stderr
+
+
+def test_verify_looks_at_every_tensor_of_devas_file(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose sha256 its authors do not publish: one that has the right one and other tensors would be told."""
+    path = weights / "deva/DEVA-propagation.pth"
+    path.parent.mkdir(parents=True)
+    torch.save({"pixel_encoder.x": torch.zeros(1)}, path)
+    told = call("verify", "deva")
+    assert told.exit_code == 2 and "expected 5273748214" in told.stderr
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setitem(CHECKPOINTS, "deva", replace(CHECKPOINTS["deva"], sha256=sha256))
+    told = call("verify", "deva")
+    assert told.exit_code == 2 and "not the weights of DEVA's propagation network: it lacks" in told.stderr
 
 
 def test_fetch_without_network_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,6 +19,7 @@ from masklet.models.nano.propagator import Nano
 from masklet.models.sam2.memory import RecentFrames, ReliableFrames
 from masklet.models.segmenters.prompted import NanoEverything
 from masklet.systems.sam2long import MemoryTree
+from masklet.weights.catalog import CHECKPOINTS
 
 
 @pytest.fixture
@@ -113,7 +115,8 @@ def nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_devas_network_by_name(nothing_here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"propagator deva: .* download https://github.com/.*DEVA-propagation.pth"):
+    told = r"propagator deva: .*`masklet weights fetch deva`, or download https://github.com/.*DEVA-propagation.pth"
+    with pytest.raises(InputError, match=told):
         parts.load_propagator("deva", Encoder())
     with pytest.raises(InputError, match="no weight file"):
         parts.load_propagator("deva:elsewhere.pth", Encoder())
@@ -123,6 +126,10 @@ def test_devas_network_by_name(nothing_here: Path, monkeypatch: pytest.MonkeyPat
     )
     (nothing_here / "deva").mkdir()
     (nothing_here / "deva" / "DEVA-propagation.pth").touch()
+    with pytest.raises(InputError, match=r"has sha256 e3b0.*expected 52737482.*or name a file.*: deva:FILE"):
+        parts.load_propagator("deva", Encoder(), "cpu")
+    known = replace(CHECKPOINTS["deva"], sha256=None)  # that of the empty file is noted
+    monkeypatch.setitem(CHECKPOINTS, "deva", known)
     parts.load_propagator("deva", Encoder(), "cpu")
     parts.load_propagator("deva:other.pth", Encoder(), "cpu")
     assert asked == [(nothing_here / "deva" / "DEVA-propagation.pth", "cpu"), (Path("other.pth"), "cpu")]

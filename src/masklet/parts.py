@@ -51,7 +51,7 @@ from masklet.systems.deva.short import ShortMemory
 from masklet.systems.sam2long import MemoryTree, MemoryTreeSettings
 from masklet.weights.catalog import CARRIERS, DETECTORS
 from masklet.weights.reading import locate_weights
-from masklet.weights.store import find_checkpoint, find_weights, get_model_folder
+from masklet.weights.store import find_checkpoint, find_weights, resolve_weights
 
 if TYPE_CHECKING:
     from masklet.models.xmem.propagator import Xmem
@@ -67,8 +67,7 @@ NANO_TREE = (0.1, 5.0)  # at the official 2 pathways over nano hardly part (card
 SMALLEST_SAM2 = "sam2.1-tiny"
 NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 NANO, NANO_OBJECTS = "nano", "nano-objects"
-DEVA, DEVA_FILE = "deva", "DEVA-propagation.pth"
-DEVA_URL = "https://github.com/hkchengrex/Tracking-Anything-with-DEVA/releases/download/v1.0/" + DEVA_FILE
+DEVA = "deva"
 
 
 def load_segmenter(
@@ -352,13 +351,16 @@ def load_deva(request: PartRequest) -> Xmem:
     from masklet.models.xmem.propagator import load_xmem
 
     file = request.name.argument
-    path = Path(file) if file else get_model_folder(DEVA) / DEVA_FILE
-    if not file and not path.is_file():
-        raise InputError(
-            f"propagator deva: its weights are not on this machine; download {DEVA_URL} (its licence is its authors', "
-            f"for research) to {path}, or name a file: deva:FILE"
-        )
+    path = Path(file) if file else resolve_deva_file()
     return load_xmem(path, resolve_device(request.device), **request.settings)
+
+
+def resolve_deva_file() -> Path:
+    """DEVA's weights in the weights folder. Raises InputError where they are not there or not the ones on record."""
+    try:
+        return resolve_weights(find_checkpoint(DEVA))[0].path
+    except InputError as error:
+        raise InputError(f"propagator deva: {error}; or name a file, whose tensors are checked: deva:FILE") from None
 
 
 def load_cutie(request: PartRequest) -> Propagator[Any, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 from masklet.builtins import QUERY_SYSTEMS
 from masklet.core.errors import InputError
 from masklet.models.mask2former.segmenter import Mask2Former
-from masklet.models.mask2former.tensor_names import OFFLINE, ONLINE, require_kind
+from masklet.models.mask2former.tensor_names import GENVIS, OFFLINE, ONLINE, require_kind
 from masklet.models.mask2former.weights import LoadedMask2Former, build_mask2former
+from masklet.models.query_video.genvis import Genvis, build_released_genvis
 from masklet.models.query_video.heads import load_refiner, load_tracker
 from masklet.models.query_video.slot_weights import load_slot_model
 from masklet.nn.referring_tracker import ReferringTracker, build_released_tracker
@@ -21,9 +22,11 @@ from masklet.systems import dvis, minvis, rocovis
 from masklet.systems.dvis import DvisRefined
 from masklet.systems.query.loop import OnlineSystem
 from masklet.systems.rocovis import SlotSystem
+from masklet.weights.catalog import QUERIES
 from masklet.weights.categories import find_stuff, read_category_names
 from masklet.weights.store import compute_hash
 
+TRAINED_SUFFIX = ".safetensors"  # of files that are trained here
 QuerySystem = OnlineSystem[Any] | DvisRefined[Any] | SlotSystem[Any]
 
 
@@ -119,8 +122,19 @@ def load_rocovis(at: NamedWeights, settings: Any) -> QuerySystem:
 
 
 def load_genvis(at: NamedWeights, settings: Any) -> QuerySystem:
-    """The baseline of RoCoVIS's ablation, trained with `--set row=queries`."""
-    return rocovis.build_genvis_system(load_named_slots(at, "genvis"), settings)
+    """An official checkpoint, or the baseline of RoCoVIS's ablation, trained with `--set row=queries`."""
+    if Path(at.base).suffix == TRAINED_SUFFIX and at.base not in QUERIES:
+        return rocovis.build_genvis_system(load_named_slots(at, "genvis"), settings)
+    return rocovis.build_genvis_system(load_released_genvis(at), settings)
+
+
+def load_released_genvis(at: NamedWeights) -> Genvis:
+    """The model of an official checkpoint. Raises InputError where it is of another kind."""
+    built = at.built
+    require_kind(built.kind, GENVIS, at.text)
+    net = build_released_genvis(built.net, built.objects, Path(at.base))
+    device: Any = resolve_device(at.device)
+    return Genvis(net.to(device), shortest=at.shortest or built.shortest, weights=built.weights)
 
 
 def load_named_slots(at: NamedWeights, kind: str) -> Any:
@@ -135,7 +149,7 @@ WEIGHTS: Mapping[str, str] = {  # what each system takes
     "dvis": f"dvis-online-r50-ytvis21 or another checkpoint; or {TRAINED}",
     "dvis-offline": f"dvis-offline-r50-ytvis21 or another checkpoint; or {TRAINED}",
     "rocovis": "a file that `masklet train rocovis` wrote",
-    "genvis": "a file that `masklet train rocovis --set row=queries` wrote",
+    "genvis": "genvis-r50-ovis or another checkpoint; or a file that `masklet train rocovis --set row=queries` wrote",
 }
 WITH_HEADS = ("dvis", "dvis-offline")  # heads may be named after a plus
 
@@ -146,8 +160,8 @@ def load_query_system(system: str, name: Any, device: str, settings: Any, catego
     Args:
         system: its name.
         name: weights: a name of `masklet weights list`, a hub id, folder or file (of "minvis" any Mask2Former; of DVIS
-            an official checkpoint, or "SEGMENTER+HEADS" with a file of trained heads; of RoCoVIS a file that was
-            trained here). "NAME@480": at another size of the short side.
+            an official checkpoint, or "SEGMENTER+HEADS" with a file of trained heads; of GenVIS an official checkpoint
+            or a file that was trained here, of RoCoVIS the latter). "NAME@480": at another size of the short side.
         device: as in `parts.load_propagator`.
         settings: of the system's own class.
         categories: names of the classes of official weights, as `build_mask2former` takes them.

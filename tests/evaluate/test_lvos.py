@@ -115,8 +115,20 @@ def test_missing_files_are_named(one_video, tmp_path):
     (one_video[1] / "v/00000010.png").unlink()
     with pytest.raises(InputError, match=r"pred/v: no 00000010.png"):
         evaluate_lvos(*one_video, unseen=["v"])
+    (one_video[0] / "valid_expression_meta.json").write_text("{}")  # beside it in LVOS v1
     (one_video[0] / "valid_meta.json").unlink()
     with pytest.raises(InputError, match=r"gt: 0 files \*meta.json"):
+        evaluate_lvos(*one_video, unseen=["v"])
+
+
+def test_of_several_meta_files_that_of_the_split_counts(one_video):
+    folder = one_video[0]
+    want = evaluate_lvos(*one_video, unseen=["v"]).scores
+    for other in ("train_meta.json", "valid_expression_meta.json"):  # both are in the archives of some mirrors
+        (folder / other).write_text("{}")
+    assert evaluate_lvos(*one_video, unseen=["v"]).scores == want
+    (folder / "valid_meta.json").rename(folder / "meta.json")
+    with pytest.raises(InputError, match=r"gt: 2 files \*meta.json"):
         evaluate_lvos(*one_video, unseen=["v"])
 
 

@@ -55,6 +55,6 @@ def official(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
 @cache
 def network(name: str) -> Any:
     """The network of a fixture, by way of our conversion."""
-    state = split_checkpoint(official(table(name)["state_dict"]))[0]
+    state = split_checkpoint(official(table(name)["state_dict"])).segmenter
     path = FOLDER / f"{name}.json"
     return fill_mask2former(infer_mask2former_config(state, path), convert_mask2former_state(state), path)

@@ -45,7 +45,8 @@ def case(request):
     name, mode = request.param
     about, held = told(needed(name)), arrays(name)
     state = {k: recipe(k, tuple(shape)) for k, shape in about["state_dict"].items()}
-    own, tracker, refiner = split_checkpoint(state)
+    split = split_checkpoint(state)
+    own, tracker, refiner = split.segmenter, split.tracker, split.refiner
     net = fill_mask2former(
         infer_mask2former_config(own, GOLDEN / f"{name}.json"), convert_mask2former_state(own), GOLDEN / f"{name}.json"
     )

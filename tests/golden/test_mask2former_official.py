@@ -17,10 +17,11 @@ from masklet.core.frames import Frame
 from masklet.models.mask2former.segmenter import Mask2Former, resize_to_frame
 from masklet.models.mask2former.tensor_names import convert_mask2former_state, infer_checkpoint_kind, split_checkpoint
 from masklet.models.mask2former.weights import fill_mask2former, infer_mask2former_config
+from masklet.models.query_video.genvis import GenvisNetSettings, build_released_genvis
 
 NETWORKS, VIDEOS = found("mask2former_*"), found("e2e_*")
 KEYS = sorted(p for p in FOLDER.glob("keys/*.json") if p.stem != "index")
-KINDS = {"minvis": "minvis", "dvis_online": "dvis-online", "dvis_offline": "dvis-offline"}
+KINDS = {"minvis": "minvis", "dvis_online": "dvis-online", "dvis_offline": "dvis-offline", "genvis": "genvis"}
 
 
 def test_the_fixtures_are_here() -> None:
@@ -105,13 +106,14 @@ def test_a_video_by_minvis_in_windows_of_three(name: str) -> None:
 def test_official_key_lists_are_recognised_and_split(path: Path) -> None:
     told = table(f"keys/{path.stem}")
     state = {name: torch.empty(tuple(shape), device="meta") for name, shape in told["state_dict"].items()}
-    wanted = next((kind for start, kind in KINDS.items() if path.stem.startswith(start)), None)
-    if wanted is None:
-        with pytest.raises(Exception, match="VITA or GenVIS"):
-            infer_checkpoint_kind(state)
-        return
+    wanted = next(kind for start, kind in KINDS.items() if path.stem.startswith(start))
     assert infer_checkpoint_kind(state) == wanted
-    segmenter, tracker, refiner = split_checkpoint(state)
-    assert bool(tracker) == ("dvis" in wanted) and bool(refiner) == ("offline" in wanted)
+    split = split_checkpoint(state)
+    assert bool(split.tracker) == ("dvis" in wanted) and bool(split.refiner) == ("offline" in wanted)
+    own = split.segmenter
     with torch.device("meta"):
-        fill_mask2former(infer_mask2former_config(segmenter, path), convert_mask2former_state(segmenter), path)
+        net = fill_mask2former(infer_mask2former_config(own, path), convert_mask2former_state(own), path)
+        if wanted == "genvis":
+            made = build_released_genvis(net, split.objects, path)
+            trained = sum(p.numel() for p in made.objects.parameters())
+            assert trained == told["n_trainable"] and made.settings == GenvisNetSettings()

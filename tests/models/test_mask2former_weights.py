@@ -232,7 +232,10 @@ def test_a_damaged_or_strange_pickle_is_told_in_one_sentence(content: bytes, tmp
         (lambda s: s.pop("sem_seg_head.predictor.query_feat.weight"), "it lacks sem_seg_head.predictor.query_feat"),
         (lambda s: s.pop("sem_seg_head.predictor.decoder_norm.bias"), "it lacks .*decoder.layernorm.bias"),
         (lambda s: s.update({"backbone.more": torch.zeros(2)}), r"it has besides backbone\.more"),
-        (lambda s: [s.pop(k) for k in list(s) if k.startswith("backbone.")], "not weights of Mask2Former, MinVIS or"),
+        (
+            lambda s: [s.pop(k) for k in list(s) if k.startswith("backbone.")],
+            "not weights of Mask2Former, MinVIS, DVIS or GenVIS",
+        ),
     ],
 )
 def test_an_official_file_of_something_else_is_told(change: Any, message: str, tmp_path: Path) -> None:
@@ -308,12 +311,29 @@ def test_the_first_official_names_are_known() -> None:
     old = {early(key): value for key, value in given.items()}
     assert old.keys() != given.keys()
     parts = split_checkpoint(old)
-    assert [part.keys() for part in parts] == [part.keys() for part in split_checkpoint(given)]
-    assert parts[1].keys() == {"a.b"} and parts[2].keys() == {"c"} and infer_checkpoint_kind(old) == "dvis-offline"
+    assert parts.segmenter.keys() == split_checkpoint(given).segmenter.keys()
+    assert parts.tracker.keys() == {"a.b"} and parts.refiner.keys() == {"c"}
+    assert infer_checkpoint_kind(old) == "dvis-offline"
+    own = parts.segmenter
     assert same(
-        fill_mask2former(infer_mask2former_config(parts[0], HERE), convert_mask2former_state(parts[0]), HERE),
-        network(SMALL),
+        fill_mask2former(infer_mask2former_config(own, HERE), convert_mask2former_state(own), HERE), network(SMALL)
     )
+
+
+def test_what_only_genvis_s_losses_need_is_left_out() -> None:
+    losses = {f"{name}_criterion.empty_weight": torch.zeros(1) for name in ("vita", "genvis")}
+    parts = split_checkpoint(state() | losses | {"vita_module.a.b": torch.zeros(1)})
+    assert parts.objects.keys() == {"a.b"} and parts.segmenter.keys() == split_checkpoint(state()).segmenter.keys()
+
+
+def test_a_backbone_that_there_is_not_is_named() -> None:
+    """ViT-L, of whose released files no list of tensors was to be had."""
+    others = {k: v for k, v in state().items() if not k.startswith("backbone.")}
+    vit = others | {"backbone.vit_module.cls_token": torch.zeros(1), "backbone.spm.stem.0.weight": torch.zeros(1)}
+    with pytest.raises(
+        InputError, match=r"backbone that masklet does not have \(.*backbone\.spm.*ResNet and Swin are read\. Of ViT-L"
+    ):
+        infer_mask2former_config(vit, HERE)
 
 
 # -- kinds
@@ -330,13 +350,17 @@ def test_kinds_are_told_by_keys() -> None:
     assert infer_checkpoint_kind(labelled("tracker.x")) == "dvis-online"
     assert infer_checkpoint_kind(labelled("tracker.x", "refiner.y")) == "dvis-offline"
     assert infer_checkpoint_kind(labelled("tracker.x", "offline_tracker.y")) == "dvis-offline"
+    objects = "vita_module.pre_memory_embed_k.weight"
+    assert infer_checkpoint_kind(labelled("sem_seg_head.x", objects)) == "genvis"
 
 
 def test_what_is_of_no_kind_is_told() -> None:
     with pytest.raises(InputError, match=r"^old\.pth: a refiner of DVIS without its tracker"):
         infer_checkpoint_kind(labelled("refiner.y"), "old.pth")
-    with pytest.raises(InputError, match="VITA or GenVIS"):
-        infer_checkpoint_kind(labelled("vita_module.y"))
+    with pytest.raises(InputError, match=r"^v\.pth: weights of VITA, or of GenVIS without"):
+        infer_checkpoint_kind(labelled("sem_seg_head.x", "vita_module.y"), "v.pth")
+    with pytest.raises(InputError, match="of GenVIS without its Mask2Former"):
+        infer_checkpoint_kind({"vita_module.pre_memory_embed_k.weight": torch.zeros(1)})
     with pytest.raises(InputError, match=r"not weights of Mask2Former, .*begin with fc\.weight"):
         infer_checkpoint_kind({"fc.weight": torch.zeros(1)})
 

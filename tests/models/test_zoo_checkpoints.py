@@ -58,13 +58,15 @@ def forbid_hashing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_entries_are_well_formed(model: Checkpoint) -> None:
     hashes = [model.sha256, model.original and model.original.sha256]
     assert all(re.fullmatch("[0-9a-f]{64}", sha256) for sha256 in hashes if sha256)
-    assert model.licence and bool(zoo.HUB_ID.fullmatch(model.repo)) != bool(model.page), "fetched, or by hand"
-    assert model.sha256 is None or re.fullmatch("[0-9a-f]{40}", model.revision), "a known sha256 is of one revision"
+    homes = bool(zoo.HUB_ID.fullmatch(model.repo)), bool(model.page), bool(model.url)
+    assert model.licence and sum(homes) == 1, "fetched from the hub, by hand, or from a release"
+    assert not model.url or model.url.endswith(f"/{model.alone}")
+    assert model.sha256 is None or model.url or re.fullmatch("[0-9a-f]{40}", model.revision), "it is of one revision"
 
 
 def test_no_two_files_share_a_hash() -> None:
     hashes = [h for m in CHECKPOINTS.values() for h in (m.sha256, m.original and m.original.sha256) if h]
-    assert len(hashes) == len(set(hashes)) == 20
+    assert len(hashes) == len(set(hashes)) == 21
 
 
 def test_original_files_go_by_the_last_part_of_their_address() -> None:

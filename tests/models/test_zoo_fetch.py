@@ -113,6 +113,29 @@ def test_a_model_of_one_file_is_fetched_alone(hub: FakeHub, tmp_path: Path) -> N
     assert all(asked[1].endswith("toy.pth") for asked in hub.asked)
 
 
+def test_what_its_authors_released_is_fetched_from_there_without_the_hubs_token(
+    hub: FakeHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.files = {"/v1.0/toy.pth": TENSORS}
+    sent: list[dict[str, str]] = []
+    monkeypatch.setattr("huggingface_hub.utils.build_hf_headers", lambda: sent.append({}) or {"authorization": "t"})
+    model = Checkpoint("toy", "", sha256=SHA, alone="toy.pth", url=f"{hub.url}/v1.0/toy.pth")
+    with pytest.raises(InputError, match=r"run `masklet weights fetch toy`, or download http.*/v1.0/toy.pth"):
+        resolve_weights(model)
+    assert plan_fetch(model) == {"toy.pth": RemoteFile(model.url, len(TENSORS), None)}
+    partial = tmp_path / "weights/toy/.toy.pth.unknown.partial"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(TENSORS[:1000])
+    assert quietly(model).read_bytes() == TENSORS and not sent
+    assert [asked for asked in hub.asked if asked[0] == "GET"] == [("GET", "/v1.0/toy.pth", "bytes=1000-")]
+    assert find_verified_file(model) == tmp_path / "weights/toy/toy.pth"
+    with pytest.raises(InputError, match="expected " + "0" * 64):
+        quietly(replace(model, sha256="0" * 64))
+    hub.files = {}
+    with pytest.raises(InputError, match=r"there is no http.* any more \(404\); .*download http.* and save it as"):
+        plan_fetch(model)
+
+
 def test_a_model_is_announced_fetched_and_noted(hub: FakeHub, tmp_path: Path) -> None:
     files, seen = plan_fetch(MODEL), []
     assert files["model.safetensors"] == RemoteFile(hub.url + PATH + "model.safetensors", len(TENSORS), SHA)

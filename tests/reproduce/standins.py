@@ -116,7 +116,7 @@ def ytvis21(root: Path) -> None:
 
 
 def ytvis22(root: Path) -> None:
-    write_ytvis(root, "valid", YTVIS21, "ytvis_2022/valid/JPEGImages", root / "ytvis_2022/valid_long.json", False)
+    write_ytvis(root, "valid", YTVIS21, "ytvis_2022/valid/JPEGImages", root / "ytvis_2022/valid/instances.json", False)
     put_frames(root / "ytvis_2022/valid/JPEGImages/short00001", make_clip("s", 2, YTVIS21[:1], 7), ["00000", "00005"])
 
 
@@ -270,27 +270,28 @@ def sav(root: Path) -> None:
         (home / f"sav_{split}.txt").write_text("".join(f"{name}\n" for name in listed))
 
 
-def write_lvos(home: Path) -> None:
+def write_lvos(home: Path, split: str) -> None:
     """LVOS: every fifth frame annotated, each object with its own range of frames."""
     videos: dict[str, Any] = {}
     for n, name in enumerate(("0tCWPOrc", "7K7WVzGG")):
         clip = make_clip(name, 16, ["o", "o"], n, first=(0, 0))
         names = number(1, 1, 16, "{:08d}")
-        put_frames(home / "valid/JPEGImages" / name, clip, names)
+        put_frames(home / split / "JPEGImages" / name, clip, names)
         for t in range(0, 16, 5):
-            put_palette(home / "valid/Annotations" / name / f"{names[t]}.png", clip.labels[t])
+            put_palette(home / split / "Annotations" / name / f"{names[t]}.png", clip.labels[t])
         span = {"start": "1", "end": "17", "frame_nums": "4"}
         videos[name] = {"objects": {str(id): {"frame_range": span} for id in clip.labelled}}
-    (home / "valid/valid_meta.json").write_text(json.dumps({"videos": videos}))
+    for file in (f"{split}_meta.json", f"{split}_expression_meta.json"):
+        (home / split / file).write_text(json.dumps({"videos": videos}))
     (home / "unseen_videos.txt").write_text("7K7WVzGG\n")
 
 
 def lvosv1(root: Path) -> None:
-    write_lvos(root / "LVOS")
+    write_lvos(root / "LVOS", "valid")  # as it unpacks
 
 
 def lvosv2(root: Path) -> None:
-    write_lvos(root / "LVOS_V2")
+    write_lvos(root / "LVOS_V2", "val")  # as its page says
 
 
 def write_mose(home: Path) -> None:

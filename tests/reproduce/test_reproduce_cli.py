@@ -45,7 +45,7 @@ def test_a_row_is_shown_with_all_that_it_is_made_of() -> None:
         "data:        VIPSeg, converted to 720p, val",
         "metric:      vipseg",
         "published:   VPQ^1 40.6",
-        "weights:     deva/DEVA-propagation.pth: its authors'",
+        "weights:     deva",
     ):
         assert part in told, part
     _, told, _ = say("show", "dvis-i/tracker-3")

@@ -28,6 +28,7 @@ WEIGHTS = {  # file: kind and classes
     "dvis-offline-r50-vipseg.pth": ("offline", 124),
     "dvis-offline-r50-ovis/dvis-offline-r50-ovis.pth": ("offline", 25),
     "dvis-online-swin-l-ovis-720p.pth": ("online", 25),
+    "genvis-r50-ovis/genvis-r50-ovis.pth": ("genvis", 25),
     "minvis-r50-hq-ytvis.pth": ("minvis", 40),
     "minvis-r50-vipseg-things.pth": ("minvis", 58),
     "mask2former-r50-vipseg.pth": ("minvis", 124),
@@ -95,12 +96,16 @@ def test_a_stand_in_lacks_nothing(name: str, data: Path) -> None:
         ("burst", "val", "BURST/annotations/val/common_classes.json", "no annotations/val/common_classes.json in"),
         ("hq-ytvis", "val", "hq-ytvis/train/JPEGImages", r"no folder hq-ytvis, HQ-YTVIS, ytvis_hq in .* with train/JPEGImages"),
         ("ovis", "valid", "ovis/valid/2c6cbc5f", "no frames of 2c6cbc5f, of 1 videos"),
+        ("lvosv1", "valid", "LVOS/valid/valid_*", r"no valid/\*meta.json in .*LVOS"),
+        ("lvosv2", "valid", "LVOS_V2/val/val_*", r"no val/\*meta.json in .*LVOS_V2"),
+        ("lvosv2", "valid", "LVOS_V2/val", r"no folder LVOS_V2, LVOSv2, lvos_v2 in .* with valid/ or val/JPEGImages"),
+        ("ytvis22", "valid", "ytvis_2022/valid/instances.json", "no valid/instances.json or valid.json or instances.json"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_named(name: str, split: str, gone: str, words: str, tmp_path: Path) -> None:
     STANDINS[name](tmp_path)
-    path = tmp_path / gone
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in tmp_path.glob(gone):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     [told] = list_missing(name, tmp_path, split)
     assert told.startswith(f"data {name}") and (words in told or __import__("re").search(words, told)), told
 
@@ -138,6 +143,7 @@ def test_frames_and_objects_are_as_the_data_sets_have_them(data: Path) -> None:
         ("dvis-7/standard", ("segmenter=small-ovis.safetensors@64+dvis-tracker-standard.safetensors",), "results.json"),
         ("dvis-8/full", ("segmenter=small-ovis.safetensors@64+dvis-refiner-full.safetensors",), "results.json"),
         ("rocovis-1/rocovis-r50-ovis", ("size=64",), "results.json"),
+        ("rocovis-1/genvis-r50-ovis", ("size=64",), "results.json"),
         ("dvis-ii/window-10", ("size=64", "clip=2"), "results.json"),
         ("rocovis-2/minvis", ("size=64",), ""),
         ("rocovis-3/minvis-vipseg-things", ("size=64",), ""),

@@ -38,9 +38,15 @@ def make_whole_state() -> dict[str, Tensor]:
 
 
 def put_query_weights(path: Path, kind: str, classes: int) -> None:
-    """A slim MinVIS, DVIS online or DVIS offline in the official form, with so many classes."""
-    left_out = {"minvis": ("refiner.", "tracker."), "online": ("refiner.",), "offline": ()}[kind]
-    kept = {k: set_classes(k, v, classes) for k, v in make_whole_state().items() if not k.startswith(left_out)}
+    """A slim MinVIS, DVIS online or offline, or GenVIS in the official form, with so many classes."""
+    alone = ("refiner.", "tracker.")
+    left_out = {"minvis": alone, "genvis": alone, "online": ("refiner.",), "offline": ()}[kind]
+    state = {k: v for k, v in make_whole_state().items() if not k.startswith(left_out)}
+    if kind == "genvis":
+        shapes = mask2former_fixtures.table("genvis_module")["small"]["state_dict"]
+        state |= mask2former_fixtures.official({f"vita_module.{k}": shape for k, shape in shapes.items()})
+        state |= {"genvis_criterion.empty_weight": torch.ones(classes + 1)}
+    kept = {k: set_classes(k, v, classes) for k, v in state.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"model": kept}, path)
 

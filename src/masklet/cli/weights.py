@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 
 from masklet.core.errors import InputError
 from masklet.weights import store as zoo
-from masklet.weights.catalog import CHECKPOINTS, QUERIES, TENSORS, Checkpoint
+from masklet.weights.catalog import CHECKPOINTS, QUERIES, RELEASED, TENSORS, Checkpoint
 from masklet.weights.fetch import Watch, fetch_checkpoint, find_verified_file, plan_fetch
 
 app = typer.Typer(
@@ -92,10 +92,8 @@ def fetch_one(model: Checkpoint, say: Console) -> None:
     if path is None:
         files = plan_fetch(model)
         size = sum(remote.size or 0 for remote in files.values())
-        say.print(
-            f"{model.name}: {zoo.format_file_size(size)} from {model.repo} to {zoo.get_model_folder(model.name)}",
-            soft_wrap=True,
-        )
+        source, target = model.repo or model.url, zoo.get_model_folder(model.name)
+        say.print(f"{model.name}: {zoo.format_file_size(size)} from {source} to {target}", soft_wrap=True)
         with show_download_bars(say, model.name) as watch:
             path = fetch_checkpoint(model, files, watch)
     say.print(f"{model.name}: here and right, {path}", soft_wrap=True, highlight=False)
@@ -135,6 +133,11 @@ def verify_named_model(name: str) -> str:
         from masklet.models.mask2former.weights import check_kind  # with torch, which no other command here needs
 
         check_kind(name, file.path)
+    elif name in RELEASED:
+        from masklet.models.xmem.propagator import build_xmem
+        from masklet.weights.reading import read_tensors
+
+        build_xmem(read_tensors(file.path), file.path)  # every key and shape
     compared = "right" if known else "no sha256 to compare with, noted for later"
     return f"{compared}, sha256 {sha256}"
 

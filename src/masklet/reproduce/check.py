@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +100,7 @@ def describe_missing_weights(recipe: Recipe, one: NeededWeights) -> str:
 
 def is_used(recipe: Recipe, one: NeededWeights) -> bool:
     """Whether some part of a recipe is named after these weights."""
-    parts = fill_part_name(recipe.segmenter, recipe.size), fill_part_name(recipe.propagator, recipe.size)
-    folder = one.name.partition("/")[0]  # of "deva/DEVA-propagation.pth", the propagator's name
-    return any(one.name in part or folder in part.replace("@", ":").replace("+", ":").split(":") for part in parts)
+    parts = [fill_part_name(part, recipe.size) for part in (recipe.segmenter, recipe.propagator)]
+    if one.name in CHECKPOINTS:
+        return any(one.name in re.split("[:@+]", part) for part in parts)
+    return any(one.name in part for part in parts)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from masklet.core.errors import InputError
@@ -31,6 +31,7 @@ class PaperSet:
         form: of the zip for the server; "": a folder of images.
         prefix: of the images in a zip.
         hidden: splits of which only the server has the truth.
+        also: what the folder of a split is called elsewhere than in the recipes.
     """
 
     help: str
@@ -44,12 +45,18 @@ class PaperSet:
     form: str = ""
     prefix: str = ""
     hidden: Sequence[str] = ()
+    also: Mapping[str, str] = field(default_factory=dict)
+
+    def list_split_names(self, split: str) -> Sequence[str]:
+        """What the folder of a `split` may be called, the usual name first."""
+        return (split, self.also[split]) if split in self.also else (split,)
 
 
 def _make_given_set(help: str, layout: str, folders: Sequence[str], **more: object) -> PaperSet:
     return PaperSet(help, layout, folders, given=True, **more)  # type: ignore[arg-type]
 
 
+LVOS_SPLITS = {"valid": "val"}  # as it unpacks, and as its page says
 DAVIS = ("DAVIS", "davis", "DAVIS-2017", "DAVIS2017", "2017")
 SETS: Mapping[str, PaperSet] = {
     "ytvis19": PaperSet(
@@ -59,11 +66,11 @@ SETS: Mapping[str, PaperSet] = {
         "YouTube-VIS 2021", "ytvis", ("ytvis_2021", "YTVIS2021", "ytvis21"), "{split}", LISTS, form="ytvis"
     ),
     "ytvis22": PaperSet(
-        "YouTube-VIS 2022",
+        "YouTube-VIS 2022, of whose videos the server scores the long ones apart",
         "ytvis",
         ("ytvis_2022", "YTVIS2022", "ytvis22"),
-        "valid",
-        ("{split}.json", "valid/{split}.json", "valid/instances_long.json"),
+        "{split}",
+        ("{split}/instances.json", "{split}.json", "instances.json"),
         form="ytvis",
     ),
     "ovis": PaperSet(
@@ -156,8 +163,10 @@ SETS: Mapping[str, PaperSet] = {
         ("LVOS", "LVOS_V1", "lvos_v1"),
         frames="{split}",
         truth=("{split}",),
+        needed=("{split}/*meta.json",),
         prefix="Annotations/",
         hidden=("test",),
+        also=LVOS_SPLITS,
     ),
     "lvosv2": _make_given_set(
         "LVOS v2",
@@ -165,8 +174,10 @@ SETS: Mapping[str, PaperSet] = {
         ("LVOS_V2", "LVOSv2", "lvos_v2"),
         frames="{split}",
         truth=("{split}",),
+        needed=("{split}/*meta.json",),
         prefix="Annotations/",
         hidden=("test",),
+        also=LVOS_SPLITS,
     ),
     "mosev1": _make_given_set(
         "MOSE v1", "mose", ("MOSE", "MOSE_release", "mose"), frames="{split}", prefix="Annotations/"
@@ -209,18 +220,23 @@ class LocatedSet:
 
 
 def find_place(root: Path, places: Sequence[str], split: str) -> Path | None:
-    """The first of some `places` within a `root` that is there, "{split}" in them being the `split`."""
-    paths = (root / place.format(split=split) for place in places)
+    """The first of some `places` (patterns) within a `root` that is there, "{split}" in them being the `split`."""
+    named = [place.format(split=split) for place in places]
+    paths = (path for one in named for path in (sorted(root.glob(one)) if "*" in one else (root / one,)))
     return next((path for path in paths if path.exists()), None)
 
 
-def find_root(about: PaperSet, data: Path, split: str) -> Path | None:
-    """The root of the data set `about`, of which a `split` is wanted: within `data` under one of its names, or `data`
-    itself; None where neither holds it.
+def find_root(about: PaperSet, data: Path, split: str) -> tuple[Path, str] | None:
+    """The root of the data set `about`, of which a `split` is wanted, and what the split is called in it: within `data`
+    under one of its names, or `data` itself; None where neither holds it.
     """
-    places = (*(data / folder.format(split=split) for folder in about.folders), data)
-    found = [root for root in places if has_frames(about, root, split)]
-    whole = [root for root in found if not about.listing or find_place(root, about.listing, split)]
+    found = [
+        (root, name)
+        for name in about.list_split_names(split)
+        for root in (*(data / folder.format(split=name) for folder in about.folders), data)
+        if has_frames(about, root, name)
+    ]
+    whole = [(root, name) for root, name in found if not about.listing or find_place(root, about.listing, name)]
     return next(iter([*whole, *found]), None)
 
 
@@ -233,15 +249,10 @@ def has_frames(about: PaperSet, root: Path, split: str) -> bool:
 def list_missing(name: str, data: Path, split: str) -> list[str]:
     """What of the set `name` is missing in the folder `data` for a run over a `split`: a sentence for each."""
     about = SETS[name]
-    root = find_root(about, data, split)
-    if root is None:
-        places = " or ".join(LAYOUTS[about.layout].frames).format(split)
-        known = ", ".join(folder.format(split=split) for folder in about.folders)
-        inside = about.frames.format(split=split)
-        return [
-            f"data {name} ({about.help}): no folder {known} in {data} with {inside + '/' if inside else ''}{places}, "
-            "nor is it that folder itself"
-        ]
+    found = find_root(about, data, split)
+    if found is None:
+        return [describe_absent_set(name, data, split)]
+    root, split = found
     wanted = [about.listing, about.truth if split not in about.hidden else (), *([one] for one in about.needed)]
     lacking = [places for places in wanted if places and find_place(root, places, split) is None]
     wrong = [
@@ -259,12 +270,25 @@ def list_missing(name: str, data: Path, split: str) -> list[str]:
     return [f"data {name}: no annotation of a first frame of {some}, of {len(videos)} videos"] if silent else []
 
 
+def describe_absent_set(name: str, data: Path, split: str) -> str:
+    """What is to be said where the folder `data` holds nothing of the set `name`."""
+    about = SETS[name]
+    places = " or ".join(LAYOUTS[about.layout].frames).format(split)
+    known = ", ".join(folder.format(split=split) for folder in about.folders)
+    inside = " or ".join(f"{about.frames.format(split=one)}/" for one in about.list_split_names(split))
+    return (
+        f"data {name} ({about.help}): no folder {known} in {data} with {inside if about.frames else ''}{places}, "
+        "nor is it that folder itself"
+    )
+
+
 def locate_set(name: str, data: Path, split: str) -> LocatedSet:
     """The `split` of the set `name` in the folder `data`. Raises InputError where it is not there."""
     about = SETS[name]
-    root = find_root(about, data, split)
-    if root is None:
-        raise InputError("; ".join(list_missing(name, data, split)))
+    found = find_root(about, data, split)
+    if found is None:
+        raise InputError(describe_absent_set(name, data, split))
+    root, split = found
     listing = find_place(root, about.listing, split)
     is_folder = any("{}" in place for place in LAYOUTS[about.layout].frames)  # the part, and not what is listed
     part = split if is_folder else listing or ""

@@ -34,6 +34,7 @@ class Checkpoint:
     besides: tuple[str, ...] = ()  # files without which it cannot be used: a tokenizer's
     alone: str = ""  # the one file of a model that is published without a config
     page: str = ""  # where a person finds it, of those that no program can fetch
+    url: str = ""  # where the file is, of a model that the hub does not have
 
     @property
     def weight(self) -> str:
@@ -192,6 +193,11 @@ def _make_dvis_checkpoint(name: str) -> Checkpoint:
     return Checkpoint(f"dvis-{name}", "", licence="MIT", alone=f"dvis-{name}.pth", page=page)
 
 
+def _make_genvis_checkpoint(name: str) -> Checkpoint:
+    page = "https://github.com/miranheo/GenVIS#ModelZoo (the online model)"
+    return Checkpoint(f"genvis-{name}", "", licence="Apache-2.0", alone=f"genvis-{name}.pth", page=page)
+
+
 _R50, _SWIN_L = 528_358_521, 2_590_776_813  # bytes, with the optimiser's state
 
 # What finds objects with learnt queries. Where each number was seen: docs/dvis.md.
@@ -234,7 +240,28 @@ QUERIES = {
         ),
         _make_dvis_checkpoint("online-swin-l-vipseg"),
         _make_dvis_checkpoint("offline-swin-l-vipseg"),
+        *(
+            _make_genvis_checkpoint(f"{backbone}-{data}")
+            for data in ("ovis", "ytvis19")
+            for backbone in ("r50", "swin-l")
+        ),
     )
 }
 
-CHECKPOINTS = CARRIERS | DETECTORS | QUERIES
+# What its authors released elsewhere than on the hub. Where each number was seen: docs/deva.md.
+_DEVA = "https://github.com/hkchengrex/Tracking-Anything-with-DEVA/releases/download/v1.0/DEVA-propagation.pth"
+RELEASED = {
+    c.name: c
+    for c in (
+        Checkpoint(
+            "deva",
+            "",
+            sha256="5273748214babcbf5bc7aaa23ed4ce5a52f278c974b6c0dafcfbd89fbde25e48",
+            licence="CC-BY-NC-SA",
+            alone=_DEVA.rsplit("/", 1)[1],
+            url=_DEVA,
+        ),
+    )
+}
+
+CHECKPOINTS = CARRIERS | DETECTORS | QUERIES | RELEASED

@@ -77,7 +77,9 @@ def fetch_checkpoint(model: Checkpoint, files: Mapping[str, RemoteFile], watch: 
 
 
 def describe_remote(model: Checkpoint, file: str) -> RemoteFile:
-    """Asks the hub for one file's size and sha256."""
+    """Asks the hub, or where else the model's file is, for one file's size and sha256."""
+    if model.url:
+        return describe_released(model.url)
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
     url = hf_hub_url(model.repo, file, revision=model.revision)
@@ -86,16 +88,35 @@ def describe_remote(model: Checkpoint, file: str) -> RemoteFile:
     return RemoteFile(url, facts.size, etag if SHA256.fullmatch(etag) else None)
 
 
+def describe_released(url: str) -> RemoteFile:
+    """Asks the server of a `url` for the file's size; it says no sha256."""
+    from huggingface_hub import get_session
+    from huggingface_hub.utils import hf_raise_for_status
+
+    answer = get_session().head(url, headers={"Accept-Encoding": "identity"}, follow_redirects=True, timeout=30)
+    hf_raise_for_status(answer)  # type: ignore[arg-type]
+    length = answer.headers.get("Content-Length", "")
+    return RemoteFile(url, int(length) if length.isdecimal() else None, None)
+
+
 @contextmanager
 def open_url(url: str, start: int) -> Iterator[tuple[bool, Iterator[bytes]]]:
     """The content of a file from byte `start` on, and whether the server heeded that; if not, all of it."""
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
 
-    headers = build_hf_headers() | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
+    own = build_hf_headers() if is_of_hub(url) else {}  # the user's token goes to the hub alone
+    headers = own | {"Accept-Encoding": "identity"} | ({"Range": f"bytes={start}-"} if start else {})
     with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=30) as response:
         hf_raise_for_status(response)
         yield response.status_code == 206, response.iter_bytes(CHUNK)
+
+
+def is_of_hub(url: str) -> bool:
+    """Whether a `url` is one of the hub that is used, or of its mirror."""
+    from huggingface_hub import constants
+
+    return url.startswith(f"{constants.ENDPOINT}/")
 
 
 def download_file(remote: RemoteFile, partial: Path, report: Callable[[int], None]) -> None:
@@ -176,17 +197,26 @@ def explain_hub_errors(model: Checkpoint) -> Iterator[None]:
         yield
     except (network, OSError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in UNKNOWN and model.url:
+            raise InputError(f"there is no {model.url} any more ({status}); {explain_offline_fetch(model)}") from None
         if status in UNKNOWN:
             raise InputError(
                 f"the hub has no {model.repo} with {' and '.join(model.files)} for you ({status}): "
                 "check the name, or log in with `hf auth login`"
             ) from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"{model.repo} cannot be fetched ({reason}); {explain_offline_fetch(model)}") from None
+        raise InputError(
+            f"{model.repo or model.url} cannot be fetched ({reason}); {explain_offline_fetch(model)}"
+        ) from None
 
 
 def explain_offline_fetch(model: Checkpoint) -> str:
     """How to get a model by way of another machine."""
+    if model.url:
+        return (
+            f"try again (what is here is kept), or on a machine with network download {model.url} and save it as "
+            f"{get_model_folder(model.name) / model.weight}"
+        )
     revision = "" if model.revision == "main" else f" --revision {model.revision}"
     command = f"hf download {model.repo} {' '.join(model.files)}{revision} --local-dir {model.name}"
     return (

@@ -146,7 +146,11 @@ def _find_cached(model: Checkpoint) -> LocatedWeights | None:
     """The model in huggingface_hub's own cache: all files of one revision."""
     from huggingface_hub import constants
 
-    if model.page or not (Path(constants.HF_HUB_CACHE) / f"models--{model.repo.replace('/', '--')}").is_dir():
+    if (
+        model.page
+        or model.url
+        or not (Path(constants.HF_HUB_CACHE) / f"models--{model.repo.replace('/', '--')}").is_dir()
+    ):
         return None
     from huggingface_hub import try_to_load_from_cache  # an eighth of a second, which only those pay who use the cache
 
@@ -164,6 +168,8 @@ def require_weights(model: Checkpoint) -> LocatedWeights:
         here = get_model_folder(model.name)
         if model.page:
             raise InputError(explain_manual_fetch(model))
+        if model.url:
+            raise InputError(explain_released_fetch(model))
         missing = [file for file in model.files if not (here / file).is_file()]
         if model.weight not in missing:
             raise InputError(
@@ -266,6 +272,15 @@ def explain_manual_fetch(model: Checkpoint) -> str:
     """What to tell the user of a model that no program can fetch."""
     path = get_model_folder(model.name) / model.weight
     return f"weights {model.name} are not on this machine, and fetched by hand only: see {model.page}, save as {path}"
+
+
+def explain_released_fetch(model: Checkpoint) -> str:
+    """What to tell the user of a model that its authors released elsewhere than on the hub."""
+    path = get_model_folder(model.name) / model.weight
+    return (
+        f"weights {model.name} are not on this machine: run `masklet weights fetch {model.name}`, or download {model.url} "
+        f"(licence {model.licence}, its authors') and save it as {path}"
+    )
 
 
 def format_file_size(size: int | None) -> str:

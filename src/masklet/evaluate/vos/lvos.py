@@ -60,7 +60,7 @@ def evaluate_lvos(
     """J, F and V (how much they vary) of LVOS, as the program lvos-evaluation computes them.
 
     Args:
-        gt: <any>_meta.json and Annotations/<video>/<frame>.png, palette PNGs.
+        gt: val_meta.json, or what else the split's is called, and Annotations/<video>/<frame>.png, palette PNGs.
         pred: <video>/<frame>.png.
         unseen: videos whose kind of object no training video has (the benchmark's own list).
         videos: those to evaluate; None: all of the meta file.
@@ -89,11 +89,15 @@ def evaluate_lvos(
 
 
 def find_meta_file(gt: Path) -> Path:
-    """The one meta file of a folder. InputError where there is none, or more than one."""
-    found = sorted(gt.glob("*meta.json"))
-    if len(found) != 1:
-        raise InputError(f"{gt}: {len(found)} files *meta.json; give the folder with one of them and Annotations")
-    return found[0]
+    """The meta file of a folder, of several that of the folder's name; that of expressions does not count. InputError
+    where there is none, or it cannot be told which.
+    """
+    found = sorted(path for path in gt.glob("*meta.json") if not path.name.endswith("expression_meta.json"))
+    own = [path for path in found if path.name.removesuffix("_meta.json") in (gt.resolve().name, "val", "valid")]
+    for some in (found, own):
+        if len(some) == 1:
+            return some[0]
+    raise InputError(f"{gt}: {len(found)} files *meta.json; give the folder with one of them and Annotations")
 
 
 def _read_spans(video: JsonEntry, truth: Path, notes: Notes) -> dict[int, ObjectSpan]:

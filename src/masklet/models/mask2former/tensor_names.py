@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -13,25 +14,31 @@ from masklet.weights.strict import format_keys
 # -- what a checkpoint is of
 
 MASK2FORMER, MINVIS, ONLINE, OFFLINE = "mask2former", "minvis", "dvis-online", "dvis-offline"
+GENVIS, OBJECTS = "genvis", "vita_module"  # what its object encoder and decoder are called in its checkpoints
 VIPSEG = 124  # classes
 VIDEO = (25, 40, VIPSEG)  # classes of the data sets of video: OVIS, YouTube-VIS, VIPSeg
+LOSSES = ("vita_criterion", "genvis_criterion")
 HEAD, PIXELS = "sem_seg_head.predictor.", "sem_seg_head.pixel_decoder."
 
 
 def infer_checkpoint_kind(state: Mapping[str, Tensor], where: str = "these weights") -> str:
-    """Of what a table of tensors is: "mask2former", "minvis", "dvis-online" or "dvis-offline".
+    """Of what a table of tensors is: "mask2former", "minvis", "dvis-online", "dvis-offline" or "genvis".
 
     MinVIS has the keys of Mask2Former, and is told by the number of classes of a video data set. Raises InputError
     naming `where` for anything else.
     """
     starts = {key.split(".")[0] for key in state}
-    if "vita_module" in starts:
-        raise InputError(f"{where}: weights of VITA or GenVIS; here are read those of Mask2Former, MinVIS and DVIS")
+    if OBJECTS in starts:
+        if f"{OBJECTS}.pre_memory_embed_k.weight" not in state or not {"backbone", "sem_seg_head"} <= starts:
+            raise InputError(
+                f"{where}: weights of VITA, or of GenVIS without its Mask2Former; those of GenVIS are read whole"
+            )
+        return GENVIS
     if starts == {"model", "class_predictor", "criterion"}:
         return MASK2FORMER
     if not {"backbone", "sem_seg_head"} <= starts:
         raise InputError(
-            f"{where}: not weights of Mask2Former, MinVIS or DVIS (its keys begin with {format_keys(state)})"
+            f"{where}: not weights of Mask2Former, MinVIS, DVIS or GenVIS (its keys begin with {format_keys(state)})"
         )
     if starts & {"refiner", "offline_tracker"}:
         if "tracker" not in starts:
@@ -48,18 +55,27 @@ def require_kind(kind: str, wanted: str, where: str) -> None:
         raise InputError(f"{where}: weights of {kind}, this needs those of {wanted}")
 
 
-def split_checkpoint(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Segmenter, tracker and refiner of an official checkpoint, each by its own names (of today)."""
-    segmenter: dict[str, Tensor] = {}
-    tracker: dict[str, Tensor] = {}
-    refiner: dict[str, Tensor] = {}
+@dataclass(frozen=True)
+class SplitCheckpoint:
+    """The parts of an official checkpoint, each by its own names (of today); those that it does not have are empty."""
+
+    segmenter: dict[str, Tensor] = field(default_factory=dict)
+    tracker: dict[str, Tensor] = field(default_factory=dict)  # of DVIS
+    refiner: dict[str, Tensor] = field(default_factory=dict)  # of DVIS offline
+    objects: dict[str, Tensor] = field(default_factory=dict)  # of GenVIS: its object encoder and decoder
+
+
+def split_checkpoint(state: Mapping[str, Tensor]) -> SplitCheckpoint:
+    """Takes an official checkpoint apart. What only its losses need is left out of GenVIS's."""
+    split = SplitCheckpoint()
+    parts = {"tracker": split.tracker, "refiner": split.refiner, OBJECTS: split.objects}
     for key, value in state.items():
         part, _, name = rename_mask2former_key(key, EARLY).partition(".")
-        if part in ("tracker", "refiner"):
-            (tracker if part == "tracker" else refiner)[name] = value
-        else:
-            segmenter[f"{part}.{name}"] = value
-    return segmenter, tracker, refiner
+        if part in parts:
+            parts[part][name] = value
+        elif part not in LOSSES:
+            split.segmenter[f"{part}.{name}"] = value
+    return split
 
 
 # -- names

@@ -1,4 +1,6 @@
-"""Mask2Former with its weights, by name, folder or file; official Mask2Former, MinVIS and DVIS files are converted."""
+"""Mask2Former with its weights, by name, folder or file; official files of Mask2Former, MinVIS, DVIS and GenVIS are
+converted.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,7 @@ from masklet.core.errors import InputError
 from masklet.models.mask2former.small import KIND as SMALL
 from masklet.models.mask2former.small import is_small, load_small
 from masklet.models.mask2former.tensor_names import (
+    GENVIS,
     HEAD,
     MASK2FORMER,
     NEWER,
@@ -36,7 +39,7 @@ from masklet.weights.catalog import CONFIG, QUERIES, TENSORS
 from masklet.weights.categories import find_categories, read_category_names
 from masklet.weights.reading import locate_weights, read_network_config, read_tensors
 from masklet.weights.store import HUB_ID, compute_hash
-from masklet.weights.strict import check_tensors
+from masklet.weights.strict import check_tensors, format_keys
 
 if TYPE_CHECKING:
     from transformers import Mask2FormerForUniversalSegmentation
@@ -51,10 +54,11 @@ class LoadedMask2Former:
     """A Mask2Former (float32, eval, no gradients, CPU), and what else its file held."""
 
     net: Mask2FormerForUniversalSegmentation
-    kind: str  # as `kind_of` tells it
+    kind: str  # as `infer_checkpoint_kind` tells it
     weights: Mapping[str, str]  # {file: sha256}
     tracker: Mapping[str, Tensor] = field(default_factory=dict)  # of DVIS, by its own names within the module
     refiner: Mapping[str, Tensor] = field(default_factory=dict)  # of DVIS offline, likewise
+    objects: Mapping[str, Tensor] = field(default_factory=dict)  # of GenVIS, likewise
     trained_at: int | None = None  # pixels of the short side, where the file tells
 
     @property
@@ -67,11 +71,11 @@ class LoadedMask2Former:
         if self.net.config.num_labels == VIPSEG:
             return 720
         backbone: Any = self.net.config.backbone_config
-        return 360 if backbone.model_type == "resnet" else 480
+        return 360 if backbone.model_type == "resnet" else 448 if self.kind == GENVIS else 480
 
 
 def build_mask2former(name: str | Path, categories: str = "") -> LoadedMask2Former:
-    """Mask2Former with its weights, and the parts of DVIS that come with them. Nothing is fetched.
+    """Mask2Former with its weights, and the parts of DVIS or GenVIS that come with them. Nothing is fetched.
 
     Args:
         name: a name of `masklet weights list`, a hub id ("facebook/mask2former-swin-tiny-coco-instance"), a folder as
@@ -120,9 +124,10 @@ def load_named_mask2former(name: str | Path) -> LoadedMask2Former:
         return LoadedMask2Former(small.net, SMALL, files, trained_at=min(small.size))
     state = read_detectron2(path) if path.suffix == ".pkl" else read_tensors(path)
     kind = resolve_kind(str(name), state, path)
-    own, tracker, refiner = split_checkpoint(state)
+    split = split_checkpoint(state)
+    own = split.segmenter
     net = fill_mask2former(infer_mask2former_config(own, path), convert_mask2former_state(own), path)
-    return LoadedMask2Former(net, kind, files, tracker, refiner)
+    return LoadedMask2Former(net, kind, files, split.tracker, split.refiner, split.objects)
 
 
 def resolve_kind(name: str, state: Mapping[str, Tensor], path: Path) -> str:
@@ -240,11 +245,10 @@ def infer_mask2former_config(state: Mapping[str, Tensor], path: Path) -> Any:
         queries, hidden = state[f"{HEAD}query_feat.weight"].shape
         mask, feature = state[f"{PIXELS}mask_features.weight"].shape[:2]
         offsets = f"{PIXELS}transformer.encoder.layers.0.self_attn.sampling_offsets.bias"
+        backbone = infer_backbone_config(state, path)
         with drop_transformers_output():
             return Mask2FormerConfig(
-                backbone_config=infer_swin_config(state)
-                if "backbone.patch_embed.proj.weight" in state
-                else infer_resnet_config(state),
+                backbone_config=backbone,
                 feature_size=feature,
                 mask_feature_size=mask,
                 hidden_dim=hidden,
@@ -259,6 +263,23 @@ def infer_mask2former_config(state: Mapping[str, Tensor], path: Path) -> Any:
             )
     except KeyError as error:
         raise InputError(f"{path}: not weights of a Mask2Former: it lacks {error.args[0]}") from None
+
+
+def infer_backbone_config(state: Mapping[str, Tensor], path: Path) -> Any:
+    """The backbone of an official checkpoint. Raises InputError, which names the file `path`, where it is another one
+    than Swin or ResNet.
+    """
+    with drop_transformers_output():
+        if "backbone.patch_embed.proj.weight" in state:
+            return infer_swin_config(state)
+        if "backbone.stem.conv1.weight" in state:
+            return infer_resnet_config(state)
+    own = {key: value for key, value in state.items() if key.startswith("backbone.")}
+    raise InputError(
+        f"{path}: a Mask2Former with a backbone that masklet does not have (its keys begin with {format_keys(own)}): "
+        "ResNet and Swin are read. Of ViT-L (DINOv2 with an adapter) no list of a released file's tensors was to be had, "
+        "so that it is not built"
+    )
 
 
 def infer_swin_config(state: Mapping[str, Tensor]) -> Any:

@@ -5,7 +5,9 @@ The baseline of RoCoVIS (its Table 2): queries live through the video, pixels kn
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from masklet.core.errors import InputError
 from masklet.core.slots import FrameSlots
 from masklet.models.query_video.slot_model import DecodedSlots, Maps, VideoSlotModel
 from masklet.nn.genvis import ObjectDecoder, ObjectDecoderSettings, ObjectMemory
+from masklet.weights.strict import load_exactly
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,40 @@ class GenvisNet(nn.Module):
         """Mask logits of queries in a frame's own pixel features."""
         embedded = self.objects.mask_embed(self.objects.decoder_norm(queries))
         return torch.einsum("bnd,bdhw->bnhw", embedded, pixels)
+
+
+def build_released_genvis(segmenter: nn.Module, objects: Mapping[str, Tensor], path: Path) -> GenvisNet:
+    """GenVIS of an official checkpoint, in eval mode.
+
+    Args:
+        segmenter: its Mask2Former.
+        objects: the weights of its object encoder and decoder, by their names within that.
+        path: of the file, for errors.
+
+    Raises InputError where these are not GenVIS's over such a segmenter.
+    """
+    config: Any = segmenter.config
+    try:
+        queries = len(objects["query_feat.weight"])
+        hidden = len(objects["enc_ffn.0.linear1.bias"])
+    except KeyError as error:
+        raise InputError(f"{path}: not the weights of a GenVIS: it lacks {error.args[0]}") from None
+    net = GenvisNet(
+        segmenter,
+        GenvisNetSettings(
+            encoder_layers=_count_layers(objects, "enc_ffn"),
+            decoder_layers=_count_layers(objects, "transformer_ffn_layers"),
+            hidden=hidden,
+            heads=config.num_attention_heads,
+            queries=queries,
+        ),
+    )
+    load_exactly(net.objects, objects, path, "a GenVIS over its Mask2Former")
+    return net.eval()
+
+
+def _count_layers(state: Mapping[str, Tensor], name: str) -> int:
+    return len({key.split(".")[1] for key in state if key.startswith(f"{name}.")})
 
 
 def select_recent(memory: ObjectMemory, frames: int | None) -> ObjectMemory:
