@@ -91,10 +91,10 @@ def describe_remote(model: Checkpoint, file: str) -> RemoteFile:
 def describe_released(url: str) -> RemoteFile:
     """Asks the server of a `url` for the file's size; it says no sha256."""
     from huggingface_hub import get_session
-    from huggingface_hub.utils import hf_raise_for_status
+    from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
     answer = get_session().head(url, headers={"Accept-Encoding": "identity"}, follow_redirects=True, timeout=30)
-    hf_raise_for_status(answer)  # type: ignore[arg-type]
+    hf_raise_for_status(answer)
     length = answer.headers.get("Content-Length", "")
     return RemoteFile(url, int(length) if length.isdecimal() else None, None)
 

@@ -278,8 +278,8 @@ def explain_released_fetch(model: Checkpoint) -> str:
     """What to tell the user of a model that its authors released elsewhere than on the hub."""
     path = get_model_folder(model.name) / model.weight
     return (
-        f"weights {model.name} are not on this machine: run `masklet weights fetch {model.name}`, or download {model.url} "
-        f"(licence {model.licence}, its authors') and save it as {path}"
+        f"weights {model.name} are not on this machine: run `masklet weights fetch {model.name}`, or download "
+        f"{model.url} (licence {model.licence}, its authors') and save it as {path}"
     )
 
 

@@ -277,8 +277,8 @@ def infer_backbone_config(state: Mapping[str, Tensor], path: Path) -> Any:
     own = {key: value for key, value in state.items() if key.startswith("backbone.")}
     raise InputError(
         f"{path}: a Mask2Former with a backbone that masklet does not have (its keys begin with {format_keys(own)}): "
-        "ResNet and Swin are read. Of ViT-L (DINOv2 with an adapter) no list of a released file's tensors was to be had, "
-        "so that it is not built"
+        "ResNet and Swin are read. Of ViT-L (DINOv2 with an adapter) no list of a released file's tensors was to be "
+        "had, so that it is not built"
     )
 
 
