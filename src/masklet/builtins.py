@@ -79,6 +79,13 @@ PROPAGATORS = Registry(
             }.items()
         ),
         PartEntry(
+            "sam3",
+            "SAM 3's tracker",
+            "masklet.parts:load_sam3_tracker",
+            "masklet.models.sam3.propagator:Sam3Settings",
+            form="sam3[:FOLDER][@SIZE]",
+        ),
+        PartEntry(
             "deva",
             "DEVA's propagation network",
             "masklet.parts:load_deva",
@@ -102,7 +109,7 @@ PROPAGATORS = Registry(
         ),
         PartEntry(
             "dam",
-            "SAM 2, EdgeTAM or nano with DAM4SAM's memory of what looks alike",
+            "SAM 2, SAM 3, EdgeTAM or nano with DAM4SAM's memory of what looks alike",
             "masklet.models.sam2.distractor_memory:load_distractor_aware",
             "masklet.models.sam2.distractor_memory:DistractorAwareFrames",
             form="dam:NAME[@SIZE]",

@@ -31,6 +31,7 @@ from masklet.models.sam2.edgetam import EdgeTam
 from masklet.models.sam2.memory import MemoryPolicy, RecentFrames, ReliableFrames, Sam2Settings
 from masklet.models.sam2.propagator import Sam2, set_image_size
 from masklet.models.sam2.weights import EDGETAM, build_sam2
+from masklet.models.sam3.propagator import Sam3, Sam3Settings, load_sam3
 from masklet.models.segmenters.auto import AutoSegmenter
 from masklet.models.segmenters.motion import Motion, MotionMemory
 from masklet.models.segmenters.precomputed import Precomputed
@@ -67,6 +68,7 @@ NANO_TREE = (0.1, 5.0)  # at the official 2 pathways over nano hardly part (card
 SMALLEST_SAM2 = "sam2.1-tiny"
 NO_SETTINGS: Mapping[str, Any] = MappingProxyType({})
 NANO, NANO_OBJECTS = "nano", "nano-objects"
+SAM3, SAM3_PATCH = "sam3", 14  # its name, and pixels across a patch
 DEVA = "deva"
 
 
@@ -243,7 +245,7 @@ def load_masker(name: str, device: str) -> BoxMasker[Any]:
     if is_sam_hq(Path(name).expanduser()):
         path, weights = locate_weights(name)
         return load_sam_hq(path.parent, weights, resolve_device(device))
-    return PromptedMasker(load_sam2(name or SMALLEST_SAM2, RecentFrames(), device))
+    return PromptedMasker(load_carrier(parse_part_name(name or SMALLEST_SAM2), RecentFrames(), device))
 
 
 def load_propagator(
@@ -289,6 +291,18 @@ def load_sam2_tracker(request: PartRequest) -> Sam2:
     return load_sam2(request.name.text, RecentFrames(at.conditioning, at.pointers), request.device, at.postprocess)
 
 
+def load_sam3_tracker(request: PartRequest) -> Sam3:
+    """SAM 3's tracker, of the weights folder or of a folder that is named."""
+    at = Sam3Settings(**request.settings)
+    return load_sam3_by_name(request.name, RecentFrames(at.conditioning, at.pointers), request.device, at.postprocess)
+
+
+def load_sam3_by_name(name: PartName, policy: MemoryPolicy, device: str, postprocess: bool = True) -> Sam3:
+    """SAM 3's tracker on a device, at its own image size or the one after "@"; `postprocess` as in `Sam2`."""
+    side = check_sam3_side(name.text, name.size) if name.size else None
+    return load_sam3(name.argument or SAM3, policy, resolve_device(device), postprocess=postprocess, side=side)
+
+
 def load_tree(request: PartRequest) -> MemoryTree[Any, Any]:
     """SAM2Long's tree over another propagator, which reads SAM2Long's choice of memories where it can. Raises
     InputError where a setting is of what that one does not have.
@@ -307,8 +321,8 @@ def load_tree(request: PartRequest) -> MemoryTree[Any, Any]:
 
 
 def is_sam2(name: PartName) -> bool:
-    """Whether a propagator's `name` is that of SAM 2, or of weights of it."""
-    return name.base in CARRIERS or (name.base not in PROPAGATORS.names and bool(name.base))
+    """Whether a propagator's `name` is that of SAM 2 or SAM 3, or of weights of SAM 2."""
+    return name.base in (SAM3, *CARRIERS) or (name.base not in PROPAGATORS.names and bool(name.base))
 
 
 def choose_evaluation_settings(name: str) -> Mapping[str, Any]:
@@ -333,6 +347,13 @@ def load_below(
         return load_nano_propagator(name.argument, encoder, policy)
     if not is_sam2(name):
         return load_propagator(name.text, encoder, device)
+    return load_carrier(name, policy, device, postprocess)
+
+
+def load_carrier(name: PartName, policy: MemoryPolicy, device: str, postprocess: bool = True) -> Sam2:
+    """SAM 2, EdgeTAM or SAM 3, with a `policy` of reading its memory."""
+    if name.base == SAM3:
+        return load_sam3_by_name(name, policy, device, postprocess)
     return load_sam2(name.text, policy, device, postprocess)
 
 
@@ -410,6 +431,13 @@ def check_image_side(name: str, side: str) -> int:
     """An image size that SAM 2's encoder can cut into its windows."""
     if not side.isdecimal() or int(side) % 32 or not 128 <= int(side) <= 4096:
         raise InputError(f"propagator {name}: the image size after @ must be a multiple of 32 from 128 to 4096")
+    return int(side)
+
+
+def check_sam3_side(name: str, side: str) -> int:
+    """An image size that SAM 3's encoder can cut into its patches."""
+    if not side.isdecimal() or int(side) % SAM3_PATCH or not 112 <= int(side) <= 4032:
+        raise InputError(f"{name}: SAM 3's image size after @ must be a multiple of {SAM3_PATCH} from 112 to 4032")
     return int(side)
 
 

@@ -32,6 +32,7 @@ class FakeHub:
 
     files: dict[str, bytes]
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
+    tokens: list[str | None] = field(default_factory=list)
     heeds_ranges: bool = True
     cut: int | None = None  # bytes after which the connection ends
     status: int = 200
@@ -50,6 +51,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, body: bytes | None) -> None:
         hub, wanted = self.hub, self.headers.get("Range")
         hub.asked.append((self.command, self.path, wanted))
+        hub.tokens.append(self.headers.get("Authorization"))
         content = hub.files.get(self.path)
         if content is None or hub.status != 200:
             self.send_response(404 if content is None else hub.status)
@@ -259,3 +261,31 @@ def test_a_folder_that_cannot_be_made_is_named(hub: FakeHub, tmp_path: Path) -> 
     (tmp_path / "weights").write_text("a file")
     with pytest.raises(InputError, match=r"weights/toy: cannot be written"):
         quietly(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("status", "todo"),
+    [(401, "log in with `hf auth login`, or set HF_TOKEN"), (403, "wait until its authors let your account in")],
+)
+def test_a_gated_model_says_what_to_accept_where(hub: FakeHub, status: int, todo: str) -> None:
+    gated = replace(MODEL, gate="https://huggingface.co/owner/toy", licence="Toy License")
+    hub.status = status
+    with pytest.raises(InputError) as error:
+        plan_fetch(gated)
+    said = str(error.value)
+    assert f"owner/toy is gated ({status}): ask for access and accept its terms (Toy License) at {gated.gate}" in said
+    assert todo in said and "run `masklet weights fetch toy` again" in said
+    assert "or bring config.json, model.safetensors from where you have them to" in said
+
+
+@pytest.mark.parametrize("held", ["environment", "file", "nowhere"])
+def test_a_token_that_the_hubs_tools_hold_is_used(
+    hub: FakeHub, held: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    if held == "environment":
+        monkeypatch.setenv("HF_TOKEN", "hf_toy")
+    elif held == "file":
+        (tmp_path / "token").write_text("hf_toy\n")
+    quietly(MODEL)
+    assert set(hub.tokens) == ({None} if held == "nowhere" else {"Bearer hf_toy"})

@@ -172,14 +172,14 @@ def describe_fetched_model(model: Checkpoint) -> WeightsRow:
     """A model that is fetched."""
     located = zoo.find_weights(model)
     size = located.path.stat().st_size if located else model.size
-    absent = "by hand" if model.page else "not here"
+    absent = "by hand" if model.page else "gated" if model.gate else "not here"
     state = absent if located is None else "here (hub cache)" if located.cached else "here"
     return WeightsRow(
         model.name,
         zoo.format_file_size(size),
         model.licence or "see the hub",
         state,
-        located.path if located else model.page,
+        located.path if located else model.page or model.gate,
     )
 
 

@@ -35,6 +35,7 @@ class Checkpoint:
     alone: str = ""  # the one file of a model that is published without a config
     page: str = ""  # where a person finds it, of those that no program can fetch
     url: str = ""  # where the file is, of a model that the hub does not have
+    gate: str = ""  # where a person accepts its terms, of those that the hub gives to nobody else
 
     @property
     def weight(self) -> str:
@@ -180,6 +181,26 @@ CARRIERS = {
     )
 }
 
+# What finds what is named or shown, and what carries it. Where each name was seen: docs/sam3.md.
+CONCEPTS = {
+    c.name: c
+    for c in (
+        Checkpoint(
+            "sam3",
+            "facebook/sam3",
+            licence="SAM License",
+            besides=("tokenizer.json", "tokenizer_config.json"),
+            gate="https://huggingface.co/facebook/sam3",
+        ),
+        Checkpoint(
+            "sam3-lite-text",
+            "vil-uob/sam3-litetext-s0",
+            licence="Apache-2.0",
+            besides=("tokenizer.json", "tokenizer_config.json"),
+        ),
+    )
+}
+
 _MINVIS = "deahuang/MinVIS-Model-Zoo"  # of the paper's first author
 
 
@@ -264,4 +285,4 @@ RELEASED = {
     )
 }
 
-CHECKPOINTS = CARRIERS | DETECTORS | QUERIES | RELEASED
+CHECKPOINTS = CARRIERS | DETECTORS | CONCEPTS | QUERIES | RELEASED

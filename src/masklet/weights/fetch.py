@@ -28,6 +28,7 @@ Watch = Callable[[str, int, int | None], None]  # file, bytes done, bytes in all
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
 CHUNK = 1 << 20  # bytes between two reports
+GATED = (401, 403)  # not logged in; logged in, and not let in
 UNKNOWN = (401, 403, 404)  # the hub answers 401 of models that do not exist, too
 
 
@@ -199,6 +200,8 @@ def explain_hub_errors(model: Checkpoint) -> Iterator[None]:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in UNKNOWN and model.url:
             raise InputError(f"there is no {model.url} any more ({status}); {explain_offline_fetch(model)}") from None
+        if status in GATED and model.gate:
+            raise InputError(explain_gate(model, status)) from None
         if status in UNKNOWN:
             raise InputError(
                 f"the hub has no {model.repo} with {' and '.join(model.files)} for you ({status}): "
@@ -208,6 +211,17 @@ def explain_hub_errors(model: Checkpoint) -> Iterator[None]:
         raise InputError(
             f"{model.repo or model.url} cannot be fetched ({reason}); {explain_offline_fetch(model)}"
         ) from None
+
+
+def explain_gate(model: Checkpoint, status: int) -> str:
+    """What a person has to do before the hub gives a gated `model`, after it answered with a `status`."""
+    login = "log in with `hf auth login`, or set HF_TOKEN to a token that may read gated models"
+    todo = login if status == GATED[0] else "wait until its authors let your account in"
+    return (
+        f"weights {model.name}: {model.repo} is gated ({status}): ask for access and accept its terms "
+        f"({model.licence}) at {model.gate}, {todo}, then run `masklet weights fetch {model.name}` again; "
+        f"or bring {', '.join(model.files)} from where you have them to {get_model_folder(model.name)}"
+    )
 
 
 def explain_offline_fetch(model: Checkpoint) -> str:

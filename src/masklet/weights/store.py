@@ -176,9 +176,10 @@ def require_weights(model: Checkpoint) -> LocatedWeights:
                 f"weights {model.name}: {here} has no {', '.join(missing)}; bring that of {model.repo} there, "
                 f"or run `masklet weights fetch {model.name}`"
             )
+        terms = f", once its terms are accepted at {model.gate}" if model.gate else ""
         raise InputError(
             f"weights {model.name} are not on this machine: run `masklet weights fetch {model.name}` "
-            f"({format_file_size(model.size)}), or set MASKLET_WEIGHTS to the folder that holds {model.name}/"
+            f"({format_file_size(model.size)}){terms}, or set MASKLET_WEIGHTS to the folder that holds {model.name}/"
         )
     return found
 

@@ -70,8 +70,9 @@ class Sam2Features:
 class Sam2Core:
     """SAM 2's memory attention, mask decoder and memory encoder. Nothing of a video is held.
 
-    `side` is that of the network's square input in pixels; logits are at a quarter of it. `unprompted` are the sparse
-    and dense tokens of a prompt that says nothing. Whoever calls decides on gradients and autocast (`wrap_inference`).
+    `side` is that of the network's square input in pixels, `mask_side` that of its logits, a quarter of it where patches
+    are 16 pixels wide. `unprompted` are the sparse and dense tokens of a prompt that says nothing. Whoever calls decides
+    on gradients and autocast (`wrap_inference`).
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Sam2Core:
         self.dtype: torch.dtype = net.no_memory_embedding.dtype
         self.half = self.device.type == "cuda"
         self.side = int(net.image_size)
+        self.mask_side = 4 * int(net.backbone_feature_sizes[-1][0])
         self.attention = self.build_attention()
         with torch.no_grad():
             self._frame_positions = self._encode_cells(self.net.hidden_dim)  # for memory attention
@@ -213,6 +215,11 @@ class Sam2Core:
         dense: Tensor = self.net.prompt_encoder.mask_embed(logits)
         return dense
 
+    def shrink_masks(self, squares: Float[Tensor, "b 1 y x"]) -> Float[Tensor, "b 1 s s"]:
+        """Given masks in the network's square, as `encode_masks` takes them."""
+        small: Tensor = self.net.mask_downsample(squares)
+        return small
+
     def run_decoder(
         self,
         features: Sam2Features,
@@ -277,7 +284,7 @@ class Sam2Core:
     def stack_answers(self, ids: tuple[int, ...], rows: Sequence[tuple[Tensor, ...]]) -> Prediction:
         """What `decode` said of each object of `ids`, in that order. Beliefs leave the device, pointers stay."""
         if not rows:
-            side, c = self.side // 4, self.net.hidden_dim
+            side, c = self.mask_side, self.net.hidden_dim
             none = torch.zeros(0, 3)
             return Prediction(ids, torch.zeros(0, 3, side, side), none, none, torch.zeros(0, 3, c))
         logits, quality, presence, tokens = (torch.stack(x) for x in zip(*rows, strict=True))
@@ -291,12 +298,12 @@ class Sam2Core:
             self.device, self.dtype
         )
         seen = squares.flatten(1).any(1)
-        dense = self.encode_masks(self.net.mask_downsample(squares))
+        dense = self.encode_masks(self.shrink_masks(squares))
         coarse = features.coarse[None].expand(len(squares), -1, -1, -1)
         *_, pointers = self.decode(features, coarse, self.unprompted[0], dense, several=False)
         pointers = torch.where(seen[:, None, None], pointers, self.net.no_object_pointer)
         sure = nnf.interpolate(
-            squares.float() * 2 * SURE - SURE, (self.side // 4,) * 2, mode="bilinear", antialias=True
+            squares.float() * 2 * SURE - SURE, (self.mask_side,) * 2, mode="bilinear", antialias=True
         )
         presence = (seen.float() * 2 * SURE - SURE).cpu()[:, None]
         return Prediction(tuple(masks), sure.cpu(), torch.ones_like(presence), presence, pointers)
@@ -358,8 +365,7 @@ class Sam2Core:
 
     def encode_frame_memories(self, features: Sam2Features, answer: Prediction, binary: bool) -> Float[Tensor, "b p d"]:
         """Spatial memories with a token for each cell of the frame (SAM 2, section 4: memory encoder)."""
-        logits = answer.logits.to(self.device, self.dtype)
-        large = nnf.interpolate(logits, (self.side,) * 2, mode="bilinear", align_corners=False)
+        large = self.enlarge_for_memory(answer.logits.to(self.device, self.dtype))
         soft = (large > 0).to(self.dtype) if binary else large.sigmoid()
         encoder, config = self.net.memory_encoder, self.net.config
         marked = encoder.mask_downsampler(soft * config.sigmoid_scale_for_mem_enc + config.sigmoid_bias_for_mem_enc)
@@ -369,6 +375,10 @@ class Sam2Core:
             absent = (answer.presence <= 0).to(self.device, self.dtype)
             spatial = spatial + absent[:, :, None] * self.net.occlusion_spatial_embedding_parameter
         return spatial
+
+    def enlarge_for_memory(self, logits: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b 1 m m"]:
+        """Mask logits at the size at which the memory encoder takes them: 16 pixels to a cell of the frame."""
+        return nnf.interpolate(logits, (self.side,) * 2, mode="bilinear", align_corners=False)
 
     # -- several objects
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,6 +15,19 @@ from masklet.core.frames import Frame
 from masklet.models.sam2.core import Sam2Features
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB in 0 to 1
+
+
+@runtime_checkable
+class FrameEncoder(Protocol):
+    """Makes of frames what the core takes."""
+
+    def prepare_pixels(self, frame: Frame) -> Float[Tensor, "1 3 s s"]:
+        """The network's input."""
+        ...
+
+    def encode_frame(self, frame: Frame) -> Sam2Features:
+        """The frame as the core takes it."""
+        ...
 
 
 class Sam2ImageEncoder:

@@ -18,7 +18,7 @@ from masklet.core.frames import Frame, Video
 from masklet.core.instances import Prediction, Prompt
 from masklet.models.sam2.banks import PROMPTS, commit_best, prompt_banks
 from masklet.models.sam2.core import Sam2Core, Sam2Features, wrap_inference
-from masklet.models.sam2.image_encoder import Sam2ImageEncoder
+from masklet.models.sam2.image_encoder import FrameEncoder, Sam2ImageEncoder
 from masklet.models.sam2.memory import MemoryPolicy, PointingPolicy, RecentFrames, Sam2Memory
 from masklet.nn.mask_decoder import HYPOTHESES
 
@@ -40,6 +40,7 @@ class Sam2:
         prompts: int = PROMPTS,
         weights: Mapping[str, str] | None = None,
         gradients: bool = False,
+        images: FrameEncoder | None = None,
     ) -> None:
         """
         Args:
@@ -51,9 +52,10 @@ class Sam2:
             weights: sha256 of the weight files, by name.
             gradients: for training: they flow through beliefs and memories, and `predict` answers masks whatever the
                 object score, so that a wrong score does not keep them from learning. After each step call `renew`.
+            images: what encodes frames; None: the network's own image encoder.
         """
         self.core = self.core_type(net, postprocess=postprocess, gradients=gradients)
-        self.images = Sam2ImageEncoder(net)
+        self.images = images or Sam2ImageEncoder(net)
         self.net, self.policy, self.prompts, self.weights = net, policy or RecentFrames(), prompts, weights or {}
         self.side, self.device, self.dtype = self.core.side, self.core.device, self.core.dtype
         self.half, self.postprocess, self.gradients = self.core.half, postprocess, gradients
@@ -91,7 +93,7 @@ class Sam2:
         """About how many bytes each object takes in frames of `size` (h, w): a full bank of memories, three hypotheses
         with what is chosen of them, and its masks of the frame.
         """
-        logits = (HYPOTHESES + 2) * (self.side // 4) ** 2 * 4  # one is chosen, one remembered
+        logits = (HYPOTHESES + 2) * self.core.mask_side**2 * 4  # one is chosen, one remembered
         return self.core.count_bank_bytes(self.prompts) + logits + DRAWN * size[0] * size[1]
 
     def empty(self) -> Sam2Memory:
