@@ -103,7 +103,7 @@ def test_other_configs_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json: damaged"):
         load_sam3(other)
     (other / "config.json").unlink()
-    with pytest.raises(InputError, match="a folder of weights holds config.json"):
+    with pytest.raises(InputError, match=r"a folder of weights holds config\.json"):
         load_sam3(other)
 
 

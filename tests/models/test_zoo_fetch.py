@@ -282,6 +282,7 @@ def test_a_gated_model_says_what_to_accept_where(hub: FakeHub, status: int, todo
 def test_a_token_that_the_hubs_tools_hold_is_used(
     hub: FakeHub, held: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     if held == "environment":
         monkeypatch.setenv("HF_TOKEN", "hf_toy")

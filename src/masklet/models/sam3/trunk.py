@@ -22,8 +22,8 @@ HELD = 8  # frames whose features wait for the other part that looks at them
 class Sam3Trunk:
     """The vision transformer, without its necks: what detector and tracker have in common.
 
-    Whoever asks about a frame first has it encoded; the others get the same features. Of the last `HELD` frames they are
-    kept, so that memory is bounded.
+    Whoever asks about a frame first has it encoded; the others get the same features. Those of the last `HELD` frames
+    are kept, so that memory is bounded.
     """
 
     gradients = False  # it is not trained
