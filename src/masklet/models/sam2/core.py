@@ -70,9 +70,9 @@ class Sam2Features:
 class Sam2Core:
     """SAM 2's memory attention, mask decoder and memory encoder. Nothing of a video is held.
 
-    `side` is that of the network's square input in pixels, `mask_side` that of its logits: four to a patch. `unprompted`
-    are the sparse and dense tokens of a prompt that says nothing. Whoever calls decides on gradients and autocast
-    (`wrap_inference`).
+    `side` is that of the network's square input in pixels, `mask_side` that of its logits, four to a patch.
+    `unprompted` are the sparse and dense tokens of a prompt that says nothing. Whoever calls decides on gradients and
+    autocast (`wrap_inference`).
     """
 
     def __init__(
