@@ -136,7 +136,9 @@ def test_it_makes_masks_of_boxes(folder: Path) -> None:
 
 
 def test_the_weights_folder_is_where_it_is_looked_for(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, nothing_here: Any  # noqa: F811
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    nothing_here: Any,  # noqa: F811
 ) -> None:
     with pytest.raises(InputError, match=r"weights sam3 are not on this machine: run `masklet weights fetch sam3` .*, once its terms are accepted at https://huggingface\.co/facebook/sam3"):  # fmt: skip
         load_propagator("sam3", encoder())
