@@ -53,7 +53,7 @@ class Sam3Trunk:
     def _encode(self, frame: Frame) -> Float[Tensor, "1 c h w"]:
         tokens: Tensor = self.net(self.prepare_pixels(frame)).last_hidden_state
         cells = round(tokens.shape[1] ** 0.5)
-        return tokens.transpose(1, 2).unflatten(2, (cells, cells))
+        return tokens.transpose(1, 2).reshape(1, -1, cells, cells)
 
 
 class Sam3ImageEncoder:

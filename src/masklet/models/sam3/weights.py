@@ -139,7 +139,7 @@ def fill_part(checkpoint: Sam3Checkpoint, kind: str, config: Any, state: Mapping
     return load_exactly(net, state, checkpoint.path, what)
 
 
-def build_empty_part(kind: str, config: Any) -> nn.Module:
+def build_empty_part(kind: str, config: Any) -> Any:
     """The part with its constants, and parameters that hold nothing yet; no `kind`: a neck."""
     import transformers
     from transformers.initialization import no_init_weights
@@ -149,7 +149,7 @@ def build_empty_part(kind: str, config: Any) -> nn.Module:
         if not kind:
             return Sam3VisionNeck(config)
         more = {"remove_vision_encoder": True} if kind == "Sam3TrackerVideoModel" else {}
-        net: nn.Module = getattr(transformers, kind)(config, **more)
+        net: Any = getattr(transformers, kind)(config, **more)
     if kind in DETECTORS.values():
         net.vision_encoder.backbone = nn.Identity()  # the trunk is shared, and loaded by itself
     return net
