@@ -26,6 +26,7 @@ from masklet.core.part_facts import (
     find_device,
     list_part_notes,
 )
+from masklet.core.part_request import parse_part_name
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import (
     AdvisingSegmenter,
@@ -160,7 +161,8 @@ def load(
     """A system made of parts, by their names or of objects of yours, to be used again and again.
 
     Args:
-        system: "sam2bmp"; "deva"; or "deva-offline", which follows one object of each of the segmenter's categories;
+        system: "sam2bmp"; "deva", and its other modes "deva-online", "deva-automatic" and "deva-text"; "deva-offline",
+            which follows one object of each of the segmenter's categories;
             "minvis", "dvis", "dvis-offline" and "rocovis", which need no propagator (see `queries.load_query_system`);
             or an object with `run` (`core.protocols.VideoSystem`), which needs no parts.
         segmenter: "auto", which is what is taken for None; "motion"; "nano"; "nano-objects"; "everything"; a text
@@ -222,7 +224,12 @@ def make_system(
         )
     entry = SYSTEMS.find(system)
     kind = import_object(entry.settings or "masklet.registry:NoSettings")
-    checked = check_system_settings({**(entry.live if live else {}), **own}, kind)
+    usual, usual_of_parts = split_settings({k: v for k, v in entry.usual.items() if k not in PARTS})
+    checked = check_system_settings({**usual, **(entry.live if live else {}), **own}, kind)
+    if segmenter is None and not text:
+        segmenter = entry.usual.get("segmenter")
+    if isinstance(segmenter, str) and parse_part_name(segmenter).base == entry.usual.get("segmenter"):
+        of_parts["segmenter"] = {**usual_of_parts["segmenter"], **of_parts["segmenter"]}
     encoder = make_encoder(device)
     finder, carrier = collect_parts(
         lambda: make_segmenter(segmenter, text, encoder, device, of_parts["segmenter"]),

@@ -143,10 +143,41 @@ SYSTEMS = Registry(
         ),
         PartEntry(
             "deva",
-            "DEVA: consensus over short clips, and propagation",
+            "DEVA, semi-online: consensus over short clips, and propagation",
             "masklet.systems.deva.online:Deva",
             "masklet.systems.deva.online:DevaSettings",
             live={"max_objects": 32},
+        ),
+        PartEntry(
+            "deva-online",
+            "DEVA's online mode: each frame's detections are merged as they are",
+            "masklet.systems.deva.online:Deva",
+            "masklet.systems.deva.online:DevaSettings",
+            live={"max_objects": 32},
+            usual={"clip": 1, "every": 1},
+        ),
+        PartEntry(
+            "deva-automatic",
+            "DEVA's automatic mode: a grid of points where nothing is tracked",
+            "masklet.systems.deva.online:Deva",
+            "masklet.systems.deva.online:DevaSettings",
+            live={"max_objects": 32},
+            usual={
+                "look": "outside",
+                "count": "invisible",
+                "max_objects": 200,
+                "overflow": "all",
+                "segmenter": "everything",
+                "segmenter.points_per_side": 64,
+            },
+        ),
+        PartEntry(
+            "deva-text",
+            "DEVA's text mode, with --text: what is named may be missed ten times",
+            "masklet.systems.deva.online:Deva",
+            "masklet.systems.deva.online:DevaSettings",
+            live={"max_objects": 32},
+            usual={"max_missed": 10, "segmenter": "grounding-dino-tiny"},
         ),
         PartEntry(
             "by-detection",
@@ -197,6 +228,14 @@ QUERY_SYSTEMS: Mapping[str, PartEntry] = {  # which need no propagator
         ),
     )
 }
+
+
+def brings_segmenter(system: str) -> bool:
+    """Whether a system says itself what segments where the user does not, so that a preset has no say in it."""
+    entry = SYSTEMS.entries.get(system)
+    return system in QUERY_SYSTEMS or (entry is not None and "segmenter" in entry.usual)
+
+
 METRICS = Registry(  # a loader is the metric itself: (gt, pred, *, videos, watch) -> evaluate.report.Report
     "metric",
     "masklet.metrics",

@@ -28,6 +28,8 @@ class PartEntry:
         settings: where the class or function is whose keyword arguments are its settings; "": it has none.
         form: how it may be written besides, such as "NAME:FILE".
         live: settings for a live source, which has no end: the memory must have a size (of systems).
+        usual: what it has where the user says nothing, in place of the defaults of `settings` (of systems, whose modes
+            are entries of their own); "segmenter" is a name, "segmenter.NAME" a setting of a segmenter of that name.
     """
 
     name: str
@@ -36,6 +38,7 @@ class PartEntry:
     settings: str = ""
     form: str = ""
     live: Mapping[str, Any] = field(default_factory=dict)
+    usual: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> Any:
         """What `loader` stands for."""

@@ -138,7 +138,10 @@ def show_settings(asked: bool) -> None:
             entry = registry.find(name)
             typer.echo(f"{registry.kind} {name}: {entry.help}")
             for setting in list_part_settings(entry).values():
-                typer.echo(f"  --set {prefix}{setting.name}={setting.default}  {setting.meaning}".rstrip())
+                value = entry.usual.get(setting.name, setting.default)
+                typer.echo(f"  --set {prefix}{setting.name}={value}  {setting.meaning}".rstrip())
+            for key in (key for key in entry.usual if key.startswith("segmenter")):
+                typer.echo(f"  --{'set ' if '.' in key else ''}{key}={entry.usual[key]}  where nothing else is named")
     raise typer.Exit()
 
 

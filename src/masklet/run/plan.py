@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from masklet.api import check_prompts, load, make_propagator, share_detections, split_settings
-from masklet.builtins import QUERY_SYSTEMS
+from masklet.builtins import QUERY_SYSTEMS, brings_segmenter
 from masklet.core.annotations import VideoFrames
 from masklet.core.budget import MemoryBudget
 from masklet.core.errors import InputError
@@ -72,7 +72,7 @@ class RunParts:
     def system(self) -> Any:
         """What finds, segments and tracks in the videos for which nothing is given."""
         given = self.options
-        is_named = given.segmenter or given.text or given.system in QUERY_SYSTEMS
+        is_named = given.segmenter or given.text or brings_segmenter(given.system)
         made = load(
             given.system,
             segmenter=given.segmenter if is_named else self.names.segmenter,
@@ -214,5 +214,5 @@ def plan_output_folders(
 
 def hint_at_parts(options: RunOptions) -> str:
     """What the last line of a run says of better parts; nothing where the user chose them."""
-    named = options.segmenter or options.propagator or options.text or options.system in QUERY_SYSTEMS
+    named = options.segmenter or options.propagator or options.text or brings_segmenter(options.system)
     return "" if named else choose_run_parts(options.preset).hint

@@ -72,9 +72,7 @@ class DevaSettings:
     count: Literal["unmatched", "invisible"] = "unmatched"  # what misses: all unmatched objects, or only unseen ones
     empty_born: bool = False  # whether a segment without a pixel begins an object (as released)
     prompted: Literal["changed", "all"] = "changed"  # what a merge prompts: what it changed, or (as released) all
-    look: Literal["everywhere", "outside"] = (
-        "everywhere"  # "outside": only where nothing is tracked (its automatic demo)
-    )
+    look: Literal["everywhere", "outside"] = "everywhere"  # outside: where nothing is tracked (its automatic demo)
     alignment: Literal["propagated", "none"] = "propagated"  # how a clip's frames meet; none: as if nothing moved
     backward: bool = True  # whether `run` carries objects from their first mask to earlier frames (paper: no)
 
