@@ -48,6 +48,20 @@ def test_the_best_of_what_was_fetched(weights: Path) -> None:
     assert choose_run_parts("good").segmenter == "auto"  # what was fetched is used where it is asked for
 
 
+def test_sam3_is_best_where_it_is(weights: Path) -> None:
+    fetch(weights, "sam2.1-tiny")
+    fetch(weights, "sam3")
+    assert choose_run_parts("best").text_segmenter is None  # not without its tokenizer
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (weights / "sam3" / file).touch()
+    best = choose_run_parts("best")
+    assert (best.segmenter, best.propagator, best.hint) == ("auto", "sam3", "")
+    assert choose_track_parts("best").propagator == "sam3"
+    assert best.choose_segmenter("dog.") == "sam3" and best.choose_segmenter("") == "auto"
+    assert choose_run_parts("good").choose_segmenter("dog.") is None  # the library's
+    assert "SAM 3 is on this machine" in choose_run_parts("good").hint
+
+
 def test_there_are_three() -> None:
     for choose in (choose_run_parts, choose_track_parts):
         with pytest.raises(InputError, match="--preset quick: there are fast, good, best"):

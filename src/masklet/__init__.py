@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from masklet.api import Model, load, open, segment, stream, track
     from masklet.core.errors import InputError
     from masklet.core.frames import Frame, Video
-    from masklet.core.instances import Box, Clicks, Detections, FrameMasks, Point, Prediction
+    from masklet.core.instances import Box, Clicks, Detections, Exemplar, FrameMasks, Point, Prediction
     from masklet.core.part_request import PartRequest
     from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
     from masklet.core.result import Comparison, Provenance, VideoResult
@@ -46,7 +46,7 @@ _PLACES = {  # where each name is: torch and what else is slow is imported when 
     "masklet.api": ("Model", "load", "open", "segment", "stream", "track"),
     "masklet.core.errors": ("InputError",),
     "masklet.core.frames": ("Frame", "Video"),
-    "masklet.core.instances": ("Box", "Clicks", "Detections", "FrameMasks", "Point", "Prediction"),
+    "masklet.core.instances": ("Box", "Clicks", "Detections", "Exemplar", "FrameMasks", "Point", "Prediction"),
     "masklet.core.rle": ("Rle",),
     "masklet.core.protocols": ("LiveSystem", "Propagator", "Segmenter", "VideoSystem"),
     "masklet.core.result": ("Comparison", "Provenance", "VideoResult"),
@@ -80,6 +80,7 @@ __all__ = [
     "DevaSettings",
     "DvisRefined",
     "DvisSettings",
+    "Exemplar",
     "Frame",
     "FrameMasks",
     "InputError",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -16,7 +16,7 @@ from masklet.builtins import QUERY_SYSTEMS, SYSTEMS
 from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError
 from masklet.core.frames import Video, check_before_reading
-from masklet.core.instances import FrameMasks
+from masklet.core.instances import Exemplar, FrameMasks
 from masklet.core.limits import check_relative_path
 from masklet.core.part_facts import (
     check_part_facts,
@@ -57,6 +57,7 @@ from masklet.parts import (
     load_text_segmenter,
     make_encoder,
     refuse_part_settings,
+    takes_prompts,
 )
 from masklet.registry import check_choice, import_object
 from masklet.systems.prompts import check_prompt as check_prompt
@@ -153,6 +154,7 @@ def load(
     *,
     segmenter: PartChoice | None = None,
     text: str = "",
+    exemplars: Sequence[Exemplar] = (),
     propagator: PartChoice | None = None,
     device: str = "auto",
     live: bool = False,
@@ -171,7 +173,8 @@ def load(
             `core.protocols.Segmenter`; or a function from an RGB frame, uint8 [h w 3], to `Detections` or
             `supervision.Detections`.
         text: what to find, such as "dog. red car."; with it None is "grounding-dino-tiny" (see
-            `parts.load_text_segmenter`).
+            `parts.load_text_segmenter`), and "sam3" names a segmenter too.
+        exemplars: of what to find, `Exemplar(0, "dog", Box(10, 20, 60, 80))`, for "sam3".
         propagator: None, which is "affinity" for `segment` and `stream`, and "nano" for `track`; "sam2.1-tiny" and
             others of `masklet weights list`; "sam2long:sam2.1-large"; see `parts.load_propagator`; a name with
             settings; or an object that satisfies `core.protocols.Propagator`.
@@ -187,17 +190,31 @@ def load(
     Raises:
         InputError: a name or a setting does not exist, or a value is not of its kind.
     """
+    prompts = FinderPrompts(text, exemplars)
     made = make_system(
-        system, segmenter, text, "affinity" if propagator is None else propagator, device, live, settings
+        system, segmenter, prompts, "affinity" if propagator is None else propagator, device, live, settings
     )
     shared = getattr(made, "propagator", None)
     return Model(made, ("nano" if propagator is None else shared or propagator), device)
 
 
+@dataclass(frozen=True)
+class FinderPrompts:
+    """What says what a segmenter is to find."""
+
+    text: str = ""
+    exemplars: Sequence[Exemplar] = ()
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Which of them there are."""
+        return tuple(name for name in ("text", "exemplars") if getattr(self, name))
+
+
 def make_system(
     system: PartChoice,
     segmenter: PartChoice | None,
-    text: str,
+    prompts: FinderPrompts,
     propagator: PartChoice,
     device: str,
     live: bool,
@@ -232,7 +249,7 @@ def make_system(
         of_parts["segmenter"] = {**usual_of_parts["segmenter"], **of_parts["segmenter"]}
     encoder = make_encoder(device)
     finder, carrier = collect_parts(
-        lambda: make_segmenter(segmenter, text, encoder, device, of_parts["segmenter"]),
+        lambda: make_segmenter(segmenter, prompts, encoder, device, of_parts["segmenter"]),
         lambda: make_propagator(propagator, encoder, device, of_parts["propagator"]),
     )
     made: VideoSystem = entry.load()(finder, carrier, kind(**{**list_advised_settings(finder, kind), **checked}))
@@ -277,22 +294,24 @@ def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[st
 
 
 def make_segmenter(
-    given: PartChoice | None, text: str, encoder: Encoder, device: str, settings: Mapping[str, Any]
+    given: PartChoice | None, prompts: FinderPrompts, encoder: Encoder, device: str, settings: Mapping[str, Any]
 ) -> Segmenter[Any]:
-    """The segmenter that is `given` by name or as an object; with `text` one that finds what it names. `encoder` is
+    """The segmenter that is `given` by name or as an object; with `prompts` one that finds what they say. `encoder` is
     shared, `device` and `settings` are those of the part. Raises InputError where it is none.
     """
     name, own = given if isinstance(given, tuple) else (given, {})
     settings = {**own, **settings}
     if name is not None and not isinstance(name, str):
         refuse_part_settings("a segmenter of your own", type(name).__name__, settings)
-        if text:
+        if prompts.kinds:
             raise InputError("text is for a text detector by name; your own segmenter knows what it finds")
         return adopt_segmenter(name, encoder.device)
-    if text:
-        refuse_part_settings("a text detector", name or "text", settings)
-        return load_text_segmenter(name or "grounding-dino-tiny", text, device)
-    return load_segmenter(name or "auto", encoder, device, settings)
+    if not prompts.kinds or takes_prompts(name or "", *prompts.kinds):
+        return load_segmenter(name or "auto", encoder, device, settings, prompts.text, prompts.exemplars)
+    if prompts.exemplars:
+        raise InputError(f"segmenter {name or 'auto'}: cannot be shown what to find; take sam3")
+    refuse_part_settings("a text detector", name or "text", settings)
+    return load_text_segmenter(name or "grounding-dino-tiny", prompts.text, device)
 
 
 def adopt_segmenter(given: Any, device: torch.device) -> Segmenter[Any]:
@@ -340,6 +359,7 @@ def segment(
     system: PartChoice = "sam2bmp",
     segmenter: PartChoice | None = None,
     text: str = "",
+    exemplars: Sequence[Exemplar] = (),
     propagator: PartChoice | None = None,
     device: str = "auto",
     watch: Watch = discard_progress,
@@ -356,6 +376,7 @@ def segment(
     system: PartChoice = "sam2bmp",
     segmenter: PartChoice | None = None,
     text: str = "",
+    exemplars: Sequence[Exemplar] = (),
     propagator: PartChoice | None = None,
     device: str = "auto",
     watch: Watch = discard_progress,
@@ -369,7 +390,7 @@ def segment(
     Args:
         source: a video file, a folder or glob of frames, an array uint8 [t h w 3] or an iterable of RGB
             frames, uint8 [h w 3]; or a list of paths.
-        system, segmenter, text, propagator, device, settings: as in `load`.
+        system, segmenter, text, exemplars, propagator, device, settings: as in `load`.
         watch: called after every frame with the phase, frames done, frames in all, objects.
         progress: whether bars are shown, on standard error or in the notebook.
         rate: frames a second, of frames in memory.
@@ -382,7 +403,8 @@ def segment(
     Raises:
         InputError: the source cannot be read, or a name or setting does not exist.
     """
-    model = load(system, segmenter=segmenter, text=text, propagator=propagator, device=device, **settings)
+    prompts: dict[str, Any] = {"text": text, "exemplars": exemplars}
+    model = load(system, segmenter=segmenter, propagator=propagator, device=device, **prompts, **settings)
     found: VideoResult | Iterator[VideoResult] = model.segment(
         source, watch=watch, progress=progress, rate=rate, name=name
     )

@@ -35,6 +35,20 @@ SEGMENTERS = Registry(
             "masklet.models.segmenters.prompted:EverythingSegmenter",
             form="everything[:SAM2]",
         ),
+        *(
+            PartEntry(
+                name,
+                help,
+                "masklet.parts:load_concepts",
+                "masklet.models.sam3.segmenter:Sam3SegmenterSettings",
+                form=f"{name}[:FOLDER][@SIZE]",
+                takes=("text", "exemplars"),
+            )
+            for name, help in {
+                "sam3": "all that --text names or --exemplar shows, by SAM 3",
+                "sam3-lite-text": "the same with a small text encoder",
+            }.items()
+        ),
         PartEntry(
             "soft", "soft masks made elsewhere, for deva-offline", "masklet.parts:load_soft_masks", form="soft:FOLDER"
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 from masklet.builtins import DEVICES, MASK2FORMER, PROPAGATORS, SEGMENTERS
 from masklet.core.errors import InputError
 from masklet.core.files import path_exists
+from masklet.core.instances import Exemplar
 from masklet.core.part_facts import find_device
 from masklet.core.part_request import PartName, PartRequest, parse_part_name
 from masklet.core.protocols import ContendingPropagator, Propagator, Segmenter
@@ -32,6 +33,7 @@ from masklet.models.sam2.memory import MemoryPolicy, RecentFrames, ReliableFrame
 from masklet.models.sam2.propagator import Sam2, set_image_size
 from masklet.models.sam2.weights import EDGETAM, build_sam2
 from masklet.models.sam3.propagator import Sam3, Sam3Settings, load_sam3
+from masklet.models.sam3.segmenter import Sam3Segmenter, Sam3SegmenterSettings, load_sam3_segmenter
 from masklet.models.segmenters.auto import AutoSegmenter
 from masklet.models.segmenters.motion import Motion, MotionMemory
 from masklet.models.segmenters.precomputed import Precomputed
@@ -73,7 +75,12 @@ DEVA = "deva"
 
 
 def load_segmenter(
-    name: str, encoder: Encoder, device: str = "auto", settings: Mapping[str, Any] = NO_SETTINGS
+    name: str,
+    encoder: Encoder,
+    device: str = "auto",
+    settings: Mapping[str, Any] = NO_SETTINGS,
+    text: str = "",
+    exemplars: Sequence[Exemplar] = (),
 ) -> Segmenter[Any]:
     """A segmenter by its name, or made of the detections in a file or folder of that name.
 
@@ -87,6 +94,9 @@ def load_segmenter(
         encoder: of "auto", "motion", "nano-objects" and "nano:FILE".
         device: where networks compute: "auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" is CUDA where there is one.
         settings: of the part, such as {"points_per_side": 16} of "everything".
+        text: what to find, separated by full stops, of a segmenter that takes it (`takes_prompts`): "sam3",
+            "sam3-lite-text".
+        exemplars: of what to find, likewise.
 
     Raises:
         InputError: there is no such segmenter, a setting does not exist, or its weights are not on this machine.
@@ -95,7 +105,8 @@ def load_segmenter(
     if part.base in SEGMENTERS.names:
         entry = SEGMENTERS.find(part.base)
         check_form(entry, part)
-        found: Segmenter[Any] = entry.load()(make_request(entry, part, encoder, device, settings))
+        request = make_request(entry, part, encoder, device, settings)
+        found: Segmenter[Any] = entry.load()(replace(request, text=text, exemplars=exemplars))
         return found
     from masklet.models.mask2former.segmenter import Mask2FormerSettings, load_mask2former
     from masklet.models.mask2former.weights import is_mask2former
@@ -115,6 +126,16 @@ def load_segmenter(
         raise InputError(f"--segmenter {name}: say what to find, such as --text 'dog. red car.'")
     known = ", ".join((*SEGMENTERS.names, "mask2former by hub id or file"))
     raise InputError(f"--segmenter {name}: neither a segmenter ({known}) nor a file or folder of detections")
+
+
+def takes_prompts(name: str, *prompts: str) -> bool:
+    """Whether the segmenter of a `name` can be told all of some `prompts`, "text" and "exemplars".
+
+    >>> takes_prompts("sam3:folder", "text", "exemplars"), takes_prompts("motion", "text")
+    (True, False)
+    """
+    base = parse_part_name(name).base
+    return base in SEGMENTERS.names and {*prompts} <= {*SEGMENTERS.find(base).takes}
 
 
 def make_request(
@@ -163,6 +184,26 @@ def load_everything(request: PartRequest) -> EverythingSegmenter:
     if name == NANO or not (name or find_weights(find_checkpoint(SMALLEST_SAM2))):
         return NanoEverything(load_image_predictor(resolve_device(request.device)), **request.settings)
     return EverythingSegmenter(load_masker(name, request.device), **request.settings)
+
+
+def load_concepts(request: PartRequest) -> Sam3Segmenter:
+    """SAM 3's detector, of the weights folder or of a folder that is named. Raises InputError where nothing says what
+    to find.
+    """
+    name = request.name
+    if not request.text and not request.exemplars:
+        raise InputError(
+            f"--segmenter {name.text}: say what to find, such as --text 'dog. red car.', or show it: "
+            "--exemplar 0:dog:box=10,20,60,80"
+        )
+    return load_sam3_segmenter(
+        name.argument or name.base,
+        split_prompts(request.text) if request.text else (),
+        request.exemplars,
+        resolve_device(request.device),
+        Sam3SegmenterSettings(**request.settings),
+        check_sam3_side(name.text, name.size) if name.size else None,
+    )
 
 
 def load_soft_masks(request: PartRequest) -> SoftMaskFolder:

@@ -9,6 +9,7 @@ from masklet.core.errors import InputError
 from masklet.weights.store import find_checkpoint, find_weights, format_file_size
 
 FAST, GOOD, BEST = PRESETS = ("fast", "good", "best")
+SAM3 = "sam3"
 SAM2_BY_QUALITY = ("sam2.1-large", "sam2.1-base-plus", "sam2.1-small", "sam2.1-tiny")
 SEGMENTERS_BY_QUALITY = (
     "facebook/mask2former-swin-large-coco-instance",
@@ -25,6 +26,17 @@ class PartNames:
     segmenter: str
     propagator: str
     hint: str = ""  # a sentence, or nothing
+    text_segmenter: str | None = None  # of what is named in words; None: the library's
+
+    def choose_segmenter(self, text: str, exemplars: Sequence[object] = ()) -> str | None:
+        """The segmenter of what `text` names, of what `exemplars` show, or of everything. None: the library's usual.
+
+        >>> PartNames("auto", "nano").choose_segmenter(""), PartNames("auto", "nano").choose_segmenter("", ["a box"])
+        ('auto', 'sam3')
+        """
+        if exemplars:
+            return SAM3
+        return self.text_segmenter if text else self.segmenter
 
 
 def choose_run_parts(preset: str) -> PartNames:
@@ -37,6 +49,8 @@ def choose_run_parts(preset: str) -> PartNames:
     if preset != BEST:
         return PartNames("motion" if preset == FAST else "auto", "affinity", hint_at_best(preset))
     segmenter, sam2 = find_present_model(SEGMENTERS_BY_QUALITY) or "auto", find_present_model(SAM2_BY_QUALITY)
+    if find_present_model([SAM3]):
+        return PartNames(segmenter, SAM3, text_segmenter=SAM3)
     return PartNames(segmenter, f"sam2long:{sam2}" if sam2 else "nano", "" if sam2 else hint_at_fetch())
 
 
@@ -49,6 +63,8 @@ def choose_track_parts(preset: str) -> PartNames:
     check_preset(preset)
     if preset != BEST:
         return PartNames("", "affinity" if preset == FAST else "nano", hint_at_best(preset))
+    if find_present_model([SAM3]):
+        return PartNames("", SAM3)
     sam2 = find_present_model(SAM2_BY_QUALITY)
     return PartNames("", f"sam2long:{sam2 or 'nano'}", "" if sam2 else hint_at_fetch())
 
@@ -65,8 +81,10 @@ def find_present_model(names: Sequence[str]) -> str | None:
 
 
 def hint_at_best(preset: str) -> str:
-    """Where SAM 2 is here and not used, how to use it; where it is not, how to get it."""
-    return "SAM 2 is on this machine: --preset best uses it" if find_present_model(SAM2_BY_QUALITY) else hint_at_fetch()
+    """Where SAM 2 or SAM 3 is here and not used, how to use it; where neither is, how to get SAM 2."""
+    found = find_present_model((SAM3, *SAM2_BY_QUALITY))
+    kind = "SAM 3" if found == SAM3 else "SAM 2"
+    return f"{kind} is on this machine: --preset best uses it" if found else hint_at_fetch()
 
 
 def hint_at_fetch() -> str:

@@ -27,6 +27,7 @@ class PartEntry:
             as "package.module:function"; it is imported when it is used.
         settings: where the class or function is whose keyword arguments are its settings; "": it has none.
         form: how it may be written besides, such as "NAME:FILE".
+        takes: what its loader can be told besides, "text" and "exemplars" (of segmenters).
         live: settings for a live source, which has no end: the memory must have a size (of systems).
         usual: what it has where the user says nothing, in place of the defaults of `settings` (of systems, whose modes
             are entries of their own); "segmenter" is a name, "segmenter.NAME" a setting of a segmenter of that name.
@@ -37,6 +38,7 @@ class PartEntry:
     loader: str
     settings: str = ""
     form: str = ""
+    takes: tuple[str, ...] = ()
     live: Mapping[str, Any] = field(default_factory=dict)
     usual: Mapping[str, Any] = field(default_factory=dict)
 

@@ -352,6 +352,15 @@ Text = Annotated[
         rich_help_panel=PARTS,
     ),
 ]
+Exemplars = Annotated[
+    list[str],
+    typer.Option(
+        "--exemplar",
+        metavar="FRAME:NAME:WHAT",
+        help="Show what to find (sam3): 0:dog:box=10,20,60,80 or 0:dog:mask.png; may be given several times.",
+        rich_help_panel=PARTS,
+    ),
+]
 Categories = Annotated[
     str,
     typer.Option(

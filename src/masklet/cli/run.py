@@ -20,6 +20,7 @@ from masklet.cli.options import (
     Dataset,
     DeviceName,
     DryRun,
+    Exemplars,
     End,
     FailedOnly,
     Formats,
@@ -72,6 +73,7 @@ from masklet.io.prompts import (
     add_prompts,
     hash_prompts,
     read_dataset_prompts,
+    read_exemplars,
     read_prompt_file,
     read_prompts,
 )
@@ -110,6 +112,7 @@ def run_command(
     system: SystemName = "sam2bmp",
     segmenter: SegmenterName = None,
     text: Text = "",
+    exemplar: Exemplars = [],  # noqa: B006
     categories: Categories = "",
     propagator: PropagatorName = None,
     preset: PresetName = GOOD,
@@ -159,10 +162,11 @@ def run_command(
             is_more = bool(source or list_ or dataset or shard or failed_only or crew.is_needed or ray or dry_run)
             check_watch(watch, is_more)
         made: dict[str, Any] = dict(system=system, segmenter=segmenter, text=text, propagator=propagator)
-        made |= dict(preset=preset, device=device, settings=chosen, memory=budget and budget.divide(jobs))
+        made |= dict(exemplars=read_exemplars(exemplar), preset=preset, device=device, settings=chosen, memory=budget and budget.divide(jobs))
         made |= dict(formats=format, overlay=overlay, overwrite=overwrite, reading=reading, checkpoint=checkpoint)
         asked = RunOptions(out, SOME if watch else (), **made)
         options, parts = check_run(asked, selection, lambda: list_entries(dataset, source or (), list_))
+        check_exemplars(options)
         if watch:
             watch_videos(options, parts, watch, reporter)
         options = replace(options, videos=choose_videos(options.videos, out, shard, failed_only))
@@ -208,6 +212,14 @@ def check_run(
         selection.check,
     )
     return replace(asked, videos=videos, formats=formats), parts
+
+
+def check_exemplars(options: RunOptions) -> None:
+    """Raises InputError for exemplars where there are several videos."""
+    if options.exemplars and len(options.videos) > 1:
+        raise InputError(
+            f"--exemplar: shows what is in one video, and there are {len(options.videos)}; give one, or use --text"
+        )
 
 
 def watch_videos(options: RunOptions, parts: RunParts, folder: Path, reporter: Reporter) -> NoReturn:

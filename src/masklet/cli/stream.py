@@ -111,7 +111,7 @@ def load_live_system(
 ) -> Any:
     """The system of `masklet.load` by the command's options. Raises InputError where it gives no live answer."""
     parts = choose_run_parts(preset)
-    finder = segmenter or (None if text or brings_segmenter(system) else parts.segmenter)
+    finder = segmenter or (None if brings_segmenter(system) else parts.choose_segmenter(text))
     carrier = propagator or parts.propagator
     made = load(system, segmenter=finder, text=text, propagator=carrier, device=device, live=True, **settings).system
     if not isinstance(made, LiveSystem):

@@ -215,6 +215,28 @@ Prompt = Tensor | Box | Point | Clicks  # a Tensor is a mask, Bool[h w]
 
 
 @dataclass(frozen=True)
+class Exemplar:
+    """One thing of the kind that is looked for, shown in a frame.
+
+    >>> str(Exemplar(3, "dog", Box(10, 20, 60, 80)))
+    'exemplar of dog in frame 3'
+    """
+
+    frame: int  # counted from 0
+    name: str  # what things of the kind are called
+    shape: Box | Bool[Tensor, "h w"]
+
+    def __str__(self) -> str:
+        return f"exemplar of {self.name} in frame {self.frame}"
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from another one."""
+        shown = self.shape.numpy().tobytes() if isinstance(self.shape, Tensor) else self.shape
+        return self.frame, self.name, shown
+
+
+@dataclass(frozen=True)
 class FrameMasks:
     """What a system says about one frame while it streams. Row n is ids[n]."""
 

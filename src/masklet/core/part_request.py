@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from masklet.core.errors import InputError
+from masklet.core.instances import Exemplar
 
 
 class PartName(NamedTuple):
@@ -43,6 +44,8 @@ class PartRequest:
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the part, checked
     make_encoder: Callable[[], Any] | None = None  # gives the encoder that all parts of a system share
     make_below: Callable[..., Any] | None = None  # gives the propagator that another one is made over
+    text: str = ""  # what to find, of a part that takes it
+    exemplars: Sequence[Exemplar] = ()  # of what to find, likewise
 
     def load_below(self, name: PartName, policy: Any, **more: Any) -> Any:
         """The propagator of a `name` with a `policy` of reading its memory (`models.sam2.memory.MemoryPolicy`), and

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from masklet.core.annotations import FrameMatcher, FramePlace, VideoFrames
 from masklet.core.errors import InputError
-from masklet.core.instances import Box, Clicks, Point, Prompt
+from masklet.core.instances import Box, Clicks, Exemplar, Point, Prompt
 from masklet.core.limits import is_finite_number, parse_whole_number, quote_value
 from masklet.io.annotations.label_image import IDS, VOID, read_label_image
 from masklet.io.formats.json_entry import JsonEntry, read_json_file
@@ -26,6 +26,7 @@ FORM = (
     "write it as FRAME:ID:mask.png, FRAME:ID:box=x0,y0,x1,y1, FRAME:ID:point=x,y, FRAME:ID:outside=x,y or "
     "FRAME:labels.png"
 )
+EXEMPLAR_FORM = "write it as FRAME:NAME:box=x0,y0,x1,y1 or FRAME:NAME:mask.png"
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
@@ -90,11 +91,8 @@ def _read_one_prompt(text: str, id: int, what: str) -> Prompt:
 
 
 def _parse_prompt_numbers(text: str, what: str, n: int) -> list[float]:
-    try:
-        values = [float(v) for v in what.partition("=")[2].split(",")]
-    except ValueError:
-        values = []
-    if len(values) != n or not np.isfinite(values).all():
+    values = parse_numbers(what.partition("=")[2])
+    if len(values) != n:
         raise InputError(f"--prompt {text}: {n} numbers are needed after '='; {FORM}")
     return values
 
@@ -111,6 +109,46 @@ def read_label_prompts(path: Path) -> dict[int, Prompt]:
         image = read_label_image(path)
         ids = image.ids or (1,)
         return {(1 if image.is_mask else id): torch.from_numpy(image.select(id)) for id in ids}
+
+
+def read_exemplars(texts: Sequence[str]) -> tuple[Exemplar, ...]:
+    """What FRAME:NAME:box=x0,y0,x1,y1 and FRAME:NAME:mask.png texts show. Raises InputError naming the text that is
+    malformed.
+
+    >>> read_exemplars(["3:dog:box=10,20,60,80"])
+    (Exemplar(frame=3, name='dog', shape=Box(x0=10.0, y0=20.0, x1=60.0, y1=80.0)),)
+    """
+    return tuple(map(_read_exemplar, texts))
+
+
+def _read_exemplar(text: str) -> Exemplar:
+    frame, _, rest = text.partition(":")
+    name, _, what = rest.partition(":")
+    t, label = parse_whole_number(frame.strip()), " ".join(name.split())
+    if t is None or not label or not what:
+        raise InputError(f"--exemplar {text}: {EXEMPLAR_FORM}")
+    if what.startswith("box="):
+        numbers = parse_numbers(what.partition("=")[2])
+        if len(numbers) != 4:
+            raise InputError(f"--exemplar {text}: 4 numbers are needed after '='; {EXEMPLAR_FORM}")
+        return Exemplar(t, label, Box(*numbers))
+    try:
+        return Exemplar(t, label, torch.from_numpy(read_label_image(Path(what)).select(1)))
+    except InputError as error:
+        raise InputError(f"--exemplar: {error}") from None
+
+
+def parse_numbers(text: str) -> list[float]:
+    """The finite numbers between the commas of a text; none where one of them is none.
+
+    >>> parse_numbers("1,2.5"), parse_numbers("1,x")
+    ([1.0, 2.5], [])
+    """
+    try:
+        values = [float(v) for v in text.split(",")]
+    except ValueError:
+        return []
+    return values if np.isfinite(values).all() else []
 
 
 @contextmanager

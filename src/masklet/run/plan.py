@@ -14,6 +14,7 @@ from masklet.core.annotations import VideoFrames
 from masklet.core.budget import MemoryBudget
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
+from masklet.core.instances import Exemplar
 from masklet.io.output_folder import OutputFolder
 from masklet.io.prompts import PromptFile, hash_prompts, read_dataset_prompts
 from masklet.io.video.datasets import DatasetVideo
@@ -34,7 +35,7 @@ class RunOptions:
     Attributes:
         out: the output folder.
         videos: each with a name.
-        system, segmenter, text, propagator, device, settings: as in `api.load`; None is the preset's.
+        system, segmenter, text, exemplars, propagator, device, settings: as in `api.load`; None is the preset's.
         preset: fast, good or best.
         formats: to write besides masklets.json.
         overlay: whether to write overlay.mp4.
@@ -49,6 +50,7 @@ class RunOptions:
     system: str = "sam2bmp"
     segmenter: str | None = None
     text: str = ""
+    exemplars: Sequence[Exemplar] = ()
     propagator: str | None = None
     preset: str = GOOD
     device: str = "auto"
@@ -72,11 +74,12 @@ class RunParts:
     def system(self) -> Any:
         """What finds, segments and tracks in the videos for which nothing is given."""
         given = self.options
-        is_named = given.segmenter or given.text or brings_segmenter(given.system)
+        usual = self.names.choose_segmenter(given.text, given.exemplars)
         made = load(
             given.system,
-            segmenter=given.segmenter if is_named else self.names.segmenter,
+            segmenter=given.segmenter or (None if brings_segmenter(given.system) else usual),
             text=given.text,
+            exemplars=given.exemplars,
             propagator=given.propagator or self.names.propagator,
             device=given.device,
             **given.settings,
@@ -214,5 +217,6 @@ def plan_output_folders(
 
 def hint_at_parts(options: RunOptions) -> str:
     """What the last line of a run says of better parts; nothing where the user chose them."""
-    named = options.segmenter or options.propagator or options.text or brings_segmenter(options.system)
+    prompts = options.text or options.exemplars
+    named = options.segmenter or options.propagator or prompts or brings_segmenter(options.system)
     return "" if named else choose_run_parts(options.preset).hint
