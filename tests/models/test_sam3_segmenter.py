@@ -245,7 +245,10 @@ def test_by_the_library_with_an_exemplar(folder: Path) -> None:
     ("given", "said"),
     [
         ({"segmenter": "sam3"}, "say what to find, such as --text"),
-        ({"segmenter": "motion", "exemplars": [Exemplar(0, "dog", BOX)]}, "motion: cannot be shown what to find; take sam3"),  # fmt: skip
+        (
+            {"segmenter": "motion", "exemplars": [Exemplar(0, "dog", BOX)]},
+            "motion: cannot be shown what to find; take sam3",
+        ),
         ({"segmenter": "sam3", "text": " . "}, "names nothing"),
     ],
 )

@@ -20,8 +20,8 @@ from masklet.cli.options import (
     Dataset,
     DeviceName,
     DryRun,
-    Exemplars,
     End,
+    Exemplars,
     FailedOnly,
     Formats,
     Fps,
@@ -162,7 +162,13 @@ def run_command(
             is_more = bool(source or list_ or dataset or shard or failed_only or crew.is_needed or ray or dry_run)
             check_watch(watch, is_more)
         made: dict[str, Any] = dict(system=system, segmenter=segmenter, text=text, propagator=propagator)
-        made |= dict(exemplars=read_exemplars(exemplar), preset=preset, device=device, settings=chosen, memory=budget and budget.divide(jobs))
+        made |= dict(
+            exemplars=read_exemplars(exemplar),
+            preset=preset,
+            device=device,
+            settings=chosen,
+            memory=budget and budget.divide(jobs),
+        )
         made |= dict(formats=format, overlay=overlay, overwrite=overwrite, reading=reading, checkpoint=checkpoint)
         asked = RunOptions(out, SOME if watch else (), **made)
         options, parts = check_run(asked, selection, lambda: list_entries(dataset, source or (), list_))

@@ -376,7 +376,7 @@ class Sam2Core:
             spatial = spatial + absent[:, :, None] * self.net.occlusion_spatial_embedding_parameter
         return spatial
 
-    def enlarge_for_memory(self, logits: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b 1 m m"]:
+    def enlarge_for_memory(self, logits: Float[Tensor, "b 1 y x"]) -> Float[Tensor, "b 1 m m"]:
         """Mask logits at the size at which the memory encoder takes them: 16 pixels to a cell of the frame."""
         return nnf.interpolate(logits, (self.side,) * 2, mode="bilinear", align_corners=False)
 

@@ -52,7 +52,7 @@ class Sam3Core(Sam2Core):
         small = super().shrink_masks(squares)
         return nnf.interpolate(small, (self.mask_side,) * 2, mode="bilinear", align_corners=False, antialias=True)
 
-    def enlarge_for_memory(self, logits: Float[Tensor, "b 1 s s"]) -> Float[Tensor, "b 1 m m"]:
+    def enlarge_for_memory(self, logits: Float[Tensor, "b 1 y x"]) -> Float[Tensor, "b 1 m m"]:
         """Mask logits as the memory encoder takes them: by way of the input's size, as in the published code."""
         large = nnf.interpolate(logits, (self.side,) * 2, mode="bilinear", align_corners=False)
         return nnf.interpolate(large, (4 * self.mask_side,) * 2, mode="bilinear", align_corners=False, antialias=True)

@@ -65,7 +65,7 @@ class Sam3Segmenter:
         tokenizer: Any,
         phrases: Sequence[str],
         exemplars: Sequence[Exemplar] = (),
-        settings: Sam3SegmenterSettings = Sam3SegmenterSettings(),  # noqa: B008
+        settings: Sam3SegmenterSettings = Sam3SegmenterSettings(),
         weights: Mapping[str, str] | None = None,
     ) -> None:
         """
@@ -166,9 +166,7 @@ class Sam3Segmenter:
             hidden_states=None,
             attentions=None,
         )
-        return self.net(
-            vision_embeds=seen, text_embeds=SimpleNamespace(pooler_output=tokens), attention_mask=is_said
-        )
+        return self.net(vision_embeds=seen, text_embeds=SimpleNamespace(pooler_output=tokens), attention_mask=is_said)
 
     def _choose(self, answer: Any) -> list[tuple[Float[Tensor, "n y x"], Float[Tensor, " n"]]]:
         """Mask logits and scores of the detections of each phrase: above the threshold, and no twins."""
@@ -258,7 +256,7 @@ def load_sam3_segmenter(
     phrases: Sequence[str],
     exemplars: Sequence[Exemplar] = (),
     device: torch.device = CPU,
-    settings: Sam3SegmenterSettings = Sam3SegmenterSettings(),  # noqa: B008
+    settings: Sam3SegmenterSettings = Sam3SegmenterSettings(),
     side: int | None = None,
 ) -> Sam3Segmenter:
     """SAM 3's detector by a name of `masklet weights list`, a hub id or a folder. Nothing is fetched.
