@@ -72,6 +72,7 @@ if TYPE_CHECKING:
 
 PartChoice = str | tuple[str, Mapping[str, Any]] | Any  # a name, a name with settings, or the part itself
 PARTS = ("segmenter", "propagator")
+SHOWABLE = "sam3"  # the segmenter that can be shown what to find
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def load(
             `supervision.Detections`.
         text: what to find, such as "dog. red car."; with it None is "grounding-dino-tiny" (see
             `parts.load_text_segmenter`), and "sam3" names a segmenter too.
-        exemplars: of what to find, `Exemplar(0, "dog", Box(10, 20, 60, 80))`, for "sam3".
+        exemplars: of what to find, `Exemplar(0, "dog", Box(10, 20, 60, 80))`; with them None is "sam3".
         propagator: None, which is "affinity" for `segment` and `stream`, and "nano" for `track`; "sam2.1-tiny" and
             others of `masklet weights list`; "sam2long:sam2.1-large"; see `parts.load_propagator`; a name with
             settings; or an object that satisfies `core.protocols.Propagator`.
@@ -243,7 +244,7 @@ def make_system(
     kind = import_object(entry.settings or "masklet.registry:NoSettings")
     usual, usual_of_parts = split_settings({k: v for k, v in entry.usual.items() if k not in PARTS})
     checked = check_system_settings({**usual, **(entry.live if live else {}), **own}, kind)
-    if segmenter is None and not text:
+    if segmenter is None and not prompts.kinds:
         segmenter = entry.usual.get("segmenter")
     if isinstance(segmenter, str) and parse_part_name(segmenter).base == entry.usual.get("segmenter"):
         of_parts["segmenter"] = {**usual_of_parts["segmenter"], **of_parts["segmenter"]}
@@ -306,10 +307,11 @@ def make_segmenter(
         if prompts.kinds:
             raise InputError("text is for a text detector by name; your own segmenter knows what it finds")
         return adopt_segmenter(name, encoder.device)
+    name = SHOWABLE if name is None and prompts.exemplars else name
     if not prompts.kinds or takes_prompts(name or "", *prompts.kinds):
         return load_segmenter(name or "auto", encoder, device, settings, prompts.text, prompts.exemplars)
     if prompts.exemplars:
-        raise InputError(f"segmenter {name or 'auto'}: cannot be shown what to find; take sam3")
+        raise InputError(f"segmenter {name}: cannot be shown what to find; take {SHOWABLE}")
     refuse_part_settings("a text detector", name or "text", settings)
     return load_text_segmenter(name or "grounding-dino-tiny", prompts.text, device)
 
