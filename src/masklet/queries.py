@@ -9,6 +9,7 @@ from typing import Any
 
 from masklet.builtins import QUERY_SYSTEMS
 from masklet.core.errors import InputError
+from masklet.models.mask2former.networks import infer_query_sizes
 from masklet.models.mask2former.segmenter import Mask2Former
 from masklet.models.mask2former.tensor_names import GENVIS, OFFLINE, ONLINE, require_kind
 from masklet.models.mask2former.weights import LoadedMask2Former, build_mask2former
@@ -108,7 +109,7 @@ def check_heads(
     """Raises InputError where heads were trained over another segmenter."""
     config: Any = built.net.config
     names = tuple(config.id2label[n] for n in range(config.num_labels))
-    widths = (tracker.settings.width, tracker.settings.mask_width), (config.hidden_dim, config.mask_feature_size)
+    widths = (tracker.settings.width, tracker.settings.mask_width), infer_query_sizes(config)[:2]
     if names != categories or widths[0] != widths[1]:
         raise InputError(
             f"{at.heads}: trained over a segmenter of {len(categories)} categories and width {widths[0][0]}, but "

@@ -14,6 +14,7 @@ from masklet.builtins import TRAININGS
 from masklet.core.errors import InputError
 from masklet.core.files import path_exists
 from masklet.models.encoder import STRIDE as CELL
+from masklet.models.mask2former.networks import infer_query_sizes
 from masklet.models.mask2former.segmenter import Mask2Former, load_mask2former
 from masklet.models.mask2former.small import KIND as SMALL
 from masklet.models.mask2former.small import (
@@ -422,15 +423,8 @@ def require_segmenter(wish: TrainingRequest) -> str:
 
 def infer_head_sizes(segmenter: Mask2Former) -> dict[str, Any]:
     """Settings of a tracker or refiner as wide as a segmenter's decoder, and as deep, up to the published depth."""
-    at = segmenter.net.config
-    return {
-        "classes": len(segmenter.categories),
-        "width": at.hidden_dim,
-        "heads": at.num_attention_heads,
-        "hidden": at.dim_feedforward,
-        "layers": min(at.decoder_layers - 1, MOST_LAYERS),
-        "mask_width": at.mask_feature_size,
-    }
+    at = infer_query_sizes(segmenter.net.config)._asdict()
+    return at | {"classes": len(segmenter.categories), "layers": min(at["layers"], MOST_LAYERS)}
 
 
 def prepare_trained_module(module: Any, wish: TrainingRequest) -> Any:

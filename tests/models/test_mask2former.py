@@ -16,13 +16,11 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.masks import resize_bilinear
 from masklet.core.protocols import Segmenter, SlotSegmenter
+from masklet.models.mask2former.networks import MEAN, STD, compute_mask2former_size
 from masklet.models.mask2former.segmenter import (
     AT_ONCE,
-    MEAN,
-    STD,
     Mask2Former,
     PanopticMask2Former,
-    compute_mask2former_size,
     resize_to_frame,
     score_mask_certainty,
 )

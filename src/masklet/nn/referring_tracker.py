@@ -39,7 +39,7 @@ class TrackerSettings:
     layers: int = 6
     mask_width: int = 256  # channels of the segmenter's pixel features
     matching: Literal["paper", "released"] = "paper"  # released: the inverse permutation
-    initial: Literal["matched", "previous", "zero"] = "matched"  # what is denoised (Table 6)
+    initial: Literal["matched", "unmatched", "previous", "zero"] = "matched"  # what is denoised (Table 6)
     attention: Literal["referring", "standard"] = "referring"  # Table 7
 
 
@@ -63,21 +63,22 @@ class ReferringCrossAttention(CrossAttention):
 
 
 class StandardCrossAttention(ReferringCrossAttention):
-    """The ablation of Table 7: what is kept is what looks. The tracks' last outputs come in as initial value only."""
+    """The ablation of Table 7: what looks is also what is kept, and that are the tracks' last outputs."""
 
     def forward(  # type: ignore[override]
         self, identity: Float[Tensor, "*b n c"], reference: Float[Tensor, "*b n c"], frame: Float[Tensor, "*b m c"]
     ) -> Float[Tensor, "*b n c"]:
-        """`identity` is kept and looks, at `frame`; `reference` is not used."""
-        return super().forward(identity, identity, frame)
+        """`reference` looks at `frame` and is kept; `identity` is not used."""
+        return super().forward(reference, reference, frame)
 
 
 ALIGNERS: Mapping[str, Aligner] = {"paper": match_slots, "released": match_slots_as_released}
 ATTENTIONS = {"referring": ReferringCrossAttention, "standard": StandardCrossAttention}
-INITIALS: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "matched": lambda matched, output: matched,
-    "previous": lambda matched, output: output,
-    "zero": lambda matched, output: torch.zeros_like(matched),
+INITIALS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "matched": lambda frame, matched, output: matched,
+    "unmatched": lambda frame, matched, output: frame,
+    "previous": lambda frame, matched, output: output,
+    "zero": lambda frame, matched, output: torch.zeros_like(matched),
 }
 
 
@@ -87,7 +88,7 @@ class ReferringTracker(nn.Module):
     def __init__(self, settings: TrackerSettings) -> None:
         super().__init__()
         at = self.settings = settings
-        self._align, self._initial = ALIGNERS[at.matching], INITIALS[at.initial]
+        self._align, self.initialize = ALIGNERS[at.matching], INITIALS[at.initial]
         times, cross = range(at.layers), ATTENTIONS[at.attention]
         self.transformer_self_attention_layers = nn.ModuleList(SelfAttention(at.width, at.heads) for _ in times)
         self.transformer_cross_attention_layers = nn.ModuleList(cross(at.width, at.heads) for _ in times)
@@ -115,25 +116,31 @@ class ReferringTracker(nn.Module):
     ) -> tuple[Float[Tensor, "l n c"], Int64[Tensor, " n"], TrackerMemory]:
         """One frame: each layer's output before the norm, the slots that the tracks continue, and the memory."""
         if memory is None:
-            order, outputs = torch.arange(len(queries), device=queries.device), self._denoised(queries, None, queries)
+            order, outputs = torch.arange(len(queries), device=queries.device), self.denoise(queries, None, queries)
         else:
             order = self._align(memory.matched, queries)
-            start = self._initial(queries[order], memory.output)
-            outputs = self._denoised(start, memory.output, queries)
+            start = self.initialize(queries, queries[order], memory.output)
+            outputs = self.denoise(start, memory.output, queries)
         return torch.stack(outputs), order, TrackerMemory(queries[order], outputs[-1])
 
     def alone(self, queries: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
         """Every frame as if it were a video's first, in the segmenter's order: what the refiner looks at."""
-        normed: Tensor = self.decoder_norm(self._denoised(queries, None, queries)[-1])
+        normed: Tensor = self.decoder_norm(self.denoise(queries, None, queries)[-1])
         return normed
 
-    def _denoised(
+    def denoise(
         self,
         x: Float[Tensor, "*b n c"],
         reference: Float[Tensor, "*b n c"] | None,
         frame: Float[Tensor, "*b m c"],
     ) -> list[Float[Tensor, "*b n c"]]:
-        """Each layer's output. Where there is no frame before, the tracks are their own reference."""
+        """Each layer's output, before the norm.
+
+        Args:
+            x: the initial values of the tracks.
+            reference: the tracks' last outputs; None where there is no frame before: they are their own reference.
+            frame: the queries of the frame, in the segmenter's order.
+        """
         outputs = []
         layers = (
             self.transformer_cross_attention_layers,

@@ -7,9 +7,10 @@ weights' names and shapes; their order is that of the program (the paper's figur
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -40,6 +41,7 @@ class RefinerSettings:
     hidden: int = 2048  # of the feed-forward layers
     layers: int = 6
     mask_width: int = 256  # channels of the segmenter's pixel features
+    removed: Sequence[Literal["long", "short", "context"]] = ()  # parts that a block does without (Table 8)
 
 
 def build_temporal_aggregation(width: int) -> nn.Sequential:
@@ -80,20 +82,27 @@ class TemporalRefiner(nn.Module):
         """
         x = tracks
         for layer in range(self.settings.layers):
-            x = self._in_frames(layer, self._over_time(layer, x.transpose(0, 1)).transpose(0, 1), context)
+            x = self.refine_in_frames(layer, self.refine_over_time(layer, x.transpose(0, 1)).transpose(0, 1), context)
             yield self.decoder_norm(x)
 
-    def _over_time(self, n: int, x: Float[Tensor, "n t c"]) -> Float[Tensor, "n t c"]:
-        """Each object by itself."""
-        x = self.transformer_time_self_attention_layers[n](x)
+    def refine_over_time(self, n: int, x: Float[Tensor, "n t c"]) -> Float[Tensor, "n t c"]:
+        """What layer `n` does to each object by itself: long-term attention, then short-term convolution."""
+        if "long" not in self.settings.removed:
+            x = self.transformer_time_self_attention_layers[n](x)
+        if "short" in self.settings.removed:
+            return x
         nearby = self.conv_short_aggregate_layers[n](x.transpose(1, 2)).transpose(1, 2)
         normed: Tensor = self.conv_norms[n](x + nearby)
         return normed
 
-    def _in_frames(self, n: int, x: Float[Tensor, "t n c"], context: Float[Tensor, "t n c"]) -> Float[Tensor, "t n c"]:
-        """Each frame by itself."""
+    def refine_in_frames(
+        self, n: int, x: Float[Tensor, "t n c"], context: Float[Tensor, "t n c"]
+    ) -> Float[Tensor, "t n c"]:
+        """What layer `n` does to each frame by itself: attention among objects and to the context, feed-forward."""
         x = self.transformer_obj_self_attention_layers[n](x)
-        out: Tensor = self.transformer_ffn_layers[n](self.transformer_cross_attention_layers[n](x, context))
+        if "context" not in self.settings.removed:
+            x = self.transformer_cross_attention_layers[n](x, context)
+        out: Tensor = self.transformer_ffn_layers[n](x)
         return out
 
     def weights(self, normed: Float[Tensor, "t n c"]) -> Float[Tensor, "t n"]:
@@ -120,8 +129,8 @@ class TemporalRefiner(nn.Module):
         on = self.class_embed.weight.device
         x, context = tracks.to(on, copy=True), context.to(on)
         for n in range(self.settings.layers):
-            apply_in_place(partial(self._over_time, n), x.transpose(0, 1), size=OBJECTS)
-            apply_in_place(partial(self._in_frames, n), x, context, size=FRAMES)
+            apply_in_place(partial(self.refine_over_time, n), x.transpose(0, 1), size=OBJECTS)
+            apply_in_place(partial(self.refine_in_frames, n), x, context, size=FRAMES)
         apply_in_place(self.decoder_norm, x, size=FRAMES)
         return x, self.classify(x)
 

@@ -1,7 +1,7 @@
-"""Mask2Former (Cheng et al. 2022) over the network of transformers: a segmenter, and slots for query trackers.
+"""Mask2Former (Cheng et al. 2022) and EoMT over the networks of transformers: a segmenter, and slots for query trackers.
 
-The network is transformers', without compiled operators; what is before and after it is ours, and as the official code
-does it.
+The networks are transformers', without compiled operators; what is before and after them is ours, and as the official
+code does it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-import torch.nn.functional as nnf
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from masklet.core.errors import InputError
@@ -23,13 +20,10 @@ from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.core.masks import resize_bilinear
 from masklet.core.slots import FrameSlots
+from masklet.models.mask2former.networks import STRIDE, wrap_query_network
 from masklet.models.mask2former.weights import build_mask2former
 from masklet.weights.categories import find_stuff
 
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0 to 255
-LONGEST = 1333  # pixels of the long side, at most
-MULTIPLE = 32  # the input's sides are multiples of this
-STRIDE = 4  # of masks
 AT_ONCE = 16  # masks that are brought to a frame's size together
 
 
@@ -55,7 +49,7 @@ class Mask2Former:
         self,
         net: Any,
         *,
-        shortest: int = 800,
+        shortest: int | None = None,
         threshold: float | None = None,
         at_most: int = 100,
         at_once: int | None = None,
@@ -64,28 +58,30 @@ class Mask2Former:
     ) -> None:
         """
         Args:
-            net: a `Mask2FormerForUniversalSegmentation` of transformers, in eval mode.
-            shortest: pixels of the short side at which it looks at frames; the long side is at most 1333.
+            net: a `Mask2FormerForUniversalSegmentation` of transformers, in eval mode; or its EoMT, also over DINOv3.
+            shortest: pixels of the short side at which it looks at frames, the long side being at most 1333; None:
+                800. An EoMT has one size, that of its training.
             threshold: detections stay that score this or more; None: 0.5, or what who asks says (`segment_above`).
             at_most: detections in a frame.
             at_once: frames that go through the network together; None: 4 on a GPU, 1 on a CPU.
             categories: names of the classes; None: those of the network's config.
             weights: sha256 of the weight files, by name.
 
-        Raises InputError where there are not as many categories as classes.
+        Raises InputError where there are not as many categories as classes, or where it cannot look at that size.
         """
         names = net.config.id2label
         self.categories = tuple(categories or (names[n] for n in range(len(names))))
         classes = net.class_predictor.out_features - 1
         if len(self.categories) != classes:
-            raise InputError(f"{len(self.categories)} categories are named, this Mask2Former has {classes} classes")
-        self.net, self.weights = net, weights or {}
+            raise InputError(f"{len(self.categories)} categories are named, its network has {classes} classes")
+        self.net, self.network, self.weights = net, wrap_query_network(net), weights or {}
         self.device = net.class_predictor.weight.device
         self.half = self.device.type == "cuda"
-        self.shortest, self.at_most = shortest, at_most
+        self.shortest, self.at_most = self.network.choose_side(shortest), at_most
         self.threshold, self.floor = 0.5 if threshold is None else threshold, threshold or 0.0
         self.at_once = at_once or (4 if self.half else 1)
-        self.description = f"mask2former, {net.config.backbone_config.model_type}, {shortest} px, {self.threshold:g}"
+        kind = "mask2former" if net.config.model_type == "mask2former" else "eomt"
+        self.description = f"{kind}, {self.network.backbone}, {self.shortest} px, {self.threshold:g}"
 
     # -- the segmenter
 
@@ -151,30 +147,20 @@ class Mask2Former:
     # -- the network
 
     def pixels(self, frames: Sequence[Frame]) -> tuple[Float[Tensor, "t 3 h w"], tuple[int, int]]:
-        """The network's input, padded with grey (the mean) on the right and below; and h, w of what is not padding."""
-        h, w = compute_mask2former_size(frames[0].size, self.shortest)
-        small = [np.array(Image.fromarray(f.image).resize((w, h), Image.Resampling.BILINEAR)) for f in frames]
-        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (MEAN, STD))
-        images = (torch.from_numpy(np.stack(small)).to(self.device).permute(0, 3, 1, 2) - mean) / std
-        return nnf.pad(images, (0, -w % MULTIPLE, 0, -h % MULTIPLE)), (h, w)
+        """The network's input, padded on the right and below; and h, w of what is not padding."""
+        return self.network.prepare(frames, self.shortest, self.device)
 
     def _groups(self, frames: Sequence[Frame]) -> list[Sequence[Frame]]:
         return [frames[n : n + self.at_once] for n in range(0, len(frames), self.at_once)]
 
     @torch.no_grad()
     def _look(self, frames: Sequence[Frame]) -> FrameSlots:
-        """One pass; in bfloat16 on a GPU, but for the pixel decoder, which the official code keeps in float32, too."""
+        """One pass; in bfloat16 on a GPU."""
         images, inside = self.pixels(frames)
-        parts = self.net.model.pixel_level_module
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            features = parts.encoder(images).feature_maps
-            with torch.autocast(self.device.type, enabled=False):
-                decoded = parts.decoder([f.float() for f in features])
-            answer = self.net.model.transformer_module(decoded.multi_scale_features, decoded.mask_features)
-            queries = answer.intermediate_hidden_states[-1].transpose(0, 1)  # after the decoder's norm
-            logits = self.net.class_predictor(queries)
-        masks = answer.masks_queries_logits[-1].float()
-        return FrameSlots(queries.float(), logits.float(), decoded.mask_features, masks, inside)
+            answer = self.network.look(images)
+        pixels, masks = answer.pixel_features.float(), answer.mask_logits.float()
+        return FrameSlots(answer.queries.float(), answer.class_logits.float(), pixels, masks, inside)
 
 
 class PanopticMask2Former(Mask2Former):
@@ -226,20 +212,6 @@ def join_stuff(found: Detections, stuff: Sequence[int]) -> Detections:
         if len(alike):
             parts.append(Detections(alike.masks.any(0)[None], alike.scores.max()[None], alike.labels[:1]))
     return concat_detections(parts or [found])
-
-
-def compute_mask2former_size(size: tuple[int, int], shortest: int, longest: int = LONGEST) -> tuple[int, int]:
-    """The size (h, w) at which a frame is looked at: the short side `shortest`, the long one at most `longest`.
-
-    >>> [compute_mask2former_size(*sizes) for sizes in (((720, 1280), 360), ((1080, 1920), 800), ((427, 240), 480))]
-    [(360, 640), (750, 1333), (854, 480)]
-    """
-    scale = shortest / min(size)
-    sides = [shortest if side == min(size) else scale * side for side in size]
-    if max(sides) > longest:
-        scale = longest / max(sides)
-        sides = [side * scale for side in sides]
-    return max(int(sides[0] + 0.5), 1), max(int(sides[1] + 0.5), 1)
 
 
 def resize_to_frame(

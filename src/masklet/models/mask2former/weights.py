@@ -20,6 +20,8 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.models.mask2former.small import KIND as SMALL
 from masklet.models.mask2former.small import is_small, load_small
+from masklet.models.mask2former.networks import EOMT, EOMT_DINOV3
+from masklet.models.mask2former.networks import MASK2FORMER as MODEL_TYPE
 from masklet.models.mask2former.tensor_names import (
     GENVIS,
     HEAD,
@@ -39,12 +41,11 @@ from masklet.weights.catalog import CONFIG, QUERIES, TENSORS
 from masklet.weights.categories import find_categories, read_category_names
 from masklet.weights.reading import locate_weights, read_network_config, read_tensors
 from masklet.weights.store import HUB_ID, compute_hash
-from masklet.weights.strict import check_tensors, format_keys
+from masklet.weights.strict import check_tensors, format_keys, load_exactly
 
 if TYPE_CHECKING:
     from transformers import Mask2FormerForUniversalSegmentation
 
-MODEL_TYPE = "mask2former"
 CHECKPOINTS = (".pth", ".pt", ".pkl", ".safetensors")  # official ones; the last, our small ones too
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 
@@ -112,13 +113,7 @@ def load_named_mask2former(name: str | Path) -> LoadedMask2Former:
     """As `build_mask2former`, its classes called as its file calls them."""
     path, files = locate_mask2former(name)
     if path.name == TENSORS and path.with_name(CONFIG).is_file():
-        return LoadedMask2Former(
-            fill_mask2former(
-                read_mask2former_config(path.with_name(CONFIG)), update_state_names(read_tensors(path)), path
-            ),
-            MASK2FORMER,
-            files,
-        )
+        return load_mask2former_folder(path, files)
     if is_small(path):
         small = load_small(path)
         return LoadedMask2Former(small.net, SMALL, files, trained_at=min(small.size))
@@ -128,6 +123,52 @@ def load_named_mask2former(name: str | Path) -> LoadedMask2Former:
     own = split.segmenter
     net = fill_mask2former(infer_mask2former_config(own, path), convert_mask2former_state(own), path)
     return LoadedMask2Former(net, kind, files, split.tracker, split.refiner, split.objects)
+
+
+def load_mask2former_folder(path: Path, files: Mapping[str, str]) -> LoadedMask2Former:
+    """What transformers saved in a folder, of which `path` is the file of tensors and `files` its sha256 by name. Raises
+    InputError where it is damaged or of another network.
+    """
+    told = read_network_config(path.with_name(CONFIG))
+    if told.get("model_type") in (EOMT, EOMT_DINOV3):
+        net = load_eomt(path, told)
+        return LoadedMask2Former(net, EOMT, files, trained_at=int(net.config.image_size))
+    config = read_mask2former_config(path.with_name(CONFIG))
+    return LoadedMask2Former(
+        fill_mask2former(config, update_state_names(read_tensors(path)), path), MASK2FORMER, files
+    )
+
+
+def load_eomt(path: Path, told: Mapping[str, Any]) -> Any:
+    """An EoMT, also over DINOv3 (float32, eval, no gradients), of the tensors of `path` and what its config has `told`.
+
+    Raises InputError where either is damaged or they do not fit.
+    """
+    net = build_vit_network(path, told, {EOMT: "Eomt", EOMT_DINOV3: "EomtDinov3"}[told["model_type"]])
+    return load_exactly(net, add_unread_tensors(net, read_tensors(path)), path, "the EoMT that its config describes")
+
+
+def build_vit_network(path: Path, told: Mapping[str, Any], kind: str) -> Any:
+    """A segmenter of a plain ViT of transformers, of the class that begins with `kind`, as its config has `told`; its
+    weights are yet to come. Raises InputError, which names the config beside `path`, where it is damaged.
+    """
+    import transformers
+    from transformers.initialization import no_init_weights
+
+    try:
+        config = getattr(transformers, f"{kind}Config").from_dict(dict(told))
+        with no_init_weights(), drop_transformers_output():
+            return getattr(transformers, f"{kind}ForUniversalSegmentation")(config)
+    except Exception as error:  # of many kinds, from what the file holds
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path.with_name(CONFIG)}: damaged ({reason}); fetch or copy it again") from None
+
+
+def add_unread_tensors(net: Any, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors `state`, and those of `net` that only a loss or a training reads where `state` lacks them."""
+    own = net.state_dict()
+    unread = ("criterion.empty_weight", "attn_mask_probs")  # masks of attention are off once a training is over
+    return {name: torch.zeros_like(own[name]) for name in unread if name in own} | dict(state)
 
 
 def resolve_kind(name: str, state: Mapping[str, Tensor], path: Path) -> str:
@@ -156,8 +197,8 @@ def locate_mask2former(name: str | Path) -> tuple[Path, Mapping[str, str]]:
 
 
 def is_mask2former(name: str) -> bool:
-    """Whether a name means weights for `build_mask2former`: a name with "mask2former" in it, a folder with a config, or
-    a file.
+    """Whether a name means weights for `build_mask2former`: a name with "mask2former" or "eomt" in it, a folder with a
+    config, or a file.
     """
     if name in QUERIES:
         return True
@@ -167,7 +208,8 @@ def is_mask2former(name: str) -> bool:
             return True
     except OSError:  # no file can have such a name
         return False
-    return MODEL_TYPE in name and not path.exists() and (bool(HUB_ID.fullmatch(name)) or "/" not in name)
+    told = any(kind in name for kind in (MODEL_TYPE, EOMT))
+    return told and not path.exists() and (bool(HUB_ID.fullmatch(name)) or "/" not in name)
 
 
 # -- numpy arrays in a pickle
@@ -222,7 +264,9 @@ def read_mask2former_config(path: Path) -> Any:
 
     told = read_network_config(path)
     if told.get("model_type") != MODEL_TYPE:
-        raise InputError(f"{path}: of a network {told.get('model_type')!r}; this needs {MODEL_TYPE!r}")
+        raise InputError(
+            f"{path}: of a network {told.get('model_type')!r}; this needs {MODEL_TYPE!r}, {EOMT!r} or {EOMT_DINOV3!r}"
+        )
     backbone = told.get("backbone_config") or {}
     if told.get("use_timm_backbone") or backbone.get("model_type", "swin") not in ("swin", "resnet"):
         raise InputError(f"{path}: a backbone that transformers does not have itself; this needs swin or resnet")

@@ -20,12 +20,13 @@ import numpy as np
 import torch
 import torch.nn.functional as nnf
 from jaxtyping import Bool, Float, Int64
-from torch import Tensor, nn
+from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.protocols import SlotSegmenter
 from masklet.core.slots import FrameSlots
+from masklet.models.mask2former.networks import list_mask_layers
 from masklet.models.query_video.heads import save_heads
 from masklet.nn.referring_tracker import ReferringTracker
 from masklet.nn.temporal_refiner import TemporalRefiner
@@ -96,15 +97,13 @@ def initialize_from_minvis(tracker: ReferringTracker, segmenter: Any) -> None:
 
     Args:
         tracker: as wide as the segmenter's queries.
-        segmenter: a Mask2Former of transformers.
+        segmenter: a Mask2Former or an EoMT of transformers; of the latter's GELU the tracker's ReLU makes nearly the same.
     """
     for name, weight in tracker.named_parameters():
         if name.endswith(("out_proj.weight", "out_proj.bias", "linear2.weight", "linear2.bias")):
             weight.mul_(0.1)
-    decoder = segmenter.model.transformer_module.decoder
-    embedder = [part for part in decoder.mask_predictor.mask_embedder.modules() if isinstance(part, nn.Linear)]
     own: list[Any] = [tracker.class_embed, *tracker.mask_embed.layers]
-    for mine, theirs in zip(own, [segmenter.class_predictor, *embedder], strict=True):
+    for mine, theirs in zip(own, [segmenter.class_predictor, *list_mask_layers(segmenter)], strict=True):
         mine.weight.copy_(theirs.weight)
         mine.bias.copy_(theirs.bias)
 

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from masklet.core.frames import Frame
-from masklet.models.mask2former.segmenter import MEAN, MULTIPLE, STD, Mask2Former
+from masklet.models.mask2former.networks import MEAN, MULTIPLE, STD
+from masklet.models.mask2former.segmenter import Mask2Former
 from masklet.train.assignment import compute_query_costs, find_cheapest_pairs, mark_unused_queries
 from masklet.train.data.clips import ClipSource, TrainingClip, seed_item_generator
 from masklet.train.loop.prefetch import PrefetchableTask

@@ -1,0 +1,229 @@
+"""The networks of learnt queries behind a segmenter: Mask2Former, and EoMT (Kerssies et al. 2025), a plain ViT whose last
+blocks the queries go through together with the patches.
+
+Both are transformers' modules; a `QueryNetwork` brings frames to one, and what it says into one form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from masklet.core.errors import InputError
+from masklet.core.frames import Frame
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0 to 255
+SHORTEST = 800  # pixels of Mask2Former's short side, of images
+LONGEST = 1333  # pixels of Mask2Former's long side, at most
+MULTIPLE = 32  # the sides of Mask2Former's input are multiples of this
+STRIDE = 4  # of masks
+MASK2FORMER, EOMT, EOMT_DINOV3 = "mask2former", "eomt", "eomt_dinov3"  # as transformers calls them
+
+
+class QueryAnswers(NamedTuple):
+    """What a network says of a batch of images, as it computes it."""
+
+    queries: Float[Tensor, "b n c"]  # after the last norm
+    class_logits: Float[Tensor, "b n k1"]
+    pixel_features: Float[Tensor, "b d h w"]
+    mask_logits: Float[Tensor, "b n h w"]
+
+
+class HeadSizes(NamedTuple):
+    """What a tracker over a network has to fit."""
+
+    width: int  # of the queries
+    mask_width: int  # of the pixel features
+    heads: int  # of attention
+    hidden: int  # of the feed-forward layers
+    layers: int  # that the queries go through
+
+
+@runtime_checkable
+class QueryNetwork(Protocol):
+    """A network of transformers, in eval mode, and how frames come into it."""
+
+    net: Any
+
+    @property
+    def backbone(self) -> str:
+        """What its backbone is called."""
+        ...
+
+    def choose_side(self, wanted: int | None) -> int:
+        """Pixels of the side by which frames are scaled, of None its own. Raises InputError where it cannot be."""
+        ...
+
+    def prepare(
+        self, frames: Sequence[Frame], shortest: int, device: torch.device
+    ) -> tuple[Float[Tensor, "b 3 h w"], tuple[int, int]]:
+        """The input made of frames of one size, and h, w of what is not padding in it."""
+        ...
+
+    def look(self, images: Float[Tensor, "b 3 h w"]) -> QueryAnswers:
+        """One pass."""
+        ...
+
+
+class Mask2FormerNetwork:
+    """Mask2Former: scaled by the short side, padded with grey; the pixel decoder always computes in float32, as in the
+    official code.
+    """
+
+    def __init__(self, net: Any) -> None:
+        self.net = net
+
+    @property
+    def backbone(self) -> str:
+        """What its backbone is called."""
+        return str(self.net.config.backbone_config.model_type)
+
+    def choose_side(self, wanted: int | None) -> int:
+        """Pixels of the short side: what is `wanted`, or 800."""
+        return wanted or SHORTEST
+
+    def prepare(
+        self, frames: Sequence[Frame], shortest: int, device: torch.device
+    ) -> tuple[Float[Tensor, "b 3 h w"], tuple[int, int]]:
+        """The input, padded with grey (the mean) on the right and below; and h, w of what is not padding."""
+        size = compute_mask2former_size(frames[0].size, shortest)
+        images = normalize_images(resize_frames(frames, size), device)
+        return nnf.pad(images, (0, -size[1] % MULTIPLE, 0, -size[0] % MULTIPLE)), size
+
+    def look(self, images: Float[Tensor, "b 3 h w"]) -> QueryAnswers:
+        """One pass."""
+        parts = self.net.model.pixel_level_module
+        features = parts.encoder(images).feature_maps
+        with torch.autocast(images.device.type, enabled=False):
+            decoded = parts.decoder([f.float() for f in features])
+        answer = self.net.model.transformer_module(decoded.multi_scale_features, decoded.mask_features)
+        queries = answer.intermediate_hidden_states[-1].transpose(0, 1)  # after the decoder's norm
+        logits = self.net.class_predictor(queries)
+        return QueryAnswers(queries, logits, decoded.mask_features, answer.masks_queries_logits[-1])
+
+
+class EomtNetwork:
+    """EoMT: scaled by the long side to the one size that it was trained at, padded with black to a square."""
+
+    def __init__(self, net: Any) -> None:
+        """Raises InputError where its masks are not of stride 4."""
+        self.net = net
+        at = net.config
+        if at.patch_size != STRIDE * 2**at.num_upscale_blocks:
+            raise InputError(
+                f"an EoMT with patches of {at.patch_size} pixels and {at.num_upscale_blocks} upscale blocks has masks "
+                f"of stride {at.patch_size / 2**at.num_upscale_blocks:g}; here they are of stride {STRIDE}"
+            )
+
+    @property
+    def backbone(self) -> str:
+        """What its backbone is called."""
+        return "dinov3" if self.net.config.model_type == EOMT_DINOV3 else "vit"
+
+    def choose_side(self, wanted: int | None) -> int:
+        """Pixels of the square that it looks at. Raises InputError where another one is `wanted`."""
+        own = int(self.net.config.image_size)
+        if wanted not in (None, own):
+            raise InputError(f"@{wanted}: an EoMT looks at the one size that it was trained at, {own} pixels; leave it out")
+        return own
+
+    def prepare(
+        self, frames: Sequence[Frame], shortest: int, device: torch.device
+    ) -> tuple[Float[Tensor, "b 3 h w"], tuple[int, int]]:
+        """The input, a square whose right or lower part is black; and h, w of what is not padding. Its side is the
+        network's own, whatever is `shortest`.
+        """
+        side = int(self.net.config.image_size)
+        h, w = compute_square_size(frames[0].size, side)
+        padded = np.pad(resize_frames(frames, (h, w)), ((0, 0), (0, side - h), (0, side - w), (0, 0)))
+        return normalize_images(padded, device), (h, w)
+
+    def look(self, images: Float[Tensor, "b 3 h w"]) -> QueryAnswers:
+        """One pass. The pixel features are what its own upscale block makes last."""
+        made: list[Tensor] = []
+        tap = self.net.upscale_block.register_forward_hook(lambda part, given, out: made.append(out))
+        try:
+            answer = self.net(images)
+        finally:
+            tap.remove()
+        queries = answer.last_hidden_state[:, : self.net.config.num_queries]
+        return QueryAnswers(queries, answer.class_queries_logits, made[-1], answer.masks_queries_logits)
+
+
+NETWORKS: Mapping[str, Callable[[Any], QueryNetwork]] = {
+    MASK2FORMER: Mask2FormerNetwork,
+    EOMT: EomtNetwork,
+    EOMT_DINOV3: EomtNetwork,
+}
+
+
+def wrap_query_network(net: Any) -> QueryNetwork:
+    """The `QueryNetwork` of a module of transformers, by the type that its config names."""
+    return NETWORKS[net.config.model_type](net)
+
+
+def resize_frames(frames: Sequence[Frame], size: tuple[int, int]) -> np.ndarray:
+    """Images of frames at a `size` (h, w), uint8 (t h w 3)."""
+    h, w = size
+    return np.stack(
+        [np.array(Image.fromarray(f.image).resize((w, h), Image.Resampling.BILINEAR)) for f in frames]
+    )
+
+
+def normalize_images(images: np.ndarray, device: torch.device) -> Float[Tensor, "t 3 h w"]:
+    """Images (uint8, t h w 3) in ImageNet's normalisation, on a device."""
+    mean, std = (torch.tensor(v, device=device).view(3, 1, 1) for v in (MEAN, STD))
+    return (torch.from_numpy(images).to(device).permute(0, 3, 1, 2) - mean) / std
+
+
+def compute_mask2former_size(size: tuple[int, int], shortest: int, longest: int = LONGEST) -> tuple[int, int]:
+    """The size (h, w) at which Mask2Former looks at a frame: the short side `shortest`, the long one at most `longest`.
+
+    >>> [compute_mask2former_size(*sizes) for sizes in (((720, 1280), 360), ((1080, 1920), 800), ((427, 240), 480))]
+    [(360, 640), (750, 1333), (854, 480)]
+    """
+    scale = shortest / min(size)
+    sides = [shortest if side == min(size) else scale * side for side in size]
+    if max(sides) > longest:
+        scale = longest / max(sides)
+        sides = [side * scale for side in sides]
+    return max(int(sides[0] + 0.5), 1), max(int(sides[1] + 0.5), 1)
+
+
+def compute_square_size(size: tuple[int, int], side: int) -> tuple[int, int]:
+    """The size (h, w) at which EoMT looks at a frame: the long side is `side`.
+
+    >>> compute_square_size((480, 854), 640), compute_square_size((1280, 720), 640), compute_square_size((1, 4000), 64)
+    ((360, 640), (640, 360), (1, 64))
+    """
+    scale = side / max(size)
+    h, w = (max(int(scale * s + 0.5), 1) for s in size)
+    return h, w
+
+
+def infer_query_sizes(config: Any) -> HeadSizes:
+    """What a tracker over a network with this `config` of transformers has to fit."""
+    if config.model_type == MASK2FORMER:
+        layers = config.decoder_layers - 1
+        return HeadSizes(
+            config.hidden_dim, config.mask_feature_size, config.num_attention_heads, config.dim_feedforward, layers
+        )
+    width = config.hidden_size
+    return HeadSizes(width, width, config.num_attention_heads, 2 * width, config.num_blocks)
+
+
+def list_mask_layers(net: Any) -> list[nn.Linear]:
+    """The three linear layers of a network of transformers that make of a query what is dotted with pixel features."""
+    head = (
+        net.model.transformer_module.decoder.mask_predictor.mask_embedder
+        if net.config.model_type == MASK2FORMER
+        else net.mask_head
+    )
+    return [part for part in head.modules() if isinstance(part, nn.Linear)]
