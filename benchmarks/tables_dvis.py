@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +28,7 @@ from torch import Tensor
 from masklet.core.alignment import match_slots
 from masklet.core.frames import Frame
 from masklet.core.matching import solve_assignment
+from masklet.core.slots import FrameSlots
 from masklet.evaluate.vis.average_precision import (
     GroupMatches,
     ObjectRange,
@@ -38,8 +39,10 @@ from masklet.evaluate.vis.average_precision import (
     compute_defined_mean,
 )
 from masklet.models.mask2former.segmenter import Mask2Former, load_mask2former, resize_to_frame
+from masklet.models.query_video.heads import load_tracker, save_heads
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
+from masklet.systems.ctvis import BankMatching
 from masklet.train.data.clips import TrainingClip, seed_item_generator
 from masklet.train.data.scenes import SyntheticSettings
 from masklet.train.data.synthetic import SyntheticClips
@@ -74,11 +77,11 @@ ALL = [ObjectRange("")]
 class Extent:
     """How much is trained and measured: `small` for two CPU cores, `large` for one GPU and under ten minutes."""
 
-    clips: int = 1200  # to train on
+    clips: int = 300  # to train on
     length: int = 16  # frames of each, of which a step sees some
     videos: int = 240  # to measure on, a third of each level of occlusion
     frames: int = 20
-    steps: int = 1000
+    steps: int = 900
     batch: int = 16  # clips of a step
     layers: int = 2  # blocks of tracker and refiner
 
@@ -194,7 +197,9 @@ class Recipe:
     tracker: Mapping[str, Any] = field(default_factory=dict)  # TrackerSettings
 
 
-def follow_clips(net: ReferringTracker, clips: SegmentedClips, disturb: Callable[[Tensor], Tensor] = lambda x: x) -> Tensor:
+def follow_clips(
+    net: ReferringTracker, clips: SegmentedClips, disturb: Callable[[Tensor], Tensor] = lambda x: x
+) -> Tensor:
     """Each layer's normed output (l v t n c): what `net` makes of clips of the same length, all at once."""
     gathered = clips.orders[..., None].expand_as(clips.queries)
     matched = clips.queries.gather(2, gathered)
@@ -300,7 +305,9 @@ def run_steps(net: Any, steps: int, recipe: Recipe, loss: Callable[[int], Tensor
     optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.rate, weight_decay=0.05)
     seen: list[float] = []
     for step in range(steps):
-        share = 0.5 * (1 + np.cos(np.pi * step / steps)) if recipe.schedule == "cosine" else 0.1 ** (step >= 0.7 * steps)
+        share = (
+            0.5 * (1 + np.cos(np.pi * step / steps)) if recipe.schedule == "cosine" else 0.1 ** (step >= 0.7 * steps)
+        )
         optimizer.param_groups[0]["lr"] = recipe.rate * share * min(1, (step + 1) / 20)
         optimizer.zero_grad(set_to_none=True)
         value = loss(step)
@@ -313,7 +320,9 @@ def run_steps(net: Any, steps: int, recipe: Recipe, loss: Callable[[int], Tensor
             seen = []
 
 
-def train_tracker(clips: SegmentedClips, segmenter: Mask2Former, seed: int, extent: Extent, recipe: Recipe, device: str) -> ReferringTracker:
+def train_tracker(
+    clips: SegmentedClips, segmenter: Mask2Former, seed: int, extent: Extent, recipe: Recipe, device: str
+) -> ReferringTracker:
     """A tracker over what the frozen segmenter says of `clips`."""
     torch.manual_seed(seed)
     random = np.random.default_rng((seed, 1))
@@ -370,7 +379,15 @@ def classify_clips(net: TemporalRefiner, normed: Tensor) -> Tensor:
     return torch.stack([net.classify(one) for one in normed])
 
 
-def train_refiner(clips: SegmentedClips, tracker: ReferringTracker, segmenter: Mask2Former, seed: int, extent: Extent, recipe: Recipe, device: str) -> TemporalRefiner:
+def train_refiner(
+    clips: SegmentedClips,
+    tracker: ReferringTracker,
+    segmenter: Mask2Former,
+    seed: int,
+    extent: Extent,
+    recipe: Recipe,
+    device: str,
+) -> TemporalRefiner:
     """A refiner over a trained tracker, which stays as it is. Guided pairs are the tracker's own."""
     torch.manual_seed(seed)
     random = np.random.default_rng((seed, 2))
@@ -403,7 +420,9 @@ def train_refiner(clips: SegmentedClips, tracker: ReferringTracker, segmenter: M
 
 
 @torch.no_grad()
-def pair_whole_clips(net: ReferringTracker | TemporalRefiner, normed: Tensor, logits: Tensor, clips: SegmentedClips) -> Tensor:
+def pair_whole_clips(
+    net: ReferringTracker | TemporalRefiner, normed: Tensor, logits: Tensor, clips: SegmentedClips
+) -> Tensor:
     """DVIS 3.3: one assignment of each whole clip by outputs (v t n c) and class logits (v n k1)."""
     found = predict_masks(net, normed, clips.pixels).transpose(1, 2).flatten(2)  # v n p
     wanted = clips.truth.float().flatten(2)
@@ -481,3 +500,232 @@ def compute_ap(scores: Sequence[ClipScores]) -> tuple[float, float]:
 def count_switch_rate(scores: Sequence[ClipScores]) -> float:
     """Changes of masklet for 100 objects."""
     return 100 * sum(one.switches for one in scores) / max(sum(one.objects for one in scores), 1)
+
+
+# -- rows
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: what is trained, and what it is compared with."""
+
+    told: str
+    recipe: Recipe | None = None  # of a tracker; None: nothing is trained
+    refiner: Recipe | None = None  # over the tracker of the same seed
+    tracker: str = ""  # the row whose tracker the refiner is over
+    against: str = ""  # the row whose difference the paper speaks of
+    figure: str = ""  # the paper's
+    sign: str = ""  # of the paper's difference
+
+
+NOISY = Recipe(guided=0.0, noise=0.5)
+ROWS: Mapping[str, Row] = {
+    "minvis": Row("MinVIS", figure="41.6 (Swin-L)"),
+    "bank": Row("CTVIS's memory bank, nothing trained", against="minvis"),
+    "tracker": Row("referring tracker", replace(NOISY, noise=0.0), against="minvis", figure="47.1 (Swin-L)", sign="+"),
+    "noisy": Row("+ DVIS++'s noise in training", NOISY, against="minvis", sign="+"),
+    "standard": Row(
+        "standard cross-attention",
+        replace(NOISY, tracker={"attention": "standard"}),
+        against="noisy",
+        figure="2.9",
+        sign="-",
+    ),
+    "unmatched": Row(
+        "initial value: unmatched queries",
+        replace(NOISY, tracker={"initial": "unmatched"}),
+        against="noisy",
+        figure="29.8",
+        sign="-",
+    ),
+    "zero": Row(
+        "initial value: zero", replace(NOISY, tracker={"initial": "zero"}), against="noisy", figure="28.9", sign="-"
+    ),
+    "previous": Row(
+        "initial value: last outputs",
+        replace(NOISY, tracker={"initial": "previous"}),
+        against="noisy",
+        figure="28.3",
+        sign="-",
+    ),
+    "random": Row("the paper's random start", replace(NOISY, start="paper"), against="noisy"),
+    "guided": Row("guided by the segmenter for half the steps", replace(NOISY, guided=0.5), against="noisy"),
+    "slow": Row("rate 3e-4", replace(NOISY, rate=3e-4), against="noisy"),
+    "cosine": Row("cosine schedule", replace(NOISY, schedule="cosine"), against="noisy"),
+    "frames 3": Row("clips of 3 frames", replace(NOISY, frames=3), against="noisy", figure="28.3", sign="-"),
+    "frames 11": Row("clips of 11 frames", replace(NOISY, frames=11), against="noisy", figure="29.3", sign="-"),
+    "batch 1": Row("one clip a step", replace(NOISY, batch=1), against="noisy"),
+}
+REFINED = Recipe(frames=10, rate=1e-3, batch=6)
+for name, removed, figure in (
+    ("refiner", "", "49.9 (Swin-L)"),
+    ("no long", "long", "31.0"),
+    ("no short", "short", "31.8"),
+    ("no context", "context", "30.6"),
+):
+    against = "refiner" if removed else "noisy"
+    ROWS = {
+        **ROWS,
+        name: Row(
+            f"refiner{' without ' + removed if removed else ''}",
+            refiner=replace(REFINED, tracker={"removed": removed}),
+            tracker="noisy",
+            against=against,
+            figure=figure,
+            sign="-" if removed else "+",
+        ),
+    }
+
+
+def measure_minvis(clips: SegmentedClips, follow: Callable[[SegmentedClips], Tensor]) -> list[ClipScores]:
+    """The segmenter's own answers, in the order that `follow` gives the slots of a clip (t n)."""
+    found = []
+    for n in range(len(clips)):
+        one = clips[n]
+        order = follow(one)
+        logits = one.logits.gather(1, order[..., None].expand_as(one.logits)).mean(0)
+        masks = one.masks.gather(1, order[..., None, None].expand_as(one.masks))
+        found.append(measure_clip(logits, masks, SIZE, one.whole[one.real], one.labels[one.real]))
+    return found
+
+
+def follow_by_bank(clip: SegmentedClips) -> Tensor:
+    """CTVIS's matching through a clip (t n)."""
+    bank, memory, orders = BankMatching(), None, []
+    for queries, logits, pixels, masks in zip(clip.queries, clip.logits, clip.pixels, clip.masks, strict=True):
+        slots = FrameSlots(queries[None], logits[None], pixels[None].float(), masks[None].float(), SIZE)
+        tracked, memory = bank.follow(memory, slots)
+        orders.append(tracked.order)
+    return torch.stack(orders)
+
+
+@torch.no_grad()
+def measure_heads(
+    clips: SegmentedClips, tracker: ReferringTracker, refiner: TemporalRefiner | None, device: str
+) -> list[ClipScores]:
+    """DVIS's answers, online or refined over the whole clip."""
+    found = []
+    for start in range(0, len(clips), 24):
+        some = clips[start : start + 24]
+        seen = replace(some, whole=some.whole[:, :, :0]).to(device)
+        normed = follow_clips(tracker, seen)[-1]
+        logits, net = tracker.classify(normed).mean(1), tracker
+        if refiner is not None:
+            context = tracker.alone(seen.queries.flatten(0, 1)).view_as(normed)
+            *_, normed = refine_clips(refiner, normed, context)
+            logits, net = torch.maximum(classify_clips(refiner, normed).softmax(-1), logits.softmax(-1)).log(), refiner
+        for n in range(len(some)):
+            masks = predict_masks(net, normed[n : n + 1], seen.pixels[n : n + 1])[0].cpu()
+            found.append(
+                measure_clip(logits[n].cpu(), masks, SIZE, some.whole[n][some.real[n]], some.labels[n][some.real[n]])
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class Bench:
+    """All that a row needs."""
+
+    out: Path
+    extent: Extent
+    segmenter: Mask2Former
+    training: SegmentedClips
+    held_out: SegmentedClips
+    device: str
+
+    def measure(self, name: str, seed: int) -> list[ClipScores]:
+        """Trains a row and measures it; what is trained is kept in the folder."""
+        row = ROWS[name]
+        if name == "minvis":
+            return measure_minvis(self.held_out, lambda clip: clip.orders)
+        if name == "bank":
+            return measure_minvis(self.held_out, follow_by_bank)
+        tracker = self.tracker(row.tracker or name, seed)
+        if row.refiner is None:
+            return measure_heads(self.held_out, tracker, None, self.device)
+        steps = replace(self.extent, steps=self.extent.steps // 2)
+        net = train_refiner(self.training, tracker, self.segmenter, seed, steps, row.refiner, self.device)
+        return measure_heads(self.held_out, tracker, net, self.device)
+
+    def tracker(self, name: str, seed: int) -> ReferringTracker:
+        """The tracker of a row, trained or from the folder."""
+        path, recipe = self.out / f"{name}-{seed}.safetensors", ROWS[name].recipe
+        assert recipe is not None
+        if not path.exists():
+            net = train_tracker(self.training, self.segmenter, seed, self.extent, recipe, self.device)
+            save_heads(path, KINDS, tracker=net.cpu())
+        return load_tracker(path)[0].requires_grad_(False).to(self.device)
+
+
+def run_rows(bench: Bench, names: Sequence[str], seeds: Sequence[int]) -> None:
+    """Every row of every seed that is not measured yet, seed by seed."""
+    for seed in seeds:
+        for name in names:
+            path = bench.out / f"{name}-{seed}.pt"
+            if path.exists() or (seed and name in ("minvis", "bank")):
+                continue
+            start = time.process_time()
+            scores = bench.measure(name, seed)
+            seconds = time.process_time() - start
+            torch.save([asdict(one) for one in scores], path)
+            note(bench.out / "tables_dvis.json", name, seed, summarize(scores) | {"cpu seconds": seconds})
+
+
+def summarize(scores: Sequence[ClipScores]) -> dict[str, float]:
+    """AP, AP50, AP of each level of occlusion, and switches."""
+    ap, half = compute_ap(scores)
+    levels = {level: compute_ap(scores[n :: len(LEVELS)])[0] for n, level in enumerate(LEVELS)}
+    return {"AP": ap, "AP50": half, **levels, "switches": count_switch_rate(scores)}
+
+
+def note(path: Path, name: str, seed: int, found: Mapping[str, float]) -> None:
+    """Adds one run to the file of all, and tells it."""
+    done = json.loads(path.read_text()) if path.exists() else {}
+    done.setdefault(name, {})[str(seed)] = dict(found)
+    path.write_text(json.dumps(done, indent=1) + "\n")
+    print(name, seed, {k: round(v, 2) for k, v in found.items()}, flush=True)
+
+
+def open_clips(path: Path, make: Callable[[], SegmentedClips]) -> SegmentedClips:
+    """What is in a file, or what is made and put there."""
+    if path.exists():
+        return SegmentedClips(**torch.load(path, mmap=True))
+    made = make()
+    torch.save({f.name: getattr(made, f.name) for f in fields(made)}, path)
+    return made
+
+
+def main() -> int:
+    """Runs what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("clips", "run", "page"))
+    parser.add_argument("--out", type=Path, default=Path("out/tables-dvis"))
+    parser.add_argument("--start", type=Path, default=Path(__file__).parent / "weights" / "small-segmenter.safetensors")
+    parser.add_argument("--extent", choices=EXTENTS, default="small")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rows", default=",".join(ROWS), help="with commas")
+    parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    options.out.mkdir(parents=True, exist_ok=True)
+    if options.what == "page":
+        print(make_page(options.out))
+        return 0
+    at = EXTENTS[options.extent]
+    segmenter = load_mask2former(options.start, torch.device(options.device), shortest=SIZE[0])
+    clips = (
+        open_clips(options.out / f"{name}.pt", lambda how=how: segment_clips(segmenter, *how))
+        for name, how in (
+            ("training", (TRAINING, at.clips, at.length, False)),
+            ("held-out", (HELD_OUT, at.videos, at.frames, True)),
+        )
+    )
+    bench = Bench(options.out, at, segmenter, *clips, options.device)
+    if options.what == "run":
+        run_rows(bench, options.rows.split(","), [int(s) for s in options.seeds.split(",")])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

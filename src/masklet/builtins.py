@@ -56,7 +56,7 @@ SEGMENTERS = Registry(
 )
 MASK2FORMER = PartEntry(  # by hub id, folder or file
     "mask2former",
-    "a Mask2Former by hub id, folder or file",
+    "a Mask2Former or an EoMT by hub id, folder or file",
     "masklet.models.mask2former.segmenter:load_mask2former",
     "masklet.models.mask2former.segmenter:Mask2FormerSettings",
     form="a Mask2Former",
@@ -217,6 +217,12 @@ QUERY_SYSTEMS: Mapping[str, PartEntry] = {  # which need no propagator
             "masklet.systems.minvis:MinvisSettings",
         ),
         PartEntry(
+            "ctvis",
+            "CTVIS's memory bank over a Mask2Former's queries",
+            "masklet.queries:load_ctvis",
+            "masklet.systems.ctvis:CtvisSettings",
+        ),
+        PartEntry(
             "dvis",
             "DVIS online: segmenter and referring tracker",
             "masklet.queries:load_dvis",
@@ -239,6 +245,12 @@ QUERY_SYSTEMS: Mapping[str, PartEntry] = {  # which need no propagator
             "GenVIS: the baseline of RoCoVIS",
             "masklet.queries:load_genvis",
             "masklet.systems.rocovis:GenvisSystemSettings",
+        ),
+        PartEntry(
+            "videomt",
+            "VidEoMT: a plain ViT whose queries go on from frame to frame",
+            "masklet.queries:load_videomt_system",
+            "masklet.systems.rocovis:VideomtSystemSettings",
         ),
     )
 }

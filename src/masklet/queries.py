@@ -16,10 +16,11 @@ from masklet.models.mask2former.weights import LoadedMask2Former, build_mask2for
 from masklet.models.query_video.genvis import Genvis, build_released_genvis
 from masklet.models.query_video.heads import load_refiner, load_tracker
 from masklet.models.query_video.slot_weights import load_slot_model
+from masklet.models.query_video.videomt import load_videomt
 from masklet.nn.referring_tracker import ReferringTracker, build_released_tracker
 from masklet.nn.temporal_refiner import TemporalRefiner, build_released_refiner
 from masklet.parts import check_short_side, resolve_device
-from masklet.systems import dvis, minvis, rocovis
+from masklet.systems import ctvis, dvis, minvis, rocovis
 from masklet.systems.dvis import DvisRefined
 from masklet.systems.query.loop import OnlineSystem
 from masklet.systems.rocovis import SlotSystem
@@ -67,6 +68,11 @@ def parse_weights_name(text: str, with_heads: bool, device: str) -> NamedWeights
 def load_minvis(at: NamedWeights, settings: Any) -> QuerySystem:
     """MinVIS: any Mask2Former, and matching."""
     return minvis.build_minvis_system(at.segmenter(at.built), settings)
+
+
+def load_ctvis(at: NamedWeights, settings: Any) -> QuerySystem:
+    """CTVIS's memory bank over any Mask2Former."""
+    return ctvis.build_ctvis_system(at.segmenter(at.built), settings)
 
 
 def load_dvis(at: NamedWeights, settings: Any) -> QuerySystem:
@@ -138,6 +144,12 @@ def load_released_genvis(at: NamedWeights) -> Genvis:
     return Genvis(net.to(device), shortest=at.shortest or built.shortest, weights=built.weights)
 
 
+def load_videomt_system(at: NamedWeights, settings: Any) -> QuerySystem:
+    """A VidEoMT of transformers."""
+    names, device = read_category_names(at.categories) if at.categories else None, resolve_device(at.device)
+    return rocovis.build_videomt_system(load_videomt(at.base, device, side=at.shortest, categories=names), settings)
+
+
 def load_named_slots(at: NamedWeights, kind: str) -> Any:
     """The model of a file that was trained here, of this `kind`."""
     names = read_category_names(at.categories) if at.categories else None
@@ -146,10 +158,12 @@ def load_named_slots(at: NamedWeights, kind: str) -> Any:
 
 TRAINED = "SEGMENTER+HEADS, where `masklet train` wrote both"
 WEIGHTS: Mapping[str, str] = {  # what each system takes
-    "minvis": "minvis-r50-ytvis21, mask2former-swin-tiny or another Mask2Former",
+    "minvis": "minvis-r50-ytvis21, mask2former-swin-tiny or another Mask2Former, or an EoMT",
+    "ctvis": "minvis-r50-ytvis21, mask2former-swin-tiny or another Mask2Former, or an EoMT",
     "dvis": f"dvis-online-r50-ytvis21 or another checkpoint; or {TRAINED}",
     "dvis-offline": f"dvis-offline-r50-ytvis21 or another checkpoint; or {TRAINED}",
     "rocovis": "a file that `masklet train rocovis` wrote",
+    "videomt": "a VidEoMT by hub id or folder",
     "genvis": "genvis-r50-ovis or another checkpoint; or a file that `masklet train rocovis --set row=queries` wrote",
 }
 WITH_HEADS = ("dvis", "dvis-offline")  # heads may be named after a plus
@@ -160,9 +174,10 @@ def load_query_system(system: str, name: Any, device: str, settings: Any, catego
 
     Args:
         system: its name.
-        name: weights: a name of `masklet weights list`, a hub id, folder or file (of "minvis" any Mask2Former; of DVIS
-            an official checkpoint, or "SEGMENTER+HEADS" with a file of trained heads; of GenVIS an official checkpoint
-            or a file that was trained here, of RoCoVIS the latter). "NAME@480": at another size of the short side.
+        name: weights: a name of `masklet weights list`, a hub id, folder or file (of "minvis" and "ctvis" any
+            Mask2Former or EoMT; of "videomt" a VidEoMT; of DVIS an official checkpoint, or "SEGMENTER+HEADS" with a
+            file of trained heads; of GenVIS an official checkpoint or a file that was trained here, of RoCoVIS the
+            latter). "NAME@480": at another size of the short side.
         device: as in `parts.load_propagator`.
         settings: of the system's own class.
         categories: names of the classes of official weights, as `build_mask2former` takes them.

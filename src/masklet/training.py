@@ -453,7 +453,8 @@ def plan_checkpoints(wish: TrainingRequest) -> dict[str, Any]:
 
 
 DVIS = {"given": ("once", "released"), "labels": ("own", "released")}  # `DvisTraining` says what they mean
-TRACKER = {**DVIS, "begin": ("minvis", "random")}  # `begin_as_minvis`
+NOISE = ("none", "shuffled", "mixed")  # DVIS++'s
+TRACKER = {**DVIS, "begin": ("minvis", "random"), "noise": NOISE}  # `begin_as_minvis`
 RECIPES: Mapping[str, TrainingRecipe] = {
     "segmenter": TrainingRecipe(
         build_clip_task(build_segmenter_task, create_still_crops, 100), plan_segmenter_training, 1, 5000, 4, 1e-3, {}

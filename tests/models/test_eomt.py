@@ -113,11 +113,11 @@ def test_a_folder_gives_the_same(kind: str, tmp_path: Path) -> None:
 
 def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     folder = save(network("eomt"), tmp_path / "eomt")
-    with pytest.raises(InputError, match="@480: an EoMT looks at the one size .* 64 pixels"):
+    with pytest.raises(InputError, match=r"@480: an EoMT looks at the one size .* 64 pixels"):
         load_mask2former(folder, CPU, shortest=480)
     told = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(told | {"num_queries": 7}))
-    with pytest.raises(InputError, match="not the weights of the EoMT .* another shape"):
+    with pytest.raises(InputError, match=r"not the weights of the EoMT .* another shape"):
         build_mask2former(folder)
     (folder / "config.json").write_text(json.dumps(told | {"num_attention_heads": 5}))
     with pytest.raises(InputError, match=r"config\.json: damaged"):
@@ -133,7 +133,6 @@ def test_masks_of_another_stride_are_refused() -> None:
 
     with pytest.raises(InputError, match="masks of stride 8; here they are of stride 4"):
         wrap_query_network(Coarse())
-
 
 
 def test_no_hook_stays() -> None:

@@ -91,7 +91,7 @@ def test_initial_values():
     with torch.no_grad():
         *_, memory = tracker()(queries[:1])
     matched = queries[1][tracker().step(memory, queries[1])[1]]
-    wanted = {"matched": matched, "previous": memory.output, "zero": torch.zeros(6, 16)}
+    wanted = {"matched": matched, "unmatched": queries[1], "previous": memory.output, "zero": torch.zeros(6, 16)}
     for initial, want in wanted.items():
         identity, reference, frame = spied(tracker(initial=initial), memory, queries[1])
         assert torch.equal(identity, want)
@@ -99,18 +99,18 @@ def test_initial_values():
 
 
 @torch.no_grad()
-def test_standard_attention_knows_the_last_output_as_initial_value_only():
-    queries = clip(2)
-    first = TrackerMemory(queries[0], torch.zeros(6, 16))
-    second = TrackerMemory(queries[0], torch.ones(6, 16))
-    for attention, initial, same in (
-        ("referring", "matched", False),
-        ("standard", "matched", True),
-        ("standard", "previous", False),
-    ):
-        net = tracker(attention=attention, initial=initial)
-        outputs = [net.step(memory, queries[1])[0] for memory in (first, second)]
-        assert torch.equal(*outputs) == same
+def test_standard_attention_keeps_what_looks():
+    """Table 7: the tracks' last outputs are looked with and kept, and the matched queries are not read at all."""
+    queries, reference = clip(2), torch.randn(6, 16)
+    kept = tracker(attention="standard").transformer_cross_attention_layers[0]
+    referring = tracker().transformer_cross_attention_layers[0]
+    looked = referring(reference, reference, queries[1])
+    assert torch.equal(kept(queries[0], reference, queries[1]), looked)
+    assert torch.equal(kept(torch.zeros(6, 16), reference, queries[1]), looked)
+    assert not torch.equal(referring(queries[0], reference, queries[1]), looked)
+    memory = TrackerMemory(queries[0], reference)
+    matched, zero = (tracker(attention="standard", initial=n).step(memory, queries[1])[0] for n in ("matched", "zero"))
+    assert torch.equal(matched, zero)
 
 
 def test_every_setting_has_the_released_names():

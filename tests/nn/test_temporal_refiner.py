@@ -108,3 +108,27 @@ def test_released_weights(net):
         build_released_refiner({})
     with pytest.raises(InputError, match="not those of a refiner"):
         build_released_refiner({k: v for k, v in net.state_dict().items() if "conv" not in k}, heads=2)
+
+
+def without(part, tracks, context):
+    """The refined clip, without a part of every block."""
+    torch.manual_seed(0)
+    return TemporalRefiner(RefinerSettings(**AT, removed=part)).eval().refine(tracks, context)[0]
+
+
+def test_parts_can_be_removed():
+    """Table 8: without context it is not read, without convolution there is no order of time, without attention nothing
+    far away is seen (two layers of a kernel of 5 and one of 3 see six frames on each side).
+    """
+    tracks, context = clip()
+    near = {"atol": 1e-5, "rtol": 0}
+    assert torch.equal(without("context", tracks, context), without("context", tracks, context.flip(0)))
+    turned = without("short", tracks.flip(0), context.flip(0)).flip(0)
+    torch.testing.assert_close(turned, without("short", tracks, context), **near)
+    local = without("long", tracks[:8], context[:8])[0], without("long", tracks, context)[0]
+    torch.testing.assert_close(*local, **near)
+    for part in ("short", "context"):
+        assert not torch.allclose(
+            without(part, tracks[:8], context[:8])[0], without(part, tracks, context)[0], atol=1e-4
+        )
+    assert not torch.equal(without("long", tracks, context), without("long", tracks, context.flip(0)))

@@ -37,6 +37,7 @@ from masklet.train.tasks.dvis import (
     RefinerTask,
     TrackerTask,
     initialize_from_minvis,
+    make_query_noise,
     make_refiner_training,
     measure_faithfulness,
     predict_clip_masks,
@@ -409,6 +410,48 @@ def test_categories_must_be_the_segmenters():
 def test_settings_are_checked(settings):
     with pytest.raises(InputError, match="both count from 1 on"):
         DvisTraining(**settings)
+
+
+@pytest.mark.parametrize("noisy", [-0.1, 1.5])
+def test_noise_is_a_share(noisy):
+    with pytest.raises(InputError, match="it is a share of the frames"):
+        DvisTraining(3, noisy=noisy)
+
+
+def noise(kind, noisy=1.0, seed=0):
+    rand = make_uniform_sampler(seed_item_generator(seed, 0), CPU)
+    return make_query_noise(DvisTraining(3, noise=kind, noisy=noisy), rand)
+
+
+def test_shuffled_queries_are_the_same_ones_and_mixed_ones_lie_between():
+    queries = torch.eye(9)
+    shuffled, mixed = noise("shuffled")(queries), noise("mixed")(queries)
+    assert not torch.equal(shuffled, queries) and torch.equal(shuffled.sort(0)[0], queries.sort(0)[0])
+    torch.testing.assert_close(mixed.sum(1), torch.ones(9))
+    assert ((mixed > 0).sum(1) <= 2).all() and not torch.equal(mixed, queries)
+    assert noise("none") is None and torch.equal(noise("shuffled")(queries), shuffled)
+
+
+def test_noise_comes_in_some_of_the_frames():
+    queries, maybe = torch.eye(9), noise("shuffled", 0.3)
+    calm = sum(torch.equal(maybe(queries), queries) for _ in range(200))
+    assert 110 < calm < 165
+    assert torch.equal(noise("shuffled", 0.0)(queries), queries)
+
+
+def test_the_training_makes_matched_queries_noisy_but_remembers_them_as_they_are():
+    task, seen = tracker_task(noise="shuffled", noisy=1.0), []
+    calm = tracker_task()
+    for made in (task, calm):
+        hook = made.module.transformer_cross_attention_layers[0].register_forward_pre_hook(
+            lambda module, given: seen.append(given[0].detach())
+        )
+        made.loss(0, seed_item_generator(0, 0))
+        hook.remove()
+    noisy, plain = seen[:FRAMES], seen[FRAMES:]
+    assert torch.equal(noisy[0], plain[0])  # a first frame has nothing to be matched with
+    for one, other in zip(noisy[1:], plain[1:], strict=True):
+        assert not torch.equal(one, other) and torch.equal(one.sort(0)[0], other.sort(0)[0])
 
 
 def test_a_tracker_may_begin_with_its_segmenters_heads() -> None:

@@ -50,6 +50,8 @@ KINDS = {
     "rocovis-stream": "masklet.systems.rocovis:RocovisState",
     "referring-tracker": "masklet.nn.referring_tracker:TrackerMemory",
     "minvis-frame": "masklet.systems.minvis:LastFrameMemory",
+    "ctvis-bank": "masklet.systems.ctvis:EmbeddingBank",
+    "videomt": "masklet.models.query_video.videomt:VideomtMemory",
     "dvis-clip": "masklet.systems.dvis:ClipState",
     "slot-stream": "masklet.systems.query.loop:SlotLoopState",
     "sweep": "masklet.systems.sweep:SweepState",

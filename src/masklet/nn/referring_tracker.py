@@ -72,6 +72,7 @@ class StandardCrossAttention(ReferringCrossAttention):
         return super().forward(reference, reference, frame)
 
 
+Disturbance = Callable[[Tensor], Tensor]  # of the matched queries (n c) of a frame
 ALIGNERS: Mapping[str, Aligner] = {"paper": match_slots, "released": match_slots_as_released}
 ATTENTIONS = {"referring": ReferringCrossAttention, "standard": StandardCrossAttention}
 INITIALS: Mapping[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
@@ -99,12 +100,15 @@ class ReferringTracker(nn.Module):
         self.mask_embed = Mlp(at.width, at.mask_width)
 
     def forward(
-        self, queries: Float[Tensor, "t n c"], memory: TrackerMemory | None = None
+        self, queries: Float[Tensor, "t n c"], memory: TrackerMemory | None = None, disturb: Disturbance | None = None
     ) -> tuple[Float[Tensor, "l t n c"], Int64[Tensor, "t n"], TrackerMemory]:
-        """The tracks through a clip: each layer's normed output, the slots that they continue, and the memory."""
+        """The tracks through a clip: each layer's normed output, the slots that they continue, and the memory.
+
+        `disturb` makes matched queries noisy before they are denoised, in training.
+        """
         outputs, orders = [], []
         for frame in queries:
-            output, order, memory = self.step(memory, frame)
+            output, order, memory = self.step(memory, frame, disturb)
             outputs.append(output)
             orders.append(order)
         assert memory is not None  # a clip has a frame
@@ -112,14 +116,17 @@ class ReferringTracker(nn.Module):
         return normed, torch.stack(orders), memory
 
     def step(
-        self, memory: TrackerMemory | None, queries: Float[Tensor, "n c"]
+        self, memory: TrackerMemory | None, queries: Float[Tensor, "n c"], disturb: Disturbance | None = None
     ) -> tuple[Float[Tensor, "l n c"], Int64[Tensor, " n"], TrackerMemory]:
-        """One frame: each layer's output before the norm, the slots that the tracks continue, and the memory."""
+        """One frame: each layer's output before the norm, the slots that the tracks continue, and the memory. `disturb`
+        is as in `forward`; what is remembered is never disturbed.
+        """
         if memory is None:
             order, outputs = torch.arange(len(queries), device=queries.device), self.denoise(queries, None, queries)
         else:
             order = self._align(memory.matched, queries)
-            start = self.initialize(queries, queries[order], memory.output)
+            matched = queries[order] if disturb is None else disturb(queries[order])
+            start = self.initialize(queries, matched, memory.output)
             outputs = self.denoise(start, memory.output, queries)
         return torch.stack(outputs), order, TrackerMemory(queries[order], outputs[-1])
 

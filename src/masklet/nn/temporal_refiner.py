@@ -7,7 +7,7 @@ weights' names and shapes; their order is that of the program (the paper's figur
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -41,7 +41,7 @@ class RefinerSettings:
     hidden: int = 2048  # of the feed-forward layers
     layers: int = 6
     mask_width: int = 256  # channels of the segmenter's pixel features
-    removed: Sequence[Literal["long", "short", "context"]] = ()  # parts that a block does without (Table 8)
+    removed: Literal["", "long", "short", "context"] = ""  # what a block does without (Table 8)
 
 
 def build_temporal_aggregation(width: int) -> nn.Sequential:
@@ -87,9 +87,9 @@ class TemporalRefiner(nn.Module):
 
     def refine_over_time(self, n: int, x: Float[Tensor, "n t c"]) -> Float[Tensor, "n t c"]:
         """What layer `n` does to each object by itself: long-term attention, then short-term convolution."""
-        if "long" not in self.settings.removed:
+        if self.settings.removed != "long":
             x = self.transformer_time_self_attention_layers[n](x)
-        if "short" in self.settings.removed:
+        if self.settings.removed == "short":
             return x
         nearby = self.conv_short_aggregate_layers[n](x.transpose(1, 2)).transpose(1, 2)
         normed: Tensor = self.conv_norms[n](x + nearby)
@@ -100,7 +100,7 @@ class TemporalRefiner(nn.Module):
     ) -> Float[Tensor, "t n c"]:
         """What layer `n` does to each frame by itself: attention among objects and to the context, feed-forward."""
         x = self.transformer_obj_self_attention_layers[n](x)
-        if "context" not in self.settings.removed:
+        if self.settings.removed != "context":
             x = self.transformer_cross_attention_layers[n](x, context)
         out: Tensor = self.transformer_ffn_layers[n](x)
         return out

@@ -64,6 +64,14 @@ class GenvisSystemSettings(RocovisSystemSettings):
 
 
 @dataclass(frozen=True)
+class VideomtSystemSettings(RocovisSystemSettings):
+    """The same as VidEoMT is scored: as MinVIS and DVIS are, by the mean class logits alone."""
+
+    quality: bool = False
+    foreground: bool = False
+
+
+@dataclass(frozen=True)
 class RocovisState(Generic[M]):
     """What is carried from frame to frame: a value of one size, so an endless stream can be saved and resumed."""
 
@@ -283,3 +291,10 @@ def build_genvis_system(
 ) -> SlotSystem[M]:
     """The system that it builds on."""
     return SlotSystem("genvis", model, settings)
+
+
+def build_videomt_system(
+    model: SlotModel[Any, M], settings: RocovisSystemSettings = VideomtSystemSettings()
+) -> SlotSystem[M]:
+    """A plain ViT whose queries live through the video."""
+    return SlotSystem("videomt", model, settings)

@@ -221,7 +221,7 @@ def _make_genvis_checkpoint(name: str) -> Checkpoint:
 
 _R50, _SWIN_L = 528_358_521, 2_590_776_813  # bytes, with the optimiser's state
 
-# What finds objects with learnt queries. Where each number was seen: docs/dvis.md.
+# What finds objects with learnt queries. Where each number was seen: docs/dvis.md, of EoMT's names docs/successors.md.
 QUERIES = {
     c.name: c
     for c in (
@@ -266,6 +266,10 @@ QUERIES = {
             for data in ("ovis", "ytvis19")
             for backbone in ("r50", "swin-l")
         ),
+        Checkpoint("eomt-l", "tue-mps/coco_instance_eomt_large_640"),
+        Checkpoint("eomt-l-panoptic", "tue-mps/coco_panoptic_eomt_large_640"),
+        Checkpoint("eomt-l-dinov3-panoptic", "tue-mps/coco_panoptic_eomt_large_640_dinov3"),
+        Checkpoint("videomt-s-ytvis19", "tue-mps/videomt-dinov2-small-ytvis2019"),
     )
 }
 

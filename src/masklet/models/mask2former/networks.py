@@ -1,12 +1,13 @@
-"""The networks of learnt queries behind a segmenter: Mask2Former, and EoMT (Kerssies et al. 2025), a plain ViT whose last
-blocks the queries go through together with the patches.
+"""The networks of learnt queries behind a segmenter: Mask2Former, and EoMT (Kerssies et al. 2025), a plain ViT through
+whose last blocks the queries go together with the patches.
 
 Both are transformers' modules; a `QueryNetwork` brings frames to one, and what it says into one form.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -51,6 +52,7 @@ class QueryNetwork(Protocol):
     """A network of transformers, in eval mode, and how frames come into it."""
 
     net: Any
+    name: str
 
     @property
     def backbone(self) -> str:
@@ -76,6 +78,8 @@ class Mask2FormerNetwork:
     """Mask2Former: scaled by the short side, padded with grey; the pixel decoder always computes in float32, as in the
     official code.
     """
+
+    name = "Mask2Former"
 
     def __init__(self, net: Any) -> None:
         self.net = net
@@ -112,15 +116,12 @@ class Mask2FormerNetwork:
 class EomtNetwork:
     """EoMT: scaled by the long side to the one size that it was trained at, padded with black to a square."""
 
+    name = "EoMT"
+
     def __init__(self, net: Any) -> None:
         """Raises InputError where its masks are not of stride 4."""
         self.net = net
-        at = net.config
-        if at.patch_size != STRIDE * 2**at.num_upscale_blocks:
-            raise InputError(
-                f"an EoMT with patches of {at.patch_size} pixels and {at.num_upscale_blocks} upscale blocks has masks "
-                f"of stride {at.patch_size / 2**at.num_upscale_blocks:g}; here they are of stride {STRIDE}"
-            )
+        check_mask_stride(net.config, "an EoMT")
 
     @property
     def backbone(self) -> str:
@@ -131,7 +132,9 @@ class EomtNetwork:
         """Pixels of the square that it looks at. Raises InputError where another one is `wanted`."""
         own = int(self.net.config.image_size)
         if wanted not in (None, own):
-            raise InputError(f"@{wanted}: an EoMT looks at the one size that it was trained at, {own} pixels; leave it out")
+            raise InputError(
+                f"@{wanted}: an EoMT looks at the one size that it was trained at, {own} pixels; leave it out"
+            )
         return own
 
     def prepare(
@@ -147,14 +150,31 @@ class EomtNetwork:
 
     def look(self, images: Float[Tensor, "b 3 h w"]) -> QueryAnswers:
         """One pass. The pixel features are what its own upscale block makes last."""
-        made: list[Tensor] = []
-        tap = self.net.upscale_block.register_forward_hook(lambda part, given, out: made.append(out))
-        try:
+        with tap_outputs(self.net.upscale_block) as pixels:
             answer = self.net(images)
-        finally:
-            tap.remove()
         queries = answer.last_hidden_state[:, : self.net.config.num_queries]
-        return QueryAnswers(queries, answer.class_queries_logits, made[-1], answer.masks_queries_logits)
+        return QueryAnswers(queries, answer.class_queries_logits, pixels[-1], answer.masks_queries_logits)
+
+
+def check_mask_stride(config: Any, what: str) -> None:
+    """Raises InputError where the masks of `what`, a ViT of queries with this `config`, are not of stride 4."""
+    stride = config.patch_size / 2**config.num_upscale_blocks
+    if stride != STRIDE:
+        raise InputError(
+            f"{what} with patches of {config.patch_size} pixels and {config.num_upscale_blocks} upscale blocks has "
+            f"masks of stride {stride:g}; here they are of stride {STRIDE}"
+        )
+
+
+@contextmanager
+def tap_outputs(part: nn.Module) -> Iterator[list[Tensor]]:
+    """What a part of a network gives, in a list that grows with every call of it."""
+    outputs: list[Tensor] = []
+    tap = part.register_forward_hook(lambda module, given, output: outputs.append(output))
+    try:
+        yield outputs
+    finally:
+        tap.remove()
 
 
 NETWORKS: Mapping[str, Callable[[Any], QueryNetwork]] = {
@@ -172,9 +192,7 @@ def wrap_query_network(net: Any) -> QueryNetwork:
 def resize_frames(frames: Sequence[Frame], size: tuple[int, int]) -> np.ndarray:
     """Images of frames at a `size` (h, w), uint8 (t h w 3)."""
     h, w = size
-    return np.stack(
-        [np.array(Image.fromarray(f.image).resize((w, h), Image.Resampling.BILINEAR)) for f in frames]
-    )
+    return np.stack([np.array(Image.fromarray(f.image).resize((w, h), Image.Resampling.BILINEAR)) for f in frames])
 
 
 def normalize_images(images: np.ndarray, device: torch.device) -> Float[Tensor, "t 3 h w"]:

@@ -1,4 +1,4 @@
-"""Mask2Former (Cheng et al. 2022) and EoMT over the networks of transformers: a segmenter, and slots for query trackers.
+"""Mask2Former (Cheng et al. 2022) and EoMT over the networks of transformers: a segmenter, and slots for trackers.
 
 The networks are transformers', without compiled operators; what is before and after them is ours, and as the official
 code does it.
@@ -70,18 +70,21 @@ class Mask2Former:
         Raises InputError where there are not as many categories as classes, or where it cannot look at that size.
         """
         names = net.config.id2label
+        self.net, self.network, self.weights = net, wrap_query_network(net), weights or {}
         self.categories = tuple(categories or (names[n] for n in range(len(names))))
         classes = net.class_predictor.out_features - 1
         if len(self.categories) != classes:
-            raise InputError(f"{len(self.categories)} categories are named, its network has {classes} classes")
-        self.net, self.network, self.weights = net, wrap_query_network(net), weights or {}
+            raise InputError(
+                f"{len(self.categories)} categories are named, this {self.network.name} has {classes} classes"
+            )
         self.device = net.class_predictor.weight.device
         self.half = self.device.type == "cuda"
         self.shortest, self.at_most = self.network.choose_side(shortest), at_most
         self.threshold, self.floor = 0.5 if threshold is None else threshold, threshold or 0.0
         self.at_once = at_once or (4 if self.half else 1)
-        kind = "mask2former" if net.config.model_type == "mask2former" else "eomt"
-        self.description = f"{kind}, {self.network.backbone}, {self.shortest} px, {self.threshold:g}"
+        self.description = (
+            f"{self.network.name.lower()}, {self.network.backbone}, {self.shortest} px, {self.threshold:g}"
+        )
 
     # -- the segmenter
 

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from masklet.core.errors import InputError
-from masklet.models.mask2former.small import KIND as SMALL
-from masklet.models.mask2former.small import is_small, load_small
 from masklet.models.mask2former.networks import EOMT, EOMT_DINOV3
 from masklet.models.mask2former.networks import MASK2FORMER as MODEL_TYPE
+from masklet.models.mask2former.small import KIND as SMALL
+from masklet.models.mask2former.small import is_small, load_small
 from masklet.models.mask2former.tensor_names import (
     GENVIS,
     HEAD,
@@ -126,17 +126,16 @@ def load_named_mask2former(name: str | Path) -> LoadedMask2Former:
 
 
 def load_mask2former_folder(path: Path, files: Mapping[str, str]) -> LoadedMask2Former:
-    """What transformers saved in a folder, of which `path` is the file of tensors and `files` its sha256 by name. Raises
-    InputError where it is damaged or of another network.
+    """What transformers saved in a folder, of which `path` is the file of tensors and `files` its sha256 by name.
+
+    Raises InputError where it is damaged or of another network.
     """
     told = read_network_config(path.with_name(CONFIG))
     if told.get("model_type") in (EOMT, EOMT_DINOV3):
         net = load_eomt(path, told)
         return LoadedMask2Former(net, EOMT, files, trained_at=int(net.config.image_size))
     config = read_mask2former_config(path.with_name(CONFIG))
-    return LoadedMask2Former(
-        fill_mask2former(config, update_state_names(read_tensors(path)), path), MASK2FORMER, files
-    )
+    return LoadedMask2Former(fill_mask2former(config, update_state_names(read_tensors(path)), path), MASK2FORMER, files)
 
 
 def load_eomt(path: Path, told: Mapping[str, Any]) -> Any:

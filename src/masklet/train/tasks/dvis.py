@@ -11,7 +11,7 @@ refiner (21 frames) 1.4 GB; weights and AdamW's state are 0.16 and 0.23 GB (coun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from masklet.core.protocols import SlotSegmenter
 from masklet.core.slots import FrameSlots
 from masklet.models.mask2former.networks import list_mask_layers
 from masklet.models.query_video.heads import save_heads
-from masklet.nn.referring_tracker import ReferringTracker
+from masklet.nn.referring_tracker import Disturbance, ReferringTracker
 from masklet.nn.temporal_refiner import TemporalRefiner
 from masklet.train.assignment import (
     ClipTargets,
@@ -72,10 +72,14 @@ class DvisTraining:
     losses: LossSettings = field(default_factory=LossSettings)
     given: Literal["once", "released"] = "once"  # a query; released: maybe to several objects (online)
     labels: Literal["own", "released"] = "own"  # released: as annotated in the last frame
+    noise: Literal["none", "shuffled", "mixed"] = "none"  # of the tracker's matched queries (DVIS++)
+    noisy: float = 0.5  # share of the frames with that noise
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.frames < 1:
             raise InputError(f"steps = {self.steps}, frames = {self.frames}: both count from 1 on")
+        if not 0 <= self.noisy <= 1:
+            raise InputError(f"noisy = {self.noisy:g}: it is a share of the frames, 0 to 1")
 
     def guided(self, step: int) -> bool:
         """Whether what is frozen decides the pairs. The step decides, so a run that resumes goes on as it was."""
@@ -97,7 +101,7 @@ def initialize_from_minvis(tracker: ReferringTracker, segmenter: Any) -> None:
 
     Args:
         tracker: as wide as the segmenter's queries.
-        segmenter: a Mask2Former or an EoMT of transformers; of the latter's GELU the tracker's ReLU makes nearly the same.
+        segmenter: a Mask2Former or an EoMT of transformers (the latter has GELU where the tracker has ReLU).
     """
     for name, weight in tracker.named_parameters():
         if name.endswith(("out_proj.weight", "out_proj.bias", "linear2.weight", "linear2.bias")):
@@ -168,6 +172,30 @@ def sum_layer_losses(layers: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor
     return total
 
 
+def shuffle_queries(queries: Float[Tensor, "n c"], rand: Rand) -> Float[Tensor, "n c"]:
+    """The same `queries` in an order that `rand` draws: none says any more who it was."""
+    return queries[rand(len(queries)).argsort()]
+
+
+def mix_queries(queries: Float[Tensor, "n c"], rand: Rand) -> Float[Tensor, "n c"]:
+    """Each of the `queries` mixed with another one, both drawn by `rand`: a weighted sum, 0 to 1 of the other."""
+    share = rand(len(queries), 1)
+    return (1 - share) * queries + share * shuffle_queries(queries, rand)
+
+
+NOISES: Mapping[str, Callable[[Tensor, Rand], Tensor]] = {"shuffled": shuffle_queries, "mixed": mix_queries}
+
+
+def make_query_noise(settings: DvisTraining, rand: Rand) -> Disturbance | None:
+    """DVIS++'s training noise (Zhang et al. 2023, "DVIS++"): matched queries that are wrong more often than matching
+    makes them, so that a tracker looks at the tracks' last outputs. None where `settings` have none; `rand` draws.
+    """
+    if settings.noise == "none":
+        return None
+    noise = NOISES[settings.noise]
+    return lambda queries: noise(queries, rand) if float(rand(1)) < settings.noisy else queries
+
+
 class TrackerTask(PrefetchableTask[TrainingClip]):
     """A `Task`: the tracker is trained, its segmenter is not."""
 
@@ -201,7 +229,7 @@ class TrackerTask(PrefetchableTask[TrainingClip]):
         """
         with torch.autocast(self._device.type, enabled=False):
             seen, rand = self._frozen.seen(drawn), make_uniform_sampler(random, self._device)
-            layers, order, _ = self.module(seen.slots.queries)
+            layers, order, _ = self.module(seen.slots.queries, disturb=make_query_noise(self.settings, rand))
             pairs = self._guide(seen, order, rand) if self.settings.guided(step) else None
             return sum_layer_losses(self._layer(normed, seen, pairs, rand) for normed in layers)
 
