@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngImageFile
 
 from masklet.core.errors import InputError
 from masklet.core.limits import MOST_PIXELS, check_frame_size
@@ -31,8 +34,28 @@ def open_image(path: Path, give: str = "give an intact image") -> Image.Image:
     """
     with _explain_image_errors(path, give), Image.open(path, formats=FORMATS) as image:
         check_frame_size(str(path), image.height, image.width)
+        check_png_sums(image)
         image.load()
         return image
+
+
+def check_png_sums(image: Image.Image) -> None:
+    """Raises OSError where the pixels of a PNG, opened and not yet read, are not those that its checksums are of; of
+    other images nothing is known. Pillow looks at other chunks alone.
+    """
+    file: Any = image.fp if isinstance(image, PngImageFile) else None
+    if file is None:
+        return
+    here = file.tell()
+    file.seek(0)
+    data = file.read()
+    file.seek(here)
+    at = data.find(b"IDAT", 8) - 4
+    while at >= 8 and data[at + 4 : at + 8] == b"IDAT":
+        stop = at + 8 + int.from_bytes(data[at : at + 4], "big")
+        if zlib.crc32(data[at + 4 : stop]) != int.from_bytes(data[stop : stop + 4], "big"):
+            raise OSError("its checksum is not that of its pixels")
+        at = stop + 4
 
 
 def read_image_size(path: Path, give: str = "give an intact image") -> tuple[int, int]:

@@ -16,6 +16,7 @@ from av.video.stream import VideoStream
 from masklet.core.limits import check_frame_size
 from masklet.io.video.avi import PIECE, AviPlace, read_avi_index
 from masklet.io.video.frame_source import DamagedSourceError
+from masklet.io.video.picture_order import PictureOrder
 from masklet.io.video.transport import has_lost_transport_packets, is_cut_transport_file
 
 CUT_OFF = "the file is cut off there"
@@ -125,6 +126,7 @@ class _DecodingPass:
         self.given = 0  # frames so far
         self.damage: str | None = None  # why the frames end early
         self.end = 0  # of the packets so far, in the stream's time base
+        self._has_durations = False  # whether packets say how long their frames are shown
         self.packets = 0
         self.widest = self.narrowest = 0  # steps between frames that follow one another
         # Packets before damage that are damaged, too: where bytes are missing, Matroska gives those of the next packet.
@@ -138,8 +140,10 @@ class _DecodingPass:
         self._seam: int | None = None  # when its first frame is shown, until that comes
         self._last_tick: int | None = None  # when the last frame was shown
         between = stream.metadata.get("alpha_mode") == "1"  # the packets lie those of its transparency
-        # MPEG-1 and 2 have one rate; what is shown longer is so by half a frame.
+        # MPEG-1 and 2 have one rate, and what is shown longer is so by half a frame, as long as no group shows a hole
+        # without a picture missing.
         self._is_even = self._is_joinable and stream.codec_context.name in ("mpeg1video", "mpeg2video")
+        self._order = PictureOrder(float(stream.codec_context.framerate or stream.average_rate or 25))
         self._is_lone_matroska = self._is_matroska and len(container.streams) == 1 and not between
         self._index = read_avi_index(container.name, stream.index, stream.frames) if self._is_avi else None
         # Whether it is known of each packet when it is displayed.
@@ -310,6 +314,7 @@ class _DecodingPass:
             packet.pts = number if packet.dts is None else packet.dts
         if packet.pts is not None:
             self.end = max(self.end, packet.pts + (packet.duration or 0))
+            self._has_durations |= bool(packet.duration)
         if not self._stamped and not self._is_avi:
             packet.pts = number
         if packet.is_keyframe and not self._begun:
@@ -518,17 +523,20 @@ class _DecodingPass:
         bytes of a Matroska file: neither tells of itself that whole ones are. Of even times the hole is enough.
         """
         (dts, place), usual = self._fed, self._usual_dts_step or self._find_usual_step()
+        is_missing = self._order.take(memoryview(packet)) if self._is_even else None
         if None in (dts, packet.dts):
             return False
         step = packet.dts - dts  # type: ignore[operator]
         self._usual_dts_step = min(usual or step, step)
         if not step > 1.5 * usual > 0:
             return False
+        self._is_even = self._is_even and is_missing is not False
         if self._is_even and step >= 2 * usual:
             return True
         if self._is_transport:
             return has_lost_transport_packets(self.container.name, place, packet.pos)
-        return None not in (place, packet.pos) and packet.pos - place - self._fed_bytes > HOLE  # type: ignore[operator]
+        is_placed = self._is_lone_matroska and None not in (place, packet.pos)
+        return is_placed and packet.pos - place - self._fed_bytes > HOLE  # type: ignore[operator]
 
     def _release_tail(self, before: int) -> Iterator[av.VideoFrame | LostFrame]:
         """The last frames, up to the first that is missing where the stream ends early.
@@ -586,7 +594,9 @@ class _DecodingPass:
         start = 0 if self._is_avi else self.stream.start_time or 0
         missing = promised - (self.end - start) * base
         if self._is_matroska and (step := self._find_usual_step()) and self.stream.metadata.get("DURATION"):
-            return missing > 0.75 * step * base  # which is exact, and the last frame's end
+            # Which is exact, and the last frame's end; that one may not say how long it is shown. Times are rounded.
+            shown = step if self._has_durations else 2 * step
+            return missing > max(shown - 0.25 * step, shown - step + 1.5) * base
         return missing > max(1.5 * period, self.widest * base)
 
     def _has_gap_before(self, frame: av.VideoFrame) -> bool:

@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import Protocol
 
+import numpy as np
 from PIL import Image
 
+from masklet.core.image_files import check_png_sums
 from masklet.core.limits import LARGEST_JSON, check_frame_size
 from masklet.io.video.frame_source import DamagedSourceError, ReadFrame
-from masklet.io.video.images import IMAGE_ERRORS, convert_image, explain_image_error
+from masklet.io.video.images import IMAGE_ERRORS, convert_image, explain_image_error, turn_upright
+from masklet.io.video.value_range import RunningRange
 
+PADDING = b"\n\r\0"  # what some programs write between images
 RESTARTS = range(0xD0, 0xD8)  # JPEG's markers within a scan
 PNM_HEADER = re.compile(rb"P([56])\s(?:#[^\n]*\n|\s)*(\d+)\s(?:#[^\n]*\n|\s)*(\d+)\s(?:#[^\n]*\n|\s)*(\d+)\s")
 
@@ -57,10 +61,15 @@ class ByteReader:
             self._fill(len(self._held) + 1)
         return self.take(at + len(mark))
 
-    def is_at_end(self) -> bool:
-        """Whether nothing more comes."""
+    def give_back(self, data: bytes) -> None:
+        """Puts bytes before those that come next."""
+        self._held[:0] = data
+
+    def is_at_end(self, padding: bytes = b"") -> bool:
+        """Whether nothing more comes but the `padding`, bytes that are passed over."""
         try:
-            self._fill(1)
+            while self.peek(1) in padding and padding:
+                self.take(1)
         except EOFError:
             return True
         return False
@@ -70,21 +79,27 @@ def iterate_piped_images(stream: Readable, rate: float) -> Iterator[ReadFrame]:
     """The images (PNG, JPEG, BMP, PPM, PGM) in a `stream` of such, at a constant `rate` in frames per second; one that
     cannot be decoded says why. Raises DamagedSourceError where something else comes, or the last is cut off.
     """
-    reader, n = ByteReader(stream), 0
-    while not reader.is_at_end():
+    reader, values, n = ByteReader(stream), RunningRange(), 0
+    while not reader.is_at_end(PADDING):
         try:
             data = take_image(reader)
         except (EOFError, struct.error):
             raise DamagedSourceError("the stream is cut off there") from None
-        yield decode_piped_image(data, n / rate)
+        yield decode_piped_image(data, n / rate, values)
         n += 1
 
 
-def decode_piped_image(data: bytes, time: float) -> ReadFrame:
-    """The pixels of an image, or why there are none; shown at `time` in seconds."""
+def decode_piped_image(data: bytes, time: float, values: RunningRange) -> ReadFrame:
+    """The pixels of an image, upright as its EXIF says, or why there are none; shown at `time` in seconds, its `values`
+    in the range of those before it.
+    """
     try:
-        with Image.open(BytesIO(data)) as image:
-            return ReadFrame(convert_image(image, None)[0], time)
+        with Image.open(BytesIO(data)) as opened:
+            check_png_sums(opened)
+            image = turn_upright(opened)
+            if image.mode[0] in "IF":
+                return ReadFrame(np.repeat(values.squeeze(np.asarray(image))[..., None], 3, axis=2), time)
+            return ReadFrame(convert_image(image)[0], time)
     except IMAGE_ERRORS as error:
         return ReadFrame(explain_image_error(error), time)
 
@@ -117,6 +132,9 @@ def take_jpeg(reader: ByteReader) -> bytes:
         parts.append(kind)
         if kind == b"\xd9":
             return b"".join(parts)
+        if kind == b"\xd8":  # the next image begins: this one is cut off
+            reader.give_back(b"\xff\xd8")
+            return b"".join(parts[:-1])
         if kind[0] in (0x00, 0x01, *RESTARTS):  # within a scan
             continue
         [size] = struct.unpack(">H", reader.peek(2))

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
+from masklet.core.image_files import check_png_sums
 from masklet.io.video.frame_source import FrameSource
 from masklet.io.video.pixels import ALPHA_NOTE, blend_over_white
 from masklet.io.video.quick_header import read_quick_size
@@ -111,6 +112,7 @@ def read_image(path: Path, values: ValueRange | None = None) -> tuple[UInt8[np.n
         except UnidentifiedImageError:
             return _squeeze(read_foreign_tiff(path), values)
         with image:
+            check_png_sums(image)
             if has_deep_values(image):
                 return _squeeze(read_deep_values(image, path), values)
             return _convert_shallow(turn_upright(image))

@@ -16,12 +16,12 @@ from masklet.io.video.frame_source import DamagedSourceError, fill_gaps, format_
 from masklet.io.video.image_pipe import iterate_piped_images
 from masklet.io.video.images import RATE
 from masklet.io.video.network import is_address, is_camera, open_live
+from masklet.io.video.one_pass import OneShotStream
 from masklet.io.video.source_names import STDIN, name_source
 from masklet.io.video.sources import open_video
 from masklet.io.video.spool import (
     HOW,
     PipeStream,
-    decode_once,
     find_image_form,
     open_named_pipe,
     open_pipe_container,
@@ -136,9 +136,10 @@ class LiveFrames:
     def _decode(self, container: InputContainer) -> Iterator[Frame]:
         video = find_video_stream(container)
         if video is None:
-            raise InputError(f"{self._source}: holds no video stream; {HOW}")
-        self.rate = float(video.average_rate or video.guessed_rate or RATE)
-        return fill_gaps(decode_once(container, video, self.rate, True), _Unnoted())
+            raise InputError(f"{self._source}: holds no video stream that can be decoded; {HOW}")
+        stream = OneShotStream(container, video, self._source)
+        self.rate = stream.rate
+        return fill_gaps(stream.frames(), _Unnoted())
 
     def _read_file(self) -> Iterator[Frame]:
         with open_video(self._source, self.rate) as video:

@@ -16,7 +16,6 @@ import av
 from masklet.core.frames import Frame
 from masklet.io.video.decode import LostFrame, decode_frames
 from masklet.io.video.frame_source import DamagedSourceError
-from masklet.io.video.pixels import UprightConverter
 from masklet.io.video.video_file import VideoFile
 
 
@@ -86,13 +85,14 @@ class ForwardReader:
     def _iterate(self, start: int) -> Iterator[Frame]:
         """The frames from `start` on, decoded from the key frame before it, as long as they come in their order."""
         key = self._keys[bisect_right(self._keys, start) - 1]
-        converter, due = UprightConverter(), start
+        converter, due = self._video.make_converter(), start
         with self._video.open_stream() as (container, stream):
             try:
                 container.seek(self._marks[key].pts, stream=stream)
                 for decoded in decode_frames(container, stream):
                     if isinstance(decoded, LostFrame) or decoded.pts is None:
                         return
+                    converter.notice(decoded)
                     n = self._numbers.get(decoded.pts, -1)
                     if n == due:
                         yield Frame(n, converter.convert(decoded))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import UInt8
@@ -14,6 +15,7 @@ from jaxtyping import UInt8
 WHITE = 255  # what transparent pixels are shown over
 THREADED = 1 << 20  # pixels of a frame; smaller ones are converted before other threads have begun
 ALPHA_NOTE = "transparent pixels were taken as they look in front of white"
+OBLIQUE_NOTE = "the file asks to be shown at an angle that is no quarter of a turn; the nearest quarter was taken"
 
 
 class Orientation(NamedTuple):
@@ -51,19 +53,51 @@ def is_oblique(matrix: bytes) -> bool:
     return min(a + d, b + c) > 0.02 * max(a + d, b + c)
 
 
-def find_display_matrix(frame: av.VideoFrame) -> bytes:
-    """A decoded frame's display matrix; the one that changes nothing where it has none."""
-    if not len(frame.side_data):
-        return NO_MATRIX
-    found: Any = frame.side_data.get("DISPLAYMATRIX")
-    return NO_MATRIX if found is None else bytes(found)
+def find_display_matrix(frame: av.VideoFrame) -> bytes | None:
+    """A decoded frame's display matrix; None where it has none."""
+    try:
+        beside = frame.side_data
+    except ValueError:
+        _name_unknown_side_data()
+        beside = frame.side_data
+    found: Any = beside.get("DISPLAYMATRIX") if len(beside) else None
+    return None if found is None else bytes(found)
+
+
+def _name_unknown_side_data() -> None:
+    """Lets PyAV list what FFmpeg puts beside frames where it has no name for a kind, such as EXIF or the view of a
+    stereo video: else it gives none of the others.
+    """
+
+    def name(kinds: type[Type], value: object) -> Type:
+        kind: Any = object.__new__(kinds)
+        kind._name_, kind._value_ = f"UNKNOWN_{value}", value
+        return cast(Type, kind)
+
+    Type._missing_ = classmethod(name)  # type: ignore[assignment,method-assign]
+
+
+HOLDING = ("h264", "hevc")  # codecs that may say it at one frame for those after it
 
 
 class UprightConverter:
-    """Converts decoded frames one after the other; what it takes to convert is set up once for all of a kind."""
+    """Converts decoded frames one after the other; what it takes to convert is set up once for all of a kind.
 
-    def __init__(self) -> None:
+    H.264 and H.265 may say how frames are shown at one of them, which holds until there is another; of others each
+    frame says it.
+    """
+
+    def __init__(self, matrix: bytes | None = None) -> None:
+        """`matrix`: that holds until a frame has another; None where one holds for its frame alone."""
         self._reformatter = VideoReformatter()
+        self._is_held = matrix is not None
+        self._matrix = matrix or NO_MATRIX
+
+    def notice(self, frame: av.VideoFrame) -> None:
+        """Takes from a decoded frame that is not converted what it says of those after it."""
+        own = find_display_matrix(frame)
+        if own or not self._is_held:
+            self._matrix = own or NO_MATRIX
 
     def convert(self, frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
         """The pixels of a decoded frame as RGB, turned and mirrored as the recording camera says, transparent ones
@@ -73,7 +107,12 @@ class UprightConverter:
         threads = 0 if frame.width * frame.height > THREADED else 1  # 0: as many as there are cores
         pixels = self._reformatter.reformat(frame, format=wanted, threads=threads).to_ndarray()
         pixels = blend_over_white(pixels) if wanted == "rgba" else pixels
-        orientation = read_orientation(find_display_matrix(frame))
+        return self.turn(frame, pixels)
+
+    def turn(self, frame: av.VideoFrame, pixels: UInt8[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "a b 3"]:
+        """The `pixels` of a decoded `frame`, as they were recorded, as they are to be shown."""
+        self.notice(frame)
+        orientation = read_orientation(self._matrix)
         return pixels if orientation == UPRIGHT else orientation.apply(pixels)
 
 
@@ -102,6 +141,14 @@ def blend_over_white(pixels: UInt8[np.ndarray, "h w 4"]) -> UInt8[np.ndarray, "h
     if alpha.min(initial=255) == 255:
         return np.ascontiguousarray(colour)
     return ((colour * alpha + WHITE * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def read_frame_rate(stream: VideoStream, default: float) -> float:
+    """Frames per second of a `stream`; the `default` where the file does not say."""
+    mean, least = stream.average_rate, stream.guessed_rate
+    # What FFmpeg guesses is never below the mean, but where the mean is made up, of the unit of time.
+    told = least if mean and least and mean > 2 * least else mean or least
+    return float(told or default)
 
 
 def read_pixel_aspect(stream: VideoStream, matrix: bytes = NO_MATRIX) -> float:

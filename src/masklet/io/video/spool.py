@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import select
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -18,11 +18,11 @@ from PIL import Image
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.scratch import make_scratch_folder
-from masklet.io.video.decode import LostFrame, check_stream_size, decode_frames, find_video_stream
-from masklet.io.video.frame_source import DamagedSourceError, FrameSource, ReadFrame, fill_gaps
+from masklet.io.video.decode import check_stream_size, find_video_stream
+from masklet.io.video.frame_source import DamagedSourceError, FrameSource, fill_gaps
 from masklet.io.video.images import RATE
 from masklet.io.video.network import open_live
-from masklet.io.video.pixels import UprightConverter, read_pixel_aspect
+from masklet.io.video.one_pass import OneShotStream
 from masklet.io.video.source_names import STDIN, name_source
 
 HOW = "pipe images one after the other, as `ffmpeg -i clip.mp4 -f image2pipe -c:v png -` makes them"
@@ -202,36 +202,13 @@ def spool_container(container: InputContainer, label: str, name: str, rate: floa
     """
     video = find_video_stream(container)
     if video is None:
-        raise InputError(f"{label}: holds no video stream; {HOW}")
+        raise InputError(f"{label}: holds no video stream that can be decoded; {HOW}")
     check_stream_size(label, video)
     lost: dict[int, str] = {}
-    own = rate or float(video.average_rate or video.guessed_rate or RATE)
-    notes: list[str] = []
-    frames = decode_once(container, video, own, rate is None, lambda told: notes.append(f"{label}: {told}"))
-    made = SpooledFrames(fill_gaps(frames, lost), name, own, label, lost)
-    made.notes = notes
-    made.pixel_aspect = read_pixel_aspect(video)
+    stream = OneShotStream(container, video, label, rate)
+    made = SpooledFrames(fill_gaps(stream.frames(), lost), name, stream.rate, label, lost)
+    made.notes, made.pixel_aspect = stream.notes, stream.pixel_aspect
     return made
-
-
-def decode_once(
-    container: InputContainer,
-    stream: av.video.stream.VideoStream,
-    rate: float,
-    has_times: bool,
-    tell: Callable[[str], None] = lambda told: None,
-) -> Iterator[ReadFrame]:
-    """Frames of a container as they come, at their own times or those of a constant `rate`; `tell` hears where another
-    recording begins.
-    """
-    first: int | None = None
-    converter = UprightConverter()
-    with container:
-        for n, image in enumerate(decode_frames(container, stream, tell)):
-            first = image.dts if n == 0 and has_times else first
-            late = None if first is None or image.dts is None else image.dts - first
-            time = n / rate if late is None else late * float(stream.time_base or 0)
-            yield ReadFrame(image.cause if isinstance(image, LostFrame) else converter.convert(image), time)
 
 
 class PipeStream:

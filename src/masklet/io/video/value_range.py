@@ -59,6 +59,24 @@ def choose_range(images: Sequence[np.ndarray]) -> ValueRange:
     return ValueRange(low, high)
 
 
+class RunningRange:
+    """The range of images that come one by one: of the first, a wider one from that on which needs it."""
+
+    def __init__(self) -> None:
+        self._range: ValueRange | None = None
+
+    def squeeze(self, values: np.ndarray) -> UInt8[np.ndarray, "..."]:
+        """The values of the next image as 0 to 255."""
+        own = choose_range([values])
+        if self._range is None or own.low < self._range.low or own.high > self._range.high:
+            self._range = own
+        return self._range.squeeze(values)
+
+    def describe(self) -> str:
+        """What a result says of it, after an image."""
+        return "" if self._range is None else self._range.describe()
+
+
 def has_deep_values(image: Image.Image) -> bool:
     """Whether an image that is open has more than 8 bits a value."""
     return image.mode[0] in "IF" or ";16" in find_raw_mode(image)

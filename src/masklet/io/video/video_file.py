@@ -23,18 +23,23 @@ from masklet.io.video.decode import (
 )
 from masklet.io.video.frame_source import DamagedSourceError, FrameSource, ReadFrame, fill_gaps
 from masklet.io.video.images import RATE
+from masklet.io.video.matroska_sums import CLUSTER, find_damaged_parts
+from masklet.io.video.mp4_tables import describe_contradictions
 from masklet.io.video.network import PLAYLIST_OPTIONS, refuse_playlist
+from masklet.io.video.one_pass import describe_streams
 from masklet.io.video.pixels import (
     ALPHA_NOTE,
+    HOLDING,
+    NO_MATRIX,
+    OBLIQUE_NOTE,
     UprightConverter,
     find_display_matrix,
     is_oblique,
     is_transparent,
+    read_frame_rate,
     read_pixel_aspect,
 )
 from masklet.io.video.source_names import GIVE, name_source
-
-OBLIQUE_NOTE = "the file asks to be shown at an angle that is no quarter of a turn; the nearest quarter was taken"
 
 
 class FrameMark(NamedTuple):
@@ -56,11 +61,14 @@ class VideoFile(FrameSource):
         self._options = dict(PLAYLIST_OPTIONS) if allow_network else {}
         self._marks: list[FrameMark] = []
         self._described = False
+        self._matrix: bytes | None = None  # the first frame's, where it holds for those after it
         self._claim: int | None = None
         self._check_file()
         if not allow_network:
             refuse_playlist(path)
-        self._is_avi, self._base, self._announced = False, 1 / RATE, 0
+        self._is_avi = self._is_matroska = self._is_mp4 = False
+        self._track = 0  # its number in an MP4
+        self._base, self._announced = 1 / RATE, 0
         self.start()
 
     def _check_file(self) -> None:
@@ -85,7 +93,7 @@ class VideoFile(FrameSource):
         with container:
             streams = list_video_streams(container)
             if not streams:
-                raise InputError(f"{self.path}: no video stream; {GIVE}")
+                raise InputError(f"{self.path}: no video stream that can be decoded; {GIVE}")
             check_stream_size(str(self.path), streams[0])
             yield container, streams[0]
 
@@ -110,8 +118,9 @@ class VideoFile(FrameSource):
         return fill_gaps(self._read_all(), self.lost)
 
     def _read_all(self) -> Iterator[ReadFrame]:
-        converter = UprightConverter()
+        converter = None
         for n, decoded in enumerate(self._iterate_decoded()):
+            converter = converter or self.make_converter()
             if isinstance(decoded, LostFrame):
                 yield ReadFrame(decoded.cause, self._time(n))
             else:
@@ -119,6 +128,45 @@ class VideoFile(FrameSource):
                     self.note(ALPHA_NOTE)
                 yield ReadFrame(converter.convert(decoded), self._time(n))
         self._check_count()
+        self._check_tables()
+        self._check_sums()
+
+    def _check_tables(self) -> None:
+        """Notes what a file's tables say against one another, and where times go back."""
+        for told in describe_contradictions(self.path, self._track) if self._is_mp4 else ():
+            self._note_damage(told)
+        own_times = self._is_mp4 or self._is_matroska  # those of broadcasts are made up where packets have none
+        shown = [mark.shown for mark in self._marks if own_times and mark.shown is not None]
+        back = [n for n, (a, b) in enumerate(itertools.pairwise(shown), 1) if b < a]
+        if back:
+            which = describe_numbers(back)
+            self.note(f"{self.label}: times go back at {which}: those of the frames before them were taken")
+
+    def _check_edits(self, packets: int, shown: int) -> None:
+        """Notes that the file's edit list leaves frames out."""
+        if self._is_mp4 and shown < packets:
+            told = f"{packets} frames are in the file, {len(self._marks)} of which it asks to be shown"
+            self.note(f"{self.label}: {told}; the others are left out, frames are counted without them")
+
+    def _check_sums(self) -> None:
+        """Notes of which frames a file's own checksums say that they are not as they were written."""
+        damaged = find_damaged_parts(self.path) if self._is_matroska else []
+        groups = [part for part in damaged if part.kind == CLUSTER]
+        if len(groups) < len(damaged):
+            self._note_damage("the checksum of what it says of itself is wrong: frames may look wrong")
+        with self.open_stream() as (container, stream):
+            packets = container.demux(stream) if groups else ()
+            stamps = {p.pts for p in packets if p.pos is not None and any(g.start <= p.pos < g.stop for g in groups)}
+        frames = [n for n, mark in enumerate(self._marks) if mark.pts in stamps and not mark.lost]
+        if frames:
+            which = describe_numbers(frames)
+            self._note_damage(f"by its checksums it is damaged within {which}: some of these may look wrong")
+
+    def _note_damage(self, told: str) -> None:
+        """Notes damage of which it is not known which frame it is in. Raises InputError with `strict`."""
+        if self.strict:
+            raise InputError(f"{self.label}: {told}; give an intact copy, or leave --strict out")
+        self.note(f"{self.label}: {told}")
 
     def _check_count(self) -> None:
         """Notes where a file that is not told to be damaged has fewer frames than its header says."""
@@ -127,6 +175,7 @@ class VideoFile(FrameSource):
             return
         if read < self._announced and not is_told:
             packets, shown = self._count_packets()
+            self._check_edits(packets, shown)
             if self.lost or packets < self._announced or read < shown:
                 late = self._explain_low_numbers(self._announced - read)
                 self.note(f"{self.label}: its header says {self._announced} frames, {read} are there{late}")
@@ -144,7 +193,9 @@ class VideoFile(FrameSource):
     def _describe_stream(self, container: InputContainer, stream: VideoStream) -> None:
         """Takes from the container's header what it says of the stream."""
         self._is_avi = container.format.name == "avi"
-        self.rate = float(stream.average_rate or stream.guessed_rate or RATE)
+        self._is_matroska = container.format.name.startswith("matroska")
+        self._is_mp4, self._track = container.format.name.startswith("mov"), stream.id
+        self.rate = read_frame_rate(stream, RATE)
         self._base = float(stream.time_base or 1 / RATE)
         self._claim, self._announced = stream.frames or None, stream.frames
         self.notes += describe_streams(container, stream)
@@ -152,10 +203,15 @@ class VideoFile(FrameSource):
     def _describe(self, stream: VideoStream, decoded: av.VideoFrame) -> None:
         """Takes from the first good frame what is so in all."""
         self._described = True
-        matrix = find_display_matrix(decoded)
+        matrix = find_display_matrix(decoded) or NO_MATRIX
+        self._matrix = matrix if stream.codec_context.name in HOLDING else None
         self.pixel_aspect = read_pixel_aspect(stream, matrix)
         if is_oblique(matrix):
             self.note(f"{self.label}: {OBLIQUE_NOTE}")
+
+    def make_converter(self) -> UprightConverter:
+        """What converts frames from any on, once the first has been seen."""
+        return UprightConverter(self._matrix)
 
     def _time(self, n: int) -> float:
         start, now = self._marks[0].shown, self._marks[n].shown
@@ -226,7 +282,7 @@ class VideoFile(FrameSource):
         stamps = {self._marks[n].pts: n for n in wanted}
         before = {m.pts for m in self._marks[: key + 1]}
         found: dict[int, Frame] = {}
-        converter = UprightConverter()
+        converter = self.make_converter()
         with self.open_stream() as (container, stream):
             try:
                 container.seek(self._marks[key].pts or 0, stream=stream)
@@ -237,6 +293,7 @@ class VideoFile(FrameSource):
                     if seen == 0 and not (decoded.key_frame and decoded.pts in before):
                         return None
                     seen += 1
+                    converter.notice(decoded)
                     if decoded.pts in stamps:
                         n = stamps[decoded.pts]
                         found[n] = Frame(n, converter.convert(decoded))
@@ -247,9 +304,11 @@ class VideoFile(FrameSource):
         return found if len(found) == len(stamps) else None
 
     def _from_first(self, wanted: Sequence[int]) -> dict[int, Frame]:
-        left, found, converter = set(wanted), dict[int, Frame](), UprightConverter()
+        left, found, converter = set(wanted), dict[int, Frame](), self.make_converter()
         try:
             for n, decoded in enumerate(self._iterate_decoded()):
+                if isinstance(decoded, av.VideoFrame):
+                    converter.notice(decoded)
                 if n in left and isinstance(decoded, av.VideoFrame):
                     found[n] = Frame(n, converter.convert(decoded))
                     left.remove(n)
@@ -262,21 +321,20 @@ class VideoFile(FrameSource):
         return found
 
 
+def describe_numbers(frames: Sequence[int]) -> str:
+    """Frames in words, those beside one another together.
+
+    >>> describe_numbers([3, 4, 5, 9])
+    'frames 3 to 5, 9'
+    """
+    begins = [n for k, n in enumerate(frames) if k == 0 or frames[k - 1] != n - 1]
+    ends = [n for k, n in enumerate(frames) if k + 1 == len(frames) or frames[k + 1] != n + 1]
+    spans = [f"{a} to {b}" if b > a else str(a) for a, b in zip(begins, ends, strict=True)]
+    return "frames " + ", ".join(spans[:5]) + (", ..." if len(spans) > 5 else "")
+
+
 def mark_frame(decoded: av.VideoFrame | LostFrame) -> FrameMark:
     """What is kept of a frame to find it again."""
     if isinstance(decoded, LostFrame):
         return FrameMark(decoded.pts, decoded.dts, lost=True)
     return FrameMark(decoded.pts, decoded.dts, bool(decoded.key_frame))
-
-
-def describe_streams(container: InputContainer, taken: VideoStream) -> list[str]:
-    """What a result says of the streams of a container that were not `taken`, and of what in the stream is not read."""
-    others = [s for s in list_video_streams(container) if s.index != taken.index]
-    notes = []
-    if others:
-        sizes = ", ".join(f"{s.index} ({s.codec_context.width}x{s.codec_context.height})" for s in others)
-        size = f"{taken.codec_context.width}x{taken.codec_context.height}"
-        notes.append(f"several video streams: number {taken.index} ({size}) was taken, not {sizes}")
-    if taken.metadata.get("alpha_mode") == "1":
-        notes.append("the stream's separate channel of transparency is not read")
-    return notes
