@@ -91,6 +91,19 @@ def draw_small_sam3() -> Any:
     return net
 
 
+def build_whole_tracker() -> Any:
+    """The slim tracker with its image encoder, as transformers' own session takes it: a `Sam3TrackerVideoModel`."""
+    from transformers import Sam3TrackerVideoModel
+
+    whole = draw_small_sam3()
+    net = Sam3TrackerVideoModel(whole.config.tracker_config).eval().requires_grad_(False)
+    neck, trunk = whole.tracker_neck.state_dict(), whole.detector_model.vision_encoder.backbone.state_dict()
+    state = {f"vision_encoder.neck.{k}": v for k, v in neck.items()}
+    state |= {f"vision_encoder.backbone.{k}": v for k, v in trunk.items()}
+    net.load_state_dict({**whole.tracker_model.state_dict(), **state})
+    return net
+
+
 def draw_weights(net: nn.Module, seed: int) -> None:
     """Fills all of a network's parameters with noise that neither dies out nor explodes."""
     draw = torch.Generator().manual_seed(seed)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_sam3 import SIDE, draw_small_sam3
+from small_sam3 import SIDE, build_whole_tracker, draw_small_sam3
 from torch import Tensor
 
 from masklet.core.features import count_tensor_bytes
@@ -45,22 +45,10 @@ class Session:
     """transformers' own way through a clip."""
 
     def __init__(self, frames: list[Frame]) -> None:
-        from transformers import Sam3TrackerVideoConfig, Sam3TrackerVideoInferenceSession, Sam3TrackerVideoModel
+        from transformers import Sam3TrackerVideoInferenceSession
 
-        whole = deepcopy(draw_small_sam3())
         pixels = torch.stack([torch.from_numpy(f.image) for f in frames]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        assert isinstance(whole.config.tracker_config, Sam3TrackerVideoConfig)
-        self.net = Sam3TrackerVideoModel(whole.config.tracker_config).eval().requires_grad_(False)
-        self.net.load_state_dict(
-            {
-                **whole.tracker_model.state_dict(),
-                **{f"vision_encoder.neck.{k}": v for k, v in whole.tracker_neck.state_dict().items()},
-                **{
-                    f"vision_encoder.backbone.{k}": v
-                    for k, v in whole.detector_model.vision_encoder.backbone.state_dict().items()
-                },
-            }
-        )
+        self.net = build_whole_tracker()
         self.remember_together = self.net._batch_encode_memories
         self.net._batch_encode_memories = self.remember_alone
         self.session = Sam3TrackerVideoInferenceSession(pixels, SIDE, SIDE, dtype=torch.float32)
