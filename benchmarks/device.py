@@ -27,6 +27,7 @@ import numpy as np
 import sam2_cost as plain
 import torch
 from PIL import Image
+from strong_rows import list_strong_rows
 
 from masklet.core.frames import Frame
 from masklet.models.affinity import Affinity
@@ -188,6 +189,9 @@ def list_rows(scale: Scale, device: torch.device, folder: Path) -> Iterator[tupl
                 f"{name}, {n} objects",
                 lambda part=part, n=n: measure_work(lambda: track_objects(part, video, n), device),
             )
+    yield from list_strong_rows(
+        video, scale is LARGE, device, scale.objects[:2], track_objects, measure_work, run_session
+    )
 
 
 def measure_all(scale: Scale, device: torch.device, minutes: float) -> dict[str, Row]:
