@@ -3,8 +3,8 @@ many frames with several objects, both in one run, each in a process of its own.
 
     python benchmarks/sam3.py --frames 300 --objects 8
 
-State is the tensors that the tracker keeps between two frames; time is of the processor, so that other work on the machine
-counts little. Prints a table, and the ratio that matters.
+State is the tensors that the tracker keeps between two frames; time is of the processor, so that other work on the
+machine counts little. Prints a table, and the ratio that matters.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Rows of `benchmarks/device.py` for the strongest networks, at random weights: SAM 3's tracker and detector, EdgeTAM, Cutie,
-SAM-HQ. Their size is the published one, or slim.
+"""Rows of `benchmarks/device.py` for the strongest networks, at random weights: SAM 3's tracker and detector, EdgeTAM,
+Cutie, SAM-HQ. Their size is the published one, or slim.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def mask_boxes(is_large: bool, device: torch.device) -> Callable[[Sequence[Frame
     slim = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 64, "mlp_dim": 32}
     vision = {} if is_large else {**slim, "global_attn_indexes": [0], "window_size": 4, "patch_size": 16}
     prompts = {} if is_large else {"image_size": 64}
-    config = SamHQConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config={"vit_dim": 768 if is_large else 32})  # fmt: skip
+    decoder = {"vit_dim": 768 if is_large else 32}
+    config = SamHQConfig(vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=decoder)
     masker = SamHqMasker(SamHQModel(config).eval().requires_grad_(False).to(device))
     boxes = torch.tensor([[4.0 * n, 3.0 * n, 4.0 * n + 20, 3.0 * n + 18] for n in range(8)])
     return lambda frames: len([masker.boxed(masker.look(frame), boxes) for frame in frames])
@@ -120,5 +121,8 @@ def list_strong_rows(
     finder = Sam3Segmenter(whole.detector_model, trunk, Letters(), PHRASES)
     yield f"SAM 3's detector, {len(PHRASES)} phrases", partial(measure, partial(detect, finder, frames), device)
     for name, build in build_other_trackers(is_large, device):
-        yield f"{name}, {objects[-1]} objects", lambda build=build: measure(partial(track, build(), video, objects[-1]), device)  # fmt: skip
+        yield (
+            f"{name}, {objects[-1]} objects",
+            lambda build=build: measure(partial(track, build(), video, objects[-1]), device),
+        )
     yield "SAM-HQ, 8 boxes", lambda: measure(partial(mask_boxes(is_large, device), frames), device)
