@@ -1,4 +1,4 @@
-"""The adapters of examples/, asked what CVAT and Label Studio ask.
+"""The scripts of examples/, and its adapters, asked what CVAT and Label Studio ask.
 
 The requests in tests/requests/ have the fields that CVAT's interactors and Label Studio's backends read; their image is
 one of the toys.
@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import runpy
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from page_world import put_toys, write_world
 from PIL import Image
 from starlette.testclient import TestClient
 from toys import ToyPropagator, World, still
@@ -112,3 +115,60 @@ def test_label_studio_is_told_what_is_wrong(
     asked["label_config"] = config or asked["label_config"]
     told = backend.post("/predict", json=asked)
     assert told.status_code == 400 and words in told.json()["error"]
+
+
+# -- short scripts
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with a clip, a result of it and a mask, and toys in place of networks."""
+    write_world(tmp_path, 6)
+    monkeypatch.chdir(tmp_path)
+    put_toys(monkeypatch)
+    return tmp_path
+
+
+def run_example(name: str, *words: Any) -> Any:
+    return runpy.run_path(str(ROOT.parent / "examples" / f"{name}.py"), run_name=name)["main"](*words)
+
+
+RESULT = "result/clip/masklets.json"
+
+
+def check_batch(failed: list[str]) -> bool:
+    return failed == ["none.mp4"] and sorted(p.name for p in Path("results").iterdir()) == ["a.json", "b.json"]
+
+
+SCRIPTS: dict[str, tuple[tuple[Any, ...], Callable[[Any], bool]]] = {  # arguments, and whether what comes back is right
+    "segment": (("clip.mp4",), lambda r: len(r.masklets) == 7 and masklet.VideoResult.load("masklets.json") == r),
+    "click": (("clip.mp4", "310", "95"), lambda r: [len(m.sightings) for m in r.masklets] == [6]),
+    "correct": (("clip.mp4", RESULT, "3", "2", "310", "95"), lambda r: Path("corrected.json").is_file()),
+    "stream": (("clip.mp4",), lambda answered: answered == [0, 1, 2, 3, 4, 5]),
+    "batch": (("a.mp4", "none.mp4", "b.mp4"), check_batch),
+    "export": ((RESULT, "clip.mp4"), lambda made: all((Path("exports") / p.name).is_dir() for p in made)),
+    "own_segmenter": (("clip.mp4",), lambda r: [len(m.sightings) for m in r.masklets] == [6]),
+    "own_propagator": (
+        ("clip.mp4", "mask.png"),
+        lambda r: len({s.mask for s in r.masklets[0].sightings.values()}) == 1,
+    ),
+    "own_metric": ((RESULT, RESULT), lambda report: report.scores == {"covered": 1.0}),
+    "own_format": ((RESULT,), lambda path: len(path.read_text().splitlines()) == 1 + 6 * 7),
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_does_what_it_says(name: str, here: Path) -> None:
+    words, is_right = SCRIPTS[name]
+    assert is_right(run_example(name, *words))
+
+
+def count_lines(path: Path) -> int:
+    """Lines that are not blank."""
+    return sum(bool(line.strip()) for line in path.read_text().splitlines())
+
+
+def test_every_script_is_short_and_tested() -> None:
+    scripts = {path.stem: count_lines(path) for path in (ROOT.parent / "examples").glob("*.py")}
+    assert scripts.keys() == {*SCRIPTS, "cvat_function", "label_studio_backend"}
+    assert all(scripts[name] < 40 for name in SCRIPTS)

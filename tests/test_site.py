@@ -1,83 +1,34 @@
-"""The pages of docs/ and CONTRIBUTING: their code runs, the site holds all of them, and results are as the schema says."""
+"""The site holds all pages of docs/, cards and CONTRIBUTING, and results are as the schema says; their code is run by
+`test_docs`.
+"""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import re
-import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import jsonschema
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
-from typer.testing import CliRunner
 
 import masklet
 from masklet import VideoResult
-from masklet.cli import app
 from masklet.core.result import Provenance
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.io.video.encode import VideoWriter
 
 ROOT = Path(__file__).resolve().parent.parent
-RUN = ("index", "first-video", "click-and-correct", "your-detector", "memory", "results")  # whose code is run
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SIZE = 144, 192
+RECIPES = {"sam2": "sam2long"}  # where the page is not called as the system
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the clip that the pages speak of, and detections for it."""
+def test_contributing_shows_a_segmenter_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    draw = np.random.default_rng(0)
-    ground = cv2.resize(draw.integers(60, 200, (18, 24, 3), np.uint8), SIZE[::-1])
-    thing = cv2.resize(draw.integers(0, 70, (10, 12, 3), np.uint8), (60, 50)) + np.array([185, 20, 10], np.uint8)
-    with VideoWriter(Path("clip.mp4"), SIZE, 25.0) as writer:
-        for t in range(4):
-            frame = ground.copy()
-            frame[40:90, 10 + 6 * t : 70 + 6 * t] = thing
-            writer.write(frame)
-    mask = np.zeros(SIZE, bool)
-    mask[40:90, 10:70] = True
-    entry = {"image_id": 0, "category_id": 1, "score": 0.99}
-    entry["segmentation"] = {"size": list(SIZE), "counts": Rle.encode_pixels(mask).counts.decode()}
-    Path("dets.json").write_text(json.dumps([entry]))
-    return tmp_path
-
-
-def run_page(page: str) -> int:
-    """Runs a page's commands and Python, in the order in which they stand there, and says how many pieces ran."""
-    scope: dict[str, Any] = {"__name__": page}
-    count = 0
-    if page == "results":  # of the page before
-        assert CliRunner().invoke(app, ["run", "clip.mp4", "-o", "out", "--no-overlay"]).exit_code == 0
-    for language, text in BLOCK.findall((ROOT / "docs" / f"{page}.md").read_text()):
-        if language == "python":
-            exec(compile(text, f"docs/{page}.md", "exec"), scope)
-            count += 1
-            continue
-        for line in re.findall(r"^masklet ([^#\n]*)", text, re.MULTILINE):
-            done = CliRunner().invoke(app, shlex.split(line))
-            assert done.exit_code == 0, (line, done.output, done.exception)
-            count += 1
-    return count
-
-
-@pytest.mark.parametrize("page", RUN)
-def test_code_of_the_page_runs(page: str, folder: Path) -> None:
-    assert run_page(page) >= 1
-    if page == "first-video":
-        assert {p.name for p in Path("out/clip").iterdir()} >= {"overlay.mp4", "masklets.json"}
-        assert VideoResult.load("tidy.json").provenance.edits
-
-
-def test_contributing_shows_a_segmenter_that_works(folder: Path) -> None:
     [text] = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     scope: dict[str, Any] = {}
     exec(text, scope)
@@ -110,25 +61,43 @@ def test_every_page_and_card_is_in_the_navigation() -> None:
 @pytest.mark.parametrize("paper", ["sam2bmp", "sam2", "deva", "dvis", "rocovis"])
 def test_a_papers_page_says_where_everything_is(paper: str) -> None:
     """That the paths exist is seen by `test_words`."""
-    table = (ROOT / "docs" / f"{paper}.md").read_text().partition("## Where it is")[2]
+    page = (ROOT / "docs" / f"{paper}.md").read_text()
+    table = page.partition("## Where it is")[2]
     rows = dict(re.findall(r"^\| (\w+) \| (.+) \|$", table, re.MULTILINE))
-    assert {"system", "networks", "tests", "tables"} <= rows.keys()
+    assert list(rows) == ["system", "networks", "training", "tests", "card", "recipes", "tables"]
     assert "src/masklet/systems" in rows["system"] and "tests/" in rows["tests"]
+    assert f"reproduce/tables/{RECIPES.get(paper, paper)}-" in rows["recipes"]
+    [figure] = re.findall(r"\]\(figures/(\w+)\.svg\)", page)
+    assert figure == RECIPES.get(paper, paper)
 
 
-def load_hooks() -> Any:
-    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "tools" / "site_hooks.py")
+def load_tool(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
     assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 def test_generated_pages_hold_commands_options_and_settings() -> None:
-    hooks = load_hooks()
+    hooks = load_tool("site_hooks")
     commands, settings = "\n".join(hooks.format_commands()), "\n".join(hooks.format_settings())
     assert "## masklet track" in commands and "`--max-side`" in commands and "### masklet weights fetch" in commands
     assert "| `conf` | `0.95` |" in settings and "## Propagator affinity" in settings
+
+
+def test_figures_are_as_their_script_draws_them() -> None:
+    """And their ink is that of the page: no colour of theirs is black or white but the mark of a prompt."""
+    tool = load_tool("draw_figures")
+    drawn = {path.stem: path.read_text() for path in (ROOT / "docs" / "figures").glob("*.svg")}
+    assert drawn == {name: draw().format() for name, draw in tool.FIGURES.items()}, "run python tools/draw_figures.py"
+    hooks = load_tool("site_hooks")
+    for name, text in drawn.items():
+        shown = hooks.on_page_content(f'<p><img alt="a" src="../figures/{name}.svg" /></p>', None)
+        assert shown.startswith('<p><svg class="figure" ') and "<style>" in text and "<style>" not in shown
+        assert set(re.findall(r"(?:fill|stroke)=\"([^\"]+)", text)) <= {"currentColor", "none", "#fff", *tool.HUES}
+    told = json.loads((ROOT / "docs" / "figures" / "bounded.json").read_text())["memories"]
+    assert all(told[name][-1] <= 1.05 * told[name][59] for name in ("nano", "affinity"))
 
 
 def test_the_site_builds_strictly(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""What the site has beside docs/: cards, changelog, and pages made from the command line and the registries.
+"""What the site has beside docs/: cards, changelog, pages made from commands and registries, and drawings in
+the colours of the theme.
 
 Links that lead out of docs/ in the repository are turned into ones within the site, or into the path alone.
 """
@@ -36,6 +37,20 @@ def on_page_markdown(markdown: str, page: Any, files: Any, **_: Any) -> str:
     uri = page.file.src_uri
     home = ROOT / (uri if uri.startswith("cards/") else find_source(uri))
     return LINK.sub(lambda link: rewrite_link(link, home.parent, uri, files), markdown)
+
+
+FIGURE = re.compile(r'<img alt="[^"]*" src="(?:\.\./)*figures/([a-z0-9]+)\.svg"\s*/?>')
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Puts drawings into the page itself, so that their ink is the theme's text."""
+    return FIGURE.sub(lambda image: read_figure(image[1]), html)
+
+
+def read_figure(name: str) -> str:
+    """A drawing of docs/figures without its own style, which would be the whole page's."""
+    text = (ROOT / "docs" / "figures" / f"{name}.svg").read_text()
+    return re.sub(r"<style>.*?</style>\n", "", text, flags=re.DOTALL).replace("<svg ", '<svg class="figure" ', 1)
 
 
 def find_source(uri: str) -> str:
