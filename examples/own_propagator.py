@@ -21,11 +21,9 @@ class Still:
         return {}
 
     def predict(self, memory, size):
-        logits = (
-            torch.stack([8.0 * mask - 4 for mask in memory.values()])[:, None] if memory else torch.zeros(0, 1, *size)
-        )
+        masks = torch.stack(list(memory.values())) if memory else torch.zeros(0, *size)
         sure = torch.ones(len(memory), 1)
-        return masklet.Prediction(tuple(memory), logits, sure, sure)
+        return masklet.Prediction(tuple(memory), 8 * masks[:, None] - 4, sure, sure)
 
     def commit(self, memory, size, belief):
         return {**memory, **{id: mask.float() for id, mask in zip(belief.ids, belief.masks(size), strict=True)}}

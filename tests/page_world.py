@@ -197,7 +197,7 @@ def prepare_trained(folder: Path) -> None:
     net = create_small_mask2former(SLOTS, NAMES)
     at = {"classes": 3, "width": 32, "heads": 4, "hidden": 32, "layers": 1, "mask_width": 32}
     for name in ("seg", "rocovis", "tracker", "refiner", "m2f/weights"):
-        (folder / "out" / name).mkdir(parents=True)
+        (folder / "out" / name).mkdir(parents=True, exist_ok=True)
     (folder / "out/m2f/weights/config.json").write_text("{}")
     save_small(folder / "out/seg/weights.safetensors", net, SLOTS, (48, 64))
     save_small(folder / "small.safetensors", net, SLOTS, (48, 64))
@@ -296,8 +296,16 @@ def prepare_exports(folder: Path) -> None:
     (folder / "videos").mkdir()
     (folder / "videos/clip.mp4").hardlink_to(folder / "clip.mp4")
     (folder / "JPEGImages/clip").mkdir(parents=True)
-    for t in range(13):
+    for t in range(VideoResult.load(folder / "out/clip/masklets.json").length):
         Image.fromarray(draw_frame(t)).save(folder / f"JPEGImages/clip/{t:05}.jpg")
+
+
+def prepare_training(folder: Path) -> None:
+    """A result with its video, what was trained, and results to compare."""
+    prepare_exports(folder)
+    prepare_trained(folder)
+    for name in ("held_out", "before", "after"):
+        shutil.copytree(folder / "result", folder / name)
 
 
 PREPARE: Mapping[str, Callable[[Path], None]] = {
@@ -308,6 +316,8 @@ PREPARE: Mapping[str, Callable[[Path], None]] = {
     "docs/training.md": prepare_trained,
     "docs/batch.md": prepare_batch,
     "docs/exports.md": prepare_exports,
+    "docs/export-to-tools.md": prepare_exports,
+    "docs/train-your-data.md": prepare_training,
     "docs/sessions.md": lay_out_result,
     "docs/serve.md": lay_out_result,
     "docs/view.md": prepare_view,
@@ -319,6 +329,7 @@ LENGTHS = {
     "docs/sources.md": 11,
     "docs/rocovis.md": 3,
     "docs/training.md": 3,
+    "docs/train-your-data.md": 3,
     "docs/exports.md": 13,
     "docs/sessions.md": 21,
     "README.md": 13,

@@ -94,7 +94,7 @@ def test_figures_are_as_their_script_draws_them() -> None:
     hooks = load_tool("site_hooks")
     for name, text in drawn.items():
         shown = hooks.on_page_content(f'<p><img alt="a" src="../figures/{name}.svg" /></p>', None)
-        assert shown.startswith('<p><svg class="figure" ') and "<style>" in text and "<style>" not in shown
+        assert shown.startswith('<p><span class="figure"><svg ') and "<style>" in text and "<style>" not in shown
         assert set(re.findall(r"(?:fill|stroke)=\"([^\"]+)", text)) <= {"currentColor", "none", "#fff", *tool.HUES}
     told = json.loads((ROOT / "docs" / "figures" / "bounded.json").read_text())["memories"]
     assert all(told[name][-1] <= 1.05 * told[name][59] for name in ("nano", "affinity"))

@@ -193,7 +193,7 @@ def draw_bounded() -> Drawing:
 
 def draw_sam2bmp() -> Drawing:
     """Forward with key frames, backward to the beginning, clean-up."""
-    drawing = Drawing(720, 350, "SAM2BMP: forward with key frames, backward completion, clean-up")
+    drawing = Drawing(760, 350, "SAM2BMP: forward with key frames, backward completion, clean-up")
     rows = {
         "1": (ORANGE, ["detected", "forward", "detected", "forward", "detected", "forward", "detected"]),
         "2": (BLUE, ["backward", "backward", "backward", "detected", "forward", "detected", "forward"]),
@@ -388,7 +388,8 @@ def measure_memories(frames: int = 120, size: tuple[int, int] = (96, 160)) -> di
         memory, kept = carrier.empty(), []
         for t in range(frames):
             image = ground.copy()
-            image[30:60, 10 + t % 100 : 40 + t % 100] = (220, 60, 40)
+            x = 110 - abs(100 - t % 200)  # there and back
+            image[30:60, x : x + 30] = (220, 60, 40)
             [features] = carrier.encode([Frame(t, image, t / 25)])
             if not t:
                 mask = torch.zeros(size, dtype=torch.bool)

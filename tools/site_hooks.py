@@ -50,7 +50,7 @@ def on_page_content(html: str, page: Any, **_: Any) -> str:
 def read_figure(name: str) -> str:
     """A drawing of docs/figures without its own style, which would be the whole page's."""
     text = (ROOT / "docs" / "figures" / f"{name}.svg").read_text()
-    return re.sub(r"<style>.*?</style>\n", "", text, flags=re.DOTALL).replace("<svg ", '<svg class="figure" ', 1)
+    return f'<span class="figure">{re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL).strip()}</span>'
 
 
 def find_source(uri: str) -> str:
