@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import zipfile
 from inspect import unwrap
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from masklet.core.deprecation import warn_of_deprecation
 
@@ -79,3 +81,37 @@ def test_what_goes_is_said_at_the_users_line() -> None:
     with pytest.warns(FutureWarning, match=r"old\(\) goes with masklet 1.0; use new\(\)") as said:
         old()
     assert said[0].filename == __file__
+
+
+# -- what runs elsewhere
+
+
+def read_yaml(path: str) -> Any:
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+def test_ci_takes_the_steps_of_ci_run_on_three_systems_and_every_python() -> None:
+    job = read_yaml(".github/workflows/ci.yml")["jobs"]["test"]
+    matrix = job["strategy"]["matrix"]
+    assert matrix == {
+        "os": ["ubuntu-latest", "macos-latest", "windows-latest"],
+        "python": ["3.11", "3.12", "3.13", "3.14"],
+    }
+    commands = {step["name"]: step["run"] for step in job["steps"] if "run" in step}
+    assert commands["Linux and macOS"] == ".ci/run"
+    assert (ROOT / ".ci" / "run").read_text().splitlines()[-2:] == ["make check", "make test"]
+    recipes = dict(re.findall(r"^(\w+): \$\(READY\)\n\t@(.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for step in re.findall(r"\$\(BIN\)/([^&|]+)", recipes["check"]) + ["python -m pytest -n 2"]:  # Windows has no make
+        assert f".venv/Scripts/{step.strip()}" in commands["Windows"]
+    assert all(set(read_yaml(path)) for path in (".github/dependabot.yml", ".github/ISSUE_TEMPLATE/fault.yml"))
+
+
+def test_hooks_are_local_and_those_of_make_check_are_of_the_environment() -> None:
+    """So that they need no other host than PyPI, and agree with `make check`."""
+    [repository] = read_yaml(".pre-commit-config.yaml")["repos"]
+    hooks = {hook["id"]: hook for hook in repository["hooks"]}
+    assert repository["repo"] == "local" and {"ruff", "ruff-format", "codespell", "mypy", "layers"} < hooks.keys()
+    for hook in hooks.values():
+        assert hook["entry"].startswith(".venv/bin/") == (hook["language"] == "system")
+        assert hook["language"] == "system" or all("==" in one for one in hook["additional_dependencies"])
+        re.compile(hook.get("exclude", ""))

@@ -38,6 +38,15 @@ def test_contributing_shows_a_segmenter_that_works(tmp_path: Path, monkeypatch: 
     assert found.sightings[0].mask.area == 32 * 32
 
 
+def test_the_readme_is_short_and_its_claims_lead_somewhere() -> None:
+    """That the paths exist is seen by `test_words`."""
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 120
+    table = text.partition("## What sets it apart")[2].partition("```")[0]
+    rows = re.findall(r"^\| (.+) \| (.+) \|$", table, re.MULTILINE)
+    assert len(rows) >= 10 and all("](" in seen for _, seen in rows)
+
+
 def read_nav(entries: list[Any]) -> set[str]:
     """Every page that the site's navigation names."""
     found = set()

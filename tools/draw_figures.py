@@ -372,7 +372,7 @@ FIGURES: Mapping[str, Callable[[], Drawing]] = {
 # -- what is measured
 
 
-def measure_memories(frames: int = 120, size: tuple[int, int] = (96, 160)) -> dict[str, Any]:
+def measure_memories(frames: int = 96, size: tuple[int, int] = (96, 160)) -> dict[str, Any]:
     """MiB that memories of one object take after each frame, and what keeping features of every frame would take."""
     import numpy as np
     import torch
