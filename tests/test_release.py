@@ -101,7 +101,7 @@ def test_ci_takes_the_steps_of_ci_run_on_three_systems_and_every_python() -> Non
     assert commands["Linux and macOS"] == ".ci/run"
     assert (ROOT / ".ci" / "run").read_text().splitlines()[-2:] == ["make check", "make test"]
     recipes = dict(re.findall(r"^(\w+): \$\(READY\)\n\t@(.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    for step in re.findall(r"\$\(BIN\)/([^&|]+)", recipes["check"]) + ["python -m pytest -n 2"]:  # Windows has no make
+    for step in [*re.findall(r"\$\(BIN\)/([^&|]+)", recipes["check"]), "python -m pytest -n 2"]:  # Windows has no make
         assert f".venv/Scripts/{step.strip()}" in commands["Windows"]
     assert all(set(read_yaml(path)) for path in (".github/dependabot.yml", ".github/ISSUE_TEMPLATE/fault.yml"))
 
