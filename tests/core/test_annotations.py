@@ -24,8 +24,12 @@ def find(places: list[FramePlace], video: VideoFrames) -> tuple[list[int | None]
         ([FramePlace(index=t) for t in (0, 3)], PLAIN, [0, 3], ""),
         ([FramePlace(number=t) for t in range(5)], PLAIN, [0, 1, 2, 3, 4], ""),
         ([FramePlace(number=t) for t in (1, 3, 5)], PLAIN, [0, 2, 4], "count from 1"),
-        ([FramePlace(number=t) for t in (1, 3)], PLAIN, [1, 3], ""),
-        ([FramePlace(name=f"{t:05}.png") for t in (3, 4)], PLAIN, [3, 4], ""),
+        ([FramePlace(number=t) for t in (2, 5)], PLAIN, [1, 4], "count from 1"),
+        ([FramePlace(number=t, is_id=True) for t in (1, 3)], VideoFrames("clip"), [1, 3], "from 0, though none is 0"),
+        ([FramePlace(number=t) for t in (1, 3)], PLAIN, [1, 3], "count from 0, though none is 0"),
+        ([FramePlace(number=t) for t in (11, 13)], NAMED, [1, 3], "those in the frames' names, 10 to 14"),
+        ([FramePlace(number=t) for t in (0, 3)], NAMED, [0, 3], ""),
+        ([FramePlace(name=f"{t:05}.png") for t in (3, 4)], PLAIN, [3, 4], "count from 0, though none is 0"),
         ([FramePlace(name=f"{t:05}.png") for t in range(1, 6)], PLAIN, [0, 1, 2, 3, 4], "count from 1"),
         ([FramePlace(name=f"masks/frame_{t:04}.png") for t in (10, 14)], NAMED, [0, 4], ""),
         ([FramePlace(name=f"{t}.png") for t in (11, 13)], NAMED, [1, 3], ""),
@@ -40,6 +44,14 @@ def test_rules(places: list[FramePlace], video: VideoFrames, frames: list[int | 
     found, notes = find(places, video)
     assert found == frames
     assert (words in " ".join(notes)) if words else not notes
+
+
+def test_ids_of_images_that_may_count_from_0_or_from_1_are_refused() -> None:
+    """A detector that found nothing in the last frame, or in the first: one of them would be a frame late."""
+    for numbers in ((1, 3), (4,), (2, 3)):
+        for video in (PLAIN, NAMED):
+            with pytest.raises(InputError, match="may count from 0 or from 1; say which"):
+                FrameMatcher("d.json", [FramePlace(number=t, is_id=True) for t in numbers], video)
 
 
 def test_what_meets_no_frame_is_counted_and_refused_where_nothing_does() -> None:
@@ -64,6 +76,7 @@ PLACES = st.builds(
     video=st.sampled_from([None, "clip"]),
     index=st.none() | st.integers(0, 9),
     number=st.none() | st.integers(0, 9),
+    is_id=st.booleans(),
     name=st.none() | st.sampled_from(["frame_0012.png", "3.jpg", "x"]),
 )
 
@@ -72,7 +85,11 @@ PLACES = st.builds(
 def test_a_frame_is_one_of_the_video_and_equal_places_are_one_frame(
     places: list[FramePlace], video: VideoFrames
 ) -> None:
-    found, _ = find(places, video)
+    try:
+        found, _ = find(places, video)
+    except InputError as error:
+        assert "may count from" in str(error) and not any(p.number == 0 and p.index is None for p in places)
+        return
     assert all(frame is None or 0 <= frame < (video.length or 10**9) for frame in found)
     assert len({(p, f) for p, f in zip(places, found, strict=True)}) == len(set(places))
     assert all(

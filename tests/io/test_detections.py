@@ -161,6 +161,36 @@ def test_coco_with_images_several_videos_and_names_of_frames(tmp_path: Path) -> 
         detect(path, names, "third")
 
 
+def test_videos_are_told_apart_by_folder_id_and_number_within_the_video(tmp_path: Path) -> None:
+    """A file of two videos, whose masks are of frame 1 in one and of frame 2 in the other."""
+    both = [("clip", 1, 1), ("other", 2, 2)]
+
+    def list_images(**more: Any) -> list[dict[str, Any]]:
+        return [
+            {"id": t + (0 if more else 10 * v), "file_name": f"{name}/{t:03}.jpg", **{k: v for k in more}}
+            for name, v, _ in both
+            for t in range(LENGTH)
+        ]
+
+    one = {"category_id": 7, "score": 0.5, "segmentation": CODE}
+    folders = {"images": list_images(), "annotations": [{**one, "image_id": t + 10 * v} for _, v, t in both]}
+    numbered = {
+        "videos": [{"id": v, "name": name} for name, v, _ in both],
+        "images": list_images(video_id=True),
+        "annotations": [{**one, "image_id": t, "video_id": v} for _, v, t in both],
+    }
+    for content in (folders, numbered):
+        path = write(tmp_path / "d.json", content)
+        for name, _, t in both:
+            assert [len(f) for f in detect(path, None, name)] == [int(n == t) for n in range(LENGTH)]
+    plain = [{**one, "frame": t, "video_id": v} for _, v, t in both]
+    with pytest.raises(InputError, match=r"is of 2 videos \(1, 2\), none of them clip"):
+        detect(write(tmp_path / "d.json", plain))
+    del numbered["annotations"][0]["video_id"]
+    with pytest.raises(InputError, match="is of several videos; say which with 'video_id'"):
+        detect(write(tmp_path / "d.json", numbered))
+
+
 def test_deva_s_images_with_a_json_beside_them(tmp_path: Path) -> None:
     page = np.zeros((H, W, 3), np.uint8)
     page[MASK] = (44, 1, 0)  # 300

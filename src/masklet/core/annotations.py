@@ -27,6 +27,7 @@ class FramePlace:
     index: int | None = None  # a frame's number, counted from 0
     number: int | None = None  # a frame's number, counted from 0 or from 1
     name: str | None = None  # the name of a frame's file, with or without folder and suffix
+    is_id: bool = False  # whether the number is an image's id, of which no convention says from where it counts
 
     def __str__(self) -> str:
         said = {"video": self.video, "frame": self.index, "number": self.number, "file": self.name}
@@ -92,7 +93,8 @@ class FrameMatcher:
             video: whose frames are meant.
 
         Raises:
-            InputError: the file is of several videos, none of which has the name of this one.
+            InputError: the file is of several videos, none of which has the name of this one, or it cannot be told
+                whether it counts frames from 0 or from 1.
         """
         self.label, self.video = label, video
         self.notes: list[str] = []
@@ -100,6 +102,7 @@ class FrameMatcher:
         self._of = self._choose_video({place.video for place in listed if place.video is not None})
         self._order = [place for place in listed if self._is_meant(place)]
         self._numbers = [n for place in self._order if (n := self._read_number(place)) is not None]
+        self._are_in_names = self._find_numbers_in_names()
         self._first = self._find_first_number()
         self._by_order = self._find_order()
 
@@ -124,13 +127,32 @@ class FrameMatcher:
     def _is_meant(self, place: FramePlace) -> bool:
         return place.video is None or place.video == self._of
 
+    def _find_numbers_in_names(self) -> bool:
+        """Whether the file calls frames by the numbers in their own names, which do not count from 0."""
+        known = self.video.by_number
+        if not self._numbers or min(known, default=0) == 0 or not known.keys() >= set(self._numbers):
+            return False
+        told = f"{min(known)} to {max(known)}"
+        self.notes.append(f"{self.label}: its numbers of frames were taken for those in the frames' names, {told}")
+        return True
+
     def _find_first_number(self) -> int:
-        """0 or 1: what the file calls the first frame."""
-        numbers, length = self._numbers, self.video.length or len(set(self._order))
-        if not numbers or min(numbers) != 1 or max(numbers) != length:
+        """0 or 1: what the file calls the first frame. Raises InputError where ids of images may be either."""
+        numbers, length = self._numbers, self.video.length
+        if not numbers or self._are_in_names or min(numbers) == 0:
             return 0
-        self.notes.append(f"{self.label}: its numbers of frames were taken to count from 1, for none is 0")
-        return 1
+        low, high = min(numbers), max(numbers)
+        if high == (length or len(set(self._order))) and (length or low == 1):
+            self.notes.append(f"{self.label}: its numbers of frames were taken to count from 1, for none is 0")
+            return 1
+        if length and high < length and any(p.is_id and not self._is_named(p) for p in self._order):
+            raise InputError(
+                f"{self.label}: its image ids, {low} to {high} for {length} frames, may count from 0 or from 1; say "
+                "which frame each is with 'frame', from 0, or with 'images' that have their file names"
+            )
+        if not length or high < length:
+            self.notes.append(f"{self.label}: its numbers of frames were taken to count from 0, though none is 0")
+        return 0
 
     def _read_number(self, place: FramePlace) -> int | None:
         """The number by which frames are counted; a name counts where the frames have none of their own."""
@@ -163,7 +185,7 @@ class FrameMatcher:
             return self._by_order.get(place)
         found = place.index if place.index is not None else self._find_by_name(place)
         if found is None and (number := self._read_number(place)) is not None:
-            found = number - self._first
+            found = self.video.by_number.get(number) if self._are_in_names else number - self._first
         inside = found is not None and found >= 0 and not (self.video.length and found >= self.video.length)
         return found if inside else None
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from masklet.core.errors import InputError
 from masklet.core.files import read_bytes, read_text
 from masklet.core.image_files import read_image_size
 from masklet.core.instances import NAMELESS
-from masklet.core.limits import check_number, is_finite_number, parse_whole_number, quote_value
+from masklet.core.limits import check_number, is_finite_number, is_whole_number, parse_whole_number, quote_value
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle, merge_rles
 from masklet.core.tracks import Masklet, Sighting, Source
@@ -163,7 +163,7 @@ def read_coco_detections(path: Path, content: Any) -> DetectionSet:
     whole = JsonEntry(str(path), content if isinstance(content, dict) else {})
     names, images = read_category_names(whole), read_image_places(whole)
     known = sorted({*names, *(entry.whole("category_id") for entry in entries)})
-    places = [find_entry_place(entry, images) for entry in entries]
+    places = tell_videos_apart(entries, [find_entry_place(entry, images) for entry in entries])
     found = [
         FrameEntry(place, partial(_read_coco_entry, entry, known.index(entry.whole("category_id"))))
         for place, entry in zip(places, entries, strict=True)
@@ -178,6 +178,18 @@ def read_coco_detections(path: Path, content: Any) -> DetectionSet:
         compute_file_hash(path),
         tuple(names[id] for id in known if id in stuff),
     )
+
+
+def tell_videos_apart(entries: Sequence[JsonEntry], places: Sequence[FramePlace]) -> list[FramePlace]:
+    """The `places` of `entries`, with the ids of their videos for names where these are several and nothing else says
+    which they are.
+    """
+    ids = [entry.content.get("video_id") for entry in entries]
+    if len({str(id) for id in ids}) < 2:
+        return list(places)
+    return [
+        p if p.video is not None or id is None else replace(p, video=str(id)) for p, id in zip(places, ids, strict=True)
+    ]
 
 
 def list_given_detections(content: Any) -> list[Any] | None:
@@ -241,11 +253,14 @@ def read_image_places(content: JsonEntry) -> dict[Any, FramePlace]:
     listed = content.entries("videos") if "videos" in content else ()
     videos = {check_image_id(v, v.get("id")): str(v.get("name")) for v in listed}
     several = len(videos) > 1
+    folders = {name_folder(image) for image in content.entries("images")}
     places: dict[Any, FramePlace] = {}
     for image in content.entries("images"):
         id = check_image_id(image, image.get("id"))
+        told = image.content.get("video_id")
+        id = (check_image_id(image, told), id) if id in places and told is not None else id
         if id in places:
-            raise image.wrong(f"the image id {id} is given twice; keep one of them")
+            raise image.wrong(f"the image id {quote_value(image.get('id'))} is given twice; keep one of them")
         number = next((image.get(k) for k in FRAME_KEYS if k in image), None)
         if number is not None and not is_count(number):
             raise image.wrong(f"the number of a frame must be a whole number from 0, not {number!r:.40}")
@@ -254,9 +269,17 @@ def read_image_places(content: JsonEntry) -> dict[Any, FramePlace]:
         video = None if given is None else videos.get(check_image_id(image, given))
         if video is None and (several or name is None) and videos:
             raise image.wrong(f"video {image.content.get('video_id')} is not in 'videos'")
+        if video is None and len(folders) > 1 and given is None:
+            video = name_folder(image)
         places[id] = FramePlace(video, None, number, None if name is None else str(name))
     unnumbered = all(p.number is None and p.name is None for p in places.values())
-    return {i: FramePlace(p.video, number=i) for i, p in places.items()} if unnumbered else places
+    return {i: FramePlace(p.video, number=i, is_id=True) for i, p in places.items()} if unnumbered else places
+
+
+def name_folder(image: JsonEntry) -> str | None:
+    """The folder in the name of an image's file, its video where a file has several; None where it has none."""
+    folder = PurePosixPath(str(image.content.get("file_name") or "").replace("\\", "/")).parent
+    return str(folder) if folder.name else None
 
 
 def check_image_id(entry: JsonEntry, id: Any) -> Any:
@@ -276,22 +299,35 @@ def find_entry_place(entry: JsonEntry, images: Mapping[Any, FramePlace]) -> Fram
     if direct is not None:
         return FramePlace(video, index=_read_frame_number(entry, direct))
     if images and "image_id" in entry:
-        id = entry.get("image_id")
-        if check_image_id(entry, id) not in images:
-            raise entry.wrong(f"image {id!r:.40} is not in 'images'")
-        return images[id]
+        return find_listed_image(entry, images)
     name = next((n for k in NAME_KEYS if isinstance(n := entry.content.get(k), str) and n), None)
     id = entry.content.get("image_id")
     if name is None and isinstance(id, str) and id:
         name = id
-    return FramePlace(video, number=_read_frame_number(entry, id)) if name is None else FramePlace(video, name=name)
+    if name is not None:
+        return FramePlace(video, name=name)
+    return FramePlace(video, number=_read_frame_number(entry, id), is_id=True)
+
+
+def find_listed_image(entry: JsonEntry, images: Mapping[Any, FramePlace]) -> FramePlace:
+    """The place of an entry's image in a file's list. Raises InputError where that is none, or of several videos."""
+    id = check_image_id(entry, entry.get("image_id"))
+    if id not in images:
+        raise entry.wrong(f"image {quote_value(id)} is not in 'images'")
+    others = [key for key in images if isinstance(key, tuple) and key[1] == id]
+    if not others:
+        return images[id]
+    video = entry.content.get("video_id")
+    if video is None:
+        raise entry.wrong(f"image {quote_value(id)} is of several videos; say which with 'video_id'")
+    return images.get((video, id), images[id])
 
 
 def _read_frame_number(entry: JsonEntry, given: Any) -> int:
     """The whole number that an entry gives as such, as a text, or with a decimal point and nothing after it."""
     number: Any = parse_whole_number(given) if isinstance(given, str) else given
     number = int(number) if isinstance(number, float) and number.is_integer() else number
-    if not is_count(number):
+    if not is_whole_number(number):
         raise InputError(
             f"{entry.where}: 'frame' (or 'frame_index', 'image_id', 'file_name') must be a whole number from 0, or the "
             f"name of an image, not {quote_value(given)}"
