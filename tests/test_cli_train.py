@@ -188,10 +188,13 @@ def test_quiet_says_nothing(tmp_path: Path) -> None:
         (("tracker", "--data", "synthetic"), "this is trained over a segmenter: --segmenter FILE"),
         (("rocovis", "--data", "synthetic"), "this is trained over a segmenter: --segmenter FILE"),
         (("rocovis", "--data", "synthetic", "--set", "row"), "--set row: write it as NAME=VALUE"),
-        (("rocovis", "--data", "synthetic", "--set", "row=5"), "row = 5: there are uvla++, masks, direct, queries"),
+        (
+            ("rocovis", "--data", "synthetic", "--set", "row=5"),
+            "setting row = 5 must be one of uvla++, masks, direct, queries",
+        ),
         (
             ("tracker", "--data", "synthetic", "--set", "row=5"),
-            "tracker has no setting 'row'; there are: given, labels",
+            "tracker has no setting 'row'; there are: given, labels, over, begin, hidden",
         ),
         (("refiner", "--data", "synthetic"), "a refiner needs the tracker that it refines: --from FILE"),
     ],

@@ -66,7 +66,7 @@ def test_what_was_trained_here_runs(system: str, files: str, folder: Path, monke
         ),
         ("dvis", "small.safetensors+others.safetensors", "trained over a segmenter of 2 categories"),
         ("dvis", "small.safetensors+wide.safetensors", "width 64, but .*small.safetensors has 2 and 32"),
-        ("dvis", "small.safetensors+none.safetensors", "none.safetensors: cannot be read"),
+        ("dvis", "small.safetensors+none.safetensors", "none.safetensors: no such file; pass a file of query heads"),
         ("dvis", "small.safetensors@tall+heads.safetensors", "small.safetensors@tall"),
         ("dvis-offline", "small.safetensors+tracker.safetensors", "tracker.safetensors: holds no refiner"),
         ("rocovis", "small.safetensors", "not weights of a rocovis.*, but of small-mask2former"),

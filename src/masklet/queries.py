@@ -12,9 +12,9 @@ from masklet.core.errors import InputError
 from masklet.models.mask2former.networks import infer_query_sizes
 from masklet.models.mask2former.segmenter import Mask2Former
 from masklet.models.mask2former.tensor_names import GENVIS, OFFLINE, ONLINE, require_kind
-from masklet.models.mask2former.weights import LoadedMask2Former, build_mask2former
+from masklet.models.mask2former.weights import LoadedMask2Former, build_mask2former, name_numbered_classes
 from masklet.models.query_video.genvis import Genvis, build_released_genvis
-from masklet.models.query_video.heads import load_refiner, load_tracker
+from masklet.models.query_video.heads import HeadsOrigin, load_refiner, load_tracker, read_heads_origin
 from masklet.models.query_video.slot_weights import load_slot_model
 from masklet.models.query_video.videomt import load_videomt
 from masklet.nn.referring_tracker import ReferringTracker, build_released_tracker
@@ -52,7 +52,8 @@ class NamedWeights:
         """It on the device; its weights are said to include those of the heads."""
         net: Any = built.net
         heads = {self.heads.name: compute_hash(self.heads).sha256} if self.heads else {}
-        weights, shortest = {**built.weights, **heads}, self.shortest or built.shortest
+        trained = read_heads_origin(self.heads).side if self.heads else None
+        weights, shortest = {**built.weights, **heads}, self.shortest or trained or built.shortest
         return Mask2Former(net.to(resolve_device(self.device)), shortest=shortest, weights=weights)
 
 
@@ -78,24 +79,27 @@ def load_ctvis(at: NamedWeights, settings: Any) -> QuerySystem:
 def load_dvis(at: NamedWeights, settings: Any) -> QuerySystem:
     """DVIS's online system: segmenter and tracker."""
     built = at.built
-    return dvis.build_dvis_system(at.segmenter(built), load_named_tracker(at, built, ONLINE), settings)
+    tracker = load_named_tracker(at, built, ONLINE, settings.over)
+    return dvis.build_dvis_system(at.segmenter(built), tracker, settings)
 
 
 def load_dvis_offline(at: NamedWeights, settings: Any) -> QuerySystem:
     """The offline and semi-online system."""
     built = at.built
-    return DvisRefined(
-        at.segmenter(built), load_named_tracker(at, built, OFFLINE), load_named_refiner(at, built), settings
-    )
+    tracker, refiner = load_named_tracker(at, built, OFFLINE, settings.over), load_named_refiner(at, built)
+    return DvisRefined(at.segmenter(built), tracker, refiner, settings)
 
 
-def load_named_tracker(at: NamedWeights, built: LoadedMask2Former, kind: str) -> ReferringTracker:
-    """The tracker of a file of heads, or of an official checkpoint of this kind."""
+def load_named_tracker(at: NamedWeights, built: LoadedMask2Former, kind: str, over: str) -> ReferringTracker:
+    """The tracker of a file of heads, or of an official checkpoint of this `kind`. `over` is as in `DvisSettings`."""
     if at.heads is None:
         require_kind(built.kind, kind, at.text)
         tracker = build_released_tracker(built.tracker, built.net.config.num_attention_heads)
     else:
         tracker, categories = load_tracker(at.heads)
+        if over == "same":
+            check_heads_origin(read_heads_origin(at.heads), at, built)
+        name_numbered_classes(built, categories)
         check_heads(tracker, categories, at, built)
     return tracker.to(resolve_device(at.device))
 
@@ -107,6 +111,17 @@ def load_named_refiner(at: NamedWeights, built: LoadedMask2Former) -> TemporalRe
     else:
         refiner, _ = load_refiner(at.heads)
     return refiner.to(resolve_device(at.device))
+
+
+def check_heads_origin(origin: HeadsOrigin, at: NamedWeights, built: LoadedMask2Former) -> None:
+    """Raises InputError where heads say that they were trained over other weights than the segmenter's."""
+    if origin.weights and sorted(origin.weights.values()) != sorted(built.weights.values()):
+        [(file, sha256), *_] = origin.weights.items()
+        [found, *_] = built.weights.values()
+        raise InputError(
+            f"{at.heads}: trained over {file} (sha256 {sha256[:12]}...), but {at.base} has sha256 {found[:12]}...; "
+            "name the segmenter that it was trained over, or say --set over=any to run it over another one"
+        )
 
 
 def check_heads(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -15,15 +15,14 @@ from masklet.core.errors import InputError
 from masklet.core.files import path_exists
 from masklet.models.encoder import STRIDE as CELL
 from masklet.models.mask2former.networks import infer_query_sizes
-from masklet.models.mask2former.segmenter import Mask2Former, load_mask2former
+from masklet.models.mask2former.segmenter import Mask2Former
 from masklet.models.mask2former.small import KIND as SMALL
 from masklet.models.mask2former.small import (
     SmallMask2FormerSettings,
     create_small_mask2former,
-    load_small,
     save_small,
 )
-from masklet.models.mask2former.weights import build_mask2former
+from masklet.models.mask2former.weights import locate_mask2former
 from masklet.models.nano.dense import KIND as NANO_SEGMENTER
 from masklet.models.nano.dense import PACKAGED as SEGMENTER
 from masklet.models.nano.dense import read_dense, save_dense
@@ -38,7 +37,7 @@ from masklet.models.nano.image_predictor import (
 from masklet.models.nano.network import KIND as NANO
 from masklet.models.nano.network import NanoSettings, create_nano, read_nano
 from masklet.models.nano.propagator import PACKAGED as PROPAGATOR
-from masklet.models.query_video.heads import load_tracker
+from masklet.models.query_video.heads import HeadsOrigin
 from masklet.models.sam2.edgetam import EdgeTam
 from masklet.models.sam2.memory import RecentFrames
 from masklet.models.sam2.propagator import Sam2
@@ -46,11 +45,20 @@ from masklet.nn.prompt_network import PromptNetwork
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 from masklet.parts import load_sam2
+from masklet.starts import (
+    OwnSizeSegmenter,
+    StartingSegmenter,
+    is_trained_over,
+    load_starting_heads,
+    load_starting_segmenter,
+    load_starting_slots,
+    split_side,
+)
 from masklet.train.data.clips import ClipSource, TrainingClip
 from masklet.train.data.data_sources import (
     FRAMES,
-    IMAGES,
     PANOPTIC,
+    ClipMaking,
     FromStills,
     create_clip_source,
     create_moving_stills,
@@ -59,85 +67,105 @@ from masklet.train.data.data_sources import (
     create_turning_stills,
     is_generated,
 )
-from masklet.train.data.framing import FixedFraming
+from masklet.train.data.framing import FixedFraming, ShortSideFraming
 from masklet.train.data.prompt_crops import PromptCrops, StillsShare
-from masklet.train.data.stills import Stills
+from masklet.train.data.stills import Stills, find_still_files
+from masklet.train.data.videos import FrameSampling
 from masklet.train.loop.loop import Task, TrainingPlan
 from masklet.train.loop.run_folder import save_network
-from masklet.train.losses import LossSettings
 from masklet.train.prompt_scores import name_clicks, read_objects, score_prompts, select_objects
+from masklet.train.settings import (
+    SamplingSettings,
+    ScheduleSettings,
+    apply_schedule,
+    choose_settings,
+    read_training_settings,
+)
 from masklet.train.tasks.dense import DenseTask, WeightedSource, replace_head_categories
-from masklet.train.tasks.dvis import REFINER_REVERSE, DvisTraining, RefinerTask, TrackerTask, initialize_from_minvis
+from masklet.train.tasks.dvis import (
+    REFINER_FRAMES,
+    REFINER_REVERSE,
+    DvisTraining,
+    RefinerTask,
+    TrackerTask,
+    initialize_from_minvis,
+)
 from masklet.train.tasks.nano import ASKING, build_nano_task
 from masklet.train.tasks.prompts import PromptTask
 from masklet.train.tasks.propagator import PromptSampling, PropagatorTask
-from masklet.train.tasks.rocovis import ROWS, RocovisTask, RocovisTraining
-from masklet.train.tasks.segmenter import SegmenterTask, choose_point_count, draw_held_out_clips, replace_class_head
+from masklet.train.tasks.rocovis import RocovisTask, RocovisTraining, find_ablation_row
+from masklet.train.tasks.segmenter import SegmenterTask, draw_held_out_clips, fit_categories
+from masklet.training_request import (
+    Begun,
+    ClipViews,
+    DvisOptions,
+    PreparedTraining,
+    RocovisOptions,
+    Sam2Options,
+    TrackerOptions,
+    TrainingRecipe,
+    TrainingRequest,
+    choose_views,
+)
 from masklet.weights.format import is_of_kind
 from masklet.weights.reading import is_path
 from masklet.weights.store import ZOO, verify_packaged
 
 PACKAGED = "nano"  # what `--from` calls the packaged models
+OF_SEGMENTER = ("classes", "width", "heads", "mask_width")  # of heads' settings: what the segmenter below decides
+CLIP_NORM = 0.01  # of DVIS's and GenVIS's gradients, as released
 MOST_LAYERS = 6  # of DVIS's tracker and refiner, as published
 PROMPTED = 100  # objects by which an image predictor is validated
 CLICKS = (1, 3)  # numbers of clicks, likewise
 
-Size = tuple[int, int]  # h, w
-
-
-@dataclass(frozen=True)
-class TrainingRequest:
-    """What the user asks for, checked."""
-
-    data: tuple[str, ...]
-    val: tuple[str, ...]  # none: other clips of the data
-    size: Size
-    frames: int  # of a clip
-    steps: int
-    batch: int
-    lr: float
-    seed: int
-    start: str  # weights to begin with, or none
-    segmenter: str  # of what is trained over one, or none
-    settings: Mapping[str, str]  # of the training's own
-    device: torch.device
-
-
-@dataclass(frozen=True)
-class TrainingRecipe:
-    """One thing that can be trained, with what it takes where the user does not say."""
-
-    task: Callable[[TrainingRequest], Task]
-    plan: Callable[[TrainingRequest], TrainingPlan]
-    frames: int
-    steps: int
-    batch: int
-    lr: float
-    settings: Mapping[str, Sequence[str]]  # its own ones, and what each can be; the first where nothing is said
-    size: Size = (96, 160)
+S = TypeVar("S")
+N = TypeVar("N", bound=torch.nn.Module)
 
 
 # -- the segmenter
 
 
-def build_segmenter_task(wish: TrainingRequest, source: ClipSource, unseen: Sequence[TrainingClip]) -> SegmenterTask:
+def begin_segmenter(wish: TrainingRequest) -> Begun:
+    """Nothing, or any Mask2Former from its weights."""
+    return begin_over(load_starting_segmenter(wish.start, wish.categories)) if wish.start else Begun()
+
+
+def begin_over(segmenter: StartingSegmenter, **more: Any) -> Begun:
+    """What begins with, or over, a segmenter; `more` as in `Begun`."""
+    short = () if segmenter.size else segmenter.short
+    weights = {**segmenter.loaded.weights, **more.pop("weights", {})}
+    return Begun(segmenter, size=segmenter.size, short=short, side=segmenter.side, weights=weights, **more)
+
+
+def build_segmenter_task(
+    wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
+) -> SegmenterTask:
     """The small Mask2Former from the packaged backbone, or any one from its weights."""
-    path = Path(wish.start)
-    if not wish.start or is_trained_file(SMALL, path):
-        held = load_small(path) if wish.start else None
-        settings = held.settings if held else SmallMask2FormerSettings()
-        net: Any = held.net if held else create_small_mask2former(settings, source.categories, wish.seed)
+    fresh = SmallMask2FormerSettings()
+    settings = begun.segmenter.small if begun.segmenter else fresh
+    net: Any = (
+        begun.segmenter.loaded.net if begun.segmenter else create_small_mask2former(fresh, source.categories, wish.seed)
+    )
+    if begun.segmenter:
+        begun.notes.extend(begun.segmenter.name_by(source.categories))
+    begun.notes.extend(fit_categories(net, source.categories, wish.seed, [(net, "class_predictor")]))
+    net = net.to(wish.device)
 
-        def save(to: Path) -> None:
-            save_small(to, net, settings, wish.size)
-    else:
-        net = build_mask2former(wish.start).net
-
-        def save(to: Path) -> None:
+    def save(to: Path) -> None:
+        if settings is None:
             save_network(net, to.with_suffix(""))
+        else:
+            save_small(to, net, settings, views.size)
 
-    net = replace_class_head(net, source.categories, wish.seed).to(wish.device)
-    return SegmenterTask(net, source, unseen, save, clips=wish.batch, frames=wish.frames)
+    return SegmenterTask(
+        net,
+        source,
+        unseen,
+        save,
+        clips=wish.batch // wish.parts,
+        frames=wish.frames,
+        at=None if isinstance(views.framing, FixedFraming) else views.losses,
+    )
 
 
 def is_trained_file(kind: str, path: Path) -> bool:
@@ -145,10 +173,12 @@ def is_trained_file(kind: str, path: Path) -> bool:
     return path_exists(path) and is_of_kind(path, kind)
 
 
-def build_dense_task(wish: TrainingRequest, source: ClipSource, unseen: Sequence[TrainingClip]) -> DenseTask:
+def build_dense_task(
+    wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
+) -> DenseTask:
     """The nano segmenter, for the categories of the data."""
-    if any(side % CELL for side in wish.size):
-        h, w = wish.size
+    if any(side % CELL for side in views.size):
+        h, w = views.size
         raise InputError(f"--size {h}x{w}: for the nano segmenter both must be multiples of {CELL}, such as 256x320")
     held = read_dense(resolve_nano_file(wish.start, SEGMENTER))
     with torch.random.fork_rng([]):
@@ -159,16 +189,15 @@ def build_dense_task(wish: TrainingRequest, source: ClipSource, unseen: Sequence
     def save(to: Path) -> None:
         save_dense(to, head, held.settings, source.categories)
 
-    short = min(wish.size)
-    return DenseTask(
-        head, source.categories, [WeightedSource(source, 1.0)], unseen, save, batch=wish.batch, short=short
-    )
+    batch = wish.batch // wish.parts
+    sources = [WeightedSource(source, 1.0)]
+    return DenseTask(head, source.categories, sources, unseen, save, batch=batch, short=views.side)
 
 
 def plan_dense_training(wish: TrainingRequest) -> TrainingPlan:
-    """Images go through the network together, so that a step is one item."""
+    """Images go through the network together, so that a step is one item, or as many as the batch has parts."""
     return TrainingPlan(
-        wish.steps, 1, wish.lr, warm_up=min(100, wish.steps // 10), seed=wish.seed, **plan_checkpoints(wish)
+        wish.steps, wish.parts, wish.lr, warm_up=min(100, wish.steps // 10), seed=wish.seed, **plan_checkpoints(wish)
     )
 
 
@@ -182,12 +211,17 @@ def is_nano_start(kind: str, name: str) -> bool:
     return name == PACKAGED or is_trained_file(kind, Path(name))
 
 
+BACKBONE = "net.model.pixel_level_module.encoder."
+
+
 def plan_segmenter_training(wish: TrainingRequest) -> TrainingPlan:
-    """Clips go through the network together, so that a step is one item. What was trained before learns slowly."""
-    slow = ("net.model.pixel_level_module.encoder." + ("" if wish.start else "net."), 0.1)
+    """Clips go through the network together, so that a step is one item, or as many as the batch has parts. What was
+    trained before learns slowly.
+    """
+    slow = (BACKBONE + ("" if wish.start else "net."), 0.1)
     return TrainingPlan(
         wish.steps,
-        1,
+        wish.parts,
         wish.lr,
         warm_up=min(100, wish.steps // 10),
         factors=(slow,),
@@ -196,59 +230,192 @@ def plan_segmenter_training(wish: TrainingRequest) -> TrainingPlan:
     )
 
 
+def plan_minvis_training(wish: TrainingRequest) -> TrainingPlan:
+    """As MinVIS and DVIS train a large one: a tenth of the rate for the last three tenths of the steps."""
+    return replace(plan_heads_training(wish), batch=wish.parts, factors=((BACKBONE, 0.1),))
+
+
 # -- DVIS
 
 
-def build_tracker_task(wish: TrainingRequest, source: ClipSource, unseen: Sequence[TrainingClip]) -> TrackerTask:
-    """A tracker of the segmenter's own width, new or from a file of one."""
-    segmenter = load_frozen_segmenter(wish)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(wish.seed)
-        tracker = (
-            load_tracker(wish.start)[0]
-            if wish.start
-            else ReferringTracker(TrackerSettings(**infer_head_sizes(segmenter)))
+def begin_tracker(wish: TrainingRequest) -> Begun:
+    """A segmenter, and a tracker where it goes on with one: an official checkpoint has both."""
+    heads = load_starting_heads(wish.start, wish.categories) if wish.start else None
+    below = wish.segmenter or (wish.start if heads and heads.is_official else "") or require_segmenter(wish)
+    segmenter = load_starting_segmenter(below, wish.categories)
+    if heads and wish.settings.get("over", "same") == "same" and not is_trained_over(heads, segmenter):
+        raise InputError(
+            f"--from {wish.start}: trained over another segmenter than {below}, by their sha256; give that one, or "
+            "--set over=any to go on over this one"
         )
-    told = get_own_settings(wish)
-    if told.pop("begin", "minvis") == "minvis" and not wish.start:
-        initialize_from_minvis(tracker, segmenter.net)
-    settings = DvisTraining(wish.steps, wish.frames, losses=choose_loss_settings(wish), **told)
-    return TrackerTask(segmenter, prepare_trained_module(tracker, wish), source, settings, unseen)
+    return begin_over(segmenter, heads=heads, weights=compute_file_hashes(wish.start))
 
 
-def build_refiner_task(wish: TrainingRequest, source: ClipSource, unseen: Sequence[TrainingClip]) -> RefinerTask:
-    """A refiner over a trained tracker."""
+def begin_refiner(wish: TrainingRequest) -> Begun:
+    """A segmenter and a trained tracker, maybe with a refiner."""
     if not wish.start:
-        raise InputError("a refiner needs the tracker that it refines: --from FILE, as masklet train tracker writes it")
-    segmenter, tracker = load_frozen_segmenter(wish), load_tracker(wish.start)[0].to(wish.device).requires_grad_(False)
-    with torch.random.fork_rng([]):
-        torch.manual_seed(wish.seed)
-        refiner = TemporalRefiner(RefinerSettings(**infer_head_sizes(segmenter)))
-    settings = DvisTraining(
-        wish.steps, wish.frames, REFINER_REVERSE, choose_loss_settings(wish), **get_own_settings(wish)
+        raise InputError(
+            "a refiner needs the tracker that it refines: --from FILE, as masklet train tracker writes it, or an "
+            "official checkpoint of DVIS"
+        )
+    return begin_tracker(wish)
+
+
+def compute_file_hashes(name: str) -> dict[str, str]:
+    """{name: sha256} of a file of weights that a training begins with; none where it begins with none."""
+    return dict(locate_mask2former(split_side(name)[0])[1]) if name else {}
+
+
+def build_tracker_task(
+    wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
+) -> TrackerTask:
+    """A tracker of the segmenter's own width, new or one that was trained before."""
+    segmenter = freeze_segmenter(wish, begun, views, source)
+    if begun.heads:
+        tracker = check_head_settings(begun.heads.tracker, wish)
+    else:
+        settings = choose_head_settings(TrackerSettings, segmenter, wish)
+        tracker = create_seeded(ReferringTracker, settings, wish.seed)
+        if choose_settings(TrackerOptions, wish.settings).begin == "minvis":
+            initialize_from_minvis(tracker, segmenter.net)
+    own = choose_dvis_training(wish, views, 0.0)
+    return TrackerTask(
+        OwnSizeSegmenter(segmenter),
+        prepare_trained_module(tracker, wish),
+        source,
+        own,
+        unseen,
+        describe_origin(begun, views),
     )
-    return RefinerTask(segmenter, tracker, prepare_trained_module(refiner, wish), source, settings, unseen)
+
+
+def build_refiner_task(
+    wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
+) -> RefinerTask:
+    """A refiner over a trained tracker, new or one that was trained before."""
+    segmenter, heads = freeze_segmenter(wish, begun, views, source), begun.heads
+    assert heads is not None  # `begin_refiner` asks for them
+    tracker = heads.tracker.to(wish.device).requires_grad_(False)
+    if heads.refiner:
+        begun.notes.append(f"{wish.start}: holds a refiner, too; it is trained on")
+        refiner = check_head_settings(heads.refiner, wish)
+    else:
+        refiner = create_seeded(TemporalRefiner, choose_head_settings(RefinerSettings, segmenter, wish), wish.seed)
+    own = choose_dvis_training(wish, views, REFINER_REVERSE)
+    return RefinerTask(
+        OwnSizeSegmenter(segmenter),
+        tracker,
+        prepare_trained_module(refiner, wish),
+        source,
+        own,
+        unseen,
+        describe_origin(begun, views),
+    )
+
+
+def freeze_segmenter(wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource) -> Mask2Former:
+    """The segmenter below heads, on the device, which looks at frames as it will when the heads are used."""
+    held = begun.segmenter
+    assert held is not None  # all that begin over one ask for it
+    begun.notes.extend(held.name_by(source.categories))
+    net: Any = held.loaded.net
+    return Mask2Former(net.to(wish.device), shortest=views.side, weights=held.loaded.weights)
+
+
+def describe_origin(begun: Begun, views: ClipViews) -> HeadsOrigin:
+    """What the file of trained heads says of what is below them."""
+    assert begun.segmenter is not None
+    return HeadsOrigin(dict(begun.segmenter.loaded.weights), views.side)
+
+
+def choose_dvis_training(wish: TrainingRequest, views: ClipViews, reverse: float) -> DvisTraining:
+    """The settings of a training of heads; clips run backward as often as `reverse` has it where nothing is said."""
+    own, told = choose_settings(TrackerOptions, wish.settings), wish.sampling.reverse
+    return DvisTraining(
+        wish.steps,
+        wish.frames,
+        reverse if told is None else told,
+        views.losses,
+        own.given,
+        own.labels,
+        own.noise,
+        own.noisy,
+        "bfloat16" if wish.schedule.precision == "bfloat16" else "float32",
+    )
+
+
+def choose_head_settings(kind: type[S], segmenter: Mask2Former, wish: TrainingRequest) -> S:
+    """Settings of a new head: as wide and as deep as its segmenter's decoder, unless said otherwise."""
+    told = {f.name: wish.settings[f.name] for f in fields(kind) if f.name in wish.settings}  # type: ignore[arg-type]
+    return kind(**{**infer_head_sizes(segmenter), **told})
+
+
+def check_head_settings(head: N, wish: TrainingRequest) -> N:
+    """A head that was trained before. Raises InputError where something else is asked for than it is."""
+    built: Any = head.settings
+    for name, value in asdict(built).items():
+        if name in wish.settings and wish.settings[name] != value:
+            raise InputError(f"--set {name}={wish.settings[name]}: --from {wish.start} has {value}; leave it out")
+    return head
+
+
+def create_seeded(kind: Callable[[S], N], settings: S, seed: int) -> N:
+    """A network of a `kind` with weights that are random by `seed`."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)
+        return kind(settings)
 
 
 # -- RoCoVIS
 
 
-def build_rocovis_task(wish: TrainingRequest, source: ClipSource, unseen: Sequence[TrainingClip]) -> RocovisTask:
-    """The whole network, beginning with a segmenter that was trained on images, maybe of other categories."""
-    net = replace_class_head(build_mask2former(require_segmenter(wish)).net, source.categories, wish.seed)
-    settings = RocovisTraining(wish.frames, **get_own_settings(wish))
-    return RocovisTask(net, source, settings, unseen, device=wish.device, seed=wish.seed, shortest=min(wish.size))
+def begin_rocovis(wish: TrainingRequest) -> Begun:
+    """A segmenter that was trained on images, or a slot model that was trained before."""
+    if not wish.start:
+        return begin_over(load_starting_segmenter(require_segmenter(wish), wish.categories))
+    if wish.segmenter:
+        raise InputError(f"--segmenter {wish.segmenter}: --from {wish.start} has one already; leave it out")
+    kind = find_ablation_row(choose_settings(RocovisOptions, wish.settings).row).kind
+    held, side = load_starting_slots(wish.start, kind, wish.categories)
+    return Begun(slots=held.net, short=(side or held.shortest,), side=side, weights=held.weights)
+
+
+def build_rocovis_task(
+    wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
+) -> RocovisTask:
+    """The whole network, maybe with other categories than before."""
+    own, net = choose_settings(RocovisOptions, wish.settings), begun.slots
+    segmenter: Any = net.segmenter if net is not None else None
+    heads: list[tuple[torch.nn.Module, str]] = []
+    if begun.segmenter:
+        segmenter = begun.segmenter.loaded.net
+        begun.notes.extend(begun.segmenter.name_by(source.categories))
+    elif hasattr(net, "objects"):
+        heads = [(net.objects, "class_embed")]
+    begun.notes.extend(
+        fit_categories(segmenter, source.categories, wish.seed, [(segmenter, "class_predictor"), *heads])
+    )
+    if net is not None:
+        net.requires_grad_(True)
+        segmenter.requires_grad_(not heads)  # GenVIS's stays
+    settings = RocovisTraining(wish.frames, own.through, own.row, None if wish.size else views.losses)
+    return RocovisTask(
+        segmenter, source, settings, unseen, device=wish.device, seed=wish.seed, shortest=views.side, net=net
+    )
 
 
 def plan_rocovis_training(wish: TrainingRequest) -> TrainingPlan:
     """As the trackers', the backbone at a tenth of the rate."""
-    return replace(plan_heads_training(wish), factors=(("segmenter.model.pixel_level_module.encoder.", 0.1),))
+    slow = ("segmenter.model.pixel_level_module.encoder.", 0.1)
+    return replace(plan_heads_training(wish), factors=(slow,))
 
 
 # -- the propagator
 
 
-def build_propagator_task(wish: TrainingRequest, source: ClipSource, unseen: Sequence[TrainingClip]) -> PropagatorTask:
+def build_propagator_task(
+    wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
+) -> PropagatorTask:
     """The nano propagator, new or from a file of one."""
     if wish.device.type != "cpu":
         raise InputError("the nano propagator is trained on the CPU: its guesses are made there; give --device cpu")
@@ -281,7 +448,9 @@ def plan_propagator_training(wish: TrainingRequest) -> TrainingPlan:
     )
 
 
-def build_sam2_task(wish: TrainingRequest, source: ClipSource, unseen: Sequence[TrainingClip]) -> PropagatorTask:
+def build_sam2_task(
+    wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
+) -> PropagatorTask:
     """SAM 2 by a name of `parts.load_sam2`: all of it but the image encoder, or that, too.
 
     The encoder's position encodings are never trained: they are computed once (`sam2.image_encoder`).
@@ -293,7 +462,7 @@ def build_sam2_task(wish: TrainingRequest, source: ClipSource, unseen: Sequence[
     if isinstance(loaded, EdgeTam):
         raise InputError(f"--from {wish.start}: EdgeTAM cannot be trained here; give a SAM 2, such as sam2.1-tiny")
     net = loaded.net.requires_grad_(True)
-    net.vision_encoder.requires_grad_(get_own_settings(wish).get("encoder") == "trained")
+    net.vision_encoder.requires_grad_(choose_settings(Sam2Options, wish.settings).encoder == "trained")
     sam2 = Sam2(net, gradients=True)
 
     def save(to: Path) -> None:
@@ -310,7 +479,7 @@ def plan_sam2_training(wish: TrainingRequest) -> TrainingPlan:
 # -- the image predictor
 
 
-def build_image_predictor_task(wish: TrainingRequest) -> PromptTask:
+def build_image_predictor_task(wish: TrainingRequest) -> tuple[PromptTask, Begun]:
     """The promptable network over ImageNet's, or one that was trained before; on stills alone."""
     check_crops(wish)
     shares = [StillsShare(read_stills("--data", name), 1.0, name=f"--data {name}") for name in wish.data]
@@ -324,7 +493,8 @@ def build_image_predictor_task(wish: TrainingRequest) -> PromptTask:
         scores = score_prompts(predictor, read_objects(asked_for), max(CLICKS))
         return {name: scores[name] for name in ("box", *map(name_clicks, CLICKS)) if name in scores}
 
-    return PromptTask(net, source, validate, lambda path: save_prompt_network(path, net), wish.batch)
+    task = PromptTask(net, source, validate, lambda path: save_prompt_network(path, net), wish.batch // wish.parts)
+    return task, Begun()
 
 
 def init_prompt_network(wish: TrainingRequest) -> PromptNetwork:
@@ -339,7 +509,7 @@ def init_prompt_network(wish: TrainingRequest) -> PromptNetwork:
 
 def check_crops(wish: TrainingRequest) -> None:
     """Raises InputError where clips are asked for that are not crops of single images."""
-    if wish.size != (SIDE, SIDE):
+    if wish.size is not None and wish.size != (SIDE, SIDE):
         h, w = wish.size
         raise InputError(f"--size {h}x{w}: the image predictor looks at crops of {SIDE}x{SIDE}; leave --size out")
     if wish.frames != 1:
@@ -355,21 +525,23 @@ def read_stills(option: str, name: str) -> Stills:
         wrong = "no such folder"
     elif any((path / folder).is_dir() for folder in (FRAMES, PANOPTIC)):
         wrong = "these are videos"
-    elif not (path / IMAGES).is_dir():
-        wrong = f"no {IMAGES}/ in it"
+    elif not (images := find_still_files(path)[1]).is_dir():
+        wrong = f"no {images.name}/ in it"
     if wrong:
         raise InputError(
             f"{option} {name}: {wrong}, and the image predictor learns from stills; give a folder with "
-            f"annotations.json and {IMAGES}/, COCO's instance form"
+            "annotations.json and images/, COCO's instance form"
         )
     return Stills(path)
 
 
 def plan_image_predictor_training(wish: TrainingRequest) -> TrainingPlan:
-    """Crops go through the network together, so that a step is one item; ImageNet's blocks learn slowly."""
+    """Crops go through the network together, so that a step is one item, or as many as the batch has parts; ImageNet's
+    blocks learn slowly.
+    """
     return TrainingPlan(
         wish.steps,
-        1,
+        wish.parts,
         wish.lr,
         weight_decay=0.01,
         warm_up=min(200, wish.steps // 10),
@@ -382,33 +554,35 @@ def plan_image_predictor_training(wish: TrainingRequest) -> TrainingPlan:
 # -- what they share
 
 
+Made = Callable[[TrainingRequest, Begun, ClipViews, ClipSource, Sequence[TrainingClip]], Task]
+
+
+def begin_with_nothing(wish: TrainingRequest) -> Begun:
+    """What loads its weights itself, and has clips of the small size."""
+    return Begun()
+
+
 def build_clip_task(
-    made: Callable[[TrainingRequest, ClipSource, Sequence[TrainingClip]], Task],
+    begin: Callable[[TrainingRequest], Begun],
+    made: Made,
     stills: FromStills,
     unseen_clips: int,
-    read: Callable[[Sequence[str], FixedFraming, FromStills, bool], ClipSource] = create_clip_source,
-) -> Callable[[TrainingRequest], Task]:
+    read: Callable[[Sequence[str], ClipMaking], ClipSource] = create_clip_source,
+) -> Callable[[TrainingRequest], tuple[Task, Begun]]:
     """A task on clips of `--data`, validated on so many clips of `--val`."""
 
-    def task(wish: TrainingRequest) -> Task:
-        source = read(wish.data, FixedFraming(wish.size), stills, True)
-        plain = FixedFraming(wish.size, scale=(1.0, 1.0), flip=0.0)
-        unseen = read(wish.val or wish.data, plain, stills, False)
+    def task(wish: TrainingRequest) -> tuple[Task, Begun]:
+        begun = begin(wish)
+        views, told = choose_views(wish, begun), wish.sampling
+        making = ClipMaking(views.framing, stills, True, FrameSampling(told.reach), told.ratio)
+        source = read(wish.data, making)
+        unseen = read(wish.val or wish.data, replace(making, framing=views.plain, varied=False))
         if unseen.categories != source.categories:
             raise InputError(f"--val has other categories than --data ({', '.join(source.categories[:3])}, ...)")
-        return made(wish, source, draw_held_out_clips(unseen, unseen_clips, wish.frames))
+        clips = draw_held_out_clips(unseen, told.val_clips or unseen_clips, told.val_frames or wish.frames)
+        return made(wish, begun, views, source, clips), begun
 
     return task
-
-
-def get_own_settings(wish: TrainingRequest) -> dict[str, Any]:
-    """The training's own settings, checked before."""
-    return dict(wish.settings)
-
-
-def load_frozen_segmenter(wish: TrainingRequest) -> Mask2Former:
-    """The segmenter that a tracker is trained on."""
-    return load_mask2former(require_segmenter(wish), wish.device, shortest=min(wish.size))
 
 
 def require_segmenter(wish: TrainingRequest) -> str:
@@ -432,15 +606,16 @@ def prepare_trained_module(module: Any, wish: TrainingRequest) -> Any:
     return module.to(wish.device).requires_grad_(True)
 
 
-def choose_loss_settings(wish: TrainingRequest) -> LossSettings:
-    """As published, with as many points as suit the size."""
-    return LossSettings(points=choose_point_count(wish.size))
-
-
 def plan_heads_training(wish: TrainingRequest) -> TrainingPlan:
-    """DVIS 4.1: a tenth of the rate for the last three tenths of the steps."""
+    """DVIS 4.1: a tenth of the rate for the last three tenths of the steps; gradients are clipped as released."""
     return TrainingPlan(
-        wish.steps, wish.batch, wish.lr, milestones=(int(0.7 * wish.steps),), seed=wish.seed, **plan_checkpoints(wish)
+        wish.steps,
+        wish.batch,
+        wish.lr,
+        clip_norm=CLIP_NORM,
+        milestones=(int(0.7 * wish.steps),),
+        seed=wish.seed,
+        **plan_checkpoints(wish),
     )
 
 
@@ -452,63 +627,55 @@ def plan_checkpoints(wish: TrainingRequest) -> dict[str, Any]:
 # -- what there is
 
 
-DVIS = {"given": ("once", "released"), "labels": ("own", "released")}  # `DvisTraining` says what they mean
-NOISE = ("none", "shuffled", "mixed")  # DVIS++'s
-TRACKER = {**DVIS, "begin": ("minvis", "random"), "noise": NOISE}  # `begin_as_minvis`
+CLIPS = (ScheduleSettings, SamplingSettings, ShortSideFraming)  # settings of all that is trained on clips
+TRACKER = (TrackerOptions, TrackerSettings, *CLIPS)
+REFINER = (DvisOptions, RefinerSettings, *CLIPS)
 RECIPES: Mapping[str, TrainingRecipe] = {
     "segmenter": TrainingRecipe(
-        build_clip_task(build_segmenter_task, create_still_crops, 100), plan_segmenter_training, 1, 5000, 4, 1e-3, {}
+        build_clip_task(begin_segmenter, build_segmenter_task, create_still_crops, 100),
+        *(plan_segmenter_training, 1, 5000, 4, 1e-3, CLIPS),
     ),
     "propagator": TrainingRecipe(
-        build_clip_task(build_propagator_task, create_moving_stills, 8, create_object_source),
-        plan_propagator_training,
-        4,
-        4000,
-        1,
-        7e-4,
-        {},
+        build_clip_task(begin_with_nothing, build_propagator_task, create_moving_stills, 8, create_object_source),
+        *(plan_propagator_training, 4, 4000, 1, 7e-4, CLIPS),
     ),
     "tracker": TrainingRecipe(
-        build_clip_task(build_tracker_task, create_turning_stills, 40), plan_heads_training, 5, 4000, 1, 1e-4, TRACKER
+        build_clip_task(begin_tracker, build_tracker_task, create_turning_stills, 40),
+        *(plan_heads_training, 5, 4000, 1, 1e-4, TRACKER),
     ),
     "refiner": TrainingRecipe(
-        build_clip_task(build_refiner_task, create_turning_stills, 20), plan_heads_training, 10, 4000, 1, 1e-4, DVIS
+        build_clip_task(begin_refiner, build_refiner_task, create_turning_stills, 20),
+        *(plan_heads_training, REFINER_FRAMES, 4000, 1, 1e-4, REFINER),
     ),
     "rocovis": TrainingRecipe(
-        build_clip_task(build_rocovis_task, create_turning_stills, 20),
-        plan_rocovis_training,
-        5,
-        4000,
-        1,
-        1e-4,
-        {"row": tuple(ROWS)[::-1]},
+        build_clip_task(begin_rocovis, build_rocovis_task, create_turning_stills, 20),
+        *(plan_rocovis_training, 5, 4000, 1, 1e-4, (RocovisOptions, *CLIPS)),
     ),
     "image-predictor": TrainingRecipe(
-        build_image_predictor_task, plan_image_predictor_training, 1, 8000, 8, 1e-3, {}, (SIDE, SIDE)
+        build_image_predictor_task, plan_image_predictor_training, 1, 8000, 8, 1e-3, (ScheduleSettings,), (SIDE, SIDE)
     ),
 }
 
 
-# Where a segmenter begins with nano, and where an image predictor begins with one.
+# Where a segmenter begins with nano or a large network, and where an image predictor begins with one.
 DENSE = TrainingRecipe(
-    build_clip_task(build_dense_task, create_still_crops, 40), plan_dense_training, 1, 2000, 8, 3e-4, {}
+    build_clip_task(begin_with_nothing, build_dense_task, create_still_crops, 40),
+    *(plan_dense_training, 1, 2000, 8, 3e-4, CLIPS),
 )
+MINVIS = replace(RECIPES["segmenter"], plan=plan_minvis_training, batch=8, lr=1e-4)
 TUNED = replace(RECIPES["image-predictor"], steps=2000, lr=2e-4)
 SAM2_ASKING = PromptSampling(frames=8, objects=3, boxes=0.25, clicks=0.25)  # SAM 2, appendix D
 SAM2 = TrainingRecipe(
-    build_clip_task(build_sam2_task, create_moving_stills, 8, create_object_source),
-    plan_sam2_training,
-    8,
-    2000,
-    1,
-    1e-5,
-    {"encoder": ("frozen", "trained")},
+    build_clip_task(begin_with_nothing, build_sam2_task, create_moving_stills, 8, create_object_source),
+    *(plan_sam2_training, 8, 2000, 1, 1e-5, (Sam2Options, *CLIPS)),
 )  # where a propagator begins with weights of it
 
 
 def choose_segmenter(start: str) -> TrainingRecipe:
-    """A Mask2Former, or the nano segmenter where the training begins with that."""
-    return DENSE if start and is_nano_start(NANO_SEGMENTER, start) else RECIPES["segmenter"]
+    """A small Mask2Former; where the training begins with others, the nano segmenter or a large one."""
+    if not start or is_trained_file(SMALL, Path(split_side(start)[0])):
+        return RECIPES["segmenter"]
+    return DENSE if is_nano_start(NANO_SEGMENTER, start) else MINVIS
 
 
 def choose_propagator(start: str) -> TrainingRecipe:
@@ -544,29 +711,23 @@ def choose_training(name: str, start: str) -> TrainingRecipe:
     return recipe
 
 
-def prepare_training(name: str, wish: TrainingRequest) -> tuple[Task, TrainingPlan, dict[str, object]]:
-    """A training of `builtins.TRAININGS` that is ready to start; and what tells it from others.
+def prepare_training(name: str, wish: TrainingRequest) -> PreparedTraining:
+    """A training of `builtins.TRAININGS` that is ready to start.
 
-    Raises InputError where data or weights are missing, damaged or do not go together.
+    Raises InputError where data, weights or settings are missing, damaged or do not go together.
     """
     kind = choose_training(name, wish.start)
-    check_training_settings(name, kind, wish.settings)
-    task = kind.task(wish)
-    facts = ("data", "val", "size", "frames", "start", "segmenter", "settings")
-    told = {"clips": wish.batch, **{fact: getattr(wish, fact) for fact in facts}}
-    return task, kind.plan(wish), {"task": name, **told}
+    told = read_training_settings(kind.settings, wish.settings, name, but=OF_SEGMENTER)
+    wish = replace(wish, settings=told)
+    plan = apply_schedule(kind.plan(wish), wish.schedule)
+    task, begun = kind.task(wish)
+    facts = ("data", "val", "size", "frames", "start", "segmenter", "categories", "settings")
+    about = {fact: getattr(wish, fact) for fact in facts}
+    return PreparedTraining(
+        task, plan, {"task": name, "clips": wish.batch, **about, "weights": dict(begun.weights)}, begun.notes
+    )
 
 
 def find_shared_data(wish: TrainingRequest) -> list[str]:
     """Data whose clips are trained on and validated on: folders, where no others are named to validate on."""
     return [] if wish.val else [name for name in wish.data if not is_generated(name)]
-
-
-def check_training_settings(name: str, kind: TrainingRecipe, settings: Mapping[str, str]) -> None:
-    """Raises InputError where a training has no such settings."""
-    for setting, value in settings.items():
-        known = kind.settings.get(setting)
-        if known is None:
-            raise InputError(f"{name} has no setting {setting!r}; there are: {', '.join(kind.settings) or 'none'}")
-        if value not in known:
-            raise InputError(f"{setting} = {value}: there are {', '.join(known)}")

@@ -20,7 +20,8 @@ from masklet.train.data.clips import seed_item_generator
 from masklet.train.data.synthetic import SyntheticClips
 from masklet.train.loop.loop import Task
 from masklet.train.tasks.segmenter import draw_held_out_clips
-from masklet.training import TrainingRequest, choose_training, prepare_training
+from masklet.training import choose_training, prepare_training
+from masklet.training_request import TrainingRequest
 
 CPU = torch.device("cpu")
 SIZE = (64, 96)
@@ -57,7 +58,7 @@ def made(kind: str, weights: dict[str, str], device: torch.device) -> Task:
         patched.setattr(
             "masklet.training.draw_held_out_clips", lambda source, clips, frames: draw_held_out_clips(source, 1, frames)
         )
-        return prepare_training(kind, wish)[0]
+        return prepare_training(kind, wish).task
 
 
 def losses(task: Task, step: int) -> dict[str, Tensor]:

@@ -189,7 +189,7 @@ def test_it_trains_in_the_loop_and_is_what_is_run(tmp_path):
     want = made.module.eval().state_dict()
     assert all(torch.equal(value, want[name]) for name, value in back.net.state_dict().items())
     scores = made.validate()
-    assert set(scores) == {"kept", "swapped"} and 0 <= scores["kept"] <= 1 and scores == made.validate()
+    assert set(scores) == {"AP", "AP50", "kept", "swapped"} and 0 <= scores["kept"] <= 1 and scores == made.validate()
 
 
 def test_bad_settings():

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from masklet.core.instances import Detections
 from masklet.models.mask2former.segmenter import Mask2Former
@@ -32,10 +31,10 @@ from masklet.train.tasks.segmenter import (
     compute_pixel_class_loss,
     compute_set_losses,
     draw_held_out_clips,
+    fit_categories,
     make_segmenter_frames,
     predict_layers,
     prepare_images,
-    replace_class_head,
 )
 
 TINY = SmallMask2FormerSettings(32, 1, 2, 6, 2, 32, 32)
@@ -239,7 +238,8 @@ def test_layers_add_up_and_images_share_the_count() -> None:
 
 
 def test_a_network_of_transformers_keeps_its_statistics_and_can_be_saved(tmp_path: Path) -> None:
-    net = replace_class_head(resnet(), NAMES)
+    net = resnet()
+    fit_categories(net, NAMES, 0, [(net, "class_predictor")])
     assert net.class_predictor.out_features == 3 and net.config.id2label == dict(enumerate(NAMES))
     before = {k: v.clone() for k, v in net.state_dict().items() if "running" in k}
     made = SegmenterTask(net, Boxes(), [], lambda path: net.save_pretrained(path.with_suffix("")), clips=1)
@@ -253,9 +253,22 @@ def test_a_network_of_transformers_keeps_its_statistics_and_can_be_saved(tmp_pat
 def test_a_head_of_the_same_categories_stays() -> None:
     net = create_small_mask2former(TINY, NAMES)
     head = net.class_predictor
-    assert replace_class_head(net, NAMES).class_predictor is head
-    assert replace_class_head(net, ("bar", "square")).class_predictor is not head  # another order is another meaning
-    assert isinstance(net.class_predictor, nn.Linear)
+    assert fit_categories(net, NAMES, 0, [(net, "class_predictor")]) == [] and net.class_predictor is head
+
+
+def test_a_head_keeps_what_it_knows_by_name() -> None:
+    """Another order is another meaning: rows go where their names are, the new one is random, no object stays last."""
+    net = create_small_mask2former(TINY, NAMES)
+    before = net.class_predictor
+    told = fit_categories(net, ("Bar", "ring", "square"), 0, [(net, "class_predictor")])
+    rows = [NAMES.index("bar"), NAMES.index("square"), 2]
+    assert torch.equal(net.class_predictor.weight[[0, 2, 3]], before.weight[rows])
+    assert torch.equal(net.class_predictor.bias[[0, 2, 3]], before.bias[rows])
+    assert told == ["class head: 2 of 3 categories are known by name and kept; new ones begin at random: ring"]
+    assert tuple(net.config.id2label.values()) == ("Bar", "ring", "square")
+    turned = fit_categories(net, ("square", "ring", "Bar"), 0, [(net, "class_predictor")])
+    assert turned == ["class head: 3 of 3 categories are known by name and kept; their order is another one"]
+    assert torch.equal(net.class_predictor.weight[0], before.weight[NAMES.index("square")])
 
 
 # -- scores

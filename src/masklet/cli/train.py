@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from masklet.builtins import TRAININGS
+from masklet.cli.settings import parse_settings
 from masklet.core.errors import InputError
 from masklet.registry import check_choice
 from masklet.view.training import format_training_scores, show_training_bar
@@ -35,15 +36,19 @@ def train_command(
         typer.Option(
             metavar="DATA",
             help="synthetic; synthetic:light, :moderate or :heavy (occlusion); a folder of COCO stills "
-            "(annotations.json, images/) or of videos in YouTube-VIS's form (a json, JPEGImages/) or VIPSeg's. "
-            "Repeatable.",
+            "(annotations.json, images/) or of videos in YouTube-VIS's form (a json, JPEGImages/) or VIPSeg's; the "
+            "folder of YouTube-VIS, OVIS or COCO as it unpacks. Repeatable.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run. One that was stopped goes on.")],
     val: Annotated[list[str] | None, typer.Option(metavar="DATA", help="Validate on this; else on --data.")] = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar="HxW", help="Pixels of the clips; 96x160 by default. An image predictor has a size."),
+        typer.Option(
+            metavar="HxW",
+            help="Pixels of the clips: all alike. Without it as the weights below were trained: short sides 240, 360, "
+            "480 over official ones with a ResNet; else 96x160. An image predictor has a size.",
+        ),
     ] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the optimiser.")] = None,
@@ -55,15 +60,18 @@ def train_command(
         typer.Option(
             "--from",
             metavar="WEIGHTS",
-            help="Weights to begin with: nano is the packaged segmenter, propagator or image predictor; of a refiner, "
-            "the tracker that it refines; of a propagator, SAM 2 by name (sam2.1-tiny@512), hub id, folder or file; of "
-            "a segmenter, any Mask2Former.",
+            help="Weights to begin with: nano is the packaged segmenter, propagator or image predictor; of a tracker "
+            "and a refiner, the tracker that goes on or is refined (trained here, or DVIS's official files); of a "
+            "propagator, SAM 2 by name (sam2.1-tiny@512), hub id, folder or file; of a segmenter, any Mask2Former; of "
+            "rocovis, a file of one, or with row=queries GenVIS's official ones.",
         ),
     ] = "",
     segmenter: Annotated[
         str,
         typer.Option(
-            metavar="WEIGHTS", help="The Mask2Former below a tracker and a refiner, or that rocovis starts from."
+            metavar="WEIGHTS",
+            help="The Mask2Former below a tracker and a refiner, or that rocovis starts from; @480 behind it is the "
+            "size at which it looks at frames.",
         ),
     ] = "",
     set_: Annotated[
@@ -71,9 +79,19 @@ def train_command(
         typer.Option(
             "--set",
             metavar="NAME=VALUE",
-            help="rocovis: row; tracker and refiner: given, labels; SAM 2: encoder=trained.",
+            help="How it is trained: short=240,360,480 (one is drawn for each clip), crop, ratio=1,0.75 (of several "
+            "--data), reverse, milestones=0.7, weight_decay, clip_norm, warm_up, accumulate, precision, workers. "
+            "tracker and refiner: layers, given, labels, over; tracker: begin=random, initial, attention; rocovis: row "
+            "(row=queries is genvis); SAM 2: encoder=trained. docs/training.md has all.",
         ),
     ] = None,
+    categories: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES", help="Names of the classes of official weights: of a data set such as ovis, or a file."
+        ),
+    ] = "",
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the log for TensorBoard, too.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:
@@ -95,7 +113,9 @@ def train_command(
             start=start,
             segmenter=segmenter,
             settings=parse_training_settings(set_ or []),
+            categories=categories,
             device=device,
+            events=tensorboard,
             frames=frames,
             steps=steps,
             batch=batch,
@@ -110,26 +130,38 @@ def train_command(
     told.print(f"{done} steps are done; the weights and curve.png are in {out}")
 
 
-def run_training(what: str, out: Path, told: Console, *, device: str, **wishes: object) -> tuple[int, int]:
+def run_training(
+    what: str, out: Path, told: Console, *, device: str, events: bool = False, **wishes: object
+) -> tuple[int, int]:
     """Runs a training; the steps that are done, and those that were wanted."""
     from masklet.parts import resolve_device
     from masklet.train.loop.loop import train
+    from masklet.train.loop.processes import find_own_gpu, find_processes, join_processes, leave_processes
     from masklet.train.loop.run_folder import read_last_scores
-    from masklet.training import TrainingRequest, choose_training, find_shared_data, prepare_training
+    from masklet.training import choose_training, find_shared_data, prepare_training
+    from masklet.training_request import TrainingRequest
 
-    kind = choose_training(what, str(wishes["start"]))
+    processes, kind = find_processes(), choose_training(what, str(wishes["start"]))
+    told.quiet = told.quiet or not processes.is_first
     for name, value in wishes.items():
         if value is None:
             wishes[name] = getattr(kind, name)
-    wish = TrainingRequest(device=resolve_device(device), **wishes)  # type: ignore[arg-type]
-    task, plan, about = prepare_training(what, wish)
+    own = find_own_gpu() if processes.count > 1 and device in ("auto", "cuda") else device
+    wish = TrainingRequest(device=resolve_device(own), processes=processes, **wishes)  # type: ignore[arg-type]
+    made = prepare_training(what, wish)
     if both := find_shared_data(wish):
         told.print(f"validation: on {', '.join(both)}, which is trained on, too; --val names data to judge it by")
-    with show_training_bar(told, what) as bar:
-        done = train(task, out, plan, about, bar)
-    if done == plan.steps:
+    for note in made.notes:
+        told.print(note)
+    join_processes(processes, wish.device)
+    try:
+        with show_training_bar(told, what) as bar:
+            done = train(made.task, out, made.plan, made.about, bar, processes, events)
+    finally:
+        leave_processes()
+    if done == made.plan.steps and processes.is_first:
         told.print(f"last validation: {format_training_scores(read_last_scores(out))}")
-    return done, plan.steps
+    return done, made.plan.steps
 
 
 def parse_clip_size(text: str | None) -> tuple[int, int] | None:
@@ -147,16 +179,16 @@ def parse_clip_size(text: str | None) -> tuple[int, int] | None:
     return h, w
 
 
-def parse_training_settings(pairs: Sequence[str]) -> dict[str, str]:
+def parse_training_settings(pairs: Sequence[str]) -> dict[str, Any]:
     """Settings by name.
 
-    >>> parse_training_settings(["row=queries"])
-    {'row': 'queries'}
+    >>> parse_training_settings(["row=queries", "crop=0.5", "short=240,360"])
+    {'row': 'queries', 'crop': 0.5, 'short': '240,360'}
     """
     wrong = next((pair for pair in pairs if "=" not in pair), None)
     if wrong is not None:
         raise InputError(f"--set {wrong}: write it as NAME=VALUE, such as --set row=queries")
-    return dict(pair.split("=", 1) for pair in pairs)
+    return parse_settings(pairs)
 
 
 def check_learning_rate(lr: float | None) -> float | None:

@@ -43,7 +43,7 @@ def match_slots(before: Float[Tensor, "n c"], now: Float[Tensor, "n c"]) -> Int6
     >>> match_slots(torch.eye(3), torch.eye(3)[[2, 0, 1]])
     tensor([1, 2, 0])
     """
-    _, cols = solve_assignment(compute_cosine_distances(before, now).detach().cpu().numpy())
+    _, cols = solve_assignment(compute_cosine_distances(before, now).detach().float().cpu().numpy())
     return torch.from_numpy(cols).to(now.device)
 
 
@@ -54,7 +54,7 @@ def match_slots_as_released(before: Float[Tensor, "n c"], now: Float[Tensor, "n 
     >>> match_slots_as_released(torch.eye(3), torch.eye(3)[[2, 0, 1]])
     tensor([2, 0, 1])
     """
-    _, cols = solve_assignment(compute_cosine_distances(before, now).detach().cpu().numpy().T)
+    _, cols = solve_assignment(compute_cosine_distances(before, now).detach().float().cpu().numpy().T)
     return torch.from_numpy(cols).to(now.device)
 
 

@@ -59,7 +59,7 @@ def is_setting_value(value: Any, kind: Any) -> bool:
     if get_origin(kind) is UnionType:
         return any(is_setting_value(value, k) for k in get_args(kind))
     if get_origin(kind) is tuple:
-        return isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
+        return isinstance(value, list | tuple) and all(is_setting_value(v, get_args(kind)[0]) for v in value)
     if isinstance(value, bool) or kind in (bool, str):
         longest = len(value) <= LONGEST_TEXT if isinstance(value, str) else True
         return isinstance(value, kind) and isinstance(value, bool) == (kind is bool) and longest
@@ -73,5 +73,7 @@ def describe_setting_kind(kind: Any) -> str:
     if get_origin(kind) is UnionType:
         return " or ".join(describe_setting_kind(k) for k in get_args(kind))
     if get_origin(kind) is tuple:
-        return 'a list of names, such as ["sky", "road"]'
+        if get_args(kind)[0] is str:
+            return 'a list of names, such as ["sky", "road"]'
+        return "a list of numbers, such as [240, 360]"
     return PLAIN[kind]

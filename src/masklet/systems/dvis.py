@@ -75,6 +75,7 @@ class DvisSettings(slot_answers.SlotSettings):
 
     clip: int | None = None  # refined: frames that are refined together; None: all
     scores: Literal["released", "paper"] = "released"  # refined: a slot's scores, see SCORES
+    over: Literal["same", "any"] = "same"  # trained heads: over the segmenter that they were trained over, or any
 
     def __post_init__(self) -> None:
         super().__post_init__()

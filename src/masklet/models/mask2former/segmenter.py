@@ -7,6 +7,7 @@ code does it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -135,6 +136,12 @@ class Mask2Former:
         return found[found.scores.argsort(descending=True, stable=True)]
 
     # -- for trackers
+
+    def at_side(self, shortest: int) -> Mask2Former:
+        """The same network, looking at frames with a short side of `shortest` pixels."""
+        other = copy(self)
+        other.shortest = shortest
+        return other
 
     def slots(self, frames: Sequence[Frame]) -> FrameSlots:
         """All queries of a window of frames of one size (at least one), on the network's device."""

@@ -97,16 +97,30 @@ def name_classes(loaded: LoadedMask2Former, name: str, categories: str) -> None:
     not as many names as classes.
     """
     config: Any = loaded.net.config
-    classes, numbered = config.num_labels, {n: str(n + 1) for n in range(config.num_labels)}
+    classes = config.num_labels
     known: Sequence[str] | None = None
     if categories:
         known = read_category_names(categories)
         if len(known) != classes:
             raise InputError(f"categories {categories}: {len(known)} names, but {name} has {classes} classes")
-    elif config.id2label == numbered:
+    elif has_numbered_classes(config):
         known = find_categories(" ".join((name, *loaded.weights)), classes)
     if known:
         config.id2label = dict(enumerate(known))
+
+
+def has_numbered_classes(config: Any) -> bool:
+    """Whether nothing has named the classes of a network, so that its config counts them from 1."""
+    return dict(config.id2label) == {n: str(n + 1) for n in range(config.num_labels)}
+
+
+def name_numbered_classes(loaded: LoadedMask2Former, categories: Sequence[str]) -> bool:
+    """Gives a network whose classes nothing has named these `categories`, where they are as many; whether it did."""
+    config: Any = loaded.net.config
+    if not has_numbered_classes(config) or len(categories) != config.num_labels:
+        return False
+    config.id2label = dict(enumerate(categories))
+    return True
 
 
 def load_named_mask2former(name: str | Path) -> LoadedMask2Former:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,13 +16,42 @@ from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 from masklet.weights.format import QUERY_HEADS, copy_module_weights, is_of_kind, read_described, write_described
 
 S = TypeVar("S")
+HEADS = "query heads, as `masklet train` writes them for DVIS"
 
 
-def save_heads(path: Path, categories: Sequence[str], **heads: ReferringTracker | TemporalRefiner) -> None:
-    """Writes heads, named `tracker` and `refiner`, into one safetensors file. Raises InputError where it cannot be
-    written.
+@dataclass(frozen=True)
+class HeadsOrigin:
+    """What heads were trained over."""
+
+    weights: Mapping[str, str] = field(default_factory=dict)  # the segmenter's files by name: sha256; none: not told
+    side: int | None = None  # pixels of the short side at which the segmenter looks at frames
+
+
+UNTOLD = HeadsOrigin()
+
+
+def save_heads(
+    path: Path,
+    categories: Sequence[str],
+    origin: HeadsOrigin = UNTOLD,
+    **heads: ReferringTracker | TemporalRefiner,
+) -> None:
+    """Writes heads into one safetensors file.
+
+    Args:
+        path: of the file.
+        categories: names of the classes.
+        origin: what they were trained over.
+        heads: networks, named `tracker` and `refiner`.
+
+    Raises InputError where it cannot be written.
     """
-    about = {"categories": [*categories], **{name: asdict(head.settings) for name, head in heads.items()}}
+    about = {
+        "categories": [*categories],
+        "segmenter": dict(origin.weights),
+        "side": origin.side,
+        **{name: asdict(head.settings) for name, head in heads.items()},
+    }
     state = {f"{name}.{key}": held for name, head in heads.items() for key, held in copy_module_weights(head).items()}
     write_described(path, QUERY_HEADS, state, about)
 
@@ -33,6 +62,22 @@ def is_heads(path: str | Path) -> bool:
         return is_of_kind(Path(path), QUERY_HEADS)
     except InputError:
         return False
+
+
+def read_heads_origin(path: str | Path) -> HeadsOrigin:
+    """What the heads of a file were trained over, as far as it tells: older files do not. Raises InputError where it is
+    no file of heads, or damaged.
+    """
+    about = read_described(Path(path), QUERY_HEADS, HEADS).about
+    weights, side = about.get("segmenter") or {}, about.get("side")
+    if not isinstance(weights, dict) or not isinstance(side, int | None):
+        raise InputError(f"{path}: damaged (what it says of its segmenter is no table); train or copy it again")
+    return HeadsOrigin(weights, side)
+
+
+def holds_head(path: str | Path, part: str) -> bool:
+    """Whether a file of heads holds a `part`, "tracker" or "refiner". Raises InputError where it is none or damaged."""
+    return part in read_described(Path(path), QUERY_HEADS, HEADS).about
 
 
 def load_tracker(path: str | Path) -> tuple[ReferringTracker, tuple[str, ...]]:
@@ -59,7 +104,7 @@ def read_head(path: Path, part: str) -> tuple[Mapping[str, Any], dict[str, Tenso
     """What a file says of itself, and the weights of one of its heads."""
     if not path.is_file():
         raise InputError(f"{path}: no such file; pass a file of query heads, as `masklet train` writes them")
-    held = read_described(path, QUERY_HEADS, "query heads, as `masklet train` writes them for DVIS")
+    held = read_described(path, QUERY_HEADS, HEADS)
     about = held.about
     if "categories" not in about:
         raise InputError(f"{path}: damaged (it names no categories); train or copy it again")

@@ -82,6 +82,26 @@ def load_slot_model(
 
     Raises InputError where it is no such file, damaged, or holds other weights than it says.
     """
+    held = read_slot_network(path, kind)
+    return MODELS[kind](
+        held.net.to(device), shortest=shortest or held.shortest, categories=categories, weights=held.weights
+    )
+
+
+@dataclass(frozen=True)
+class SlotNetwork:
+    """The network of a file (float32, on the CPU), and what else the file tells."""
+
+    net: Any
+    shortest: int  # pixels of the short side of the images of training
+    weights: Mapping[str, str]  # {file: sha256}
+
+
+def read_slot_network(path: str | Path, kind: str) -> SlotNetwork:
+    """The network of a `kind` of `NETS` from a file that `save_slot_model` wrote.
+
+    Raises InputError where it is no such file, damaged, or holds other weights than it says.
+    """
     path = Path(path).expanduser()
     if not path.is_file():
         raise InputError(
@@ -94,8 +114,7 @@ def load_slot_model(
         net = NETS[kind](build_blank_segmenter(held.about["mask2former"]), settings)
         side = int(held.about["shortest"])
     load_exactly(net, held.tensors, path, f"the {kind} that it says it is")
-    files = {path.name: compute_hash(path).sha256}
-    return MODELS[kind](net.to(device), shortest=shortest or side, categories=categories, weights=files)
+    return SlotNetwork(net, side, {path.name: compute_hash(path).sha256})
 
 
 # -- the Mask2Former inside

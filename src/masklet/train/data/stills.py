@@ -32,6 +32,7 @@ from masklet.train.data.framing import (
 )
 
 FORM = "an instance json of COCO"
+COCO_SPLITS = ("train2017", "train2014")
 ANGLE = 15.0  # degrees, largest turn of DVIS's pseudo videos
 CENTRE = (0.4, 0.6)  # of the sides, where they turn about
 
@@ -63,13 +64,32 @@ def name_as_object(name: str) -> str:
     return "object"
 
 
+def find_still_files(folder: Path) -> tuple[Path, Path]:
+    """The annotations of a set of stills, and the folder of its images: annotations.json and images/, or as COCO
+    unpacks, annotations/instances_train2017.json and train2017/.
+    """
+    for split in COCO_SPLITS:
+        listing = folder / "annotations" / f"instances_{split}.json"
+        if listing.is_file() and (folder / split).is_dir():
+            return listing, folder / split
+    return folder / "annotations.json", folder / "images"
+
+
+def read_still_categories(folder: Path) -> tuple[str, ...]:
+    """The categories of a set of stills, as its file calls them, in the order of their ids. Raises InputError where it
+    cannot be read.
+    """
+    names = read_categories(read_json_object(find_still_files(folder)[0], FORM, "categories"))
+    return tuple(names[id] for id in sorted(names))
+
+
 def use_every_image(image: Mapping[str, Any]) -> bool:
     """Wants every image of the file, whatever its entry says."""
     return True
 
 
 class Stills:
-    """The annotated images of a folder: annotations.json and images/<file_name>. Crowds are left out.
+    """The annotated images of a folder (`find_still_files`). Crowds are left out.
 
     What a set does not label counts as background: give it to a training that asks for nothing else.
     """
@@ -77,7 +97,7 @@ class Stills:
     def __init__(
         self,
         folder: Path,
-        rename: Callable[[str], str] = keep_category_name,
+        rename: Callable[[str], str | None] = keep_category_name,
         categories: Sequence[str] | None = None,
         wanted: Callable[[Mapping[str, Any]], bool] = use_every_image,
     ) -> None:
@@ -85,24 +105,26 @@ class Stills:
 
         Args:
             folder: of the set.
-            rename: what a category of the file is called here; `name_as_object` for training without categories.
+            rename: what a category of the file is called here, None: its objects are left out; `name_as_object` for
+                training without categories.
             categories: all there are, in the order of the labels; those of the file by default.
             wanted: by its entry in the file, whether an image with objects is used.
 
         Raises:
             InputError: files are missing or malformed, name what does not exist, or there is no image with objects.
         """
-        path = folder / "annotations.json"
+        path, images = find_still_files(folder)
         content = read_json_object(path, FORM, "categories", "images", "annotations")
-        names = {id: rename(name) for id, name in read_categories(content).items()}
+        renamed = {id: rename(name) for id, name in read_categories(content).items()}
+        names = {id: name for id, name in renamed.items() if name is not None}
         self.categories = tuple(categories or dict.fromkeys(names[id] for id in sorted(names)))
         strange = sorted(set(names.values()) - set(self.categories))
         if strange:
             raise InputError(
                 f"{path}: {strange[0]!r} is none of the categories {', '.join(self.categories)}; rename it"
             )
-        labels = {id: self.categories.index(name) for id, name in names.items()}
-        self._listed = _list_stills(path, content, folder / "images", labels, wanted)
+        labels = {id: self.categories.index(names[id]) if id in names else None for id in renamed}
+        self._listed = _list_stills(path, content, images, labels, wanted)
 
     def __len__(self) -> int:
         return len(self._listed)
@@ -142,7 +164,7 @@ def _list_stills(
     path: Path,
     content: JsonEntry,
     images: Path,
-    labels: Mapping[int, int],
+    labels: Mapping[int, int | None],
     wanted: Callable[[Mapping[str, Any]], bool],
 ) -> list[_ListedStill]:
     entries: dict[int, JsonEntry] = {}
@@ -155,9 +177,10 @@ def _list_stills(
         if id not in entries or category not in labels:
             kind, missing = ("category", category) if id in entries else ("image", id)
             raise annotation.wrong(f"there is no {kind} {missing} in the file")
-        if id in found and not annotation.content.get("iscrowd"):
+        label = labels[category]
+        if id in found and label is not None and not annotation.content.get("iscrowd"):
             mask = parse_coco_mask(annotation.where, annotation.get("segmentation"), entries[id].size())
-            found[id] += [(mask, labels[category])] if mask.area else []
+            found[id] += [(mask, label)] if mask.area else []
     listed = [_list_one_still(images, entries[id], objects) for id, objects in found.items() if objects]
     if not listed:
         raise InputError(f"{path}: no image with objects is wanted of it; give another set, or want others")

@@ -37,19 +37,22 @@ from masklet.train.data.framing import (
 class FrameSampling:
     """Which frames of a video make a clip."""
 
-    reach: int = 2  # frames on either side of the reference; frames follow each other where a clip is as long as that
+    reach: int | None = (
+        None  # frames on either side of a random one; none, or as many as the clip: each follows the last
+    )
     reversal: float = 0.0  # probability that the clip runs backward; DVIS offline: 0.5
     released_start: bool = False  # as released: the last place where a clip could start is never drawn
     released_repeats: bool = False  # as released: in a video shorter than the clip, repeats come after its end
 
     def frames(self, random: np.random.Generator, length: int, count: int) -> Int64[np.ndarray, " t"]:
-        """The numbers of `count` frames of a video of `length` frames, drawn by `random`: consecutive where `count` is
-        2 `reach` + 1, else a random frame and others within reach of it. Frames may repeat in short videos.
+        """The numbers of `count` frames of a video of `length` frames, drawn by `random`: consecutive where no reach is
+        set or `count` is 2 `reach` + 1, else a random frame and others within reach of it. Frames may repeat in short
+        videos.
         """
         chosen = (
             self._consecutive(random, length, count)
-            if count == 2 * self.reach + 1
-            else self._around(random, length, count)
+            if self.reach is None or count == 2 * self.reach + 1
+            else self._around(random, length, count, self.reach)
         )
         return chosen[::-1].copy() if random.random() < self.reversal else chosen
 
@@ -61,9 +64,9 @@ class FrameSampling:
         chosen = np.append(np.arange(length), repeats)
         return chosen if self.released_repeats else np.sort(chosen)
 
-    def _around(self, random: np.random.Generator, length: int, count: int) -> Int64[np.ndarray, " t"]:
+    def _around(self, random: np.random.Generator, length: int, count: int, reach: int) -> Int64[np.ndarray, " t"]:
         reference = int(random.integers(length))
-        near = np.arange(max(0, reference - self.reach), min(length, reference + self.reach + 1))
+        near = np.arange(max(0, reference - reach), min(length, reference + reach + 1))
         others = near[near != reference] if len(near) > 1 else near
         return np.sort(np.append(random.choice(others, count - 1), reference))
 

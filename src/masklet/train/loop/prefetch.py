@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
@@ -36,17 +37,20 @@ class PrefetchableTask(ABC, Generic[D]):
         return self.loss_of(step, self.draw(random), random)
 
 
-def prefetch(work: Callable[[int], T], numbers: Sequence[int]) -> Generator[T, None, None]:
-    """The work of each number in turn; a thread does that of the next one while the last one's result is in use.
+def prefetch(work: Callable[[int], T], numbers: Sequence[int], workers: int = 1) -> Generator[T, None, None]:
+    """The work of each number in turn; so many threads (`workers`) do that of the next ones while the last one's result
+    is in use.
 
-    What the work raises is raised where its result would come. `close` waits for the piece in work, no other is begun.
+    What the work raises is raised where its result would come. `close` waits for the pieces in work, no other is begun.
     """
-    pool = ThreadPoolExecutor(1, "ahead")
+    pool = ThreadPoolExecutor(workers, "ahead")
     try:
-        coming = pool.submit(work, numbers[0])
-        for following in numbers[1:]:
-            now, coming = coming, pool.submit(work, following)
+        coming = deque(pool.submit(work, number) for number in numbers[:workers])
+        for following in numbers[workers:]:
+            now = coming.popleft()
+            coming.append(pool.submit(work, following))
             yield now.result()
-        yield coming.result()
+        while coming:
+            yield coming.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)

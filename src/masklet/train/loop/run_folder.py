@@ -17,11 +17,15 @@ from torch import nn
 from masklet.core.errors import InputError
 from masklet.core.files import explain_write_error, write_atomically
 from masklet.models.transformers_output import drop_transformers_output
+from masklet.train.loop.events import EventFile, list_scalars
 
 if TYPE_CHECKING:
     from masklet.train.loop.loop import TrainingPlan
 
 RUN, LOG, CHECKPOINT, WEIGHTS = "run.json", "log.jsonl", "checkpoint.pt", "weights.safetensors"
+FREE = ("workers",)  # of a plan: what does not change the run
+LENGTHENED = "lengthened"  # in run.json: what `OF_LENGTH` was before
+OF_LENGTH = ("steps", "milestones", "warm_up", "validate_every")  # of a plan: what follows from how long it is
 
 
 @dataclass(frozen=True)
@@ -38,19 +42,35 @@ class RunFolder:
     def __init__(self, path: Path, plan: TrainingPlan, about: Mapping[str, object]) -> None:
         """Makes the folder or claims it again. Raises InputError where it holds a run of another task or plan."""
         self.path, self.weights = path, path / WEIGHTS
-        told = {**about, **asdict(plan)}
+        self._events: EventFile | None = None
+        told = {**about, **{name: value for name, value in asdict(plan).items() if name not in FREE}}
         run = json.loads(json.dumps(told))  # tuples become lists
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise explain_write_error(path, error) from None
         if (path / RUN).exists():
-            self._same(self._read(RUN), run)
+            self._claim(self._read(RUN), run, asdict(type(plan)(plan.steps)))
         elif found := [name for name in (LOG, CHECKPOINT, WEIGHTS) if (path / name).exists()]:
             raise InputError(f"{path}: holds a {found[0]}, but no {RUN} that says of what; choose another --out")
         else:
-            with write_atomically(path / RUN) as file:
-                file.write(json.dumps(run, indent=1).encode())
+            self._write(run)
+
+    def _write(self, run: Mapping[str, object]) -> None:
+        with write_atomically(self.path / RUN) as file:
+            file.write(json.dumps(run, indent=1).encode())
+
+    def _claim(self, found: Any, wanted: dict[str, object], defaults: Mapping[str, object]) -> None:
+        """Checks that the run that was `found` is the one that is `wanted`, or that one with fewer steps, which is then
+        made longer. What older versions do not tell was as in `defaults`.
+        """
+        there = {**defaults, **found} if isinstance(found, dict) else {}
+        there = {name: value for name, value in there.items() if name not in FREE and name != LENGTHENED}
+        longer = isinstance(there.get("steps"), int) and there["steps"] < wanted["steps"]
+        self._same({**there, **{name: wanted[name] for name in OF_LENGTH}} if longer else there, wanted)
+        if longer:
+            before = [*found.get(LENGTHENED, ()), {name: found.get(name) for name in OF_LENGTH}]
+            self._write({**wanted, LENGTHENED: before})
 
     def _read(self, name: str) -> Any:
         try:
@@ -93,10 +113,16 @@ class RunFolder:
 
     # -- the log
 
+    def write_events(self, first: int) -> None:
+        """From now on TensorBoard's file is written, too; the next step is number `first`."""
+        self._events = EventFile(self.path, first)
+
     def log(self, step: int, facts: Mapping[str, object]) -> None:
-        """Appends one line to log.jsonl: `step` and `facts` by name, numbers that are not finite as null. Raises
-        InputError where it cannot be written.
+        """Appends one line to log.jsonl, and to TensorBoard's file where one is written: `step` and `facts` by name,
+        numbers that are not finite as null. Raises InputError where it cannot be written.
         """
+        if self._events is not None and (scalars := list_scalars(replace_non_finite(facts))):
+            self._events.write(step, scalars)
         try:
             with (self.path / LOG).open("a") as file:
                 file.write(json.dumps({"step": step, **replace_non_finite(facts)}) + "\n")
@@ -161,4 +187,4 @@ def replace_non_finite(facts: Mapping[str, object]) -> dict[str, object]:
 
 def format_setting(value: object) -> str:
     """A setting as a sentence shows it."""
-    return "none" if value is None else str(value)[:80]
+    return "none" if value is None or value == "" else str(value)[:80]

@@ -4,14 +4,15 @@ temporal refiner over both, each with every layer supervised.
 For the first half of the steps the pairs of queries and objects come from what is frozen: from the segmenter for the
 tracker, from the tracker for the refiner. After that every layer is matched by its own predictions.
 
-Everything but the segmenter computes in float32, also on a GPU: its part is small. With 100 queries and images of
-480 x 864 pixels that hold 20 objects, a step of the tracker (5 frames) keeps 0.3 GB for its gradients, one of the
-refiner (21 frames) 1.4 GB; weights and AdamW's state are 0.16 and 0.23 GB (counted on a CPU).
+Everything but the segmenter computes in float32 unless bfloat16 is asked for, also on a GPU: its part is small. With
+100 queries and images of 480 x 864 pixels that hold 20 objects, a step of the tracker (5 frames) keeps 0.3 GB for its
+gradients, one of the refiner (21 frames) 1.4 GB; weights and AdamW's state are 0.16 and 0.23 GB (counted on a CPU).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from masklet.core.frames import Frame
 from masklet.core.protocols import SlotSegmenter
 from masklet.core.slots import FrameSlots
 from masklet.models.mask2former.networks import list_mask_layers
-from masklet.models.query_video.heads import save_heads
+from masklet.models.query_video.heads import UNTOLD, HeadsOrigin, save_heads
 from masklet.nn.referring_tracker import Disturbance, ReferringTracker
 from masklet.nn.temporal_refiner import TemporalRefiner
 from masklet.train.assignment import (
@@ -43,6 +44,7 @@ from masklet.train.assignment import (
     take_last_frame_labels,
     take_own_labels,
 )
+from masklet.train.data.category_maps import are_same_categories
 from masklet.train.data.clips import ClipSource, TrainingClip, seed_item_generator
 from masklet.train.loop.prefetch import PrefetchableTask
 from masklet.train.losses import (
@@ -53,6 +55,7 @@ from masklet.train.losses import (
     compute_frame_losses,
     make_uniform_sampler,
 )
+from masklet.train.scoring import answer_clip, compute_clip_scores
 
 STRIDE = 4  # of a segmenter's maps in its input
 
@@ -74,6 +77,7 @@ class DvisTraining:
     labels: Literal["own", "released"] = "own"  # released: as annotated in the last frame
     noise: Literal["none", "shuffled", "mixed"] = "none"  # of the tracker's matched queries (DVIS++)
     noisy: float = 0.5  # share of the frames with that noise
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the heads; the frozen segmenter has its own
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.frames < 1:
@@ -84,6 +88,11 @@ class DvisTraining:
     def guided(self, step: int) -> bool:
         """Whether what is frozen decides the pairs. The step decides, so a run that resumes goes on as it was."""
         return step < self.steps // 2
+
+
+def compute_in(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """What heads on a `device` are computed in, whatever surrounds them."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 REFINER_FRAMES, REFINER_REVERSE = 21, 0.5  # DVIS 4.1, and the released configurations
@@ -132,10 +141,11 @@ class FrozenSegmenter:
 
     def __init__(self, segmenter: SlotSegmenter, source: ClipSource, settings: DvisTraining) -> None:
         """Raises InputError where the clips' categories are not the segmenter's."""
-        if (ours := tuple(source.categories)) != (theirs := tuple(segmenter.categories)):
+        ours, theirs = tuple(source.categories), tuple(segmenter.categories)
+        if not are_same_categories(ours, theirs):
             raise InputError(
                 f"the clips have {len(ours)} categories ({ours[0]}, ...), the segmenter {len(theirs)} ({theirs[0]}, "
-                "...); train with a segmenter of these categories"
+                "...); train with a segmenter of these categories: masklet train segmenter --from makes one"
             )
         self._segmenter, self._source, self._settings = segmenter, source, settings
         self.categories = theirs
@@ -206,6 +216,7 @@ class TrackerTask(PrefetchableTask[TrainingClip]):
         source: ClipSource,
         settings: DvisTraining,
         held_out: Sequence[TrainingClip] = (),
+        origin: HeadsOrigin = UNTOLD,
     ) -> None:
         """
         Args:
@@ -214,7 +225,9 @@ class TrackerTask(PrefetchableTask[TrainingClip]):
             source: clips to train on, with the segmenter's categories.
             settings: of the training.
             held_out: clips to validate on.
+            origin: what the weights' file says of the segmenter.
         """
+        self.origin = origin
         self.module, self.settings, self.held_out = tracker, settings, held_out
         self._frozen = FrozenSegmenter(segmenter, source, settings)
         self._device = tracker.class_embed.weight.device
@@ -227,7 +240,7 @@ class TrackerTask(PrefetchableTask[TrainingClip]):
         """The losses "class", "mask" and "dice" of the clip `drawn`, each the sum over the layers. `step` decides
         whether the frozen segmenter or the layers themselves give the pairs; `random` draws the points of the masks.
         """
-        with torch.autocast(self._device.type, enabled=False):
+        with compute_in(self.settings.precision, self._device):
             seen, rand = self._frozen.seen(drawn), make_uniform_sampler(random, self._device)
             layers, order, _ = self.module(seen.slots.queries, disturb=make_query_noise(self.settings, rand))
             pairs = self._guide(seen, order, rand) if self.settings.guided(step) else None
@@ -265,19 +278,20 @@ class TrackerTask(PrefetchableTask[TrainingClip]):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """How well tracks stay on their objects, over the held-out clips: see `measure_faithfulness`."""
-        found = []
+        """Video AP over the held-out clips, and how well tracks stay on their objects: see `measure_faithfulness`."""
+        found, answers = [], []
         for n, clip in enumerate(self.held_out):
             seen, rand = self._frozen.seen(clip), make_uniform_sampler(seed_item_generator(0, n), self._device)
             normed = self.module(seen.slots.queries)[0][-1]
-            pairs = self._own(normed, seen, rand)
-            masks = predict_clip_masks(self.module, normed[:, pairs.queries], seen.slots.pixel_features)
-            found.append(measure_faithfulness(masks, seen.targets, pairs))
-        return compute_faithfulness_shares(found)
+            pairs, likely = self._own(normed, seen, rand), self.module.classify(normed).mean(0).softmax(-1)
+            masks = predict_clip_masks(self.module, normed, seen.slots.pixel_features)
+            found.append(measure_faithfulness(masks[:, pairs.queries], seen.targets, pairs))
+            answers.append(answer_clip(likely, masks, seen.targets, self._frozen.categories))
+        return compute_clip_scores(answers) | compute_faithfulness_shares(found)
 
     def save(self, path: Path) -> None:
         """Writes the tracker as `query_heads.load_tracker` reads it."""
-        save_heads(path, self._frozen.categories, tracker=self.module)
+        save_heads(path, self._frozen.categories, self.origin, tracker=self.module)
 
 
 class RefinerTask(PrefetchableTask[TrainingClip]):
@@ -291,6 +305,7 @@ class RefinerTask(PrefetchableTask[TrainingClip]):
         source: ClipSource,
         settings: DvisTraining,
         held_out: Sequence[TrainingClip] = (),
+        origin: HeadsOrigin = UNTOLD,
     ) -> None:
         """
         Args:
@@ -300,7 +315,9 @@ class RefinerTask(PrefetchableTask[TrainingClip]):
             source: clips to train on, with the segmenter's categories.
             settings: of the training, such as `make_refiner_training(steps)`.
             held_out: clips to validate on.
+            origin: what the weights' file says of the segmenter.
         """
+        self.origin = origin
         self.module, self.settings, self.held_out = refiner, settings, held_out
         self._tracker = tracker.eval()
         self._frozen = FrozenSegmenter(segmenter, source, settings)
@@ -314,7 +331,7 @@ class RefinerTask(PrefetchableTask[TrainingClip]):
         """The losses "class", "mask" and "dice" of the clip `drawn`, each the sum over the layers. `step` decides
         whether the frozen tracker or the layers themselves give the pairs; `random` draws the points of the masks.
         """
-        with torch.autocast(self._device.type, enabled=False):
+        with compute_in(self.settings.precision, self._device):
             seen, rand = self._frozen.seen(drawn), make_uniform_sampler(random, self._device)
             tracks, context = self._tracked(seen)
             pairs = self._guide(tracks, seen, rand) if self.settings.guided(step) else None
@@ -351,19 +368,24 @@ class RefinerTask(PrefetchableTask[TrainingClip]):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """How well refined tracks stay on their objects, over the held-out clips: see `measure_faithfulness`."""
-        found = []
+        """Video AP over the held-out clips, scored by refiner and tracker as released, and how well refined tracks stay
+        on their objects: see `measure_faithfulness`.
+        """
+        found, answers = [], []
         for n, clip in enumerate(self.held_out):
             seen, rand = self._frozen.seen(clip), make_uniform_sampler(seed_item_generator(0, n), self._device)
-            *_, normed = self.module(*self._tracked(seen))
-            pairs = self._own(normed, seen, rand)
-            masks = predict_clip_masks(self.module, normed[:, pairs.queries], seen.slots.pixel_features)
-            found.append(measure_faithfulness(masks, seen.targets, pairs))
-        return compute_faithfulness_shares(found)
+            tracks, context = self._tracked(seen)
+            *_, normed = self.module(tracks, context)
+            pairs, tracked = self._own(normed, seen, rand), self._tracker.classify(tracks).mean(0).softmax(-1)
+            likely = torch.maximum(self.module.classify(normed).softmax(-1), tracked)
+            masks = predict_clip_masks(self.module, normed, seen.slots.pixel_features)
+            found.append(measure_faithfulness(masks[:, pairs.queries], seen.targets, pairs))
+            answers.append(answer_clip(likely, masks, seen.targets, self._frozen.categories))
+        return compute_clip_scores(answers) | compute_faithfulness_shares(found)
 
     def save(self, path: Path) -> None:
         """Writes the refiner, and the tracker that it belongs to, as `query_heads.load_refiner` reads it."""
-        save_heads(path, self._frozen.categories, tracker=self._tracker, refiner=self.module)
+        save_heads(path, self._frozen.categories, self.origin, tracker=self._tracker, refiner=self.module)
 
 
 # -- validation

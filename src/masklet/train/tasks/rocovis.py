@@ -37,6 +37,7 @@ from masklet.train.assignment import (
 from masklet.train.data.clips import ClipSource, TrainingClip, seed_item_generator
 from masklet.train.loop.prefetch import PrefetchableTask
 from masklet.train.losses import LossSettings, Rand, compute_uvla_losses, make_uniform_sampler
+from masklet.train.scoring import answer_clip, compute_clip_scores
 from masklet.train.tasks.dvis import compute_faithfulness_shares, measure_faithfulness
 from masklet.train.tasks.segmenter import choose_point_count, prepare_images
 
@@ -120,6 +121,7 @@ class RocovisTask(PrefetchableTask[TrainingClip]):
         device: torch.device | None = None,
         seed: int = 0,
         shortest: int = 480,
+        net: Any = None,
     ) -> None:
         """
         Args:
@@ -130,6 +132,8 @@ class RocovisTask(PrefetchableTask[TrainingClip]):
             device: where it is trained; None: the CPU.
             seed: of the new weights.
             shortest: pixels of the short side of the clips: the weights' file tells it to those who run it.
+            net: the row's network, which was trained before, over this segmenter, with gradients where it is trained;
+                None: a new one.
 
         Raises InputError where the source has other categories than the segmenter.
         """
@@ -143,7 +147,8 @@ class RocovisTask(PrefetchableTask[TrainingClip]):
         self.device = device or torch.device("cpu")
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            self.module: Any = self.row.build(segmenter.requires_grad_(True)).to(self.device)
+            begun = self.row.build(segmenter.requires_grad_(True)) if net is None else net
+        self.module: Any = begun.to(self.device)
         self.source, self.held_out, self.shortest = source, held_out, shortest
 
     def draw(self, random: np.random.Generator) -> TrainingClip:
@@ -222,17 +227,18 @@ class RocovisTask(PrefetchableTask[TrainingClip]):
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """How well slots stay on their objects over the held-out clips, with the trust of inference: see
+        """Video AP over the held-out clips, and how well slots stay on their objects, with the trust of inference: see
         `dvis.measure_faithfulness`.
         """
-        found = []
+        found, answers = [], []
         for n, clip in enumerate(self.held_out):
             images, targets = self._seen(clip)
             logits, masks = self._followed(images)
             rand = make_uniform_sampler(seed_item_generator(0, n), self.device)
             pairs = match_first_appearance(logits, masks, targets, rand, self._losses(targets))
             found.append(measure_faithfulness(masks[:, pairs.queries], targets, pairs))
-        return compute_faithfulness_shares(found)
+            answers.append(answer_clip(logits.float().mean(0).softmax(-1), masks, targets, self.source.categories))
+        return compute_clip_scores(answers) | compute_faithfulness_shares(found)
 
     def _followed(self, images: Float[Tensor, "t 3 _ _"]) -> tuple[Float[Tensor, "t n k1"], Float[Tensor, "t n h w"]]:
         """Class and mask logits of a clip, as at inference."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from masklet.core.frames import Frame
 from masklet.models.mask2former.networks import MEAN, MULTIPLE, STD
 from masklet.models.mask2former.segmenter import Mask2Former
 from masklet.train.assignment import compute_query_costs, find_cheapest_pairs, mark_unused_queries
+from masklet.train.data.category_maps import are_same_categories, normalize_category
 from masklet.train.data.clips import ClipSource, TrainingClip, seed_item_generator
+from masklet.train.data.framing import GREY
 from masklet.train.loop.prefetch import PrefetchableTask
 from masklet.train.losses import (
     LossSettings,
@@ -83,8 +85,8 @@ class SegmenterTask(PrefetchableTask[list[TrainingClip]]):
         """
         Args:
             net: a `Mask2FormerForUniversalSegmentation` with the source's categories, on the device of training.
-            source: what it is trained on; all clips of one size.
-            held_out: what it is validated on, at the same size.
+            source: what it is trained on; clips of several sizes are padded to one.
+            held_out: what it is validated on.
             save: writes the net's weights.
             clips: clips that go through the network together.
             frames: consecutive frames of each; every one is an image of its own.
@@ -106,6 +108,7 @@ class SegmenterTask(PrefetchableTask[list[TrainingClip]]):
         pixels' classes. `random` draws the points of the masks. The same in every `step`.
         """
         freeze_batch_norms(self.net)
+        drawn = pad_to_one_size(drawn)
         images = torch.cat([clip.images for clip in drawn]).to(self.device)
         truths = [truth for clip in drawn for truth in collect_image_truths(clip, self.device)]
         found = predict_layers(self.net, prepare_images(images))
@@ -118,9 +121,11 @@ class SegmenterTask(PrefetchableTask[list[TrainingClip]]):
         """COCO's AP on the held-out frames, in percent (`scoring.compute_image_scores`)."""
         if not self.held_out:
             return {}
-        shortest = min(self.held_out[0].images.shape[2:])
-        segmenter = Mask2Former(self.net, shortest=shortest, threshold=0.0, categories=self.source.categories)
-        found = [segmenter.segment(None, make_segmenter_frames(clip), [])[0] for clip in self.held_out]
+        segmenter = Mask2Former(self.net, threshold=0.0, categories=self.source.categories)
+        found = [
+            segmenter.at_side(min(clip.images.shape[2:])).segment(None, make_segmenter_frames(clip), [])[0]
+            for clip in self.held_out
+        ]
         return compute_image_scores(self.held_out, found, self.source.categories)
 
     def save(self, path: Path) -> None:
@@ -135,6 +140,17 @@ def draw_held_out_clips(source: ClipSource, clips: int, frames: int = 1) -> list
     return [source.clip(seed_item_generator(HELD_OUT, n), frames) for n in range(clips)]
 
 
+def pad_to_one_size(clips: Sequence[TrainingClip]) -> list[TrainingClip]:
+    """The clips with grey on the right and below, so that all are as high and as wide as the largest."""
+    h, w = (max(clip.images.shape[axis] for clip in clips) for axis in (2, 3))
+    padded = []
+    for clip in clips:
+        below = (0, w - clip.images.shape[3], 0, h - clip.images.shape[2])
+        colours = [nnf.pad(clip.images[:, c], below, value=grey) for c, grey in enumerate(GREY)]
+        padded.append(replace(clip, images=torch.stack(colours, 1), masks=nnf.pad(clip.masks, below)))
+    return padded
+
+
 def make_segmenter_frames(clip: TrainingClip) -> list[Frame]:
     """A clip's frames, as a segmenter takes them."""
     return [Frame(t, image.permute(1, 2, 0).contiguous().numpy()) for t, image in enumerate(clip.images)]
@@ -143,18 +159,45 @@ def make_segmenter_frames(clip: TrainingClip) -> list[Frame]:
 # -- the network
 
 
-def replace_class_head(net: Any, categories: Sequence[str], seed: int = 0) -> Any:
-    """The network `net` for these `categories`; if its own are others, with a new head of classes, random by `seed`."""
-    config = net.config
-    if tuple(config.id2label[n] for n in range(config.num_labels)) == tuple(categories):
-        return net
-    config.id2label = dict(enumerate(categories))
-    config.label2id = {name: n for n, name in enumerate(categories)}
+def rename_class_head(
+    head: nn.Linear, old: Sequence[str], new: Sequence[str], seed: int
+) -> tuple[nn.Linear, tuple[str, ...]]:
+    """A head of classes for the categories `new` from one for the categories `old` (and no object, the last in both):
+    what it knows of categories that are in both is kept, the others begin at random by `seed`. The head, and the
+    categories that are kept.
+    """
+    known = {normalize_category(name): n for n, name in enumerate(old)}
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
-        net.class_predictor = nn.Linear(config.hidden_dim, len(categories) + 1).to(net.class_predictor.weight)
+        made = nn.Linear(head.in_features, len(new) + 1).to(head.weight)
+    pairs = [(n, known[own]) for n, name in enumerate(new) if (own := normalize_category(name)) in known]
+    with torch.no_grad():
+        for mine, theirs in [*pairs, (len(new), len(old))]:
+            made.weight[mine], made.bias[mine] = head.weight[theirs], head.bias[theirs]
+    return made, tuple(new[n] for n, _ in pairs)
+
+
+def fit_categories(net: Any, categories: Sequence[str], seed: int, heads: Sequence[tuple[nn.Module, str]]) -> list[str]:
+    """Makes a Mask2Former `net` one for these `categories`, with new heads of classes where its own are others
+    (`rename_class_head`); what is to be said of it. `heads` are the modules with a head, and its name there.
+    """
+    config = net.config
+    old = tuple(config.id2label[n] for n in range(config.num_labels))
+    if are_same_categories(old, categories):
+        return []
+    kept: tuple[str, ...] = ()
+    for module, attribute in heads:
+        made, kept = rename_class_head(getattr(module, attribute), old, categories, seed)
+        setattr(module, attribute, made)
+    config.id2label = dict(enumerate(categories))
+    config.label2id = {name: n for n, name in enumerate(categories)}
     net.criterion.empty_weight = net.criterion.empty_weight[-1:].repeat(len(categories) + 1)  # not used, but saved
-    return net
+    new = [name for name in categories if name not in kept]
+    listed = ", ".join(new[:5]) + (f" and {len(new) - 5} more" if len(new) > 5 else "")
+    return [
+        f"class head: {len(kept)} of {len(categories)} categories are known by name and kept"
+        + (f"; new ones begin at random: {listed}" if new else "; their order is another one")
+    ]
 
 
 def prepare_images(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h2 w2"]:
