@@ -22,6 +22,7 @@ from masklet.nn.temporal_refiner import TemporalRefiner, build_released_refiner
 from masklet.parts import check_short_side, resolve_device
 from masklet.systems import ctvis, dvis, minvis, rocovis
 from masklet.systems.dvis import DvisRefined
+from masklet.systems.query.answers import LEAST_SCORE
 from masklet.systems.query.loop import OnlineSystem
 from masklet.systems.rocovis import SlotSystem
 from masklet.weights.catalog import QUERIES
@@ -194,7 +195,8 @@ def load_query_system(system: str, name: Any, device: str, settings: Any, catego
             file of trained heads; of GenVIS an official checkpoint or a file that was trained here, of RoCoVIS the
             latter). "NAME@480": at another size of the short side.
         device: as in `parts.load_propagator`.
-        settings: of the system's own class.
+        settings: of the system's own class; of pairs of slot and category those are answered that score 0.3 or more,
+            unless they say otherwise.
         categories: names of the classes of official weights, as `build_mask2former` takes them.
 
     Raises:
@@ -202,6 +204,7 @@ def load_query_system(system: str, name: Any, device: str, settings: Any, catego
     """
     if not isinstance(name, str) or not name:
         raise InputError(f"{system} needs weights: --segmenter with {WEIGHTS[system]}")
+    settings = replace(settings, min_score=LEAST_SCORE if settings.min_score is None else settings.min_score)
     named = replace(parse_weights_name(name, system in WITH_HEADS, device), categories=categories)
     made: QuerySystem = QUERY_SYSTEMS[system].load()(named, settings)
     return add_known_stuff(made)

@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("system", "file"), [("minvis", "minvis"), ("dvis", "online"), ("dvis-offline", "offline"), ("genvis", "genvis")]
 )
 def test_a_checkpoint_runs(system: str, file: str, folder: Path) -> None:
-    own = {"top": 7} if system == "genvis" else {"window": 2}
+    own = {"min_score": 0.0} | ({"top": 7} if system == "genvis" else {"window": 2})
     result = masklet.segment(CLIP, system=system, segmenter=f"{folder / file}.pth@64", **own)
     assert result.length == 3 and result.masklets
     assert result.provenance.system == system and own.items() <= result.provenance.settings.items()

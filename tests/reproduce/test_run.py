@@ -249,6 +249,8 @@ def test_found_objects_as_by_hand(data: Path, weights: Path, tmp_path: Path, mon
         "dvis-offline-r50-ovis@64",
         "--window",
         "3",
+        "--set",
+        "min_score=0",
         "--no-overlay",
         "-q",
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from masklet.builtins import METRICS
+from masklet.builtins import METRICS, QUERY_SYSTEMS
 from masklet.core.errors import InputError
 from masklet.core.files import read_json, read_text, write_atomically
 from masklet.core.progress import Watch, discard_progress
@@ -98,10 +98,17 @@ def make_run_options(recipe: Recipe, located: LocatedSet, data: Path, out: Path,
         segmenter=segmenter or None,
         propagator=fill_part_name(recipe.propagator, recipe.size, data) or None,
         device=device,
-        settings=recipe.settings,
+        settings={**rank_all_pairs(recipe.system), **recipe.settings},
         overlay=False,
         reading={},
     )
+
+
+def rank_all_pairs(system: str) -> Mapping[str, float]:
+    """Settings with which a `system` of queries answers as the released programs do: all of its best pairs, whatever
+    they score.
+    """
+    return {"min_score": 0.0} if system in QUERY_SYSTEMS else {}
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class GradedInstanceOutput(InstanceOutput):
 
     def __init__(self, probabilities: Float[Tensor, "n k1"], settings: slot_answers.SlotSettings) -> None:
         super().__init__(probabilities, settings)
-        self._least = settings.min_score
+        self._least = settings.min_score or 0.0
         self._certain = torch.zeros(2, len(self.slots), dtype=torch.float64)
 
     def add(self, frame: int, logits: Float[Tensor, "n h w"], view: MaskResizer) -> None:

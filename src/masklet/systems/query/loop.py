@@ -323,13 +323,14 @@ def build_slot_result(system: DescribedSystem, video: Video, masklets: tuple[Mas
     """The result of `system` for `video`: its `masklets`, with notes on what the reader must know, such as damage or
     what to change where there are none.
     """
-    notes = [] if masklets else [EMPTY[system.settings.task].format(at=system.settings)]
+    least = system.settings.min_score or 0.0
+    notes = [] if masklets else [EMPTY[system.settings.task].format(at=system.settings, least=least)]
     categories, settings = system.segmenter.categories, asdict(system.settings)
     return build_video_result(video, masklets, categories, system.name, settings, notes)
 
 
 EMPTY = {
-    "instance": "no object: no slot has a pixel and a score from min_score = {at.min_score:g} on; lower it",
+    "instance": "no object: no slot has a pixel and a score from min_score = {least:g} on; lower it",
     "panoptic": "no segment: no slot scores above conf = {at.conf:g} and keeps its pixels; lower conf or overlap",
     "semantic": "no segment: the video has no frame",
 }
