@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from masklet.core.errors import InputError
+from masklet.models.mask2former.networks import wrap_query_network
 from masklet.models.mask2former.segmenter import Mask2Former
 from masklet.models.mask2former.small import KIND as SMALL
 from masklet.models.mask2former.small import SmallMask2FormerSettings, load_small
@@ -61,8 +62,7 @@ class StartingSegmenter:
         """Pixels of the short sides at which clips are published to be trained on over such a network."""
         if self.side is not None:
             return (self.side,)
-        config: Any = self.loaded.net.config
-        return PUBLISHED.get(config.backbone_config.model_type, PUBLISHED["swin"])
+        return PUBLISHED.get(wrap_query_network(self.loaded.net).backbone, PUBLISHED["swin"])
 
     def name_by(self, categories: Sequence[str]) -> list[str]:
         """Calls its classes as the data does, where nothing else has named them; what is to be said of it."""
@@ -81,7 +81,7 @@ def load_starting_segmenter(name: str, categories: str = "") -> StartingSegmente
     base, side = split_side(name)
     loaded = build_mask2former(base, categories)
     if loaded.kind != SMALL:
-        return StartingSegmenter(base, loaded, side)
+        return StartingSegmenter(base, loaded, loaded.trained_at or side)  # an EoMT has one size
     held = load_small(locate_mask2former(base)[0])
     return StartingSegmenter(base, loaded, side, held.settings, None if side else held.size)
 

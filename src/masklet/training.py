@@ -165,6 +165,7 @@ def build_segmenter_task(
         clips=wish.batch // wish.parts,
         frames=wish.frames,
         at=None if isinstance(views.framing, FixedFraming) else views.losses,
+        pixel_classes=0.0 if settings is None else 1.0,
     )
 
 
@@ -270,7 +271,7 @@ def build_tracker_task(
     wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
 ) -> TrackerTask:
     """A tracker of the segmenter's own width, new or one that was trained before."""
-    segmenter = freeze_segmenter(wish, begun, views, source)
+    segmenter = freeze_segmenter(wish, begun, source)
     if begun.heads:
         tracker = check_head_settings(begun.heads.tracker, wish)
     else:
@@ -293,7 +294,7 @@ def build_refiner_task(
     wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
 ) -> RefinerTask:
     """A refiner over a trained tracker, new or one that was trained before."""
-    segmenter, heads = freeze_segmenter(wish, begun, views, source), begun.heads
+    segmenter, heads = freeze_segmenter(wish, begun, source), begun.heads
     assert heads is not None  # `begin_refiner` asks for them
     tracker = heads.tracker.to(wish.device).requires_grad_(False)
     if heads.refiner:
@@ -313,13 +314,13 @@ def build_refiner_task(
     )
 
 
-def freeze_segmenter(wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource) -> Mask2Former:
-    """The segmenter below heads, on the device, which looks at frames as it will when the heads are used."""
+def freeze_segmenter(wish: TrainingRequest, begun: Begun, source: ClipSource) -> Mask2Former:
+    """The segmenter below heads, on the device."""
     held = begun.segmenter
     assert held is not None  # all that begin over one ask for it
     begun.notes.extend(held.name_by(source.categories))
     net: Any = held.loaded.net
-    return Mask2Former(net.to(wish.device), shortest=views.side, weights=held.loaded.weights)
+    return Mask2Former(net.to(wish.device), weights=held.loaded.weights)
 
 
 def describe_origin(begun: Begun, views: ClipViews) -> HeadsOrigin:
@@ -662,7 +663,10 @@ DENSE = TrainingRecipe(
     build_clip_task(begin_with_nothing, build_dense_task, create_still_crops, 40),
     *(plan_dense_training, 1, 2000, 8, 3e-4, CLIPS),
 )
-MINVIS = replace(RECIPES["segmenter"], plan=plan_minvis_training, batch=8, lr=1e-4)
+MINVIS = TrainingRecipe(
+    build_clip_task(begin_segmenter, build_segmenter_task, create_turning_stills, 100),
+    *(plan_minvis_training, 1, 5000, 8, 1e-4, CLIPS),
+)
 TUNED = replace(RECIPES["image-predictor"], steps=2000, lr=2e-4)
 SAM2_ASKING = PromptSampling(frames=8, objects=3, boxes=0.25, clicks=0.25)  # SAM 2, appendix D
 SAM2 = TrainingRecipe(

@@ -56,6 +56,20 @@ def test_memory_is_all_or_of_the_last_frames(kept):
     assert len(memory.videos[0].keys) == len(memory.videos[0].values) == (kept or 4)
 
 
+def test_the_frames_that_are_kept_are_the_last_ones():
+    """Up to two frames nothing is forgotten, so that both memories begin alike; then the older one goes."""
+    model, pictures, memories = net(frames=2), images(3), []
+    memory = model.empty()
+    for image in pictures:
+        features = model.encode(image[None])
+        slots = take_last_layer(model.decoded(memory, features))
+        memory = model.commit(memory, features, slots, model.trust(slots))
+        memories.append(memory.videos[0])
+    two, three = memories[1:]
+    for kept, before in ((three.keys, two.keys), (three.values, two.values)):
+        assert torch.equal(kept[0], before[1]) and not torch.equal(kept[1], before[0])
+
+
 def test_the_mask2former_is_not_trained():
     model = net().train()
     assert model.objects.training and not model.segmenter.training

@@ -48,8 +48,8 @@ def test_a_row_is_shown_with_all_that_it_is_made_of() -> None:
         "weights:     deva",
     ):
         assert part in told, part
-    _, told, _ = say("show", "dvis-i/tracker-3")
-    assert "not repeated: the row varies the training" in told
+    _, told, _ = say("show", "dvis-9/swin-l")
+    assert "not repeated: operations of Swin-L are not counted here" in told
     code, _, told = say("show", "dvis-i/tracker-4")
     assert code == 2 and "did you mean dvis-i/tracker-" in told
 

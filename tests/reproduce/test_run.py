@@ -361,7 +361,7 @@ def test_a_run_is_refused_with_all_that_is_missing(data: Path, tmp_path: Path, m
     monkeypatch.setenv("MASKLET_WEIGHTS", str(tmp_path / "none"))
     told = call("reproduce", "run", "dvis-6/zero", "--data", data, "-o", tmp_path / "o")
     assert told.exit_code == 2 and told.output.count("weights ") >= 2 and not (tmp_path / "o").exists()
-    told = call("reproduce", "run", "dvis-i/tracker-3", "--data", data, "-o", tmp_path / "o")
+    told = call("reproduce", "run", "dvis-9/swin-l", "--data", data, "-o", tmp_path / "o")
     assert told.exit_code == 2 and "cannot be repeated by inference" in told.output
 
 

@@ -192,6 +192,33 @@ def test_it_trains_in_the_loop_and_is_what_is_run(tmp_path):
     assert set(scores) == {"AP", "AP50", "kept", "swapped"} and 0 <= scores["kept"] <= 1 and scores == made.validate()
 
 
+def test_the_loss_of_a_clip_is_the_mean_over_its_frames(monkeypatch):
+    made = task(frames=3)
+    one = torch.ones((), requires_grad=True)
+
+    def same(decoded, targets, known, rand):
+        return {"class": 2 * one, "mask": one}, known
+
+    monkeypatch.setattr(made, "_frame_losses", same)
+    losses = made.clip_losses(moving(3), make_uniform_sampler(np.random.default_rng(0), made.device))
+    assert {name: float(loss) for name, loss in losses.items()} == pytest.approx({"class": 2.0, "mask": 1.0})
+
+
+def test_validation_has_the_trust_of_inference(monkeypatch):
+    """What is committed is what the network itself says of its slots, in every frame."""
+    made = task(held_out=[moving(3)])
+    trusts, real = [], made.module.commit
+    monkeypatch.setattr(made.module, "trust", lambda slots: torch.full(slots.class_logits.shape[:2], 0.25))
+
+    def commit(memory, features, slots, trust):
+        trusts.append(trust)
+        return real(memory, features, slots, trust)
+
+    monkeypatch.setattr(made.module, "commit", commit)
+    made.validate()
+    assert len(trusts) == 3 and all((trust == 0.25).all() for trust in trusts)
+
+
 def test_bad_settings():
     with pytest.raises(InputError, match="row = all: the rows of the ablation are queries, direct, masks"):
         RocovisTraining(row="all")

@@ -14,15 +14,18 @@ from masklet.core.errors import InputError, escape_control_characters
 from masklet.reproduce.check import list_missing_for
 from masklet.reproduce.datasets import SETS
 from masklet.reproduce.recipes import NeededWeights, Recipe, find_recipe, read_recipes
+from masklet.reproduce.trainings import find_training, list_missing_weights
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from masklet.reproduce.run import Comparison
     from masklet.view.progress import Reporter
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
-    help="The rows of the papers' tables on their own data: what each needs, and running it.",
+    help="The rows of the papers' tables on their own data: what each needs, running it, and training for it.",
 )
 
 RowName = Annotated[str, typer.Argument(metavar="ROW", help="A row as in `list`, such as sam2long-5/paths-3.")]
@@ -95,6 +98,74 @@ def run_command(
         figures = run_recipe(recipe, data, out, jobs, device, choose_reporter(quiet, False))
         for line in format_comparison(recipe, figures, told, out):
             typer.echo(escape_control_characters(line))
+
+
+@app.command("train")
+def train_command(
+    row: RowName,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the training; one that was stopped goes on.")],
+    device: Annotated[str, typer.Option("--device", metavar="NAME", help="Where networks run.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="The same seed is the same run.")] = 0,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="steps, batch, frames, lr, segmenter, start, or a setting."),
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the log for TensorBoard, too.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+) -> None:
+    """Train what a row needs, as published, and put it where the row looks for it.
+
+    With several GPUs: torchrun --nproc-per-node 8 -m masklet reproduce train ROW ...
+    """
+    from masklet.cli.train import STOPPED, make_training_console, run_training
+
+    with exit_on_mistake():
+        training = find_training(row).override(parse_settings(set_ or []))
+        if missing := list_missing_weights(training):
+            raise InputError(f"{row}: {'; '.join(missing)}")
+        console = make_training_console(quiet)
+        done, wanted = run_training(
+            training.what,
+            out,
+            console,
+            data=training.resolve_data(data),
+            val=(),
+            size=None,
+            seed=seed,
+            start=training.resolve_start(),
+            segmenter=training.segmenter,
+            settings=dict(training.settings),
+            categories="",
+            device=device,
+            events=tensorboard,
+            frames=training.frames,
+            steps=training.steps,
+            batch=training.batch,
+            lr=training.lr,
+        )
+        if done < wanted:
+            typer.echo(f"masklet: stopped after step {done} of {wanted}; the same command goes on from there", err=True)
+            raise typer.Exit(STOPPED)
+        put_trained_weights(out, training.file, console)
+
+
+def put_trained_weights(out: Path, file: str, console: Console) -> None:
+    """Copies the weights of the training in `out` to the weights folder under the name `file`, in the first of several
+    processes.
+    """
+    from masklet.core.files import write_atomically
+    from masklet.train.loop.processes import find_processes
+    from masklet.train.loop.run_folder import WEIGHTS
+    from masklet.weights.store import get_weights_folder
+
+    if not find_processes().is_first:
+        return
+    path = get_weights_folder() / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(path) as target:
+        target.write((out / WEIGHTS).read_bytes())
+    console.print(f"the weights are in {path}")
 
 
 def run_recipe(

@@ -100,7 +100,7 @@ def train_command(
     The folder gets the weights (weights.safetensors), log.jsonl, curve.png, and what is needed to go on after any
     interruption with the same result: give the same command again.
     """
-    told = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True, quiet=quiet)
+    told = make_training_console(quiet)
     try:
         done, wanted = run_training(
             what,
@@ -128,6 +128,11 @@ def train_command(
         typer.echo(f"masklet: stopped after step {done} of {wanted}; the same command goes on from there", err=True)
         raise typer.Exit(STOPPED)
     told.print(f"{done} steps are done; the weights and curve.png are in {out}")
+
+
+def make_training_console(quiet: bool) -> Console:
+    """Where a training tells how it goes: on stderr, or `quiet`."""
+    return Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True, quiet=quiet)
 
 
 def run_training(
