@@ -194,7 +194,7 @@ def test_quiet_says_nothing(tmp_path: Path) -> None:
         ),
         (
             ("tracker", "--data", "synthetic", "--set", "row=5"),
-            "tracker has no setting 'row'; there are: given, labels, over, begin, hidden",
+            "tracker has no setting 'row'; there are: given, labels, over, begin, noise",
         ),
         (("refiner", "--data", "synthetic"), "a refiner needs the tracker that it refines: --from FILE"),
     ],

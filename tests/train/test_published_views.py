@@ -194,7 +194,7 @@ def test_a_tracker_is_built_as_it_is_told(folder: Path, over: tuple[object, ...]
     start = ("--from", folder / "tracker.safetensors", "--set", "layers=3")
     assert f"--set layers=3: --from {folder / 'tracker.safetensors'} has" in refuse("tracker", *over, *start)
     assert "tracker has no setting 'width'" in refuse("tracker", *over, "--set", "width=64")
-    assert "setting layers = x must be a whole number" in refuse("tracker", *over, "--set", "layers=x")
+    assert "setting layers = 'x' must be a whole number" in refuse("tracker", *over, "--set", "layers=x")
 
 
 def test_a_batch_in_parts(folder: Path) -> None:
