@@ -194,7 +194,7 @@ def test_it_trains_in_the_loop_and_is_what_is_run(tmp_path):
 
 def test_the_loss_of_a_clip_is_the_mean_over_its_frames(monkeypatch):
     made = task(frames=3)
-    one = torch.ones((), requires_grad=True)
+    one = torch.ones(())
 
     def same(decoded, targets, known, rand):
         return {"class": 2 * one, "mask": one}, known
