@@ -20,6 +20,7 @@ from models.test_zoo_fetch import FakeHub, hub  # noqa: F401
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+import masklet
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.protocols import Segmenter
@@ -439,6 +440,15 @@ def test_masks_scores_and_labels_go_together() -> None:
         assert torch.equal(alone.masks, all_.masks) and torch.equal(alone.scores, all_.scores)
     [kept], _ = TextSegmenter(finder, filler, ("dog", "red car"), nms=0.9).segment(None, frames[:1], [])
     assert len(kept) == 3
+
+
+def test_deva_lets_what_is_named_be_missed_ten_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in its text demo, in its usual mode too; what the user says goes before that."""
+    named = TextSegmenter(Finder({}), Filler(), ("dog",))
+    monkeypatch.setattr("masklet.api.load_text_segmenter", lambda name, text, device: named)
+    assert masklet.load("deva", text="dog.", propagator="still").system.settings.max_missed == 10
+    assert masklet.load("deva", text="dog.", propagator="still", max_missed=3).system.settings.max_missed == 3
+    assert masklet.load("deva", segmenter=named, propagator="still").system.settings.max_missed == 10
 
 
 @pytest.mark.parametrize("size", [(97, 160), (160, 97)])

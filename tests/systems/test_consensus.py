@@ -93,6 +93,17 @@ def test_a_pair_ties_and_the_earlier_frame_has_it() -> None:
     assert got.objective == 16 / 20 - 0.5
 
 
+def test_of_equally_good_selections_the_order_of_the_list_decides() -> None:
+    """A chain of four, of which each supports the next: its two ends are of one frame, and {first, third} is as good as
+    {second, last}.
+    """
+    masks = torch.zeros(4, 1, 19, dtype=torch.bool)
+    for row, start in enumerate((0, 9, 3, 6)):
+        masks[row, :, start : start + 10] = True
+    assert find_consensus(masks, [0, 0, 1, 2], [None] * 4).selected == (0, 3)
+    assert find_consensus(masks[[1, 0, 2, 3]], [0, 0, 1, 2], [None] * 4).selected == (0, 2)
+
+
 def test_exactly_half_is_no_support() -> None:
     assert find_consensus(torch.stack([box(0, 0, 4, 4), box(0, 0, 4, 2)]), [0, 1], [None] * 2).selected == ()
 
@@ -205,6 +216,31 @@ def test_things_cover_stuff_whatever_their_size() -> None:
     stuff, thing = DetectedSegment(box(0, 0, 2, 2), thing=False), DetectedSegment(box(0, 0, 4, 4), thing=True)
     done = merge_detections({}, {}, [stuff, thing], SIZE, 0, RULES)
     assert torch.equal(done.masks[2], thing.mask) and not done.masks[1].any()
+
+
+def test_a_track_takes_no_segment_of_another_kind() -> None:
+    """Things, stuff and segments of unknown kind: one on the very pixels of a track begins an object, if not of its own."""
+    mask = box(0, 0, 4, 4)
+    for own in (True, False, None):
+        for other in (True, False, None):
+            found = [DetectedSegment(mask, thing=other)]
+            done = merge_detections({1: VotedTrack(thing=own)}, {1: mask}, found, SIZE, 1, RULES)
+            assert (done.matched, done.new) == (((1,), ()) if own is other else ((), (2,)))
+
+
+def test_a_match_is_above_half() -> None:
+    """Exactly half is none."""
+    tracks, own = {1: VotedTrack()}, {1: box(0, 0, 4, 4)}
+    for width, matched in ((2, ()), (3, (1,))):
+        done = merge_detections(tracks, own, [DetectedSegment(box(0, 0, 4, width))], SIZE, 1, RULES)
+        assert done.matched == matched
+
+
+def test_within_a_kind_small_covers_large() -> None:
+    small, large = box(0, 0, 2, 2), box(0, 0, 4, 4)
+    for order in ((small, large), (large, small)):
+        done = merge_detections({}, {}, [DetectedSegment(m, thing=True) for m in order], SIZE, 0, RULES)
+        assert torch.equal(done.masks[1], large & ~small) and torch.equal(done.masks[2], small)
 
 
 def test_a_segment_without_pixels() -> None:

@@ -19,6 +19,7 @@ from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
+from masklet.models.last_masks import StillMasks
 from masklet.systems.deva.online import Deva, DevaSettings, mark_absent, remove_backward_overlaps
 from masklet.systems.sam2long import MemoryTree
 
@@ -92,6 +93,8 @@ def test_latency_is_the_clip_less_one() -> None:
 
     for out in deva(clip=3, every=5).stream(frames()):
         assert read[-1] - out.index <= 2
+        if out.index in (0, 5, 10):  # a clip waits until its last frame is there
+            assert read[-1] == out.index + 2
         if out.index in (3, 4, 8, 9):
             assert read[-1] == out.index
 
@@ -330,3 +333,92 @@ def test_outside_it_looks_only_where_nothing_is_carried(clip: int) -> None:
         assert torch.equal(mask, truth if t >= clip else torch.zeros_like(truth)), t
     with pytest.raises(InputError, match="look=outside"):
         deva(look="outside")
+
+
+# -- one test for each sentence of docs/deva.md that has none above (tests/systems/test_deva_page.py)
+
+FAST = [moving(4, 0, 0, 9)]  # no two frames have it in one place
+
+
+def test_proposals_are_carried_to_the_first_frame_of_their_clip() -> None:
+    world = World(FAST, length=3)
+    assert exact(run(world), world)
+    assert not run(world, alignment="none").masklets
+
+
+def test_what_carries_proposals_is_thrown_away() -> None:
+    """Each frame's proposals are carried by a memory of this one frame: two of red, three of green."""
+    stream = deva(ToySegmenter(blind=lambda t, o: (t, o) == (1, 0))).stream(World(TWO, length=3))
+    next(stream)
+    held = stream.state
+    assert sorted(map(dict, (t.votes for t in held.tracks.values())), key=str) == [{0: 2}, {1: 3}]
+    assert held.memory.anchors.keys() == held.tracks.keys()
+
+
+class Prompted(Recorder):
+    """Keeps which objects are prompted, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompts: list[set[int]] = []
+
+    def prompt(self, memory, features, prompts):  # type: ignore[no-untyped-def]
+        self.prompts.append(set(prompts))
+        return super().prompt(memory, features, prompts)
+
+
+@pytest.mark.parametrize(("prompted", "told"), [("changed", [{1, 2}, {2}]), ("all", [{1, 2}, {1, 2}])])
+def test_what_a_merge_changed_is_prompted_and_the_rest_committed_as_believed(
+    prompted: str, told: list[set[int]]
+) -> None:
+    """In the second frame the first object is found as it was carried, and the second one larger."""
+    larger = ToySegmenter(blind=lambda t, o: (t, o) == (1, 1), alarms=[(1, square(20, 20, 7), 0.99, 1)])
+    carrier = Prompted()
+    at = DevaSettings(clip=1, every=1, backward=False, prompted=prompted)  # type: ignore[arg-type]
+    Deva(larger, carrier, at).run(World([still(4, 4), still(20, 20)], length=2), silent)
+    assert carrier.prompts == told
+    assert carrier.beliefs == [{}, {1: True} if prompted == "changed" else {}]
+
+
+def test_the_final_score_is_the_mean_of_all_detections() -> None:
+    found = run(World([still(4, 4)], length=2), ToySegmenter(score=lambda t, o: (0.9, 0.6)[t]), clip=1, every=1)
+    assert found.masklets[0].score == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(("length", "found"), [(7, 1), (8, 2)])
+def test_a_clip_that_the_end_cuts_short_is_only_propagated(length: int, found: int) -> None:
+    """The second clip would be frames 5 to 7; what comes in with it is seen where all of them are there."""
+    world = World([still(4, 4), moving(20, 20, 0, 0, first=5)], length=length)
+    result = run(world)
+    assert len(result.masklets) == found and set(result.masklets[0].sightings) == set(range(length))
+
+
+def test_a_stream_never_goes_back() -> None:
+    late = ToySegmenter(blind=lambda t, o: o == 1 and t < 8)
+    outs = list(deva(late, backward=True).stream(World([still(4, 4), still(20, 20)], length=16)))
+    assert [len(out.ids) for out in outs] == [1] * 10 + [2] * 6
+
+
+def test_without_stuff_no_kind_is_known() -> None:
+    for stuff, kinds in (((), {None}), (("red",), {False, True})):
+        stream = deva(stuff=stuff).stream(World(TWO, length=3))
+        next(stream)
+        assert {track.thing for track in stream.state.tracks.values()} == kinds
+
+
+@pytest.mark.parametrize(("born", "objects"), [(False, 2), (True, 3)])
+def test_whether_a_segment_without_a_pixel_begins_an_object(born: bool, objects: int) -> None:
+    """Two frames of a clip agree on a square, the others on its halves, which lie in front and leave nothing of it."""
+    whole = square(8, 8)
+    left = whole & (torch.arange(W) < 11)
+    seen = [(t, whole, 0.9, 0) for t in (0, 1)] + [(t, m, 0.9, 1) for t in (2, 3) for m in (left, whole & ~left)]
+    blind = ToySegmenter(blind=lambda t, o: True, alarms=seen)
+    stream = Deva(blind, StillMasks(), DevaSettings(clip=4, empty_born=born)).stream(World([still(8, 8)], length=4))
+    next(stream)
+    assert len(stream.state.tracks) == objects
+
+
+def test_at_most_so_many_objects_are_tracked_at_once() -> None:
+    assert DevaSettings().max_objects == 256
+    world = World(TWO, length=2)
+    assert [len(run(world, clip=1, every=1, max_objects=n).masklets) for n in (1, 2, 3)] == [1, 2, 2]
