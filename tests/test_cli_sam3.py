@@ -62,7 +62,7 @@ def test_prompts_of_objects(folder: Path, source: Path, tmp_path: Path) -> None:
     assert np.array_equal(found[3].sightings[0].mask.decode().numpy(), given)
 
 
-@pytest.mark.parametrize("name", ["sam2long:sam3", "dam:sam3"])
+@pytest.mark.parametrize("name", ["sam2long:sam3", "dam:sam3", "samurai:sam3"])
 def test_memories_by_name(folder: Path, source: Path, tmp_path: Path, name: str) -> None:
     words = ("--prompt", "0:1:point=27,35", "--propagator", f"{name}:{folder}")
     made = run("track", source, "--out", tmp_path, *words)

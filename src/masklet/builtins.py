@@ -128,6 +128,13 @@ PROPAGATORS = Registry(
             "masklet.models.sam2.distractor_memory:DistractorAwareFrames",
             form="dam:NAME[@SIZE]",
         ),
+        PartEntry(
+            "samurai",
+            "SAM 2, SAM 3 or EdgeTAM with SAMURAI's memory of what fits the motion",
+            "masklet.models.sam2.motion_memory:load_motion_aware",
+            "masklet.models.sam2.motion_memory:MotionAwareFrames",
+            form="samurai:NAME[@SIZE]",
+        ),
         *(
             PartEntry(
                 name,

@@ -35,6 +35,7 @@ KINDS = {
     "sam2": "masklet.models.sam2.memory:Sam2Memory",
     "sam2-bank": "masklet.models.sam2.memory:MemoryBank",
     "sam2-entry": "masklet.models.sam2.memory:MemoryEntry",
+    "sam2-motion": "masklet.models.sam2.memory:BoxMotion",
     "sam2long": "masklet.systems.sam2long:PathwayMemory",
     "sam2long-tree": "masklet.systems.sam2long:ObjectPathways",
     "xmem": "masklet.models.xmem.memory:XmemMemory",

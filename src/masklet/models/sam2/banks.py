@@ -11,9 +11,17 @@ from torch import Tensor
 from masklet.core.instances import Prediction, Prompt
 from masklet.core.masks import resize_bilinear
 from masklet.models.sam2.core import SURE, Sam2Core, Sam2Features
-from masklet.models.sam2.memory import MarkingPolicy, MemoryBank, MemoryPolicy
+from masklet.models.sam2.memory import MarkingPolicy, MemoryBank, MemoryPolicy, WeighingPolicy
 
 PROMPTS = 8  # conditioning frames that are held for each object: the first and the latest
+
+
+def weigh_hypotheses(policy: MemoryPolicy, banks: Mapping[int, MemoryBank], belief: Prediction) -> Prediction:
+    """A `belief` about the objects of `banks`, {id: bank}, whose hypotheses the `policy` has weighed, if it does."""
+    if not isinstance(policy, WeighingPolicy) or not belief.ids:
+        return belief
+    rows = zip(belief.ids, belief.logits, belief.quality, strict=True)
+    return replace(belief, quality=torch.stack([policy.weigh(banks[id], logits, q) for id, logits, q in rows]))
 
 
 def commit_best(

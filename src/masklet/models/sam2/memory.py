@@ -11,11 +11,20 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import BFloat16, Float
+from jaxtyping import BFloat16, Float, Float64
 from torch import Tensor
 
 SPATIAL = 6  # frames without a prompt whose spatial memory is read
 POINTERS = 16  # object pointers that are read at most
+
+
+@dataclass(frozen=True, eq=False)
+class BoxMotion:
+    """How an object's box moves, as a Kalman filter knows it: middle x and y, width, height, and their velocities."""
+
+    mean: Float64[Tensor, " 8"]  # in cells of the logits, and of these a frame
+    covariance: Float64[Tensor, "8 8"]
+    seen: int  # frames in a row in which the object was surely seen
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +39,8 @@ class MemoryEntry:
     area: int = 0  # pixels of the mask, where the policy asks for them
     is_sample: bool = False  # what the policy has marked it as
     is_anchor: bool = False
+    fit: float = 1.0  # how well it fits the object's motion, 0 to 1, where the policy asks for it
+    motion: BoxMotion | None = None  # likewise
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +81,14 @@ def shift_time(memory: Sam2Memory, frames: int) -> Sam2Memory:
 
 
 def reverse_time(memory: Sam2Memory) -> Sam2Memory:
-    """The memory with time running the other way: what was to come has been, the frame to come stays the same."""
+    """The memory with time running the other way: what was to come has been, the frame to come stays the same. How
+    objects move is found anew.
+    """
     banks = {}
     for id, bank in memory.banks.items():
-        prompted, recent = (tuple(replace(e, time=-e.time) for e in es) for es in (bank.prompted, bank.recent))
+        prompted, recent = (
+            tuple(replace(e, time=-e.time, motion=None) for e in es) for es in (bank.prompted, bank.recent)
+        )
         banks[id] = MemoryBank(-bank.now, prompted, recent[::-1])
     return Sam2Memory(banks)
 
@@ -114,6 +129,17 @@ class MarkingPolicy(MemoryPolicy, Protocol):
 
     def mark(self, bank: MemoryBank, entry: MemoryEntry, hypotheses: Float[Tensor, "k h w"]) -> MemoryEntry:
         """The `entry` that the `bank` is about to take, marked; `hypotheses` are mask logits, the chosen one first."""
+        ...
+
+
+@runtime_checkable
+class WeighingPolicy(MemoryPolicy, Protocol):
+    """One that has a say in which hypothesis of a frame is the best."""
+
+    def weigh(
+        self, bank: MemoryBank, hypotheses: Float[Tensor, "k h w"], quality: Float[Tensor, " k"]
+    ) -> Float[Tensor, " k"]:
+        """The `quality` of each of an object's `hypotheses`, mask logits, by which the best is chosen."""
         ...
 
 

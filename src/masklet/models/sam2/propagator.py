@@ -16,7 +16,7 @@ from torch import Tensor
 
 from masklet.core.frames import Frame, Video
 from masklet.core.instances import Prediction, Prompt
-from masklet.models.sam2.banks import PROMPTS, commit_best, prompt_banks
+from masklet.models.sam2.banks import PROMPTS, commit_best, prompt_banks, weigh_hypotheses
 from masklet.models.sam2.core import Sam2Core, Sam2Features, wrap_inference
 from masklet.models.sam2.image_encoder import FrameEncoder, Sam2ImageEncoder
 from masklet.models.sam2.memory import MemoryPolicy, PointingPolicy, RecentFrames, Sam2Memory
@@ -115,7 +115,8 @@ class Sam2:
         rows: dict[int, tuple[Tensor, ...]] = {}
         for ids, answers in zip(groups, core.run_groups(answer, groups), strict=True):
             rows |= dict(zip(ids, zip(*answers, strict=True), strict=True))
-        return core.stack_answers(tuple(memory.banks), [rows[id] for id in memory.banks])
+        belief = core.stack_answers(tuple(memory.banks), [rows[id] for id in memory.banks])
+        return weigh_hypotheses(self.policy, memory.banks, belief)
 
     @wrap_inference
     def commit(self, memory: Sam2Memory, features: Sam2Features, belief: Prediction) -> Sam2Memory:
