@@ -2,7 +2,8 @@
 
 A Kalman filter follows the box of each object. Of the hypotheses of a frame the one counts more that lies where the
 filter expects it, and only frames in which the answer was sure, the object in sight and its place likely are
-remembered. Over SAM 2, EdgeTAM and SAM 3; nothing is trained. Written from the paper's equations; open points: docs/sam2.md.
+remembered. Over SAM 2, EdgeTAM and SAM 3; nothing is trained. Written from the paper's equations; open points:
+docs/sam2.md.
 """
 
 from __future__ import annotations
