@@ -280,6 +280,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out/tables-dvis"))
     parser.add_argument("--start", type=Path, default=Path(__file__).parent / "weights" / "small-segmenter.safetensors")
     parser.add_argument("--extent", choices=EXTENTS, default="small")
+    parser.add_argument("--steps", type=int, help="of a training; else the extent's")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", default=",".join(ROWS), help="with commas")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
@@ -291,6 +292,7 @@ def main() -> int:
         print(make_page(options.out))
         return 0
     at = EXTENTS[options.extent]
+    at = replace(at, steps=options.steps or at.steps)
     segmenter = load_mask2former(options.start, torch.device(options.device), shortest=SIZE[0])
     clips = (
         open_clips(options.out / f"{name}.pt", lambda how=how: segment_clips(segmenter, *how))

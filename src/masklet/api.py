@@ -236,7 +236,7 @@ def make_system(
         from masklet.queries import load_query_system  # its networks are slow to import
 
         kind = import_object(QUERY_SYSTEMS[system].settings)
-        settings = kind(**check_system_settings(own, kind))
+        settings = kind(**check_system_settings({**(QUERY_SYSTEMS[system].live if live else {}), **own}, kind))
         return load_query_system(
             system, segmenter, device, settings, check_setting("segmenter.", "categories", categories, str)
         )

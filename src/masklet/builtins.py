@@ -252,6 +252,7 @@ QUERY_SYSTEMS: Mapping[str, PartEntry] = {  # which need no propagator
             "GenVIS: the baseline of RoCoVIS",
             "masklet.queries:load_genvis",
             "masklet.systems.rocovis:GenvisSystemSettings",
+            live={"frames": 100},
         ),
         PartEntry(
             "videomt",

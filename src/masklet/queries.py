@@ -146,9 +146,12 @@ def load_rocovis(at: NamedWeights, settings: Any) -> QuerySystem:
 
 def load_genvis(at: NamedWeights, settings: Any) -> QuerySystem:
     """An official checkpoint, or the baseline of RoCoVIS's ablation, trained with `--set row=queries`."""
-    if Path(at.base).suffix == TRAINED_SUFFIX and at.base not in QUERIES:
-        return rocovis.build_genvis_system(load_named_slots(at, "genvis"), settings)
-    return rocovis.build_genvis_system(load_released_genvis(at), settings)
+    is_ours = Path(at.base).suffix == TRAINED_SUFFIX and at.base not in QUERIES
+    model: Any = load_named_slots(at, "genvis") if is_ours else load_released_genvis(at)
+    if settings.frames is not None:  # at most as many as it was trained with
+        kept = min(settings.frames, model.net.settings.frames or settings.frames)
+        model.net.settings = replace(model.net.settings, frames=kept)
+    return rocovis.build_genvis_system(model, settings)
 
 
 def load_released_genvis(at: NamedWeights) -> Genvis:

@@ -8,8 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masklet.core.masks import mask_iou, mask_nms, matrix_nms, resize_bilinear, resolve_overlaps_by_area, stack_masks
-from masklet.core.rle import Rle, compute_rle_iou, decode_rle_counts, paint_mask_numbers
+from masklet.core.masks import (
+    encode_masks,
+    find_run_edges,
+    mask_iou,
+    mask_nms,
+    matrix_nms,
+    resize_bilinear,
+    resolve_overlaps_by_area,
+    stack_masks,
+)
+from masklet.core.rle import Rle, compute_rle_iou, decode_rle_counts, encode_run_edges, paint_mask_numbers
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -33,6 +42,22 @@ def test_run_lengths_round_trip_and_know_area_and_box(seed: int) -> None:
         ys, xs = np.nonzero(mask.numpy())
         if len(ys):
             assert rle.box == (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)
+
+
+@given(seeds)
+def test_masks_that_are_encoded_by_the_ends_of_their_runs_are_the_same(seed: int) -> None:
+    """What is done on a GPU, on the CPU; among the masks are an empty one, a full one, and runs across columns."""
+    masks = random_masks(seed)
+    masks[1], masks[3] = False, True
+    masks[4, -1, 0] = masks[4, 0, 1] = True
+    owners, places = find_run_edges(masks).numpy().T
+    assert encode_run_edges(owners, places, 5, (12, 9)) == [Rle.encode(mask) for mask in masks] == encode_masks(masks)
+
+
+def test_no_masks_have_no_run_lengths() -> None:
+    assert encode_masks(torch.zeros(0, 4, 3, dtype=torch.bool)) == []
+    owners, places = find_run_edges(torch.zeros(0, 4, 3, dtype=torch.bool)).numpy().T
+    assert encode_run_edges(owners, places, 0, (4, 3)) == []
 
 
 def test_run_lengths_are_cocos() -> None:

@@ -154,7 +154,7 @@ def test_systems_of_slots_go_on_within_their_first_pass(name: str, tmp_path: Pat
         run_to(system, Clip(), tmp_path / str(cut), cut)
         again = Checkpoints(tmp_path / str(cut), 1)
         gone_on += again.saved is not None
-        windows = getattr(system.settings, "window", 1)  # which must be cut as before, for the last digit
+        windows = system.settings.window or 1  # which must be cut as before, for the last digit
         assert again.saved is None or again.saved.frame % windows == 0
         assert write(system.run_with_checkpoints(Clip(), lambda *_: None, again), tmp_path) == whole, cut
     assert gone_on > len(steps) / 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from masklet.core.alignment import match_slots, match_slots_as_released
 from masklet.core.errors import InputError
 from masklet.systems.minvis import MinvisSettings, QueryMatching, build_minvis_system
 from masklet.systems.query.answers import MaskResizer, build_task_output
-from masklet.systems.query.loop import DenseStore, TensorRows, follow_slots, store_dense_features
+from masklet.systems.query.dense_store import DenseStore
+from masklet.systems.query.loop import TensorRows, follow_slots, store_dense_features
 
 
 def told(result):
@@ -77,6 +79,52 @@ def test_a_budget_for_some_frames(in_memory, on_disk, reads):
     clip, one = Clip(), 6 * 6 * 8 * 4
     some = run(clip=clip, window=3, feature_memory=in_memory * one, feature_disk=on_disk * one)
     assert told(some) == told(run()) and clip.reads == reads  # whole windows of kept frames need no second look
+
+
+@dataclass
+class Batched(ToySlots):
+    """A segmenter whose network takes three frames together."""
+
+    at_once: int = 3
+
+
+@pytest.mark.parametrize(("window", "seen"), [(None, [3, 3, 1]), (5, [5, 2]), (1, [1] * 7)])
+def test_a_run_sees_as_many_frames_at_once_as_the_network_takes(window, seen):
+    segmenter = Batched()
+    assert told(run(segmenter, window=window)) == told(run())
+    assert segmenter.seen == seen
+    again = Batched()
+    assert told(run(again, window=window, feature_memory=0, feature_disk=0)) == told(run())
+    assert again.seen == 2 * seen
+    live = Batched()
+    assert len([*build_minvis_system(live, MinvisSettings(window=window)).stream(Clip())]) == 7
+    assert live.seen == ([1] * 7 if window is None else seen)
+
+
+def literal_panoptic(probabilities, logits, view):
+    """Each kept slot's masks: the winner of score x probability by the argmax of numpy, where its own is half or more."""
+    scores, labels = probabilities.max(1)
+    kept = [n for n in range(len(labels)) if labels[n] < probabilities.shape[1] - 1 and scores[n] > 0.2]
+    soft = view.soft(logits[kept]).numpy()
+    winner = (soft * scores[kept].numpy()[:, None, None]).argmax(0)
+    return {n + 1: torch.from_numpy((winner == row) & (soft[row] >= 0.5)) for row, n in enumerate(kept)}
+
+
+def test_panoptic_and_semantic_pixels_are_the_literal_ones():
+    draw = torch.Generator().manual_seed(3)
+    probabilities = torch.randn(6, 5, generator=draw).mul(2).softmax(1)
+    logits, view = torch.randn(6, 6, 8, generator=draw) * 4, MaskResizer((22, 28), SIZE)
+    panoptic = build_task_output(probabilities, "abcd", MinvisSettings(task="panoptic", conf=0.2, overlap=0.0))
+    panoptic.add(4, logits[list(panoptic.slots)], view)
+    want = {n: mask for n, mask in literal_panoptic(probabilities, logits, view).items() if mask.any()}
+    got = {m.id: m.sightings[4].mask.decode() for m in panoptic.masklets()}
+    assert want.keys() == got.keys() and all(torch.equal(mask, got[n]) for n, mask in want.items())
+    semantic = build_task_output(probabilities, "abcd", MinvisSettings(task="semantic"))
+    semantic.add(4, logits, view)
+    likely = np.einsum("nk,nhw->khw", probabilities[:, :-1].numpy(), view.soft(logits).numpy()).argmax(0)
+    got = {m.label: m.sightings[4].mask.decode().numpy() for m in semantic.masklets()}
+    assert got.keys() == {*np.unique(likely).tolist()}
+    assert all((got[label] == (likely == label)).all() for label in got)
 
 
 def test_what_is_kept_of_a_frame_does_not_hold_its_window():

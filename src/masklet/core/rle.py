@@ -266,6 +266,15 @@ def encode_label_image(numbers: Int32[np.ndarray, "h w"], count: int) -> list[Rl
     return [_encode_runs(starts[runs], stops[runs], (h, w)) for runs in own]
 
 
+def encode_run_edges(
+    owners: Int64[np.ndarray, " e"], places: Int64[np.ndarray, " e"], count: int, size: tuple[int, int]
+) -> list[Rle]:
+    """The `count` masks of `size` (h, w) whose runs begin and end, in turn, at `places`, of the masks `owners`."""
+    bounds = np.searchsorted(owners, np.arange(count + 1))
+    own = [places[first:last] for first, last in pairwise(bounds)]
+    return [_encode_runs(edges[::2], edges[1::2], size) for edges in own]
+
+
 def _encode_runs(starts: Int64[np.ndarray, " n"], stops: Int64[np.ndarray, " n"], size: tuple[int, int]) -> Rle:
     """The mask of `size` (h, w) whose pixels, column by column, are those from each start to before the stop."""
     edges = np.stack([starts, stops], 1).ravel()

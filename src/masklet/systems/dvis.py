@@ -27,8 +27,8 @@ from masklet.core.result import VideoResult
 from masklet.core.slots import FrameSlots
 from masklet.systems.query import answers as slot_answers
 from masklet.systems.query.answers import build_task_output
+from masklet.systems.query.dense_store import DenseStore
 from masklet.systems.query.loop import (
-    DenseStore,
     OnlineSystem,
     SlotFrameStep,
     SlotLoopState,
@@ -125,7 +125,7 @@ class ClipStream(Generic[M]):
 
     def _clips(self, system: DvisRefined[M], frames: Iterable[Frame]) -> Iterator[FrameMasks]:
         before = self.state.tracks if self.state else None
-        looks = follow_slots(system.segmenter, system.tracker, frames, system.settings.window, before)
+        looks = follow_slots(system.segmenter, system.tracker, frames, system.settings.window or 1, before)
         for clip in split_into_windows(looks, system.settings.clip or 1):
             tracks = torch.stack([look.tracked.queries for look in clip])
             context = torch.cat([system.tracker.context(look.slots) for look in clip])
@@ -170,14 +170,15 @@ class DvisRefined(Generic[M]):
         at, tracks, saved = self.settings, SlotTracks(checkpoints), checkpoints.saved
         state: ClipState[M] | None = saved.state if saved else None
         frames = read_ahead(iterate_frames_from(video, saved.frame if saved else 0))
-        with DenseStore(at.feature_memory, at.feature_disk) as store:
+        window = at.choose_run_window(self.segmenter)
+        with DenseStore(at.feature_memory, at.feature_disk, at.feature_device) as store:
             before = state.tracks if state else None
-            looks = follow_slots(self.segmenter, self.tracker, frames, at.window, before)
+            looks = follow_slots(self.segmenter, self.tracker, frames, window, before)
             for clip, context, last in self._tracked_clips(looks, store, video, watch, checkpoints):
                 refined, state = self.refined(clip.queries.all, context, last, state)
                 for n, queries in enumerate(refined):
                     tracks.add(replace(clip[n], queries=queries))
-                if checkpoints.is_due and last.frames % at.window == 0:  # so that windows stay as they are
+                if checkpoints.is_due and last.frames % window == 0:  # so that windows stay as they are
                     checkpoints.save("forward", last.frames, state)
             if state is None:
                 return build_slot_result(self, video, ())

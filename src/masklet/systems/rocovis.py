@@ -17,6 +17,7 @@ from torch import Tensor
 from masklet.core.ahead import read_ahead
 from masklet.core.alignment import TrackedSlots
 from masklet.core.checkpoint import Checkpoints
+from masklet.core.errors import InputError
 from masklet.core.frames import Frame, Video, iterate_frames_from
 from masklet.core.instances import FrameMasks
 from masklet.core.progress import Watch, discard_progress
@@ -33,9 +34,8 @@ from masklet.systems.query.answers import (
     TaskOutput,
     build_task_output,
 )
+from masklet.systems.query.dense_store import DenseFeatures, DenseStore
 from masklet.systems.query.loop import (
-    DenseFeatures,
-    DenseStore,
     SlotTracks,
     build_slot_result,
     collect_frame_masks,
@@ -61,6 +61,12 @@ class GenvisSystemSettings(RocovisSystemSettings):
 
     scores: Literal["max", "mean"] = "max"
     foreground: bool = False
+    frames: int | None = None  # recent ones that queries remember; None: all, as published, so that memory grows
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.frames is not None and self.frames < 1:
+            raise InputError(f"frames = {self.frames}: it counts from 1 on")
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,9 @@ class RocovisFrameStep(Generic[M]):
 
 @dataclass(frozen=True)
 class SlotSystem(Generic[M]):
-    """`stream` answers live, in constant memory; `run` when it has seen the whole video."""
+    """`stream` answers live, in the memory that its model takes (which grows if a GenVIS remembers all frames), `run`
+    when it has seen the whole video.
+    """
 
     name: str
     segmenter: SlotModel[Any, M]
@@ -165,14 +173,16 @@ class SlotSystem(Generic[M]):
 
         Its `state` after any frame can be saved (core.memory), and a stream of the frames that follow goes on from it.
         """
-        return FrameStream(self.follow(frames, state), self.shown, state)
+        return FrameStream(self.follow(frames, state, self.settings.window or 1), self.shown, state)
 
     @torch.no_grad()
-    def follow(self, frames: Iterable[Frame], state: RocovisState[M] | None) -> Iterator[RocovisFrameStep[M]]:
-        """Frame by frame, from a given state on; None begins a video."""
+    def follow(
+        self, frames: Iterable[Frame], state: RocovisState[M] | None, window: int = 1
+    ) -> Iterator[RocovisFrameStep[M]]:
+        """Frame by frame, `window` of them encoded together, from a given `state` on; None begins a video."""
         model, add = self.segmenter, SCORES[self.settings.scores][0]
         memory = state.memory if state else model.empty()
-        for chunk in split_into_windows(frames, self.settings.window):
+        for chunk in split_into_windows(frames, window):
             for frame, features in zip(chunk, model.encode(chunk), strict=True):
                 slots = model.predict(memory, features)
                 memory = model.commit(memory, features, slots, model.trust(slots))
@@ -198,17 +208,19 @@ class SlotSystem(Generic[M]):
         """As `run`, from the last of the `checkpoints` on, which are of the first pass."""
         at, tracks, lost, saved = self.settings, SlotTracks(checkpoints), RecomputePoint[M](), checkpoints.saved
         state: RocovisState[M] | None = saved.state if saved else None
-        with DenseStore(at.feature_memory, at.feature_disk) as store:
+        window = at.choose_run_window(self.segmenter)
+        with DenseStore(at.feature_memory, at.feature_disk, at.feature_device) as store:
             if saved:
                 lost.note(store, 0, None)
-            for look in self.follow(read_ahead(iterate_frames_from(video, saved.frame if saved else 0)), state):
+            frames = read_ahead(iterate_frames_from(video, saved.frame if saved else 0))
+            for look in self.follow(frames, state, window):
                 tracks.add(look.tracked)
                 store_pixel_features(store, len(tracks) - 1, look)
                 lost.note(store, len(tracks) - 1, state)
                 state = look.state
                 watch("forward", state.frames, len(video) or None, len(state.tally))
                 checkpoints.count_frame()
-                if checkpoints.is_due and state.frames % at.window == 0:  # so that windows stay as they are
+                if checkpoints.is_due and state.frames % window == 0:  # so that windows stay as they are
                     checkpoints.save("forward", state.frames, state)
             if state is None:
                 return build_slot_result(self, video, ())
@@ -244,12 +256,10 @@ class SlotSystem(Generic[M]):
             assert kept is not None  # `lost` knows better otherwise
             yield t, kept
         if first < length:
-            frames = (
-                frame
-                for chunk in split_into_windows(range(first, length), self.settings.window)
-                for frame in read_frame_span(video, chunk)
-            )
-            for t, look in enumerate(self.follow(frames, lost.state), first):
+            window = self.settings.choose_run_window(self.segmenter)
+            spans = split_into_windows(range(first, length), window)
+            frames = (frame for span in spans for frame in read_frame_span(video, span))
+            for t, look in enumerate(self.follow(frames, lost.state, window), first):
                 yield t, DenseFeatures(look.slots.pixel_features[0], look.slots.inside)
 
 
@@ -271,7 +281,7 @@ class RecomputePoint(Generic[M]):
 def store_pixel_features(store: DenseStore, t: int, look: RocovisFrameStep[M]) -> None:
     """Keeps in `store`, as frame `t`, what the masks will need of `look`, copied from its window."""
     maps = look.slots.pixel_features[0]
-    store.keep(t, DenseFeatures(maps.detach().to("cpu", copy=True), look.slots.inside))
+    store.keep(t, DenseFeatures(maps, look.slots.inside))
 
 
 def read_frame_span(video: Video, span: list[int]) -> list[Frame]:

@@ -102,7 +102,7 @@ class VideoSlotModel(Generic[M]):
         self.net = net
         self._look = Mask2Former(net.segmenter, shortest=shortest, categories=categories, weights=weights)
         self.categories, self.weights = self._look.categories, self._look.weights
-        self.shortest, self.device = shortest, self._look.device
+        self.shortest, self.device, self.at_once = shortest, self._look.device, self._look.at_once
         self.description = f"{self.kind}, {self._look.description}"
 
     @torch.no_grad()

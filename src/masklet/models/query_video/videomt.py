@@ -55,6 +55,7 @@ class Videomt:
             raise InputError(f"{len(self.categories)} categories are named, this VidEoMT has {classes} classes")
         self.net, self.weights, self.device = net, weights or {}, net.class_predictor.weight.device
         self.side = int(net.config.image_size)
+        self.at_once = 4 if self.device.type == "cuda" else 1
         self.description = f"videomt, {self.side} px"
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as nnf
 from jaxtyping import Bool, Float, Int64
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.features import MIB
-from masklet.core.masks import resize_bilinear
-from masklet.core.rle import Rle
+from masklet.core.masks import encode_masks, resize_bilinear
+from masklet.core.protocols import BatchingPart
+from masklet.core.rle import Rle, encode_label_image
 from masklet.core.tracks import Masklet, Sighting, Source
 
 LEAST_SCORE = 0.3  # of what users are answered; ours: benchmarks rank all pairs, as the released programs answer them
@@ -37,13 +39,18 @@ class SlotSettings:
     conf: float = 0.8  # panoptic: slots above it take part
     overlap: float = 0.8  # panoptic: share of its own pixels that a segment must win over the video
     stuff: tuple[str, ...] = ()  # panoptic: categories that are stuff, all others being things
-    window: int = 1  # frames that the segmenter sees at once, and by which a live answer may be late
+    window: int | None = None  # frames that the segmenter sees at once; none: one live, else as many as it takes
     feature_memory: int = 64 * MIB  # bytes of features kept in memory until the masks are made
     feature_disk: int = 4096 * MIB  # bytes more on disk; beyond both, features are computed again
+    feature_device: int = 16384 * MIB  # bytes kept where they are made first, on a GPU, of a quarter of what is free
 
     def __post_init__(self) -> None:
-        if self.window < 1 or self.top < 1:
+        if (self.window is not None and self.window < 1) or self.top < 1:
             raise InputError(f"window = {self.window} and top = {self.top}: both count, from 1 on")
+
+    def choose_run_window(self, segmenter: object) -> int:
+        """Frames of a whole video that `segmenter` sees at once: as set, else as many as its network takes together."""
+        return self.window or (segmenter.at_once if isinstance(segmenter, BatchingPart) else 1)
 
     def check(self, categories: Sequence[str]) -> None:
         """Raises InputError where `stuff` names what the segmenter does not know."""
@@ -151,8 +158,8 @@ class InstanceOutput:
 
     def add(self, frame: int, logits: Float[Tensor, "n h w"], view: MaskResizer) -> None:
         """Adds the masks of `frame`, as `view` makes them of `logits`: what lies above 0 is inside."""
-        for slot, mask in zip(self.slots, view.masks(logits), strict=True):
-            self._seen[slot][frame] = Rle.encode(mask)
+        for slot, mask in zip(self.slots, encode_masks(view.masks(logits)), strict=True):
+            self._seen[slot][frame] = mask
 
     def masklets(self) -> tuple[Masklet, ...]:
         """In the order of their scores; without those that have no pixel in any frame."""
@@ -192,9 +199,9 @@ class PanopticOutput:
         scores, labels = probabilities.max(1)
         kept = (labels != probabilities.shape[1] - 1) & (scores > settings.conf)
         self.slots = tuple(int(n) for n in kept.nonzero()[:, 0])
-        self._labels, self._scores = labels[kept].tolist(), scores[kept].cpu()
+        self._labels, self._scores = labels[kept].tolist(), scores[kept]
         self._stuff, self._overlap, self._all = stuff, settings.overlap, len(probabilities)
-        self._won, self._own = torch.zeros(2, len(self.slots), dtype=torch.float64)
+        self._won, self._own = torch.zeros(2, len(self.slots), dtype=torch.int64)
         self._seen: list[dict[int, Rle]] = [{} for _ in self.slots]
 
     def add(self, frame: int, logits: Float[Tensor, "n h w"], view: MaskResizer) -> None:
@@ -203,18 +210,20 @@ class PanopticOutput:
         """
         if not self.slots:
             return
-        soft = view.soft(logits).cpu()
-        winner, own = (soft * self._scores[:, None, None]).argmax(0), soft >= 0.5
-        won = winner == torch.arange(len(soft))[:, None, None]
+        soft = view.soft(logits)
+        winner, own = (soft * self._scores.to(soft.device)[:, None, None]).argmax(0), soft >= 0.5
+        won = winner == torch.arange(len(soft), device=soft.device)[:, None, None]
+        self._won, self._own = self._won.to(soft.device), self._own.to(soft.device)  # pixels are counted where they are
         self._won += won.flatten(1).sum(1)
         self._own += own.flatten(1).sum(1)
-        for seen, mask in zip(self._seen, won & own, strict=True):
-            seen[frame] = Rle.encode(mask)
+        for seen, mask in zip(self._seen, encode_masks(won & own), strict=True):
+            seen[frame] = mask
 
     def masklets(self) -> tuple[Masklet, ...]:
         """Without segments that others have covered; decided over the whole video."""
         made: dict[int, Masklet] = {}
-        for row in (self._won / self._own.clamp(min=1) >= self._overlap).nonzero()[:, 0].tolist():
+        won, own = self._won.cpu().double(), self._own.cpu().clamp(min=1)
+        for row in (won / own >= self._overlap).nonzero()[:, 0].tolist():
             label, score = self._labels[row], float(self._scores[row])
             thing = label not in self._stuff
             id = self.slots[row] + 1 if thing else self._all + label + 1
@@ -236,19 +245,21 @@ class SemanticOutput:
 
     def __init__(self, probabilities: Float[Tensor, "n k1"]) -> None:
         self.slots = tuple(range(len(probabilities)))
-        self._scores = probabilities[:, :-1].cpu()
+        self._scores = probabilities[:, :-1]
         self._seen: dict[int, dict[int, Rle]] = defaultdict(dict)
 
     def add(self, frame: int, logits: Float[Tensor, "n h w"], view: MaskResizer) -> None:
         """Adds one mask of `frame`, by what `view` makes of `logits`, to each category that has a pixel."""
-        labels = self._map(view.soft(logits).cpu())
-        for label in torch.unique(labels).tolist():
-            self._seen[label][frame] = Rle.encode(labels == label)
+        labels = self._map(view.soft(logits)).to(torch.int32).cpu().numpy()
+        found, numbers = np.unique(labels, return_inverse=True)
+        masks = encode_label_image(numbers.reshape(labels.shape).astype(np.int32) + 1, len(found))
+        for label, mask in zip(found.tolist(), masks, strict=True):
+            self._seen[label][frame] = mask
 
     def _map(self, soft: Float[Tensor, "n h w"]) -> Int64[Tensor, "h w"]:
         """The category of every pixel, a few rows at a time: all categories of all pixels would be too much."""
-        rows = torch.split(soft, 64, 1)
-        return torch.cat([torch.einsum("nk,nhw->khw", self._scores, part).argmax(0) for part in rows])
+        rows, scores = torch.split(soft, 64, 1), self._scores.to(soft.device)
+        return torch.cat([torch.einsum("nk,nhw->khw", scores, part).argmax(0) for part in rows])
 
     def masklets(self) -> tuple[Masklet, ...]:
         """One for each category, its id being the category's number, counted from 1; none is a thing."""

@@ -14,13 +14,12 @@ from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
 from masklet.core.ahead import read_ahead
 from masklet.core.alignment import TrackedSlots, select_frame_slots
 from masklet.core.checkpoint import Checkpoints
-from masklet.core.features import FeatureStore
 from masklet.core.frames import Frame, Video, iterate_frames_from
 from masklet.core.instances import FrameMasks
 from masklet.core.masks import stack_masks
@@ -32,6 +31,7 @@ from masklet.core.spill import Spill
 from masklet.core.tracks import Masklet
 from masklet.systems.common import FrameStream, build_video_result
 from masklet.systems.query.answers import MaskResizer, SlotSettings, TaskOutput, build_task_output
+from masklet.systems.query.dense_store import DenseFeatures, DenseStore
 
 M = TypeVar("M")
 T = TypeVar("T")
@@ -195,7 +195,7 @@ class OnlineSystem(Generic[M]):
 
         Its `state` after any frame can be saved (core.memory), and a stream of the frames that follow goes on from it.
         """
-        looks = follow_slots(self.segmenter, self.tracker, frames, self.settings.window, state)
+        looks = follow_slots(self.segmenter, self.tracker, frames, self.settings.window or 1, state)
         return FrameStream(looks, self.shown, state)
 
     @torch.no_grad()
@@ -218,14 +218,15 @@ class OnlineSystem(Generic[M]):
         at, tracks, saved = self.settings, SlotTracks(checkpoints), checkpoints.saved
         state: SlotLoopState[M] | None = saved.state if saved else None
         frames = read_ahead(iterate_frames_from(video, saved.frame if saved else 0))
-        with DenseStore(at.feature_memory, at.feature_disk) as store:
-            for look in follow_slots(self.segmenter, self.tracker, frames, at.window, state):
+        window = at.choose_run_window(self.segmenter)
+        with DenseStore(at.feature_memory, at.feature_disk, at.feature_device) as store:
+            for look in follow_slots(self.segmenter, self.tracker, frames, window, state):
                 store_dense_features(store, look, self.tracker)
                 tracks.add(look.tracked)
                 state = look.state
                 watch("forward", state.frames, len(video) or None, len(state.logits))
                 checkpoints.count_frame()
-                if checkpoints.is_due and state.frames % at.window == 0:  # so that windows stay as they are
+                if checkpoints.is_due and state.frames % window == 0:  # so that windows stay as they are
                     checkpoints.save("forward", state.frames, state)
             if state is None:
                 return build_slot_result(self, video, ())
@@ -233,17 +234,6 @@ class OnlineSystem(Generic[M]):
             made = build_task_output(probabilities, self.segmenter.categories, at)
             run_second_pass(self, video, store, tracks, self.tracker.masks, made, watch)
         return build_slot_result(self, video, made.masklets())
-
-
-@dataclass(frozen=True)
-class DenseFeatures:
-    """The large part of one frame."""
-
-    maps: Float[Tensor, "d h w"]
-    inside: tuple[int, int]
-
-
-DenseStore = FeatureStore[DenseFeatures]
 
 
 class TwoPassSystem(Protocol):
@@ -262,7 +252,7 @@ class TwoPassSystem(Protocol):
 def store_dense_features(store: DenseStore, look: SlotFrameStep[M], tracker: SlotTracker[M]) -> None:
     """Keeps in `store` what `tracker` will need of `look` in the second pass, copied from its window."""
     maps = tracker.dense(look.slots)[0]
-    store.keep(look.frame.index, DenseFeatures(maps.detach().to("cpu", copy=True), look.slots.inside))
+    store.keep(look.frame.index, DenseFeatures(maps, look.slots.inside))
 
 
 def run_second_pass(
@@ -291,8 +281,9 @@ def restore_dense_features(
     """The index and the dense features of each of the first `length` frames of `video`: as `store` has them, or where
     it does not, computed again by the parts of `system` in the same windows.
     """
-    for start in range(0, length, system.settings.window):
-        span = range(start, min(start + system.settings.window, length))
+    window = system.settings.choose_run_window(system.segmenter)
+    for start in range(0, length, window):
+        span = range(start, min(start + window, length))
         found = {t: kept for t in span if (kept := store.get(t)) is not None}
         if len(found) < len(span):
             slots = system.segmenter.slots(video.read(span.start, span.stop))
