@@ -21,6 +21,7 @@ from masklet.core.limits import check_relative_path
 from masklet.core.part_facts import (
     check_part_facts,
     collect_part_weights,
+    collect_parts,
     describe_device,
     describe_part,
     find_device,
@@ -263,19 +264,6 @@ def list_advised_settings(finder: Segmenter[Any], kind: type[Any]) -> dict[str, 
     if isinstance(finder, ScoringSegmenter):
         advised |= {"conf": finder.conf, "low_conf": finder.low_conf}
     return {f.name: advised[f.name] for f in fields(kind) if f.name in advised}
-
-
-def collect_parts(*makers: Callable[[], Any]) -> list[Any]:
-    """What the `makers` make. Raises one InputError for all that cannot: who lacks two weights hears of both."""
-    made, wrong = [], []
-    for make in makers:
-        try:
-            made.append(make())
-        except InputError as error:
-            wrong.append(str(error))
-    if wrong:
-        raise InputError("; ".join(dict.fromkeys(wrong)))
-    return made
 
 
 def split_settings(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:

@@ -15,7 +15,7 @@ from masklet.builtins import DEVICES, MASK2FORMER, PROPAGATORS, SEGMENTERS
 from masklet.core.errors import InputError
 from masklet.core.files import path_exists
 from masklet.core.instances import Exemplar
-from masklet.core.part_facts import find_device
+from masklet.core.part_facts import collect_parts, find_device
 from masklet.core.part_request import PartName, PartRequest, parse_part_name
 from masklet.core.protocols import ContendingPropagator, Propagator, Segmenter
 from masklet.core.settings import check_setting
@@ -47,7 +47,7 @@ from masklet.models.segmenters.prompted import (
 )
 from masklet.models.segmenters.sam_hq import is_sam_hq, load_sam_hq
 from masklet.models.segmenters.soft_masks import SoftMaskFolder
-from masklet.models.segmenters.text import TextDetector, load_detector, split_prompts
+from masklet.models.segmenters.text import load_detector, split_prompts
 from masklet.registry import PartEntry, check_choice, list_part_settings
 from masklet.systems.bystanders import BystanderFinder
 from masklet.systems.deva.short import ShortMemory
@@ -272,8 +272,9 @@ def load_text_segmenter(name: str, text: str, device: str = "auto") -> TextSegme
     """
     prompts = split_prompts(text)
     kind, _, below = name.partition(":")
-    masker = load_masker(below, device)
-    detector: TextDetector[Any] = load_detector(kind, resolve_device(device))
+    detector, masker = collect_parts(
+        lambda: load_detector(kind, resolve_device(device)), lambda: load_masker(below, device)
+    )
     return TextSegmenter(detector, masker, prompts)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from masklet.api import check_prompts, collect_parts, make_propagator, split_settings
+from masklet.api import check_prompts, make_propagator, split_settings
 from masklet.builtins import FORMATS
 from masklet.cli.options import (
     AllowNetwork,
@@ -65,6 +65,7 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.instances import Prompt
 from masklet.core.limits import parse_whole_number
+from masklet.core.part_facts import collect_parts
 from masklet.core.result import VideoResult
 from masklet.io.formats.vos_folder import write_vos_video
 from masklet.io.output_folder import OutputFolder

@@ -5,7 +5,7 @@ What a part may say of itself is in `core.protocols`; parts of other packages ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,19 @@ def check_part_facts(kind: str, part: Any) -> None:
         wrong.append("`notes` must be a list of sentences")
     if wrong:
         raise InputError(f"{kind}: {type(part).__name__}: {'; '.join(wrong)}; or name them otherwise")
+
+
+def collect_parts(*makers: Callable[[], Any]) -> list[Any]:
+    """What the `makers` make. Raises one InputError for all that cannot: who lacks two weights hears of both."""
+    made, wrong = [], []
+    for make in makers:
+        try:
+            made.append(make())
+        except InputError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise InputError("; ".join(dict.fromkeys(wrong)))
+    return made
 
 
 def describe_part(part: Any) -> str:
