@@ -291,9 +291,9 @@ def draw_deva() -> Drawing:
                 [(x + 41, 120), (x + 41, 140 + 10 * t), (76, 140 + 10 * t), (76, 186)], dashed=True, arrow=True
             )
     drawing.put_line([(66, 118), (66, 186)], arrow=True)
-    drawing.put_text(230, 148, "carried to the first frame", "start", faint=True)
+    drawing.put_text(320, 90, "all carried to the first frame", "start", faint=True)
     drawing.put_box(30, 190, 150, 70, "consensus:\nmasks that agree", GREEN)
-    drawing.put_text(105, 284, "two agree: stays; one alone: goes", faint=True)
+    drawing.put_text(30, 284, "two agree: stays; one alone: goes", "start", faint=True)
     drawing.put_arrow(182, 225, 258, 225)
     drawing.put_box(262, 190, 130, 70, "merge with\ntracked masks", GREEN)
     drawing.put_arrow(394, 225, 440, 225)
