@@ -147,10 +147,14 @@ def test_everything_by_name(nothing_here: Path) -> None:
         parts.load_segmenter("everything", Encoder())
 
 
-def test_text_comes_first_and_all_weights_that_are_lacking_are_told(nothing_here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_comes_first_and_all_weights_that_are_lacking_are_told(
+    nothing_here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InputError, match="names nothing"):
         parts.load_text_segmenter("grounding-dino-tiny", " . ")
-    with pytest.raises(InputError, match=r"weights grounding-dino-tiny are not .*; weights sam2\.1-large are not on this"):
+    with pytest.raises(
+        InputError, match=r"weights grounding-dino-tiny are not .*; weights sam2\.1-large are not on this"
+    ):
         parts.load_text_segmenter("grounding-dino-tiny:sam2.1-large@512", "dog.", "cpu")
     monkeypatch.setattr(parts, "load_masker", lambda name, device: name)
     with pytest.raises(InputError, match="weights grounding-dino-tiny are not on this machine"):
