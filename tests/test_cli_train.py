@@ -171,6 +171,12 @@ def test_quiet_says_nothing(tmp_path: Path) -> None:
     assert called("segmenter", "--data", "synthetic", "--out", tmp_path / "run", *TINY, "--quiet") == (0, "")
 
 
+def test_the_help_names_the_settings() -> None:
+    _, said = called("--help")
+    for setting in ("begin=", "row=queries", "genvis", "short=240,360,480", "ratio=", "over", "clip_norm"):
+        assert setting in said, setting
+
+
 # -- bad input
 
 

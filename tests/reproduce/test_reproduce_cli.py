@@ -49,6 +49,11 @@ def test_a_row_is_shown_with_all_that_it_is_made_of() -> None:
         "weights:     deva",
     ):
         assert part in told, part
+    _, told, _ = say("show", "dvis-8/full")
+    assert (
+        "training:    refiner over minvis-r50-ovis@360 from dvis-6/matched on ovis: 20,000 steps of 8 clips of 21, rate "
+        "0.0001\n" in told
+    )
     _, told, _ = say("show", "dvis-9/swin-l")
     assert "not repeated: operations of Swin-L are not counted here" in told
     code, _, told = say("show", "dvis-i/tracker-4")

@@ -153,11 +153,15 @@ def test_a_finished_run_is_made_longer(tmp_path: Path) -> None:
 
 
 def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
-    train(Regression(), tmp_path, PLAN, {})
+    about = {"weights": {"a.pth": "1f"}, "categories": ""}
+    train(Regression(), tmp_path, PLAN, about)
     run = json.loads((tmp_path / "run.json").read_text())
-    del run["precision"]
+    del run["precision"], run["weights"], run["categories"]
     (tmp_path / "run.json").write_text(json.dumps(run))
-    assert train(Regression(), tmp_path, PLAN, {}) == 4
+    assert train(Regression(), tmp_path, PLAN, about) == 4
+    with pytest.raises(InputError, match=r"holds a run with weights none, not \{\}"):  # of one that tells them
+        (tmp_path / "run.json").write_text(json.dumps({**run, "weights": None}))
+        train(Regression(), tmp_path, PLAN, {"weights": {}})
 
 
 def test_what_is_computed_in() -> None:

@@ -14,7 +14,7 @@ from masklet.core.errors import InputError, escape_control_characters
 from masklet.reproduce.check import list_missing_for
 from masklet.reproduce.datasets import SETS
 from masklet.reproduce.recipes import NeededWeights, Recipe, find_recipe, read_recipes
-from masklet.reproduce.trainings import find_training, list_missing_weights
+from masklet.reproduce.trainings import PublishedTraining, find_training, list_missing_weights, read_trainings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -247,11 +247,23 @@ def describe_recipe_lines(recipe: Recipe) -> Iterator[str]:
     yield from (f"{name + ':':12} {value}" for name, value in told.items() if value)
     for one in recipe.weights:
         yield f"{'weights:':12} {describe_needed_weights(one)}"
+    if recipe.name in read_trainings():
+        yield f"{'training:':12} {describe_training(find_training(recipe.name))}"
     yield f"{'published:':12} {format_figures(recipe.figures) or '-'}"
     if recipe.beside:
         yield f"{'beside it:':12} {format_figures(recipe.beside)}, which is not measured here"
     if recipe.reason:
         yield f"{'not repeated:':12} {recipe.reason}"
+
+
+def describe_training(training: PublishedTraining) -> str:
+    """What `reproduce train` does for a row, in a line."""
+    over = f" over {training.segmenter}" if training.segmenter else ""
+    begin = f" from {training.start}" if training.start else ""
+    return (
+        f"{training.what}{over}{begin} on {' and '.join(training.data)}: {training.steps:,} steps of {training.batch} "
+        f"clips of {training.frames}, rate {training.lr:g}"
+    )
 
 
 def describe_needed_weights(one: NeededWeights) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from masklet.train.loop.loop import TrainingPlan
 
 RUN, LOG, CHECKPOINT, WEIGHTS = "run.json", "log.jsonl", "checkpoint.pt", "weights.safetensors"
+UNTOLD = ("categories", "weights")  # what older versions do not tell of a run
 FREE = ("workers",)  # of a plan: what does not change the run
 LENGTHENED = "lengthened"  # in run.json: what `OF_LENGTH` was before
 OF_LENGTH = ("steps", "milestones", "warm_up", "validate_every")  # of a plan: what follows from how long it is
@@ -62,9 +63,10 @@ class RunFolder:
 
     def _claim(self, found: Any, wanted: dict[str, object], defaults: Mapping[str, object]) -> None:
         """Checks that the run that was `found` is the one that is `wanted`, or that one with fewer steps, which is then
-        made longer. What older versions do not tell was as in `defaults`.
+        made longer. What older versions do not tell of their plan was as in `defaults`.
         """
-        there = {**defaults, **found} if isinstance(found, dict) else {}
+        untold = {name: wanted[name] for name in UNTOLD if name in wanted}
+        there = {**defaults, **untold, **found} if isinstance(found, dict) else {}
         there = {name: value for name, value in there.items() if name not in FREE and name != LENGTHENED}
         longer = isinstance(there.get("steps"), int) and there["steps"] < wanted["steps"]
         self._same({**there, **{name: wanted[name] for name in OF_LENGTH}} if longer else there, wanted)
