@@ -21,6 +21,7 @@ import cv2
 import numpy as np
 import pytest
 import test_avi
+import test_file_end
 import test_live
 import test_seams
 from clips import H, W, picture, write_clip
@@ -961,7 +962,7 @@ def test_every_row_of_the_table_has_its_test() -> None:
     table = DOCS.read_text().partition("| property of the input")[2].partition("\n\n")[0].splitlines()[2:]
     rows = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in table]
     assert len(rows) > 45 and all(len(row) == 3 for row in rows)
-    known = {*globals(), *vars(test_avi), *vars(test_seams), *vars(test_live)}
+    known = {*globals(), *vars(test_avi), *vars(test_seams), *vars(test_live), *vars(test_file_end)}
     for name, what, tests in rows:
         assert any(word in what for word in ("applied", "noted", "refused")), name
         named = re.findall(r"`(\w+)`", tests)

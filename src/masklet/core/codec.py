@@ -145,12 +145,14 @@ def _read_pixel_aspect(where: str, content: Mapping[str, Any]) -> float:
 
 def read_video(where: str, content: Mapping[str, Any]) -> VideoResult:
     """The result without its masklets."""
-    h, w = _check_list("size", content["size"])
+    size = _check_list("size", content["size"])
+    if len(size) != 2:
+        raise ValueError(f"'size' must be a height and a width, not {quote_value(size)}")
     categories = tuple(check_text(where, "a category", c) for c in _check_list("categories", content["categories"]))
     check_count(where, "categories", len(categories), MOST_CATEGORIES)
     return VideoResult(
         check_relative_path(where, content["name"]),
-        check_frame_size(where, h, w),
+        check_frame_size(where, *size),
         check_frame_count(where, content["length"]),
         check_frame_rate(where, content["rate"]),
         (),
@@ -213,6 +215,8 @@ def read_sighting(where: str, row: Any, video: VideoResult) -> tuple[int, Sighti
     if not _is_index(frame, video.length) or not _is_label(label, video):
         known = f"{video.length}, label {quote_value(label)} of {len(video.categories)} categories"
         raise ValueError(f"frame {quote_value(frame)} of {known}")
+    if not isinstance(counts, str):
+        raise ValueError(f"a mask must be a text of run lengths, not {quote_value(counts)}")
     mask = Rle.checked(video.size, counts.encode())
     score, presence = check_number(where, "a score", score), check_number(where, "a presence", presence)
     return frame, Sighting(mask, Source(source), score, label, presence)

@@ -15,9 +15,10 @@ from av.video.stream import VideoStream
 
 from masklet.core.limits import check_frame_size
 from masklet.io.video.avi import PIECE, AviPlace, read_avi_index
+from masklet.io.video.file_end import is_cut_file
 from masklet.io.video.frame_source import DamagedSourceError
 from masklet.io.video.picture_order import PictureOrder
-from masklet.io.video.transport import has_lost_transport_packets, is_cut_transport_file
+from masklet.io.video.transport import has_lost_transport_packets
 
 CUT_OFF = "the file is cut off there"
 MISSING = "packets are missing"
@@ -167,6 +168,7 @@ class _DecodingPass:
         self._shown: int | None = None  # the last frame's pts
         self._fed: tuple[int | None, int | None] = (None, None)  # dts and place of the last packet
         self._fed_bytes = 0  # of the last packet
+        self._fed_to = 0  # where it ends
         self._usual_dts_step = 0
         self._decoded_to: int | None = None  # the last good packet's dts: all later ones are displayed after it
 
@@ -215,9 +217,10 @@ class _DecodingPass:
         elif (self._is_transport or self._is_lone_matroska or self._is_even) and self._has_hole_before(packet):
             self._skip_from(number, MISSING)
         self._fed, self._fed_bytes = (packet.dts, packet.pos), packet.size
+        self._fed_to = (self._fed_to if packet.pos is None else packet.pos) + packet.size
         if packet.is_keyframe and not packet.is_corrupt:
             frames += self._resume(number, packet.pts or 0)
-        if self._skipping:
+        if self._skipping or not packet.size:  # the frame before is shown on
             return frames
         if packet.pts in self._pending:
             self._awaited[packet.pts] = number
@@ -585,7 +588,7 @@ class _DecodingPass:
 
     def _ends_early(self) -> bool:
         """Whether the container promises more than came: some demuxers just stop where a file is cut off."""
-        if is_cut_transport_stream(self.container):
+        if is_cut_file(self.container.name, self.container.format.name, self._fed_to):
             return True
         promised, base = read_promised_end(self.container, self.stream), float(self.stream.time_base or 0)
         if promised is None or not base:
@@ -630,11 +633,6 @@ def explain_place(cause: str, place: AviPlace) -> str:
         return cause
     before = "frame before, which is" if place.alike == 1 else f"{place.alike} frames before, which are"
     return f"{cause}, here or among the {before} of the same size"
-
-
-def is_cut_transport_stream(container: InputContainer) -> bool:
-    """Whether a file of transport packets ends in the middle of one."""
-    return container.format.name == "mpegts" and is_cut_transport_file(container.name)
 
 
 def read_promised_end(container: InputContainer, stream: VideoStream) -> float | None:

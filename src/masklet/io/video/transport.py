@@ -41,13 +41,3 @@ def _begins_without_code(packet: UInt8[np.ndarray, " n"]) -> bool:
     extra = 1 + int(packet[4]) if packet[3] & 0x20 else 0
     payload = packet[4 + extra :]
     return bool(packet[1] & 0x40) and len(payload) >= 3 and payload[:3].tobytes() != START
-
-
-def is_cut_transport_file(name: str) -> bool:
-    """Whether a file `name`, with or without "file:", of transport packets ends in the middle of one."""
-    path = Path(name.removeprefix("file:"))
-    if not path.is_file() or path.stat().st_size % PACKET == 0:
-        return False
-    with path.open("rb") as file:
-        head = file.read(PACKET + 1)
-    return len(head) <= PACKET or head[0] == head[PACKET] == SYNC
