@@ -21,6 +21,7 @@ from masklet.core.errors import InputError
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
+from masklet.evaluate.ground_truth import LISTS
 from masklet.evaluate.report import Report, compute_digest
 from masklet.evaluate.report_tables import build_report_tables, format_number
 from masklet.io.formats.burst import write_burst
@@ -242,7 +243,10 @@ def test_bad_input_is_one_sentence(davis: Path, tmp_path: Path, arguments: tuple
         ("mose", "empty", "--gt EMPTY: mose takes"),
         ("vspw", "empty", "--gt EMPTY: vspw takes"),
         ("vspw", "DAVIS/Annotations/480p", "no label_num_dic_final.json"),
-        ("tracking", "empty", "EMPTY: no video in it"),
+        ("tracking", "empty", "--gt EMPTY: tracking takes masklets.json,"),
+        ("lvos", "empty", "--gt EMPTY: lvos takes the split's folder, with its *meta.json"),
+        ("mosev2", "DAVIS", "mosev2 takes the split's folder, with its *meta.json"),
+        ("ytvis", "list.json", "list.json: a list, as predictions are; is it the other way round, --pred?"),
     ],
 )
 def test_a_wrong_ground_truth_is_not_blamed_on_the_prediction(davis: Path, tmp_path: Path, metric: str, gt: str, words: str) -> None:  # fmt: skip
@@ -251,10 +255,31 @@ def test_a_wrong_ground_truth_is_not_blamed_on_the_prediction(davis: Path, tmp_p
         result_of(sequence).save(tmp_path / "out" / sequence / "masklets.json")
     write_ytvis_truth([result_of(s) for s in SEQUENCES], tmp_path / "gt.json")
     (tmp_path / "empty").mkdir()
-    code, text = evaluated(metric, "--gt", tmp_path / gt, "--pred", tmp_path / "out")
+    (tmp_path / "list.json").write_text("\n [{}]")
+    unseen = ("--unseen", "kite") if metric == "lvos" else ()
+    code, text = evaluated(metric, "--gt", tmp_path / gt, "--pred", tmp_path / "out", *unseen)
     for place in ("out", "empty"):
         words = words.replace(place.upper(), str(tmp_path / place))
     assert code == 2 and words in text and "Traceback" not in text and text.count("masklet: ") == 1
+
+
+@pytest.mark.parametrize("metric", [m for m in METRICS.names if m not in ("lvos", "mosev2", "vspw", "sav")])
+def test_wrong_predictions_are_named_on_their_side(davis: Path, tmp_path: Path, metric: str) -> None:
+    """A folder in which nothing lies, for every metric; the ground truth is what it must be."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "panoptic").mkdir()
+    for name in ("panoptic_gt.json", "all_classes.json"):
+        (tmp_path / "panoptic" / name).write_text("{}")
+    truth = davis
+    if metric in LISTS:
+        truth = tmp_path / "gt.json"
+        write_ytvis_truth([result_of(s) for s in SEQUENCES], truth)
+        code, text = evaluated(metric, "--gt", truth, "--pred", truth)
+        assert code == 2 and f"--pred {truth}: no list, as results are" in text
+    elif metric in ("vpq", "stq", "vipseg", "burst", "burst-masks"):
+        truth = tmp_path / "panoptic"
+    code, text = evaluated(metric, "--gt", truth, "--pred", tmp_path / "empty")
+    assert code == 2 and f"--pred {tmp_path / 'empty'}: {metric} takes" in text and "masklet run wrote" in text
 
 
 def test_what_run_wrote_is_scored_as_vspw(davis: Path, tmp_path: Path) -> None:

@@ -151,6 +151,11 @@ def test_what_is_missing_or_too_much_is_warned_of_and_counts(tmp_path: Path) -> 
     assert report.scores["FN"] == 12 and report.videos["b"]["MOTA"] == 0
     assert any("no prediction for b" in w for w in report.warnings) and any(" c, which" in w for w in report.warnings)
     assert evaluate_tracking(tmp_path / "gt.json", tmp_path / "pred.json", videos=["a"]).scores["MOTA"] == 1
+    told = json.loads((tmp_path / "pred.json").read_text())
+    some = [one for one in told["annotations"] if one["video_id"] == told["videos"][0]["id"]]
+    (tmp_path / "b.json").write_text(json.dumps({**told, "annotations": some}))  # it lists a video, and finds nothing
+    told = evaluate_tracking(tmp_path / "pred.json", tmp_path / "b.json").warnings
+    assert any("no prediction for c" in w for w in told)
 
 
 @pytest.mark.parametrize(

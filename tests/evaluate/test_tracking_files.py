@@ -244,6 +244,13 @@ def test_bad_predictions_are_named(tmp_path, words):
     assert "\n" not in str(error.value)
 
 
+def test_predictions_of_another_size_are_refused(tmp_path):
+    """Turned by a quarter they have as many pixels, so that their run lengths would decode."""
+    turned = sequence(TRUTH, height=SIZE[1], width=SIZE[0])
+    with pytest.raises(InputError, match=r"sequences\[0\]: 30 x 20 pixels \(h, w\), the ground truth has 20 x 30"):
+        score(tmp_path, [sequence(TRUTH)], [turned])
+
+
 def test_bad_ground_truth_is_named(tmp_path):
     with pytest.raises(InputError, match=r"all_classes.json: cannot be read"):
         evaluate_burst(tmp_path, tmp_path / "pred.json")

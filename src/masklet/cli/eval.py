@@ -15,7 +15,7 @@ from masklet.builtins import METRICS
 from masklet.cli.tables import print_table
 from masklet.core.errors import InputError, escape_control_characters
 from masklet.core.files import path_exists, read_text
-from masklet.evaluate.ground_truth import check_ground_truth
+from masklet.evaluate.ground_truth import check_ground_truth, check_predictions
 from masklet.evaluate.prediction_form import convert_predictions
 from masklet.evaluate.report import Report
 from masklet.evaluate.report_files import check_report_path, write_report
@@ -56,6 +56,7 @@ def eval_command(
             if not path_exists(path):
                 raise InputError(f"{what} {path}: there is no such file or folder")
         check_ground_truth(metric, gt)
+        check_predictions(metric, pred)
         with (
             # A metric of another package reads masklet's results itself.
             convert_predictions(metric, gt, pred) if entry in METRICS.builtins else nullcontext(pred) as read,

@@ -1,4 +1,4 @@
-"""What `--gt` must be for each metric: looked at first, so that a wrong folder is not blamed on the predictions."""
+"""What `--gt` and `--pred` must be for each metric: looked at first, so that a wrong file is blamed on its own side."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ VIPSEG = "a folder with panoptic_gt.json and panomasksRGB"
 BURST = "a folder with all_classes.json, common_classes.json and uncommon_classes.json"
 DAVIS = "DAVIS's folder (Annotations/480p/<video>/<frame>.png), or one with a folder of label images for each video"
 OBJECTS = "a folder with <video>/<object>/<frame>.png"
+IMAGES_JSON = "LVIS's json, with images, categories and annotations"
+META = "the split's folder, with its *meta.json and Annotations/<video>/<frame>.png"
+TRACKS = "masklets.json, a json of tracks, a folder with a folder of label images for each video"
 VSPW = "VSPW's folder (data/<video>/mask/<frame>.png), or one with a folder of label images for each video"
 
 
@@ -22,10 +25,34 @@ def check_ground_truth(metric: str, gt: Path) -> None:
         return
     is_truth, form = TRUTHS[metric]
     if is_truth(gt):
+        if metric in LISTS and _begins_with(gt, b"["):
+            told = "a list, as predictions are; is it the other way round, --pred?"
+            raise InputError(f"--gt {gt}: {told} {metric} takes {form}")
         return
     ours = gt.name == RESULT or (gt.is_dir() and (any(gt.glob(RESULT)) or any(gt.glob(f"*/{RESULT}"))))
     swapped = ": that is what masklet found; is it the other way round, --pred?" if ours else ""
     raise InputError(f"--gt {gt}{swapped}: {metric} takes {form}")
+
+
+def check_predictions(metric: str, pred: Path) -> None:
+    """Raises InputError, in words that name `--pred`, where a path cannot be the predictions of a built-in metric."""
+    ours = pred.name == RESULT or (pred.is_dir() and (any(pred.glob(RESULT)) or any(pred.glob(f"*/{RESULT}"))))
+    if ours or metric not in PREDICTIONS:
+        return
+    is_prediction, form = PREDICTIONS[metric]
+    if not is_prediction(pred):
+        raise InputError(f"--pred {pred}: {metric} takes {form}, or what masklet run wrote")
+    if metric in LISTS and _begins_with(pred, b"{"):
+        raise InputError(f"--pred {pred}: no list, as results are, but an object; is it the other way round, --gt?")
+
+
+def _begins_with(path: Path, mark: bytes) -> bool:
+    """Whether the first character of a file, but for space, is `mark`; no file that cannot be read begins with it."""
+    try:
+        with path.open("rb") as file:
+            return file.read(1024).lstrip().startswith(mark)
+    except OSError:
+        return False
 
 
 def _is_json_file(path: Path) -> bool:
@@ -40,17 +67,37 @@ def _has_images(*patterns: str) -> Callable[[Path], bool]:
     return lambda path: path.is_dir() and any(next(path.glob(pattern), None) for pattern in patterns)
 
 
+def _has_something(path: Path) -> bool:
+    """Whether there may be videos: a file, or a folder that is not empty."""
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def _has_meta(path: Path) -> bool:
+    return path.is_dir() and any(path.glob("*meta.json")) and (path / "Annotations").is_dir()
+
+
 _PAGES = _has_images("*/*.png", "Annotations/*/*.png", "Annotations*/480p/*/*.png")
+# Metrics whose predictions are a list.
+LISTS = ("ytvis", "ytvis-agnostic", "ytvis-errors", "ovis", "tube-boundary", "ap-pool", "ap-pool-lvis")
 TRUTHS: Mapping[str, tuple[Callable[[Path], bool], str]] = {
-    **dict.fromkeys(
-        ("ytvis", "ytvis-agnostic", "ytvis-errors", "ovis", "tube-boundary", "ap-pool", "ap-pool-lvis"),
-        (_is_json_file, VIDEOS_JSON),
-    ),
+    **dict.fromkeys(LISTS, (_is_json_file, VIDEOS_JSON)),
+    "ap-pool-lvis": (_is_json_file, IMAGES_JSON),
+    "tracking": (_has_something, TRACKS),
     **dict.fromkeys(("vpq", "stq", "vipseg"), (_has_files("panoptic_gt.json"), VIPSEG)),
     **dict.fromkeys(("burst", "burst-masks"), (_has_files("all_classes.json"), BURST)),
-    **dict.fromkeys(
-        ("davis", "davis-unsupervised", "davis16", "vos-benchmark", "lvos", "mose", "mosev2"), (_PAGES, DAVIS)
-    ),
+    **dict.fromkeys(("davis", "davis-unsupervised", "davis16", "vos-benchmark", "mose"), (_PAGES, DAVIS)),
+    **dict.fromkeys(("lvos", "mosev2"), (_has_meta, META)),
     "sav": (_has_images("*/*/*.png"), OBJECTS),
     "vspw": (_has_images("*/*.png", "data/*/mask/*.png"), VSPW),
+}
+PREDICTIONS: Mapping[str, tuple[Callable[[Path], bool], str]] = {
+    **dict.fromkeys(LISTS, (_is_json_file, "a results.json")),
+    **dict.fromkeys(("vpq", "stq", "vipseg"), (_has_files("pred.json"), "a folder with pred.json and pan_pred")),
+    **dict.fromkeys(("burst", "burst-masks"), (_is_json_file, "a json in BURST's form, with sequences")),
+    "tracking": (_has_something, TRACKS),
+    "sav": (_has_images("*/*/*.png"), OBJECTS),
+    **dict.fromkeys(
+        ("davis", "davis-unsupervised", "davis16", "vos-benchmark", "lvos", "mose", "mosev2", "vspw"),
+        (_has_images("*/*.png"), "a folder with a folder of label images for each video"),
+    ),
 }

@@ -118,6 +118,9 @@ def read_burst_predictions(
     """
     if sequence is None:
         return {}
+    if {"height", "width"} <= sequence.content.keys() and sequence.size() != size:
+        own = sequence.size()
+        raise sequence.wrong(f"{own[0]} x {own[1]} pixels (h, w), the ground truth has {size[0]} x {size[1]}")
     frames = {}
     for image, rows in _read_burst_frames(sequence, size, images):
         kept = rows if len(rows) <= MOST else sorted(rows, key=lambda row: -row[2])[:MOST]

@@ -94,6 +94,7 @@ def _list_switches(
 def _list_oddities(
     names: Collection[str], truths: Mapping[str, VideoResult], found: Mapping[str, VideoResult], pred: Path
 ) -> list[str]:
-    silent, more = [n for n in names if n not in found], [n for n in found if n not in truths]
+    missed = (n for n in names if n not in found or (truths[n].masklets and not found[n].masklets))
+    silent, more = [*missed], [n for n in found if n not in truths]
     sentences = [f"{pred}: no prediction for {', '.join(silent):.200}; nothing is found there"] if silent else []
     return sentences + ([f"{pred}: predictions of {', '.join(more):.200}, which the truth lacks"] if more else [])
