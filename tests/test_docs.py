@@ -79,6 +79,7 @@ NEEDS_WEIGHTS = {  # lines that end with the sentence that says which weights ha
     r"(minvis|dvis-online)-r50-": "the systems of queries have no toys; tests/test_queries.py runs them by name",
     r"--system (minvis|ctvis|videomt) --segmenter (eomt|videomt)": "the same",
     r"masklet reproduce (check|run|train)": "tests/reproduce/test_run.py runs a row of every table with slim networks",
+    r"--(segmenter|propagator) sam3": "gated; tests/test_cli_sam3.py runs such lines with slim networks",
     r"path/to/DVIS_offline.pth": "a file that is brought by hand",
 }
 
