@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float, Int64
 from PIL import Image
 from torch import Tensor, nn
 
+from masklet.nn.quick_convolution import apply_convolution
+
 STRIDE = 16  # pixels of the image per cell of keys, values and sensory states
 KEY, VALUE = 64, 512  # channels
 SURE = 1e-7  # probabilities are held this far from 0 and 1 before they become log odds
@@ -94,10 +96,9 @@ class Bottleneck(nn.Module):
         self.downsample = build_skip_projection(inputs, 4 * width, stride)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
-        y = nnf.relu(self.bn1(self.conv1(x)))
-        y = nnf.relu(self.bn2(self.conv2(y)))
-        out: Tensor = self.bn3(self.conv3(y)) + self.downsample(x)
-        return nnf.relu(out)
+        y = apply_convolution(self.conv1, x, self.bn1, relu=True)
+        y = apply_convolution(self.conv2, y, self.bn2, relu=True)
+        return apply_convolution(self.conv3, y, self.bn3, apply_skip(self.downsample, x), relu=True)
 
 
 class BasicBlock(nn.Module):
@@ -110,9 +111,8 @@ class BasicBlock(nn.Module):
         self.downsample = build_skip_projection(inputs, width, stride)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
-        y = nnf.relu(self.bn1(self.conv1(x)))
-        out: Tensor = self.bn2(self.conv2(y)) + self.downsample(x)
-        return nnf.relu(out)
+        y = apply_convolution(self.conv1, x, self.bn1, relu=True)
+        return apply_convolution(self.conv2, y, self.bn2, apply_skip(self.downsample, x), relu=True)
 
 
 def build_skip_projection(inputs: int, outputs: int, stride: int) -> nn.Module:
@@ -122,6 +122,15 @@ def build_skip_projection(inputs: int, outputs: int, stride: int) -> nn.Module:
     if inputs == outputs and stride == 1:
         return nn.Identity()
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
+def apply_skip(skip: nn.Module, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h2 w2"]:
+    """What the skip of a ResNet block, as `build_skip_projection` makes it, does with `x`."""
+    if isinstance(skip, nn.Identity):
+        return x
+    conv, norm = skip.children()
+    assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+    return apply_convolution(conv, x, norm)
 
 
 def build_resnet_stage(
@@ -144,8 +153,9 @@ class PreActivationResidual(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d h w"]:
-        out: Tensor = self.conv2(nnf.relu(self.conv1(nnf.relu(x)))) + self.downsample(x)
-        return out
+        skip = x if isinstance(self.downsample, nn.Identity) else apply_convolution(self.downsample, x)
+        y = apply_convolution(self.conv1, nnf.relu(x), relu=True)
+        return apply_convolution(self.conv2, y, other=skip)
 
 
 class ChannelGate(nn.Module):
@@ -245,7 +255,9 @@ class SensoryUpdate(nn.Module):
         sensory: Float[Tensor, "b f h w"],
     ) -> Float[Tensor, "b f h w"]:
         """The `sensory` states, changed by the decoder's features at strides 16, 8 and 4: `g16`, `g8` and `g4`."""
-        g = self.g16_conv(g16) + self.g8_conv(nnf.avg_pool2d(g8, 2)) + self.g4_conv(nnf.avg_pool2d(g4, 4))
+        g = apply_convolution(self.g16_conv, g16)
+        g = apply_convolution(self.g8_conv, nnf.avg_pool2d(g8, 2), other=g)
+        g = apply_convolution(self.g4_conv, nnf.avg_pool2d(g4, 4), other=g)
         return update_sensory_state(self.transform(torch.cat([g, sensory], 1)), sensory)
 
 
@@ -262,11 +274,11 @@ class ImageEncoder(nn.Module):
 
     def forward(self, image: Float[Tensor, "b 3 y x"]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features at stride 4 [b 256 ..] and 8 [b 512 ..], and the two projections at stride 16 [b 512 ..]."""
-        x = nnf.max_pool2d(nnf.relu(self.bn1(self.conv1(image))), 3, 2, 1)
+        x = nnf.max_pool2d(apply_convolution(self.conv1, image, self.bn1, relu=True), 3, 2, 1)
         f4 = self.res2(x)
         f8 = self.layer2(f4)
         f16 = self.layer3(f8)
-        return f4, f8, self.proj1(f16), self.proj2(f16)
+        return f4, f8, apply_convolution(self.proj1, f16), apply_convolution(self.proj2, f16)
 
 
 class KeyProjection(nn.Module):
@@ -305,7 +317,7 @@ class MaskEncoder(nn.Module):
         the `sensory` states after their deep update.
         """
         x = torch.cat([image.expand(len(masks), -1, -1, -1), masks[:, None]], 1)
-        x = nnf.max_pool2d(nnf.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        x = nnf.max_pool2d(apply_convolution(self.conv1, x, self.bn1, relu=True), 3, 2, 1)
         values = self.fuser(f16, self.layer3(self.layer2(self.layer1(x))))
         return values, self.sensory_update(values, sensory)
 
@@ -355,7 +367,8 @@ class MaskDecoder(nn.Module):
     def skips(self, f8: Float[Tensor, "1 c h2 w2"], f4: Float[Tensor, "1 d h4 w4"]) -> tuple[Tensor, Tensor]:
         """What of the frame is added at strides 8 and 4."""
         eight, four = self.decoder_feat_proc.transforms
-        return eight(f8), four(f4)
+        assert isinstance(eight, nn.Conv2d) and isinstance(four, nn.Conv2d)
+        return apply_convolution(eight, f8), apply_convolution(four, f4)
 
     def forward(
         self,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from masklet.core.frames import Frame
 from masklet.models.sam2.core import Sam2Features
+from masklet.nn.hiera import Hiera
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB in 0 to 1
 
@@ -38,8 +39,10 @@ class Sam2ImageEncoder:
         like = net.no_memory_embedding
         mean, std = (torch.tensor(v, device=like.device, dtype=like.dtype).view(3, 1, 1) for v in (MEAN, STD))
         self._scale, self._shift = 1 / (255 * std), mean / std
-        with torch.no_grad():
-            freeze_position_encodings(net.vision_encoder, net.backbone_feature_sizes[-1][0] * 4)
+        encoder = net.vision_encoder
+        self._trunk = Hiera(encoder.backbone, self.side) if is_hiera(encoder) else None
+        if self._trunk is None:
+            encoder.neck.position_encoding = UnreadPositions()
 
     def prepare_pixels(self, frame: Frame) -> Float[Tensor, "1 3 s s"]:
         """SAM 2's input: squeezed into a square, bicubic as Pillow does it."""
@@ -49,9 +52,56 @@ class Sam2ImageEncoder:
 
     def encode_frame(self, frame: Frame) -> Sam2Features:
         """The frame as the core takes it."""
-        fine, medium, coarse = self.net.vision_encoder(self.prepare_pixels(frame)).fpn_hidden_states
+        pixels = self.prepare_pixels(frame)
+        fine, medium, coarse = self._encode_by_hiera(pixels) if self._trunk else self._encode_by_network(pixels)
+        return Sam2Features(fine[0], medium[0], coarse[0], frame.size)
+
+    def _encode_by_network(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps at strides 4, 8 and 16, as the network makes them."""
+        fine, medium, coarse = self.net.vision_encoder(pixels).fpn_hidden_states
         decoder = self.net.mask_decoder
-        return Sam2Features(decoder.conv_s0(fine)[0], decoder.conv_s1(medium)[0], coarse[0], frame.size)
+        return decoder.conv_s0(fine), decoder.conv_s1(medium), coarse
+
+    def _encode_by_hiera(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, Tensor, Tensor]:
+        """The same over our trunk. Nothing is added to the two finer maps on their way to the decoder, so that two
+        layers in a row are one there, with the product of their weights.
+        """
+        assert self._trunk is not None
+        decoder, convs = self.net.mask_decoder, self.net.vision_encoder.neck.convs[::-1]  # of the finest map first
+        fine, medium, coarse, last = self._trunk(pixels)
+        above = project_tokens(last, *read_weights(convs[3])).repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return (
+            project_tokens(fine, *chain_weights(convs[0], decoder.conv_s0)),
+            project_tokens(medium, *chain_weights(convs[1], decoder.conv_s1)),
+            project_tokens(coarse, *read_weights(convs[2])) + above,
+        )
+
+
+def is_hiera(encoder: Any) -> bool:
+    """Whether a `vision_encoder` is SAM 2's: a Hiera whose neck adds the coarsest map to the next one, and no other."""
+    backbone, neck = encoder.backbone, encoder.neck
+    plain = all(conv.kernel_size == (1, 1) and conv.stride == (1, 1) and not any(conv.padding) for conv in neck.convs)
+    return hasattr(backbone, "_get_pos_embed") and plain and {3, *neck.fpn_top_down_levels} == {2, 3}
+
+
+def read_weights(conv: nn.Conv2d) -> tuple[Float[Tensor, "d c"], Float[Tensor, " d"]]:
+    """Weight and bias of a 1 x 1 convolution, as a linear layer has them."""
+    assert conv.bias is not None
+    return conv.weight.flatten(1), conv.bias
+
+
+def chain_weights(first: nn.Conv2d, second: nn.Conv2d) -> tuple[Float[Tensor, "d c"], Float[Tensor, " d"]]:
+    """Weight and bias of one 1 x 1 convolution that does what two do, one after the other."""
+    (w, b), (v, a) = read_weights(first), read_weights(second)
+    return v @ w, v @ b + a
+
+
+def project_tokens(
+    tokens: Float[Tensor, "b p c"], weight: Float[Tensor, "d c"], bias: Float[Tensor, " d"]
+) -> Float[Tensor, "b d h w"]:
+    """A linear layer over the tokens of a square map, as a map."""
+    side = round(tokens.shape[1] ** 0.5)
+    return torch.baddbmm(bias[:, None], weight.expand(len(tokens), -1, -1), tokens.mT).unflatten(2, (side, side))
 
 
 class UnreadPositions(nn.Module):
@@ -59,13 +109,3 @@ class UnreadPositions(nn.Module):
 
     def forward(self, shape: Sequence[int], device: torch.device, dtype: torch.dtype, mask: None = None) -> Tensor:
         return torch.zeros(0, device=device, dtype=dtype)
-
-
-def freeze_position_encodings(encoder: Any, cells: int) -> None:
-    """Changes an image encoder so that it does not compute anew, for every image, what is the same for all: its
-    position encodings for `cells` x `cells` patches.
-    """
-    encoder.neck.position_encoding = UnreadPositions()
-    if hasattr(encoder.backbone, "_get_pos_embed"):
-        position = encoder.backbone._get_pos_embed((cells, cells))
-        encoder.backbone._get_pos_embed = lambda size: position

@@ -1,0 +1,45 @@
+"""Linear layers as oneDNN computes them, where that is sooner done than what torch takes.
+
+For float32 on a CPU torch hands a linear layer to a library that is slow where the layer is narrow: of 16,384 tokens
+from 96 to 384 channels it takes 1.6 times as long as oneDNN, which also does a GELU or ReLU in the same pass. The
+weights stay as they are; answers differ by rounding at most. Elsewhere, and where gradients flow, it is torch's layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as nnf
+from jaxtyping import Float
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Any] = {"none": lambda x: x, "gelu": nnf.gelu, "relu": nnf.relu}
+ALGORITHM = {"none": "", "gelu": "none", "relu": ""}  # of a GELU: the exact one, not the one by tanh
+
+
+def apply_linear(layer: nn.Linear, x: Float[Tensor, "*n c"], activation: str = "none") -> Float[Tensor, "*n d"]:
+    """The `activation` of what the `layer` makes of `x`.
+
+    Args:
+        layer: whose weights are read anew at every call.
+        x: in float32 on a CPU, for the quick way.
+        activation: "none", "gelu" (the exact one) or "relu".
+
+    >>> layer, x = nn.Linear(4, 3).requires_grad_(False), torch.ones(2, 4)
+    >>> torch.allclose(apply_linear(layer, x, "relu"), layer(x).relu(), atol=1e-6)
+    True
+    """
+    if not computes_quickly(layer, x):
+        found: Tensor = ACTIVATIONS[activation](layer(x))
+        return found
+    run: Any = torch.ops.mkldnn._linear_pointwise
+    quick: Tensor = run(x, layer.weight, layer.bias, activation, [], ALGORITHM[activation])
+    return quick
+
+
+def computes_quickly(layer: nn.Linear | nn.Conv2d, x: Tensor) -> bool:
+    """Whether oneDNN can take the `layer` and its input `x`."""
+    learns = torch.is_grad_enabled() and (x.requires_grad or layer.weight.requires_grad)
+    plain = x.device.type == "cpu" and x.dtype == layer.weight.dtype == torch.float32
+    return plain and not learns and torch.backends.mkldnn.is_available()
