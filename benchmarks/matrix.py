@@ -137,8 +137,11 @@ class StageClock:
         return run
 
 
-def count_fused_convolution(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """Multiplications of oneDNN's convolution, which torch does not know to count."""
+def count_fused_convolution(x: Any, second: Any, third: Any = None, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Multiplications of oneDNN's convolution, which torch does not know to count. Where something is added, that comes
+    before the weights.
+    """
+    weight = third if third is not None and len(third) >= 4 else second
     return int(conv_flop_count(list(x), list(weight), list(out_shape), transposed=False))
 
 
@@ -150,9 +153,7 @@ def count_fused_linear(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__
 def list_counted_operations() -> dict[Any, Any]:
     """oneDNN's operations and how they are counted."""
     ops: Any = torch.ops.mkldnn
-    linear, conv = ops._linear_pointwise, ops._convolution_pointwise
-    binary = lambda x, _, weight, *rest, **more: count_fused_convolution(x, weight, *rest, **more)  # noqa: E731
-    return {linear: count_fused_linear, conv: count_fused_convolution, conv.binary: binary}
+    return {ops._linear_pointwise: count_fused_linear, ops._convolution_pointwise: count_fused_convolution}
 
 
 # -- systems: each a function of a case, the discs, and a clock, which runs it over a video

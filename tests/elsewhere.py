@@ -20,6 +20,9 @@ BETWEEN = {aten.copy_.default, aten._to_copy.default, aten.set_data.default}
 INDEXED = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default}
 
 
+FETCHED: list[str] = []  # what was asked for by the CPU, one entry each: for all of them the GPU has to be waited for
+
+
 class Elsewhere(torch.Tensor):
     """A tensor on the GPU that is not there."""
 
@@ -47,9 +50,11 @@ class Elsewhere(torch.Tensor):
         self.held[tree_map(here, at)] = here(value)
 
     def tolist(self) -> Any:
+        FETCHED.append(f"tolist {tuple(self.shape)}")
         return self.held.tolist()
 
     def item(self) -> Any:
+        FETCHED.append("item")
         return self.held.item()
 
     def numpy(self, *, force: bool = False) -> Any:
@@ -91,6 +96,8 @@ def computed(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         kwargs = {**kwargs, "device": torch.device("cpu")}
     if func not in BETWEEN:
         check(func, given)
+    if func in BETWEEN and not there and isinstance(given[-1], Elsewhere):
+        FETCHED.append(f"copy {tuple(given[-1].shape)}")
     out = func(*tree_map(here, args), **tree_map(here, kwargs))
     if func._schema.name.endswith("_") and not func._schema.name.endswith("__"):
         return args[0]

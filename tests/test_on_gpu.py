@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from elsewhere import GPU, WithGpu, attention
+from elsewhere import FETCHED, GPU, WithGpu, attention
 from models.test_edgetam import network as edgetam_network
 from models.test_everything import saved_sam2, small_sam2
 from models.test_mask2former import network as mask2former_network
@@ -25,12 +25,15 @@ import masklet
 import masklet.queries  # before it is patched: what is imported meanwhile keeps what is patched
 from masklet.core.frames import Frame
 from masklet.core.progress import discard_progress
+from masklet.core.tracks import Source
 from masklet.models.mask2former.segmenter import Mask2Former
 from masklet.models.sam2.edgetam import EdgeTam
 from masklet.models.sam2.propagator import Sam2
 from masklet.models.segmenters.prompted import EverythingSegmenter, PromptedMasker, TextSegmenter
 from masklet.models.segmenters.text import GroundingDino, Owlv2, TextDetector
-from masklet.models.xmem.propagator import load_xmem
+from masklet.models.xmem.propagator import Xmem, load_xmem
+from masklet.nn.xmem import XmemNet
+from masklet.systems.sweep import make_sightings
 from masklet.systems.track import Track
 
 CPU = torch.device("cpu")
@@ -121,6 +124,25 @@ def test_devas_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_file(xmem_weights(), file := tmp_path / "deva.safetensors")
     found = masklet.track(CLIP, {0: MASKS}, propagator=f"deva:{file}")
     assert [m.id for m in found.masklets] == [1, 2]
+
+
+@pytest.mark.parametrize("kind", ["sam2", "edgetam", "deva"])
+def test_what_comes_back_of_a_frame_does_not_grow_with_the_objects(kind: str, gpu: torch.device) -> None:
+    nets: Any = {"sam2": small_sam2.__wrapped__, "edgetam": edgetam_network}
+    counts = []
+    for objects in (2, 6):
+        if kind == "deva":
+            propagator: Any = Xmem(XmemNet().eval().requires_grad_(False).to(gpu), size=40)
+        else:
+            propagator = {"sam2": Sam2, "edgetam": EdgeTam}[kind](on(gpu, nets[kind]()))
+        [features], prompts = propagator.encode(FRAMES[:1]), {n: torch.eye(40, 64) > 0 for n in range(objects)}
+        memory, _ = propagator.prompt(propagator.empty(), features, prompts)
+        belief = propagator.predict(memory, features)
+        FETCHED.clear()
+        belief = propagator.predict(memory, features)
+        make_sightings(belief, (40, 64), Source.FORWARD)
+        counts.append(len(FETCHED))
+    assert counts[0] == counts[1] <= 3, FETCHED  # scores, and where runs begin and end
 
 
 # -- segmenters

@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
+from masklet.core.device_masks import encode_masks, fetch_masks, paint_maps, threshold_maps
 from masklet.core.label_map import LabelMap
 from masklet.core.masks import resize_above_zero, resize_bilinear
+from masklet.core.rle import Rle
 
 NAMELESS = "object"  # what segmenters call what they find without a name
 
@@ -48,7 +50,10 @@ class Detections:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A propagator's belief about one frame: k hypotheses for each object it remembers. Row n is ids[n]."""
+    """A propagator's belief about one frame: k hypotheses for each object it remembers. Row n is ids[n].
+
+    Logits and tokens may be on the propagator's device; what is a number for each hypothesis is on the CPU.
+    """
 
     ids: tuple[int, ...]
     logits: Float[Tensor, "n k h w"]  # at the propagator's own resolution; > 0: inside
@@ -83,24 +88,40 @@ class Prediction:
         return Prediction(ids, part(self.logits), part(self.quality), part(self.presence), tokens)
 
     def masks(self, size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
-        """The best hypotheses at the video's size; empty where the object is held to be absent."""
+        """The best hypotheses at the video's size, on the CPU; empty where the object is held to be absent."""
+        if self.logits.device.type != "cpu":
+            return fetch_masks(self._threshold(size))
         masks = np.zeros((len(self.ids), *size), bool)
         for row, window, logits in self.draw(size):
             masks[row][window] = logits.numpy() > 0
         return torch.from_numpy(masks)
 
+    def encode(self, size: tuple[int, int]) -> list[Rle]:
+        """The run lengths of `masks`; where the belief is on another device than the CPU, they are found there."""
+        masks = self.masks(size) if self.logits.device.type == "cpu" else self._threshold(size)
+        return encode_masks(masks)
+
+    def _threshold(self, size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
+        """The best hypotheses at the video's size, on the belief's device."""
+        return threshold_maps(self.best.logits[:, 0], self._list_present(), size)
+
+    def _list_present(self) -> list[int]:
+        """The rows of what is held to be present, by the best hypothesis."""
+        return [row for row, k in enumerate(self.choice.tolist()) if self.presence[row, k] > 0]
+
     def label_map(self, size: tuple[int, int]) -> LabelMap:
         """The best hypotheses at the video's size, no pixel twice: where several claim one, that of greatest logit has
         it, on a tie the first.
         """
+        if self.logits.device.type != "cpu":
+            return LabelMap(self.ids, paint_maps(self.best.logits[:, 0], self._list_present(), size))
         return paint_greatest(self.draw(size), self.ids, size)
 
     def draw(self, size: tuple[int, int]) -> Iterator[tuple[int, tuple[slice, slice], Float[Tensor, "y x"]]]:
         """The best hypotheses of what is held to be present, at the video's size: each one's row, the window in which
         it can be above 0, and its logits there.
         """
-        choice = self.choice.tolist()
-        there = [row for row, k in enumerate(choice) if self.presence[row, k] > 0]
+        choice, there = self.choice.tolist(), self._list_present()
         drawn = resize_above_zero([self.logits[row, choice[row]] for row in there], size)
         return ((there[n], window, logits) for n, window, logits in drawn)
 

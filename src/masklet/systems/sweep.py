@@ -14,7 +14,6 @@ from masklet.core.frames import Video, iterate_windows_backward
 from masklet.core.instances import Branches, Prediction
 from masklet.core.progress import Watch
 from masklet.core.protocols import Propagator
-from masklet.core.rle import Rle
 from masklet.core.tracks import Fork, Sighting, Source, TrackBook
 from masklet.systems.bystanders import count_asked
 from masklet.systems.common import prepare_ahead
@@ -141,8 +140,8 @@ def make_sightings(belief: Prediction, size: tuple[int, int], source: Source) ->
     """A sighting from `source` of each object in `belief`, its mask of `size` (h, w) empty where it is absent."""
     label = 0 if source is Source.PROMPTED else -1
     best = belief.best
-    found = zip(belief.masks(size), best.quality[:, 0].tolist(), best.presence[:, 0].tolist(), strict=True)
-    return [Sighting(Rle.encode(mask), source, quality, label, presence) for mask, quality, presence in found]
+    found = zip(belief.encode(size), best.quality[:, 0].tolist(), best.presence[:, 0].tolist(), strict=True)
+    return [Sighting(mask, source, quality, label, presence) for mask, quality, presence in found]
 
 
 def iterate_features_backward(

@@ -94,7 +94,9 @@ def resize_answers(
     if not rows:
         return Prediction((), torch.zeros(0, 1, *size), torch.zeros(0, 1), torch.zeros(0, 1))
     logits = [
-        given[id].cpu().float() * 2 * SURE - SURE if id in given else resize_bilinear(rows[id].logits[:, 0], size)[0]
+        given[id].cpu().float() * 2 * SURE - SURE
+        if id in given
+        else resize_bilinear(rows[id].logits[:, 0], size)[0].cpu()
         for id in ids
     ]
     quality, presence = (torch.cat([getattr(rows[id], name) for id in ids]) for name in ("quality", "presence"))

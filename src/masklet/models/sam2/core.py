@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
 
@@ -283,12 +283,18 @@ class Sam2Core:
 
     def stack_answers(self, ids: tuple[int, ...], rows: Sequence[tuple[Tensor, ...]]) -> Prediction:
         """What `decode` said of each object of `ids`, in that order. Beliefs leave the device, pointers stay."""
+        answers = self.join_answers(ids, rows)
+        return replace(answers, logits=answers.logits.cpu())
+
+    def join_answers(self, ids: tuple[int, ...], rows: Sequence[tuple[Tensor, ...]]) -> Prediction:
+        """The same, but masks stay on the device, too: of each hypothesis two numbers are copied, all at once."""
         if not rows:
             side, c = self.mask_side, self.net.hidden_dim
             none = torch.zeros(0, 3)
             return Prediction(ids, torch.zeros(0, 3, side, side), none, none, torch.zeros(0, 3, c))
         logits, quality, presence, tokens = (torch.stack(x) for x in zip(*rows, strict=True))
-        return Prediction(ids, logits.float().cpu(), quality.float().cpu(), presence.float().cpu(), tokens)
+        quality, presence = torch.stack([quality, presence]).float().cpu()
+        return Prediction(ids, logits.float(), quality, presence, tokens)
 
     def answer_masks(self, features: Sam2Features, masks: Mapping[int, Bool[Tensor, "y x"]]) -> Prediction:
         """Given masks, {id: mask at the frame's size}, are believed as they are; only their pointers come from the
@@ -306,7 +312,7 @@ class Sam2Core:
             squares.float() * 2 * SURE - SURE, (self.mask_side,) * 2, mode="bilinear", antialias=True
         )
         presence = (seen.float() * 2 * SURE - SURE).cpu()[:, None]
-        return Prediction(tuple(masks), sure.cpu(), torch.ones_like(presence), presence, pointers)
+        return Prediction(tuple(masks), sure, torch.ones_like(presence), presence, pointers)
 
     def answer_clicks(
         self,

@@ -102,10 +102,10 @@ class Sam2:
 
     @wrap_inference
     def predict(self, memory: Sam2Memory, features: Sam2Features) -> Prediction:
-        """Three hypotheses of every remembered object; tokens are the object pointers they would leave."""
+        """Three hypotheses of every remembered object, there; tokens are the object pointers they would leave."""
         core, readings = self.core, {id: self.policy.read(bank) for id, bank in memory.banks.items()}
         if not readings:
-            return core.stack_answers((), [])
+            return core.join_answers((), [])
         look, groups = core.look_around(features), core.group_readings(readings)
 
         def answer(ids: list[int]) -> tuple[Tensor, ...]:
@@ -115,7 +115,7 @@ class Sam2:
         rows: dict[int, tuple[Tensor, ...]] = {}
         for ids, answers in zip(groups, core.run_groups(answer, groups), strict=True):
             rows |= dict(zip(ids, zip(*answers, strict=True), strict=True))
-        belief = core.stack_answers(tuple(memory.banks), [rows[id] for id in memory.banks])
+        belief = core.join_answers(tuple(memory.banks), [rows[id] for id in memory.banks])
         return weigh_hypotheses(self.policy, memory.banks, belief)
 
     @wrap_inference

@@ -166,7 +166,8 @@ class Xmem:
         presence, inside = ahead.amax((1, 2)), ahead > 0
         quality = (canvas.crop(soft) * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
         left = DecodedMasks(sensory, soft, presence, received)
-        belief = Prediction(ids, ahead.cpu()[:, None], quality.cpu()[:, None], presence.cpu()[:, None], left.tokens())
+        quality, seen = torch.stack([quality, presence]).cpu()
+        belief = Prediction(ids, ahead[:, None], quality[:, None], seen[:, None], left.tokens())
         self._predicted.keep((memory, belief), features)
         return belief
 
@@ -179,8 +180,8 @@ class Xmem:
         logits = self._glimpsed(target, memory, self._read(memory, target)[0])
         ahead = target.canvas.crop(
             compute_margins(scale_up_bilinear(aggregate_probabilities(logits.sigmoid())[None], 4)[0])[1:]
-        ).cpu()
-        presence = ahead.amax((1, 2))[:, None]
+        )
+        presence = ahead.amax((1, 2))[:, None].cpu()
         return Prediction(tuple(memory.traces), ahead[:, None], torch.ones_like(presence), presence)
 
     @_wrap_without_gradients
