@@ -28,6 +28,7 @@ bench: $(READY)
 	@$(BIN)/python benchmarks/cost.py
 	@$(BIN)/python benchmarks/many_objects.py
 	@$(BIN)/python benchmarks/peers.py
+	@$(BIN)/python benchmarks/matrix.py
 	@$(BIN)/python benchmarks/sam2_cost.py
 	@$(BIN)/python benchmarks/deva.py
 	@$(BIN)/python benchmarks/dvis.py

@@ -42,7 +42,7 @@ class Scale:
     warm: int
 
 
-LARGE, SMALL = Scale("tiny", 512, (480, 854), 16, 8), Scale("slim", 64, (96, 128), 2, 1)
+LARGE, SMALL = Scale("tiny", 512, (480, 854), 13, 8), Scale("slim", 64, (96, 128), 2, 1)
 
 
 def draw_frames(scale: Scale) -> list[Frame]:

@@ -33,6 +33,8 @@ from masklet.models.segmenters.prompted import EverythingSegmenter, PromptedMask
 from masklet.models.segmenters.text import GroundingDino, Owlv2, TextDetector
 from masklet.models.xmem.propagator import Xmem, load_xmem
 from masklet.nn.xmem import XmemNet
+from masklet.systems.common import encode_batches
+from masklet.systems.sam2long import MemoryTree
 from masklet.systems.sweep import make_sightings
 from masklet.systems.track import Track
 
@@ -204,3 +206,32 @@ def test_what_ships_tracks_there_as_here(propagator: str, gpu: torch.device) -> 
     prompts: Any = {0: {1: MASKS[1], 2: masklet.Box(4, 4, 40, 30)}, 1: {2: masklet.Point(20, 20)}}
     there = masklet.track(CLIP, prompts, propagator=propagator)
     assert there.provenance.settings["device"] == str(gpu) and [m.id for m in there.masklets]
+
+
+# -- ahead of need
+
+
+def test_frames_that_are_encoded_together_are_as_one_by_one(gpu: torch.device) -> None:
+    sam2 = Sam2(on(gpu, small_sam2.__wrapped__()))
+    assert sam2.encode_at_once > 1 and MemoryTree(sam2).encode_at_once == sam2.encode_at_once
+    together, alone = sam2.encode(FRAMES), [sam2.encode([frame])[0] for frame in FRAMES]
+    for one, other in zip(together, alone, strict=True):
+        for part in ("fine", "medium", "coarse"):
+            torch.testing.assert_close(*(getattr(f, part).cpu() for f in (one, other)), rtol=1e-5, atol=1e-5)
+
+
+def test_track_encodes_ahead_in_batches(gpu: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    sam2, batches = Sam2(on(gpu, small_sam2.__wrapped__())), list[int]()
+    encode = sam2.encode
+    monkeypatch.setattr(sam2, "encode", lambda frames: batches.append(len(frames)) or encode(frames), raising=False)
+    video = [Frame(t, CLIP[t % len(CLIP)], t / 10) for t in range(6)]
+    assert [frame.index for frame, _ in encode_batches(sam2, iter(video))] == list(range(6))
+    assert batches == [4, 2]
+
+
+def test_weights_are_halved_once_the_first_frame_is_there(half: torch.device) -> None:
+    net = on(half, small_sam2.__wrapped__())
+    sam2 = Sam2(net)
+    assert net.mask_decoder.conv_s0.weight.dtype == torch.float32  # training may begin with it
+    sam2.encode(FRAMES[:1])
+    assert net.mask_decoder.conv_s0.weight.dtype == torch.bfloat16

@@ -50,11 +50,11 @@ def encode_run_edges(edges: Int32[np.ndarray, " e"], size: tuple[int, int]) -> R
 
 def fetch_masks(masks: Bool[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
     """The masks on the CPU; on the way eight pixels are one byte."""
-    if masks.device.type == "cpu":
-        return masks
+    if masks.device.type == "cpu" or not masks.numel():
+        return masks.cpu()
     pixels = masks.flatten(1)
     bits = nnf.pad(pixels, (0, -pixels.shape[1] % 8)).view(len(masks), -1, 8)
-    weights = torch.tensor([128, 64, 32, 16, 8, 4, 2, 1], dtype=torch.uint8, device=masks.device)
+    weights = (2 ** torch.arange(7, -1, -1, device=masks.device)).to(torch.uint8)
     packed = (bits * weights).sum(2, dtype=torch.uint8).cpu().numpy()
     unpacked = np.unpackbits(packed, axis=1, count=pixels.shape[1]).view(bool)
     return torch.from_numpy(unpacked).view(masks.shape)

@@ -194,6 +194,13 @@ class PreparingPropagator(Protocol[Seen]):
 
 
 @runtime_checkable
+class BatchingPropagator(Protocol):
+    """A propagator that is quicker at several frames than at one after the other."""
+
+    encode_at_once: int  # frames
+
+
+@runtime_checkable
 class SizedPropagator(Protocol):
     """A propagator that says what one more object takes."""
 

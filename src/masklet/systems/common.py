@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from masklet.core.ahead import has_idle_cores, iterate_ahead
 from masklet.core.frames import Frame, Gap, Video, get_frame_times, get_gaps, get_pixel_aspect, get_source_notes
 from masklet.core.instances import Detections, FrameMasks
-from masklet.core.protocols import PreparingPropagator, Propagator, Segmenter, SelectiveSegmenter
+from masklet.core.protocols import BatchingPropagator, PreparingPropagator, Propagator, Segmenter, SelectiveSegmenter
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.tracks import Masklet, Source
 
@@ -54,6 +55,16 @@ class FrameStream(Generic[L, T]):
 def encode_frames(propagator: Propagator[F, Any], frames: Iterable[Frame]) -> Iterator[tuple[Frame, F]]:
     """Each of the `frames` with its features."""
     return ((frame, propagator.encode([frame])[0]) for frame in frames)
+
+
+def encode_batches(propagator: Propagator[F, Any], frames: Iterable[Frame]) -> Iterator[tuple[Frame, F]]:
+    """The same for frames that need not be waited for: as many go through the network together as the propagator is
+    good at.
+    """
+    size = propagator.encode_at_once if isinstance(propagator, BatchingPropagator) else 1
+    rest = iter(frames)
+    while batch := list(islice(rest, size)):
+        yield from zip(batch, propagator.encode(batch), strict=True)
 
 
 def prepare_ahead(propagator: Propagator[F, Any], items: Iterable[T], get_features: Callable[[T], F]) -> Iterator[T]:

@@ -18,7 +18,7 @@ import torch
 from masklet.core.frames import Frame
 from masklet.core.instances import Branches, Prediction, Prompt
 from masklet.core.part_facts import collect_part_weights, describe_part, find_device
-from masklet.core.protocols import ContendingPropagator, Propagator, SizedPropagator
+from masklet.core.protocols import BatchingPropagator, ContendingPropagator, Propagator, SizedPropagator
 
 F = TypeVar("F")
 M = TypeVar("M")
@@ -100,6 +100,12 @@ class MemoryTree(Generic[F, M]):
         """
         below = self.propagator
         return self.paths * below.count_object_bytes(size) if isinstance(below, SizedPropagator) else 0
+
+    @property
+    def encode_at_once(self) -> int:
+        """Frames that the propagator below is good at together."""
+        below = self.propagator
+        return below.encode_at_once if isinstance(below, BatchingPropagator) else 1
 
     def encode(self, frames: Sequence[Frame]) -> list[F]:
         """Each frame's features, as the propagator below makes them."""

@@ -21,7 +21,7 @@ from masklet.core.protocols import Propagator
 from masklet.core.result import VideoResult
 from masklet.core.tracks import Source, TrackBook
 from masklet.systems.bystanders import BystanderFinder, count_asked, is_bystander
-from masklet.systems.common import build_video_result, describe_lost_objects, encode_frames, prepare_ahead
+from masklet.systems.common import build_video_result, describe_lost_objects, encode_batches, prepare_ahead
 from masklet.systems.filters import name_masklet
 from masklet.systems.sweep import BACKWARD, FORWARD, complete_backward, note_prediction
 
@@ -87,7 +87,7 @@ class Track(Generic[F, M]):
         saved = checkpoints.saved
         memory: M = saved.state if saved else self.propagator.empty()
         frames = iterate_frames_from(video, saved.frame if saved else 0)
-        encoded = encode_frames(self.propagator, frames)
+        encoded = encode_batches(self.propagator, frames)
         for frame, features in prepare_ahead(self.propagator, encoded, itemgetter(1)):
             store.keep(frame.index, features)
             memory, ids = self.step(memory, frame, features, book)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from masklet.core.frames import Frame
 from masklet.models.sam2.core import Sam2Features
 from masklet.nn.hiera import Hiera
+from masklet.nn.pinned_upload import PinnedUpload
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, RGB in 0 to 1
 
@@ -31,6 +32,15 @@ class FrameEncoder(Protocol):
         ...
 
 
+@runtime_checkable
+class BatchFrameEncoder(FrameEncoder, Protocol):
+    """One that is quicker at several frames than at one after the other, on a GPU."""
+
+    def encode_frames(self, frames: Sequence[Frame]) -> list[Sam2Features]:
+        """Each frame as the core takes it."""
+        ...
+
+
 class Sam2ImageEncoder:
     """Makes the features of a frame; `net` is the network, whose image encoder is changed: it serves one size."""
 
@@ -39,6 +49,7 @@ class Sam2ImageEncoder:
         like = net.no_memory_embedding
         mean, std = (torch.tensor(v, device=like.device, dtype=like.dtype).view(3, 1, 1) for v in (MEAN, STD))
         self._scale, self._shift = 1 / (255 * std), mean / std
+        self._upload = PinnedUpload(like.device)
         encoder = net.vision_encoder
         self._trunk = Hiera(encoder.backbone, self.side) if is_hiera(encoder) else None
         if self._trunk is None:
@@ -47,14 +58,24 @@ class Sam2ImageEncoder:
     def prepare_pixels(self, frame: Frame) -> Float[Tensor, "1 3 s s"]:
         """SAM 2's input: squeezed into a square, bicubic as Pillow does it."""
         square = np.array(Image.fromarray(frame.image).resize((self.side, self.side), Image.Resampling.BICUBIC))
-        image = torch.from_numpy(square).to(self._scale.device).permute(2, 0, 1).to(self._scale.dtype)
+        image = self._upload(square).permute(2, 0, 1).to(self._scale.dtype)
         return (image * self._scale - self._shift)[None]
 
     def encode_frame(self, frame: Frame) -> Sam2Features:
         """The frame as the core takes it."""
-        pixels = self.prepare_pixels(frame)
-        fine, medium, coarse = self._encode_by_hiera(pixels) if self._trunk else self._encode_by_network(pixels)
-        return Sam2Features(fine[0], medium[0], coarse[0], frame.size)
+        return self._encode_batch([frame])[0]
+
+    def encode_frames(self, frames: Sequence[Frame]) -> list[Sam2Features]:
+        """Each frame as the core takes it; on a CPU one by one, for its caches hold no more."""
+        if self._scale.device.type == "cpu":
+            return [self.encode_frame(frame) for frame in frames]
+        return self._encode_batch(frames)
+
+    def _encode_batch(self, frames: Sequence[Frame]) -> list[Sam2Features]:
+        """Frames together."""
+        pixels = torch.cat([self.prepare_pixels(frame) for frame in frames])
+        maps = self._encode_by_hiera(pixels) if self._trunk else self._encode_by_network(pixels)
+        return [Sam2Features(*one, frame.size) for *one, frame in zip(*maps, frames, strict=True)]
 
     def _encode_by_network(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, Tensor, Tensor]:
         """Maps at strides 4, 8 and 16, as the network makes them."""

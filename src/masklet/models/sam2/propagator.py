@@ -18,10 +18,12 @@ from masklet.core.frames import Frame, Video
 from masklet.core.instances import Prediction, Prompt
 from masklet.models.sam2.banks import PROMPTS, commit_best, prompt_banks, weigh_hypotheses
 from masklet.models.sam2.core import Sam2Core, Sam2Features, wrap_inference
-from masklet.models.sam2.image_encoder import FrameEncoder, Sam2ImageEncoder
+from masklet.models.sam2.image_encoder import BatchFrameEncoder, FrameEncoder, Sam2ImageEncoder
 from masklet.models.sam2.memory import MemoryPolicy, PointingPolicy, RecentFrames, Sam2Memory
+from masklet.nn.half_weights import halve_weights
 from masklet.nn.mask_decoder import HYPOTHESES
 
+AHEAD = 4  # frames that are encoded together on a GPU
 DRAWN = 5  # bytes of each object's masks, for a pixel of the frame
 
 
@@ -59,6 +61,7 @@ class Sam2:
         self.net, self.policy, self.prompts, self.weights = net, policy or RecentFrames(), prompts, weights or {}
         self.side, self.device, self.dtype = self.core.side, self.core.device, self.core.dtype
         self.half, self.postprocess, self.gradients = self.core.half, postprocess, gradients
+        self._halved = False  # whether the weights are in bfloat16
 
     @property
     def description(self) -> str:
@@ -86,8 +89,18 @@ class Sam2:
 
     @wrap_inference
     def encode(self, frames: Sequence[Frame]) -> list[Sam2Features]:
-        """The image encoder, one frame at a time."""
+        """The image encoder; on a GPU frames go through it together."""
+        if self.half and not self.gradients and not self._halved:
+            halve_weights(self.net)  # not earlier: training begins with what was loaded
+            self._halved = True
+        if isinstance(self.images, BatchFrameEncoder):
+            return self.images.encode_frames(frames)
         return [self.images.encode_frame(frame) for frame in frames]
+
+    @property
+    def encode_at_once(self) -> int:
+        """Frames that go through the image encoder together."""
+        return AHEAD if self.device.type != "cpu" and isinstance(self.images, BatchFrameEncoder) else 1
 
     def count_object_bytes(self, size: tuple[int, int]) -> int:
         """About how many bytes each object takes in frames of `size` (h, w): a full bank of memories, three hypotheses

@@ -33,7 +33,9 @@ from masklet.models.xmem.memory import (
     XmemMemory,
     compute_affinity,
 )
+from masklet.nn.half_weights import halve_weights
 from masklet.nn.parallel import run_on_threads
+from masklet.nn.pinned_upload import PinnedUpload
 from masklet.nn.xmem import (
     KEY,
     STRIDE,
@@ -124,6 +126,9 @@ class Xmem:
         self.size, self.every, self.top_k = size, every, top_k
         self.limits, self.weights = limits or MemoryLimits(), weights or {}
         self.device = net.key_proj.key_proj.weight.device
+        if self.device.type == "cuda":
+            halve_weights(self.net)  # it computes under autocast
+        self._upload = PinnedUpload(self.device)
         self._shift, self._scale = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (MEAN, STD))
         self._predicted: FrameCache[tuple[XmemMemory, Prediction]] = FrameCache()  # of what memory, and what
 
@@ -323,7 +328,7 @@ class Xmem:
     def pixels(self, frame: Frame) -> tuple[Float[Tensor, "1 3 y x"], Canvas]:
         """The network's input: normalised, resized, padded; and where the frame lies in it."""
         canvas = Canvas.of(frame.size, self.size)
-        image = torch.from_numpy(frame.image).to(self.device).permute(2, 0, 1)[None].float()
+        image = self._upload(frame.image).permute(2, 0, 1)[None].float()
         image = (image / 255 - self._shift) / self._scale
         if canvas.inner != canvas.size:
             image = nnf.interpolate(image, canvas.inner, mode="bilinear", align_corners=False, antialias=True)

@@ -33,6 +33,7 @@ from masklet.systems.common import (
     FrameStream,
     build_video_result,
     describe_lost_objects,
+    encode_batches,
     encode_frames,
     find_detections,
     prepare_ahead,
@@ -172,7 +173,9 @@ class Deva(Generic[F, M, S]):
         """
         saved = checkpoints.saved
         state, tracks = saved.state if saved else (self.begin_video(), dict[int, VotedTrack]())
-        encoded = iterate_ahead(encode_frames(self.propagator, iterate_frames_from(video, saved.frame if saved else 0)))
+        encoded = iterate_ahead(
+            encode_batches(self.propagator, iterate_frames_from(video, saved.frame if saved else 0))
+        )
         seen = prepare_ahead(self.propagator, self.segment_frames(encoded, state), get_frame_features)
         for look in self.follow_objects(seen, state):
             state = look.state
