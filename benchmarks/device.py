@@ -35,6 +35,8 @@ from masklet.models.encoder import Encoder
 from masklet.models.nano.propagator import build_nano_propagator
 from masklet.models.sam2.memory import ReliableFrames
 from masklet.models.sam2.propagator import Sam2
+from masklet.models.xmem.propagator import Xmem
+from masklet.nn.xmem import XmemNet
 from masklet.systems.sam2long import MemoryTree
 from masklet.systems.track import Track
 
@@ -183,7 +185,13 @@ def list_rows(scale: Scale, device: torch.device, folder: Path) -> Iterator[tupl
                     ),
                 )
     encoder = Encoder(device=device)
-    for name, part in (("nano", build_nano_propagator(None, encoder)), ("affinity", Affinity(encoder))):
+    deva = Xmem(XmemNet().eval().requires_grad_(False).to(device), size=min(480, *scale.frame))
+    shipped = (
+        ("nano", build_nano_propagator(None, encoder)),
+        ("affinity", Affinity(encoder)),
+        ("DEVA's network", deva),
+    )
+    for name, part in shipped:
         for n in scale.objects[:2]:
             yield (
                 f"{name}, {n} objects",
