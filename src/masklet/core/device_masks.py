@@ -63,7 +63,7 @@ def fetch_masks(masks: Bool[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
 def threshold_maps(maps: Float[Tensor, "n h w"], rows: Sequence[int], size: tuple[int, int]) -> Bool[Tensor, "n h2 w2"]:
     """Where the maps, resized to `size` (h, w), are above 0, on their device; of others than these `rows` nowhere."""
     masks = torch.zeros(len(maps), *size, dtype=torch.bool, device=maps.device)
-    for some in torch.tensor(rows, dtype=torch.int64).split(AT_ONCE) if len(rows) else ():
+    for some in torch.split(torch.tensor(rows, dtype=torch.int64), AT_ONCE) if len(rows) else ():
         masks[some] = resize_bilinear(maps[some], size) > 0
     return masks
 
@@ -74,7 +74,7 @@ def paint_maps(maps: Float[Tensor, "n h w"], rows: Sequence[int], size: tuple[in
     """
     greatest = torch.zeros(size, device=maps.device)
     painted = torch.zeros(size, dtype=torch.int32, device=maps.device)
-    for some in torch.tensor(rows, dtype=torch.int64).split(AT_ONCE) if len(rows) else ():
+    for some in torch.split(torch.tensor(rows, dtype=torch.int64), AT_ONCE) if len(rows) else ():
         values, which = resize_bilinear(maps[some], size).max(0)
         numbers = some.to(maps.device, torch.int32)[which] + 1
         painted, greatest = torch.where(values > greatest, numbers, painted), torch.maximum(greatest, values)

@@ -126,7 +126,7 @@ def run_block_by_parts(block: Any, x: Float[Tensor, "b t c"], order: WindowOrder
     size = first.rows * first.columns
     if others or not block.window_size or x.device.type != "cpu" or x.shape[1] <= AT_ONCE:
         return run_block(block, x, order.groups)
-    parts = x.split(max(AT_ONCE // size, 1) * size, 1)
+    parts = torch.split(x, max(AT_ONCE // size, 1) * size, 1)
     return join_tokens([run_block(block, x, (replace(first, count=x.shape[1] // size),)) for x in parts])
 
 
@@ -148,7 +148,7 @@ def apply_mlp(mlp: Any, x: Float[Tensor, "b t c"]) -> Float[Tensor, "b t c"]:
 def pool_windows(x: Float[Tensor, "b t c"], groups: Sequence[WindowGroup]) -> Float[Tensor, "b q c"]:
     """The greatest of every 2 x 2 tokens, channel by channel."""
     pooled = []
-    for group, part in zip(groups, x.split([group.tokens for group in groups], 1), strict=True):
+    for group, part in zip(groups, torch.split(x, [group.tokens for group in groups], 1), strict=True):
         cells = part.reshape(len(x), group.count, group.rows // 2, 2, group.columns // 2, 2, -1)
         rows = torch.maximum(cells[:, :, :, 0], cells[:, :, :, 1])
         pooled.append(torch.maximum(rows[:, :, :, :, 0], rows[:, :, :, :, 1]).flatten(1, 3))
@@ -167,8 +167,8 @@ def attend_within_windows(
     shares = 4 if block.query_stride else 1
     parts = zip(
         groups,
-        queries.split([group.tokens // shares for group in groups], 1),
-        qkv[..., wide:].split([group.tokens for group in groups], 1),
+        torch.split(queries, [group.tokens // shares for group in groups], 1),
+        torch.split(qkv[..., wide:], [group.tokens for group in groups], 1),
         strict=True,
     )
     return join_tokens([attend_in_group(block, group, q, kv) for group, q, kv in parts])

@@ -75,7 +75,7 @@ class Sam2ImageEncoder:
         """Frames together."""
         pixels = torch.cat([self.prepare_pixels(frame) for frame in frames])
         maps = self._encode_by_hiera(pixels) if self._trunk else self._encode_by_network(pixels)
-        return [Sam2Features(*one, frame.size) for *one, frame in zip(*maps, frames, strict=True)]
+        return [Sam2Features(*one, frame.size) for one, frame in zip(zip(*maps, strict=True), frames, strict=True)]
 
     def _encode_by_network(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, Tensor, Tensor]:
         """Maps at strides 4, 8 and 16, as the network makes them."""
@@ -122,7 +122,8 @@ def project_tokens(
 ) -> Float[Tensor, "b d h w"]:
     """A linear layer over the tokens of a square map, as a map."""
     side = round(tokens.shape[1] ** 0.5)
-    return torch.baddbmm(bias[:, None], weight.expand(len(tokens), -1, -1), tokens.mT).unflatten(2, (side, side))
+    found = torch.baddbmm(bias[:, None], weight.expand(len(tokens), -1, -1), tokens.mT)
+    return found.view(len(tokens), -1, side, side)
 
 
 class UnreadPositions(nn.Module):
