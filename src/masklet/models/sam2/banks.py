@@ -20,7 +20,7 @@ def weigh_hypotheses(policy: MemoryPolicy, banks: Mapping[int, MemoryBank], beli
     """A `belief` about the objects of `banks`, {id: bank}, whose hypotheses the `policy` has weighed, if it does."""
     if not isinstance(policy, WeighingPolicy) or not belief.ids:
         return belief
-    rows = zip(belief.ids, belief.logits, belief.quality, strict=True)
+    rows = zip(belief.ids, belief.logits.cpu(), belief.quality, strict=True)
     return replace(belief, quality=torch.stack([policy.weigh(banks[id], logits, q) for id, logits, q in rows]))
 
 
