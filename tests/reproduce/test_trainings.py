@@ -66,13 +66,15 @@ def test_trainings_are_as_the_released_configurations_have_them() -> None:
         assert settings["crop"] == (0.5 if config["INPUT.CROP"]["ENABLED"] else 0.0)
         assert list(settings.get("ratio", [1.0])) == config["DATASETS.DATASET_RATIO"]
         assert len(training.data) == len(config["DATASETS.TRAIN"])
-        assert training.segmenter.endswith(f"@{config['INPUT.MIN_SIZE_TEST']}")
+        assert (training.segmenter or training.start).endswith(f"@{config['INPUT.MIN_SIZE_TEST']}")
+        assert training.what != "segmenter" or config["MODEL.WEIGHTS"] in training.start
         if not training.row.startswith("dvis-i/"):
             assert training.frames == config["INPUT.SAMPLING_FRAME_NUM"]
         reach = settings.get("reach")
         assert reach in (None, config["INPUT.SAMPLING_FRAME_RANGE"])
-        assert (reach is None) == (2 * config["INPUT.SAMPLING_FRAME_RANGE"] + 1 == config["INPUT.SAMPLING_FRAME_NUM"])
-    assert len(seen) >= 8
+        consecutive = 2 * config["INPUT.SAMPLING_FRAME_RANGE"] + 1 == config["INPUT.SAMPLING_FRAME_NUM"]
+        assert config["INPUT.SAMPLING_FRAME_NUM"] == 1 or (reach is None) == consecutive
+    assert len(seen) >= 9
 
 
 def test_settings_are_those_of_the_trainings() -> None:
@@ -176,6 +178,22 @@ def test_the_published_path(root: Path, tmp_path: Path, monkeypatch: pytest.Monk
         "train", "tracker", "--data", root / "OVIS", "--segmenter", other, "--from", file, "-o", tmp_path / "d"
     )
     assert f"--from {file}: trained over another segmenter than {other}" in told
+
+
+@NEEDS
+def test_minvis_from_a_mask2former(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network of transformers is a folder; what its class head knows by name of COCO's it keeps."""
+    monkeypatch.setenv("MASKLET_WEIGHTS", str(tmp_path))
+    told = refuse("reproduce", "train", "rocovis-1/minvis-r50-ovis", "--data", root, "-o", tmp_path / "a")
+    assert f"{tmp_path / 'model_final_3c8ec9.pkl'}" in told
+    put_query_weights(tmp_path / "coco.pth", "minvis", 80)
+    own = (f"start={tmp_path / 'coco.pth'}@64", "steps=1", "batch=2", "milestones=1", "accumulate=2")
+    small = [*SMALL[:-1], *(word for setting in own for word in ("--set", setting))]
+    told = call("reproduce", "train", "rocovis-1/minvis-r50-ovis", "--data", root, "-o", tmp_path / "a", *small)
+    assert f"--set segmenter={tmp_path / 'a/weights'}" in told
+    assert "class head: 0 of 25 categories are known by name and kept; new ones begin at random: Person, Bird" in told
+    net = build_mask2former(tmp_path / "a/weights").net
+    assert tuple(net.config.id2label.values()) == OVIS
 
 
 @NEEDS

@@ -152,7 +152,7 @@ def train_command(
 
 def put_trained_weights(out: Path, file: str, console: Console) -> None:
     """Copies the weights of the training in `out` to the weights folder under the name `file`, in the first of several
-    processes.
+    processes. A network of transformers is a folder, and stays where it is.
     """
     from masklet.core.files import write_atomically
     from masklet.train.loop.processes import find_processes
@@ -160,6 +160,9 @@ def put_trained_weights(out: Path, file: str, console: Console) -> None:
     from masklet.weights.store import get_weights_folder
 
     if not find_processes().is_first:
+        return
+    if not (out / WEIGHTS).is_file():
+        console.print(f"the weights are in {out / 'weights'}; run the row with --set segmenter={out / 'weights'}")
         return
     path = get_weights_folder() / file
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 from masklet.core.errors import InputError
 from masklet.reproduce.datasets import SETS
-from masklet.reproduce.places import find_needed_weights
+from masklet.reproduce.places import fill_part_name, find_needed_weights
 from masklet.reproduce.recipes import find_recipe
 from masklet.weights.catalog import CHECKPOINTS
 from masklet.weights.store import get_weights_folder
@@ -32,7 +32,7 @@ class PublishedTraining:
         what: a training of `builtins.TRAININGS`.
         data: names of `datasets.SETS`, or "coco", trained on together.
         segmenter: as of `masklet train`.
-        start: likewise, or the row whose weights it begins with.
+        start: likewise, or the row whose weights it begins with; "{weights:FILE}" is a file in the weights folder.
         frames, steps, batch, lr, settings: likewise.
         config: what the official program calls the configuration.
     """
@@ -72,7 +72,7 @@ class PublishedTraining:
         trained yet.
         """
         if self.start not in read_trainings():
-            return self.start
+            return fill_part_name(self.start, 0)
         path = get_weights_folder() / name_trained_file(self.start)
         if not path.is_file():
             raise InputError(f"{self.row}: begins with {path}; first `masklet reproduce train {self.start}`")
