@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,13 @@ def check_png_sums(image: Image.Image) -> None:
     file: Any = image.fp if isinstance(image, PngImageFile) else None
     if file is None:
         return
-    here = file.tell()
-    file.seek(0)
-    data = file.read()
-    file.seek(here)
+    if isinstance(file, BytesIO):
+        data = file.getvalue()
+    else:
+        here = file.tell()
+        file.seek(0)
+        data = file.read()
+        file.seek(here)
     at = data.find(b"IDAT", 8) - 4
     while at >= 8 and data[at + 4 : at + 8] == b"IDAT":
         stop = at + 8 + int.from_bytes(data[at : at + 4], "big")

@@ -6,6 +6,7 @@ import os
 import struct
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,7 +109,7 @@ def read_image(path: Path, values: ValueRange | None = None) -> tuple[UInt8[np.n
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large images are welcome here, odd metadata is not our business
         try:
-            image = Image.open(path)
+            image = Image.open(BytesIO(path.read_bytes()) if path.suffix == ".png" else path)  # once for its checksums
         except UnidentifiedImageError:
             return _squeeze(read_foreign_tiff(path), values)
         with image:
