@@ -50,7 +50,7 @@ class Extent:
     layers: int = 2  # blocks of tracker and refiner
 
 
-EXTENTS = {"small": Extent(), "large": Extent(clips=6000, videos=480, steps=4000, batch=32, layers=6)}
+EXTENTS = {"small": Extent(), "large": Extent(clips=2000, videos=480, steps=2000, batch=64, layers=3)}
 
 
 @dataclass(frozen=True)

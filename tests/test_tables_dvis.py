@@ -122,6 +122,17 @@ def test_a_query_is_given_once_though_another_object_comes_later() -> None:
     assert pair_queries(costs, torch.tensor([[3, 0]]), both).tolist() == [[1, 0]]
 
 
+def test_the_truth_s_order_finds_the_slots_that_lie_on_the_objects() -> None:
+    seen = clips(1)[0]
+    masks = torch.full((6, 5, 4, 6), -1.0)
+    for t in range(6):
+        for g in range(3):
+            masks[t, (t + g) % 5] = torch.where(seen.truth[g, t] > 0.5, 1.0, -1.0)
+    orders = bench.follow_by_truth(replace(seen, masks=masks, logits=torch.zeros(6, 5, 4)))
+    assert orders[2:, :3].tolist() == [[(t + g) % 5 for g in range(3)] for t in range(2, 6)]
+    assert (orders.sort(1)[0] == torch.arange(5)).all()
+
+
 def test_noise_shuffles_a_share_of_the_clips() -> None:
     torch.manual_seed(0)
     queries = torch.arange(2000.0).view(200, 5, 2)
@@ -164,7 +175,7 @@ def test_rows_run_from_clips_to_the_page(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setitem(bench.EXTENTS, "small", tiny)
     row = bench.ROWS["no long"]
     monkeypatch.setitem(bench.ROWS, "no long", replace(row, refiner=replace(row.refiner, frames=3)))
-    rows = "minvis,bank,noisy,standard,no long"
+    rows = "minvis,oracle,bank,noisy,standard,no long"
     for what in (["clips"], ["run", "--rows", rows, "--seeds", "0"], ["run", "--rows", rows, "--seeds", "0"], ["page"]):
         monkeypatch.setattr(sys, "argv", ["tables_dvis.py", *what, "--out", str(tmp_path)])
         assert bench.main() == 0
