@@ -130,7 +130,7 @@ def test_what_was_trained_before_is_trained_on_gently() -> None:
         (("--size", "96x160"), "--size 96x160: the image predictor looks at crops of 192x192; leave --size out"),
         (("--frames", "4"), "--frames 4: the image predictor looks at single images; leave --frames out"),
         (("--from", "gone.safetensors"), "--from gone.safetensors: no such file; give nano, or weights"),
-        (("--set", "row=masks"), "image-predictor has no setting 'row'; there are: none"),
+        (("--set", "row=masks"), "image-predictor has no setting 'row'; there are: weight_decay, clip_norm"),
         (("--val", "synthetic"), "--val synthetic: these are generated clips"),
         (("--val", "nowhere"), "--val nowhere: no such folder"),
     ],

@@ -190,7 +190,7 @@ def test_what_is_trained_follows_from_the_weights(start: Path, tmp_path: Path) -
         (("--from", "gone.safetensors"), "--from gone.safetensors: no such file or folder"),
         (("--from", "./gone@512"), "--from ./gone@512: no such file or folder"),
         (("--set", "encoder=trained"), "propagator has no setting 'encoder'"),
-        (("--from", "sam2.1-tiny", "--set", "encoder=half"), "encoder = half: there are frozen, trained"),
+        (("--from", "sam2.1-tiny", "--set", "encoder=half"), "setting encoder = 'half' must be one of frozen, trained"),
         (("--from", "sam2.1-tiny", "--frames", "1"), "--frames 1: a propagator learns from one frame to the next"),
         (("--frames", "1"), "--frames 1: a propagator learns from one frame to the next; give 2 or more"),
     ],
