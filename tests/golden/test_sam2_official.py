@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import zlib
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from golden import sam2_fixtures
 from golden.sam2_fixtures import (
     arrays,
     clip,
@@ -159,3 +161,17 @@ def test_every_weight_is_the_one_that_was_recorded(weights: str) -> None:
         if official in how["crc32_of_float32_bytes"]:
             parameter(weights, official, tuple(shape))
     assert len(how["crc32_of_float32_bytes"]) == len(table("model.json")["parameters"])
+
+
+def test_a_parameter_s_own_seed_counts_and_a_wrong_crc_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fixture may give the weights a seed, and a parameter another one; what is rebuilt otherwise is no fixture's."""
+    told = deepcopy(table("model.json"))
+    name, shape = next((k, tuple(v)) for k, v in told["parameters"].items() if len(v) == 1)
+    how = told["weights"]["w1"]
+    how["overrides"].setdefault(name, {})["seed"] = how.get("seed", "")
+    how["seed"] = "another."
+    monkeypatch.setattr(sam2_fixtures, "table", lambda file: told)
+    sam2_fixtures.parameter("w1", name, shape)
+    how["crc32_of_float32_bytes"][name] += 1
+    with pytest.raises(AssertionError, match="not the weights of the recipe"):
+        sam2_fixtures.parameter("w1", name, shape)
