@@ -52,6 +52,7 @@ MOST_OF_SETTINGS = {
     "size": 4_096,
     "points_per_side": 256,
     "max_boxes": 10_000,
+    "at_once": 1_000,  # phrases, boxes or frames that go through a network together
     "top_k": 10_000,
     "max_candidates": 100_000,
     "max_objects": MOST_OBJECTS,
@@ -60,9 +61,11 @@ MOST_OF_SETTINGS = {
     "every": MOST_FRAMES,
     "max_lost": MOST_FRAMES,
     "max_missed": MOST_FRAMES,
+    "settled": MOST_FRAMES,
     "twin_frames": MOST_FRAMES,
     "feature_memory": 1 << 40,  # bytes, as the next
     "feature_disk": 1 << 44,
+    "feature_device": 1 << 40,
 }
 
 _QUOTE = Repr()
