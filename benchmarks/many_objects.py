@@ -273,7 +273,7 @@ def measure_run(propagator: str, count: int, length: int, most: int = 256) -> di
     from masklet.systems.sam2bmp import Sam2BmpSettings
 
     discs, toys = Discs.draw(count, SD), Uncounted()
-    frames, _ = draw_frames(discs, length)
+    frames = draw_frames(discs, length)[0]
     system = Sam2Bmp(
         ToldSegmenter(discs, toys),
         load(propagator=propagator).system.propagator,
@@ -284,6 +284,7 @@ def measure_run(propagator: str, count: int, length: int, most: int = 256) -> di
     for step in system.forward(Frame(t, image) for t, image in enumerate(frames)):
         times.append(process_time() - toys.seconds)
         objects = len(step.state.tallies)
+        del step  # as whoever goes on to the next frame
     return summarize_frames(f"run, {propagator}, {count} detections", times, objects)
 
 

@@ -117,6 +117,7 @@ def _iterate_beside(items: Iterable[T], depth: int) -> Iterator[T]:
     try:
         while not isinstance(item := waiting.get(), _End):
             yield item
+            del item  # it may be large: it is not held while the next one is waited for
         if item.error is not None:
             raise item.error
     finally:
@@ -131,6 +132,7 @@ def _put_items(items: Iterable[T], waiting: Queue[T | _End], unwanted: Event, gr
             for item in items:
                 if not _put(item, waiting, unwanted):
                     return
+                del item
     except BaseException as error:
         end = _End(error)
     _put(end, waiting, unwanted)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as nnf
-from jaxtyping import Bool, Float, Int64, Num, UInt64
+from jaxtyping import Bool, Float, Int64, Num, UInt8, UInt64
 from torch import Tensor
 
 from masklet.core.label_map import LabelMap, find_mask_box, front_small
@@ -17,14 +17,21 @@ from masklet.core.rle import Rle, encode_run_edges
 WORD = 64  # pixels
 
 
-def mask_iou(a: Bool[Tensor, "n h w"], b: Bool[Tensor, "m h w"]) -> Float[Tensor, "n m"]:
-    """Mask IoU of every pair. Two empty masks have 0, as in COCO (DAVIS's J calls the same case 1)."""
+def mask_iou(
+    a: Bool[Tensor, "n h w"], b: Bool[Tensor, "m h w"] | Sequence[Bool[Tensor, "h w"]]
+) -> Float[Tensor, "n m"]:
+    """Mask IoU of every pair. Two empty masks have 0, as in COCO (DAVIS's J calls the same case 1).
+
+    Masks that lie in several places, as in a list, are not copied into one tensor on a CPU.
+    """
     if a.device.type != "cpu":
+        b = b if isinstance(b, Tensor) else stack_masks(b, (a.shape[1], a.shape[2])).to(a.device)
         return _divide_counts(a.flatten(1).float() @ b.flatten(1).float().T, a.flatten(1).sum(1), b.flatten(1).sum(1))
     x, y = PackedMasks.of(a, range(len(a))), PackedMasks.of(b, range(len(b)))
     both = np.zeros((len(a), len(b)), np.int64)
     for row, near in enumerate(x.touches(y)):
-        both[row, near] = y.count_common(np.flatnonzero(near), x, row)
+        if near.any():
+            both[row, near] = y.count_common(np.flatnonzero(near), x, row)
     return _divide_counts(torch.from_numpy(both).float(), torch.from_numpy(x.areas), torch.from_numpy(y.areas))
 
 
@@ -32,12 +39,24 @@ def mutual_mask_iou(masks: Bool[Tensor, "n h w"], rows: Sequence[int]) -> Float[
     """Mask IoU of every two of the masks in some `rows`: `mask_iou` with themselves, in half the time."""
     if masks.device.type != "cpu":
         return mask_iou(masks[list(rows)], masks[list(rows)])
+    both = count_common_pixels(masks, rows)
+    areas = both.diagonal()
+    return _divide_counts(both.float(), areas, areas)
+
+
+def count_common_pixels(
+    masks: Bool[Tensor, "n h w"] | Sequence[Bool[Tensor, "h w"]], rows: Sequence[int]
+) -> Int64[Tensor, "k k"]:
+    """How many pixels every two of the masks in some `rows` share, on a CPU; on the diagonal their areas.
+
+    >>> count_common_pixels(torch.tensor([[[True, True]], [[False, True]]]), [0, 1]).tolist()
+    [[2, 1], [1, 1]]
+    """
     x = PackedMasks.of(masks, rows)
     both, near = np.diag(x.areas), np.triu(x.touches(x), 1)
     for n in range(len(rows)):
         both[n, near[n]] = both[near[n], n] = x.count_common(np.flatnonzero(near[n]), x, n)
-    areas = torch.from_numpy(x.areas)
-    return _divide_counts(torch.from_numpy(both).float(), areas, areas)
+    return torch.from_numpy(both)
 
 
 def _divide_counts(both: Float[Tensor, "n m"], a: Int64[Tensor, " n"], b: Int64[Tensor, " m"]) -> Float[Tensor, "n m"]:
@@ -54,11 +73,12 @@ class PackedMasks:
     areas: Int64[np.ndarray, " n"]
 
     @staticmethod
-    def of(masks: Bool[Tensor, "n h w"], rows: Sequence[int]) -> PackedMasks:
+    def of(masks: Bool[Tensor, "n h w"] | Sequence[Bool[Tensor, "h w"]], rows: Sequence[int]) -> PackedMasks:
         """Packs what lies in the box of each mask of some `rows`."""
-        (_, h, w), images = masks.shape, masks.contiguous().numpy()
+        images = [masks[n].contiguous().numpy() for n in rows]
+        h, w = images[0].shape if images else (0, 0)  # of none the size does not matter: they touch nothing
         words, boxes = np.zeros((len(rows), h, -(-w // WORD)), np.uint64), np.zeros((len(rows), 4), np.int64)
-        for row, mask in enumerate(images[n] for n in rows):
+        for row, mask in enumerate(images):
             y, x = find_mask_box(mask)
             start = x.start // WORD * WORD
             bits = np.packbits(mask[y, start : x.stop], axis=1, bitorder="little")
@@ -188,6 +208,26 @@ class ResizedAxis:
         share = share[:, None] if axis == 0 else share
         second = maps.index_select(axis, high - begin) * share
         return torch.addcmul(second, maps.index_select(axis, low - begin), 1 - share)
+
+
+def pack_bits(masks: Bool[Tensor, "n h w"]) -> UInt8[np.ndarray, "n h b"]:
+    """Masks in an eighth of the memory, 8 pixels of a row in a byte.
+
+    >>> pack_bits(torch.tensor([[[False, True, False]]])).tolist()
+    [[[64]]]
+    """
+    packed = np.empty((*masks.shape[:2], -(-masks.shape[2] // 8)), np.uint8)
+    for mask, out in zip(masks.cpu().numpy(), packed, strict=True):
+        out[:] = np.packbits(mask, axis=1)
+    return packed
+
+
+def unpack_bits(packed: UInt8[np.ndarray, "n h b"], width: int) -> Bool[Tensor, "n h w"]:
+    """The masks, `width` pixels across, that `pack_bits` packed."""
+    masks = np.empty((*packed.shape[:2], width), np.uint8)
+    for bits, out in zip(packed, masks, strict=True):
+        out[:] = np.unpackbits(bits, axis=1, count=width)
+    return torch.from_numpy(masks.view(bool))
 
 
 def stack_masks(masks: Sequence[Bool[Tensor, "h w"]], size: tuple[int, int]) -> Bool[Tensor, "n h w"]:

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from masklet.core.frame_cache import FrameCache
 from masklet.core.frames import Frame
+from masklet.core.heap import return_freed_memory
 from masklet.core.instances import Clicks, Prediction, Prompt
-from masklet.core.masks import resize_bilinear, stack_masks
+from masklet.core.masks import count_common_pixels, resize_bilinear
 from masklet.models.encoder import STRIDE, Encoder, EncoderFeatures, FlowFinder, compute_working_size
 from masklet.models.nano.image_predictor import load_image_predictor
 from masklet.nn.flow import enlarge_flow
@@ -64,6 +65,7 @@ NEXT = np.ones((3, 3), np.uint8)  # a cell and those beside it
 BLUR = 9  # pixels by which optical flow is wrong
 BYTES = 26  # of each object's maps, for a pixel of the working image; measured with 256 objects at 480p
 DRAWN = 5  # of each object's masks, for a pixel of the frame
+MANY = 64  # objects whose matrices leave so many holes in memory that it pays to give them back
 TOGETHER = 16  # objects whose moments are computed at once: those of one take 1 MB
 PREPARED = 5  # frames whose views are kept: the one in use, and those that are made ahead of it
 CHANNELS = 2 * 128 + 24 + 3 + 1 + WAVES  # of a descriptor
@@ -82,10 +84,17 @@ class Shot:
     def __getitem__(self, rows: Tensor) -> Shot:
         return Shot(self.grey, self.soft[rows], self.unseen[rows])
 
-    def joined_by(self, more: int) -> Shot:
-        """With more objects, none of them seen so far."""
-        soft = torch.cat([self.soft, self.soft.new_zeros(more, *self.grey.shape)])
-        return Shot(self.grey, soft, torch.cat([self.unseen, self.unseen.new_ones(more)]))
+    def with_masks(self, rows: Sequence[int], soft: Float16[Tensor, "k h w"], count: int) -> Shot:
+        """With the masks `soft` of some objects; there are `count` then, and more than before have not been seen."""
+        at, before = torch.tensor(rows, dtype=torch.int64), len(self.soft)
+        unseen = nnf.pad(self.unseen, (0, count - before), value=True)
+        unseen[at] &= ~torch.tensor([bool((one > 0.5).any()) for one in soft], dtype=torch.bool)
+        if list(rows) == list(range(count)):  # maps are large: no copy where all of them are new
+            return Shot(self.grey, soft, unseen)
+        whole = self.soft.new_empty(count, *self.grey.shape)
+        whole[:before], whole[before:] = self.soft, 0
+        whole[at] = soft
+        return Shot(self.grey, whole, unseen)
 
     @property
     def shows_any(self) -> bool:
@@ -248,6 +257,8 @@ class Affinity:
         quality, presence = torch.zeros(len(memory.ids)), torch.full((len(memory.ids),), -1.0)
         if not memory.ids:
             return _make_belief((), logits, quality, presence)
+        if len(memory.ids) >= MANY:
+            return_freed_memory()
         view = self._view(features)
         looks = self._score_looks(view, memory).clamp(-1.5, 1.5).view(-1, *features.keys.shape[1:])
         origin, found = view.origin(memory)
@@ -338,8 +349,9 @@ class Affinity:
             return _set_last_frame(memory, features)
         origin, found = view.origin(memory)
         after = _follow_frame(memory, origin, found, view.grey)
+        after = replace(after, last=after.last.with_masks(rows, soft, len(after.ids)))
         if not found.is_sound:
-            return _set_last_masks(after, rows, soft)
+            return after
         return self._learn(after, rows, soft, features, torch.full((len(rows),), self.learning))
 
     def prompt(
@@ -351,20 +363,17 @@ class Affinity:
         """
         known = {id: compute_log_odds(memory.last.soft[row].float(), SURE) for row, id in enumerate(memory.ids)}
         answers = resolve_prompts(prompts, features, known, self.encoder.device).values()
-        masks = stack_masks([mask for mask, _ in answers], features.size)
-        quality = torch.tensor([quality for _, quality in answers])
+        masks, quality = [mask for mask, _ in answers], torch.tensor([quality for _, quality in answers])
+        soft = _compute_coverage(masks, (features.guide.shape[0], features.guide.shape[1]))
         new = [id for id in prompts if id not in memory.ids]
         memory = _add_objects(_set_last_frame(memory, features), new)
         rows = [memory.ids.index(id) for id in prompts]
-        soft = _compute_coverage(masks, (features.guide.shape[0], features.guide.shape[1]))
+        memory = replace(memory, last=memory.last.with_masks(rows, soft, len(memory.ids)))
         apart = torch.tensor([component_spread((one > 0.5).numpy()) for one in soft])
         memory = replace(memory, scattered=memory.scattered.index_copy(0, torch.tensor(rows, dtype=torch.int64), apart))
         memory = self._learn(memory, rows, soft, features, torch.full((len(rows),), self.trust), self.revised)
         memory = replace(memory, shared=_update_overlaps(memory, rows, len(new)))
-        outside, inside = compute_log_odds(torch.tensor([0.0, 1.0]), SURE)
-        sure = torch.where(masks, inside.half(), outside.half())
-        seen = masks.flatten(1).any(1).float()
-        return memory, _make_belief(tuple(prompts), sure, quality, 2 * seen - 1)
+        return memory, _believe_masks(tuple(prompts), masks, quality, features.size)
 
     def forget(self, memory: AffinityMemory, ids: Iterable[int]) -> AffinityMemory:
         """The memory without these objects."""
@@ -421,25 +430,21 @@ class Affinity:
         share: Float[Tensor, " k"],
         anchored: float = 0.0,
     ) -> AffinityMemory:
-        """Writes some objects' masks: as the anchor where there is none yet, else as `share` of the recent look, and as
-        so much of the anchor.
+        """Learns some objects' looks under their masks: as the anchor where there is none yet, else as `share` of the
+        recent look, and as so much of the anchor.
         """
-        at, hard = torch.tensor(rows, dtype=torch.int64), soft > 0.5
-        memory = _set_last_masks(memory, rows, soft)
-        seen = hard.flatten(1).any(1)
-        if not seen.any():
-            return memory
-        at, hard, share = at[seen], hard[seen], share[seen]
-        view = self._view(features)
-        colours = measure_colour_shares(view.bins, hard, self.around)
-        cells = torch.cat([_aggregate_cells(mask[None].float()) for mask in hard])
-        near = find_surroundings(cells, self.beside).flatten(1)
-        anchor, recent = memory.anchor, memory.recent
-        begins = (anchor.moment[at] == 0).all(1)
-        for part in iterate_row_groups(len(at), TOGETHER):
-            which, inside, first = at[part], cells[part].flatten(1), begins[part]
-            new = compute_moments(view.cells, inside, near[part], colours[part], self.heed, view.gram)
-            recent = recent.put(which, recent[which].mix(new, torch.where(first, 1.0, share[part])))
+        seen = torch.tensor([row for row, one in enumerate(soft) if (one > 0.5).any()], dtype=torch.int64)
+        view, anchor, recent = self._view(features), memory.anchor, memory.recent
+        at = torch.tensor(rows, dtype=torch.int64)
+        for part in iterate_row_groups(len(seen), TOGETHER):
+            some = seen[part]
+            hard, which = soft[some] > 0.5, at[some]
+            colours = measure_colour_shares(view.bins, hard, self.around)
+            cells = torch.cat([_aggregate_cells(mask[None].float()) for mask in hard])
+            near = find_surroundings(cells, self.beside).flatten(1)
+            first = (anchor.moment[which] == 0).all(1)
+            new = compute_moments(view.cells, cells.flatten(1), near, colours, self.heed, view.gram)
+            recent = recent.put(which, recent[which].mix(new, torch.where(first, 1.0, share[some])))
             if anchored or first.any():
                 anchor = anchor.put(which, anchor[which].mix(new, torch.where(first, 1.0, anchored)))
         return replace(memory, anchor=anchor, recent=recent)
@@ -508,15 +513,6 @@ def _follow_frame(memory: AffinityMemory, origin: Shot, found: FrameLink, now: U
     return replace(memory, last=replace(begun, grey=now), left=left)
 
 
-def _set_last_masks(memory: AffinityMemory, rows: Sequence[int], soft: Float16[Tensor, "k h w"]) -> AffinityMemory:
-    """The memory with some objects' masks in the last frame."""
-    at, before = torch.tensor(rows, dtype=torch.int64), memory.last
-    unseen = before.unseen.index_copy(0, at, before.unseen[at] & ~(soft > 0.5).flatten(1).any(1))
-    if list(rows) != list(range(len(before.soft))):  # maps are large: no copy where all of them are new
-        soft = before.soft.index_copy(0, at, soft)
-    return replace(memory, last=replace(before, soft=soft, unseen=unseen))
-
-
 def _set_last_frame(memory: AffinityMemory, features: EncoderFeatures) -> AffinityMemory:
     """The memory with this frame as the last one."""
     size = features.guide.shape[:2]
@@ -525,16 +521,14 @@ def _set_last_frame(memory: AffinityMemory, features: EncoderFeatures) -> Affini
 
 
 def _add_objects(memory: AffinityMemory, new: Sequence[int]) -> AffinityMemory:
-    """Rows for new objects, of which nothing is known."""
-    none = Moments.none(len(new), CHANNELS)
-    last, left = (shot.joined_by(len(new)) for shot in (memory.last, memory.left))
+    """Rows for new objects, of which nothing is known; what is seen of them in the last frame is for others to say."""
+    none, ids = Moments.none(len(new), CHANNELS), (*memory.ids, *new)
     return replace(
         memory,
-        ids=(*memory.ids, *new),
+        ids=ids,
         anchor=memory.anchor.join(none),
         recent=memory.recent.join(none),
-        last=last,
-        left=left,
+        left=memory.left.with_masks((), memory.left.soft[:0], len(ids)),
         shared=nnf.pad(memory.shared, (0, len(new), 0, len(new))),
         scattered=torch.cat([memory.scattered, torch.zeros(len(new))]),
     )
@@ -569,15 +563,28 @@ def find_surroundings(cells: Float[Tensor, "n y x"], reach: float) -> Float[Tens
     return torch.stack(wide) * (1 - cells)
 
 
-def _compute_coverage(masks: Bool[Tensor, "n h w"], size: tuple[int, int]) -> Float16[Tensor, "n y x"]:
+def _compute_coverage(masks: Sequence[Bool[Tensor, "h w"]], size: tuple[int, int]) -> Float16[Tensor, "n y x"]:
     """The share of every working pixel that lies in each mask."""
-    if masks.shape[1] * masks.shape[2] < size[0] * size[1]:
-        return resize_bilinear(masks.float(), size).half()
     small = torch.empty(len(masks), *size, dtype=torch.float16)
     for mask, out in zip(masks, small, strict=True):
-        one = cv2.resize(mask.numpy().astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
-        out.copy_(torch.from_numpy(one))
+        if mask.numel() < out.numel():
+            out.copy_(resize_bilinear(mask[None].float(), size)[0])
+        else:
+            one = cv2.resize(mask.numpy().astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+            out.copy_(torch.from_numpy(one))
     return small
+
+
+def _believe_masks(
+    ids: tuple[int, ...], masks: Sequence[Bool[Tensor, "h w"]], quality: Float[Tensor, " n"], size: tuple[int, int]
+) -> Prediction:
+    """The belief in `masks` of a frame of `size` (h, w) as they are."""
+    outside, inside = compute_log_odds(torch.tensor([0.0, 1.0]), SURE).half().tolist()
+    logits, presence = torch.full((len(ids), *size), outside, dtype=torch.float16), torch.full((len(ids),), -1.0)
+    for row, mask in enumerate(masks):
+        logits[row].masked_fill_(mask, inside)
+        presence[row] = 2 * float(mask.any()) - 1
+    return _make_belief(ids, logits, quality, presence)
 
 
 def _measure_rivalry(
@@ -592,9 +599,9 @@ def _measure_rivalry(
 
 def _update_overlaps(memory: AffinityMemory, rows: Sequence[int], new: int) -> Float[Tensor, "n n"]:
     """How far objects overlap: those that were given in the last frame, and new ones, there; others as remembered."""
-    n, inside = len(memory.ids), (memory.last.soft > 0.5).flatten(1).float()
-    area = inside.sum(1).clamp(min=1)
-    now = (inside @ inside.T / torch.minimum(area[:, None], area)).fill_diagonal_(0)
+    n, common = len(memory.ids), count_common_pixels([one > 0.5 for one in memory.last.soft], range(len(memory.ids)))
+    area = common.diagonal().clamp(min=1)
+    now = (common.float() / torch.minimum(area[:, None], area)).fill_diagonal_(0)
     told, fresh = torch.zeros(n, dtype=torch.bool), torch.arange(n) >= n - new
     told[list(rows)] = True
     return torch.where((told[:, None] & told) | fresh[:, None] | fresh, now, memory.shared)

@@ -19,7 +19,7 @@ from masklet.core.checkpoint import Checkpoints
 from masklet.core.features import MIB, FeatureStore
 from masklet.core.frames import Frame, Video, iterate_frames_from, iterate_with_future, read_through
 from masklet.core.instances import NAMELESS, Branches, Detections, FrameMasks, Prediction
-from masklet.core.masks import mask_iou, mask_nms, mutual_mask_iou, stack_masks
+from masklet.core.masks import mask_iou, mask_nms, mutual_mask_iou, pack_bits, stack_masks, unpack_bits
 from masklet.core.matching import Matching, match
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import Propagator, Segmenter
@@ -130,7 +130,9 @@ class SegmentedFrame(Generic[F, S]):
 
     frame: Frame
     features: F
-    found: Detections
+    sure: Callable[[], Detections]  # gives the confident ones (`set_aside`)
+    unsure: Callable[[], Detections]  # gives the proposals
+    scores: Float[Tensor, " m"]  # of all that the segmenter found
     sight: S  # the segmenter's memory after it
 
 
@@ -140,10 +142,25 @@ class Sam2BmpFrameStep(Generic[F, M, S]):
 
     frame: Frame
     features: F
-    found: Detections  # all that the segmenter gave
-    belief: Prediction  # that was committed: without the objects whose memory a detection corrected
+    scores: Float[Tensor, " m"]  # of all that the segmenter found
+    pathways: Branches | None  # that were committed, where the propagator follows several of each object
     seen: list[ObjectInFrame]
     state: Sam2BmpState[M, S]
+
+
+@dataclass(frozen=True)
+class FrameMatch:
+    """Who is in a frame, before anything of it is remembered."""
+
+    old: list[ObjectInFrame]
+    new: list[ObjectInFrame]
+    corrected: Mapping[int, Bool[Tensor, "h w"]]  # known objects' detected masks that the memory is told, by id
+    refused: int  # detections that began no object
+
+    @property
+    def told(self) -> dict[int, Bool[Tensor, "h w"]]:
+        """The detected masks that the memory is told, by id."""
+        return {**self.corrected, **{s.id: s.mask for s in self.new}}
 
 
 @dataclass(frozen=True)
@@ -178,23 +195,24 @@ class Sam2Bmp(Generic[F, M, S]):
         refused, and the scores of all.
         """
         saved, conf = checkpoints.saved, self.settings.conf
-        state, scores = saved.state if saved else (self.begin_video(), ScoreSummary())
-        frames = iterate_frames_from(video, saved.frame if saved else 0)
+        begun, scores = saved.state if saved else (self.begin_video(), ScoreSummary())
+        refused, frames = begun.refused, iterate_frames_from(video, saved.frame if saved else 0)
         encoded = iterate_ahead(encode_frames(self.propagator, frames), depth=1)
-        segmented = self.segment_frames(encoded, state.sight)
-        for look in self.follow_objects(prepare_ahead(self.propagator, segmented, get_frame_features), state):
+        segmented = self.segment_frames(encoded, begun.sight)
+        for look in self.follow_objects(prepare_ahead(self.propagator, segmented, get_frame_features), begun):
             store.keep(look.frame.index, look.features)
             self.write(book, look)
-            state, scores = look.state, scores.add(look.found.all_scores, conf)
-            watch(FORWARD, look.frame.index + 1, len(video) or None, len(state.tallies))
+            refused, scores = look.state.refused, scores.add(look.scores, conf)
+            watch(FORWARD, look.frame.index + 1, len(video) or None, len(look.state.tallies))
             checkpoints.count_frame()
             if checkpoints.is_due:
-                checkpoints.save(FORWARD, look.frame.index + 1, (state, scores))
+                checkpoints.save(FORWARD, look.frame.index + 1, (look.state, scores))
+            del look  # masks and memories are large: none of a frame is held while the next is looked at
         book.settle()
         # Completion adds no key frame: what lacks support now need not be completed.
         supported = {m.id for m in keep_supported(book.masklets(), self.settings.key_ratio)}
         book.drop([id for id in book.pages if id not in supported])
-        return state.refused, scores
+        return refused, scores
 
     def stream(
         self, frames: Iterable[Frame], state: Sam2BmpState[M, S] | None = None
@@ -220,10 +238,10 @@ class Sam2Bmp(Generic[F, M, S]):
 
     def write(self, book: TrackBook, look: Sam2BmpFrameStep[F, M, S]) -> None:
         """One frame into the book; of an object with several pathways all are kept until one has won."""
-        if isinstance(look.belief, Branches):
-            note_branches(book, look.frame.index, look.belief, look.frame.size, Source.FORWARD)
+        if look.pathways:
+            note_branches(book, look.frame.index, look.pathways, look.frame.size, Source.FORWARD)
         for s in look.seen:
-            if not isinstance(look.belief, Branches) or s.source is not Source.FORWARD or s.id not in look.belief.ids:
+            if not look.pathways or s.source is not Source.FORWARD or s.id not in look.pathways.ids:
                 book.note(s.id, look.frame.index, s.sighting())
 
     def forward(
@@ -243,7 +261,19 @@ class Sam2Bmp(Generic[F, M, S]):
         for (frame, features), after in iterate_with_future(encoded, self.segmenter.look_ahead):
             future = [frame for frame, _ in after]
             found, sight = find_detections(self.segmenter, sight, frame, future, least)
-            yield SegmentedFrame(frame, features, found, sight)
+            scores, chosen = found.all_scores, [set_aside(some) for some in self.choose_detections(found)]
+            del found
+            yield SegmentedFrame(frame, features, *chosen, scores, sight)
+
+    def choose_detections(self, found: Detections) -> tuple[Detections, Detections]:
+        """The confident ones of the detections `found` in a frame, and the proposals, without duplicates."""
+        at = self.settings
+        looked_at = found.scores >= min(at.low_conf, at.conf)
+        kept = torch.zeros_like(looked_at)
+        kept[mask_nms(found.masks, found.scores, at.nms_iou, looked_at)] = True
+        kept &= found.masks.flatten(1).any(1)
+        sure, unsure = found.scores > at.conf, (found.scores >= at.low_conf) & (found.scores <= at.conf)
+        return found[kept & sure], found[kept & unsure]
 
     def follow_objects(
         self, segmented: Iterable[SegmentedFrame[F, S]], state: Sam2BmpState[M, S]
@@ -251,42 +281,33 @@ class Sam2Bmp(Generic[F, M, S]):
         """The objects in each of the `segmented` frames, by what is remembered of them; from a `state` on."""
         for seen in segmented:
             belief = self.propagator.predict(state.memory, seen.features)
-            state = replace(state, sight=seen.sight)
-            belief, objects, state = self.step(state, seen.frame, seen.features, belief, seen.found)
-            yield Sam2BmpFrameStep(seen.frame, seen.features, seen.found, belief, objects, state)
+            who = self.match_frame(state, seen, belief)
+            belief = belief.only([row for row, id in enumerate(belief.ids) if id not in who.corrected])
+            pathways = belief if isinstance(belief, Branches) else None
+            # Memories and beliefs are large: none is held any more when the next one is made.
+            state = replace(state, memory=self.propagator.commit(state.memory, seen.features, belief))
+            del belief
+            state = self.remember(state, seen, who)
+            step = Sam2BmpFrameStep(seen.frame, seen.features, seen.scores, pathways, who.old + who.new, state)
+            del seen, who, pathways
+            yield step
+            del step
 
-    def step(
-        self, state: Sam2BmpState[M, S], frame: Frame, features: F, belief: Prediction, found: Detections
-    ) -> tuple[Prediction, list[ObjectInFrame], Sam2BmpState[M, S]]:
-        """One `frame`, with `features`: matches the detections `found` with `belief`, takes the detected or the
-        propagated mask, and remembers what is believed then. Returns the belief that was committed, the objects in the
-        frame, and the next `state`.
+    def match_frame(self, state: Sam2BmpState[M, S], seen: SegmentedFrame[F, S], belief: Prediction) -> FrameMatch:
+        """Matches what is found in a frame, as it is `seen`, with the `belief` about it, and takes the detected or the
+        propagated mask of each object; new objects' ids are counted on from `state`.
         """
-        at = self.settings
-        looked_at = (found.scores > at.conf) | (found.scores >= at.low_conf)
-        kept = torch.zeros_like(looked_at)
-        kept[mask_nms(found.masks, found.scores, at.nms_iou, looked_at)] = True
-        found = found[kept & found.masks.flatten(1).any(1)]  # masks are large: one copy at most
-        sure = found[found.scores > at.conf]
-        unsure = found[(found.scores >= at.low_conf) & (found.scores <= at.conf)]
-
-        own = belief.masks(frame.size)
+        at, sure, unsure = self.settings, seen.sure(), seen.unsure()
+        own = belief.masks(seen.frame.size)
         iou = mask_iou(own, sure.masks)
         links = self.match_tracks(own, iou, unsure)
         old = follow_detections(belief, own, sure, links)
         born = self.begin(state, old, sure[links.free_cols], unsure)
         new = born[: max(at.max_objects - sum(bool(s.mask.any()) for s in old), 0)]
-        refused = state.refused + len(born) - len(new)
 
         corrects = CORRECTS[at.memory]
         corrected = {belief.ids[r]: sure.masks[c] for r, c in links.pairs if corrects(float(iou[r, c]), at.drift_iou)}
-        belief = belief.only([r for r, id in enumerate(belief.ids) if id not in corrected])
-        memory = self.propagator.commit(state.memory, features, belief)
-        told = {**corrected, **{s.id: s.mask for s in new}}
-        if told:
-            memory, _ = self.propagator.prompt(memory, features, told)
-        state = replace(state, memory=memory, born=state.born + len(new), refused=refused)
-        return belief, old + new, self.forget_lost(state, old + new)
+        return FrameMatch(old, new, corrected, len(born) - len(new))
 
     def match_tracks(self, own: Bool[Tensor, "n h w"], iou: Float[Tensor, "n m"], unsure: Detections) -> Matching:
         """SAM2BMP 3.2: which track is which confident detection, by the `iou` of the tracks' masks `own` with these.
@@ -309,11 +330,9 @@ class Sam2Bmp(Generic[F, M, S]):
         (`unsure`) where neither those nor the `old` objects are.
         """
         born = [(sure, c, Source.DETECTED) for c in range(len(sure))]
-        order, size = unsure.scores.argsort(descending=True, stable=True).tolist(), unsure.masks.shape[1:]
-        free: list[bool] = []
-        if order:
-            taken = stack_masks([*(s.mask for s in old), *sure.masks], (size[0], size[1]))
-            free = (mask_iou(unsure.masks, taken) < self.settings.novel_iou).all(1).tolist()
+        order = unsure.scores.argsort(descending=True, stable=True).tolist()
+        taken = [*(s.mask for s in old), *sure.masks]
+        free = (mask_iou(unsure.masks, taken) < self.settings.novel_iou).all(1).tolist()
         alike = mutual_mask_iou(unsure.masks, range(len(unsure))) >= self.settings.novel_iou
         kept: list[int] = []
         for c in order:
@@ -325,17 +344,25 @@ class Sam2Bmp(Generic[F, M, S]):
             for n, (d, c, source) in enumerate(born, start=1)
         ]
 
-    def forget_lost(self, state: Sam2BmpState[M, S], seen: Sequence[ObjectInFrame]) -> Sam2BmpState[M, S]:
-        """Counts votes and absences; drops from the memory what has been without mask or support for too long, or
-        absent for longest.
+    def remember(
+        self, state: Sam2BmpState[M, S], seen: SegmentedFrame[F, S], who: FrameMatch
+    ) -> Sam2BmpState[M, S]:
+        """The `state` after the frame that was `seen`, its belief being committed: counts votes and absences of those
+        `who` were there, drops from the memory what has been without mask or support for too long or absent for
+        longest, and tells it what was detected.
         """
-        tallies = {s.id: update_tally(state.tallies.get(s.id, ObjectTally()), s) for s in seen}
+        tallies = {s.id: update_tally(state.tallies.get(s.id, ObjectTally()), s) for s in who.old + who.new}
         longest = sorted(tallies, key=lambda id: -tallies[id].lost)
         excess = max(len(tallies) - self.settings.max_objects, 0)
-        gone = [id for n, id in enumerate(longest) if n < excess or self.is_given_up(tallies[id])]
+        gone = {id for n, id in enumerate(longest) if n < excess or self.is_given_up(tallies[id])}
+        told = {id: mask for id, mask in who.told.items() if id not in gone}
+        memory = self.propagator.forget(state.memory, gone & state.tallies.keys()) if gone else state.memory
         kept = {id: tally for id, tally in tallies.items() if id not in gone}
-        memory = self.propagator.forget(state.memory, gone) if gone else state.memory
-        return replace(state, memory=memory, tallies=kept)
+        born, refused = state.born + len(who.new), state.refused + who.refused
+        state = replace(state, memory=memory, sight=seen.sight, tallies=kept, born=born, refused=refused)
+        if not told:
+            return state
+        return replace(state, memory=self.propagator.prompt(memory, seen.features, told)[0])
 
     def is_given_up(self, tally: ObjectTally) -> bool:
         """Whether an object was without a mask for too long, or for as long without a detection where those before
@@ -359,6 +386,17 @@ class Sam2Bmp(Generic[F, M, S]):
         if not masklets:
             notes.append(explain_no_object(scores, at))
         return build_video_result(video, masklets, self.segmenter.categories, "sam2bmp", asdict(at), notes)
+
+
+def set_aside(found: Detections) -> Callable[[], Detections]:
+    """What gives the detections that were `found` when they are used; until then, their masks take an eighth of their
+    memory on a CPU. On other devices they stay as they are.
+    """
+    masks, (scores, labels) = found.masks, (found.scores, found.labels)
+    if masks.device.type != "cpu":
+        return lambda: found
+    packed, width = pack_bits(masks), masks.shape[2]
+    return lambda: Detections(unpack_bits(packed, width), scores, labels)
 
 
 def get_frame_features(look: SegmentedFrame[F, Any]) -> F:

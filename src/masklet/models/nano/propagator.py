@@ -31,7 +31,7 @@ from masklet.models.nano.image_predictor import ImagePredictor, load_image_predi
 from masklet.models.nano.network import HIDDEN, read_nano
 from masklet.models.sam2.banks import commit_best, prompt_banks
 from masklet.models.sam2.core import Sam2Core, Sam2Features, wrap_inference
-from masklet.models.sam2.memory import MemoryPolicy, MemoryReading, RecentFrames, Sam2Memory, shift_time
+from masklet.models.sam2.memory import MemoryBank, MemoryPolicy, MemoryReading, RecentFrames, Sam2Memory, shift_time
 from masklet.nn.parallel import iterate_row_groups
 from masklet.nn.parts import detached_components
 from masklet.nn.propagation import find_mask_window
@@ -149,6 +149,7 @@ class Nano:
         if self.gradients:
             return self._draw_with_gradients(answers, guesses, memory.guessed)
         belief = self._draw(answers, guesses, memory.guessed)
+        del guesses, guessing  # maps are large
         return refine_best_masks(belief, features.seen, self._predictor)
 
     @wrap_inference
@@ -163,7 +164,8 @@ class Nano:
             guessed = start_beside(partial(self.guess.commit, memory.guessed, features.seen, believed))
         if not sound:
             return NanoMemory(shift_time(memory, 1).banks, guessed=guessed())
-        return NanoMemory(commit_best(self.core, self.policy, memory.banks, features, belief), guessed=guessed())
+        banks = commit_best(self.core, self.policy, memory.banks, features, belief)
+        return NanoMemory({id: halve_answer(bank) for id, bank in banks.items()}, guessed=guessed())
 
     @wrap_inference
     def prompt(
@@ -176,9 +178,9 @@ class Nano:
         known = {id: bank.logits for id, bank in memory.banks.items() if bank.logits is not None}
         answers = resolve_prompts(prompts, features.seen, known, self.device)
         told: dict[int, Prompt] = {id: mask for id, (mask, _) in answers.items()}
-        banks, given = prompt_banks(self.core, self.policy, memory.banks, features, told)
         with torch.no_grad():
-            guessed, _ = self.guess.prompt(memory.guessed, features.seen, told)
+            guessed = self.guess.prompt(memory.guessed, features.seen, told)[0]
+        banks, given = prompt_banks(self.core, self.policy, memory.banks, features, told)
         quality = torch.tensor([[quality] for _, quality in answers.values()])
         return NanoMemory(banks, guessed=guessed), replace(given, quality=quality.view(len(answers), 1))
 
@@ -301,15 +303,25 @@ class SingleNano(Nano):
         self, answers: Prediction, guesses: Mapping[int, Float[Tensor, "h w"]], guessed: AffinityMemory
     ) -> Prediction:
         """As with all hypotheses, of which then the best is taken; the others are drawn where they may be better."""
+        best = answers.best
+        logits = torch.empty(len(answers.ids), 1, *next(iter(guesses.values())).shape)  # large: there is no copy of it
         drawn = []
         for row in range(len(answers.ids)):
-            one = answers.only([row])
-            best = one.best
-            logits = self._draw_one(best, 0, 0, guesses, guessed)
-            sure = bool((logits > 0).any()) and bool((-best.presence).sigmoid() <= best.quality)
-            best = replace(best, logits=logits[None, None]) if sure else super()._draw(one, guesses, guessed).best
-            drawn.append((best.logits, best.quality, best.presence, best.tokens))
-        return Prediction(answers.ids, *(torch.cat(part) for part in zip(*drawn, strict=True)))
+            one = best.only([row])
+            out = self._draw_one(one, 0, 0, guesses, guessed)
+            if not ((out > 0).any() and (-one.presence).sigmoid() <= one.quality):
+                one = super()._draw(answers.only([row]), guesses, guessed).best
+                out = one.logits[0, 0]
+            logits[row, 0] = out
+            drawn.append((one.quality, one.presence, one.tokens))
+        return Prediction(answers.ids, logits, *(torch.cat(part) for part in zip(*drawn, strict=True)))
+
+
+def halve_answer(bank: MemoryBank) -> MemoryBank:
+    """The `bank` with the answer in the last frame in half precision: at the size of the working image it is large, and
+    clicks alone ask for it.
+    """
+    return bank if bank.logits is None else replace(bank, logits=bank.logits.half())
 
 
 def refine_best_masks(belief: Prediction, seen: EncoderFeatures, predictor: ImagePredictor) -> Prediction:

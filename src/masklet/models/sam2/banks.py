@@ -91,13 +91,10 @@ def resize_answers(
     The objects in `given`, {id: mask}, are answered with exactly that mask.
     """
     rows = {id: answer.only([row]) for answer in answers for row, id in enumerate(answer.ids)}
+    logits = torch.empty(len(rows), 1, *size)
     if not rows:
-        return Prediction((), torch.zeros(0, 1, *size), torch.zeros(0, 1), torch.zeros(0, 1))
-    logits = [
-        given[id].cpu().float() * 2 * SURE - SURE
-        if id in given
-        else resize_bilinear(rows[id].logits[:, 0], size)[0].cpu()
-        for id in ids
-    ]
+        return Prediction((), logits, torch.zeros(0, 1), torch.zeros(0, 1))
+    for id, out in zip(ids, logits[:, 0], strict=True):
+        out.copy_(given[id].float() * 2 * SURE - SURE if id in given else resize_bilinear(rows[id].logits[:, 0], size)[0])
     quality, presence = (torch.cat([getattr(rows[id], name) for id in ids]) for name in ("quality", "presence"))
-    return Prediction(ids, torch.stack(logits)[:, None], quality, presence)
+    return Prediction(ids, logits, quality, presence)
