@@ -9,14 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from masklet.core.masks import (
+    count_common_pixels,
     encode_masks,
     find_run_edges,
     mask_iou,
     mask_nms,
     matrix_nms,
+    pack_bits,
     resize_bilinear,
     resolve_overlaps_by_area,
     stack_masks,
+    unpack_bits,
 )
 from masklet.core.rle import Rle, compute_rle_iou, decode_rle_counts, encode_run_edges, paint_mask_numbers
 
@@ -73,6 +76,22 @@ def test_mask_iou_is_the_definition_dense_and_on_run_lengths(seed: int) -> None:
     assert torch.allclose(mask_iou(a, b), want, atol=1e-6)
     on_runs = compute_rle_iou([Rle.encode(x) for x in a], [Rle.encode(x) for x in b])
     np.testing.assert_allclose(on_runs, want, atol=1e-6)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 4))
+def test_masks_in_several_places_and_none_at_all(seed: int, count: int) -> None:
+    g = torch.Generator().manual_seed(seed)
+    a, b = (torch.rand(n, 9, 70, generator=g) > 0.7 for n in (3, count))
+    assert torch.equal(mask_iou(a, list(b)), mask_iou(a, b))
+    common = (a[:, None] & a).sum((2, 3))
+    assert torch.equal(count_common_pixels(list(a), [2, 0]), common[[2, 0]][:, [2, 0]])
+
+
+@given(st.integers(0, 10**6), st.integers(0, 3), st.integers(1, 20))
+def test_packed_masks_are_the_masks_in_an_eighth_of_the_memory(seed: int, count: int, width: int) -> None:
+    masks = torch.rand(count, 5, width, generator=torch.Generator().manual_seed(seed)) > 0.5
+    packed = pack_bits(masks)
+    assert torch.equal(unpack_bits(packed, width), masks) and packed.nbytes == count * 5 * ((width + 7) // 8)
 
 
 def test_two_empty_masks_have_no_iou_and_none_have_a_shape() -> None:

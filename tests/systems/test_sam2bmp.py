@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import SIDE, H, Place, ToyPropagator, ToySegmenter, W, World, moving, square, still
+from toys import SIDE, H, Place, ToyMemory, ToyPropagator, ToySegmenter, W, World, moving, square, still
 
+from masklet.core.frames import Frame
+from masklet.core.instances import Detections, Prediction, Prompt
 from masklet.core.protocols import LiveSystem, Propagator, Segmenter, VideoSystem
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
@@ -312,13 +316,13 @@ def test_a_stream_cut_anywhere_and_resumed_from_its_saved_state_is_one_run(cut: 
     world = World([*CROSSING, moving(24, 24, 0, -1, first=5)], length=12)
     system = Sam2Bmp(ToySegmenter(), ToyPropagator())
     frames = list(world)
-    whole = [[s.sighting() for s in look.seen] for look in system.forward(frames)]
+    whole = [[*look.seen.values()] for look in system.forward(frames)]
     state, parts = None, []
     for look in system.forward(frames[:cut]):
-        parts.append([s.sighting() for s in look.seen])
+        parts.append([*look.seen.values()])
         state = look.state
     state = pickle.loads(pickle.dumps(state))
-    parts += [[s.sighting() for s in k.seen] for k in system.forward(frames[cut:], state)]
+    parts += [[*k.seen.values()] for k in system.forward(frames[cut:], state)]
     assert parts == whole
 
 
@@ -439,3 +443,68 @@ def test_a_live_name_is_that_of_the_greatest_sum_of_scores_not_of_most_votes() -
     at = Sam2BmpSettings(conf=0.2, low_conf=0.1)
     live = [out.labels.tolist() for out in Sam2Bmp(finder, ToyPropagator(), at).stream(World([still(8, 8)], length=4))]
     assert live == [[0], [0], [1], [1]]
+
+
+class Live:
+    """Which of the large values that were made are still held by anybody."""
+
+    def __init__(self) -> None:
+        self.made: list[weakref.ref[object]] = []
+
+    def note(self, value: object) -> None:
+        self.made.append(weakref.ref(value))
+
+    def hold(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor, whose memory is looked after, whatever views there are of it."""
+        array = tensor.numpy().copy()
+        self.note(array)
+        return torch.from_numpy(array)
+
+    def count(self) -> int:
+        return sum(one() is not None for one in self.made)
+
+
+@dataclass
+class WatchedSegmenter(ToySegmenter):
+    live: Live = field(default_factory=Live)
+
+    def one(self, frame: Frame) -> Detections:
+        assert not self.live.count()  # masks of no frame before
+        found = super().one(frame)
+        return replace(found, masks=self.live.hold(found.masks))
+
+
+@dataclass
+class WatchedPropagator(ToyPropagator):
+    beliefs: Live = field(default_factory=Live)
+    memories: Live = field(default_factory=Live)
+    told: int = 0
+
+    def predict(self, memory: ToyMemory, features: torch.Tensor) -> Prediction:
+        assert not self.beliefs.count()
+        belief = super().predict(memory, features)
+        assert self.memories.count() <= 1
+        return replace(belief, logits=self.beliefs.hold(belief.logits))
+
+    def commit(self, memory: ToyMemory, features: torch.Tensor, belief: Prediction) -> ToyMemory:
+        memory = super().commit(memory, features, belief)
+        self.memories.note(memory)
+        return memory
+
+    def prompt(
+        self, memory: ToyMemory, features: torch.Tensor, prompts: Mapping[int, Prompt]
+    ) -> tuple[ToyMemory, Prediction]:
+        assert not self.beliefs.count() and self.memories.count() <= 1  # that of the frame before is gone
+        self.told += 1
+        memory, belief = super().prompt(memory, features, prompts)
+        self.memories.note(memory)
+        return memory, belief
+
+
+def test_nothing_large_of_a_frame_is_held_while_the_next_one_is_looked_at() -> None:
+    world = World([*CROSSING, moving(24, 24, 0, -1, first=5), moving(0, 20, 1, 0, first=8)], length=12)
+    segmenter, propagator = WatchedSegmenter(blind=lambda t, o: t % 3 == 2), WatchedPropagator()
+    system = Sam2Bmp(segmenter, propagator, Sam2BmpSettings(backward_window=0, max_objects=3))
+    result = system.run(world)
+    assert len(segmenter.live.made) == len(propagator.beliefs.made) == 12 and propagator.told == 2
+    assert result == Sam2Bmp(ToySegmenter(segmenter.blind), ToyPropagator(), system.settings).run(world)

@@ -257,8 +257,7 @@ class Affinity:
         quality, presence = torch.zeros(len(memory.ids)), torch.full((len(memory.ids),), -1.0)
         if not memory.ids:
             return _make_belief((), logits, quality, presence)
-        if len(memory.ids) >= MANY:
-            return_freed_memory()
+        self._return_freed_memory(memory)
         view = self._view(features)
         looks = self._score_looks(view, memory).clamp(-1.5, 1.5).view(-1, *features.keys.shape[1:])
         origin, found = view.origin(memory)
@@ -340,6 +339,7 @@ class Affinity:
         """Ends a frame: the `memory` with each object's mask in the `belief` (its best hypothesis) as the last one. The
         looks are learnt from `features` under the masks too, unless the frame does not go on from those before.
         """
+        self._return_freed_memory(memory)
         belief, view = belief.best, self._view(features)
         soft = torch.zeros_like(belief.logits[:, 0], dtype=torch.float16)
         for row in (belief.presence[:, 0] > 0).nonzero()[:, 0].tolist():
@@ -389,6 +389,11 @@ class Affinity:
     def is_sound(self, memory: AffinityMemory, features: EncoderFeatures) -> bool:
         """Whether the frame goes on as it should from those before, so that something can be learnt from it."""
         return not memory.ids or self._view(features).origin(memory)[1].is_sound
+
+    def _return_freed_memory(self, memory: AffinityMemory) -> None:
+        """What was freed between the matrices of many objects in `memory` is given back."""
+        if len(memory.ids) >= MANY:
+            return_freed_memory()
 
     def _view(self, features: EncoderFeatures) -> AffinityView:
         return self._views.find(features) or self._views.keep(

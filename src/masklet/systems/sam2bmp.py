@@ -96,7 +96,7 @@ class Sam2BmpState(Generic[M, S]):
 
 @dataclass(frozen=True)
 class ObjectInFrame:
-    """One object in the current frame."""
+    """One object in the current frame, while its pixels are compared."""
 
     id: int
     mask: Bool[Tensor, "h w"]
@@ -144,23 +144,18 @@ class Sam2BmpFrameStep(Generic[F, M, S]):
     features: F
     scores: Float[Tensor, " m"]  # of all that the segmenter found
     pathways: Branches | None  # that were committed, where the propagator follows several of each object
-    seen: list[ObjectInFrame]
+    seen: Mapping[int, Sighting]  # by id
     state: Sam2BmpState[M, S]
 
 
 @dataclass(frozen=True)
 class FrameMatch:
-    """Who is in a frame, before anything of it is remembered."""
+    """Who is in a frame, before anything of it is remembered: masks are large, RLE is not."""
 
-    old: list[ObjectInFrame]
-    new: list[ObjectInFrame]
-    corrected: Mapping[int, Bool[Tensor, "h w"]]  # known objects' detected masks that the memory is told, by id
+    seen: Mapping[int, Sighting]  # by id, those that are known first
+    corrected: frozenset[int]  # known objects of which the memory is told what was detected in place of the belief
+    told: Mapping[int, Bool[Tensor, "h w"]]  # what the memory is told of them and of new ones, by id
     refused: int  # detections that began no object
-
-    @property
-    def told(self) -> dict[int, Bool[Tensor, "h w"]]:
-        """The detected masks that the memory is told, by id."""
-        return {**self.corrected, **{s.id: s.mask for s in self.new}}
 
 
 @dataclass(frozen=True)
@@ -226,13 +221,13 @@ class Sam2Bmp(Generic[F, M, S]):
     def show(self, look: Sam2BmpFrameStep[F, M, S]) -> FrameMasks:
         """What is seen in one frame, each object under the name it has most votes for so far."""
         nameless = find_nameless(self.segmenter.categories)
-        shown = sorted((s for s in look.seen if s.mask.any()), key=lambda s: s.id)
-        labels = [choose_label(look.state.tallies[s.id].votes, nameless) for s in shown]
+        shown = {id: s for id, s in sorted(look.seen.items()) if s.mask.area}
+        labels = [choose_label(look.state.tallies[id].votes, nameless) for id in shown]
         return FrameMasks(
             look.frame.index,
-            tuple(s.id for s in shown),
-            stack_masks([s.mask for s in shown], look.frame.size),
-            torch.tensor([s.score for s in shown]),
+            tuple(shown),
+            stack_masks([s.mask.decode() for s in shown.values()], look.frame.size),
+            torch.tensor([s.score for s in shown.values()]),
             torch.tensor(labels, dtype=torch.int64),
         )
 
@@ -240,9 +235,9 @@ class Sam2Bmp(Generic[F, M, S]):
         """One frame into the book; of an object with several pathways all are kept until one has won."""
         if look.pathways:
             note_branches(book, look.frame.index, look.pathways, look.frame.size, Source.FORWARD)
-        for s in look.seen:
-            if not look.pathways or s.source is not Source.FORWARD or s.id not in look.pathways.ids:
-                book.note(s.id, look.frame.index, s.sighting())
+        for id, sighting in look.seen.items():
+            if not look.pathways or sighting.source is not Source.FORWARD or id not in look.pathways.ids:
+                book.note(id, look.frame.index, sighting)
 
     def forward(
         self, frames: Iterable[Frame], state: Sam2BmpState[M, S] | None = None
@@ -288,7 +283,7 @@ class Sam2Bmp(Generic[F, M, S]):
             state = replace(state, memory=self.propagator.commit(state.memory, seen.features, belief))
             del belief
             state = self.remember(state, seen, who)
-            step = Sam2BmpFrameStep(seen.frame, seen.features, seen.scores, pathways, who.old + who.new, state)
+            step = Sam2BmpFrameStep(seen.frame, seen.features, seen.scores, pathways, who.seen, state)
             del seen, who, pathways
             yield step
             del step
@@ -307,7 +302,8 @@ class Sam2Bmp(Generic[F, M, S]):
 
         corrects = CORRECTS[at.memory]
         corrected = {belief.ids[r]: sure.masks[c] for r, c in links.pairs if corrects(float(iou[r, c]), at.drift_iou)}
-        return FrameMatch(old, new, corrected, len(born) - len(new))
+        told = {**corrected, **{s.id: s.mask for s in new}}
+        return FrameMatch({s.id: s.sighting() for s in old + new}, frozenset(corrected), told, len(born) - len(new))
 
     def match_tracks(self, own: Bool[Tensor, "n h w"], iou: Float[Tensor, "n m"], unsure: Detections) -> Matching:
         """SAM2BMP 3.2: which track is which confident detection, by the `iou` of the tracks' masks `own` with these.
@@ -344,21 +340,19 @@ class Sam2Bmp(Generic[F, M, S]):
             for n, (d, c, source) in enumerate(born, start=1)
         ]
 
-    def remember(
-        self, state: Sam2BmpState[M, S], seen: SegmentedFrame[F, S], who: FrameMatch
-    ) -> Sam2BmpState[M, S]:
+    def remember(self, state: Sam2BmpState[M, S], seen: SegmentedFrame[F, S], who: FrameMatch) -> Sam2BmpState[M, S]:
         """The `state` after the frame that was `seen`, its belief being committed: counts votes and absences of those
         `who` were there, drops from the memory what has been without mask or support for too long or absent for
         longest, and tells it what was detected.
         """
-        tallies = {s.id: update_tally(state.tallies.get(s.id, ObjectTally()), s) for s in who.old + who.new}
+        tallies = {id: update_tally(state.tallies.get(id, ObjectTally()), s) for id, s in who.seen.items()}
         longest = sorted(tallies, key=lambda id: -tallies[id].lost)
         excess = max(len(tallies) - self.settings.max_objects, 0)
         gone = {id for n, id in enumerate(longest) if n < excess or self.is_given_up(tallies[id])}
         told = {id: mask for id, mask in who.told.items() if id not in gone}
         memory = self.propagator.forget(state.memory, gone & state.tallies.keys()) if gone else state.memory
         kept = {id: tally for id, tally in tallies.items() if id not in gone}
-        born, refused = state.born + len(who.new), state.refused + who.refused
+        born, refused = max(state.born, *who.seen, 0), state.refused + who.refused
         state = replace(state, memory=memory, sight=seen.sight, tallies=kept, born=born, refused=refused)
         if not told:
             return state
@@ -453,10 +447,11 @@ def find_nameless(categories: Sequence[str]) -> int | None:
     return categories.index(NAMELESS) if NAMELESS in categories and len(categories) > 1 else None
 
 
-def update_tally(tally: ObjectTally, seen: ObjectInFrame) -> ObjectTally:
+def update_tally(tally: ObjectTally, seen: Sighting) -> ObjectTally:
     """The tally after one more frame."""
-    votes, masks = dict(tally.votes), tally.masks + int(seen.mask.any())
+    shown = seen.mask.area > 0
+    votes, masks = dict(tally.votes), tally.masks + int(shown)
     if seen.source is Source.DETECTED:
         votes[seen.label] = votes.get(seen.label, 0.0) + seen.score
         return ObjectTally(0, votes, masks, tally.keys + 1, 0)
-    return ObjectTally(count_lost(tally.lost, bool(seen.mask.any())), votes, masks, tally.keys, tally.unvouched + 1)
+    return ObjectTally(count_lost(tally.lost, shown), votes, masks, tally.keys, tally.unvouched + 1)
