@@ -63,8 +63,8 @@ FARTHEST = np.float32(3)  # reaches from the carried mask, beyond which distance
 MARGIN = 3  # cells around where an object may be: twice the widest guided filter
 NEXT = np.ones((3, 3), np.uint8)  # a cell and those beside it
 BLUR = 9  # pixels by which optical flow is wrong
-BYTES = 26  # of each object's maps, for a pixel of the working image; measured with 256 objects at 480p
-DRAWN = 5  # of each object's masks, for a pixel of the frame
+BYTES = 14  # of each object's maps, for a pixel of the working image; measured with 256 objects at 480p
+DRAWN = 3  # of each object's masks, for a pixel of the frame
 MANY = 64  # objects whose matrices leave so many holes in memory that it pays to give them back
 TOGETHER = 16  # objects whose moments are computed at once: those of one take 1 MB
 PREPARED = 5  # frames whose views are kept: the one in use, and those that are made ahead of it
@@ -257,7 +257,7 @@ class Affinity:
         quality, presence = torch.zeros(len(memory.ids)), torch.full((len(memory.ids),), -1.0)
         if not memory.ids:
             return _make_belief((), logits, quality, presence)
-        self._return_freed_memory(memory)
+        return_freed_memory_of_many(memory.ids)
         view = self._view(features)
         looks = self._score_looks(view, memory).clamp(-1.5, 1.5).view(-1, *features.keys.shape[1:])
         origin, found = view.origin(memory)
@@ -339,7 +339,7 @@ class Affinity:
         """Ends a frame: the `memory` with each object's mask in the `belief` (its best hypothesis) as the last one. The
         looks are learnt from `features` under the masks too, unless the frame does not go on from those before.
         """
-        self._return_freed_memory(memory)
+        return_freed_memory_of_many(memory.ids)
         belief, view = belief.best, self._view(features)
         soft = torch.zeros_like(belief.logits[:, 0], dtype=torch.float16)
         for row in (belief.presence[:, 0] > 0).nonzero()[:, 0].tolist():
@@ -389,11 +389,6 @@ class Affinity:
     def is_sound(self, memory: AffinityMemory, features: EncoderFeatures) -> bool:
         """Whether the frame goes on as it should from those before, so that something can be learnt from it."""
         return not memory.ids or self._view(features).origin(memory)[1].is_sound
-
-    def _return_freed_memory(self, memory: AffinityMemory) -> None:
-        """What was freed between the matrices of many objects in `memory` is given back."""
-        if len(memory.ids) >= MANY:
-            return_freed_memory()
 
     def _view(self, features: EncoderFeatures) -> AffinityView:
         return self._views.find(features) or self._views.keep(
@@ -497,6 +492,12 @@ def _predict_from_clicks(
     told = None if earlier is None else resize_bilinear(earlier.detach().cpu()[None], size)[0].numpy()
     answer = load_image_predictor(device).predict(guide, clicks.scaled(*scale), told)
     return resize_bilinear(answer.logits[:1], features.size)[0] > 0, float(answer.quality[0])
+
+
+def return_freed_memory_of_many(ids: Sequence[int]) -> None:
+    """What was freed between the matrices of many objects, by their `ids`, is given back; of few it is not worth it."""
+    if len(ids) >= MANY:
+        return_freed_memory()
 
 
 def carry_masks(origin: Shot, found: FrameLink) -> list[CarriedMask]:

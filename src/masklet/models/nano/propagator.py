@@ -25,7 +25,7 @@ from masklet.core.ahead import start_beside
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.instances import Prediction, Prompt
-from masklet.models.affinity import NOWHERE, Affinity, AffinityMemory, resolve_prompts
+from masklet.models.affinity import NOWHERE, Affinity, AffinityMemory, resolve_prompts, return_freed_memory_of_many
 from masklet.models.encoder import Encoder, EncoderFeatures, compute_working_size
 from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor
 from masklet.models.nano.network import HIDDEN, read_nano
@@ -150,7 +150,9 @@ class Nano:
             return self._draw_with_gradients(answers, guesses, memory.guessed)
         belief = self._draw(answers, guesses, memory.guessed)
         del guesses, guessing  # maps are large
-        return refine_best_masks(belief, features.seen, self._predictor)
+        belief = refine_best_masks(belief, features.seen, self._predictor)
+        return_freed_memory_of_many(belief.ids)
+        return belief
 
     @wrap_inference
     def commit(self, memory: NanoMemory, features: NanoFeatures, belief: Prediction) -> NanoMemory:
