@@ -94,6 +94,15 @@ class PromptNetwork(nn.Module):
             crops: of `look`.
             maps: `MAPS` maps of the prompt, 0 to 1 (the earlier answer -1 to 1, 0 where there is none).
         """
+        logits, x, whole = self.draw(crops, maps)
+        return logits, self._expected_iou(logits.detach(), x, whole)
+
+    def draw(
+        self, crops: CropFeatures, maps: Float[Tensor, "b m s s"]
+    ) -> tuple[Float[Tensor, "b k s2 s2"], Float[Tensor, "b c s4 s4"], Float[Tensor, "b d"]]:
+        """Mask logits alone, with arguments as for `forward`; and the features of each place and of the whole crop, by
+        which masks are judged.
+        """
         low = crops.low + self.maps(maps)
         x, taps = low, []
         for number, block in enumerate(self.blocks, start=FIXED + 1):
@@ -109,8 +118,7 @@ class PromptNetwork(nn.Module):
         x = x + self.second(x)
         fine = nnf.relu(resize_to_double(self.narrow(x)) + self.edges(crops.stem))
         fine = self.third(torch.cat([fine, nnf.avg_pool2d(maps, 2)], 1))
-        logits = resize_to_double(self.coarse(x)) + self.fine(fine)
-        return logits, self._expected_iou(logits.detach(), x, whole)
+        return resize_to_double(self.coarse(x)) + self.fine(fine), x, whole
 
     def _expected_iou(
         self, logits: Float[Tensor, "b k s2 s2"], features: Float[Tensor, "b c s4 s4"], whole: Float[Tensor, "b d"]

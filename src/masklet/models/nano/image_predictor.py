@@ -234,7 +234,7 @@ class ImagePredictor:
         for start in range(0, len(hopes), self.at_once):
             group = hopes[start : start + self.at_once]
             maps = np.stack([_make_mask_maps(believed[n].numpy(), mask, view) for n, mask, view in group])
-            drawn = self._compute([view.cut(image, SIDE, GREY) for _, _, view in group], maps)[0][:, 0]
+            drawn = self._draw([view.cut(image, SIDE, GREY) for _, _, view in group], maps)[:, 0]
             for (n, mask, view), logits in zip(group, drawn, strict=True):
                 window = view.window(*size)
                 other = view.paste(logits, size)[window]
@@ -312,6 +312,14 @@ class ImagePredictor:
         seen = self.net.look(normalize_crops(crops).to(self.device))
         logits, quality = self.net(seen, torch.from_numpy(maps).to(self.device))
         return logits.float().cpu().numpy(), quality.float().sigmoid().cpu().numpy()
+
+    @torch.no_grad()
+    def _draw(
+        self, crops: Sequence[RgbImage], maps: Float32[np.ndarray, "b m s s"]
+    ) -> Float32[np.ndarray, "b k s2 s2"]:
+        """As `_compute`, without what is expected of the masks."""
+        seen = self.net.look(normalize_crops(crops).to(self.device))
+        return self.net.draw(seen, torch.from_numpy(maps).to(self.device))[0].float().cpu().numpy()
 
 
 def _rank_hypotheses(quality: Float32[np.ndarray, " k"]) -> Int64[np.ndarray, " k1"]:
