@@ -256,9 +256,10 @@ class Sam2Bmp(Generic[F, M, S]):
         for (frame, features), after in iterate_with_future(encoded, self.segmenter.look_ahead):
             future = [frame for frame, _ in after]
             found, sight = find_detections(self.segmenter, sight, frame, future, least)
-            scores, chosen = found.all_scores, [set_aside(some) for some in self.choose_detections(found)]
+            scores = found.all_scores
+            sure, unsure = map(set_aside, self.choose_detections(found))
             del found
-            yield SegmentedFrame(frame, features, *chosen, scores, sight)
+            yield SegmentedFrame(frame, features, sure, unsure, scores, sight)
 
     def choose_detections(self, found: Detections) -> tuple[Detections, Detections]:
         """The confident ones of the detections `found` in a frame, and the proposals, without duplicates."""
