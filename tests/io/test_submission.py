@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from io import BytesIO
@@ -124,6 +125,14 @@ def test_vos_has_palette_images_under_the_frames_names(there, form, videos):
         assert Image.open(BytesIO(archive.read(archive.namelist()[0]))).mode == "P"
         archive.extractall(there / "unpacked")
     assert by_id(read_davis(there / "unpacked" / "Annotations" / "b")) == by_id(one("b"))
+
+
+def test_a_video_without_a_result_is_a_problem_unless_it_is_allowed(there):
+    shutil.rmtree(there / "out" / "b")
+    words = arguments(there, "ytvis")
+    told = export(*words)
+    assert told.exit_code == 2 and not (there / "x.zip").exists()
+    assert export(*words, "--allow-missing").exit_code == 0 and (there / "x.zip").is_file()
 
 
 def test_vipseg_has_pages_and_their_segments(there):
