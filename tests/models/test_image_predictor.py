@@ -228,10 +228,13 @@ class Scripted(PromptNetwork):
         return CropFeatures(torch.zeros(b, 32, s // 2, s // 2), torch.zeros(b, 24, s // 4, s // 4))
 
     def forward(self, crops: CropFeatures, maps: Tensor) -> tuple[Tensor, Tensor]:
+        return self.draw(crops, maps)[0], self.quality.expand(len(maps), -1)
+
+    def draw(self, crops: CropFeatures, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self.shown.append(maps)
         b, s = len(maps), maps.shape[2] // 2
         far = torch.stack([torch.from_numpy(disk(s / 2, s / 2, radius, (s, s))) for radius in (30, 20, 16, 12)])
-        return torch.where(far, 4.0, -4.0).expand(b, -1, -1, -1), self.quality.expand(b, -1)
+        return torch.where(far, 4.0, -4.0).expand(b, -1, -1, -1), torch.zeros(b, 1, 1, 1), torch.zeros(b, 1)
 
 
 def scripted() -> tuple[ImagePredictor, Scripted]:
