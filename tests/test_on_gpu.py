@@ -101,7 +101,7 @@ def on(device: torch.device, net: Any) -> Any:
 def test_systems_of_queries(system: str, files: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     monkeypatch.chdir(folder)
     segmenter = "+".join(f"{name}.safetensors" for name in files.split("+"))
-    assert masklet.segment(CLIP, system=system, segmenter=segmenter, window=2).masklets
+    assert masklet.segment(CLIP, system=system, segmenter=segmenter, window=2, min_score=0).masklets
 
 
 @pytest.mark.parametrize("tree", ["", "sam2long:"])

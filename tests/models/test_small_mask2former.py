@@ -188,5 +188,5 @@ def test_another_kind_of_file_is_told(tmp_path: Path) -> None:
     assert not is_small(path)
     with pytest.raises(InputError, match="not weights of a small Mask2Former"):
         load_small(path)
-    with pytest.raises(InputError, match=r"not weights of Mask2Former, MinVIS or DVIS"):
+    with pytest.raises(InputError, match=r"not weights of Mask2Former, MinVIS, DVIS or GenVIS"):
         build_mask2former(path)

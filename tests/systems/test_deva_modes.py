@@ -24,7 +24,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     calls: list[tuple[Any, ...]] = []
     load = api.load_segmenter
 
-    def note(name: str, encoder: Any, device: str, settings: Any) -> Any:
+    def note(name: str, encoder: Any, device: str, settings: Any, *_: Any) -> Any:
         calls.append((name, dict(settings)))
         own = {**settings, "points_per_side": 3} if name.startswith("everything") else {}
         return load("everything:nano" if own else "motion", encoder, device, own)

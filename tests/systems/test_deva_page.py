@@ -142,6 +142,8 @@ def list_statements(part: str) -> list[str]:
     statements: list[str] = []
     for block in re.split(r"\n\s*\n|\n(?=\d\. )", text):
         lines = block.strip().splitlines()
+        if lines and lines[0].startswith("!["):  # a figure
+            continue
         if lines and lines[0].startswith("|"):
             statements += [line.split("|")[1].strip() for line in lines[2:]]
             continue

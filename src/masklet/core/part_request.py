@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from masklet.core.errors import InputError
-from masklet.core.instances import Exemplar
+
+if TYPE_CHECKING:  # names are taken apart without torch
+    from masklet.core.instances import Exemplar
 
 
 class PartName(NamedTuple):

@@ -94,8 +94,8 @@ def resize_answers(
     logits = torch.empty(len(rows), 1, *size)
     if not rows:
         return Prediction((), logits, torch.zeros(0, 1), torch.zeros(0, 1))
-    for id, out in zip(ids, logits[:, 0], strict=True):
-        out.copy_(
+    for n, id in enumerate(ids):  # not over views of `logits`: in training they may not be written
+        logits[n, 0] = (
             given[id].float() * 2 * SURE - SURE if id in given else resize_bilinear(rows[id].logits[:, 0], size)[0]
         )
     quality, presence = (torch.cat([getattr(rows[id], name) for id in ids]) for name in ("quality", "presence"))

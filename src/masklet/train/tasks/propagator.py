@@ -237,20 +237,22 @@ def compute_belief_losses(
     The best is that of the least loss. Predicted IoU is told of all hypotheses as they are used.
     """
     n, k = belief.quality.shape
+    device = belief.logits.device
+    truth, quality, presence = truth.to(device), belief.quality.to(device), belief.presence.to(device)
     seen = truth.flatten(1).any(1).float()
-    inside = truth.to(belief.logits.device)[:, None].expand(-1, k, -1, -1).float().flatten(2)
+    inside = truth[:, None].expand(-1, k, -1, -1).float().flatten(2)
     logits = nnf.interpolate(belief.logits, truth.shape[1:], mode="bilinear", antialias=True).flatten(2)
     focal = at.focal * focal_loss(logits, inside)
     dice = at.dice * dice_loss(logits.flatten(0, 1), inside.flatten(0, 1)).view(n, k)
     share = torch.full_like(focal, at.others).scatter(1, (focal + dice).detach().argmin(1, keepdim=True), 1.0)
-    used = torch.where(belief.presence[:, :, None] > 0, logits, ABSENT)
-    wrong = (belief.quality - measure_point_iou(used, inside)).abs().mean(1)
+    used = torch.where(presence[:, :, None] > 0, logits, ABSENT)
+    wrong = (quality - measure_point_iou(used, inside)).abs().mean(1)
     there = seen.sum().clamp(min=1)
     return {
         "focal": ((focal * share).sum(1) * seen).sum() / there,
         "dice": ((dice * share).sum(1) * seen).sum() / there,
         "quality": at.quality * (wrong * seen).sum() / there,
-        "presence": at.presence * nnf.binary_cross_entropy_with_logits(belief.presence[:, 0], seen),
+        "presence": at.presence * nnf.binary_cross_entropy_with_logits(presence[:, 0], seen),
     }
 
 
