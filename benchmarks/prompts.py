@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from nano import DATA, trained_on, validation
 
@@ -29,7 +31,7 @@ from masklet.train.data.stills import Stills
 from masklet.train.loop.loop import TrainingPlan, train
 from masklet.train.loop.run_folder import WEIGHTS
 from masklet.train.prompt_scores import read_objects, score_prompts, select_objects
-from masklet.train.tasks.prompts import PromptTask
+from masklet.train.tasks.prompts import PromptBatch, PromptTask
 
 OUT = Path("out/prompts")
 PACKAGED = "packaged"  # weights, as they were when the stage began
@@ -66,6 +68,7 @@ class Stage:
     lr: float
     sampling: PromptCropSampling
     start: str = ""  # the stage whose weights it begins with, or PACKAGED
+    sides: tuple[int, ...] = ()  # of crops, pixels, one of them a batch; else that of `sampling`
 
 
 # The first was stopped after 4,467 of 8,000 steps: heavily changed and small objects taught it slowly.
@@ -83,8 +86,21 @@ STAGES = {
         Stage("second", 4600, 8e-4, PromptCropSampling(), start="first"),
         Stage("third", 8000, 6e-4, PromptCropSampling(), start=PACKAGED),
         Stage("fourth", 4000, 4e-4, PromptCropSampling(side=256), start="third"),
+        Stage("fifth", 2000, 3e-4, PromptCropSampling(), start="fourth", sides=(192, 256)),
     )
 }
+
+
+class SeveralSizes(PromptTask):
+    """Batches of crops of one size or another."""
+
+    def __init__(self, net: PromptNetwork, sources: Sequence[PromptCrops], crops: int) -> None:
+        super().__init__(net, sources[0], dict, lambda path: save_prompt_network(path, net), crops)
+        self.sources = sources
+
+    def draw(self, random: np.random.Generator) -> PromptBatch:
+        self.source = self.sources[int(random.integers(len(self.sources)))]
+        return super().draw(random)
 
 
 def train_predictor(out: Path, stage: Stage, crops: int) -> None:
@@ -94,8 +110,9 @@ def train_predictor(out: Path, stage: Stage, crops: int) -> None:
         packaged = stage.start == PACKAGED
         held = load_image_predictor().net if packaged else read_prompt_network(out / stage.start / WEIGHTS)
         net.load_state_dict(held.state_dict())
-    source = PromptCrops(sets_for_training(), stage.sampling)
-    task = PromptTask(net, source, dict, lambda path: save_prompt_network(path, net), crops)
+    sides = stage.sides or (stage.sampling.side,)
+    sources = [PromptCrops(sets_for_training(), replace(stage.sampling, side=side)) for side in sides]
+    task = SeveralSizes(net, sources, crops)
     plan = TrainingPlan(
         stage.steps,
         lr=stage.lr,
