@@ -170,14 +170,17 @@ def fill_gaps(items: Iterable[ReadFrame], lost: dict[int, str]) -> Iterator[Fram
     image = None
     waiting: list[tuple[int, ReadFrame]] = []
     for n, item in enumerate(items):
-        waiting.append((n, item))
         if isinstance(item.image, str):
             lost[n] = item.image
         else:
             image = item.image
-        if image is not None:
-            yield from (Frame(m, image, one.time, one.name) for m, one in waiting)
-            waiting.clear()
+        if image is None:
+            waiting.append((n, item))
+            continue
+        for m, one in waiting:
+            yield Frame(m, image, one.time, one.name)
+        waiting.clear()
+        yield Frame(n, image, item.time, item.name)
     if waiting:
         raise DamagedSourceError(waiting[0][1].image)
 

@@ -35,7 +35,7 @@ IMAGE_ERRORS = (  # on damaged files Pillow's plugins raise whatever they stumbl
     *(OSError, ValueError, SyntaxError, EOFError, TypeError, LookupError, ArithmeticError, AttributeError),
     *(RuntimeError, struct.error, Image.DecompressionBombError),
 )
-EXIF_KEYS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # where Pillow keeps it
+EXIF_KEYS = frozenset({"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"})  # where Pillow keeps it
 ORIENTATION = 0x0112  # EXIF's tag; from 5 on rows are columns
 
 
@@ -81,12 +81,12 @@ def read_image_header(path: Path) -> ImageHeader:
 def turn_upright(image: Image.Image) -> Image.Image:
     """An image as its EXIF says, which most have none of."""
     image.load()
-    return ImageOps.exif_transpose(image) if any(key in image.info for key in EXIF_KEYS) else image
+    return image if EXIF_KEYS.isdisjoint(image.info) else ImageOps.exif_transpose(image)
 
 
 def read_exif_orientation(image: Image.Image) -> int:
     """The orientation that an image that has only been opened says, 1 to 8; 1 where it does not say."""
-    if image.format == "PNG" and not any(key in image.info for key in EXIF_KEYS):
+    if image.format == "PNG" and EXIF_KEYS.isdisjoint(image.info):
         return 1  # asking on would read all pixels
     return int(image.getexif().get(ORIENTATION, 1))
 
@@ -109,7 +109,7 @@ def read_image(path: Path, values: ValueRange | None = None) -> tuple[UInt8[np.n
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large images are welcome here, odd metadata is not our business
         try:
-            image = Image.open(BytesIO(path.read_bytes()) if path.suffix == ".png" else path)  # once for its checksums
+            image = Image.open(BytesIO(path.read_bytes()) if path.name.endswith(".png") else path)  # once for its checksums
         except UnidentifiedImageError:
             return _squeeze(read_foreign_tiff(path), values)
         with image:
