@@ -109,7 +109,8 @@ def read_image(path: Path, values: ValueRange | None = None) -> tuple[UInt8[np.n
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large images are welcome here, odd metadata is not our business
         try:
-            image = Image.open(BytesIO(path.read_bytes()) if path.name.endswith(".png") else path)  # once for its checksums
+            # A PNG is read once for its pixels and its checksums.
+            image = Image.open(BytesIO(path.read_bytes()) if path.name.endswith(".png") else path)
         except UnidentifiedImageError:
             return _squeeze(read_foreign_tiff(path), values)
         with image:
