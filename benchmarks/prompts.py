@@ -14,6 +14,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -69,6 +70,7 @@ class Stage:
     sampling: PromptCropSampling
     start: str = ""  # the stage whose weights it begins with, or PACKAGED
     sides: tuple[int, ...] = ()  # of crops, pixels, one of them a batch; else that of `sampling`
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 # The first was stopped after 4,467 of 8,000 steps: heavily changed and small objects taught it slowly.
@@ -87,6 +89,8 @@ STAGES = {
         Stage("third", 8000, 6e-4, PromptCropSampling(), start=PACKAGED),
         Stage("fourth", 4000, 4e-4, PromptCropSampling(side=256), start="third"),
         Stage("fifth", 2000, 3e-4, PromptCropSampling(), start="fourth", sides=(192, 256)),
+        # Boxes of pictures that were trained on had 0.769, of others 0.759: what lacks is training, not pictures.
+        Stage("sixth", 8000, 8e-4, PromptCropSampling(), start="fifth", sides=(192, 256), precision="bfloat16"),
     )
 }
 
@@ -121,6 +125,7 @@ def train_predictor(out: Path, stage: Stage, crops: int) -> None:
         factors=(("blocks.", 0.25),),
         save_every=100,
         validate_every=0,
+        precision=stage.precision,
     )
     train(task, out / stage.name, plan, {"task": "nano image predictor", "stage": stage.name})
 
