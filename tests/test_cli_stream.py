@@ -184,7 +184,7 @@ def test_a_watched_folder_makes_what_is_there_once(clip: Path, tmp_path: Path, m
         if next(waits, 0) == 0:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("masklet.cli.run.watch_folder", lambda folder: watch_folder(folder, wait))
+    monkeypatch.setattr("masklet.run.watch.watch_folder", lambda folder: watch_folder(folder, wait))
     words = ["run", "--watch", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--preset", "fast", "--no-overlay"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 1 and "2 videos: 1 done, 1 failed" in done.output, done.output

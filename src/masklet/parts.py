@@ -19,45 +19,31 @@ from masklet.core.part_facts import collect_parts, find_device
 from masklet.core.part_request import PartName, PartRequest, parse_part_name
 from masklet.core.protocols import ContendingPropagator, Propagator, Segmenter
 from masklet.core.settings import check_setting
-from masklet.io.annotations.detections import read_detections
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
-from masklet.models.last_masks import FlownMasks, StillMasks
 from masklet.models.nano import propagator as nano_propagator
-from masklet.models.nano.dense import DenseSegmenter, ObjectSegmenter, load_dense
 from masklet.models.nano.image_predictor import load_image_predictor
 from masklet.models.nano.propagator import Nano, SingleNano
 from masklet.models.nano.segmenter import ALL_BOXES, LIKELY_BOXES, load_nano_segmenter
-from masklet.models.sam2.edgetam import EdgeTam
 from masklet.models.sam2.memory import MemoryPolicy, RecentFrames, ReliableFrames, Sam2Settings
-from masklet.models.sam2.propagator import Sam2, set_image_size
-from masklet.models.sam2.weights import EDGETAM, build_sam2
-from masklet.models.sam3.propagator import Sam3, Sam3Settings, load_sam3
-from masklet.models.sam3.segmenter import Sam3Segmenter, Sam3SegmenterSettings, load_sam3_segmenter
-from masklet.models.segmenters.auto import AutoSegmenter
-from masklet.models.segmenters.motion import Motion, MotionMemory
-from masklet.models.segmenters.precomputed import Precomputed
-from masklet.models.segmenters.prompted import (
-    BoxMasker,
-    EverythingSegmenter,
-    NanoEverything,
-    NanoMasker,
-    PromptedMasker,
-    TextSegmenter,
-)
-from masklet.models.segmenters.sam_hq import is_sam_hq, load_sam_hq
-from masklet.models.segmenters.soft_masks import SoftMaskFolder
-from masklet.models.segmenters.text import load_detector, split_prompts
 from masklet.registry import PartEntry, check_choice, list_part_settings
 from masklet.systems.bystanders import BystanderFinder
-from masklet.systems.deva.short import ShortMemory
-from masklet.systems.sam2long import MemoryTree, MemoryTreeSettings
 from masklet.weights.catalog import CARRIERS, DETECTORS
-from masklet.weights.reading import locate_weights
 from masklet.weights.store import find_checkpoint, find_weights, resolve_weights
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what few commands need is imported where it is made: a second of the start hangs on it
+    from masklet.models.last_masks import FlownMasks, StillMasks
+    from masklet.models.nano.dense import DenseSegmenter
+    from masklet.models.sam2.propagator import Sam2
+    from masklet.models.sam3.propagator import Sam3
+    from masklet.models.sam3.segmenter import Sam3Segmenter
+    from masklet.models.segmenters.auto import AutoSegmenter
+    from masklet.models.segmenters.motion import Motion, MotionMemory
+    from masklet.models.segmenters.prompted import BoxMasker, EverythingSegmenter, TextSegmenter
+    from masklet.models.segmenters.soft_masks import SoftMaskFolder
     from masklet.models.xmem.propagator import Xmem
+    from masklet.systems.deva.short import ShortMemory
+    from masklet.systems.sam2long import MemoryTree
 
 # SAM2Long's thresholds of predicted mask IoU and of uncertainty: the official repository's documented command, the
 # paper, and what the official command line does when it is told nothing.
@@ -121,6 +107,9 @@ def load_segmenter(
         )
     refuse_part_settings("segmenter", name, settings)
     if path_exists(Path(name)):
+        from masklet.io.annotations.detections import read_detections
+        from masklet.models.segmenters.precomputed import Precomputed
+
         return Precomputed(read_detections(Path(name)), resolve_device(device))
     if part.base in DETECTORS:
         raise InputError(f"--segmenter {name}: say what to find, such as --text 'dog. red car.'")
@@ -180,6 +169,8 @@ def load_bystanders(propagator: Propagator[Any, Any]) -> BystanderFinder | None:
 
 def load_everything(request: PartRequest) -> EverythingSegmenter:
     """All objects, by SAM 2, or by nano's image predictor, which is what no name means where no SAM 2 was fetched."""
+    from masklet.models.segmenters.prompted import EverythingSegmenter, NanoEverything
+
     name = request.name.below
     if name == NANO or not (name or find_weights(find_checkpoint(SMALLEST_SAM2))):
         return NanoEverything(load_image_predictor(resolve_device(request.device)), **request.settings)
@@ -190,6 +181,9 @@ def load_concepts(request: PartRequest) -> Sam3Segmenter:
     """SAM 3's detector, of the weights folder or of a folder that is named. Raises InputError where nothing says what
     to find.
     """
+    from masklet.models.sam3.segmenter import Sam3SegmenterSettings, load_sam3_segmenter
+    from masklet.models.segmenters.text import split_prompts
+
     name = request.name
     if not request.text and not request.exemplars:
         raise InputError(
@@ -208,6 +202,8 @@ def load_concepts(request: PartRequest) -> Sam3Segmenter:
 
 def load_soft_masks(request: PartRequest) -> SoftMaskFolder:
     """Soft masks in a folder. Raises InputError where none is named or it has none."""
+    from masklet.models.segmenters.soft_masks import SoftMaskFolder
+
     if not request.name.argument:
         raise InputError(f"{request.name.text}: say which folder, such as soft:masks")
     return SoftMaskFolder(Path(request.name.below).expanduser())
@@ -215,12 +211,16 @@ def load_soft_masks(request: PartRequest) -> SoftMaskFolder:
 
 def load_auto(request: PartRequest) -> AutoSegmenter[None, MotionMemory]:
     """Named things by `nano`, and by `motion` what moves and has no name."""
+    from masklet.models.segmenters.auto import AutoSegmenter
+
     named = load_nano_segmenter(replace(LIKELY_BOXES, **request.settings), resolve_device(request.device))
     return AutoSegmenter(named, load_motion(request))
 
 
 def load_motion(request: PartRequest) -> Motion:
     """What moves, seen through the shared encoder."""
+    from masklet.models.segmenters.motion import Motion
+
     return Motion(get_encoder(request))
 
 
@@ -235,11 +235,15 @@ def load_nano(request: PartRequest) -> Segmenter[Any]:
 
 def load_nano_objects(request: PartRequest) -> Segmenter[Any]:
     """Things of any kind, by the dense head."""
+    from masklet.models.nano.dense import ObjectSegmenter
+
     return ObjectSegmenter(load_nano_dense(request))
 
 
 def load_nano_dense(request: PartRequest) -> DenseSegmenter:
     """The dense head, packaged or of a file."""
+    from masklet.models.nano.dense import load_dense
+
     encoder = get_encoder(request)
     if request.name.size:
         short = check_short_side(request.name.text, request.name.size)
@@ -270,6 +274,9 @@ def load_text_segmenter(name: str, text: str, device: str = "auto") -> TextSegme
         InputError: the text names nothing or one thing twice, a part is not on this machine (nothing is fetched), or
             the detector cannot read the text.
     """
+    from masklet.models.segmenters.prompted import TextSegmenter
+    from masklet.models.segmenters.text import load_detector, split_prompts
+
     prompts = split_prompts(text)
     kind, _, below = name.partition(":")
     detector, masker = collect_parts(
@@ -282,6 +289,10 @@ def load_masker(name: str, device: str) -> BoxMasker[Any]:
     """SAM 2 as an image model, the smallest where none is named; a SAM-HQ that transformers saved; or nano's image
     predictor.
     """
+    from masklet.models.segmenters.prompted import NanoMasker, PromptedMasker
+    from masklet.models.segmenters.sam_hq import is_sam_hq, load_sam_hq
+    from masklet.weights.reading import locate_weights
+
     if name == NANO:
         return NanoMasker(load_image_predictor(resolve_device(device)))
     if is_sam_hq(Path(name).expanduser()):
@@ -335,12 +346,16 @@ def load_sam2_tracker(request: PartRequest) -> Sam2:
 
 def load_sam3_tracker(request: PartRequest) -> Sam3:
     """SAM 3's tracker, of the weights folder or of a folder that is named."""
+    from masklet.models.sam3.propagator import Sam3Settings
+
     at = Sam3Settings(**request.settings)
     return load_sam3_by_name(request.name, RecentFrames(at.conditioning, at.pointers), request.device, at.postprocess)
 
 
 def load_sam3_by_name(name: PartName, policy: MemoryPolicy, device: str, postprocess: bool = True) -> Sam3:
     """SAM 3's tracker on a device, at its own image size or the one after "@"; `postprocess` as in `Sam2`."""
+    from masklet.models.sam3.propagator import load_sam3
+
     side = check_sam3_side(name.text, name.size) if name.size else None
     return load_sam3(name.argument or SAM3, policy, resolve_device(device), postprocess=postprocess, side=side)
 
@@ -349,6 +364,8 @@ def load_tree(request: PartRequest) -> MemoryTree[Any, Any]:
     """SAM2Long's tree over another propagator, which reads SAM2Long's choice of memories where it can. Raises
     InputError where a setting is of what that one does not have.
     """
+    from masklet.systems.sam2long import MemoryTree, MemoryTreeSettings
+
     name, below, at = request.name, parse_part_name(request.name.below), MemoryTreeSettings(**request.settings)
     quality, uncertainty = NANO_TREE if (name.base, below.base) == ("sam2long", NANO) else TREES[name.base]
     unread = ("postprocess",) if below.base == NANO else () if is_sam2(below) else MemoryTreeSettings.OF_SAM2
@@ -437,21 +454,31 @@ def load_cutie(request: PartRequest) -> Propagator[Any, Any]:
 
 def load_still(request: PartRequest) -> StillMasks:
     """The propagator that leaves masks where they were."""
+    from masklet.models.last_masks import StillMasks
+
     return StillMasks()
 
 
 def load_flow(request: PartRequest) -> FlownMasks:
     """Masks along the optical flow."""
+    from masklet.models.last_masks import FlownMasks
+
     return FlownMasks()
 
 
 def load_short(request: PartRequest) -> ShortMemory[Any, Any]:
     """Another propagator, whose memory begins anew in every frame."""
+    from masklet.systems.deva.short import ShortMemory
+
     return ShortMemory(request.load_below(parse_part_name(request.name.below), RecentFrames()))
 
 
 def load_sam2(name: str, policy: MemoryPolicy, device: str, postprocess: bool = True) -> Sam2:
     """SAM 2 on a device, at its own image size or the one after "@"; `postprocess` as in `Sam2`."""
+    from masklet.models.sam2.edgetam import EdgeTam
+    from masklet.models.sam2.propagator import Sam2, set_image_size
+    from masklet.models.sam2.weights import EDGETAM, build_sam2
+
     base, at, side = name.rpartition("@")
     base = base if at else name
     if not base or ("/" not in base and not path_exists(Path(base))):

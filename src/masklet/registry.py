@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple, get_type_hints
@@ -75,7 +76,8 @@ class Registry:
     @cached_property
     def entries(self) -> Mapping[str, PartEntry]:
         """Every part by its name; one of another package never takes the place of one that ships."""
-        brought = {point.name: describe_entry_point(point) for point in entry_points(group=self.group)}
+        points = read_entry_points(tuple(sys.path)).select(group=self.group)
+        brought = {point.name: describe_entry_point(point) for point in points}
         return {**brought, **{entry.name: entry for entry in self.builtins}}
 
     @property
@@ -97,6 +99,12 @@ class Registry:
     def describe(self) -> str:
         """Names as a line of help."""
         return ", ".join(self.entries[name].form or name for name in self.names)
+
+
+@cache
+def read_entry_points(path: tuple[str, ...]) -> Any:
+    """What the packages in all folders of the `path`, which is `sys.path`, bring: to look through them takes long."""
+    return entry_points()
 
 
 def describe_entry_point(point: EntryPoint) -> PartEntry:

@@ -39,7 +39,7 @@ from masklet.io.video import image_sequence, network, source_names
 from masklet.io.video.encode import VideoWriter
 from masklet.io.video.frame_source import FrameSource
 from masklet.io.video.images import FramesInMemory, read_image_header
-from masklet.io.video.pixels import read_orientation
+from masklet.io.video.orientation import read_orientation
 from masklet.io.video.selection import FrameSelection
 from masklet.io.video.source_names import (
     check_one_series,

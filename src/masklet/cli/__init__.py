@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import signal
 from typing import Annotated, Any
 
@@ -89,6 +91,9 @@ def take_common_options(
 
 def main() -> None:
     """`masklet`: a user's mistake ends in one sentence and exit code 2, a signal in 128 + its number."""
+    atexit.register(
+        gc.freeze
+    )  # or all that torch has made is gone through for garbage at the end, twice: half a second
     signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     for number in signals:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup

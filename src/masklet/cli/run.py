@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -67,7 +67,6 @@ from masklet.core.instances import Prompt
 from masklet.core.limits import parse_whole_number
 from masklet.core.part_facts import collect_parts
 from masklet.core.result import VideoResult
-from masklet.io.formats.vos_folder import write_vos_video
 from masklet.io.output_folder import OutputFolder
 from masklet.io.prompts import (
     PromptFile,
@@ -86,19 +85,19 @@ from masklet.parts import choose_evaluation_settings, load_bystanders, make_enco
 from masklet.presets import GOOD, choose_track_parts
 from masklet.run.batch import MASKLETS, Job, process_video
 from masklet.run.batch_log import BatchLog
-from masklet.run.forecast import TO_DO, foresee_video, format_forecast
 from masklet.run.outcome import FAILED, Outcome, count_states, format_summary, format_summary_table, read_last_states
 from masklet.run.plan import RunOptions, RunParts, choose_join, hint_at_parts, plan_job, plan_jobs, plan_output_folders
 from masklet.run.queue import HerePool, VideoQueue
-from masklet.run.ray_runner import RayCrew, RayPool
 from masklet.run.recipe import identify_files
 from masklet.run.video_list import VideoEntry, choose_shard, list_dataset_entries, list_videos, name_videos
-from masklet.run.watch import WatchedNames, watch_folder
 from masklet.run.workers import Crew, WorkerPool, clean_up
 from masklet.systems.track import Prompts, Track
 from masklet.systems.vos import VosTrack
 from masklet.view.progress import BarReporter, JsonReporter, QuietReporter, Reporter
 from masklet.weights.store import compute_hash
+
+if TYPE_CHECKING:
+    from masklet.run.ray_runner import RayPool
 
 CHECKPOINT = 500  # frames
 SOME = (VideoEntry("-"), VideoEntry("-"))  # where it is not known which videos there will be
@@ -231,6 +230,8 @@ def check_exemplars(options: RunOptions) -> None:
 
 def watch_videos(options: RunOptions, parts: RunParts, folder: Path, reporter: Reporter) -> NoReturn:
     """Does the videos in a `folder` and those that appear in it, until Ctrl-C, and ends the command."""
+    from masklet.run.watch import WatchedNames, watch_folder
+
     reporter.hint(f"waiting for videos in {folder}; Ctrl-C ends")
     names, log = WatchedNames(), BatchLog(options.out, 1, reporter)
     for path in watch_folder(folder):
@@ -250,6 +251,8 @@ def choose_pool(
     so many `gpus`.
     """
     if address is not None:
+        from masklet.run.ray_runner import RayCrew, RayPool
+
         return RayPool(options, RayCrew(crew, address, gpus), queue, log)
     return WorkerPool(options, crew, queue, log) if crew.is_needed else HerePool(queue, log)
 
@@ -380,6 +383,8 @@ def write_predictions(out: Path, videos: Mapping[str, DatasetVideo], folder: Pat
     """Writes the results in `out` of some `videos`, by the names of their folders, into `folder` as their data set has
     its predictions; ends with what `reporter` says where one does not fit.
     """
+    from masklet.io.formats.vos_folder import write_vos_video
+
     with exit_on_input_error(reporter):
         for name, video in videos.items():
             write_vos_video(VideoResult.load(out / name / MASKLETS), video, folder)
@@ -535,6 +540,8 @@ def check_watch(folder: Path, is_more: bool) -> None:
 
 def say_plan(out: Path, jobs: Sequence[Job], workers: int) -> None:
     """Says of each video what would become of it, and what all that would take, and ends the command."""
+    from masklet.run.forecast import TO_DO, foresee_video, format_forecast
+
     foreseen = [(job, foresee_video(job)) for job in jobs]
     for job, told in foreseen:
         typer.echo(f"{job.name}: {told}")

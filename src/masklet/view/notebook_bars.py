@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from html import escape
 from importlib import import_module
 from time import monotonic
 from typing import Any
@@ -51,6 +50,8 @@ def format_bar(name: str, phase: str, done: int, total: int | None, rate: float,
     >>> format_bar("<a>", "forward", 3, 4, 1.5, 2)[:70]
     '<div style="font:12px/1.6 monospace;white-space:pre">&lt;a&gt; forward'
     """
+    from html import escape  # and the names of all letters, which a terminal does not need
+
     ends = f' value="{done}" max="{total}"' if total else ""
     figures = f"{done}{f'/{total}' if total else ''}, {rate:.1f} frames/s, {objects} object{'s' * (objects != 1)}"
     said = escape(escape_control_characters(f"{name} {phase}"))

@@ -23,7 +23,7 @@ from masklet.io.video.images import (
     read_image,
     read_image_header,
 )
-from masklet.io.video.pixels import ALPHA_NOTE
+from masklet.io.video.orientation import ALPHA_NOTE
 from masklet.io.video.source_names import check_one_series, describe_missing_numbers, read_plain_counter
 from masklet.io.video.value_range import (
     ValueRange,

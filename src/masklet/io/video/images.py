@@ -18,7 +18,7 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.image_files import check_png_sums
 from masklet.io.video.frame_source import FrameSource
-from masklet.io.video.pixels import ALPHA_NOTE, blend_over_white
+from masklet.io.video.orientation import ALPHA_NOTE, blend_over_white
 from masklet.io.video.quick_header import read_quick_size
 from masklet.io.video.value_range import (
     ValueRange,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import av
-from av.container import InputContainer
-
 from masklet.core.errors import InputError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 TIMEOUT = 10.0  # seconds to open, and again for each packet
 SCHEMES = ("http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "srt", "udp", "tcp")
@@ -52,6 +53,8 @@ def name_address(address: str) -> str:
 
 def open_live(source: str, options: Mapping[str, str] | None = None) -> InputContainer:
     """Opens an address or a camera, with `options` of FFmpeg; raises InputError where nothing answers in time."""
+    import av
+
     try:
         if is_address(source):
             return av.open(source, timeout=TIMEOUT, options=dict(options or {}), metadata_errors="replace")

@@ -13,16 +13,12 @@ from jaxtyping import UInt8
 from masklet.io.video.decode import LostFrame, decode_frames, list_video_streams
 from masklet.io.video.frame_source import ReadFrame
 from masklet.io.video.images import RATE
+from masklet.io.video.orientation import ALPHA_NOTE, NO_MATRIX, OBLIQUE_NOTE, blend_over_white, is_oblique
 from masklet.io.video.pixels import (
-    ALPHA_NOTE,
     HOLDING,
-    NO_MATRIX,
-    OBLIQUE_NOTE,
     UprightConverter,
-    blend_over_white,
     find_display_matrix,
     has_alpha,
-    is_oblique,
     is_transparent,
     read_frame_rate,
     read_pixel_aspect,

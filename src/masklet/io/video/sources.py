@@ -34,8 +34,6 @@ from masklet.io.video.source_names import (
     name_source,
     sort_naturally,
 )
-from masklet.io.video.spool import SpooledFrames, open_address, open_fifo, open_pipe
-from masklet.io.video.video_file import VideoFile
 
 __all__ = [
     "describe_source",
@@ -120,6 +118,8 @@ def _open_source(source: Any, rate: float, allow_network: bool) -> FrameSource:
     if isinstance(source, np.ndarray) or (isinstance(source, Sequence) and not isinstance(source, bytes)):
         return FramesInMemory(list(source) if isinstance(source, np.ndarray) else source, "frames", rate)
     if isinstance(source, Iterable) and not isinstance(source, bytes):
+        from masklet.io.video.spool import SpooledFrames
+
         return SpooledFrames(iterate_live_frames(source, rate), "frames", rate)
     raise InputError(f"{type(source).__name__} is no source of frames; {GIVE}")
 
@@ -137,24 +137,32 @@ def is_list_of_images(source: Any) -> bool:
 
 def _open_path(source: str, rate: float, allow_network: bool) -> FrameSource:
     path = Path(source)
-    if source == "-":
-        return open_pipe(rate=rate)
-    if is_address(source):
-        return open_address(source)
+    if source == "-" or is_address(source):
+        return _open_stream(source, rate)
     try:
         if path.is_dir():
             return _open_image_folder(path, rate)
-        if path.is_fifo():
-            return open_fifo(path, rate)
-        if is_camera(path):
-            return open_address(source)
+        if path.is_fifo() or is_camera(path):
+            return _open_stream(source, rate)
         if path.is_file() and is_image_file(path):
             return _open_image_file(path, rate)
         if path.exists() or not has_magic(source):
+            from masklet.io.video.video_file import VideoFile  # and FFmpeg, which images do not need
+
             return VideoFile(path, allow_network)
     except OSError as error:
         raise InputError(f"{source}: {(error.strerror or str(error)).lower()}; {GIVE}") from None
     return _open_glob(source, rate, allow_network)
+
+
+def _open_stream(source: str, rate: float) -> FrameSource:
+    """What can be read once: standard input, an address, a named pipe or a camera."""
+    from masklet.io.video.spool import open_address, open_fifo, open_pipe  # and FFmpeg, which images do not need
+
+    if source == "-":
+        return open_pipe(rate=rate)
+    is_live = is_address(source) or is_camera(Path(source))
+    return open_address(source) if is_live else open_fifo(Path(source), rate)
 
 
 def _open_glob(source: str, rate: float, allow_network: bool) -> FrameSource:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from masklet.io.video.pixels import Orientation
+from masklet.io.video.orientation import Orientation
 
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras have, in files of 16
 EXIF_ORIENTATIONS = {  # by EXIF's number: rows and columns swapped, upside down, mirrored

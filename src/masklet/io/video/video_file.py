@@ -27,14 +27,11 @@ from masklet.io.video.matroska_sums import CLUSTER, find_damaged_parts
 from masklet.io.video.mp4_tables import describe_contradictions
 from masklet.io.video.network import PLAYLIST_OPTIONS, refuse_playlist
 from masklet.io.video.one_pass import describe_streams
+from masklet.io.video.orientation import ALPHA_NOTE, NO_MATRIX, OBLIQUE_NOTE, is_oblique
 from masklet.io.video.pixels import (
-    ALPHA_NOTE,
     HOLDING,
-    NO_MATRIX,
-    OBLIQUE_NOTE,
     UprightConverter,
     find_display_matrix,
-    is_oblique,
     is_transparent,
     read_frame_rate,
     read_pixel_aspect,
