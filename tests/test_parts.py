@@ -22,6 +22,14 @@ from masklet.systems.sam2long import MemoryTree
 from masklet.weights.catalog import CHECKPOINTS
 
 
+def replace_sam2(monkeypatch: pytest.MonkeyPatch, build: Any, resize: Any, make: Any) -> None:
+    """Puts `build`, `resize` and `make` in the place of SAM 2's reader, its change of image size and its propagator."""
+    monkeypatch.setattr("masklet.models.sam2.edgetam.EdgeTam", None)  # which is not to be made
+    monkeypatch.setattr("masklet.models.sam2.weights.build_sam2", build)
+    monkeypatch.setattr("masklet.models.sam2.propagator.set_image_size", resize)
+    monkeypatch.setattr("masklet.models.sam2.propagator.Sam2", make)
+
+
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What would be loaded: (name, image size, policy, device)."""
@@ -34,10 +42,11 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             calls[-1] += [str(device)]
             return self
 
-    monkeypatch.setattr(parts, "build_sam2", lambda name: calls.append([name]) or (Net(), {"file": "sha"}))
-    monkeypatch.setattr(parts, "set_image_size", lambda net, side: calls[-1].append(side) or net)
-    monkeypatch.setattr(
-        parts, "Sam2", lambda net, policy, postprocess, weights: calls[-1].append(policy) or (policy, weights)
+    replace_sam2(
+        monkeypatch,
+        lambda name: calls.append([name]) or (Net(), {"file": "sha"}),
+        lambda net, side: calls[-1].append(side) or net,
+        lambda net, policy, postprocess, weights: calls[-1].append(policy) or (policy, weights),
     )
     return calls
 
@@ -210,9 +219,12 @@ def test_sam2_goes_without_postprocessing_where_it_is_told_to(
         def to(self, device: Any) -> Any:
             return self
 
-    monkeypatch.setattr(parts, "build_sam2", lambda name: (Net(), {}))
-    monkeypatch.setattr(parts, "set_image_size", lambda net, side: net)
-    monkeypatch.setattr(parts, "Sam2", lambda net, policy, postprocess, weights: told.append(postprocess))
+    replace_sam2(
+        monkeypatch,
+        lambda name: (Net(), {}),
+        lambda net, side: net,
+        lambda net, policy, postprocess, weights: told.append(postprocess),
+    )
     parts.load_propagator(name, Encoder(), "cpu", {} if asked else parts.choose_evaluation_settings(name))
     assert told == [asked]
 
