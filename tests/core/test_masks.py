@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from masklet.core.masks import (
     count_common_pixels,
     encode_masks,
+    find_nonempty,
     find_run_edges,
     mask_iou,
     mask_nms,
@@ -180,6 +181,14 @@ def test_resize_keeps_a_flat_map_and_its_place() -> None:
 
 def test_stack_of_none() -> None:
     assert stack_masks([], (3, 4)).shape == (0, 3, 4)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_masks_with_pixels_are_told_from_empty_ones(count: int) -> None:
+    masks = torch.zeros(count, 5, 7, dtype=torch.bool)
+    masks[1:2, 4, 6] = True
+    assert find_nonempty(masks).tolist() == masks.flatten(1).any(1).tolist() == [n == 1 for n in range(count)]
+    assert find_nonempty(masks.transpose(1, 2)).tolist() == [n == 1 for n in range(count)]  # in no order of memory
 
 
 def test_masks_of_different_sizes_are_refused_by_the_shape_check() -> None:

@@ -467,3 +467,16 @@ def test_memory_has_one_size_whatever_is_disturbed(model):
     for _ in range(3):
         _, memory = follow(model, memory, frames)
     assert count_tensor_bytes(memory) == held
+
+
+@pytest.mark.parametrize("reach", [0.1, 0.7, 3.0])
+def test_surroundings_are_the_cells_that_are_not_further_away(reach: float) -> None:
+    """As by the greatest value of a window of cells."""
+    draw = torch.Generator().manual_seed(0)
+    cells = torch.rand(3, 12, 17, generator=draw) * torch.tensor([0.52, 0.0, 1.0])[:, None, None]
+    steps = [max(round(reach * float(inside.sum().sqrt())), 2) for inside in cells]
+    wide = [
+        torch.nn.functional.max_pool2d((one > 0.5).float()[None], 2 * k + 1, 1, k)[0]
+        for one, k in zip(cells, steps, strict=True)
+    ]
+    assert torch.equal(affinity.find_surroundings(cells, reach), torch.stack(wide) * (1 - cells))

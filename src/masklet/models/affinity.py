@@ -23,7 +23,7 @@ from masklet.core.frame_cache import FrameCache
 from masklet.core.frames import Frame
 from masklet.core.heap import return_freed_memory
 from masklet.core.instances import Clicks, Prediction, Prompt
-from masklet.core.masks import count_common_pixels, resize_bilinear
+from masklet.core.masks import count_common_pixels, has_pixels, resize_bilinear
 from masklet.models.encoder import STRIDE, Encoder, EncoderFeatures, FlowFinder, compute_working_size
 from masklet.models.nano.image_predictor import load_image_predictor
 from masklet.nn.flow import enlarge_flow
@@ -88,7 +88,7 @@ class Shot:
         """With the masks `soft` of some objects; there are `count` then, and more than before have not been seen."""
         at, before = torch.tensor(rows, dtype=torch.int64), len(self.soft)
         unseen = nnf.pad(self.unseen, (0, count - before), value=True)
-        unseen[at] &= ~torch.tensor([bool((one > 0.5).any()) for one in soft], dtype=torch.bool)
+        unseen[at] &= ~torch.tensor([has_pixels(one > 0.5) for one in soft], dtype=torch.bool)
         if list(rows) == list(range(count)):  # maps are large: no copy where all of them are new
             return Shot(self.grey, soft, unseen)
         whole = self.soft.new_empty(count, *self.grey.shape)
@@ -99,7 +99,7 @@ class Shot:
     @property
     def shows_any(self) -> bool:
         """Whether an object is in sight."""
-        return bool((self.soft > 0.5).any())
+        return any(has_pixels(one > 0.5) for one in self.soft)
 
 
 @dataclass(frozen=True)
@@ -433,7 +433,7 @@ class Affinity:
         """Learns some objects' looks under their masks: as the anchor where there is none yet, else as `share` of the
         recent look, and as so much of the anchor.
         """
-        seen = torch.tensor([row for row, one in enumerate(soft) if (one > 0.5).any()], dtype=torch.int64)
+        seen = torch.tensor([row for row, one in enumerate(soft) if has_pixels(one > 0.5)], dtype=torch.int64)
         view, anchor, recent = self._view(features), memory.anchor, memory.recent
         at = torch.tensor(rows, dtype=torch.int64)
         for part in iterate_row_groups(len(seen), TOGETHER):
@@ -565,8 +565,10 @@ def find_surroundings(cells: Float[Tensor, "n y x"], reach: float) -> Float[Tens
     its area (2 cells at least).
     """
     steps = [max(round(reach * float(inside.sum().sqrt())), 2) for inside in cells]
-    wide = [nnf.max_pool2d((c > 0.5).float()[None], 2 * k + 1, 1, k)[0] for c, k in zip(cells, steps, strict=True)]
-    return torch.stack(wide) * (1 - cells)
+    squares = [np.ones((2 * k + 1, 2 * k + 1), np.uint8) for k in steps]
+    inside = (cells > 0.5).numpy().view(np.uint8)
+    wide = np.stack([cv2.dilate(one, square) for one, square in zip(inside, squares, strict=True)])
+    return torch.from_numpy(wide) * (1 - cells)
 
 
 def _compute_coverage(masks: Sequence[Bool[Tensor, "h w"]], size: tuple[int, int]) -> Float16[Tensor, "n y x"]:

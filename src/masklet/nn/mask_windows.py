@@ -34,11 +34,9 @@ class FlowOrigins:
         h, w = flow.shape[:2]
         x = np.arange(w, dtype=np.float32)[None] + flow[..., 0]
         y = np.arange(h, dtype=np.float32)[:, None] + flow[..., 1]
-        ends = np.array([[0], [0]], np.float32), np.array([[w - 1], [h - 1]], np.float32)  # beyond: as at the border
-        cells = [m.reshape(h // CELL, CELL, w // CELL, CELL) for m in (x, y)]
-        low, high = (np.stack([how(m, axis=(1, 3)) for m in cells]) for how in (np.min, np.max))
-        held = [np.clip(b, ends[0][:, None], ends[1][:, None]) for b in (low, high)]
-        return FlowOrigins(x, y, np.concatenate(held))
+        ends = np.array([w - 1, h - 1], np.float32)[:, None, None]  # beyond: as at the border
+        low, high = (np.stack([reduce_cells(m, how) for m in (x, y)]) for how in (np.minimum, np.maximum))
+        return FlowOrigins(x, y, np.concatenate([bound.clip(0, ends) for bound in (low, high)]))
 
     def find_cells(self, box: Window) -> Cells:
         """The cells of which a pixel may have been in, or beside, a box of the other frame."""
@@ -51,6 +49,15 @@ class FlowOrigins:
         """What of a map of the other frame is in a window of this one."""
         x, y = self.x[window], self.y[window]
         return np.asarray(cv2.remap(soft, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+
+
+def reduce_cells(values: Float32[np.ndarray, "h w"], how: np.ufunc) -> Float32[np.ndarray, "y x"]:
+    """One value of each cell: `how`, such as `np.minimum`, of all its pixels' `values`. Rows come first, for those lie
+    side by side in memory: a quarter of the time.
+    """
+    h, w = values.shape
+    rows = how.reduce(values.reshape(h // CELL, CELL, w), axis=1)
+    return np.asarray(how.reduce(rows.reshape(h // CELL, w // CELL, CELL), axis=2))
 
 
 def bound_cells(cells: Cells, margin: int) -> Window:

@@ -17,16 +17,19 @@ RARE = 2e-4  # share of the pixels below which a colour says nothing
 SURE = 0.03  # a soft mask is trusted no further than this from 0 and 1
 
 
-# Bin numbers of the 256 values of L, a and b.
+# Bins of the 256 values of L, a and b.
 _SCALE = np.arange(256)
 _SPREAD = np.clip((_SCALE - 128) * CHROMA + 128, 0, 255).astype(np.int32)
-_TABLES = [(values * BINS // 256).astype(np.int32) * BINS**k for k, values in ((2, _SCALE), (1, _SPREAD), (0, _SPREAD))]
+_TABLE = (np.stack([_SCALE, _SPREAD, _SPREAD], axis=1)[None] * BINS // 256).astype(np.uint8)
 
 
 def quantize_colours(image: Image) -> Int32[np.ndarray, "h w"]:
     """The colour bin of every pixel."""
-    lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
-    bins: Int32[np.ndarray, "h w"] = sum(table[lab[..., k]] for k, table in enumerate(_TABLES))
+    light, a, b = cv2.split(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2LAB), _TABLE))
+    bins: Int32[np.ndarray, "h w"] = light.astype(np.int32)
+    for axis in (a, b):
+        bins *= BINS
+        bins += axis
     return bins
 
 

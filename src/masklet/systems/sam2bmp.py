@@ -19,7 +19,16 @@ from masklet.core.checkpoint import Checkpoints
 from masklet.core.features import MIB, FeatureStore
 from masklet.core.frames import Frame, Video, iterate_frames_from, iterate_with_future, read_through
 from masklet.core.instances import NAMELESS, Branches, Detections, FrameMasks, Prediction
-from masklet.core.masks import mask_iou, mask_nms, mutual_mask_iou, pack_bits, stack_masks, unpack_bits
+from masklet.core.masks import (
+    find_nonempty,
+    has_pixels,
+    mask_iou,
+    mask_nms,
+    mutual_mask_iou,
+    pack_bits,
+    stack_masks,
+    unpack_bits,
+)
 from masklet.core.matching import Matching, match
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import Propagator, Segmenter
@@ -267,7 +276,7 @@ class Sam2Bmp(Generic[F, M, S]):
         looked_at = found.scores >= min(at.low_conf, at.conf)
         kept = torch.zeros_like(looked_at)
         kept[mask_nms(found.masks, found.scores, at.nms_iou, looked_at)] = True
-        kept &= found.masks.flatten(1).any(1)
+        kept &= find_nonempty(found.masks)
         sure, unsure = found.scores > at.conf, (found.scores >= at.low_conf) & (found.scores <= at.conf)
         return found[kept & sure], found[kept & unsure]
 
@@ -299,7 +308,7 @@ class Sam2Bmp(Generic[F, M, S]):
         links = self.match_tracks(own, iou, unsure)
         old = follow_detections(belief, own, sure, links)
         born = self.begin(state, old, sure[links.free_cols], unsure)
-        new = born[: max(at.max_objects - sum(bool(s.mask.any()) for s in old), 0)]
+        new = born[: max(at.max_objects - sum(has_pixels(s.mask) for s in old), 0)]
 
         corrects = CORRECTS[at.memory]
         corrected = {belief.ids[r]: sure.masks[c] for r, c in links.pairs if corrects(float(iou[r, c]), at.drift_iou)}

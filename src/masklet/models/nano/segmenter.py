@@ -14,6 +14,7 @@ from torch import Tensor
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
+from masklet.core.masks import find_nonempty
 from masklet.core.part_facts import CPU
 from masklet.models.boxes import BoxDetector
 from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor
@@ -95,7 +96,7 @@ class NanoSegmenter:
         boxes, others = every[high], every[~high].scores
         masks, quality = self.predictor.predict_boxes(frame.image, boxes.corners)
         chance = self.calibration.estimate(boxes.scores, quality)
-        seen = masks.flatten(1).any(1).nonzero()[:, 0]
+        seen = find_nonempty(masks).nonzero()[:, 0]
         order = seen[chance[seen].argsort(descending=True, stable=True)]
         evidence = torch.stack([boxes.scores, quality], 1)
         left_out = self.calibration.estimate(others, torch.full_like(others, 0.5))
