@@ -58,6 +58,7 @@ from masklet.parts import (
     load_text_segmenter,
     make_encoder,
     refuse_part_settings,
+    resolve_device,
     takes_prompts,
 )
 from masklet.registry import check_choice, import_object
@@ -117,13 +118,16 @@ class Model:
             sources = group_video_sources([str(path) for path in source])
             shared = replace(self, system=share_detections(self.system, len(sources)))
             return (shared.segment(one, **options) for one in sources)
-        return process_source(source, lambda video: self.system, **options)
+        return process_source(source, lambda video: self.system, device=self.device, **options)
 
     def track(self, source: Any, prompts: Mapping[int, Mapping[int, Any]], **options: Any) -> VideoResult:
         """Propagates given objects both ways; `source`, `prompts` and `options` as in the function `track`."""
         carrier = self.tracker
         return process_source(
-            source, lambda video: Track(carrier, check_prompts(prompts, video), load_bystanders(carrier)), **options
+            source,
+            lambda video: Track(carrier, check_prompts(prompts, video), load_bystanders(carrier)),
+            device=self.device,
+            **options,
         )
 
     def open(
@@ -435,6 +439,7 @@ def track(
     return process_source(
         source,
         lambda video: Track(carrier, check_prompts(prompts, video), load_bystanders(carrier)),
+        device=device,
         watch=watch,
         progress=progress,
         rate=rate,
@@ -552,16 +557,17 @@ def process_source(
     source: Any,
     make: Callable[[Video], VideoSystem],
     *,
+    device: str = "cpu",
     watch: Watch = discard_progress,
     progress: bool = False,
     rate: float | None = None,
     name: str = "",
 ) -> VideoResult:
-    """Opens a `source`, runs on it the system that `make` gives for it, and names what was used; the other arguments
-    as in `segment`.
+    """Opens a `source`, whose frames the `device` decodes where it can, runs on it the system that `make` gives for it,
+    and names what was used; the other arguments as in `segment`.
     """
     check_relative_path("name", name or "unnamed")
-    with open_source(source) as video, follow_progress(name or video.name, watch, progress) as told:
+    with open_source(source, device) as video, follow_progress(name or video.name, watch, progress) as told:
         check_before_reading(video)
         result = run_system(make(video), video, source, told)
     times = () if rate else result.times
@@ -638,9 +644,13 @@ def describe_devices(parts: Mapping[str, Any]) -> dict[str, str]:
     return {"device": ", ".join(used)} if used else {}
 
 
-def open_source(source: Any) -> AbstractContextManager[Video]:
-    """A video of whatever holds frames; one that is a `Video` already stays open afterwards."""
-    return nullcontext(source) if isinstance(source, Video) else open_video(source)
+def open_source(source: Any, device: str = "cpu") -> AbstractContextManager[Video]:
+    """A video of whatever holds frames, decoded by the `device` where that can; one that is a `Video` already stays
+    open afterwards.
+    """
+    if isinstance(source, Video):
+        return nullcontext(source)
+    return open_video(source, device=str(resolve_device(device)))
 
 
 def check_system_settings(settings: Mapping[str, Any], of: type[Any]) -> dict[str, Any]:

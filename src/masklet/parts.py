@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -341,7 +341,9 @@ def load_nano_tracker(request: PartRequest) -> Nano:
 def load_sam2_tracker(request: PartRequest) -> Sam2:
     """SAM 2 or EdgeTAM by the name of its weights."""
     at = Sam2Settings(**request.settings)
-    return load_sam2(request.name.text, RecentFrames(at.conditioning, at.pointers), request.device, at.postprocess)
+    policy, name = RecentFrames(at.conditioning, at.pointers), request.name.text
+    load = partial(load_sam2, name, policy, request.device, at.postprocess)
+    return load_compiled(name, request.device, load) if at.compile else load()
 
 
 def load_sam3_tracker(request: PartRequest) -> Sam3:
@@ -349,7 +351,20 @@ def load_sam3_tracker(request: PartRequest) -> Sam3:
     from masklet.models.sam3.propagator import Sam3Settings
 
     at = Sam3Settings(**request.settings)
-    return load_sam3_by_name(request.name, RecentFrames(at.conditioning, at.pointers), request.device, at.postprocess)
+    policy = RecentFrames(at.conditioning, at.pointers)
+    load = partial(load_sam3_by_name, request.name, policy, request.device, at.postprocess)
+    return load_compiled(request.name.text, request.device, load) if at.compile else load()
+
+
+def load_compiled(name: str, device: str, load: Callable[[], Any]) -> Any:
+    """The SAM 2, EdgeTAM or SAM 3 of a `name` that `load` loads on a `device`, to be compiled when it is first used.
+    Raises InputError where there is no compiler, before it is loaded.
+    """
+    from masklet.models.sam2.compiled import compile_sam2
+    from masklet.nn.compilation import check_compiler
+
+    check_compiler(name, resolve_device(device))
+    return compile_sam2(load())
 
 
 def load_sam3_by_name(name: PartName, policy: MemoryPolicy, device: str, postprocess: bool = True) -> Sam3:
@@ -368,14 +383,15 @@ def load_tree(request: PartRequest) -> MemoryTree[Any, Any]:
 
     name, below, at = request.name, parse_part_name(request.name.below), MemoryTreeSettings(**request.settings)
     quality, uncertainty = NANO_TREE if (name.base, below.base) == ("sam2long", NANO) else TREES[name.base]
-    unread = ("postprocess",) if below.base == NANO else () if is_sam2(below) else MemoryTreeSettings.OF_SAM2
+    unread = ("postprocess", "compile") if below.base == NANO else () if is_sam2(below) else MemoryTreeSettings.OF_SAM2
     of_no_use = [key for key in unread if key in request.settings]
     if of_no_use:
         raise InputError(f"{name.text}: {below.text} has no {', '.join(of_no_use)}; take SAM 2, or leave it out")
     policy = ReliableFrames(
         quality if at.quality is None else at.quality, weights=(1 - at.modulation, 1 + at.modulation)
     )
-    carried = request.load_below(below, policy, postprocess=at.postprocess)
+    load = partial(request.load_below, below, policy, postprocess=at.postprocess)
+    carried = load_compiled(name.text, request.device, load) if at.compile else load()
     return MemoryTree(carried, at.paths, at.uncertainty if "uncertainty" in request.settings else uncertainty)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -94,3 +94,29 @@ def test_stages_have_threads_of_their_own_where_there_are_cores(
         for truth, sighting in zip(alike, masklet.sightings.values(), strict=True):
             assert any(torch.equal(mask, sighting.mask.decode()) for mask in truth.values())
     assert len(result.masklets) == (1 if isinstance(system, Track) else 2)
+
+
+@dataclass
+class BatchingPropagator(WatchedPropagator):
+    """Is good at four frames together, as SAM 2 is on a GPU."""
+
+    encode_at_once: int = 4
+    batches: list[int] = field(default_factory=list)
+
+    def encode(self, frames: Sequence[Frame]) -> list[Tensor]:
+        self.batches.append(len(frames))
+        return super().encode(frames)
+
+
+@pytest.mark.parametrize("build", [build_sam2bmp, build_deva, build_track])
+def test_frames_that_need_not_be_waited_for_are_encoded_together(
+    build: Callable[[Calls], Sam2Bmp | Deva | Track], threads: int
+) -> None:
+    """Not in a stream, whose next frame may be long in coming."""
+    world, system = World(TWO, length=10), build(defaultdict(list))
+    want = system.run(world, discard_progress).masklets
+    together = BatchingPropagator(calls=defaultdict(list))
+    assert replace(system, propagator=together).run(world, discard_progress).masklets == want
+    assert together.batches == [4, 4, 2] and [t for t, _ in together.calls["encode"]] == list(range(10))
+    alone = BatchingPropagator(calls=defaultdict(list))
+    assert len(list(replace(system, propagator=alone).stream(world))) == 10 and alone.batches == [1] * 10

@@ -118,6 +118,14 @@ Memory = Annotated[
         rich_help_panel=PARTS,
     ),
 ]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the propagator's networks (SAM 2 and those over it): the first frames take long.",
+        rich_help_panel=PARTS,
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

@@ -17,6 +17,7 @@ from masklet.cli.options import (
     AllowNetwork,
     Categories,
     Checkpoint,
+    Compile,
     Dataset,
     DeviceName,
     DryRun,
@@ -81,7 +82,13 @@ from masklet.io.video.datasets import DatasetVideo, list_dataset_videos, list_pr
 from masklet.io.video.selection import FrameSelection
 from masklet.io.video.source_names import Source, describe_source
 from masklet.io.video.sources import check_source_exists, group_video_sources, open_video
-from masklet.parts import choose_evaluation_settings, load_bystanders, make_encoder, refuse_part_settings
+from masklet.parts import (
+    choose_evaluation_settings,
+    load_bystanders,
+    make_encoder,
+    refuse_part_settings,
+    resolve_device,
+)
 from masklet.presets import GOOD, choose_track_parts
 from masklet.run.batch import MASKLETS, Job, process_video
 from masklet.run.batch_log import BatchLog
@@ -118,6 +125,7 @@ def run_command(
     preset: PresetName = GOOD,
     device: DeviceName = "auto",
     memory: Memory = None,
+    compile_: Compile = False,
     window: Window = None,
     set_: Settings = None,
     help_settings: HelpSettings = False,
@@ -157,6 +165,7 @@ def run_command(
         budget = parse_memory(memory) if memory else None if ray is not None else find_memory_budget()
         chosen = parse_settings(set_ or []) | ({"window": window} if window else {})
         chosen |= {"segmenter.categories": categories} if categories else {}
+        chosen |= {"propagator.compile": True} if compile_ else {}
         crew = Crew(jobs, retries, check_timeout(timeout))
         if watch:
             is_more = bool(source or list_ or dataset or shard or failed_only or crew.is_needed or ray or dry_run)
@@ -306,6 +315,7 @@ def track_command(
     preset: PresetName = GOOD,
     device: DeviceName = "auto",
     memory: Memory = None,
+    compile_: Compile = False,
     set_: Settings = None,
     help_settings: HelpSettings = False,
     format: Formats = [],  # noqa: B006
@@ -336,6 +346,7 @@ def track_command(
         refuse_part_settings("track", "it", {**own, **of_parts["segmenter"]})
         name = propagator or parts.propagator
         settings = {**(choose_evaluation_settings(name) if dataset else {}), **of_parts["propagator"]}
+        settings |= {"compile": True} if compile_ else {}
         check_predictions(predictions, dataset)
         formats, marked, carrier, begun, _ = collect_parts(
             lambda: check_formats(format),
@@ -355,7 +366,7 @@ def track_command(
             Job(
                 video.source,
                 folder,
-                partial(open_video, **reading),
+                partial(open_video, **reading, device=str(resolve_device(device))),
                 partial(made, video),
                 partial(begun.correct if begun else video.make, carrier, {}),
                 {"reading": reading, "prompts": video.identity, **(begun.identity if begun else {})},

@@ -19,7 +19,7 @@ from masklet.io.output_folder import OutputFolder
 from masklet.io.prompts import PromptFile, hash_prompts, read_dataset_prompts
 from masklet.io.video.datasets import DatasetVideo
 from masklet.io.video.sources import open_video
-from masklet.parts import load_bystanders, make_encoder
+from masklet.parts import load_bystanders, make_encoder, resolve_device
 from masklet.presets import GOOD, choose_run_parts, choose_track_parts
 from masklet.run.batch import Job
 from masklet.run.recipe import identify_files
@@ -145,7 +145,7 @@ def plan_job(parts: RunParts, video: VideoEntry, folder: OutputFolder) -> Job:
     more: dict[str, Any] = {"reading": reading}
     make: Callable[[Video], Any]
     plan: Callable[[], Any]
-    opened = partial(open_video, **reading)
+    opened = partial(open_video, **reading, device=str(resolve_device(options.device)))
     if video.prompts is not None:
         more["prompts"] = hash_prompts(video.prompts.prompts)
         make, plan = partial(make_track, parts, video.prompts), lambda: Track(parts.tracker, {})

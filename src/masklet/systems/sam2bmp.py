@@ -16,7 +16,7 @@ from torch import Tensor
 
 from masklet.core.ahead import iterate_ahead
 from masklet.core.checkpoint import Checkpoints
-from masklet.core.features import MIB, FeatureStore
+from masklet.core.features import DEVICE, DISK, MEMORY, FeatureStore
 from masklet.core.frames import Frame, Video, iterate_frames_from, iterate_with_future, read_through
 from masklet.core.instances import NAMELESS, Branches, Detections, FrameMasks, Prediction
 from masklet.core.masks import (
@@ -39,6 +39,7 @@ from masklet.systems.common import (
     FrameStream,
     build_video_result,
     describe_lost_objects,
+    encode_batches,
     encode_frames,
     find_detections,
     prepare_ahead,
@@ -70,8 +71,9 @@ class Sam2BmpSettings:
     score_gamma: float = 0.0  # 0: an object's score is the mean of its key frames; more: support counts
     max_lost: int | None = None  # frames after which an object without mask or support is forgotten; None: never
     max_objects: int = 256  # objects remembered at once: what is in sight comes first, then what was lost last
-    feature_memory: int = 64 * MIB  # bytes of features kept in memory for the backward phase
-    feature_disk: int = 4096 * MIB  # bytes more on disk; beyond both, features are computed again
+    feature_memory: int = MEMORY  # bytes of features kept in memory for the backward phase
+    feature_disk: int = DISK  # bytes more on disk; beyond both, features are computed again
+    feature_device: int = DEVICE  # bytes kept where they are made first, on a GPU, of a quarter of what is free
 
 
 CORRECTS: Mapping[str, Callable[[float, float], bool]] = {
@@ -182,7 +184,7 @@ class Sam2Bmp(Generic[F, M, S]):
     def run_with_checkpoints(self, video: Video, watch: Watch, checkpoints: Checkpoints) -> VideoResult:
         """As `run`, from the last of the `checkpoints` on."""
         at, book = self.settings, checkpoints.open_book()
-        with FeatureStore[F](at.feature_memory, at.feature_disk) as store:
+        with FeatureStore[F](at.feature_memory, at.feature_disk, at.feature_device) as store:
             if checkpoints.saved and checkpoints.saved.phase == BACKWARD:
                 read_through(video)
             else:
@@ -201,7 +203,7 @@ class Sam2Bmp(Generic[F, M, S]):
         saved, conf = checkpoints.saved, self.settings.conf
         begun, scores = saved.state if saved else (self.begin_video(), ScoreSummary())
         refused, frames = begun.refused, iterate_frames_from(video, saved.frame if saved else 0)
-        encoded = iterate_ahead(encode_frames(self.propagator, frames), depth=1)
+        encoded = iterate_ahead(encode_batches(self.propagator, frames), depth=1)
         segmented = self.segment_frames(encoded, begun.sight)
         for look in self.follow_objects(prepare_ahead(self.propagator, segmented, get_frame_features), begun):
             store.keep(look.frame.index, look.features)

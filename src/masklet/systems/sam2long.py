@@ -30,13 +30,14 @@ EPSILON = 1e-5  # keeps the logarithm of a predicted mask IoU of 0 finite
 class MemoryTreeSettings:
     """What can be set of a tree, and of the propagator that it is made over."""
 
-    OF_SAM2: ClassVar[Sequence[str]] = ("quality", "modulation", "postprocess")
+    OF_SAM2: ClassVar[Sequence[str]] = ("quality", "modulation", "postprocess", "compile")
 
     paths: int = 3  # pathways of each object
     uncertainty: float = 2.0  # object score below which a frame is uncertain; by the tree's name where it is not set
     quality: float | None = None  # predicted mask IoU above which a frame is remembered; none: by the tree's name
     modulation: float = 0.05  # keys are weighted from 1 - this, the least sure frame, to 1 + this; 0: all alike
     postprocess: bool = True  # of SAM 2: as there
+    compile: bool = False  # of SAM 2: as there
 
 
 @dataclass(frozen=True)

@@ -148,16 +148,15 @@ def iterate_features_backward(
     propagator: Propagator[F, M], video: Video, store: FeatureStore[F], stop: int, window: int = 8
 ) -> Iterator[tuple[int, F]]:
     """The index and the features of each of frames `stop` - 1, ..., 0 of `video`: as `store` has them, or where it does
-    not, computed again by `propagator`, frame by frame as going forward, so that they are equal to the last digit;
-    `window` frames are held at once.
+    not, computed again by `propagator`, frame by frame, so that on a CPU they are equal to the last digit; of these
+    `window` are held at once.
     """
     for span in iterate_windows_backward(0, stop, window):
-        found = {t: store.get(t) for t in span}
-        missing = [t for t, features in found.items() if features is None]
-        if missing:
-            frames = video.read(missing[0], missing[-1] + 1)
-            found |= {frame.index: propagator.encode([frame])[0] for frame in frames}
+        missing = [t for t in span if t not in store]
+        frames = video.read(missing[0], missing[-1] + 1) if missing else []
+        again = {frame.index: propagator.encode([frame])[0] for frame in frames if frame.index in missing}
+        del frames
         for t in reversed(span):
-            features = found.pop(t)
+            features = again.pop(t) if t in again else store.get(t)  # one after the other: the store reads ahead
             assert features is not None
             yield t, features

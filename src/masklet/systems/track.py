@@ -87,9 +87,10 @@ class Track(Generic[F, M]):
         saved = checkpoints.saved
         memory: M = saved.state if saved else self.propagator.empty()
         frames = iterate_frames_from(video, saved.frame if saved else 0)
-        encoded = encode_batches(self.propagator, frames)
+        encoded, last = encode_batches(self.propagator, frames), max(self.prompts, default=-1)
         for frame, features in prepare_ahead(self.propagator, encoded, itemgetter(1)):
-            store.keep(frame.index, features)
+            if frame.index <= last:  # no object begins later: the way back begins there
+                store.keep(frame.index, features)
             memory, ids = self.step(memory, frame, features, book)
             watch(FORWARD, frame.index + 1, len(video) or None, count_asked(ids))
             checkpoints.count_frame()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from glob import escape, glob, has_magic
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -64,6 +64,7 @@ def open_video(
     max_frames: int | None = None,
     strict: bool = False,
     allow_network: bool = False,
+    device: str = "cpu",
 ) -> FrameSource:
     """A video that can be read more than once; closes as a context manager.
 
@@ -82,6 +83,8 @@ def open_video(
         max_frames: at most so many are used.
         strict: whether a damaged source is refused, when the damage is met.
         allow_network: whether a playlist may open the files and addresses that it names.
+        device: "cuda" or "cuda:1" lets the decoder of that card decode a file, where it can; with `strict` it is left
+            to the CPU, which sees more damage.
 
     Returns:
         The frames as uint8 RGB, counted from 0 whichever of the source's are used. `damage` says after reading why
@@ -94,7 +97,8 @@ def open_video(
     selection = FrameSelection(first, end, stride, fps, max_side, max_frames)
     selection.check()
     check_frame_rate("rate", rate)
-    opened = _open_source(source, rate, allow_network)
+    reading = FileReading(allow_network, "cpu" if strict else device)
+    opened = _open_source(source, rate, reading)
     opened.strict = strict
     try:
         opened.check_limits()
@@ -108,10 +112,17 @@ def open_video(
         raise
 
 
-def _open_source(source: Any, rate: float, allow_network: bool) -> FrameSource:
+class FileReading(NamedTuple):
+    """How video files are read."""
+
+    allow_network: bool  # whether a playlist may open other files and addresses
+    device: str  # whose decoder is used, where it has one
+
+
+def _open_source(source: Any, rate: float, reading: FileReading) -> FrameSource:
     """The whole of a source."""
     if isinstance(source, str | Path):
-        return _open_path(str(source), rate, allow_network)
+        return _open_path(str(source), rate, reading)
     if is_list_of_images(source):
         paths = [Path(p) for p in source]
         return ImageSequence(paths, str(paths[0].parent), name_source(tuple(map(str, paths))), rate)
@@ -135,7 +146,7 @@ def is_list_of_images(source: Any) -> bool:
     return all(isinstance(p, str | Path) and is_image_file(Path(p)) for p in source)
 
 
-def _open_path(source: str, rate: float, allow_network: bool) -> FrameSource:
+def _open_path(source: str, rate: float, reading: FileReading) -> FrameSource:
     path = Path(source)
     if source == "-" or is_address(source):
         return _open_stream(source, rate)
@@ -147,12 +158,13 @@ def _open_path(source: str, rate: float, allow_network: bool) -> FrameSource:
         if path.is_file() and is_image_file(path):
             return _open_image_file(path, rate)
         if path.exists() or not has_magic(source):
-            from masklet.io.video.video_file import VideoFile  # and FFmpeg, which images do not need
+            from masklet.io.video.hardware import find_hardware_decoder  # and FFmpeg, which images do not need
+            from masklet.io.video.video_file import VideoFile
 
-            return VideoFile(path, allow_network)
+            return VideoFile(path, reading.allow_network, find_hardware_decoder(reading.device))
     except OSError as error:
         raise InputError(f"{source}: {(error.strerror or str(error)).lower()}; {GIVE}") from None
-    return _open_glob(source, rate, allow_network)
+    return _open_glob(source, rate, reading)
 
 
 def _open_stream(source: str, rate: float) -> FrameSource:
@@ -165,13 +177,13 @@ def _open_stream(source: str, rate: float) -> FrameSource:
     return open_address(source) if is_live else open_fifo(Path(source), rate)
 
 
-def _open_glob(source: str, rate: float, allow_network: bool) -> FrameSource:
+def _open_glob(source: str, rate: float, reading: FileReading) -> FrameSource:
     found = _find_glob_matches(source)
     if all(is_image_file(p) for p in found):
         return ImageSequence(found, source, name_source(source), rate)
     if len(found) > 1:
         raise InputError(f"{source}: matches {len(found)} files that are not all images; give one video")
-    return _open_path(str(found[0]), rate, allow_network)
+    return _open_path(str(found[0]), rate, reading)
 
 
 def _open_image_file(path: Path, rate: float) -> FrameSource:

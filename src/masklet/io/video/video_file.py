@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 from av.container import InputContainer
@@ -22,6 +22,7 @@ from masklet.io.video.decode import (
     list_video_streams,
 )
 from masklet.io.video.frame_source import DamagedSourceError, FrameSource, ReadFrame, fill_gaps
+from masklet.io.video.hardware import MakeDecoder, is_like
 from masklet.io.video.images import RATE
 from masklet.io.video.matroska_sums import CLUSTER, find_damaged_parts
 from masklet.io.video.mp4_tables import describe_contradictions
@@ -51,8 +52,14 @@ class FrameMark(NamedTuple):
 class VideoFile(FrameSource):
     """A video file. Windows are read from the key frame before them."""
 
-    def __init__(self, path: Path, allow_network: bool = False) -> None:
-        """`allow_network`: whether a playlist may open other files and addresses."""
+    def __init__(self, path: Path, allow_network: bool = False, make_decoder: MakeDecoder | None = None) -> None:
+        """
+        Args:
+            path: of the file.
+            allow_network: whether a playlist may open other files and addresses.
+            make_decoder: of the graphics card; None: the CPU decodes. It does, too, where the other one cannot, where
+                that gives another first frame, and from a frame on that it loses: what damage is the CPU says.
+        """
         super().__init__(str(path), name_source(str(path)), RATE)
         self.path = path
         self._options = dict(PLAYLIST_OPTIONS) if allow_network else {}
@@ -66,7 +73,10 @@ class VideoFile(FrameSource):
         self._is_avi = self._is_matroska = self._is_mp4 = False
         self._track = 0  # its number in an MP4
         self._base, self._announced = 1 / RATE, 0
+        self._make_decoder = make_decoder
         self.start()
+        if self._make_decoder is not None:
+            self._compare_decoders()
 
     def _check_file(self) -> None:
         try:
@@ -78,12 +88,27 @@ class VideoFile(FrameSource):
         except OSError as error:
             raise InputError(f"{self.path}: cannot be read ({error.strerror}); {GIVE}") from None
 
+    def _compare_decoders(self) -> None:
+        """Leaves decoding to the CPU where the other decoder's first frame is not like its own."""
+        first = [next(iter(self._decode_by(make)), None) for make in (self._make_decoder, None)]
+        images = [self.make_converter().convert(one) for one in first if isinstance(one, av.VideoFrame)]
+        if len(images) < len(first) or not is_like(*images):
+            self._decode_on_cpu("its first frame is another one")
+
+    def _decode_on_cpu(self, why: str) -> None:
+        """From now on; notes it, once."""
+        if self._make_decoder is not None:
+            self._make_decoder = None
+            self.note(f"{self.label}: the CPU decoded it, for the graphics card did not ({why})")
+
     @contextmanager
-    def open_stream(self) -> Iterator[tuple[InputContainer, VideoStream]]:
-        """The file, open, and its stream that is shown. Raises InputError where it is no video."""
+    def open_stream(self, make_decoder: MakeDecoder | None = None) -> Iterator[tuple[InputContainer, VideoStream]]:
+        """The file, open, and its stream that is shown, for a decoder of `make_decoder`, or for the CPU (None, or where
+        that one cannot be had). Raises InputError where it is no video.
+        """
         try:
-            # The prefix, or a colon in the name would be a protocol.
-            container = av.open(f"file:{self.path}", options=self._options, metadata_errors="replace")
+            container = self._open_for(make_decoder) if make_decoder else None
+            container = container or self._open()
         except (av.FFmpegError, UnicodeError, ValueError) as error:
             why = getattr(error, "strerror", None) or "its name is not UTF-8"
             raise InputError(f"{self.path}: not a video that can be read ({why}); {GIVE}") from None
@@ -93,6 +118,18 @@ class VideoFile(FrameSource):
                 raise InputError(f"{self.path}: no video stream that can be decoded; {GIVE}")
             check_stream_size(str(self.path), streams[0])
             yield container, streams[0]
+
+    def _open_for(self, make_decoder: MakeDecoder) -> InputContainer | None:
+        """The file, open for a decoder of the graphics card; None where it cannot be had."""
+        try:
+            return self._open(make_decoder())
+        except (av.FFmpegError, RuntimeError) as error:
+            self._decode_on_cpu(getattr(error, "strerror", None) or str(error))
+            return None
+
+    def _open(self, decoder: Any = None) -> InputContainer:
+        # The prefix, or a colon in the name would be a protocol.
+        return av.open(f"file:{self.path}", options=self._options, metadata_errors="replace", hwaccel=decoder)
 
     def said(self) -> int:
         if self._claim is None:
@@ -216,13 +253,32 @@ class VideoFile(FrameSource):
 
     def _iterate_decoded(self) -> Iterator[av.VideoFrame | LostFrame]:
         """All frames from the first on, decoded, their marks noted on the way."""
-        with self.open_stream() as (container, stream):
+        for n, decoded in enumerate(self._decode_whole()):
+            if n == len(self._marks):
+                self._marks.append(mark_frame(decoded))
+            yield decoded
+
+    def _decode_whole(self) -> Iterator[av.VideoFrame | LostFrame]:
+        """All frames by the graphics card, where it is to decode, but from the first on that it loses."""
+        done, make_decoder = 0, self._make_decoder
+        try:
+            for decoded in self._decode_by(make_decoder):
+                if make_decoder and isinstance(decoded, LostFrame):
+                    raise DamagedSourceError(decoded.cause)
+                yield decoded
+                done += 1
+        except DamagedSourceError as reason:
+            if make_decoder is None:
+                raise
+            self._decode_on_cpu(str(reason))
+            yield from itertools.islice(self._decode_by(None), done, None)
+
+    def _decode_by(self, make_decoder: MakeDecoder | None) -> Iterator[av.VideoFrame | LostFrame]:
+        """All frames as one decoder gives them."""
+        with self.open_stream(make_decoder) as (container, stream):
             if not self._described:
                 self._describe_stream(container, stream)
-            frames = decode_frames(container, stream, lambda told: self.note(f"{self.label}: {told}"))
-            for n, decoded in enumerate(frames):
-                if n == len(self._marks):
-                    self._marks.append(mark_frame(decoded))
+            for decoded in decode_frames(container, stream, lambda told: self.note(f"{self.label}: {told}")):
                 if not self._described and isinstance(decoded, av.VideoFrame):
                     self._describe(stream, decoded)
                 yield decoded
@@ -280,7 +336,7 @@ class VideoFile(FrameSource):
         before = {m.pts for m in self._marks[: key + 1]}
         found: dict[int, Frame] = {}
         converter = self.make_converter()
-        with self.open_stream() as (container, stream):
+        with self.open_stream(self._make_decoder) as (container, stream):
             try:
                 container.seek(self._marks[key].pts or 0, stream=stream)
                 seen = 0

@@ -39,6 +39,17 @@ class InferenceSettings(Protocol):
     gradients: bool  # for training: gradients flow
 
 
+@runtime_checkable
+class FrameAttention(Protocol):
+    """Memory attention, as `MemoryAttention` has it or compiled."""
+
+    @property
+    def look(self) -> Callable[[Tensor], Tensor]: ...
+    def __call__(self, look: Tensor, keys: Tensor, values: Tensor, pointers: int, /) -> Tensor:
+        """The frame's tokens conditioned on each object's memory."""
+        ...
+
+
 G = TypeVar("G")
 R = TypeVar("R")
 S = TypeVar("S", bound=InferenceSettings)
@@ -93,7 +104,7 @@ class Sam2Core:
         self.half = self.device.type == "cuda"
         self.side = int(net.image_size)
         self.mask_side = 4 * int(net.backbone_feature_sizes[-1][0])
-        self.attention = self.build_attention()
+        self.attention: FrameAttention = self.build_attention()
         with torch.no_grad():
             self._frame_positions = self._encode_cells(self.net.hidden_dim)  # for memory attention
             self._image_positions = self.encode_image_positions()

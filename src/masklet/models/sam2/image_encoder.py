@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from masklet.core.frames import Frame
 from masklet.models.sam2.core import Sam2Features
+from masklet.nn.compilation import INDUCTOR, compile_function
 from masklet.nn.hiera import Hiera
 from masklet.nn.pinned_upload import PinnedUpload
 
@@ -54,6 +55,11 @@ class Sam2ImageEncoder:
         self._trunk = Hiera(encoder.backbone, self.side) if is_hiera(encoder) else None
         if self._trunk is None:
             encoder.neck.position_encoding = UnreadPositions()
+        self._encode = self._encode_by_hiera if self._trunk else self._encode_by_network
+
+    def compile(self, backend: str = INDUCTOR) -> None:
+        """Has the network compiled when it is next used, for each number of frames; `backend` is `torch.compile`'s."""
+        self._encode = compile_function(self._encode, dynamic=False, backend=backend)
 
     def prepare_pixels(self, frame: Frame) -> Float[Tensor, "1 3 s s"]:
         """SAM 2's input: squeezed into a square, bicubic as Pillow does it."""
@@ -74,7 +80,7 @@ class Sam2ImageEncoder:
     def _encode_batch(self, frames: Sequence[Frame]) -> list[Sam2Features]:
         """Frames together."""
         pixels = torch.cat([self.prepare_pixels(frame) for frame in frames])
-        maps = self._encode_by_hiera(pixels) if self._trunk else self._encode_by_network(pixels)
+        maps = self._encode(pixels)
         return [Sam2Features(*one, frame.size) for one, frame in zip(zip(*maps, strict=True), frames, strict=True)]
 
     def _encode_by_network(self, pixels: Float[Tensor, "b 3 s s"]) -> tuple[Tensor, Tensor, Tensor]:

@@ -157,6 +157,7 @@ class Sam2Settings:
     conditioning: int | None = None  # conditioning frames that are read; none: all that are held
     pointers: int = POINTERS  # object pointers that are read, at most; in a shorter clip as many as it has frames
     postprocess: bool = True  # prompts are remembered as 0 and 1, unstable masks replaced; evaluations go without
+    compile: bool = False  # networks by torch.compile: the first frames take long
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from masklet.core.errors import InputError
-from masklet.core.features import MIB
+from masklet.core.features import DEVICE, DISK, MEMORY
 from masklet.core.masks import encode_masks, resize_bilinear
 from masklet.core.protocols import BatchingPart
 from masklet.core.rle import Rle, encode_label_image
@@ -40,9 +40,9 @@ class SlotSettings:
     overlap: float = 0.8  # panoptic: share of its own pixels that a segment must win over the video
     stuff: tuple[str, ...] = ()  # panoptic: categories that are stuff, all others being things
     window: int | None = None  # frames that the segmenter sees at once; none: one live, else as many as it takes
-    feature_memory: int = 64 * MIB  # bytes of features kept in memory until the masks are made
-    feature_disk: int = 4096 * MIB  # bytes more on disk; beyond both, features are computed again
-    feature_device: int = 16384 * MIB  # bytes kept where they are made first, on a GPU, of a quarter of what is free
+    feature_memory: int = MEMORY  # bytes of features kept in memory until the masks are made
+    feature_disk: int = DISK  # bytes more on disk; beyond both, features are computed again
+    feature_device: int = DEVICE  # bytes kept where they are made first, on a GPU, of a quarter of what is free
 
     def __post_init__(self) -> None:
         if (self.window is not None and self.window < 1) or self.top < 1:
