@@ -57,7 +57,9 @@ def test_the_door_gives_files_the_decoder_of_the_device_unless_damage_is_refused
     def make(device: str) -> None:
         opened.append(device)
 
-    monkeypatch.setattr(hardware, "find_hardware_decoder", lambda device: partial(make, device) if device != "cpu" else None)
+    monkeypatch.setattr(
+        hardware, "find_hardware_decoder", lambda device: partial(make, device) if device != "cpu" else None
+    )
     with open_video(clip, device="cuda:1", strict=strict) as video:
         frames, notes, _ = read_all(video)  # type: ignore[arg-type]
     assert (set(opened) == {"cuda:1"}) != strict and not notes
