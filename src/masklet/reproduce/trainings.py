@@ -121,11 +121,23 @@ def read_trainings() -> Mapping[str, PublishedTraining]:
     return found
 
 
+@cache
+def read_open_rows() -> Mapping[str, str]:
+    """The rows that cannot be trained as published, each with what nobody says."""
+    found: dict[str, str] = tomllib.loads(FILE.read_text(encoding="utf-8"))["open"]
+    return found
+
+
 def find_training(row: str) -> PublishedTraining:
     """The training of a row. Raises InputError where there is none."""
     trainings = read_trainings()
     if row not in trainings:
         find_recipe(row)
+        if row in read_open_rows():
+            raise InputError(
+                f"{row}: {read_open_rows()[row]}; train it by `masklet train` with a schedule of your own, and name the "
+                f"weights {name_trained_file(row)} in the weights folder"
+            )
         raise InputError(f"{row}: nothing is trained for it here; there are trainings for {', '.join(trainings)}")
     return trainings[row]
 

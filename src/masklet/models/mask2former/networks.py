@@ -1,13 +1,13 @@
 """The networks of learnt queries behind a segmenter: Mask2Former, and EoMT (Kerssies et al. 2025), a plain ViT through
 whose last blocks the queries go together with the patches.
 
-Both are transformers' modules; a `QueryNetwork` brings frames to one, and what it says into one form.
+Both are transformers' modules; a `QueryNetwork` brings frames to one, and what it says into one form. `encode` and
+`decode` are the two halves of a pass: queries that were decoded from another frame may go into the second one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
+from masklet.models.mask2former.query_blocks import DecodedSlots, embed_tokens, run_query_blocks, tap_outputs
 
+Maps = tuple[Tensor, ...]  # what is made of frames without a memory; the first dimension is videos side by side
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0 to 255
 SHORTEST = 800  # pixels of Mask2Former's short side, of images
 LONGEST = 1333  # pixels of Mask2Former's long side, at most
@@ -53,6 +55,13 @@ class QueryNetwork(Protocol):
 
     net: Any
     name: str
+    multiple: int  # the sides of its input are multiples of it
+    square: int | None  # pixels of a side of its input, where that is a square of one size
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the maps (b c h w) that `encode` gives last, the finest first."""
+        ...
 
     @property
     def backbone(self) -> str:
@@ -73,6 +82,20 @@ class QueryNetwork(Protocol):
         """One pass."""
         ...
 
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Maps:
+        """What is made of images before any query is there."""
+        ...
+
+    def decode(self, maps: Maps, queries: Float[Tensor, "b n c"] | None = None, every: bool = False) -> DecodedSlots:
+        """What the queries see in `maps`, which are `encode`'s; None: the learnt ones. `every`: all that is supervised
+        in training, not the last layer's answer alone.
+        """
+        ...
+
+    def embed(self, queries: Float[Tensor, "*b n c"]) -> Float[Tensor, "*b n d"]:
+        """What is dotted with pixel features, made of queries before the last norm."""
+        ...
+
 
 class Mask2FormerNetwork:
     """Mask2Former: scaled by the short side, padded with grey; the pixel decoder always computes in float32, as in the
@@ -80,9 +103,15 @@ class Mask2FormerNetwork:
     """
 
     name = "Mask2Former"
+    multiple, square = MULTIPLE, None
 
     def __init__(self, net: Any) -> None:
         self.net = net
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the backbone's maps, the finest first."""
+        return tuple(self.net.model.pixel_level_module.decoder.feature_channels)
 
     @property
     def backbone(self) -> str:
@@ -103,25 +132,58 @@ class Mask2FormerNetwork:
 
     def look(self, images: Float[Tensor, "b 3 h w"]) -> QueryAnswers:
         """One pass."""
-        parts = self.net.model.pixel_level_module
-        features = parts.encoder(images).feature_maps
-        with torch.autocast(images.device.type, enabled=False):
-            decoded = parts.decoder([f.float() for f in features])
+        decoded = self._decode_pixels(self.encode(images))
         answer = self.net.model.transformer_module(decoded.multi_scale_features, decoded.mask_features)
         queries = answer.intermediate_hidden_states[-1].transpose(0, 1)  # after the decoder's norm
         logits = self.net.class_predictor(queries)
         return QueryAnswers(queries, logits, decoded.mask_features, answer.masks_queries_logits[-1])
+
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Maps:
+        """The backbone's features, the finest first."""
+        return tuple(self.net.model.pixel_level_module.encoder(images).feature_maps)
+
+    def decode(self, maps: Maps, queries: Float[Tensor, "b n c"] | None = None, every: bool = False) -> DecodedSlots:
+        """Pixel decoder and Transformer decoder, which answers after every layer whatever is `every`; the first answer
+        is what queries say before they have looked.
+        """
+        decoded = self._decode_pixels(maps)
+        answer = decode_queries(
+            self.net.model.transformer_module, queries, decoded.multi_scale_features, decoded.mask_features
+        )
+        layers = [normed.transpose(0, 1) for normed in answer.intermediate_hidden_states]
+        return DecodedSlots(
+            answer.last_hidden_state,
+            tuple(self.net.class_predictor(normed) for normed in layers),
+            tuple(answer.masks_queries_logits),
+            decoded.mask_features,
+        )
+
+    def embed(self, queries: Float[Tensor, "*b n c"]) -> Float[Tensor, "*b n d"]:
+        """The decoder's norm and its mask head."""
+        decoder = self.net.model.transformer_module.decoder
+        embedded: Tensor = decoder.mask_predictor.mask_embedder(decoder.layernorm(queries))
+        return embedded
+
+    def _decode_pixels(self, maps: Maps) -> Any:
+        with torch.autocast(maps[0].device.type, enabled=False):
+            return self.net.model.pixel_level_module.decoder([m.float() for m in maps])
 
 
 class EomtNetwork:
     """EoMT: scaled by the long side to the one size that it was trained at, padded with black to a square."""
 
     name = "EoMT"
+    multiple = 1
 
     def __init__(self, net: Any) -> None:
         """Raises InputError where its masks are not of stride 4."""
-        self.net = net
+        self.net, self.square = net, int(net.config.image_size)
         check_mask_stride(net.config, "an EoMT")
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the one map that a ViT has."""
+        return (int(self.net.config.hidden_size),)
 
     @property
     def backbone(self) -> str:
@@ -130,7 +192,7 @@ class EomtNetwork:
 
     def choose_side(self, wanted: int | None) -> int:
         """Pixels of the square that it looks at. Raises InputError where another one is `wanted`."""
-        own = int(self.net.config.image_size)
+        own = self.square
         if wanted not in (None, own):
             raise InputError(
                 f"@{wanted}: an EoMT looks at the one size that it was trained at, {own} pixels; leave it out"
@@ -143,7 +205,7 @@ class EomtNetwork:
         """The input, a square whose right or lower part is black; and h, w of what is not padding. Its side is the
         network's own, whatever is `shortest`.
         """
-        side = int(self.net.config.image_size)
+        side = self.square
         h, w = compute_square_size(frames[0].size, side)
         padded = np.pad(resize_frames(frames, (h, w)), ((0, 0), (0, side - h), (0, side - w), (0, 0)))
         return normalize_images(padded, device), (h, w)
@@ -154,6 +216,54 @@ class EomtNetwork:
             answer = self.net(images)
         queries = answer.last_hidden_state[:, : self.net.config.num_queries]
         return QueryAnswers(queries, answer.class_queries_logits, pixels[-1], answer.masks_queries_logits)
+
+    def encode(self, images: Float[Tensor, "b 3 h w"]) -> Maps:
+        """After the blocks that know nothing of queries: the tokens that are no patches (b p c), and the patches'."""
+        tokens = embed_tokens(self.net, images)
+        apart, side = self.net.embeddings.num_prefix_tokens, self.square // int(self.net.config.patch_size)
+        return tokens[:, :apart], tokens[:, apart:].transpose(1, 2).unflatten(2, (side, side))
+
+    def decode(self, maps: Maps, queries: Float[Tensor, "b n c"] | None = None, every: bool = False) -> DecodedSlots:
+        """The last blocks, whose attention is not masked; where `every` answer is wanted, those before each of them."""
+        apart, patches = maps
+        tokens = torch.cat([apart.to(patches), patches.flatten(2).transpose(1, 2)], 1)
+        start = self.net.query.weight.expand(len(tokens), -1, -1) if queries is None else queries
+        return run_query_blocks(self.net, start, tokens, every)
+
+    def embed(self, queries: Float[Tensor, "*b n c"]) -> Float[Tensor, "*b n d"]:
+        """The last norm and the mask head."""
+        embedded: Tensor = self.net.mask_head(self.net.layernorm(queries))
+        return embedded
+
+
+def decode_queries(
+    module: Any, queries: Float[Tensor, "b n c"] | None, levels: Sequence[Tensor], pixels: Float[Tensor, "b d h w"]
+) -> Any:
+    """Mask2Former's Transformer decoder, which begins with given queries instead of the learnt ones (None: these).
+
+    Args:
+        module: the `transformer_module` of transformers' network.
+        queries: Q_{t-1}. Each keeps the learnt position of its place.
+        levels: the pixel decoder's maps, the coarsest first.
+        pixels: its embeddings of pixels.
+    """
+    b = len(pixels)
+    start = module.queries_features.weight.expand(b, -1, -1) if queries is None else queries
+    places, values = [], []
+    for n, maps in enumerate(levels):
+        place = module.position_embedder(maps.shape, maps.device, maps.dtype)
+        value = module.input_projections[n](maps) + module.level_embed.weight[n][:, None, None]
+        places.append(place.flatten(2).permute(2, 0, 1))
+        values.append(value.flatten(2).permute(2, 0, 1))
+    return module.decoder(
+        inputs_embeds=start.transpose(0, 1),
+        multi_stage_positional_embeddings=places,
+        pixel_embeddings=pixels,
+        encoder_hidden_states=values,
+        query_position_embeddings=module.queries_embedder.weight[:, None].expand(-1, b, -1),
+        feature_size_list=[maps.shape[2:] for maps in levels],
+        return_dict=True,
+    )
 
 
 def check_mask_stride(config: Any, what: str) -> None:
@@ -166,22 +276,14 @@ def check_mask_stride(config: Any, what: str) -> None:
         )
 
 
-@contextmanager
-def tap_outputs(part: nn.Module) -> Iterator[list[Tensor]]:
-    """What a part of a network gives, in a list that grows with every call of it."""
-    outputs: list[Tensor] = []
-    tap = part.register_forward_hook(lambda module, given, output: outputs.append(output))
-    try:
-        yield outputs
-    finally:
-        tap.remove()
-
-
 NETWORKS: Mapping[str, Callable[[Any], QueryNetwork]] = {
     MASK2FORMER: Mask2FormerNetwork,
     EOMT: EomtNetwork,
     EOMT_DINOV3: EomtNetwork,
 }
+
+
+CLASSES = {MASK2FORMER: "Mask2Former", EOMT: "Eomt", EOMT_DINOV3: "EomtDinov3"}  # how those of transformers begin
 
 
 def wrap_query_network(net: Any) -> QueryNetwork:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from masklet.core.errors import InputError
-from masklet.models.mask2former.networks import EOMT, EOMT_DINOV3
+from masklet.models.mask2former.networks import CLASSES, EOMT, EOMT_DINOV3
 from masklet.models.mask2former.networks import MASK2FORMER as MODEL_TYPE
 from masklet.models.mask2former.small import KIND as SMALL
 from masklet.models.mask2former.small import is_small, load_small
@@ -157,7 +157,7 @@ def load_eomt(path: Path, told: Mapping[str, Any]) -> Any:
 
     Raises InputError where either is damaged or they do not fit.
     """
-    net = build_vit_network(path, told, {EOMT: "Eomt", EOMT_DINOV3: "EomtDinov3"}[told["model_type"]])
+    net = build_vit_network(path, told, CLASSES[told["model_type"]])
     return load_exactly(net, add_unread_tensors(net, read_tensors(path)), path, "the EoMT that its config describes")
 
 

@@ -1,4 +1,5 @@
-"""GenVIS (Heo et al. 2023) over a Mask2Former: each frame is segmented alone, then object queries look at its queries.
+"""GenVIS (Heo et al. 2023) over a Mask2Former or an EoMT: each frame is segmented alone, then object queries look at
+its queries.
 
 The baseline of RoCoVIS (its Table 2): queries live through the video, pixels know nothing of it.
 """
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.core.slots import FrameSlots
-from masklet.models.query_video.slot_model import DecodedSlots, Maps, VideoSlotModel
+from masklet.models.mask2former.networks import Maps, infer_query_sizes, wrap_query_network
+from masklet.models.mask2former.query_blocks import DecodedSlots
+from masklet.models.query_video.slot_model import VideoSlotModel
 from masklet.nn.genvis import ObjectDecoder, ObjectDecoderSettings, ObjectMemory
 from masklet.weights.strict import load_exactly
 
@@ -56,19 +59,19 @@ class GenvisNet(nn.Module):
         self.settings = settings
         self.segmenter: Any = segmenter
         parts: Any = segmenter.requires_grad_(False)
-        config = parts.config
+        sizes = infer_query_sizes(parts.config)
         self.objects = ObjectDecoder(
             ObjectDecoderSettings(
                 classes=parts.class_predictor.out_features - 1,
-                width=config.hidden_dim,
+                width=sizes.width,
                 heads=settings.heads,
                 hidden=settings.hidden,
                 encoder_layers=settings.encoder_layers,
                 decoder_layers=settings.decoder_layers,
                 queries=settings.queries,
-                frame_queries=config.num_queries,
-                feature_width=config.mask_feature_size,
-                mask_width=config.mask_feature_size,
+                frame_queries=parts.config.num_queries,
+                feature_width=sizes.mask_width,
+                mask_width=sizes.mask_width,
             )
         )
 
@@ -80,13 +83,9 @@ class GenvisNet(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Maps:
-        """The frame queries after the decoder's last norm, and pixel features: what Mask2Former says of images."""
-        parts = self.segmenter.model.pixel_level_module
-        features = parts.encoder(images).feature_maps
-        with torch.autocast(images.device.type, enabled=False):
-            decoded = parts.decoder([f.float() for f in features])
-        answer = self.segmenter.model.transformer_module(decoded.multi_scale_features, decoded.mask_features)
-        return answer.intermediate_hidden_states[-1].transpose(0, 1).float(), decoded.mask_features
+        """The frame queries after the decoder's last norm, and pixel features: what the segmenter says of images."""
+        answer = wrap_query_network(self.segmenter).look(images)
+        return answer.queries.float(), answer.pixel_features
 
     def empty(self) -> GenvisMemory:
         """The memory before the first frame."""

@@ -1,12 +1,12 @@
 """RoCoVIS (Heo et al.): one set of queries lives through the video, and its masks calibrate the next frame's pixels.
 
-Over any Mask2Former. `RocovisNet` is tensors to tensors and is what is trained; `Rocovis` runs it on frames: both call
-the same functions, and only `trust`, which `commit` takes, differs. Files: models/query_video/slot_weights.py.
+Over any Mask2Former, or an EoMT. `RocovisNet` is tensors to tensors and is what is trained; `Rocovis` runs it on
+frames: both call the same functions, and only `trust`, which `commit` takes, differs. Files:
+models/query_video/slot_weights.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.core.slots import FrameSlots
-from masklet.models.query_video.slot_model import DecodedSlots, Maps, VideoSlotModel, take_last_layer
+from masklet.models.mask2former.networks import Maps, QueryNetwork, wrap_query_network
+from masklet.models.mask2former.query_blocks import DecodedSlots
+from masklet.models.query_video.slot_model import VideoSlotModel, take_last_layer
 from masklet.nn.mask_propagation import MaskPropagation, estimate_query_trust, weigh_masks_by_trust
 
 
@@ -68,30 +70,43 @@ class RocovisNet(nn.Module):
     """The network, for b videos side by side."""
 
     def __init__(self, segmenter: nn.Module, settings: RocovisNetSettings = RocovisNetSettings()) -> None:
-        """`segmenter`: a Mask2Former of transformers, or one with the same parts; trained on images it is a start."""
+        """`segmenter`: a Mask2Former or EoMT of transformers, or one with the same parts; trained on images it is a
+        start. Raises InputError where it has not as many levels as the settings say.
+        """
         super().__init__()
         self.settings = settings
         self.segmenter: Any = segmenter
-        parts: Any = segmenter
-        hidden = parts.class_predictor.in_features
-        channels = list(parts.model.pixel_level_module.decoder.feature_channels)
+        hidden, channels = self.segmenter.class_predictor.in_features, self.network.channels
         if settings.levels > len(channels):
             raise InputError(f"levels = {settings.levels}, but the backbone has {len(channels)}")
         self.propagation: Any = nn.ModuleList(
             MaskPropagation(c, hidden, settings.width, settings.heads) for c in channels[::-1][: settings.levels]
         )
+        if self.network.square is not None:
+            self.query_update = QueryUpdate(hidden)
+
+    @property
+    def network(self) -> QueryNetwork:
+        """The segmenter's two halves."""
+        return wrap_query_network(self.segmenter)
 
     def train(self, mode: bool = True) -> RocovisNet:
-        """Batch norms keep the statistics of the backbone's own training: one clip is too few to make others."""
+        """Batch norms keep the statistics of the backbone's own training: one clip is too few to make others. Of an
+        EoMT all stays as it is in use: nothing in it is random, no attention is masked.
+        """
         super().train(mode)
         for part in self.modules():
             if isinstance(part, nn.BatchNorm2d):
                 part.eval()
+        if self.network.square is not None:
+            self.segmenter.eval()
         return self
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Maps:
-        """F_t, the backbone's features, the finest first, of normalised images whose sides are multiples of 32."""
-        return tuple(self.segmenter.model.pixel_level_module.encoder(images).feature_maps)
+        """F_t, of normalised images of the segmenter's input: a backbone's features, the finest first; of an EoMT the
+        tokens before queries join them, the patches last.
+        """
+        return self.network.encode(images)
 
     def empty(self) -> RocovisMemory:
         """The memory before the first frame."""
@@ -111,20 +126,13 @@ class RocovisNet(nn.Module):
         return tuple(calibrated)
 
     def decoded(self, memory: RocovisMemory, features: Maps) -> DecodedSlots:  # Q_t = D(Q_{t-1}, P(F_t + F'_t))
-        """Direct query decoding of one frame, all layers; the first is what queries say before they have looked."""
-        pixels = self.calibrated(memory, features)
-        with torch.autocast(pixels[0].device.type, enabled=False):
-            decoded = self.segmenter.model.pixel_level_module.decoder([p.float() for p in pixels])
-        answer = decode_queries(
-            self.segmenter.model.transformer_module, memory.queries, decoded.multi_scale_features, decoded.mask_features
-        )
-        layers = [normed.transpose(0, 1) for normed in answer.intermediate_hidden_states]
-        return DecodedSlots(
-            answer.last_hidden_state,
-            tuple(self.segmenter.class_predictor(normed) for normed in layers),
-            tuple(answer.masks_queries_logits),
-            decoded.mask_features,
-        )
+        """Direct query decoding of one frame, all layers that are trained; the first is what queries say before they
+        have looked.
+        """
+        begun = memory.queries
+        if begun is not None and self.network.square is not None:
+            begun = self.query_update(begun, self.segmenter.query.weight)
+        return self.network.decode(self.calibrated(memory, features), begun, self.training)
 
     def predict(self, memory: RocovisMemory, features: Maps) -> FrameSlots:
         """One frame's slots: the last layer's answer."""
@@ -154,39 +162,26 @@ class RocovisNet(nn.Module):
 
     def decode(self, queries: Float[Tensor, "b n c"], pixels: Float[Tensor, "b d h w"]) -> Float[Tensor, "b n h w"]:
         """Mask logits of queries in a frame's pixel features."""
-        decoder = self.segmenter.model.transformer_module.decoder
-        embedded = decoder.mask_predictor.mask_embedder(decoder.layernorm(queries))
-        return torch.einsum("bnd,bdhw->bnhw", embedded, pixels)
+        return torch.einsum("bnd,bdhw->bnhw", self.network.embed(queries), pixels)
 
 
-def decode_queries(
-    module: Any, queries: Float[Tensor, "b n c"] | None, levels: Sequence[Tensor], pixels: Float[Tensor, "b d h w"]
-) -> Any:
-    """Mask2Former's Transformer decoder, which begins with given queries instead of the learnt ones (None: these).
+class QueryUpdate(nn.Module):
+    """How queries go on in a plain ViT: the learnt ones plus a linear map of the last frame's, as VidEoMT has it.
 
-    Args:
-        module: the `transformer_module` of transformers' network.
-        queries: Q_{t-1}. Each keeps the learnt position of its place.
-        levels: the pixel decoder's maps, the coarsest first.
-        pixels: its embeddings of pixels.
+    What leaves its last block is nothing that ever went into the first, and there are no positions to tell slots apart.
+    The map begins at zero, so that an EoMT that was trained on images is unchanged at first.
     """
-    b = len(pixels)
-    start = module.queries_features.weight.expand(b, -1, -1) if queries is None else queries
-    places, values = [], []
-    for n, maps in enumerate(levels):
-        place = module.position_embedder(maps.shape, maps.device, maps.dtype)
-        value = module.input_projections[n](maps) + module.level_embed.weight[n][:, None, None]
-        places.append(place.flatten(2).permute(2, 0, 1))
-        values.append(value.flatten(2).permute(2, 0, 1))
-    return module.decoder(
-        inputs_embeds=start.transpose(0, 1),
-        multi_stage_positional_embeddings=places,
-        pixel_embeddings=pixels,
-        encoder_hidden_states=values,
-        query_position_embeddings=module.queries_embedder.weight[:, None].expand(-1, b, -1),
-        feature_size_list=[maps.shape[2:] for maps in levels],
-        return_dict=True,
-    )
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, before: Float[Tensor, "b n c"], learnt: Float[Tensor, "n c"]) -> Float[Tensor, "b n c"]:
+        """The queries that go in, of those that left the last frame (`before`) and the `learnt` ones."""
+        updated: Tensor = learnt + self.linear(before)
+        return updated
 
 
 class Rocovis(VideoSlotModel[RocovisMemory]):

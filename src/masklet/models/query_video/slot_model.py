@@ -12,20 +12,11 @@ from torch import Tensor
 
 from masklet.core.frames import Frame
 from masklet.core.slots import FrameSlots
+from masklet.models.mask2former.networks import Maps
+from masklet.models.mask2former.query_blocks import DecodedSlots
 from masklet.models.mask2former.segmenter import Mask2Former
 
 M = TypeVar("M")  # a memory
-Maps = tuple[Tensor, ...]  # what is made of frames without a memory; the first dimension is videos side by side
-
-
-@dataclass(frozen=True)
-class DecodedSlots:
-    """What a frame's decoder says, layer by layer."""
-
-    queries: Float[Tensor, "b n c"]  # Q_t, before the decoder's last norm
-    class_logits: tuple[Float[Tensor, "b n k1"], ...]
-    mask_logits: tuple[Float[Tensor, "b n h w"], ...]
-    pixel_features: Float[Tensor, "b d h w"]
 
 
 def take_last_layer(decoded: DecodedSlots) -> FrameSlots:
@@ -39,11 +30,11 @@ def take_last_layer(decoded: DecodedSlots) -> FrameSlots:
 class SlotNet(Protocol[M]):
     """The network (an nn.Module), for b videos side by side. Training and inference call the same functions."""
 
-    segmenter: Any  # a Mask2Former of transformers, or one with the same parts
+    segmenter: Any  # a Mask2Former or EoMT of transformers, or one with the same parts
     settings: Any
 
     def encode(self, images: Float[Tensor, "b 3 h w"]) -> Maps:
-        """Of normalised images whose sides are multiples of 32."""
+        """Of normalised images, as the segmenter takes them."""
         ...
 
     def empty(self) -> M:

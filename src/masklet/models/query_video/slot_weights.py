@@ -1,4 +1,4 @@
-"""Files of slot models' weights: one safetensors file holds the Mask2Former, what was added, and how both are built."""
+"""Files of slot models' weights: one safetensors file holds the segmenter, what was added, and how both are built."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from masklet.core.errors import InputError
 from masklet.models.mask2former import small as small_mask2former
 from masklet.models.mask2former import weights as mask2former_weights
+from masklet.models.mask2former.networks import CLASSES, MASK2FORMER
 from masklet.models.query_video.genvis import Genvis, GenvisNet, GenvisNetSettings
 from masklet.models.query_video.rocovis import Rocovis, RocovisNet, RocovisNetSettings
 from masklet.models.transformers_output import drop_transformers_output
@@ -29,7 +30,7 @@ TRAINED_AS = {"rocovis": "rocovis", "genvis": "rocovis --set row=queries"}  # be
 
 @dataclass(frozen=True)
 class ImageTrainedSegmenter:
-    """A Mask2Former that was trained on images (float32, eval, no gradients, CPU): what a slot model begins as."""
+    """A segmenter that was trained on images (float32, eval, no gradients, CPU): what a slot model begins as."""
 
     net: Any
     shortest: int  # pixels of the short side at which it looks at frames
@@ -117,13 +118,15 @@ def read_slot_network(path: str | Path, kind: str) -> SlotNetwork:
     return SlotNetwork(net, side, {path.name: compute_hash(path).sha256})
 
 
-# -- the Mask2Former inside
+# -- the segmenter inside
 
 
 def describe_slot_network(net: Any) -> dict[str, Any]:
     """All that `build_blank_segmenter` needs to build such a network, as JSON has it."""
     config = net.config
-    if not isinstance(net.model.pixel_level_module.encoder, small_mask2former.StridedMobileNet):
+    if config.model_type != MASK2FORMER or not isinstance(
+        net.model.pixel_level_module.encoder, small_mask2former.StridedMobileNet
+    ):
         return {"transformers": json.loads(config.to_json_string(use_diff=False))}
     return {
         "small": {
@@ -140,12 +143,14 @@ def describe_slot_network(net: Any) -> dict[str, Any]:
 
 
 def build_blank_segmenter(told: Mapping[str, Any]) -> Any:
-    """A Mask2Former of these sizes, whose weights are still to come."""
-    from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation
+    """A Mask2Former or EoMT of these sizes, whose weights are still to come."""
+    import transformers
 
     if "small" in told:
         return small_mask2former.create_blank_small(
             small_mask2former.SmallMask2FormerSettings(**told["small"]), told["categories"]
         )
+    name = CLASSES[told["transformers"].get("model_type", MASK2FORMER)]
     with drop_transformers_output():
-        return Mask2FormerForUniversalSegmentation(Mask2FormerConfig.from_dict(told["transformers"]))
+        config = getattr(transformers, f"{name}Config").from_dict(told["transformers"])
+        return getattr(transformers, f"{name}ForUniversalSegmentation")(config)

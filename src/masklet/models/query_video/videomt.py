@@ -8,7 +8,7 @@ frame's queries are all that has to be remembered.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,8 +18,10 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.slots import FrameSlots
-from masklet.models.mask2former.networks import STRIDE, check_mask_stride, normalize_images, resize_frames, tap_outputs
+from masklet.models.mask2former.networks import check_mask_stride, normalize_images, resize_frames
+from masklet.models.mask2former.query_blocks import embed_tokens, run_query_blocks
 from masklet.models.mask2former.weights import add_unread_tensors, build_vit_network
+from masklet.models.query_video.slot_model import take_last_layer
 from masklet.weights.catalog import CONFIG, TENSORS
 from masklet.weights.reading import locate_weights, read_network_config, read_tensors
 from masklet.weights.strict import load_exactly
@@ -63,9 +65,7 @@ class Videomt:
         """The tokens of each frame after the blocks that know nothing of the queries."""
         images = normalize_images(resize_frames(frames, (self.side, self.side)), self.device)
         with self._mixed():
-            tokens = self.net.embeddings(images)
-            for block in self.net.layers[: self._first]:
-                tokens = block(tokens)
+            tokens = embed_tokens(self.net, images)
         return [tokens[t : t + 1] for t in range(len(frames))]
 
     def empty(self) -> VideomtMemory:
@@ -80,14 +80,9 @@ class Videomt:
             queries = net.query.weight[None]
             if memory.queries is not None:
                 queries = net.query_updater(memory.queries[None].to(self.device)) + queries
-            tokens = torch.cat([queries, features], 1)
-            for block in net.layers[self._first :]:
-                tokens = block(tokens)
-            with tap_outputs(net.upscale_block) as pixels:
-                masks, logits = net.predict(net.layernorm(tokens))
-        queries = tokens[:, : net.config.num_queries]
-        inside = (STRIDE * pixels[-1].shape[2], STRIDE * pixels[-1].shape[3])
-        return FrameSlots(queries.float(), logits.float(), pixels[-1].float(), masks.float(), inside)
+            decoded = run_query_blocks(net, queries, features)
+        slots = take_last_layer(decoded)
+        return replace(slots, pixel_features=slots.pixel_features.float())
 
     def trust(self, slots: FrameSlots) -> Float[Tensor, "t n"]:
         """1 for every query of `slots`: all of them go on."""
@@ -104,11 +99,6 @@ class Videomt:
         """Mask logits of queries in a frame's pixel features."""
         embedded = self.net.mask_head(self.net.layernorm(queries.to(self.device)))
         return torch.einsum("nd,dhw->nhw", embedded, pixels.to(self.device))
-
-    @property
-    def _first(self) -> int:
-        """The block that the queries join."""
-        return int(self.net.config.num_hidden_layers - self.net.config.num_blocks)
 
     def _mixed(self) -> Any:
         on = self.device.type

@@ -28,11 +28,12 @@ from masklet.train.tasks.nano import LIVELY
 
 SYNTHETIC = "synthetic"
 IMAGES, FRAMES = "images", "JPEGImages"  # folders by which a set of stills and a set of videos are known
-TRUTHS = ("annotations.json", "instances.json", "train.json")  # of a set of videos
+HQ_YTVIS = "ytvis_hq-train.json"
+TRUTHS = ("annotations.json", "instances.json", "train.json", HQ_YTVIS)  # of a set of videos
 TRAIN = "train"  # the folder of a data set, as YouTube-VIS and OVIS unpack, whose videos are trained on
 TRAIN_TRUTHS = (
     *("train.json", "annotations_train.json", "annotations/train.json", "annotations/annotations_train.json"),
-    *("annotations/instances_train.json", "train/instances.json", "train/train.json"),
+    *("annotations/instances_train.json", "train/instances.json", "train/train.json", HQ_YTVIS),
 )
 PANOPTIC, PANOPTIC_TRUTHS = "panomasksRGB", ("panoptic_gt_VIPSeg_train.json", "panoptic_gt.json")  # of VIPSeg
 

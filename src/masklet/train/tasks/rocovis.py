@@ -19,9 +19,11 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.core.slots import FrameSlots
+from masklet.models.mask2former.networks import infer_query_sizes, wrap_query_network
+from masklet.models.mask2former.query_blocks import DecodedSlots
 from masklet.models.query_video.genvis import GenvisNet, GenvisNetSettings
 from masklet.models.query_video.rocovis import RocovisNet, RocovisNetSettings
-from masklet.models.query_video.slot_model import DecodedSlots, take_last_layer
+from masklet.models.query_video.slot_model import take_last_layer
 from masklet.models.query_video.slot_weights import save_slot_model
 from masklet.train.assignment import (
     ClipTargets,
@@ -39,7 +41,7 @@ from masklet.train.loop.prefetch import PrefetchableTask
 from masklet.train.losses import LossSettings, Rand, compute_uvla_losses, make_uniform_sampler
 from masklet.train.scoring import answer_clip, compute_clip_scores
 from masklet.train.tasks.dvis import compute_faithfulness_shares, measure_faithfulness
-from masklet.train.tasks.segmenter import choose_point_count, prepare_images
+from masklet.train.tasks.segmenter import choose_point_count, fit_clip_to_network, prepare_images
 
 # -- what is trained
 
@@ -48,7 +50,7 @@ from masklet.train.tasks.segmenter import choose_point_count, prepare_images
 class AblationRow:
     """One row of Table 2: each adds something to the row before it."""
 
-    build: Callable[[nn.Module], Any]  # a SlotNet over a Mask2Former
+    build: Callable[[nn.Module], Any]  # a SlotNet over a segmenter of queries
     kind: str  # of its files
     plus: bool  # UVLA++ instead of UVLA
 
@@ -64,11 +66,9 @@ ROWS: Mapping[str, AblationRow] = {
 
 
 def make_genvis_settings(segmenter: Any) -> GenvisNetSettings:
-    """GenVIS beside a Mask2Former: as many object queries and heads, and feed-forward layers as wide."""
-    config = segmenter.config
-    return GenvisNetSettings(
-        hidden=config.dim_feedforward, heads=config.num_attention_heads, queries=config.num_queries
-    )
+    """GenVIS beside a Mask2Former or EoMT: as many object queries and heads, and feed-forward layers as wide."""
+    sizes = infer_query_sizes(segmenter.config)
+    return GenvisNetSettings(hidden=sizes.hidden, heads=sizes.heads, queries=segmenter.config.num_queries)
 
 
 def find_ablation_row(name: str) -> AblationRow:
@@ -125,7 +125,7 @@ class RocovisTask(PrefetchableTask[TrainingClip]):
     ) -> None:
         """
         Args:
-            segmenter: a Mask2Former with the source's categories; trained on images, it is the start.
+            segmenter: a Mask2Former or EoMT with the source's categories; trained on images, it is the start.
             source: clips to train on.
             settings: of the training.
             held_out: clips to validate on.
@@ -218,7 +218,9 @@ class RocovisTask(PrefetchableTask[TrainingClip]):
 
     def _seen(self, clip: TrainingClip) -> tuple[Float[Tensor, "t 3 h w"], ClipTargets]:
         """A clip as the network's input, and what there is to see in it."""
-        images = prepare_images(clip.images.to(self.device))
+        network = wrap_query_network(self.module.segmenter)
+        clip = fit_clip_to_network(clip, network)
+        images = prepare_images(clip.images.to(self.device), network.multiple)
         h, w = images.shape[2:]
         targets = collect_targets(
             fit_clip_to_input(clip, (clip.images.shape[2], clip.images.shape[3]), (h, w)), len(self.source.categories)

@@ -14,9 +14,17 @@ from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor, nn
 
 from masklet.core.frames import Frame
-from masklet.models.mask2former.networks import MEAN, MULTIPLE, STD
+from masklet.models.mask2former.networks import (
+    MEAN,
+    MULTIPLE,
+    STD,
+    QueryNetwork,
+    compute_square_size,
+    infer_query_sizes,
+    wrap_query_network,
+)
 from masklet.models.mask2former.segmenter import Mask2Former
-from masklet.train.assignment import compute_query_costs, find_cheapest_pairs, mark_unused_queries
+from masklet.train.assignment import compute_query_costs, find_cheapest_pairs, fit_maps, mark_unused_queries
 from masklet.train.data.category_maps import are_same_categories, normalize_category
 from masklet.train.data.clips import ClipSource, TrainingClip, seed_item_generator
 from masklet.train.data.framing import GREY
@@ -62,13 +70,13 @@ class PixelClassSegmenter(nn.Module):
     def __init__(self, net: Any) -> None:
         super().__init__()
         self.net = net
-        self.head = nn.Conv2d(net.config.mask_feature_size, net.config.num_labels + 1, 1)
+        self.head = nn.Conv2d(infer_query_sizes(net.config).mask_width, net.config.num_labels + 1, 1)
         for parameter in self.head.parameters():
             nn.init.zeros_(parameter)
 
 
 class SegmenterTask(PrefetchableTask[list[TrainingClip]]):
-    """A `Task`: any Mask2Former of transformers' form, on frames of clips."""
+    """A `Task`: any Mask2Former or EoMT of transformers' form, on frames of clips."""
 
     def __init__(
         self,
@@ -84,7 +92,8 @@ class SegmenterTask(PrefetchableTask[list[TrainingClip]]):
     ) -> None:
         """
         Args:
-            net: a `Mask2FormerForUniversalSegmentation` with the source's categories, on the device of training.
+            net: a `Mask2FormerForUniversalSegmentation` or an EoMT with the source's categories, on the device of
+                training.
             source: what it is trained on; clips of several sizes are padded to one.
             held_out: what it is validated on.
             save: writes the net's weights.
@@ -108,10 +117,11 @@ class SegmenterTask(PrefetchableTask[list[TrainingClip]]):
         pixels' classes. `random` draws the points of the masks. The same in every `step`.
         """
         freeze_batch_norms(self.net)
-        drawn = pad_to_one_size(drawn)
+        network = wrap_query_network(self.net)
+        drawn = pad_to_one_size([fit_clip_to_network(clip, network) for clip in drawn])
         images = torch.cat([clip.images for clip in drawn]).to(self.device)
-        truths = [truth for clip in drawn for truth in collect_image_truths(clip, self.device)]
-        found = predict_layers(self.net, prepare_images(images))
+        truths = [truth for clip in drawn for truth in collect_image_truths(clip, self.device, network.multiple)]
+        found = predict_layers(self.net, prepare_images(images, network.multiple))
         at = self.at or LossSettings(points=choose_point_count(images.shape[2:]))
         losses = compute_set_losses(found, truths, make_uniform_sampler(random, self.device), at)
         pixels = compute_pixel_class_loss(self.module.head(found.pixels), truths)
@@ -200,27 +210,41 @@ def fit_categories(net: Any, categories: Sequence[str], seed: int, heads: Sequen
     ]
 
 
-def prepare_images(images: UInt8[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h2 w2"]:
-    """The network's input, padded as `Mask2Former.pixels` does."""
+def fit_clip_to_network(clip: TrainingClip, network: QueryNetwork) -> TrainingClip:
+    """The clip as the network looks at its frames: where that is a square of one size, as large as fits, black on the
+    right or below.
+    """
+    side = network.square
+    if side is None:
+        return clip
+    size = compute_square_size((clip.images.shape[2], clip.images.shape[3]), side)
+    images = nnf.interpolate(clip.images.float(), size, mode="bilinear", antialias=True).round().clamp(0, 255)
+    padding = (0, side - size[1], 0, side - size[0])
+    masks = fit_maps(clip.masks.float(), size, (side, side)).bool()
+    return replace(clip, images=nnf.pad(images, padding).to(torch.uint8), masks=masks)
+
+
+def prepare_images(images: UInt8[Tensor, "b 3 h w"], multiple: int = MULTIPLE) -> Float[Tensor, "b 3 h2 w2"]:
+    """The network's input, padded as `Mask2Former.pixels` does, to a `multiple` of pixels."""
     mean, std = (torch.tensor(v, device=images.device).view(3, 1, 1) for v in (MEAN, STD))
     h, w = images.shape[2:]
-    return nnf.pad((images.float() - mean) / std, (0, -w % MULTIPLE, 0, -h % MULTIPLE))
+    return nnf.pad((images.float() - mean) / std, (0, -w % multiple, 0, -h % multiple))
 
 
 def predict_layers(net: Any, images: Float[Tensor, "b 3 h w"]) -> LayerPredictions:
-    """One pass with gradients; the pixel decoder stays in float32, as the official code has it."""
-    parts = net.model.pixel_level_module
-    features = parts.encoder(images).feature_maps
-    with torch.autocast(images.device.type, enabled=False):
-        decoded = parts.decoder([f.float() for f in features])
-    answer = net.model.transformer_module(decoded.multi_scale_features, decoded.mask_features)
-    queries = torch.stack(answer.intermediate_hidden_states).transpose(1, 2)
-    masks = torch.stack(answer.masks_queries_logits)
-    return LayerPredictions(net.class_predictor(queries).float(), masks.float(), decoded.mask_features)
+    """One pass with gradients; Mask2Former's pixel decoder stays in float32, as the official code has it."""
+    network = wrap_query_network(net)
+    decoded = network.decode(network.encode(images), every=True)
+    logits, masks = torch.stack(decoded.class_logits), torch.stack(decoded.mask_logits)
+    return LayerPredictions(logits.float(), masks.float(), decoded.pixel_features)
 
 
 def freeze_batch_norms(net: nn.Module) -> None:
-    """Batch norms go on with the statistics that they have: the batches here are too small for their own."""
+    """Batch norms go on with the statistics that they have: the batches here are too small for their own. An EoMT stays
+    as it is in use: nothing in it is random.
+    """
+    if wrap_query_network(net).square is not None:
+        net.eval()
     for part in net.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.eval()
@@ -229,10 +253,12 @@ def freeze_batch_norms(net: nn.Module) -> None:
 # -- losses
 
 
-def collect_image_truths(clip: TrainingClip, device: torch.device) -> list[ImageTruth]:
-    """What is to be found in each frame of a clip: the objects with a pixel in it, padded as the image is."""
+def collect_image_truths(clip: TrainingClip, device: torch.device, multiple: int = MULTIPLE) -> list[ImageTruth]:
+    """What is to be found in each frame of a clip: the objects with a pixel in it, padded as the image is, to a
+    `multiple` of pixels.
+    """
     h, w = clip.masks.shape[2:]
-    masks = nnf.pad(clip.masks, (0, -w % MULTIPLE, 0, -h % MULTIPLE)).to(device)
+    masks = nnf.pad(clip.masks, (0, -w % multiple, 0, -h % multiple)).to(device)
     seen: Bool[Tensor, "g t"] = masks.flatten(2).any(2)
     labels = clip.labels.to(device)
     return [ImageTruth(masks[rows, t].float(), labels[rows]) for t, rows in enumerate(seen.unbind(1))]
