@@ -34,6 +34,8 @@ from masklet.models.segmenters.text import GroundingDino, Owlv2, TextDetector
 from masklet.models.xmem.propagator import Xmem, load_xmem
 from masklet.nn.xmem import XmemNet
 from masklet.systems.common import encode_batches
+from masklet.systems.query.answers import MaskResizer, SlotSettings, build_task_output
+from masklet.systems.rocovis import GradedInstanceOutput
 from masklet.systems.sam2long import MemoryTree
 from masklet.systems.sweep import make_sightings
 from masklet.systems.track import Track
@@ -102,6 +104,25 @@ def test_systems_of_queries(system: str, files: str, folder: Path, monkeypatch: 
     monkeypatch.chdir(folder)
     segmenter = "+".join(f"{name}.safetensors" for name in files.split("+"))
     assert masklet.segment(CLIP, system=system, segmenter=segmenter, window=2, min_score=0).masklets
+
+
+@pytest.mark.parametrize("kind", ["instance", "panoptic", "semantic", "graded"])
+def test_one_copy_comes_back_of_a_frame_s_answer(kind: str, gpu: torch.device) -> None:
+    """However many slots there are: where runs begin and end, or one map of labels."""
+    counts = []
+    for slots in (3, 9):
+        chances = torch.full((slots, 3), 0.02)
+        chances[torch.arange(slots), torch.arange(slots) % 2] = 0.96
+        task: Any = "instance" if kind == "graded" else kind
+        at = SlotSettings(task=task, overlap=0.0)
+        made = GradedInstanceOutput(chances, at) if kind == "graded" else build_task_output(chances, ("a", "b"), at)
+        maps = torch.randn(len(made.slots), 8, 10, generator=torch.Generator().manual_seed(slots)).to(gpu)
+        FETCHED.clear()
+        for frame in range(2):
+            made.add(frame, maps, MaskResizer((30, 38), (60, 76)))
+        counts.append(len(FETCHED))
+        assert made.masklets()
+    assert counts == [2, 2], FETCHED
 
 
 @pytest.mark.parametrize("tree", ["", "sam2long:"])

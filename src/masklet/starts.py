@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from masklet.core.errors import InputError
 from masklet.models.mask2former.networks import wrap_query_network
 from masklet.models.mask2former.segmenter import Mask2Former
@@ -108,7 +110,12 @@ class StartingHeads:
     refiner: TemporalRefiner | None
     categories: tuple[str, ...]
     weights: Mapping[str, str] = field(default_factory=dict)  # {file: sha256} of the segmenter below; none: not told
-    is_official: bool = False  # whether the file holds the segmenter, too
+    below: Any = None  # the segmenter that their file holds, too: an official one does
+
+    @property
+    def is_official(self) -> bool:
+        """Whether the file holds the segmenter, too."""
+        return self.below is not None
 
 
 def load_starting_heads(name: str, categories: str = "") -> StartingHeads:
@@ -129,13 +136,21 @@ def load_starting_heads(name: str, categories: str = "") -> StartingHeads:
         build_released_tracker(built.tracker, heads),
         build_released_refiner(built.refiner, heads) if built.refiner else None,
         tuple(config.id2label[n] for n in range(config.num_labels)),
-        is_official=True,
+        below=built.net,
     )
 
 
 def is_trained_over(heads: StartingHeads, below: StartingSegmenter) -> bool:
-    """Whether heads were trained over these weights of a segmenter, as far as they tell."""
+    """Whether heads were trained over these weights of a segmenter, as far as they tell; official ones hold their own."""
+    if heads.below is not None:
+        return has_same_weights(heads.below, below.loaded.net)
     return not heads.weights or sorted(heads.weights.values()) == sorted(below.loaded.weights.values())
+
+
+def has_same_weights(one: Any, other: Any) -> bool:
+    """Whether two networks are the same to the last bit, but for what only a loss reads."""
+    ours, theirs = ({k: v for k, v in net.state_dict().items() if "criterion" not in k} for net in (one, other))
+    return ours.keys() == theirs.keys() and all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
 # -- slot models

@@ -254,8 +254,8 @@ def begin_tracker(wish: TrainingRequest) -> Begun:
     segmenter = load_starting_segmenter(below, wish.categories)
     if heads and wish.settings.get("over", "same") == "same" and not is_trained_over(heads, segmenter):
         raise InputError(
-            f"--from {wish.start}: trained over another segmenter than {below}, by their sha256; give that one, or "
-            "--set over=any to go on over this one"
+            f"--from {wish.start}: trained over another segmenter than {below}, by their weights; give that one, "
+            "or --set over=any to go on over this one"
         )
     return begin_over(segmenter, heads=heads, weights=compute_file_hashes(wish.start))
 
@@ -407,7 +407,13 @@ def build_rocovis_task(
     if net is not None:
         net.requires_grad_(True)
         segmenter.requires_grad_(not heads)  # GenVIS's stays
-    settings = RocovisTraining(wish.frames, own.through, own.row, None if wish.size else views.losses)
+    if own.similarity is not None and find_ablation_row(own.row).kind != "genvis":
+        raise InputError(
+            f"--set similarity={own.similarity:g}: is a loss of GenVIS; say --set row=queries, or leave it out"
+        )
+    losses = None if wish.size else views.losses
+    similarity = RocovisTraining.similarity if own.similarity is None else own.similarity
+    settings = RocovisTraining(wish.frames, own.through, own.row, losses, similarity)
     return RocovisTask(
         segmenter, source, settings, unseen, device=wish.device, seed=wish.seed, shortest=views.side, net=net
     )

@@ -168,6 +168,7 @@ class RocovisOptions:
 
     row: Literal["uvla++", "masks", "direct", "queries"] = "uvla++"  # of its Table 2; queries: GenVIS
     through: int = 5  # frames that gradients go back through
+    similarity: float | None = None  # weight of GenVIS's loss of frame and object queries; none: 0.5 with row=queries
 
 
 @dataclass(frozen=True)

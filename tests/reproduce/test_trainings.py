@@ -23,7 +23,7 @@ from masklet.models.mask2former.weights import build_mask2former
 from masklet.models.query_video.heads import load_tracker, read_heads_origin
 from masklet.reproduce.recipes import read_recipes
 from masklet.reproduce.trainings import find_training, read_trainings
-from masklet.starts import load_starting_slots
+from masklet.starts import is_trained_over, load_starting_heads, load_starting_segmenter, load_starting_slots
 from masklet.train.settings import read_training_settings
 from masklet.training import OF_SEGMENTER, RECIPES
 from masklet.weights.categories import OVIS
@@ -136,6 +136,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return at
 
 
+def change_class_head(path: Path, to: Path) -> Path:
+    """A copy of a file whose class head is another one."""
+    state = torch.load(path, weights_only=True)["model"]
+    torch.save({"model": {k: v * 1.01 if "class_embed" in k else v for k, v in state.items()}}, to)
+    return to
+
+
 SMALL = ("--set", "short=48", "--set", "longest=64", "--set", "val_clips=1", "--device", "cpu", "-q")
 
 
@@ -178,9 +185,7 @@ def test_the_published_path(root: Path, tmp_path: Path, monkeypatch: pytest.Monk
     again = next((tmp_path / "b").glob("*/masklets.json"))
     assert json.loads(again.read_text())["provenance"]["settings"]["min_score"] == 0.3  # where nobody says another
 
-    other = tmp_path / "other.pth"
-    state = torch.load(minvis, weights_only=True)["model"]
-    torch.save({"model": {k: v * 1.01 if "class_embed" in k else v for k, v in state.items()}}, other)
+    other = change_class_head(minvis, tmp_path / "other.pth")
     run_over = ("run", *dataset[:3], "-o", tmp_path / "c", "--system", "dvis", "--segmenter", f"{other}+{file}", "-q")
     told = refuse(*run_over)
     assert f"trained over {minvis.name} (sha256 {sha[:12]}...), but {other} has sha256" in told
@@ -221,6 +226,12 @@ def test_official_files_are_a_start(root: Path, tmp_path: Path) -> None:
         "train", "tracker", "--data", data, "--from", root / "weights/minvis-r50-ovis.pth", "-o", tmp_path / "c"
     )
     assert "weights of minvis, which hold no tracker of DVIS" in told
+    over = change_class_head(root / "weights/minvis-r50-ovis.pth", tmp_path / "other.pth")
+    told = refuse("train", "tracker", "--data", data, "--from", online, "--segmenter", over, "-o", tmp_path / "c")
+    assert f"--from {online}: trained over another segmenter than {over}, by their weights" in told
+    assert is_trained_over(
+        load_starting_heads(str(online)), load_starting_segmenter(str(root / "weights/minvis-r50-ovis.pth"))
+    )
     minvis = tmp_path / "five.pth"
     put_query_weights(minvis, "minvis", 5)
     told = refuse("train", "tracker", "--data", data, "--segmenter", minvis, "-o", tmp_path / "c", *short)

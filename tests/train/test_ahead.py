@@ -48,6 +48,12 @@ def test_the_next_one_is_done_while_the_last_one_is_in_use() -> None:
         assert next(coming, None) is None
 
 
+def test_several_threads_work_at_the_same_time() -> None:
+    """Three pieces meet, or none gets past."""
+    meeting = threading.Barrier(3)
+    assert sorted(prefetch(lambda n: meeting.wait(WAIT), range(6), workers=3)) == [0, 0, 1, 1, 2, 2]
+
+
 def test_an_error_comes_where_its_result_would() -> None:
     def work(n: int) -> int:
         if n == 2:

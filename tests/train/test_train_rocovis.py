@@ -178,6 +178,22 @@ def test_an_object_keeps_its_query():
     assert found[3][0] != found[3][1]
 
 
+def test_frame_and_object_queries_of_one_object_are_to_be_alike():
+    """GenVIS's row alone; its gradient goes to the object queries and both embeddings, weighted as it is told."""
+    made, clip = task("queries", frames=2), moving(2)
+    found = {}
+    for weight in (0.5, 1.0, 0.0):
+        made.settings = replace(made.settings, similarity=weight)
+        found[weight] = made.clip_losses(clip, make_uniform_sampler(np.random.default_rng(0), made.device))
+    assert float(found[1.0]["similarity"]) == pytest.approx(2 * float(found[0.5]["similarity"])) > 0
+    assert "similarity" not in found[0.0]
+    found[0.5]["similarity"].backward()
+    moved = {name.split(".")[1] for name, p in made.module.named_parameters() if p.grad is not None and p.grad.any()}
+    assert {"sim_embed_frame", "sim_embed_clip", "query_feat", "enc_ffn"} <= moved
+    assert not {"class_embed", "mask_embed", "segmenter"} & moved
+    assert "similarity" not in task("direct").loss(0, seed_item_generator(0, 0))
+
+
 # -- the task
 
 

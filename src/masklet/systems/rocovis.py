@@ -123,11 +123,12 @@ class GradedInstanceOutput(InstanceOutput):
     def add(self, frame: int, logits: Float[Tensor, "n h w"], view: MaskResizer) -> None:
         """Adds the masks of `frame`, made of `logits` by `view`, and how sure they are inside."""
         super().add(frame, logits, view)
-        self._certain += torch.stack(view.certain(logits)).cpu()
+        certain = torch.stack(view.certain(logits)).double()
+        self._certain = self._certain.to(certain.device) + certain  # summed where they are
 
     def masklets(self) -> tuple[Masklet, ...]:
         """In the order of their scores; without those below `min_score`."""
-        sums, counts = self._certain
+        sums, counts = self._certain.cpu()
         quality = dict(zip(self.slots, (sums / (counts + 1e-6)).tolist(), strict=True))
         slots = {p.id: p.slot for p in self.pairs}
         made = (replace(m, score=m.score * quality[slots[m.id]]) for m in super().masklets())

@@ -188,6 +188,34 @@ def compute_clip_losses(
     return {"class": at.classes * compute_class_loss(logits.float()[None], targets[None], at.no_object), **found}
 
 
+def compute_similarity_loss(
+    frame: Float[Tensor, "m c"],
+    video: Float[Tensor, "n c"],
+    frame_objects: Int64[Tensor, " m"],
+    video_objects: Int64[Tensor, " n"],
+) -> Float[Tensor, ""]:
+    """VITA's and GenVIS's: embeddings of a frame's queries and of object queries are alike where they are one object.
+
+    Args:
+        frame: embeddings of a frame's queries that were matched with objects.
+        video: embeddings of the object queries that have objects.
+        frame_objects: the object of each in `frame`.
+        video_objects: likewise, in `video`.
+
+    Binary cross-entropy of the product of each pair, the mean over all pairs; 0 where there is none.
+
+    >>> one = torch.eye(2)
+    >>> same, other = torch.tensor([0, 1]), torch.tensor([1, 0])
+    >>> [round(float(compute_similarity_loss(9 * one, one, same, which)), 3) for which in (same, other)]
+    [0.347, 4.847]
+    """
+    alike = frame @ video.T
+    if not alike.numel():
+        return alike.sum()
+    same = (frame_objects[:, None] == video_objects[None]).to(alike.dtype)
+    return nnf.binary_cross_entropy_with_logits(alike, same)
+
+
 def compute_uvla_losses(
     logits: Float[Tensor, "l n k1"],
     masks: Float[Tensor, "l n t h w"],

@@ -96,6 +96,10 @@ class QueryNetwork(Protocol):
         """What is dotted with pixel features, made of queries before the last norm."""
         ...
 
+    def embed_normed(self, normed: Float[Tensor, "*b n c"]) -> Float[Tensor, "*b n d"]:
+        """The same, made of queries after it."""
+        ...
+
 
 class Mask2FormerNetwork:
     """Mask2Former: scaled by the short side, padded with grey; the pixel decoder always computes in float32, as in the
@@ -160,8 +164,11 @@ class Mask2FormerNetwork:
 
     def embed(self, queries: Float[Tensor, "*b n c"]) -> Float[Tensor, "*b n d"]:
         """The decoder's norm and its mask head."""
-        decoder = self.net.model.transformer_module.decoder
-        embedded: Tensor = decoder.mask_predictor.mask_embedder(decoder.layernorm(queries))
+        return self.embed_normed(self.net.model.transformer_module.decoder.layernorm(queries))
+
+    def embed_normed(self, normed: Float[Tensor, "*b n c"]) -> Float[Tensor, "*b n d"]:
+        """The mask head."""
+        embedded: Tensor = self.net.model.transformer_module.decoder.mask_predictor.mask_embedder(normed)
         return embedded
 
     def _decode_pixels(self, maps: Maps) -> Any:
@@ -232,7 +239,11 @@ class EomtNetwork:
 
     def embed(self, queries: Float[Tensor, "*b n c"]) -> Float[Tensor, "*b n d"]:
         """The last norm and the mask head."""
-        embedded: Tensor = self.net.mask_head(self.net.layernorm(queries))
+        return self.embed_normed(self.net.layernorm(queries))
+
+    def embed_normed(self, normed: Float[Tensor, "*b n c"]) -> Float[Tensor, "*b n d"]:
+        """The mask head."""
+        embedded: Tensor = self.net.mask_head(normed)
         return embedded
 
 

@@ -87,6 +87,22 @@ class GenvisNet(nn.Module):
         answer = wrap_query_network(self.segmenter).look(images)
         return answer.queries.float(), answer.pixel_features
 
+    @torch.no_grad()
+    def name_frame_queries(self, features: Maps) -> tuple[Float[Tensor, "b m k1"], Float[Tensor, "b m h w"]]:
+        """Class and mask logits of the frame queries in `features`: what the segmenter says of the frame by itself."""
+        queries, pixels = features
+        embedded = wrap_query_network(self.segmenter).embed_normed(queries)
+        return self.segmenter.class_predictor(queries), torch.einsum("bmd,bdhw->bmhw", embedded, pixels)
+
+    def embed_for_similarity(
+        self, features: Maps, queries: Float[Tensor, "b n c"]
+    ) -> tuple[Float[Tensor, "b m c"], Float[Tensor, "b n c"]]:
+        """The frame queries in `features`, as the encoder makes them, and object `queries` before their norm, both in
+        the space where those of one object are to be alike.
+        """
+        seen = torch.stack([self.objects.encoded(one[None]) for one in features[0]])
+        return self.objects.sim_embed_frame(seen), self.objects.sim_embed_clip(self.objects.decoder_norm(queries))
+
     def empty(self) -> GenvisMemory:
         """The memory before the first frame."""
         return GenvisMemory()

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.core.slots import FrameSlots
-from masklet.models.mask2former.networks import infer_query_sizes, wrap_query_network
+from masklet.models.mask2former.networks import Maps, infer_query_sizes, wrap_query_network
 from masklet.models.mask2former.query_blocks import DecodedSlots
 from masklet.models.query_video.genvis import GenvisNet, GenvisNetSettings
 from masklet.models.query_video.rocovis import RocovisNet, RocovisNetSettings
@@ -29,16 +29,19 @@ from masklet.train.assignment import (
     ClipTargets,
     Occupied,
     collect_targets,
+    compute_query_costs,
+    find_cheapest_pairs,
     fit_clip_to_input,
     list_seen_queries,
     list_visible_queries,
     mark_held_queries,
+    mark_unused_queries,
     match_by_uvla,
     match_first_appearance,
 )
 from masklet.train.data.clips import ClipSource, TrainingClip, seed_item_generator
 from masklet.train.loop.prefetch import PrefetchableTask
-from masklet.train.losses import LossSettings, Rand, compute_uvla_losses, make_uniform_sampler
+from masklet.train.losses import LossSettings, Rand, compute_similarity_loss, compute_uvla_losses, make_uniform_sampler
 from masklet.train.scoring import answer_clip, compute_clip_scores
 from masklet.train.tasks.dvis import compute_faithfulness_shares, measure_faithfulness
 from masklet.train.tasks.segmenter import choose_point_count, fit_clip_to_network, prepare_images
@@ -89,6 +92,7 @@ class RocovisTraining:
     through: int = 5  # frames that gradients go back through; after as many the memory is detached
     row: str = "uvla++"  # of ROWS
     losses: LossSettings | None = None  # None: as published, with as many points as suit the size
+    similarity: float = 0.5  # weight of GenVIS's loss of frame and object queries; of its row alone
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.through < 1:
@@ -157,7 +161,7 @@ class RocovisTask(PrefetchableTask[TrainingClip]):
 
     def loss_of(self, step: int, drawn: TrainingClip, random: np.random.Generator) -> dict[str, Tensor]:
         """Losses of the clip `drawn`: "class", "mask" and "dice", each summed over the layers, the mean over the
-        frames. `random` draws the points of the masks. The same in every `step`.
+        frames; of GenVIS "similarity", too. `random` draws the points of the masks. The same in every `step`.
         """
         return self.clip_losses(drawn, make_uniform_sampler(random, self.device))
 
@@ -172,12 +176,32 @@ class RocovisTask(PrefetchableTask[TrainingClip]):
             features = tuple(maps[t : t + 1] for maps in encoded)
             decoded = net.decoded(memory, features)
             known = known or KnownQueries.nothing(len(decoded.class_logits), targets)
-            losses, known = self._frame_losses(decoded, select_target_frame(targets, t), known, rand)
+            shown = select_target_frame(targets, t)
+            losses, known = self._frame_losses(decoded, shown, known, rand)
+            if self.row.kind == "genvis" and at.similarity:
+                losses["similarity"] = self._similarity(decoded, features, shown, known, rand)
             for name, loss in losses.items():
                 total[name] = total.get(name, torch.zeros((), device=self.device)) + loss / len(images)
             slots = take_last_layer(decoded)
             memory = net.commit(memory, features, slots, self.trust(known, slots))
         return total
+
+    def _similarity(
+        self, decoded: DecodedSlots, features: Maps, targets: ClipTargets, known: KnownQueries, rand: Rand
+    ) -> Float[Tensor, ""]:
+        """GenVIS's similarity loss in one frame: the segmenter's queries, matched with the objects that are seen, and
+        the last layer's object queries that have one.
+        """
+        own, visible = known.queries[-1], targets.visible[:, 0]
+        seen, has = visible.nonzero()[:, 0], (visible & (own >= 0)).nonzero()[:, 0]
+        logits, masks = self.module.name_frame_queries(features)
+        at = self._losses(targets)
+        inside = targets.masks[seen, 0]
+        cost = compute_query_costs(logits[0], masks[0], targets.labels[seen], inside, at.points, rand, at)
+        pairs = find_cheapest_pairs(cost, mark_unused_queries(len(cost), own[:0]))
+        frame, video = self.module.embed_for_similarity(features, decoded.queries)
+        similarity = compute_similarity_loss(frame[0][pairs.queries], video[0][own[has]], seen[pairs.objects], has)
+        return self.settings.similarity * similarity
 
     def trust(self, known: KnownQueries, slots: FrameSlots) -> Float[Tensor, "1 n"]:
         """With UVLA++ queries that are an object, visible or not; without, all."""
