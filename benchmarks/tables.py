@@ -101,7 +101,7 @@ def slots(row: str) -> Callable[[Path, int], Task]:
 
     def task(start: Path, seed: int) -> Task:
         return RocovisTask(
-            load_small(start).net, SyntheticClips(WORLD), RocovisTraining(row=row), seed=seed, shortest=SIZE[0]
+            load_small(start).net, SyntheticClips(WORLD), RocovisTraining(row=row, similarity=0.0), seed=seed, shortest=SIZE[0]
         )
 
     return task

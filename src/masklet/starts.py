@@ -141,7 +141,7 @@ def load_starting_heads(name: str, categories: str = "") -> StartingHeads:
 
 
 def is_trained_over(heads: StartingHeads, below: StartingSegmenter) -> bool:
-    """Whether heads were trained over these weights of a segmenter, as far as they tell; official ones hold their own."""
+    """Whether heads were trained over these weights of a segmenter, as far as they tell; official ones hold it."""
     if heads.below is not None:
         return has_same_weights(heads.below, below.loaded.net)
     return not heads.weights or sorted(heads.weights.values()) == sorted(below.loaded.weights.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,10 @@ def test_queries_and_masks_of_the_last_frame_change_the_next() -> None:
     [alone], _ = follow(net, images[1:])
     assert (found[1].mask_logits - alone.mask_logits).abs().max() > 1e-2
     maps, after = net.encode(images[1:]), [memory]
+    clear = replace(found[0], mask_logits=torch.full_like(found[0].mask_logits, 5.0))
     for trust in (0.0, 1.0):  # the same queries, whose masks are propagated or are not
         first = net.encode(images[:1])
-        after.append(net.commit(net.empty(), first, found[0], torch.full((1, 6), trust)))
+        after.append(net.commit(net.empty(), first, clear, torch.full((1, 6), trust)))
     without, within = (net.predict(m, maps).mask_logits for m in after[1:])
     assert (without - within).abs().max() > 1e-3
     assert len(memory.frames) == 2 and len(follow(net, noise(5))[1].frames) == 2
@@ -123,7 +125,7 @@ def test_a_file_holds_all_and_a_stream_goes_on(kind: str, tmp_path: Path) -> Non
     assert all(torch.equal(value, net.state_dict()[name]) for name, value in back.net.state_dict().items())
     with pytest.raises(InputError, match="@480: an EoMT looks at the one size"):
         load_slot_model(tmp_path / "w.safetensors", "rocovis", CPU, shortest=480)
-    system, clip = build_rocovis_system(back, RocovisSystemSettings(top=3)), frames(n=4)
+    system, clip = build_rocovis_system(back, RocovisSystemSettings(top=3, foreground=False)), frames(n=4)
     whole = [(f.ids, f.masks.tolist()) for f in system.stream(clip)]
     begun = system.stream(clip)
     first = [next(begun) for _ in range(2)]

@@ -135,8 +135,8 @@ def find_training(row: str) -> PublishedTraining:
         find_recipe(row)
         if row in read_open_rows():
             raise InputError(
-                f"{row}: {read_open_rows()[row]}; train it by `masklet train` with a schedule of your own, and name the "
-                f"weights {name_trained_file(row)} in the weights folder"
+                f"{row}: {read_open_rows()[row]}; train it by `masklet train` with a schedule of your own, and put the "
+                f"weights into the weights folder as {name_trained_file(row)}"
             )
         raise InputError(f"{row}: nothing is trained for it here; there are trainings for {', '.join(trainings)}")
     return trainings[row]
