@@ -605,7 +605,7 @@ def require_segmenter(wish: TrainingRequest) -> str:
     if not wish.segmenter:
         raise InputError(
             "this is trained over a segmenter: --segmenter FILE, as masklet train segmenter writes it, or any other "
-            "Mask2Former by hub id, folder or file"
+            "Mask2Former or EoMT by hub id, folder or file"
         )
     return wish.segmenter
 

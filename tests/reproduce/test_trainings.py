@@ -5,6 +5,7 @@ and a data set as it unpacks to a score and a submission.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -24,9 +25,10 @@ from masklet.models.query_video.heads import load_tracker, read_heads_origin
 from masklet.reproduce.recipes import read_recipes
 from masklet.reproduce.trainings import find_training, read_trainings
 from masklet.starts import is_trained_over, load_starting_heads, load_starting_segmenter, load_starting_slots
+from masklet.train.data.data_sources import read_footage
 from masklet.train.settings import read_training_settings
 from masklet.training import OF_SEGMENTER, RECIPES
-from masklet.weights.categories import OVIS
+from masklet.weights.categories import OVIS, YTVIS19
 from masklet.weights.store import compute_hash
 
 CONFIGS = Path(__file__).parents[2] / "../shared/golden/dvis/training_configs.json"
@@ -109,6 +111,19 @@ def test_rows_whose_weights_are_to_be_trained_say_how() -> None:
         find_training("sam2long-5/paths-3")
     with pytest.raises(InputError, match="give a number"):
         find_training("dvis-6/zero").override({"batch": "many"})
+
+
+@pytest.mark.parametrize("frames", ["train/JPEGImages", "train", "JPEGImages"])
+def test_hq_ytvis_is_read_as_it_unpacks(frames: str, tmp_path: Path) -> None:
+    """Its annotations beside the frames of YouTube-VIS 2019."""
+    clip, names = make_clip("0043f083b5", 2, [YTVIS19[0], YTVIS19[5]], 0), number(0, 5, 2, "{:05d}")
+    put_frames(tmp_path / "HQ-YTVIS" / frames / clip.name, clip, names)
+    write_ytvis_truth([clip.result(YTVIS19)], tmp_path / "HQ-YTVIS/ytvis_hq-train.json", {clip.name: names})
+    [folder] = replace(find_training("rocovis-2/masks"), data=("hq-ytvis",)).resolve_data(tmp_path)
+    footage, categories = read_footage(Path(folder))
+    assert len(footage) == 1 and tuple(categories) == YTVIS19
+    with pytest.raises(InputError, match=f"rocovis-2/masks: no coco or COCO or coco2017 in {tmp_path}"):
+        find_training("rocovis-2/masks").resolve_data(tmp_path)
 
 
 # -- the whole way

@@ -62,16 +62,16 @@ def train_command(
             metavar="WEIGHTS",
             help="Weights to begin with: nano is the packaged segmenter, propagator or image predictor; of a tracker "
             "and a refiner, the tracker that goes on or is refined (trained here, or DVIS's official files); of a "
-            "propagator, SAM 2 by name (sam2.1-tiny@512), hub id, folder or file; of a segmenter, any Mask2Former; of "
-            "rocovis, a file of one, or with row=queries GenVIS's official ones.",
+            "propagator, SAM 2 by name (sam2.1-tiny@512), hub id, folder or file; of a segmenter, any Mask2Former or "
+            "EoMT; of rocovis, a file of one, or with row=queries GenVIS's official ones.",
         ),
     ] = "",
     segmenter: Annotated[
         str,
         typer.Option(
             metavar="WEIGHTS",
-            help="The Mask2Former below a tracker and a refiner, or that rocovis starts from; @480 behind it is the "
-            "size at which it looks at frames.",
+            help="The Mask2Former or EoMT below a tracker and a refiner, or that rocovis starts from; @480 behind it "
+            "is the size at which a Mask2Former looks at frames.",
         ),
     ] = "",
     set_: Annotated[
