@@ -236,12 +236,16 @@ def plan_minvis_training(wish: TrainingRequest) -> TrainingPlan:
     return replace(plan_heads_training(wish), batch=wish.parts, factors=((BACKBONE, 0.1),))
 
 
-def find_vit_factors(begun: Begun) -> tuple[tuple[str, float], ...]:
-    """Of an EoMT that is trained, the ViT moves at a tenth of the rate, as other backbones do."""
+VIT_PARTS = tuple(f"{module}.{part}." for module in ("net", "segmenter") for part in ("embeddings", "layers"))
+
+
+def slow_down_backbone(plan: TrainingPlan, begun: Begun, module: torch.nn.Module) -> TrainingPlan:
+    """The plan, by which of an EoMT in `module` the ViT moves at a tenth of the rate, as other backbones do."""
     net = begun.segmenter.loaded.net if begun.segmenter else getattr(begun.slots, "segmenter", None)
     if net is None or wrap_query_network(net).square is None:
-        return ()
-    return tuple((f"{module}.{part}.", 0.1) for module in ("net", "segmenter") for part in ("embeddings", "layers"))
+        return plan
+    names = [name for name, _ in module.named_parameters()]
+    return replace(plan, factors=tuple((p, 0.1) for p in VIT_PARTS if any(name.startswith(p) for name in names)))
 
 
 # -- DVIS
@@ -739,7 +743,7 @@ def prepare_training(name: str, wish: TrainingRequest) -> PreparedTraining:
     wish = replace(wish, settings=told)
     plan = apply_schedule(kind.plan(wish), wish.schedule)
     task, begun = kind.task(wish)
-    plan = replace(plan, factors=(*plan.factors, *find_vit_factors(begun)))
+    plan = slow_down_backbone(plan, begun, task.module)
     facts = ("data", "val", "size", "frames", "start", "segmenter", "categories", "settings")
     about = {fact: getattr(wish, fact) for fact in facts}
     return PreparedTraining(

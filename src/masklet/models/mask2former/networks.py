@@ -56,7 +56,11 @@ class QueryNetwork(Protocol):
     net: Any
     name: str
     multiple: int  # the sides of its input are multiples of it
-    square: int | None  # pixels of a side of its input, where that is a square of one size
+
+    @property
+    def square(self) -> int | None:
+        """Pixels of a side of its input, where that is a square of one size."""
+        ...
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -107,7 +111,8 @@ class Mask2FormerNetwork:
     """
 
     name = "Mask2Former"
-    multiple, square = MULTIPLE, None
+    multiple = MULTIPLE
+    square = None
 
     def __init__(self, net: Any) -> None:
         self.net = net

@@ -52,7 +52,7 @@ def run_query_blocks(
     """The last blocks of `net`, into which `queries` go beside the `tokens` of images. Their attention is not masked,
     as at the end of EoMT's training. `every`: answers are made before each of these blocks, too.
     """
-    n, answers = queries.shape[1], []
+    answers: list[Any] = []
     where, tokens = locate_patches(net, tokens), torch.cat([queries, tokens], 1)
     for block in net.layers[find_first_query_block(net) :]:
         if every:
@@ -61,7 +61,7 @@ def run_query_blocks(
     with tap_outputs(net.upscale_block) as pixels:
         answers.append(net.predict(net.layernorm(tokens)))
     masks, logits = zip(*answers, strict=True)
-    return DecodedSlots(tokens[:, :n], logits, masks, pixels[-1])
+    return DecodedSlots(tokens[:, : queries.shape[1]], logits, masks, pixels[-1])
 
 
 def find_first_query_block(net: Any) -> int:
