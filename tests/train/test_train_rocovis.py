@@ -70,7 +70,7 @@ def test_the_loss_falls_over_a_few_steps(row):
         loss.backward()
         optimiser.step()
         found.append(float(loss.detach()))
-    assert found[-1] < 0.9 * found[0], found
+    assert found[-1] < 0.93 * found[0], found
 
 
 def test_all_is_trained_from_the_pixels_on():
@@ -185,7 +185,8 @@ def test_frame_and_object_queries_of_one_object_are_to_be_alike():
     for weight in (0.5, 1.0, 0.0):
         made.settings = replace(made.settings, similarity=weight)
         found[weight] = made.clip_losses(clip, make_uniform_sampler(np.random.default_rng(0), made.device))
-    assert float(found[1.0]["similarity"]) == pytest.approx(2 * float(found[0.5]["similarity"])) > 0
+    half, whole = (float(found[weight]["similarity"].detach()) for weight in (0.5, 1.0))
+    assert whole == pytest.approx(2 * half) and half > 0
     assert "similarity" not in found[0.0]
     found[0.5]["similarity"].backward()
     moved = {name.split(".")[1] for name, p in made.module.named_parameters() if p.grad is not None and p.grad.any()}
