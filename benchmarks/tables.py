@@ -100,9 +100,8 @@ def slots(row: str) -> Callable[[Path, int], Task]:
     """A row of RoCoVIS's Table 2."""
 
     def task(start: Path, seed: int) -> Task:
-        return RocovisTask(
-            load_small(start).net, SyntheticClips(WORLD), RocovisTraining(row=row, similarity=0.0), seed=seed, shortest=SIZE[0]
-        )
+        at = RocovisTraining(row=row, similarity=0.0)
+        return RocovisTask(load_small(start).net, SyntheticClips(WORLD), at, seed=seed, shortest=SIZE[0])
 
     return task
 

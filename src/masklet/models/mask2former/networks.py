@@ -233,7 +233,8 @@ class EomtNetwork:
         """After the blocks that know nothing of queries: the tokens that are no patches (b p c), and the patches'."""
         tokens = embed_tokens(self.net, images)
         apart, side = self.net.embeddings.num_prefix_tokens, self.square // int(self.net.config.patch_size)
-        return tokens[:, :apart], tokens[:, apart:].transpose(1, 2).unflatten(2, (side, side))
+        patches = tokens[:, apart:].transpose(1, 2)
+        return tokens[:, :apart], patches.reshape(*patches.shape[:2], side, side)
 
     def decode(self, maps: Maps, queries: Float[Tensor, "b n c"] | None = None, every: bool = False) -> DecodedSlots:
         """The last blocks, whose attention is not masked; where `every` answer is wanted, those before each of them."""

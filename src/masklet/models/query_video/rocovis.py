@@ -76,7 +76,8 @@ class RocovisNet(nn.Module):
         super().__init__()
         self.settings = settings
         self.segmenter: Any = segmenter
-        hidden, channels = self.segmenter.class_predictor.in_features, self.network.channels
+        parts: Any = segmenter
+        hidden, channels = int(parts.class_predictor.in_features), self.network.channels
         if settings.levels > len(channels):
             raise InputError(f"levels = {settings.levels}, but the backbone has {len(channels)}")
         self.propagation: Any = nn.ModuleList(
