@@ -480,3 +480,13 @@ def test_surroundings_are_the_cells_that_are_not_further_away(reach: float) -> N
         for one, k in zip(cells, steps, strict=True)
     ]
     assert torch.equal(affinity.find_surroundings(cells, reach), torch.stack(wide) * (1 - cells))
+
+
+@pytest.mark.parametrize("level", [0.1, 0.5])
+def test_soft_masks_are_compared_by_their_bits(level: float) -> None:
+    """With every number of half precision that a soft mask may hold, and those of `level` and beside it."""
+    every = torch.from_numpy(np.arange(np.float16(1).view(np.int16) + 1, dtype=np.int16).view(np.float16))[None]
+    above = affinity.find_above(every, level)
+    assert torch.equal(above, every > level) and above.any() and not above.all()
+    assert torch.equal(affinity.find_above(every[None].transpose(1, 2), level), every[None].transpose(1, 2) > level)
+    assert affinity.find_above(every[None][:0], level).shape == (0, *every.shape)

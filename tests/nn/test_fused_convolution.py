@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
-from masklet.nn.fused_convolution import NONE, RELU, RELU6, SIZES, Activation, FusedConv2d, fuse_convolutions
+from masklet.models.nano.image_predictor import read_prompt_network
+from masklet.models.nano.nanodet import load_nanodet
+from masklet.nn.fused_convolution import (
+    NONE,
+    RELU,
+    RELU6,
+    SIZES,
+    Activation,
+    FusedConv2d,
+    fuse_convolutions,
+    leave_weights_undrawn,
+)
+from masklet.weights.store import ZOO, read_packaged, verify_packaged
 
 LEAKY = Activation("leaky_relu", (0.1,))
 SHAPES = {  # inputs, outputs, kernel, stride, padding, dilation, groups
@@ -90,3 +103,30 @@ def test_networks_of_other_numbers_are_left_alone() -> None:
     net = nn.Sequential(make_layer(), make_layer().double())
     fuse_convolutions(net)
     assert [layer.fuses for layer in net] == [True, False]
+
+
+def test_weights_that_come_from_a_file_are_not_drawn_before() -> None:
+    state = make_layer().state_dict()
+    begun = torch.random.get_rng_state()
+    with pytest.raises(ZeroDivisionError), leave_weights_undrawn():
+        layer = FusedConv2d(*SHAPES["pointwise"])
+        raise ZeroDivisionError
+    assert torch.equal(torch.random.get_rng_state(), begun)
+    layer.load_state_dict(state)
+    assert all(torch.equal(value, state[name]) for name, value in layer.state_dict().items())
+    FusedConv2d(*SHAPES["pointwise"])
+    assert not torch.equal(torch.random.get_rng_state(), begun)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("nanodet", lambda: load_nanodet().network),
+        ("nano-image-predictor", lambda: read_prompt_network(verify_packaged(ZOO["nano-image-predictor"]))),
+    ],
+)
+def test_a_packaged_network_has_every_weight_of_its_file(name: str, make: Callable[[], nn.Module]) -> None:
+    held = read_packaged(ZOO[name])
+    state = make().state_dict()
+    assert state.keys() == held.keys()
+    assert all(torch.equal(value, held[name].float()) for name, value in state.items())

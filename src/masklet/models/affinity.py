@@ -88,7 +88,7 @@ class Shot:
         """With the masks `soft` of some objects; there are `count` then, and more than before have not been seen."""
         at, before = torch.tensor(rows, dtype=torch.int64), len(self.soft)
         unseen = nnf.pad(self.unseen, (0, count - before), value=True)
-        unseen[at] &= ~torch.tensor([has_pixels(one > 0.5) for one in soft], dtype=torch.bool)
+        unseen[at] &= ~torch.tensor([has_pixels(find_above(one, 0.5)) for one in soft], dtype=torch.bool)
         if list(rows) == list(range(count)):  # maps are large: no copy where all of them are new
             return Shot(self.grey, soft, unseen)
         whole = self.soft.new_empty(count, *self.grey.shape)
@@ -99,7 +99,7 @@ class Shot:
     @property
     def shows_any(self) -> bool:
         """Whether an object is in sight."""
-        return any(has_pixels(one > 0.5) for one in self.soft)
+        return any(has_pixels(find_above(one, 0.5)) for one in self.soft)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class CarriedMask:
     @staticmethod
     def of(soft: Float16[Tensor, "h w"], origins: FlowOrigins) -> CarriedMask:
         """The `soft` mask of a frame in which the pixels of this one have these `origins`."""
-        cells = origins.find_cells(find_mask_window((soft > FAINT).numpy(), 0))
+        cells = origins.find_cells(find_mask_window(find_above(soft, FAINT).numpy(), 0))
         whole = CarriedMask(cells, soft, origins)
         return replace(whole, is_seen=bool(cells.any() and (whole.draw(bound_cells(cells, 0)) > 0.5).any()))
 
@@ -369,7 +369,7 @@ class Affinity:
         memory = _add_objects(_set_last_frame(memory, features), new)
         rows = [memory.ids.index(id) for id in prompts]
         memory = replace(memory, last=memory.last.with_masks(rows, soft, len(memory.ids)))
-        apart = torch.tensor([component_spread((one > 0.5).numpy()) for one in soft])
+        apart = torch.tensor([component_spread(find_above(one, 0.5).numpy()) for one in soft])
         memory = replace(memory, scattered=memory.scattered.index_copy(0, torch.tensor(rows, dtype=torch.int64), apart))
         memory = self._learn(memory, rows, soft, features, torch.full((len(rows),), self.trust), self.revised)
         memory = replace(memory, shared=_update_overlaps(memory, rows, len(new)))
@@ -433,12 +433,14 @@ class Affinity:
         """Learns some objects' looks under their masks: as the anchor where there is none yet, else as `share` of the
         recent look, and as so much of the anchor.
         """
-        seen = torch.tensor([row for row, one in enumerate(soft) if has_pixels(one > 0.5)], dtype=torch.int64)
+        seen = torch.tensor(
+            [row for row, one in enumerate(soft) if has_pixels(find_above(one, 0.5))], dtype=torch.int64
+        )
         view, anchor, recent = self._view(features), memory.anchor, memory.recent
         at = torch.tensor(rows, dtype=torch.int64)
         for part in iterate_row_groups(len(seen), TOGETHER):
             some = seen[part]
-            hard, which = soft[some] > 0.5, at[some]
+            hard, which = find_above(soft[some], 0.5), at[some]
             colours = measure_colour_shares(view.bins, hard, self.around)
             cells = torch.cat([_aggregate_cells(mask[None].float()) for mask in hard])
             near = find_surroundings(cells, self.beside).flatten(1)
@@ -498,6 +500,16 @@ def return_freed_memory_of_many(ids: Sequence[int]) -> None:
     """What was freed between the matrices of many objects, by their `ids`, is given back; of few it is not worth it."""
     if len(ids) >= MANY:
         return_freed_memory()
+
+
+def find_above(soft: Float16[Tensor, "*n h w"], level: float) -> Bool[Tensor, "*n h w"]:
+    """Where a soft mask, 0 to 1, is above a `level`. Half-precision numbers that are not negative are in the order of
+    their bits: compared as integers, it takes a fifteenth of the time.
+
+    >>> find_above(torch.tensor([[0.25, 0.5, 0.75]]).half(), 0.5)
+    tensor([[False, False,  True]])
+    """
+    return torch.from_numpy(soft.numpy().view(np.int16) > np.float16(level).view(np.int16))
 
 
 def carry_masks(origin: Shot, found: FrameLink) -> list[CarriedMask]:
@@ -607,7 +619,10 @@ def _measure_rivalry(
 
 def _update_overlaps(memory: AffinityMemory, rows: Sequence[int], new: int) -> Float[Tensor, "n n"]:
     """How far objects overlap: those that were given in the last frame, and new ones, there; others as remembered."""
-    n, common = len(memory.ids), count_common_pixels([one > 0.5 for one in memory.last.soft], range(len(memory.ids)))
+    n, common = (
+        len(memory.ids),
+        count_common_pixels([find_above(one, 0.5) for one in memory.last.soft], range(len(memory.ids))),
+    )
     area = common.diagonal().clamp(min=1)
     now = (common.float() / torch.minimum(area[:, None], area)).fill_diagonal_(0)
     told, fresh = torch.zeros(n, dtype=torch.bool), torch.arange(n) >= n - new

@@ -24,7 +24,7 @@ from masklet.core.label_map import find_mask_box
 from masklet.core.masks import stack_masks
 from masklet.core.part_facts import CPU
 from masklet.models.encoder import DEEP, MEAN, MOBILENET, STD
-from masklet.nn.fused_convolution import fuse_convolutions
+from masklet.nn.fused_convolution import fuse_convolutions, leave_weights_undrawn
 from masklet.nn.prompt_network import FIXED, MAPS, PromptNetwork
 from masklet.weights.format import copy_module_weights, read_described, write_described
 from masklet.weights.store import ZOO, read_packaged, verify_packaged
@@ -500,7 +500,9 @@ def read_prompt_network(path: Path) -> PromptNetwork:
     Raises InputError where the file is of something else or damaged.
     """
     held = read_described(path, KIND, "nano's image predictor, as masklet train image-predictor writes them")
-    net = load_exactly(PromptNetwork(), held.tensors, path, "nano's image predictor")
+    with leave_weights_undrawn():
+        net = PromptNetwork()
+    net = load_exactly(net, held.tensors, path, "nano's image predictor")
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net
 

@@ -16,7 +16,7 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.core.part_facts import CPU
 from masklet.models.boxes import Boxes, box_nms
-from masklet.nn.fused_convolution import fuse_convolutions
+from masklet.nn.fused_convolution import fuse_convolutions, leave_weights_undrawn
 from masklet.nn.nanodet import STRIDES, NanoDetNetwork, decode_logits
 from masklet.weights.store import ZOO, PackagedWeights, read_packaged
 
@@ -172,7 +172,8 @@ def load_nanodet(
     Raises:
         InputError: the weights are damaged or not there.
     """
-    network = NanoDetNetwork().requires_grad_(False).eval()
+    with leave_weights_undrawn():
+        network = NanoDetNetwork().requires_grad_(False).eval()
     network.load_state_dict({name: value.float() for name, value in read_packaged(file).items()})
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     fuse_convolutions(network.to(device))

@@ -363,7 +363,8 @@ def build_nano_propagator(
     """
     if path and not path.is_file():
         raise InputError(f"{path}: no such file; train one with `masklet train propagator`")
+    sha256 = compute_hash(path).sha256 if path else ZOO[PACKAGED].sha256
     path = path or verify_packaged(ZOO[PACKAGED])
     net, _ = read_nano(path)
-    used = {path.name: compute_hash(path).sha256, **load_image_predictor().weights}
+    used = {path.name: sha256, **load_image_predictor().weights}
     return kind(net.to(encoder.device), encoder, policy, weights=used)
