@@ -295,7 +295,7 @@ class Affinity:
         places = [self._place(carried[row], looks[row].numpy()) for row in rows.tolist()]
         windows, before, evidence, claims = zip(*places, strict=True) if places else ((), (), (), ())
         for row, table, window, own in zip(rows.tolist(), odds, windows, evidence, strict=True):
-            own += self.appearance * enlarge_cells(looks[row].numpy(), window) + table[view.bins[window]]
+            own += self.appearance * enlarge_cells(looks[row].numpy(), window) + table.take(view.bins[window])
         contenders = rivals.numpy(), (memory.shared[rows][:, rows] > 0).numpy(), [there > 0.5 for there in before]
         alone = exclude_rivals(windows, evidence, claims, *contenders, 0.0)
         logits = [
@@ -433,9 +433,8 @@ class Affinity:
         """Learns some objects' looks under their masks: as the anchor where there is none yet, else as `share` of the
         recent look, and as so much of the anchor.
         """
-        seen = torch.tensor(
-            [row for row, one in enumerate(soft) if has_pixels(find_above(one, 0.5))], dtype=torch.int64
-        )
+        shown = [row for row, one in enumerate(soft) if has_pixels(find_above(one, 0.5))]
+        seen = torch.tensor(shown, dtype=torch.int64)
         view, anchor, recent = self._view(features), memory.anchor, memory.recent
         at = torch.tensor(rows, dtype=torch.int64)
         for part in iterate_row_groups(len(seen), TOGETHER):
@@ -619,10 +618,8 @@ def _measure_rivalry(
 
 def _update_overlaps(memory: AffinityMemory, rows: Sequence[int], new: int) -> Float[Tensor, "n n"]:
     """How far objects overlap: those that were given in the last frame, and new ones, there; others as remembered."""
-    n, common = (
-        len(memory.ids),
-        count_common_pixels([find_above(one, 0.5) for one in memory.last.soft], range(len(memory.ids))),
-    )
+    n, inside = len(memory.ids), [find_above(one, 0.5) for one in memory.last.soft]
+    common = count_common_pixels(inside, range(n))
     area = common.diagonal().clamp(min=1)
     now = (common.float() / torch.minimum(area[:, None], area)).fill_diagonal_(0)
     told, fresh = torch.zeros(n, dtype=torch.bool), torch.arange(n) >= n - new

@@ -60,7 +60,7 @@ def refine_mask_by_colour(
     for _ in range(rounds):
         inside, outside = compute_colour_histogram(bins, soft), compute_colour_histogram(bins, (1 - soft) * near)
         odds = np.log((inside + RARE) / (outside + RARE)).clip(-most, most)
-        soft = (near / (1 + np.exp(-prior - odds[bins]))).astype(np.float32)
+        soft = (near / (1 + np.exp(-prior - odds.take(bins)))).astype(np.float32)
     return soft
 
 
