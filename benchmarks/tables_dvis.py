@@ -1,15 +1,16 @@
-"""DVIS's tables in small: Tables 5 to 8, I and II, and why a referring tracker stays unused or is used.
+"""DVIS's tables in small: Tables 5 to 8, I and II.
 
     python benchmarks/tables_dvis.py clips         # once: what the frozen segmenter says of generated clips
     python benchmarks/tables_dvis.py run           # every row over three seeds; goes on where it was stopped
-    python benchmarks/tables_dvis.py page          # the tables, with a bootstrap over clips and seeds, as Markdown
+    python benchmarks/tables_dvis.py compare       # what changes from row to row, with a bootstrap over clips and seeds
+    python benchmarks/tables_dvis.py page          # the tables as Markdown
 
 On a GPU, in under ten minutes a call, each going on where the last one ended:
 
-    python benchmarks/tables_dvis.py run --extent large --device cuda --rows noisy,tracker,standard --seeds 0
+    python benchmarks/tables_dvis.py run --extent large --device cuda --minutes 7 --rows tracker,standard
 
 The segmenter is frozen: what it says of a clip is computed once (`clips`), and only trackers and refiners are trained.
-The world: stars, rings and squares, most of them look-alikes of another one, that cross and hide each other.
+The world: stars, rings and squares, no two alike, that hide each other and vanish behind bushes and poles.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 import torch
-from tables_dvis_clips import EXTENTS, KINDS, LEVELS, SIZE, Extent, SegmentedClips, segment_clips
+from tables_dvis_clips import EXTENTS, KINDS, SIZE, Extent, SegmentedClips, segment_clips
 from tables_dvis_scores import (
+    RANGES,
     ClipScores,
     bootstrap_change,
     compute_ap,
@@ -48,7 +51,7 @@ from torch import Tensor
 from masklet.core.matching import solve_assignment
 from masklet.core.slots import FrameSlots
 from masklet.models.mask2former.segmenter import Mask2Former, load_mask2former
-from masklet.models.query_video.heads import load_tracker, save_heads
+from masklet.models.query_video.heads import load_refiner, load_tracker, save_heads
 from masklet.nn.referring_tracker import ReferringTracker
 from masklet.nn.temporal_refiner import TemporalRefiner
 from masklet.systems.ctvis import BankMatching
@@ -59,66 +62,92 @@ TRAINING, HELD_OUT = 1_000, 7_000  # seeds of clips
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: what is trained, and what it is compared with."""
+    """What is trained and measured."""
 
     told: str
-    recipe: Recipe | None = None  # of a tracker; None: nothing is trained
+    recipe: Recipe | None = None  # of a tracker; None: nothing is trained, or a refiner alone
     refiner: Recipe | None = None  # over the tracker of the same seed
-    tracker: str = ""  # the row whose tracker the refiner is over
+    window: int = 0  # frames that a refiner sees at once when it is measured; 0: all
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a table: a row, and what the paper says of it."""
+
+    row: str
+    paper: str = ""
     against: str = ""  # the row whose difference the paper speaks of
-    figure: str = ""  # the paper's
     sign: str = ""  # of the paper's difference
 
 
-NOISY = Recipe(guided=0.0, noise=0.5)
-ROWS: dict[str, Row] = {
-    "minvis": Row("MinVIS", figure="41.6 (Swin-L)"),
-    "oracle": Row("MinVIS's slots in the truth's order: what matching alone could give", against="minvis"),
-    "bank": Row("CTVIS's memory bank, nothing trained", against="minvis"),
-    "tracker": Row("referring tracker", replace(NOISY, noise=0.0), against="minvis", figure="47.1 (Swin-L)", sign="+"),
-    "noisy": Row("+ DVIS++'s noise in training", NOISY, against="minvis", sign="+"),
-    "standard": Row(
-        "standard cross-attention",
-        replace(NOISY, tracker={"attention": "standard"}),
-        against="noisy",
-        figure="2.9",
-        sign="-",
-    ),
-    "unmatched": Row(
-        "initial value: unmatched queries",
-        replace(NOISY, tracker={"initial": "unmatched"}),
-        against="noisy",
-        figure="29.8",
-        sign="-",
-    ),
-    "zero": Row(
-        "initial value: zero", replace(NOISY, tracker={"initial": "zero"}), against="noisy", figure="28.9", sign="-"
-    ),
-    "previous": Row(
-        "initial value: last outputs",
-        replace(NOISY, tracker={"initial": "previous"}),
-        against="noisy",
-        figure="28.3",
-        sign="-",
-    ),
-    "random": Row("the paper's random start", replace(NOISY, start="paper"), against="noisy"),
-    "guided": Row("guided by the segmenter for half the steps", replace(NOISY, guided=0.5), against="noisy"),
-    "slow": Row("rate 3e-4", replace(NOISY, rate=3e-4), against="noisy"),
-    "cosine": Row("cosine schedule", replace(NOISY, schedule="cosine"), against="noisy"),
-    "frames 3": Row("clips of 3 frames", replace(NOISY, frames=3), against="noisy", figure="28.3", sign="-"),
-    "frames 11": Row("clips of 11 frames", replace(NOISY, frames=11), against="noisy", figure="29.3", sign="-"),
-    "batch 1": Row("one clip a step", replace(NOISY, batch=1), against="noisy"),
-}
+PLAIN = Recipe(guided=0.0)
 REFINED = Recipe(frames=10, batch=6)
-for _name, _removed, _figure in (
-    ("refiner", "", "49.9 (Swin-L)"),
-    ("no long", "long", "31.0"),
-    ("no short", "short", "31.8"),
-    ("no context", "context", "30.6"),
-):
-    _recipe = replace(REFINED, tracker={"removed": _removed})
-    _told, _against = (f"refiner without {_removed}", "refiner") if _removed else ("+ temporal refiner", "noisy")
-    ROWS[_name] = Row(_told, None, _recipe, "noisy", _against, _figure, "-" if _removed else "+")
+ROWS: dict[str, Row] = {
+    "minvis": Row("MinVIS"),
+    "oracle": Row("MinVIS's slots in the truth's order"),
+    "bank": Row("CTVIS's memory bank, nothing trained"),
+    "tracker": Row("referring tracker: matched queries, five frames", PLAIN),
+    "noisy": Row("the same with DVIS++'s noise in training", replace(PLAIN, noise=0.5)),
+    "unmatched": Row("unmatched queries", replace(PLAIN, tracker={"initial": "unmatched"})),
+    "zero": Row("zero", replace(PLAIN, tracker={"initial": "zero"})),
+    "previous": Row("the last outputs", replace(PLAIN, tracker={"initial": "previous"})),
+    "standard": Row("standard cross-attention", replace(PLAIN, tracker={"attention": "standard"})),
+    "frames 3": Row("clips of 3 frames", replace(PLAIN, frames=3)),
+    "frames 11": Row("clips of 11 frames", replace(PLAIN, frames=11)),
+    "random": Row("all at random, as in the paper", replace(PLAIN, start="paper")),
+    "guided": Row("guided by the segmenter for half the steps, as in the paper", replace(PLAIN, guided=0.5)),
+    "cosine": Row("cosine schedule", replace(PLAIN, schedule="cosine")),
+    "batch 1": Row("one clip a step", replace(PLAIN, batch=1)),
+    "refiner": Row("tracker and temporal refiner", refiner=REFINED),
+    "no long": Row("without long-term attention", refiner=replace(REFINED, tracker={"removed": "long"})),
+    "no short": Row("without short-term convolution", refiner=replace(REFINED, tracker={"removed": "short"})),
+    "no context": Row("without cross-attention", refiner=replace(REFINED, tracker={"removed": "context"})),
+    "refiner 5": Row("refiner trained with clips of 5", refiner=replace(REFINED, frames=5)),
+    "window 1": Row("refined frame by frame", refiner=REFINED, window=1),
+    "window 5": Row("in windows of 5", refiner=REFINED, window=5),
+    "window 10": Row("in windows of 10", refiner=REFINED, window=10),
+}
+TABLES: dict[str, tuple[Line, ...]] = {
+    "Table 5: parts": (
+        Line("minvis", "41.6: 64.8 / 49.0 / 20.5"),
+        Line("oracle", "", "minvis"),
+        Line("bank", "", "minvis"),
+        Line("tracker", "47.1: 64.7 / 54.2 / 24.8", "minvis", "+: - / + / +"),
+        Line("noisy", "", "minvis", "+"),
+        Line("refiner", "49.9: 67.1 / 56.0 / 29.8", "tracker", "+: + / + / +"),
+    ),
+    "Table 6: initial value": (
+        Line("tracker", "30.5"),
+        Line("unmatched", "29.8", "tracker", "-"),
+        Line("zero", "28.9", "unmatched", "-"),
+        Line("previous", "28.3", "zero", "-"),
+    ),
+    "Table 7: cross-attention": (Line("tracker", "30.5"), Line("standard", "2.9", "tracker", "-")),
+    "Table 8: parts of the refiner": (
+        Line("refiner", "32.2"),
+        Line("no long", "31.0", "refiner", "-"),
+        Line("no short", "31.8", "refiner", "-"),
+        Line("no context", "30.6", "refiner", "-"),
+    ),
+    "Table I: clips in training": (
+        Line("frames 3", "28.3", "tracker", "-"),
+        Line("tracker", "29.5"),
+        Line("frames 11", "29.3", "tracker", "-"),
+        Line("refiner 5", "32.1 (10 frames: 32.9)", "refiner", "-"),
+    ),
+    "Table II: window of the refiner": (
+        Line("window 1", "30.0", "refiner", "-"),
+        Line("window 5", "", "refiner", "-"),
+        Line("window 10", "31.7", "refiner", "-"),
+        Line("refiner", "33.8"),
+    ),
+    "Also tried": (
+        Line("random", "", "tracker"),
+        Line("guided", "", "tracker"),
+        Line("cosine", "", "tracker"),
+        Line("batch 1", "", "tracker"),
+    ),
+}
 
 
 def measure_minvis(clips: SegmentedClips, follow: Callable[[SegmentedClips], Tensor]) -> list[ClipScores]:
@@ -129,7 +158,8 @@ def measure_minvis(clips: SegmentedClips, follow: Callable[[SegmentedClips], Ten
         order = follow(one)
         logits = one.logits.gather(1, order[..., None].expand_as(one.logits)).mean(0)
         masks = one.masks.gather(1, order[..., None, None].expand_as(one.masks))
-        found.append(measure_clip(logits, masks, SIZE, one.whole[one.real], one.labels[one.real]))
+        truth = one.whole[one.real], one.labels[one.real], one.occlusion[one.real]
+        found.append(measure_clip(logits, masks, SIZE, *truth))
     return found
 
 
@@ -166,9 +196,9 @@ FOLLOWED: Mapping[str, Callable[[SegmentedClips], Tensor]] = {  # rows for which
 
 @torch.no_grad()
 def measure_heads(
-    clips: SegmentedClips, tracker: ReferringTracker, refiner: TemporalRefiner | None, device: str
+    clips: SegmentedClips, tracker: ReferringTracker, refiner: TemporalRefiner | None, device: str, window: int = 0
 ) -> list[ClipScores]:
-    """DVIS's answers, online or refined over the whole clip."""
+    """DVIS's answers, online or refined, `window` frames at once or all."""
     found = []
     for start in range(0, len(clips), 24):
         some = clips[start : start + 24]
@@ -177,14 +207,21 @@ def measure_heads(
         logits, net = tracker.classify(normed).mean(1), tracker
         if refiner is not None:
             context = tracker.alone(seen.queries.flatten(0, 1)).view_as(normed)
-            *_, normed = refine_clips(refiner, normed, context)
-            logits, net = torch.maximum(classify_clips(refiner, normed).softmax(-1), logits.softmax(-1)).log(), refiner
+            refined, own = refine_in_windows(refiner, normed, context, window or normed.shape[1])
+            normed, net, logits = refined, refiner, torch.maximum(own, logits.softmax(-1)).log()
         for n in range(len(some)):
             masks = predict_masks(net, normed[n : n + 1], seen.pixels[n : n + 1])[0].cpu()
-            found.append(
-                measure_clip(logits[n].cpu(), masks, SIZE, some.whole[n][some.real[n]], some.labels[n][some.real[n]])
-            )
+            truth = (one[n][some.real[n]] for one in (some.whole, some.labels, some.occlusion))
+            found.append(measure_clip(logits[n].cpu(), masks, SIZE, *truth))
     return found
+
+
+def refine_in_windows(net: TemporalRefiner, tracks: Tensor, context: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """Refined tracks (v t n c) of clips, and their class probabilities (v n k1), the mean over the windows."""
+    parts = zip(tracks.split(window, 1), context.split(window, 1), strict=True)
+    refined = [[*refine_clips(net, *part)][-1] for part in parts]
+    likely = torch.stack([classify_clips(net, one).softmax(-1) for one in refined])
+    return torch.cat(refined, 1), likely.mean(0)
 
 
 @dataclass(frozen=True)
@@ -203,12 +240,12 @@ class Bench:
         row = ROWS[name]
         if name in FOLLOWED:
             return measure_minvis(self.held_out, FOLLOWED[name])
-        tracker = self.tracker(row.tracker or name, seed)
         if row.refiner is None:
-            return measure_heads(self.held_out, tracker, None, self.device)
-        steps = replace(self.extent, steps=self.extent.steps // 2)
-        net = train_refiner(self.training, tracker, self.segmenter, seed, steps, row.refiner, self.device)
-        return measure_heads(self.held_out, tracker, net, self.device)
+            return measure_heads(self.held_out, self.tracker(name, seed), None, self.device)
+        own = next(one for one, other in ROWS.items() if other.refiner == row.refiner)  # windows share a refiner
+        return measure_heads(
+            self.held_out, self.tracker("tracker", seed), self.refiner(own, seed), self.device, row.window
+        )
 
     def tracker(self, name: str, seed: int) -> ReferringTracker:
         """The tracker of a row, trained or from the folder."""
@@ -219,13 +256,24 @@ class Bench:
             save_heads(path, KINDS, tracker=net.cpu())
         return load_tracker(path)[0].requires_grad_(False).to(self.device)
 
+    def refiner(self, name: str, seed: int) -> TemporalRefiner:
+        """The refiner of a row over the tracker of the same seed, trained or from the folder."""
+        path, recipe = self.out / f"{name}-{seed}.safetensors", ROWS[name].refiner
+        assert recipe is not None
+        if not path.exists():
+            tracker, half = self.tracker("tracker", seed), replace(self.extent, steps=self.extent.steps // 2)
+            net = train_refiner(self.training, tracker, self.segmenter, seed, half, recipe, self.device)
+            save_heads(path, KINDS, tracker=tracker.cpu(), refiner=net.cpu())
+        return load_refiner(path)[0].requires_grad_(False).to(self.device)
 
-def run_rows(bench: Bench, names: Sequence[str], seeds: Sequence[int]) -> None:
-    """Every row of every seed that is not measured yet, seed by seed."""
+
+def run_rows(bench: Bench, names: Sequence[str], seeds: Sequence[int], minutes: float) -> None:
+    """Every row of every seed that is not measured yet, seed by seed; none begins after so many minutes."""
+    begun = time.monotonic()
     for seed in seeds:
         for name in names:
             path = bench.out / f"{name}-{seed}.pt"
-            if path.exists() or (seed and name in FOLLOWED):
+            if path.exists() or (seed and name in FOLLOWED) or time.monotonic() - begun >= 60 * minutes:
                 continue
             start = time.process_time()
             scores = bench.measure(name, seed)
@@ -235,10 +283,11 @@ def run_rows(bench: Bench, names: Sequence[str], seeds: Sequence[int]) -> None:
 
 
 def summarize(scores: Sequence[ClipScores]) -> dict[str, float]:
-    """AP, AP50, AP of each level of occlusion, and switches."""
-    ap, half = compute_ap(scores)
-    levels = {level: compute_ap(scores[n :: len(LEVELS)])[0] for n, level in enumerate(LEVELS)}
-    return {"AP": ap, "AP50": half, **levels, "switches": count_switch_rate(scores)}
+    """AP and AP50 of all objects and of each level of occlusion, and switches."""
+    found = {}
+    for level, (ap, half) in compute_ap(scores).items():
+        found |= {"AP": ap, "AP50": half} if level == "all" else {level: ap, f"{level} 50": half}
+    return found | {"switches": count_switch_rate(scores)}
 
 
 def note(path: Path, name: str, seed: int, found: Mapping[str, float]) -> None:
@@ -258,40 +307,70 @@ def open_clips(path: Path, make: Callable[[], SegmentedClips]) -> SegmentedClips
     return made
 
 
-# -- the page
+# -- what changes, and the page
 
 
-def make_page(out: Path) -> str:
-    """What was measured so far, as Markdown."""
-    done = json.loads((out / "tables_dvis.json").read_text())
-    titles = ["", "paper", "AP", "AP50", *LEVELS, "switches", "against", "our change of AP", "paper's sign"]
-    head = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
-    return "\n".join([*head, *(tell_row(out, name, done) for name in ROWS if name in done)])
+def compare_rows(out: Path, times: int) -> None:
+    """Adds to the file of all runs how each row differs from the one it is compared with, where both are measured: for
+    AP and for AP under heavy occlusion the change seed by seed, and its interval by `times` draws of clips and seeds.
+    """
+    path = out / "tables_dvis.json"
+    done = json.loads(path.read_text())
+    done["changes"] = {}
+    for line in (line for lines in TABLES.values() for line in lines if line.against and line.row in done):
+        pairs = list_pairs(line.row, line.against, done)
+        if pairs:
+            done["changes"][f"{line.row}, {line.against}"] = compare_pairs(out, line, pairs, done, times)
+    path.write_text(json.dumps(done, indent=1) + "\n")
 
 
-def tell_row(out: Path, name: str, done: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """A line of the page."""
-    row, seeds = ROWS[name], sorted(done[name])
-    cells = [row.told, row.figure]
-    cells += [tell_spread([done[name][s][m] for s in seeds]) for m in ("AP", "AP50", *LEVELS, "switches")]
-    pairs = list_pairs(name, done)
-    if not pairs:
-        return f"| {' | '.join([*cells, '', '', ''])} |"
-    changes = [done[name][s]["AP"] - done[row.against][other]["AP"] for s, other in pairs]
-    low, high = bootstrap_change(
-        [read_scores(out / f"{name}-{s}.pt") for s, _ in pairs],
-        [read_scores(out / f"{row.against}-{other}.pt") for _, other in pairs],
-    )
-    signs = "/".join("+" if change > 0 else "-" for change in changes)
-    told = f"{signs} ({mean(changes):+.2f}, {low:+.2f} to {high:+.2f})"
-    return f"| {' | '.join([*cells, ROWS[row.against].told, told, row.sign])} |"
+def compare_pairs(
+    out: Path, line: Line, pairs: Sequence[tuple[str, str]], done: Mapping[str, Any], times: int
+) -> dict[str, Any]:
+    """One difference: by measure the changes of all seeds, and both ends of the interval."""
+    ours = [read_scores(out / f"{line.row}-{seed}.pt") for seed, _ in pairs]
+    theirs = [read_scores(out / f"{line.against}-{seed}.pt") for _, seed in pairs]
+    found = {}
+    for measure, level in (("AP", 0), ("heavy", len(RANGES) - 1)):
+        changes = [done[line.row][a][measure] - done[line.against][b][measure] for a, b in pairs]
+        found[measure] = {"seeds": changes, "interval": bootstrap_change(ours, theirs, level, times)}
+    return found
 
 
-def list_pairs(name: str, done: Mapping[str, Mapping[str, object]]) -> list[tuple[str, str]]:
+def list_pairs(name: str, other: str, done: Mapping[str, Mapping[str, object]]) -> list[tuple[str, str]]:
     """The seeds of a row, each with that of the row it is compared with: 0 of one that is not trained."""
-    others = done.get(ROWS[name].against, {})
-    fixed = ROWS[name].against in FOLLOWED
-    return [(s, "0" if fixed else s) for s in sorted(done[name]) if ("0" if fixed else s) in others]
+    pairs = ((seed, "0" if other in FOLLOWED else seed) for seed in sorted(done[name]))
+    return [pair for pair in pairs if pair[1] in done.get(other, {})]
+
+
+MEASURES = ("AP", "AP50", *(one.name for one in RANGES[1:]), "heavy 50", "switches")
+
+
+def make_page(done: Mapping[str, Any]) -> list[str]:
+    """The tables as Markdown, as far as they are measured."""
+    tables = []
+    for title, lines in TABLES.items():
+        told = [tell_line(line, done) for line in lines if line.row in done]
+        if told:
+            columns = [title, "paper", "seeds", *MEASURES, "against", "change of AP", "of heavy", "paper's sign"]
+            tables.append("\n".join([f"| {' | '.join(columns)} |", "|" + "---|" * len(columns), *told]))
+    return tables
+
+
+def tell_line(line: Line, done: Mapping[str, Any]) -> str:
+    """A line of the page."""
+    runs, change = [*done[line.row].values()], done.get("changes", {}).get(f"{line.row}, {line.against}")
+    figures = [tell_spread([one[measure] for one in runs]) for measure in MEASURES]
+    told = [line.against, tell_change(change["AP"]), tell_change(change["heavy"])] if change else [""] * 3
+    cells = [ROWS[line.row].told, line.paper, str(len(runs)), *figures, *told, line.sign]
+    return f"| {' | '.join(cells)} |"
+
+
+def tell_change(change: Mapping[str, Any]) -> str:
+    """The signs of all seeds, the mean, and the interval."""
+    signs = "/".join("+" if one > 0 else "-" if one < 0 else "0" for one in change["seeds"])
+    low, high = change["interval"]
+    return f"{signs} {mean(change['seeds']):+.2f} ({low:+.2f} to {high:+.2f})"
 
 
 def tell_spread(values: Sequence[float]) -> str:
@@ -302,7 +381,7 @@ def tell_spread(values: Sequence[float]) -> str:
 def main() -> int:
     """Runs what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("clips", "run", "page"))
+    parser.add_argument("what", choices=("clips", "run", "compare", "page"))
     parser.add_argument("--out", type=Path, default=Path("out/tables-dvis"))
     parser.add_argument("--start", type=Path, default=Path(__file__).parent / "weights" / "small-segmenter.safetensors")
     parser.add_argument("--extent", choices=EXTENTS, default="small")
@@ -310,28 +389,35 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rows", default=",".join(ROWS), help="with commas")
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="after which no row is begun")
+    parser.add_argument("--times", type=int, default=400, help="that clips and seeds are drawn for an interval")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.what == "page":
-        print(make_page(options.out))
-        return 0
+        print("\n\n".join(make_page(json.loads((options.out / "tables_dvis.json").read_text()))))
+    elif options.what == "compare":
+        compare_rows(options.out, options.times)
+    else:
+        bench = open_bench(options)
+        if options.what == "run":
+            run_rows(bench, options.rows.split(","), [int(s) for s in options.seeds.split(",")], options.minutes)
+    return 0
+
+
+def open_bench(options: argparse.Namespace) -> Bench:
+    """Segmenter and clips, which are made where they are not there yet."""
     at = EXTENTS[options.extent]
     at = replace(at, steps=options.steps or at.steps)
     segmenter = load_mask2former(options.start, torch.device(options.device), shortest=SIZE[0])
-    segmenter.at_once = 1 if options.device == "cpu" else at.length  # a clip is one call
+    segmenter.at_once = at.frames  # a clip is one call
+    wanted = {"training": (TRAINING, at.clips, at.length, False), "held-out": (HELD_OUT, at.videos, at.frames, True)}
     clips = (
         open_clips(options.out / f"{name}.pt", lambda how=how: segment_clips(segmenter, *how))
-        for name, how in (
-            ("training", (TRAINING, at.clips, at.length, False)),
-            ("held-out", (HELD_OUT, at.videos, at.frames, True)),
-        )
+        for name, how in wanted.items()
     )
-    bench = Bench(options.out, at, segmenter, *clips, options.device)
-    if options.what == "run":
-        run_rows(bench, options.rows.split(","), [int(s) for s in options.seeds.split(",")])
-    return 0
+    return Bench(options.out, at, segmenter, *clips, options.device)
 
 
 if __name__ == "__main__":

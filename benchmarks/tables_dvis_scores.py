@@ -14,6 +14,7 @@ from torch import Tensor
 
 from masklet.evaluate.vis.average_precision import (
     EPSILON,
+    LEVELS,
     RECALLS,
     THRESHOLDS,
     GroupMatches,
@@ -28,7 +29,7 @@ from masklet.evaluate.vis.tubes import Tube
 from masklet.models.mask2former.segmenter import resize_to_frame
 
 TOP = 10  # pairs of slot and category that are answered, as MinVIS and DVIS do for YouTube-VIS
-ALL = [ObjectRange("")]
+RANGES = [ObjectRange(name.removeprefix("_") or "all", occlusion=span) for name, span in LEVELS]  # OVIS's, of objects
 NO_TUBE = Tube(np.zeros(2), np.zeros(1, int))  # their IoU is known
 
 
@@ -42,7 +43,9 @@ class ClipScores:
 
 
 @torch.no_grad()
-def measure_clip(logits: Tensor, masks: Tensor, inside: tuple[int, int], truth: Tensor, labels: Tensor) -> ClipScores:
+def measure_clip(
+    logits: Tensor, masks: Tensor, inside: tuple[int, int], truth: Tensor, labels: Tensor, occlusion: Tensor
+) -> ClipScores:
     """One clip's answer against the truth.
 
     Args:
@@ -51,11 +54,14 @@ def measure_clip(logits: Tensor, masks: Tensor, inside: tuple[int, int], truth: 
         inside: h, w of the frames in the segmenter's input.
         truth: of the objects (g t H W).
         labels: of the objects.
+        occlusion: of the objects, OVIS's score.
     """
     likely = logits.softmax(-1)[:, :-1]
     best = likely.flatten().sort(descending=True, stable=True)
     slots, names = (best.indices[:TOP] // likely.shape[1]), (best.indices[:TOP] % likely.shape[1])
-    found = torch.stack([resize_to_frame(one[slots], inside, SIZE) > 0 for one in masks.float()])  # t m H W
+    own, places = slots.unique(return_inverse=True)  # a slot may be answered under several categories
+    found = (resize_to_frame(masks[:, own].float().flatten(0, 1), inside, SIZE) > 0).unflatten(0, (len(masks), -1))
+    found = found[:, places]  # t m H W
     a, b = found.flatten(2).float(), truth.transpose(0, 1).flatten(2).float()
     both, sums = a @ b.mT, a.sum(2)[..., None] + b.sum(2)[:, None]  # t m g
     iou = (both.sum(0) / (sums.sum(0) - both.sum(0)).clamp(min=1)).double().numpy()
@@ -63,9 +69,9 @@ def measure_clip(logits: Tensor, masks: Tensor, inside: tuple[int, int], truth: 
     for k in range(len(KINDS)):
         rows, cols = (names == k).nonzero()[:, 0].tolist(), (labels == k).nonzero()[:, 0].tolist()
         here = [PredictedObject(k, NO_TUBE, 1.0, float(best.values[n])) for n in rows]
-        there = [TrueObject(g + 1, k, NO_TUBE, 1.0) for g in cols]
+        there = [TrueObject(g + 1, k, NO_TUBE, 1.0, occlusion=float(occlusion[g])) for g in cols]
         some = bool(rows or cols)
-        groups.append(assess_predictions(here, there, iou[np.ix_(rows, cols)], ALL) if some else None)
+        groups.append(assess_predictions(here, there, iou[np.ix_(rows, cols)], RANGES) if some else None)
     return ClipScores(tuple(groups), count_switches(both / (sums - both).clamp(min=1), slots), len(labels))
 
 
@@ -82,12 +88,13 @@ def count_switches(iou: Tensor, slots: Tensor) -> int:
     return changed
 
 
-def compute_ap(scores: Sequence[ClipScores]) -> tuple[float, float]:
-    """AP and AP50 in percent."""
+def compute_ap(scores: Sequence[ClipScores]) -> dict[str, tuple[float, float]]:
+    """AP and AP50 in percent of all objects, and of those of each level of occlusion."""
     held = [[one.groups[k] for one in scores if one.groups[k] is not None] for k in range(len(KINDS))]
     curves = [accumulate_curve(groups, 100) for groups in held if groups]  # type: ignore[arg-type]
-    ap = np.stack([c.ap[0] for c in curves])
-    return 100 * float(compute_defined_mean(ap) or 0), 100 * float(compute_defined_mean(ap[:, 0]) or 0)
+    ap = np.stack([c.ap for c in curves])  # categories, ranges, thresholds
+    both = [[compute_defined_mean(one) or 0 for one in (ap[:, n], ap[:, n, 0])] for n in range(len(RANGES))]
+    return {level.name: (100 * every, 100 * half) for level, (every, half) in zip(RANGES, both, strict=True)}
 
 
 def count_switch_rate(scores: Sequence[ClipScores]) -> float:
@@ -121,16 +128,16 @@ class RankedMatches:
         return ap
 
 
-def rank_matches(scores: Sequence[ClipScores], category: int) -> RankedMatches:
-    """The predictions of one category in all clips."""
+def rank_matches(scores: Sequence[ClipScores], category: int, level: int = 0) -> RankedMatches:
+    """The predictions of one category in all clips, as they count for one of `RANGES`."""
     held = [(n, one.groups[category]) for n, one in enumerate(scores)]
     some = [(n, group) for n, group in held if group is not None]
     order = np.argsort(-np.concatenate([np.empty(0), *(group.scores for _, group in some)]), kind="stable")
     none = np.empty((len(THRESHOLDS), 0), bool)
-    right = np.concatenate([none, *(group.right[0] for _, group in some)], 1)
-    wrong = np.concatenate([none, *(group.wrong[0] for _, group in some)], 1)
+    right = np.concatenate([none, *(group.right[level] for _, group in some)], 1)
+    wrong = np.concatenate([none, *(group.wrong[level] for _, group in some)], 1)
     clip = np.concatenate([np.empty(0, int), *(np.full(len(group.scores), n) for n, group in some)])
-    positives = np.array([0 if group is None else int(group.positives[0]) for _, group in held])
+    positives = np.array([0 if group is None else int(group.positives[level]) for _, group in held])
     return RankedMatches(right[:, order], wrong[:, order], clip[order], positives)
 
 
@@ -141,13 +148,13 @@ def compute_resampled_ap(ranked: Sequence[RankedMatches], counts: np.ndarray) ->
 
 
 def bootstrap_change(
-    rows: Sequence[Sequence[ClipScores]], others: Sequence[Sequence[ClipScores]], times: int = 1000
+    rows: Sequence[Sequence[ClipScores]], others: Sequence[Sequence[ClipScores]], level: int = 0, times: int = 1000
 ) -> tuple[float, float]:
     """The 95 % interval of the change of AP from `others` to `rows`, seed by seed of the same clips: clips are drawn
-    with replacement, and so are the seeds.
+    with replacement, and so are the seeds. `level`: of `RANGES`.
     """
     random = np.random.default_rng(0)
-    ranked = [[[rank_matches(one, k) for k in range(len(KINDS))] for one in side] for side in (rows, others)]
+    ranked = [[[rank_matches(one, k, level) for k in range(len(KINDS))] for one in side] for side in (rows, others)]
     changes = []
     for _ in range(times):
         counts = np.bincount(random.integers(len(rows[0]), size=len(rows[0])), minlength=len(rows[0]))
