@@ -3,11 +3,11 @@
     python benchmarks/tables_dvis.py clips         # once: what the frozen segmenter says of generated clips
     python benchmarks/tables_dvis.py run           # every row over three seeds; goes on where it was stopped
     python benchmarks/tables_dvis.py compare       # what changes from row to row, with a bootstrap over clips and seeds
-    python benchmarks/tables_dvis.py page          # the tables as Markdown
+    python benchmarks/tables_dvis.py page          # the tables as Markdown; with --docs docs also into the documentation
 
 On a GPU, in under ten minutes a call, each going on where the last one ended:
 
-    python benchmarks/tables_dvis.py run --extent large --device cuda --minutes 7 --rows tracker,standard
+    python benchmarks/tables_dvis.py run --extent large --device cuda --minutes 7 --rows noisy,zero,standard
 
 The segmenter is frozen: what it says of a clip is computed once (`clips`), and only trackers and refiners are trained.
 The world: stars, rings and squares, no two alike, that hide each other and vanish behind bushes and poles.
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -81,23 +82,28 @@ class Line:
 
 
 PLAIN = Recipe(guided=0.0)
+NOISY = replace(PLAIN, noise=0.5)
+SMALL = replace(NOISY, start="minvis")
 REFINED = Recipe(frames=10, batch=6)
 ROWS: dict[str, Row] = {
     "minvis": Row("MinVIS"),
     "oracle": Row("MinVIS's slots in the truth's order"),
     "bank": Row("CTVIS's memory bank, nothing trained"),
-    "tracker": Row("referring tracker: matched queries, five frames", PLAIN),
-    "noisy": Row("the same with DVIS++'s noise in training", replace(PLAIN, noise=0.5)),
-    "unmatched": Row("unmatched queries", replace(PLAIN, tracker={"initial": "unmatched"})),
-    "zero": Row("zero", replace(PLAIN, tracker={"initial": "zero"})),
-    "previous": Row("the last outputs", replace(PLAIN, tracker={"initial": "previous"})),
-    "standard": Row("standard cross-attention", replace(PLAIN, tracker={"attention": "standard"})),
-    "frames 3": Row("clips of 3 frames", replace(PLAIN, frames=3)),
-    "frames 11": Row("clips of 11 frames", replace(PLAIN, frames=11)),
-    "random": Row("all at random, as in the paper", replace(PLAIN, start="paper")),
-    "guided": Row("guided by the segmenter for half the steps, as in the paper", replace(PLAIN, guided=0.5)),
-    "cosine": Row("cosine schedule", replace(PLAIN, schedule="cosine")),
-    "batch 1": Row("one clip a step", replace(PLAIN, batch=1)),
+    "tracker": Row("referring tracker, without noise", PLAIN),
+    "noisy": Row("referring tracker: matched queries, five frames", NOISY),
+    "unmatched": Row("unmatched queries", replace(NOISY, tracker={"initial": "unmatched"})),
+    "zero": Row("zero", replace(NOISY, tracker={"initial": "zero"})),
+    "previous": Row("the last outputs", replace(NOISY, tracker={"initial": "previous"})),
+    "standard": Row("standard cross-attention", replace(NOISY, tracker={"attention": "standard"})),
+    "small": Row("referring, from small layers", SMALL),
+    "small standard": Row("standard, from small layers", replace(SMALL, tracker={"attention": "standard"})),
+    "random": Row("referring, all at random", replace(NOISY, start="paper")),
+    "random standard": Row("standard, all at random", replace(NOISY, start="paper", tracker={"attention": "standard"})),
+    "frames 3": Row("clips of 3 frames", replace(NOISY, frames=3)),
+    "frames 11": Row("clips of 11 frames", replace(NOISY, frames=11)),
+    "guided": Row("guided by the segmenter for half the steps, as in the paper", replace(NOISY, guided=0.5)),
+    "cosine": Row("cosine schedule", replace(NOISY, schedule="cosine")),
+    "batch 1": Row("one clip a step", replace(NOISY, batch=1)),
     "refiner": Row("tracker and temporal refiner", refiner=REFINED),
     "no long": Row("without long-term attention", refiner=replace(REFINED, tracker={"removed": "long"})),
     "no short": Row("without short-term convolution", refiner=replace(REFINED, tracker={"removed": "short"})),
@@ -112,17 +118,24 @@ TABLES: dict[str, tuple[Line, ...]] = {
         Line("minvis", "41.6: 64.8 / 49.0 / 20.5"),
         Line("oracle", "", "minvis"),
         Line("bank", "", "minvis"),
-        Line("tracker", "47.1: 64.7 / 54.2 / 24.8", "minvis", "+: - / + / +"),
-        Line("noisy", "", "minvis", "+"),
-        Line("refiner", "49.9: 67.1 / 56.0 / 29.8", "tracker", "+: + / + / +"),
+        Line("tracker", "47.1: 64.7 / 54.2 / 24.8", "minvis", "+ (heavy +)"),
+        Line("noisy", "", "minvis", "+ (heavy +)"),
+        Line("refiner", "49.9: 67.1 / 56.0 / 29.8", "noisy", "+ (heavy +)"),
     ),
     "Table 6: initial value": (
-        Line("tracker", "30.5"),
-        Line("unmatched", "29.8", "tracker", "-"),
+        Line("noisy", "30.5"),
+        Line("unmatched", "29.8", "noisy", "-"),
         Line("zero", "28.9", "unmatched", "-"),
         Line("previous", "28.3", "zero", "-"),
     ),
-    "Table 7: cross-attention": (Line("tracker", "30.5"), Line("standard", "2.9", "tracker", "-")),
+    "Table 7: cross-attention": (
+        Line("small", "30.5"),
+        Line("small standard", "2.9", "small", "-"),
+        Line("random", "30.5"),
+        Line("random standard", "2.9", "random", "-"),
+        Line("noisy", "30.5"),
+        Line("standard", "2.9", "noisy", "-"),
+    ),
     "Table 8: parts of the refiner": (
         Line("refiner", "32.2"),
         Line("no long", "31.0", "refiner", "-"),
@@ -130,10 +143,10 @@ TABLES: dict[str, tuple[Line, ...]] = {
         Line("no context", "30.6", "refiner", "-"),
     ),
     "Table I: clips in training": (
-        Line("frames 3", "28.3", "tracker", "-"),
-        Line("tracker", "29.5"),
-        Line("frames 11", "29.3", "tracker", "-"),
-        Line("refiner 5", "32.1 (10 frames: 32.9)", "refiner", "-"),
+        Line("frames 3", "28.3", "noisy", "-"),
+        Line("noisy", "29.5"),
+        Line("frames 11", "29.3", "noisy", "-"),
+        Line("refiner 5", "32.1 (11 frames: 32.9)", "refiner", "-"),
     ),
     "Table II: window of the refiner": (
         Line("window 1", "30.0", "refiner", "-"),
@@ -142,10 +155,9 @@ TABLES: dict[str, tuple[Line, ...]] = {
         Line("refiner", "33.8"),
     ),
     "Also tried": (
-        Line("random", "", "tracker"),
-        Line("guided", "", "tracker"),
-        Line("cosine", "", "tracker"),
-        Line("batch 1", "", "tracker"),
+        Line("guided", "", "noisy"),
+        Line("cosine", "", "noisy"),
+        Line("batch 1", "", "noisy"),
     ),
 }
 
@@ -244,7 +256,7 @@ class Bench:
             return measure_heads(self.held_out, self.tracker(name, seed), None, self.device)
         own = next(one for one, other in ROWS.items() if other.refiner == row.refiner)  # windows share a refiner
         return measure_heads(
-            self.held_out, self.tracker("tracker", seed), self.refiner(own, seed), self.device, row.window
+            self.held_out, self.tracker("noisy", seed), self.refiner(own, seed), self.device, row.window
         )
 
     def tracker(self, name: str, seed: int) -> ReferringTracker:
@@ -261,7 +273,7 @@ class Bench:
         path, recipe = self.out / f"{name}-{seed}.safetensors", ROWS[name].refiner
         assert recipe is not None
         if not path.exists():
-            tracker, half = self.tracker("tracker", seed), replace(self.extent, steps=self.extent.steps // 2)
+            tracker, half = self.tracker("noisy", seed), replace(self.extent, steps=self.extent.steps // 2)
             net = train_refiner(self.training, tracker, self.segmenter, seed, half, recipe, self.device)
             save_heads(path, KINDS, tracker=tracker.cpu(), refiner=net.cpu())
         return load_refiner(path)[0].requires_grad_(False).to(self.device)
@@ -343,6 +355,7 @@ def list_pairs(name: str, other: str, done: Mapping[str, Mapping[str, object]]) 
     return [pair for pair in pairs if pair[1] in done.get(other, {})]
 
 
+WORLD_NAME = "occlusion"  # of the runs of this world in the documentation's JSON
 MEASURES = ("AP", "AP50", *(one.name for one in RANGES[1:]), "heavy 50", "switches")
 
 
@@ -355,6 +368,21 @@ def make_page(done: Mapping[str, Any]) -> list[str]:
             columns = [title, "paper", "seeds", *MEASURES, "against", "change of AP", "of heavy", "paper's sign"]
             tables.append("\n".join([f"| {' | '.join(columns)} |", "|" + "---|" * len(columns), *told]))
     return tables
+
+
+def update_docs(docs: Path, done: Mapping[str, Any]) -> None:
+    """Puts all runs into the documentation's JSON, and the tables in the place of those of the same title on its page.
+    Tells which table has no place there yet.
+    """
+    kept, page = docs / "tables_dvis.json", docs / "tables.md"
+    kept.write_text(json.dumps(json.loads(kept.read_text()) | {WORLD_NAME: done}, indent=1) + "\n")
+    text = page.read_text()
+    for table in make_page(done):
+        title = table.split(" | ", 1)[0]
+        text, places = re.subn(rf"^{re.escape(title)} \|.*?(?=\n\n)", lambda _, new=table: new, text, flags=re.M | re.S)
+        if not places:
+            print(f"{page}: no table begins with {title}")
+    page.write_text(text)
 
 
 def tell_line(line: Line, done: Mapping[str, Any]) -> str:
@@ -391,12 +419,18 @@ def main() -> int:
     parser.add_argument("--seeds", default=",".join(map(str, SEEDS)))
     parser.add_argument("--minutes", type=float, default=float("inf"), help="after which no row is begun")
     parser.add_argument("--times", type=int, default=400, help="that clips and seeds are drawn for an interval")
+    parser.add_argument(
+        "--docs", type=Path, help="folder whose tables.md and tables_dvis.json `page` brings up to date"
+    )
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.what == "page":
-        print("\n\n".join(make_page(json.loads((options.out / "tables_dvis.json").read_text()))))
+        done = json.loads((options.out / "tables_dvis.json").read_text())
+        print("\n\n".join(make_page(done)))
+        if options.docs:
+            update_docs(options.docs, done)
     elif options.what == "compare":
         compare_rows(options.out, options.times)
     else:

@@ -46,7 +46,7 @@ class Extent:
     length: int = 12  # frames of each, of which a step sees some
     videos: int = 210  # to measure on
     frames: int = 20
-    steps: int = 300
+    steps: int = 500
     batch: int = 8  # clips of a step
     layers: int = 2  # blocks of tracker and refiner
 
