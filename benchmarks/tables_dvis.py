@@ -3,7 +3,7 @@
     python benchmarks/tables_dvis.py clips         # once: what the frozen segmenter says of generated clips
     python benchmarks/tables_dvis.py run           # every row over three seeds; goes on where it was stopped
     python benchmarks/tables_dvis.py compare       # what changes from row to row, with a bootstrap over clips and seeds
-    python benchmarks/tables_dvis.py page          # the tables as Markdown; with --docs docs also into the documentation
+    python benchmarks/tables_dvis.py page          # the tables as Markdown; --docs docs: into the documentation too
 
 On a GPU, in under ten minutes a call, each going on where the last one ended:
 
@@ -364,7 +364,7 @@ def make_page(done: Mapping[str, Any]) -> list[str]:
     tables = []
     for title, lines in TABLES.items():
         told = [tell_line(line, done) for line in lines if line.row in done]
-        if told:
+        if any(line.against and line.row in done for line in lines):  # else there is nothing to compare
             columns = [title, "paper", "seeds", *MEASURES, "against", "change of AP", "of heavy", "paper's sign"]
             tables.append("\n".join([f"| {' | '.join(columns)} |", "|" + "---|" * len(columns), *told]))
     return tables

@@ -233,7 +233,7 @@ def test_rows_run_from_clips_to_the_page(tmp_path: Path, monkeypatch: pytest.Mon
     for name in ("no long", "window 1"):
         row = bench.ROWS[name]
         monkeypatch.setitem(bench.ROWS, name, replace(row, refiner=replace(row.refiner, frames=3)))
-    rows = "minvis,oracle,bank,tracker,standard,no long,window 1"
+    rows = "minvis,oracle,bank,noisy,standard,no long,window 1"
     run = ["run", "--rows", rows, "--seeds", "0"]
     none = [*run, "--minutes", "0"]
     for what in (["clips"], none, run, ["compare", "--times", "3"], run, ["page"]):
@@ -242,9 +242,9 @@ def test_rows_run_from_clips_to_the_page(tmp_path: Path, monkeypatch: pytest.Mon
     told = json.loads((tmp_path / "tables_dvis.json").read_text())
     assert list(told) == [*rows.split(","), "changes"]
     assert set(told["minvis"]["0"]) >= {"AP", "light", "heavy", "heavy 50", "switches"}
-    assert set(told["changes"]["standard, tracker"]) == {"AP", "heavy"}
+    assert set(told["changes"]["standard, noisy"]) == {"AP", "heavy"}
     page = capsys.readouterr().out
-    assert page.count("tracker 0 {") == 1  # the second run finds all done
+    assert page.count("noisy 0 {") == 1  # the second run finds all done
     assert "| standard cross-attention | 2.9 | 1 |" in page and "CTVIS" in page and "Table 8" in page
 
 
@@ -258,7 +258,7 @@ def test_the_page_is_what_the_json_says() -> None:
 
 def test_the_documentation_s_tables_are_replaced(tmp_path: Path, capsys) -> None:
     runs = {"AP": 1.0, "AP50": 2.0, "light": 3.0, "medium": 4.0, "heavy": 5.0, "heavy 50": 6.0, "switches": 7.0}
-    done = {"noisy": {"0": runs}, "frames 3": {"0": runs}}
+    done = {name: {"0": runs} for name in ("noisy", "zero", "frames 3")}
     (tmp_path / "tables_dvis.json").write_text(json.dumps({"before": 1, bench.WORLD_NAME: {}}))
     old = "above\n\n| Table 6: initial value | old |\n|---|---|\n| old | 9 |\n\nbelow | old\n"
     (tmp_path / "tables.md").write_text(old)
