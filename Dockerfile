@@ -10,6 +10,7 @@ FROM python:${PYTHON}-slim AS wheel
 WORKDIR /source
 RUN pip install --no-cache-dir "hatchling>=1.27"
 COPY pyproject.toml README.md LICENSE ./
+COPY packaging/long_description.py packaging/
 COPY src src
 RUN python -m hatchling build -t wheel -d /wheel
 

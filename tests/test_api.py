@@ -119,7 +119,7 @@ def test_a_segmenters_name_longer_than_a_file_can_have() -> None:
 def test_systems_of_queries_need_a_mask2former(system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASKLET_WEIGHTS", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    with pytest.raises(masklet.InputError, match=f"{system} needs weights: --segmenter with"):
+    with pytest.raises(masklet.InputError, match=f"{system} needs weights; give them by `segmenter`: "):
         masklet.load(system, window=2)
     with pytest.raises(masklet.InputError, match="weights facebook/mask2former-x are not on this machine"):
         masklet.load(system, segmenter="facebook/mask2former-x")

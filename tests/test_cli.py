@@ -356,13 +356,13 @@ def test_a_source_is_never_replaced_by_its_results(clip: Path, tmp_path: Path) -
     source = folder / "clip.mp4"
     source.write_bytes(clip.read_bytes())
     rest = ("-o", tmp_path, "--overwrite", "--no-overlay", "--quiet")
-    refused(call_masklet("track", source, "--prompt", "0:1:point=20,40", *rest), "choose another --out")
-    refused(call_masklet("run", source, *rest), "choose another --out")
+    refused(call_masklet("track", source, "--prompt", "0:1:point=20,40", *rest), "choose another folder")
+    refused(call_masklet("run", source, *rest), "choose another folder")
     elsewhere = tmp_path / "b" / "clip.mp4"
     elsewhere.parent.mkdir()
     elsewhere.write_bytes(clip.read_bytes())
     (folder / "found.json").write_text("[]")
-    refused(call_masklet("run", elsewhere, "--segmenter", folder / "found.json", *rest), "choose another --out")
+    refused(call_masklet("run", elsewhere, "--segmenter", folder / "found.json", *rest), "choose another folder")
     assert left(folder) == ["clip.mp4", "found.json"]
 
 

@@ -209,6 +209,15 @@ def test_what_run_wrote_is_scored_as_sav_and_burst(davis: Path, tmp_path: Path) 
     assert max(map(len, text.partition("BURST's program")[0].splitlines())) <= 80 and "car" in text
 
 
+def test_scores_are_shown_though_their_file_cannot_be_written(davis: Path, tmp_path: Path) -> None:
+    """They may have taken hours."""
+    (tmp_path / "file").touch()
+    code, text = evaluated(
+        "davis", "--gt", davis, "--pred", written_to(tmp_path / "pred"), "-o", tmp_path / "file/scores.json"
+    )
+    assert code == 2 and "J&F-Mean" in text and "cannot be written" in text
+
+
 def test_quiet_says_nothing(davis: Path, tmp_path: Path) -> None:
     assert evaluated("davis", "--gt", davis, "--pred", written_to(tmp_path / "pred"), "-q") == (0, "")
 

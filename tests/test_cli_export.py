@@ -153,3 +153,8 @@ def test_help_says_the_settings() -> None:
     assert code == 0 and "--set opacity=0.4" in text and "--set side_by_side=false" in text
     assert all(name in run("export", "--help")[1] for name in ("cvat-images", "label-studio-video", "davis", "table"))
     assert "fill-gaps" in run("edit", "--help")[1] and "min_frames=N" in run("edit", "--help")[1].replace("\n", "")
+
+
+def test_a_form_that_is_not_there_names_those_that_are() -> None:
+    answer = CliRunner().invoke(app, ["export", "cvat", "r", "-o", "x"])
+    assert answer.exit_code == 2 and "no form 'cvat'; did you mean cvat" in answer.stderr

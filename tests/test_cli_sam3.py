@@ -105,7 +105,7 @@ def test_the_best_preset_takes_it(folder: Path, source: Path, tmp_path: Path, mo
         (("--exemplar", "0:dog:gone.png"), "--exemplar: gone.png"),
         (("--exemplar", "9:dog:box=1,2,30,40"), "exemplar of dog in frame 9"),
         (("--exemplar", "0:dog:box=1,2,30,40", "--segmenter", "nano"), "nano: cannot be shown what to find; take sam3"),
-        ((), "say what to find, such as --text 'dog. red car.', or show it: --exemplar"),
+        ((), "say what to find, such as --text 'dog. red car.', or show it by --exemplar"),
     ],
     ids=["form", "numbers", "file", "frame", "other segmenter", "nothing"],
 )

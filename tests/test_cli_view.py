@@ -69,7 +69,7 @@ def test_results_find_their_videos_or_say_that_they_do_not(saved: Path, opened: 
     assert run("view", saved / "out")[0] == 0
     clip, other = opened
     assert (clip.name, other.name) == ("clip", "other") and clip.frames is not None and clip.notes == ()
-    assert other.frames is None and other.make_session is None and "give it by --video" in other.notes[0]
+    assert other.frames is None and other.make_session is None and "give it by `video`" in other.notes[0]
     assert list(clip.others) == ["other"]  # one is compared with the other
     assert ("overlay" in dict(clip.forms), "overlay" in dict(other.forms)) == (True, False)
 

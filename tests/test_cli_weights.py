@@ -64,7 +64,9 @@ def test_where_prints_one_path(weights: Path) -> None:
 def test_an_unknown_name_ends_in_one_sentence_and_code_2(command: str) -> None:
     said = call(command, "sam2.1-tni")
     assert said.exit_code == 2 and said.stdout == ""
-    assert said.stderr.startswith("masklet: no weights 'sam2.1-tni'; did you mean sam2.1-tiny? there are: ")
+    assert said.stderr.startswith(
+        "masklet: no weights 'sam2.1-tni'; did you mean sam2.1-tiny? `masklet weights list` has all"
+    )
     assert said.stderr.count("\n") == 1
 
 
@@ -131,3 +133,10 @@ def test_a_process_fetches_from_the_endpoint_and_not_twice(hub: FakeHub, tmp_pat
 
 def test_fetch_of_what_comes_with_the_package_has_nothing_to_do() -> None:
     assert call("fetch", "mobilenetv2").exit_code == 0
+
+
+def test_packaged_weights_are_listed_under_their_own_licences() -> None:
+    """As the cards and the README have them: MobileNetV2's is MIT, the others' Apache-2.0."""
+    lines = {line.split()[0]: line for line in CliRunner().invoke(app, ["weights", "list"]).stdout.splitlines()}
+    assert {name: " MIT " in lines[name] for name in ZOO} == {name: name.startswith("mobilenetv2") for name in ZOO}
+    assert all("Apache-2.0" in lines[name] for name in ZOO if not name.startswith("mobilenetv2"))

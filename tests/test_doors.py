@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import supervision
 import torch
+from typer.testing import CliRunner
 
 import masklet
 from masklet import Box, Detections, InputError
+from masklet.cli import app
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
 from masklet.models.segmenters.motion import Motion
@@ -235,3 +237,37 @@ def test_track_loads_nothing_heavy_that_it_does_not_need(tmp_path: Path) -> None
     done = subprocess.run([sys.executable, "-c", code, *told, "--no-overlay"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "set() True True\n"), done.stderr
     assert (tmp_path / "out" / "clip" / "masklets.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("run", "a.mp4", "-o", "out", "--text", ""), "--text: its value is empty"),
+        (("run", "a.mp4", "-o", "out", "--segmenter="), "--segmenter: its value is empty"),
+        (("run", "", "-o", "out"), "an argument is empty"),
+        (("track", "a.mp4", "-o", "", "--prompt", "0:1:point=1,2"), "-o: its value is empty"),
+        (("weights", "verify", ""), "an argument is empty"),
+        (("export", "coco", "r", "-o", "x", "--frames", ""), "--frames: its value is empty"),
+    ],
+)
+def test_an_empty_argument_is_refused(words: tuple[str, ...], said: str) -> None:
+    """With a shell's variable that is not set, `run` would find everything where one thing was asked for."""
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2 and said in " ".join(done.stderr.replace("\u2502", " ").split())
+
+
+def test_an_empty_setting_is_the_setting_s_to_judge() -> None:
+    done = CliRunner().invoke(app, ["run", "nowhere.mp4", "-o", "out", "--set", "conf="])
+    assert done.exit_code == 2 and "setting conf = '' must be a number" in done.stderr
+
+
+def test_a_segmenter_that_cannot_be_told_what_to_find() -> None:
+    with pytest.raises(InputError, match=r"segmenter='nano': finds what it knows, .* sam3, or leave `text` out"):
+        masklet.load(segmenter="nano", text="dog")
+
+
+def test_a_command_or_a_form_of_another_kind_is_named() -> None:
+    wrong = CliRunner().invoke(app, ["runn", "a.mp4"])
+    assert wrong.exit_code == 2 and "no command 'runn'; did you mean run?" in wrong.stderr
+    form = CliRunner().invoke(app, ["run", "a.mp4", "-o", "out", "--format", "labelme"])
+    assert form.exit_code == 2 and "run first, then `masklet export labelme`" in " ".join(form.stderr.split())

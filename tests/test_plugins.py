@@ -18,8 +18,9 @@ import masklet
 from masklet import builtins
 from masklet.builtins import SEGMENTERS
 from masklet.core import memory
+from masklet.core.choices import check_choice
 from masklet.core.part_request import PartName, parse_part_name
-from masklet.registry import Registry, check_choice
+from masklet.registry import Registry
 
 PLUGIN = Path(__file__).parent / "plugin"
 POINTS = """[masklet.segmenters]

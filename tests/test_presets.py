@@ -44,7 +44,7 @@ def test_the_best_of_what_was_fetched(weights: Path) -> None:
         "facebook/mask2former-swin-base-coco-instance",
         "sam2long:sam2.1-large",
     )
-    assert best.hint == "" and "--preset best" in choose_run_parts("good").hint
+    assert best.hint == "" and "preset='best'" in choose_run_parts("good").hint
     assert choose_run_parts("good").segmenter == "auto"  # what was fetched is used where it is asked for
 
 
@@ -64,5 +64,5 @@ def test_sam3_is_best_where_it_is(weights: Path) -> None:
 
 def test_there_are_three() -> None:
     for choose in (choose_run_parts, choose_track_parts):
-        with pytest.raises(InputError, match="--preset quick: there are fast, good, best"):
+        with pytest.raises(InputError, match="preset='quick': there are fast, good, best"):
             choose("quick")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,30 @@ def test_the_command_refuses(prompts: tuple[str, ...], said: str, folder: Path, 
     code, output = command(folder, tmp_path / "out", *prompts)
     assert code == 2 and said in output and output.count("masklet: ") == 1
     assert not (tmp_path / "out" / "clip").exists()
+
+
+def test_a_mask_is_one_however_it_is_given(folder: Path, tmp_path: Path) -> None:
+    """In a file of prompts and among clicks without clicks it is believed as it is, as an option's mask is."""
+    (tmp_path / "prompts.json").write_text(json.dumps([{"frame": 0, "id": 1, "mask": str(folder / "red.png")}]))
+    given = {"option": ["--prompt", f"0:1:{folder / 'red.png'}"], "file": ["--prompts", str(tmp_path / "prompts.json")]}
+    masks = []
+    for name, words in given.items():
+        common = [
+            "track",
+            str(folder / "clip"),
+            "-o",
+            str(tmp_path / name),
+            "--no-overlay",
+            "-q",
+            "--propagator",
+            "still",
+        ]
+        done = CliRunner().invoke(app, [*common, *words])
+        assert done.exit_code == 0, done.output
+        masks.append(mask_at(VideoResult.load(tmp_path / name / "clip" / "masklets.json"), 1))
+    mask = torch.from_numpy(red(0))
+    told = masklet.track(clip(), {0: {1: Clicks((), None, mask)}}, propagator="still")
+    assert all((one == red(0)).all() for one in (*masks, mask_at(told, 1)))
 
 
 def test_the_command_takes_a_mask_that_points_correct(folder: Path, tmp_path: Path) -> None:

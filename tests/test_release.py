@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from hatchling.metadata.core import ProjectMetadata
+from hatchling.plugin.manager import PluginManager
 
 from masklet.core.deprecation import warn_of_deprecation
 
@@ -18,13 +20,22 @@ ROOT = Path(__file__).resolve().parent.parent
 GOOD = ("masklet/py.typed", "masklet/weights/files/nano-propagator.safetensors", "masklet-1.dist-info/licenses/LICENSE")
 
 
-@pytest.fixture(scope="module")
-def release() -> Any:
-    spec = importlib.util.spec_from_file_location("release", ROOT / "tools" / "release.py")
+def load_script(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def release() -> Any:
+    return load_script(ROOT / "tools" / "release.py")
+
+
+@pytest.fixture(scope="module")
+def long_description() -> Any:
+    return load_script(ROOT / "packaging" / "long_description.py")
 
 
 @pytest.mark.parametrize(
@@ -81,6 +92,30 @@ def test_what_goes_is_said_at_the_users_line() -> None:
     with pytest.warns(FutureWarning, match=r"old\(\) goes with masklet 1.0; use new\(\)") as said:
         old()
     assert said[0].filename == __file__
+
+
+# -- what PyPI shows
+
+
+def read_description() -> str:
+    """The description of the package as it is built."""
+    return str(ProjectMetadata(str(ROOT), PluginManager()).core.readme)
+
+
+def test_the_description_leads_nowhere_that_pypi_has_not() -> None:
+    text = read_description()
+    assert "# masklet" in text and "masklet run clip.mp4 -o out" in text and "![" not in text
+    assert not [target for target in re.findall(r"\]\(([^)]+)\)", text) if not target.startswith("https://")]
+
+
+def test_pictures_lead_into_the_repository_where_one_is_known(long_description: Any) -> None:
+    text = "A [page](docs/a.md#b) and ![a picture](docs/a.jpg), [out](https://x.org).\n"
+    made = long_description.make_long_description(text, "https://example.org/masklet/")
+    assert made == (
+        "A [page](https://example.org/masklet/blob/HEAD/docs/a.md#b) and "
+        "![a picture](https://example.org/masklet/raw/HEAD/docs/a.jpg), [out](https://x.org).\n"
+    )
+    assert long_description.make_long_description(text) == "A page and , [out](https://x.org).\n"
 
 
 # -- what runs elsewhere

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from masklet.builtins import QUERY_SYSTEMS, SYSTEMS
 from masklet.core.checkpoint import Checkpoints
+from masklet.core.choices import check_choice
 from masklet.core.errors import InputError
 from masklet.core.frames import Video, check_before_reading
 from masklet.core.instances import Exemplar, FrameMasks
@@ -52,6 +53,7 @@ from masklet.models.encoder import Encoder
 from masklet.models.segmenters.function import FunctionSegmenter
 from masklet.models.segmenters.precomputed import Precomputed
 from masklet.parts import (
+    is_promptable,
     load_bystanders,
     load_propagator,
     load_segmenter,
@@ -59,9 +61,8 @@ from masklet.parts import (
     make_encoder,
     refuse_part_settings,
     resolve_device,
-    takes_prompts,
 )
-from masklet.registry import check_choice, import_object
+from masklet.registry import import_object
 from masklet.systems.prompts import check_prompt as check_prompt
 from masklet.systems.prompts import check_prompts as check_prompts
 from masklet.systems.track import Track
@@ -300,7 +301,7 @@ def make_segmenter(
             raise InputError("text is for a text detector by name; your own segmenter knows what it finds")
         return adopt_segmenter(name, encoder.device)
     name = SHOWABLE if name is None and prompts.exemplars else name
-    if not prompts.kinds or takes_prompts(name or "", *prompts.kinds):
+    if not prompts.kinds or is_promptable(name or "", *prompts.kinds):
         return load_segmenter(name or "auto", encoder, device, settings, prompts.text, prompts.exemplars)
     if prompts.exemplars:
         raise InputError(f"segmenter {name}: cannot be shown what to find; take {SHOWABLE}")
@@ -519,7 +520,7 @@ def open_session(
 ) -> Session:
     """The session of `open`, whose arguments these are, with its propagator made."""
     from masklet.session.saved_session import load_history  # and scipy, of which tracking needs nothing
-    from masklet.session.session import Session, begin_result
+    from masklet.session.session import Session, create_empty_result
 
     check_relative_path("name", name or "unnamed")
     if ((given is not None or saved is not None) and (rate or name)) or (given is not None and saved is not None):
@@ -529,7 +530,7 @@ def open_session(
     with ExitStack() as held:
         video = held.enter_context(open_source(source))
         if result is None and history is None:
-            begun = begin_result(video)
+            begun = create_empty_result(video)
             made = replace(begun.provenance, source=describe_source(source), version=__version__)
             result = replace(begun, name=name or begun.name, rate=rate or begun.rate, provenance=made)
         session = Session(video, carrier, history or result, lambda: release.close(), load_bystanders(carrier))

@@ -45,7 +45,7 @@ SEGMENTERS = Registry(
                 takes=("text", "exemplars"),
             )
             for name, help in {
-                "sam3": "all that --text names or --exemplar shows, by SAM 3",
+                "sam3": "all that a text names or an exemplar shows, by SAM 3",
                 "sam3-lite-text": "the same with a small text encoder",
             }.items()
         ),
@@ -194,7 +194,7 @@ SYSTEMS = Registry(
         ),
         PartEntry(
             "deva-text",
-            "DEVA's text mode, with --text: what is named may be missed ten times",
+            "DEVA's text mode, with a text: what is named may be missed ten times",
             "masklet.systems.deva.online:Deva",
             "masklet.systems.deva.online:DevaSettings",
             live={"max_objects": 32},
@@ -264,7 +264,7 @@ QUERY_SYSTEMS: Mapping[str, PartEntry] = {  # which need no propagator
 }
 
 
-def brings_segmenter(system: str) -> bool:
+def has_own_segmenter(system: str) -> bool:
     """Whether a system says itself what segments where the user does not, so that a preset has no say in it."""
     entry = SYSTEMS.entries.get(system)
     return system in QUERY_SYSTEMS or (entry is not None and "segmenter" in entry.usual)

@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from masklet.builtins import EXPORTS, FORMATS
+from masklet.core.choices import check_choice
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.limits import quote_value
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.result import VideoResult
 from masklet.core.settings import check_setting
+from masklet.core.wording import name_argument
 from masklet.io.exports.exported_results import IMAGES, ExportedResults
 from masklet.io.output_folder import OutputFolder
 from masklet.io.video.sources import open_video
-from masklet.registry import check_choice, list_part_settings
+from masklet.registry import list_part_settings
 
 NO_SETTINGS: Mapping[str, Any] = {}
 
@@ -114,7 +116,7 @@ def _write_format(results: ExportedResults, form: str, folder: Path) -> None:
 
 
 def find_frame_sources(results: Sequence[VideoResult], sources: Sequence[str]) -> dict[str, str]:
-    """The videos that `--frames` means, by the results' names.
+    """The videos that `frames` means, by the results' names.
 
     Args:
         results: of one video each.
@@ -130,7 +132,8 @@ def find_frame_sources(results: Sequence[VideoResult], sources: Sequence[str]) -
         return {r.name: _find_in_folder(r, sources[0], alone=len(results) == 1) for r in results}
     if len(sources) != len(results):
         raise InputError(
-            f"--frames: {len(sources)} videos for {len(results)} results; give one for each, in their order, or the "
+            f"{name_argument('frames')}: {len(sources)} videos for {len(results)} results; give one for each, in "
+            "their order, or the "
             "folder that all are in"
         )
     return {r.name: source for r, source in zip(results, sources, strict=True)}
@@ -144,7 +147,8 @@ def _find_in_folder(result: VideoResult, source: str, alone: bool) -> str:
     if folder.is_dir() and len(found) == 1:
         return str(found[0])
     if not alone:
-        raise InputError(f"--frames {source}: {len(found)} videos called {result.name} there; give one for each result")
+        told = f"{len(found)} videos called {result.name} there; give one for each result"
+        raise InputError(f"{name_argument('frames', source)}: {told}")
     return source
 
 

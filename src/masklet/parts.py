@@ -1,4 +1,4 @@
-"""Parts by name: what `--segmenter` and `--propagator` mean."""
+"""Parts by name: what a segmenter's and a propagator's name mean."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from masklet.builtins import DEVICES, MASK2FORMER, PROPAGATORS, SEGMENTERS
+from masklet.core.choices import check_choice
 from masklet.core.errors import InputError
 from masklet.core.files import path_exists
 from masklet.core.instances import Exemplar
@@ -19,6 +20,7 @@ from masklet.core.part_facts import collect_parts, find_device
 from masklet.core.part_request import PartName, PartRequest, parse_part_name
 from masklet.core.protocols import ContendingPropagator, Propagator, Segmenter
 from masklet.core.settings import check_setting
+from masklet.core.wording import name_argument
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
 from masklet.models.nano import propagator as nano_propagator
@@ -26,7 +28,7 @@ from masklet.models.nano.image_predictor import load_image_predictor
 from masklet.models.nano.propagator import Nano, SingleNano
 from masklet.models.nano.segmenter import ALL_BOXES, LIKELY_BOXES, load_nano_segmenter
 from masklet.models.sam2.memory import MemoryPolicy, RecentFrames, ReliableFrames, Sam2Settings
-from masklet.registry import PartEntry, check_choice, list_part_settings
+from masklet.registry import PartEntry, list_part_settings
 from masklet.systems.bystanders import BystanderFinder
 from masklet.weights.catalog import CARRIERS, DETECTORS
 from masklet.weights.store import find_checkpoint, find_weights, resolve_weights
@@ -80,7 +82,7 @@ def load_segmenter(
         encoder: of "auto", "motion", "nano-objects" and "nano:FILE".
         device: where networks compute: "auto", "cpu", "cuda", "cuda:1" or "mps"; "auto" is CUDA where there is one.
         settings: of the part, such as {"points_per_side": 16} of "everything".
-        text: what to find, separated by full stops, of a segmenter that takes it (`takes_prompts`): "sam3",
+        text: what to find, separated by full stops, of a segmenter that takes it (`is_promptable`): "sam3",
             "sam3-lite-text".
         exemplars: of what to find, likewise.
 
@@ -112,15 +114,18 @@ def load_segmenter(
 
         return Precomputed(read_detections(Path(name)), resolve_device(device))
     if part.base in DETECTORS:
-        raise InputError(f"--segmenter {name}: say what to find, such as --text 'dog. red car.'")
+        raise InputError(
+            f"{name_argument('segmenter', name)}: say what to find, such as {name_argument('text', 'dog. red car.')}"
+        )
     known = ", ".join((*SEGMENTERS.names, "mask2former by hub id or file"))
-    raise InputError(f"--segmenter {name}: neither a segmenter ({known}) nor a file or folder of detections")
+    told = f"neither a segmenter ({known}) nor a file or folder of detections"
+    raise InputError(f"{name_argument('segmenter', name)}: {told}")
 
 
-def takes_prompts(name: str, *prompts: str) -> bool:
+def is_promptable(name: str, *prompts: str) -> bool:
     """Whether the segmenter of a `name` can be told all of some `prompts`, "text" and "exemplars".
 
-    >>> takes_prompts("sam3:folder", "text", "exemplars"), takes_prompts("motion", "text")
+    >>> is_promptable("sam3:folder", "text", "exemplars"), is_promptable("motion", "text")
     (True, False)
     """
     base = parse_part_name(name).base
@@ -187,8 +192,9 @@ def load_concepts(request: PartRequest) -> Sam3Segmenter:
     name = request.name
     if not request.text and not request.exemplars:
         raise InputError(
-            f"--segmenter {name.text}: say what to find, such as --text 'dog. red car.', or show it: "
-            "--exemplar 0:dog:box=10,20,60,80"
+            f"{name_argument('segmenter', name.text)}: say what to find, such as "
+            f"{name_argument('text', 'dog. red car.')}, or show it by "
+            f"{name_argument('exemplars', option='exemplar')}"
         )
     return load_sam3_segmenter(
         name.argument or name.base,
@@ -279,6 +285,9 @@ def load_text_segmenter(name: str, text: str, device: str = "auto") -> TextSegme
 
     prompts = split_prompts(text)
     kind, _, below = name.partition(":")
+    if kind in SEGMENTERS.names:
+        told = f"finds what it knows, not what is named; take one of {', '.join(DETECTORS)}, {SAM3}"
+        raise InputError(f"{name_argument('segmenter', name)}: {told}, or leave {name_argument('text')} out")
     detector, masker = collect_parts(
         lambda: load_detector(kind, resolve_device(device)), lambda: load_masker(below, device)
     )
@@ -368,7 +377,9 @@ def load_compiled(name: str, device: str, load: Callable[[], Any]) -> Any:
 
 
 def load_sam3_by_name(name: PartName, policy: MemoryPolicy, device: str, postprocess: bool = True) -> Sam3:
-    """SAM 3's tracker on a device, at its own image size or the one after "@"; `postprocess` as in `Sam2`."""
+    """SAM 3's tracker of a `name` on a `device`, at its own image size or the one after "@"; it reads its memory by the
+    `policy`, and `postprocess` is as in `Sam2`.
+    """
     from masklet.models.sam3.propagator import load_sam3
 
     side = check_sam3_side(name.text, name.size) if name.size else None
@@ -415,8 +426,8 @@ def choose_evaluation_settings(name: str) -> Mapping[str, Any]:
 def load_below(
     name: PartName, policy: MemoryPolicy, *, encoder: Encoder, device: str, postprocess: bool = True
 ) -> Propagator[Any, Any]:
-    """The propagator that a tree is made over, with the tree's `policy` of reading its memory where it has one, and of
-    SAM 2 with or without its `postprocess`.
+    """The propagator of a `name` that a tree is made over, on a `device` and over the shared `encoder`, with the tree's
+    `policy` of reading its memory where it has one, and of SAM 2 with or without its `postprocess`.
     """
     if name.base == NANO:
         return load_nano_propagator(name.argument, encoder, policy)
@@ -426,14 +437,18 @@ def load_below(
 
 
 def load_carrier(name: PartName, policy: MemoryPolicy, device: str, postprocess: bool = True) -> Sam2:
-    """SAM 2, EdgeTAM or SAM 3, with a `policy` of reading its memory."""
+    """SAM 2, EdgeTAM or SAM 3 by a `name` on a `device`, with a `policy` of reading its memory; `postprocess` as in
+    `Sam2`.
+    """
     if name.base == SAM3:
         return load_sam3_by_name(name, policy, device, postprocess)
     return load_sam2(name.text, policy, device, postprocess)
 
 
 def load_nano_propagator(file: str, encoder: Encoder, policy: MemoryPolicy, kind: type[Nano] = Nano) -> Nano:
-    """The packaged nano propagator, or that of a file that was trained."""
+    """The packaged nano propagator, or that of a `file` that was trained, over the shared `encoder`; it reads its
+    memory by the `policy`. `kind` is the class that is made.
+    """
     return nano_propagator.build_nano_propagator(parse_file_part(file), encoder, policy, kind)
 
 
@@ -490,7 +505,9 @@ def load_short(request: PartRequest) -> ShortMemory[Any, Any]:
 
 
 def load_sam2(name: str, policy: MemoryPolicy, device: str, postprocess: bool = True) -> Sam2:
-    """SAM 2 on a device, at its own image size or the one after "@"; `postprocess` as in `Sam2`."""
+    """SAM 2 of a `name` on a `device`, at its own image size or the one after "@"; it reads its memory by the
+    `policy`, and `postprocess` is as in `Sam2`. Raises InputError where there is none of this name.
+    """
     from masklet.models.sam2.edgetam import EdgeTam
     from masklet.models.sam2.propagator import Sam2, set_image_size
     from masklet.models.sam2.weights import EDGETAM, build_sam2

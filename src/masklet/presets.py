@@ -1,4 +1,4 @@
-"""Presets: which parts `--preset` stands for, by what is on this machine."""
+"""Presets: which parts each stands for, by what is on this machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from masklet.core.errors import InputError
+from masklet.core.wording import name_argument
 from masklet.weights.store import find_checkpoint, find_weights, format_file_size
 
 FAST, GOOD, BEST = PRESETS = ("fast", "good", "best")
@@ -72,7 +73,7 @@ def choose_track_parts(preset: str) -> PartNames:
 def check_preset(preset: str) -> None:
     """Raises InputError where there is no such preset."""
     if preset not in PRESETS:
-        raise InputError(f"--preset {preset}: there are {', '.join(PRESETS)}")
+        raise InputError(f"{name_argument('preset', preset)}: there are {', '.join(PRESETS)}")
 
 
 def find_present_model(names: Sequence[str]) -> str | None:
@@ -84,11 +85,11 @@ def hint_at_best(preset: str) -> str:
     """Where SAM 2 or SAM 3 is here and not used, how to use it; where neither is, how to get SAM 2."""
     found = find_present_model((SAM3, *SAM2_BY_QUALITY))
     kind = "SAM 3" if found == SAM3 else "SAM 2"
-    return f"{kind} is on this machine: --preset best uses it" if found else hint_at_fetch()
+    return f"{kind} is on this machine: {name_argument('preset', BEST)} uses it" if found else hint_at_fetch()
 
 
 def hint_at_fetch() -> str:
     """How to get SAM 2."""
     smallest = SAM2_BY_QUALITY[-1]
     size = format_file_size(find_checkpoint(smallest).size)
-    return f"`masklet weights fetch {smallest}` ({size}, once) adds SAM 2, which --preset best takes"
+    return f"`masklet weights fetch {smallest}` ({size}, once) adds SAM 2, which {name_argument('preset', BEST)} takes"

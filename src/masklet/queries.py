@@ -9,6 +9,7 @@ from typing import Any
 
 from masklet.builtins import QUERY_SYSTEMS
 from masklet.core.errors import InputError
+from masklet.core.wording import name_argument, name_setting
 from masklet.models.mask2former.networks import infer_query_sizes
 from masklet.models.mask2former.segmenter import Mask2Former
 from masklet.models.mask2former.tensor_names import GENVIS, OFFLINE, ONLINE, require_kind
@@ -59,7 +60,9 @@ class NamedWeights:
 
 
 def parse_weights_name(text: str, with_heads: bool, device: str) -> NamedWeights:
-    """The parts of a name."""
+    """The parts of a name, `text`: a segmenter, `with_heads` maybe "+" and a file of heads, and the short side after
+    "@"; networks are to be on the `device`.
+    """
     base, plus, heads = text.rpartition("+") if with_heads else ("", "", "")
     base = base if plus else text
     name, at, side = base.rpartition("@")
@@ -121,7 +124,8 @@ def check_heads_origin(origin: HeadsOrigin, at: NamedWeights, built: LoadedMask2
         [found, *_] = built.weights.values()
         raise InputError(
             f"{at.heads}: trained over {file} (sha256 {sha256[:12]}...), but {at.base} has sha256 {found[:12]}...; "
-            "name the segmenter that it was trained over, or say --set over=any to run it over another one"
+            f"name the segmenter that it was trained over, or say {name_setting('over', 'any')} to run it over "
+            "another one"
         )
 
 
@@ -164,7 +168,7 @@ def load_released_genvis(at: NamedWeights) -> Genvis:
 
 
 def load_videomt_system(at: NamedWeights, settings: Any) -> QuerySystem:
-    """A VidEoMT of transformers."""
+    """A VidEoMT of transformers, by hub id or folder, as a live system."""
     names, device = read_category_names(at.categories) if at.categories else None, resolve_device(at.device)
     return rocovis.build_videomt_system(load_videomt(at.base, device, side=at.shortest, categories=names), settings)
 
@@ -206,7 +210,7 @@ def load_query_system(system: str, name: Any, device: str, settings: Any, catego
         InputError: no name, or its weights are not on this machine or not of this system.
     """
     if not isinstance(name, str) or not name:
-        raise InputError(f"{system} needs weights: --segmenter with {WEIGHTS[system]}")
+        raise InputError(f"{system} needs weights; give them by {name_argument('segmenter')}: {WEIGHTS[system]}")
     settings = replace(settings, min_score=LEAST_SCORE if settings.min_score is None else settings.min_score)
     named = replace(parse_weights_name(name, system in WITH_HEADS, device), categories=categories)
     made: QuerySystem = QUERY_SYSTEMS[system].load()(named, settings)

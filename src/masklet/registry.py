@@ -5,15 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
-from difflib import get_close_matches
 from functools import cache, cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, NamedTuple, get_type_hints
 
-from masklet.core.errors import InputError
+from masklet.core.choices import check_choice
 from masklet.core.settings import is_setting_kind
 
 
@@ -44,7 +43,7 @@ class PartEntry:
     usual: Mapping[str, Any] = field(default_factory=dict)
 
     def load(self) -> Any:
-        """What `loader` stands for."""
+        """The object that `loader` names, imported now."""
         return import_object(self.loader)
 
 
@@ -54,7 +53,7 @@ class NoSettings:
 
 
 def import_object(place: str) -> Any:
-    """What is at "package.module:name"."""
+    """The object at "package.module:name", whose module is imported."""
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
 
@@ -112,16 +111,6 @@ def describe_entry_point(point: EntryPoint) -> PartEntry:
     Nothing of that package is imported before the part is used.
     """
     return PartEntry(point.name, f"of the package {point.dist.name if point.dist else point.module}", point.value)
-
-
-def check_choice(kind: str, name: str, known: Iterable[str]) -> str:
-    """A `name` that is among those `known` of a `kind`. Raises InputError with the nearest one where it is not."""
-    known = tuple(known)
-    if name not in known:
-        near = get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise InputError(f"no {kind} {name!r}; {hint}there are: {', '.join(known)}")
-    return name
 
 
 class PartSetting(NamedTuple):

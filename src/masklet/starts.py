@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from masklet.core.errors import InputError
+from masklet.core.wording import name_argument, name_setting
 from masklet.models.mask2former.networks import wrap_query_network
 from masklet.models.mask2former.segmenter import Mask2Former
 from masklet.models.mask2former.small import KIND as SMALL
@@ -22,7 +23,7 @@ from masklet.models.mask2former.weights import (
     name_numbered_classes,
 )
 from masklet.models.query_video.genvis import build_released_genvis
-from masklet.models.query_video.heads import holds_head, is_heads, load_refiner, load_tracker, read_heads_origin
+from masklet.models.query_video.heads import has_head, is_heads, load_refiner, load_tracker, read_heads_origin
 from masklet.models.query_video.slot_weights import NETS, SlotNetwork, read_slot_network
 from masklet.nn.referring_tracker import ReferringTracker, build_released_tracker
 from masklet.nn.temporal_refiner import TemporalRefiner, build_released_refiner
@@ -41,6 +42,11 @@ def split_side(name: str) -> tuple[str, int | None]:
     """
     base, at, side = name.rpartition("@")
     return (base, check_short_side(name, side)) if at else (name, None)
+
+
+def name_start(name: str) -> str:
+    """What a training begins with, as messages begin that are of it."""
+    return name_argument("start", name, option="from")
 
 
 @dataclass(frozen=True)
@@ -72,12 +78,12 @@ class StartingSegmenter:
             return []
         return [
             f"{self.name}: names no classes; they are taken for the {len(categories)} categories of the data, in their "
-            "order (--categories says otherwise)"
+            f"order ({name_argument('categories')} says otherwise)"
         ]
 
 
 def load_starting_segmenter(name: str, categories: str = "") -> StartingSegmenter:
-    """The Mask2Former of a `name`, as `--segmenter` has it: with "@480" behind it, at that size. `categories` name its
+    """The Mask2Former of a `name`, as segmenters are named: with "@480" behind it, at that size. `categories` name its
     classes as in `build_mask2former`; raises InputError as that.
     """
     base, side = split_side(name)
@@ -124,12 +130,14 @@ def load_starting_heads(name: str, categories: str = "") -> StartingHeads:
     """
     if is_heads(name):
         tracker, names = load_tracker(name)
-        refiner = load_refiner(name)[0] if holds_head(name, "refiner") else None
+        refiner = load_refiner(name)[0] if has_head(name, "refiner") else None
         return StartingHeads(tracker, refiner, names, read_heads_origin(name).weights)
     base, _ = split_side(name)
     built = build_mask2former(base, categories)
     if not built.tracker:
-        raise InputError(f"--from {name}: weights of {built.kind}, which hold no tracker of DVIS; give those of one")
+        raise InputError(
+            f"{name_start(name)}: weights of {built.kind}, which hold no tracker of DVIS; give those of one"
+        )
     config: Any = built.net.config
     heads = config.num_attention_heads
     return StartingHeads(
@@ -164,11 +172,14 @@ def load_starting_slots(name: str, kind: str, categories: str = "") -> tuple[Slo
     path = Path(base).expanduser()
     if path.suffix == ".safetensors":
         if path.is_file() and (found := read_kind(path)) in NETS and found != kind:
-            raise InputError(f"--from {name}: weights of {found}, and {kind} is to be trained; say so by --set row=...")
+            raise InputError(
+                f"{name_start(name)}: weights of {found}, and {kind} is to be trained; say so by the setting row"
+            )
         return read_slot_network(base, kind), side
     if kind != GENVIS:
-        raise InputError(f"--from {name}: of official files GenVIS's are read: say --set row=queries")
+        told = f"of official files GenVIS's are read: say {name_setting('row', 'queries')}"
+        raise InputError(f"{name_start(name)}: {told}")
     built = build_mask2former(base, categories)
-    require_kind(built.kind, GENVIS, f"--from {name}")
+    require_kind(built.kind, GENVIS, name_start(name))
     net = build_released_genvis(built.net, built.objects, path)
     return SlotNetwork(net, built.shortest, built.weights), side

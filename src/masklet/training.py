@@ -13,6 +13,7 @@ import torch
 from masklet.builtins import TRAININGS
 from masklet.core.errors import InputError
 from masklet.core.files import path_exists
+from masklet.core.wording import name_argument, name_setting
 from masklet.models.encoder import STRIDE as CELL
 from masklet.models.mask2former.networks import infer_query_sizes, wrap_query_network
 from masklet.models.mask2former.segmenter import Mask2Former
@@ -52,6 +53,7 @@ from masklet.starts import (
     load_starting_heads,
     load_starting_segmenter,
     load_starting_slots,
+    name_start,
     split_side,
 )
 from masklet.train.data.clips import ClipSource, TrainingClip
@@ -111,7 +113,7 @@ from masklet.weights.format import is_of_kind
 from masklet.weights.reading import is_path
 from masklet.weights.store import ZOO, verify_packaged
 
-PACKAGED = "nano"  # what `--from` calls the packaged models
+PACKAGED = "nano"  # the packaged models as a start
 OF_SEGMENTER = ("classes", "width", "heads", "mask_width")  # of heads' settings: what the segmenter below decides
 CLIP_NORM = 0.01  # of DVIS's and GenVIS's gradients, as released
 MOST_LAYERS = 6  # of DVIS's tracker and refiner, as published
@@ -125,12 +127,12 @@ N = TypeVar("N", bound=torch.nn.Module)
 # -- the segmenter
 
 
-def begin_segmenter(wish: TrainingRequest) -> Begun:
+def start_segmenter(wish: TrainingRequest) -> Begun:
     """Nothing, or any Mask2Former from its weights."""
-    return begin_over(load_starting_segmenter(wish.start, wish.categories)) if wish.start else Begun()
+    return start_over_segmenter(load_starting_segmenter(wish.start, wish.categories)) if wish.start else Begun()
 
 
-def begin_over(segmenter: StartingSegmenter, **more: Any) -> Begun:
+def start_over_segmenter(segmenter: StartingSegmenter, **more: Any) -> Begun:
     """What begins with, or over, a segmenter; `more` as in `Begun`."""
     short = () if segmenter.size else segmenter.short
     weights = {**segmenter.loaded.weights, **more.pop("weights", {})}
@@ -140,7 +142,15 @@ def begin_over(segmenter: StartingSegmenter, **more: Any) -> Begun:
 def build_segmenter_task(
     wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
 ) -> SegmenterTask:
-    """The small Mask2Former from the packaged backbone, or any one from its weights."""
+    """The small Mask2Former from the packaged backbone, or any one from its weights.
+
+    Args:
+        wish: what is asked for.
+        begun: what the training begins with.
+        views: of the data, as clips are cut.
+        source: gives the clips that are trained on.
+        unseen: clips that it is validated on.
+    """
     fresh = SmallMask2FormerSettings()
     settings = begun.segmenter.small if begun.segmenter else fresh
     net: Any = (
@@ -177,10 +187,15 @@ def is_trained_file(kind: str, path: Path) -> bool:
 def build_dense_task(
     wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
 ) -> DenseTask:
-    """The nano segmenter, for the categories of the data."""
+    """The nano segmenter, for the categories of the data; the arguments `wish`, `begun`, `views`, `source` and
+    `unseen` are those of `build_segmenter_task`. Raises InputError where the size of the views does not fit the
+    network's cells.
+    """
     if any(side % CELL for side in views.size):
         h, w = views.size
-        raise InputError(f"--size {h}x{w}: for the nano segmenter both must be multiples of {CELL}, such as 256x320")
+        raise InputError(
+            f"{name_argument('size', (h, w))}: for the nano segmenter both must be multiples of {CELL}, such as 256x320"
+        )
     held = read_dense(resolve_nano_file(wish.start, SEGMENTER))
     with torch.random.fork_rng([]):
         torch.manual_seed(wish.seed)
@@ -251,27 +266,27 @@ def slow_down_backbone(plan: TrainingPlan, begun: Begun, module: torch.nn.Module
 # -- DVIS
 
 
-def begin_tracker(wish: TrainingRequest) -> Begun:
+def start_tracker(wish: TrainingRequest) -> Begun:
     """A segmenter, and a tracker where it goes on with one: an official checkpoint has both."""
     heads = load_starting_heads(wish.start, wish.categories) if wish.start else None
     below = wish.segmenter or (wish.start if heads and heads.is_official else "") or require_segmenter(wish)
     segmenter = load_starting_segmenter(below, wish.categories)
     if heads and wish.settings.get("over", "same") == "same" and not is_trained_over(heads, segmenter):
         raise InputError(
-            f"--from {wish.start}: trained over another segmenter than {below}, by their weights; give that one, "
-            "or --set over=any to go on over this one"
+            f"{name_start(wish.start)}: trained over another segmenter than {below}, by their weights; give that one, "
+            f"or {name_setting('over', 'any')} to go on over this one"
         )
-    return begin_over(segmenter, heads=heads, weights=compute_file_hashes(wish.start))
+    return start_over_segmenter(segmenter, heads=heads, weights=compute_file_hashes(wish.start))
 
 
-def begin_refiner(wish: TrainingRequest) -> Begun:
+def start_refiner(wish: TrainingRequest) -> Begun:
     """A segmenter and a trained tracker, maybe with a refiner."""
     if not wish.start:
         raise InputError(
-            "a refiner needs the tracker that it refines: --from FILE, as masklet train tracker writes it, or an "
-            "official checkpoint of DVIS"
+            f"a refiner needs the tracker that it refines: give {name_argument('start', option='from')}, a file that "
+            "`masklet train tracker` wrote, or an official checkpoint of DVIS"
         )
-    return begin_tracker(wish)
+    return start_tracker(wish)
 
 
 def compute_file_hashes(name: str) -> dict[str, str]:
@@ -282,7 +297,9 @@ def compute_file_hashes(name: str) -> dict[str, str]:
 def build_tracker_task(
     wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
 ) -> TrackerTask:
-    """A tracker of the segmenter's own width, new or one that was trained before."""
+    """A tracker of the segmenter's own width, new or one that was trained before; the arguments `wish`, `begun`,
+    `views`, `source` and `unseen` are those of `build_segmenter_task`.
+    """
     segmenter = freeze_segmenter(wish, begun, source)
     if begun.heads:
         tracker = check_head_settings(begun.heads.tracker, wish)
@@ -305,9 +322,11 @@ def build_tracker_task(
 def build_refiner_task(
     wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
 ) -> RefinerTask:
-    """A refiner over a trained tracker, new or one that was trained before."""
+    """A refiner over a trained tracker, new or one that was trained before; the arguments `wish`, `begun`, `views`,
+    `source` and `unseen` are those of `build_segmenter_task`.
+    """
     segmenter, heads = freeze_segmenter(wish, begun, source), begun.heads
-    assert heads is not None  # `begin_refiner` asks for them
+    assert heads is not None  # `start_refiner` asks for them
     tracker = heads.tracker.to(wish.device).requires_grad_(False)
     if heads.refiner:
         begun.notes.append(f"{wish.start}: holds a refiner, too; it is trained on")
@@ -327,7 +346,9 @@ def build_refiner_task(
 
 
 def freeze_segmenter(wish: TrainingRequest, begun: Begun, source: ClipSource) -> Mask2Former:
-    """The segmenter below heads, on the device."""
+    """The segmenter that heads were `begun` over, on the device of the `wish`; its classes get the names of the
+    `source`'s categories where it has none.
+    """
     held = begun.segmenter
     assert held is not None  # all that begin over one ask for it
     begun.notes.extend(held.name_by(source.categories))
@@ -342,7 +363,9 @@ def describe_origin(begun: Begun, views: ClipViews) -> HeadsOrigin:
 
 
 def choose_dvis_training(wish: TrainingRequest, views: ClipViews, reverse: float) -> DvisTraining:
-    """The settings of a training of heads; clips run backward as often as `reverse` has it where nothing is said."""
+    """The settings of a training of heads by the `wish`, on clips cut as `views` has it; they run backward as often as
+    `reverse` says where the wish does not.
+    """
     own, told = choose_settings(TrackerOptions, wish.settings), wish.sampling.reverse
     return DvisTraining(
         wish.steps,
@@ -358,7 +381,9 @@ def choose_dvis_training(wish: TrainingRequest, views: ClipViews, reverse: float
 
 
 def choose_head_settings(kind: type[S], segmenter: Mask2Former, wish: TrainingRequest) -> S:
-    """Settings of a new head: as wide and as deep as its segmenter's decoder, unless said otherwise."""
+    """Settings, of the dataclass `kind`, of a new head: as wide and as deep as its `segmenter`'s decoder, unless the
+    `wish` says otherwise.
+    """
     told = {f.name: wish.settings[f.name] for f in fields(kind) if f.name in wish.settings}  # type: ignore[arg-type]
     return kind(**{**infer_head_sizes(segmenter), **told})
 
@@ -368,12 +393,13 @@ def check_head_settings(head: N, wish: TrainingRequest) -> N:
     built: Any = head.settings
     for name, value in asdict(built).items():
         if name in wish.settings and wish.settings[name] != value:
-            raise InputError(f"--set {name}={wish.settings[name]}: --from {wish.start} has {value}; leave it out")
+            told = name_setting(name, wish.settings[name])
+            raise InputError(f"{told}: {name_start(wish.start)} has {value}; leave it out")
     return head
 
 
 def create_seeded(kind: Callable[[S], N], settings: S, seed: int) -> N:
-    """A network of a `kind` with weights that are random by `seed`."""
+    """A network of a `kind` with these `settings`, whose weights are random by `seed`."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         return kind(settings)
@@ -382,12 +408,13 @@ def create_seeded(kind: Callable[[S], N], settings: S, seed: int) -> N:
 # -- RoCoVIS
 
 
-def begin_rocovis(wish: TrainingRequest) -> Begun:
+def start_rocovis(wish: TrainingRequest) -> Begun:
     """A segmenter that was trained on images, or a slot model that was trained before."""
     if not wish.start:
-        return begin_over(load_starting_segmenter(require_segmenter(wish), wish.categories))
+        return start_over_segmenter(load_starting_segmenter(require_segmenter(wish), wish.categories))
     if wish.segmenter:
-        raise InputError(f"--segmenter {wish.segmenter}: --from {wish.start} has one already; leave it out")
+        told = name_argument("segmenter", wish.segmenter)
+        raise InputError(f"{told}: {name_start(wish.start)} has one already; leave it out")
     kind = find_ablation_row(choose_settings(RocovisOptions, wish.settings).row).kind
     held, side = load_starting_slots(wish.start, kind, wish.categories)
     return Begun(slots=held.net, short=(side or held.shortest,), side=side, weights=held.weights)
@@ -396,7 +423,9 @@ def begin_rocovis(wish: TrainingRequest) -> Begun:
 def build_rocovis_task(
     wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
 ) -> RocovisTask:
-    """The whole network, maybe with other categories than before."""
+    """The whole network, maybe with other categories than before; the arguments `wish`, `begun`, `views`, `source` and
+    `unseen` are those of `build_segmenter_task`.
+    """
     own, net = choose_settings(RocovisOptions, wish.settings), begun.slots
     segmenter: Any = net.segmenter if net is not None else None
     heads: list[tuple[torch.nn.Module, str]] = []
@@ -435,9 +464,11 @@ def plan_rocovis_training(wish: TrainingRequest) -> TrainingPlan:
 def build_propagator_task(
     wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
 ) -> PropagatorTask:
-    """The nano propagator, new or from a file of one."""
+    """The nano propagator, new or from a file of one; the arguments `wish`, `begun`, `views`, `source` and `unseen`
+    are those of `build_segmenter_task`. Raises InputError for another device than the CPU.
+    """
     if wish.device.type != "cpu":
-        raise InputError("the nano propagator is trained on the CPU: its guesses are made there; give --device cpu")
+        raise InputError("the nano propagator is trained on the CPU: its guesses are made there; take the device cpu")
     with torch.random.fork_rng([]):
         torch.manual_seed(wish.seed)
         settings = NanoSettings()
@@ -450,7 +481,8 @@ def build_propagator_task(
 def set_sampling_frames(wish: TrainingRequest, of: PromptSampling) -> PromptSampling:
     """What is asked, of clips as long as the user says."""
     if wish.frames < 2:
-        raise InputError(f"--frames {wish.frames}: a propagator learns from one frame to the next; give 2 or more")
+        told = name_argument("frames", wish.frames)
+        raise InputError(f"{told}: a propagator learns from one frame to the next; give 2 or more")
     return replace(of, frames=wish.frames)
 
 
@@ -470,16 +502,17 @@ def plan_propagator_training(wish: TrainingRequest) -> TrainingPlan:
 def build_sam2_task(
     wish: TrainingRequest, begun: Begun, views: ClipViews, source: ClipSource, unseen: Sequence[TrainingClip]
 ) -> PropagatorTask:
-    """SAM 2 by a name of `parts.load_sam2`: all of it but the image encoder, or that, too.
+    """SAM 2 by a name of `parts.load_sam2`: all of it but the image encoder, or that, too; the arguments `wish`,
+    `begun`, `views`, `source` and `unseen` are those of `build_segmenter_task`.
 
     The encoder's position encodings are never trained: they are computed once (`sam2.image_encoder`).
     """
     asking, file = set_sampling_frames(wish, SAM2_ASKING), wish.start.rpartition("@")[0] or wish.start
     if is_path(file) and not path_exists(Path(file).expanduser()):
-        raise InputError(f"--from {wish.start}: no such file or folder")
+        raise InputError(f"{name_start(wish.start)}: no such file or folder")
     loaded = load_sam2(wish.start, RecentFrames(), wish.device.type)
     if isinstance(loaded, EdgeTam):
-        raise InputError(f"--from {wish.start}: EdgeTAM cannot be trained here; give a SAM 2, such as sam2.1-tiny")
+        raise InputError(f"{name_start(wish.start)}: EdgeTAM cannot be trained here; give a SAM 2, such as sam2.1-tiny")
     net = loaded.net.requires_grad_(True)
     net.vision_encoder.requires_grad_(choose_settings(Sam2Options, wish.settings).encoder == "trained")
     sam2 = Sam2(net, gradients=True)
@@ -501,9 +534,9 @@ def plan_sam2_training(wish: TrainingRequest) -> TrainingPlan:
 def build_image_predictor_task(wish: TrainingRequest) -> tuple[PromptTask, Begun]:
     """The promptable network over ImageNet's, or one that was trained before; on stills alone."""
     check_crops(wish)
-    shares = [StillsShare(read_stills("--data", name), 1.0, name=f"--data {name}") for name in wish.data]
+    shares = [StillsShare(read_stills("data", name), 1.0, name=name_argument("data", name)) for name in wish.data]
     source = PromptCrops(shares)
-    unseen = [read_stills("--val", name) for name in wish.val] or [share.stills for share in shares]
+    unseen = [read_stills("val", name) for name in wish.val] or [share.stills for share in shares]
     asked_for = select_objects(unseen, PROMPTED)
     net = init_prompt_network(wish).enable_training().to(wish.device)
     predictor = ImagePredictor(net)
@@ -522,20 +555,21 @@ def init_prompt_network(wish: TrainingRequest) -> PromptNetwork:
         return create_prompt_network(wish.seed)
     path = resolve_nano_file(wish.start, IMAGE_PREDICTOR)
     if not path_exists(path):
-        raise InputError(f"--from {wish.start}: no such file; give nano, or weights that this training wrote")
+        raise InputError(f"{name_start(wish.start)}: no such file; give nano, or weights that this training wrote")
     return read_prompt_network(path)
 
 
 def check_crops(wish: TrainingRequest) -> None:
     """Raises InputError where clips are asked for that are not crops of single images."""
     if wish.size is not None and wish.size != (SIDE, SIDE):
-        h, w = wish.size
-        raise InputError(f"--size {h}x{w}: the image predictor looks at crops of {SIDE}x{SIDE}; leave --size out")
+        told = name_argument("size", wish.size)
+        raise InputError(f"{told}: the image predictor looks at crops of {SIDE}x{SIDE}; leave it out")
     if wish.frames != 1:
-        raise InputError(f"--frames {wish.frames}: the image predictor looks at single images; leave --frames out")
+        told = name_argument("frames", wish.frames)
+        raise InputError(f"{told}: the image predictor looks at single images; leave it out")
 
 
-def read_stills(option: str, name: str) -> Stills:
+def read_stills(argument: str, name: str) -> Stills:
     """The stills of a folder. Raises InputError where it holds something else."""
     path, wrong = Path(name), ""
     if is_generated(name):
@@ -548,7 +582,7 @@ def read_stills(option: str, name: str) -> Stills:
         wrong = f"no {images.name}/ in it"
     if wrong:
         raise InputError(
-            f"{option} {name}: {wrong}, and the image predictor learns from stills; give a folder with "
+            f"{name_argument(argument, name)}: {wrong}, and the image predictor learns from stills; give a folder with "
             "annotations.json and images/, COCO's instance form"
         )
     return Stills(path)
@@ -576,7 +610,7 @@ def plan_image_predictor_training(wish: TrainingRequest) -> TrainingPlan:
 Made = Callable[[TrainingRequest, Begun, ClipViews, ClipSource, Sequence[TrainingClip]], Task]
 
 
-def begin_with_nothing(wish: TrainingRequest) -> Begun:
+def start_with_nothing(wish: TrainingRequest) -> Begun:
     """What loads its weights itself, and has clips of the small size."""
     return Begun()
 
@@ -588,7 +622,15 @@ def build_clip_task(
     unseen_clips: int,
     read: Callable[[Sequence[str], ClipMaking], ClipSource] = create_clip_source,
 ) -> Callable[[TrainingRequest], tuple[Task, Begun]]:
-    """A task on clips of `--data`, validated on so many clips of `--val`."""
+    """What builds the task of a wish on clips.
+
+    Args:
+        begin: gives what the training begins with.
+        made: builds the task.
+        stills: how still images become clips.
+        unseen_clips: clips of `wish.val` that it is validated on, where the wish does not say how many.
+        read: opens the data as one source of clips.
+    """
 
     def task(wish: TrainingRequest) -> tuple[Task, Begun]:
         begun = begin(wish)
@@ -597,7 +639,8 @@ def build_clip_task(
         source = read(wish.data, making)
         unseen = read(wish.val or wish.data, replace(making, framing=views.plain, varied=False))
         if unseen.categories != source.categories:
-            raise InputError(f"--val has other categories than --data ({', '.join(source.categories[:3])}, ...)")
+            held = f"has other categories than {name_argument('data')} ({', '.join(source.categories[:3])}, ...)"
+            raise InputError(f"{name_argument('val')}: {held}")
         clips = draw_held_out_clips(unseen, told.val_clips or unseen_clips, told.val_frames or wish.frames)
         return made(wish, begun, views, source, clips), begun
 
@@ -608,8 +651,8 @@ def require_segmenter(wish: TrainingRequest) -> str:
     """The weights of the segmenter below."""
     if not wish.segmenter:
         raise InputError(
-            "this is trained over a segmenter: --segmenter FILE, as masklet train segmenter writes it, or any other "
-            "Mask2Former or EoMT by hub id, folder or file"
+            f"this is trained over a segmenter: give {name_argument('segmenter')}, a file that `masklet train "
+            "segmenter` wrote, or any other Mask2Former or EoMT by hub id, folder or file"
         )
     return wish.segmenter
 
@@ -651,23 +694,23 @@ TRACKER = (TrackerOptions, TrackerSettings, *CLIPS)
 REFINER = (DvisOptions, RefinerSettings, *CLIPS)
 RECIPES: Mapping[str, TrainingRecipe] = {
     "segmenter": TrainingRecipe(
-        build_clip_task(begin_segmenter, build_segmenter_task, create_still_crops, 100),
+        build_clip_task(start_segmenter, build_segmenter_task, create_still_crops, 100),
         *(plan_segmenter_training, 1, 5000, 4, 1e-3, CLIPS),
     ),
     "propagator": TrainingRecipe(
-        build_clip_task(begin_with_nothing, build_propagator_task, create_moving_stills, 8, create_object_source),
+        build_clip_task(start_with_nothing, build_propagator_task, create_moving_stills, 8, create_object_source),
         *(plan_propagator_training, 4, 4000, 1, 7e-4, CLIPS),
     ),
     "tracker": TrainingRecipe(
-        build_clip_task(begin_tracker, build_tracker_task, create_turning_stills, 40),
+        build_clip_task(start_tracker, build_tracker_task, create_turning_stills, 40),
         *(plan_heads_training, 5, 4000, 1, 1e-4, TRACKER),
     ),
     "refiner": TrainingRecipe(
-        build_clip_task(begin_refiner, build_refiner_task, create_turning_stills, 20),
+        build_clip_task(start_refiner, build_refiner_task, create_turning_stills, 20),
         *(plan_heads_training, REFINER_FRAMES, 4000, 1, 1e-4, REFINER),
     ),
     "rocovis": TrainingRecipe(
-        build_clip_task(begin_rocovis, build_rocovis_task, create_turning_stills, 20),
+        build_clip_task(start_rocovis, build_rocovis_task, create_turning_stills, 20),
         *(plan_rocovis_training, 5, 4000, 1, 1e-4, (RocovisOptions, *CLIPS)),
     ),
     "image-predictor": TrainingRecipe(
@@ -678,17 +721,17 @@ RECIPES: Mapping[str, TrainingRecipe] = {
 
 # Where a segmenter begins with nano or a large network, and where an image predictor begins with one.
 DENSE = TrainingRecipe(
-    build_clip_task(begin_with_nothing, build_dense_task, create_still_crops, 40),
+    build_clip_task(start_with_nothing, build_dense_task, create_still_crops, 40),
     *(plan_dense_training, 1, 2000, 8, 3e-4, CLIPS),
 )
 MINVIS = TrainingRecipe(
-    build_clip_task(begin_segmenter, build_segmenter_task, create_turning_stills, 100),
+    build_clip_task(start_segmenter, build_segmenter_task, create_turning_stills, 100),
     *(plan_minvis_training, 1, 5000, 8, 1e-4, CLIPS),
 )
 TUNED = replace(RECIPES["image-predictor"], steps=2000, lr=2e-4)
 SAM2_ASKING = PromptSampling(frames=8, objects=3, boxes=0.25, clicks=0.25)  # SAM 2, appendix D
 SAM2 = TrainingRecipe(
-    build_clip_task(begin_with_nothing, build_sam2_task, create_moving_stills, 8, create_object_source),
+    build_clip_task(start_with_nothing, build_sam2_task, create_moving_stills, 8, create_object_source),
     *(plan_sam2_training, 8, 2000, 1, 1e-5, (Sam2Options, *CLIPS)),
 )  # where a propagator begins with weights of it
 
@@ -716,7 +759,7 @@ def choose_refiner(start: str) -> TrainingRecipe:
 
 
 def choose_rocovis(start: str) -> TrainingRecipe:
-    """RoCoVIS, whatever `start` is."""
+    """The recipe of RoCoVIS, which is one for every `start`."""
     return RECIPES["rocovis"]
 
 

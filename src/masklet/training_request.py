@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 
 from masklet.core.errors import InputError
+from masklet.core.wording import name_argument, name_setting
 from masklet.starts import StartingHeads, StartingSegmenter
 from masklet.train.data.framing import FixedFraming, Framing, ShortSideFraming
 from masklet.train.loop.loop import Task, TrainingPlan
@@ -37,7 +38,7 @@ class TrainingRequest:
     seed: int
     start: str  # weights to begin with, or none
     segmenter: str  # of what is trained over one, or none
-    settings: Mapping[str, Any]  # `--set`
+    settings: Mapping[str, Any]  # by name
     device: torch.device
     categories: str = ""  # names of the classes of official weights
     processes: Processes = ALONE  # that train together
@@ -60,7 +61,8 @@ class TrainingRequest:
         parts = max(self.schedule.accumulate, self.processes.count)
         if parts % self.processes.count or self.batch % parts:
             raise InputError(
-                f"--batch {self.batch} in {self.processes.count} processes, accumulate = {self.schedule.accumulate}: "
+                f"{name_argument('batch', self.batch)} in {self.processes.count} processes, accumulate = "
+                f"{self.schedule.accumulate}: "
                 "the batch must be a multiple of accumulate, and that of the processes"
             )
         return parts
@@ -150,7 +152,7 @@ class DvisOptions:
 
     given: Literal["once", "released"] = "once"  # a query; released: maybe to several objects
     labels: Literal["own", "released"] = "own"  # released: as annotated in the last frame
-    over: Literal["same", "any"] = "same"  # --from: the segmenter that it was trained over, or any
+    over: Literal["same", "any"] = "same"  # started from: the segmenter that it was trained over, or any
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,7 @@ class Sam2Options:
 
 
 def choose_views(wish: TrainingRequest, begun: Begun) -> ClipViews:
-    """The views that are asked for: of one size (`--size`), or with short sides of which one is drawn for each clip;
+    """The views that are asked for: of one size (`wish.size`), or with short sides of which one is drawn for each clip;
     where neither is said, as the weights were trained, or as is published for them.
 
     Raises InputError where both are said.
@@ -189,8 +191,9 @@ def choose_views(wish: TrainingRequest, begun: Begun) -> ClipViews:
     short = told.get("short") or begun.short
     if told and (wish.size is not None or not short):
         raise InputError(
-            f"--set {next(iter(told))}: is of clips whose short side is drawn (--set short=240,360,480), not of one "
-            "--size; give one of them"
+            f"{next(iter(told))}: is of clips whose short side is drawn ({name_setting('short', (240, 360, 480))}), "
+            "not of "
+            f"one size ({name_argument('size')}); give one of them"
         )
     size = wish.size or (None if short else begun.size)
     if size is not None:

@@ -50,7 +50,7 @@ def test_what_is_said_to_be_needed_is_enough_and_little_more(objects: int, each:
 
 @pytest.mark.parametrize("text", ["", "4X", "-1G", "1e9", "G", "4 G B", "100M", "0"])
 def test_what_is_no_size_or_too_small_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="--memory"):
+    with pytest.raises(InputError, match="memory="):
         parse_memory(text)
 
 
@@ -77,7 +77,7 @@ def test_no_more_objects_are_tracked_than_fit_and_it_is_said_beforehand() -> Non
     [sentence] = told
     assert (
         sentence
-        == "clip: 1.00 GB hold 44 objects at once at 854x480, more begin no object; all 256 take 3.20 GB (--memory)"
+        == "clip: 1.00 GB hold 44 objects at once at 854x480, more begin no object; all 256 take 3.20 GB (`budget`)"
     )
     assert fit_system(system, VIDEO, parse_memory("8G"), told.append) is system and len(told) == 1
     assert fit_system("other", VIDEO, MemoryBudget(LEAST), told.append) == "other"

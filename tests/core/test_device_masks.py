@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from masklet.core.device_masks import encode_masks, encode_run_edges, fetch_masks, find_run_edges, paint_maps
+from masklet.core.device_masks import encode_mask_edges, encode_masks, fetch_masks, find_mask_edges, paint_maps
 from masklet.core.instances import Prediction
 from masklet.core.rle import Rle
 
@@ -17,9 +17,9 @@ from masklet.core.rle import Rle
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9)))
 def test_edges_are_the_run_lengths(pixels: np.ndarray) -> None:
     mask = torch.from_numpy(pixels)
-    edges = find_run_edges(mask[None])
+    edges = find_mask_edges(mask[None])
     size = int(mask.shape[0]), int(mask.shape[1])
-    assert edges[:, 0].eq(0).all() and encode_run_edges(edges[:, 1].numpy(), size) == Rle.encode(mask)
+    assert edges[:, 0].eq(0).all() and encode_mask_edges(edges[:, 1].numpy(), size) == Rle.encode(mask)
 
 
 @given(st.integers(0, 2**32), st.integers(0, 5))

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from reference import masks as plain
 
 from masklet.core.instances import Detections, Prediction
-from masklet.core.label_map import LabelMap, front_small, paint_in_front
+from masklet.core.label_map import LabelMap, paint_in_front, rank_small_in_front
 from masklet.core.masks import (
+    compute_mutual_mask_iou,
     mask_iou,
     mask_nms,
-    mutual_mask_iou,
     resize_above_zero,
     resize_bilinear,
     resolve_overlaps_by_area,
@@ -42,7 +42,7 @@ seeds = st.integers(0, 2**32 - 1)
 @given(seeds, seeds)
 def test_packed_iou_is_the_dense_one_to_the_bit(seed: int, other: int) -> None:
     a, b = scatter(seed), scatter(other)
-    assert torch.equal(mutual_mask_iou(a, range(len(a))), plain.mask_iou(a, a))
+    assert torch.equal(compute_mutual_mask_iou(a, range(len(a))), plain.mask_iou(a, a))
     assert torch.equal(mask_iou(a, a[1:]), plain.mask_iou(a, a[1:]))
     wide = torch.zeros(len(b), *a.shape[1:], dtype=torch.bool)
     h, w = min(a.shape[1], b.shape[1]), min(a.shape[2], b.shape[2])
@@ -66,18 +66,18 @@ def test_a_label_map_holds_the_masks_that_were_painted(seed: int) -> None:
     masks = scatter(seed, 12)
     resolved = resolve_overlaps_by_area(masks)
     assert torch.equal(resolved, plain.resolve_overlaps_by_area(masks) if len(masks) else masks)
-    painted = LabelMap.paint(masks, range(len(masks)), front_small)
+    painted = LabelMap.paint(masks, range(len(masks)), rank_small_in_front)
     assert torch.equal(painted.stack(), resolved) and painted.areas.tolist() == resolved.flatten(1).sum(1).tolist()
     assert all(torch.equal(painted[row], mask) for row, mask in enumerate(resolved))
     assert painted.encode() == {row: Rle.encode(mask) for row, mask in enumerate(resolved)}
-    other = LabelMap.paint(masks.flip(2), range(len(masks)), front_small)
+    other = LabelMap.paint(masks.flip(2), range(len(masks)), rank_small_in_front)
     common = [[int((a & b).sum()) for b in other.stack()] for a in resolved]
     assert painted.count_common(other).tolist() == common
 
 
 @given(seeds)
 def test_relabelled_maps_hold_the_masks_asked_for(seed: int) -> None:
-    painted = LabelMap.paint(scatter(seed), range(len(scatter(seed))), front_small)
+    painted = LabelMap.paint(scatter(seed), range(len(scatter(seed))), rank_small_in_front)
     ids = [99, *reversed(painted.ids)][: len(painted)]
     some = painted.relabel(ids)
     assert list(some) == ids and all(id in some for id in ids) and -1 not in some
@@ -90,7 +90,7 @@ def test_relabelled_maps_hold_the_masks_asked_for(seed: int) -> None:
 def test_the_greatest_number_lies_in_front(seed: int) -> None:
     masks = scatter(seed)
     numbers = np.random.default_rng(seed).permutation(len(masks)).tolist()  # one of them 0: not painted
-    layers = [(LabelMap.paint(masks, [row], front_small), [numbers[row]]) for row in range(len(masks))]
+    layers = [(LabelMap.paint(masks, [row], rank_small_in_front), [numbers[row]]) for row in range(len(masks))]
     expected = (masks * torch.tensor(numbers, dtype=torch.int64)[:, None, None]).amax(0) if len(masks) else None
     canvas = paint_in_front(layers, (masks.shape[1], masks.shape[2]))
     assert (torch.from_numpy(canvas) == (0 if expected is None else expected)).all()

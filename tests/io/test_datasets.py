@@ -71,7 +71,7 @@ def test_the_videos_of_a_root(dataset: str, tmp_path: Path) -> None:
     found = [Path(video.source) for video in list_dataset_videos(dataset, tmp_path)]
     assert found == [tmp_path / PLACES[dataset].format(name) for name in ("b9", "b10")]
     assert dataset in guess_layouts(tmp_path) or LAYOUTS[dataset].frames == ("JPEGImages",)
-    with pytest.raises(InputError, match=r"or, as it may be .* the root with --dataset"):
+    with pytest.raises(InputError, match=r"or, as it may be .* the root with dataset="):
         open_video(tmp_path)
 
 
@@ -100,7 +100,7 @@ def test_a_list_says_which_videos_are_meant(tmp_path: Path) -> None:
 def test_one_of_several_parts_is_asked_for(tmp_path: Path) -> None:
     for part in ("train", "valid"):
         put_frames(tmp_path / part / "JPEGImages" / part, 1)
-    with pytest.raises(InputError, match=r"several parts of MOSE.*: --dataset mose:valid, --dataset mose:train"):
+    with pytest.raises(InputError, match=r"several parts of MOSE.*: dataset='mose:valid', dataset='mose:train'"):
         list_dataset_videos("mose", tmp_path)
     assert [Path(v.source).name for v in list_dataset_videos("mose:train", tmp_path)] == ["train"]
     with pytest.raises(InputError, match="holds no JPEGImages_24fps, as SA-V has it"):

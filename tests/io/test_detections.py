@@ -481,3 +481,13 @@ def test_an_entry_that_says_no_frame_is_refused(content: Any, tmp_path: Path) ->
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"found.json: "):
         detect(path, tuple(f"{100 + t:05d}" for t in range(LENGTH)))
+
+
+def test_a_folder_of_results_says_which_file_is_meant(tmp_path: Path) -> None:
+    (tmp_path / "out" / "clip").mkdir(parents=True)
+    make_result(0).save(tmp_path / "out" / "clip" / "masklets.json")
+    for folder in (tmp_path / "out", tmp_path / "out" / "clip"):
+        with pytest.raises(
+            InputError, match=r"a folder of results; give the file of one, such as .*clip/masklets\.json"
+        ):
+            read_detections(folder)

@@ -515,8 +515,8 @@ def test_several_results_are_one_set(tmp_path: Path) -> None:
         ("coco", {"polygon": True}, "no setting of coco 'polygon'; did you mean polygons?"),
         ("coco", {"polygons": 3}, "setting coco.polygons = 3 must be true or false"),
         ("davis", {"polygons": True}, "davis: has no settings, so polygons cannot be set"),
-        ("rgba", {}, "clip: this form has the video's images in it; give the video by --frames"),
-        ("overlay", {}, "give the video by --frames"),
+        ("rgba", {}, "clip: this form has the video's images in it; give the video by `frames`"),
+        ("overlay", {}, "give the video by `frames`"),
         ("ultralytics", {"split": "../x"}, "must be one of train, val, test"),
         ("cvat-video", {"shape": "mask"}, "must be one of polygon, box"),
         ("webdataset", {"samples": 0}, "at least one frame"),
@@ -778,7 +778,7 @@ def test_fiftyone_is_told_what_its_classes_take(tmp_path: Path, monkeypatch: pyt
         Dataset=Dataset, Sample=Sample, Detections=dict, Detection=dict, types=SimpleNamespace(FiftyOneDataset="own")
     )
     monkeypatch.setitem(sys.modules, "fiftyone", stand_in)
-    with pytest.raises(InputError, match="give the video by --frames"):
+    with pytest.raises(InputError, match="give the video by `frames`"):
         example_result().export("fiftyone", tmp_path / "out")
     example_result().export("fiftyone", tmp_path / "out", frames=str(clip(tmp_path, NAMES, (4, 5))))
     assert told["exported"] == ("fiftyone", "own") and told["deleted"]

@@ -41,7 +41,7 @@ def test_a_file_that_is_cut_off_is_told_whatever_its_kind(name: str, tmp_path: P
         with open_video(path) as video:
             found = len(list(video))
             assert f"damaged after frame {found}" in str(video.damage) and found <= 20, share
-        with pytest.raises(InputError, match="--strict"):
+        with pytest.raises(InputError, match="`strict`"):
             list(open_video(path, strict=True))
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from toys import H, W, square
 
 from masklet.core.errors import InputError
-from masklet.core.files import write_atomically
+from masklet.core.files import read_json, read_text, write_atomically
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
@@ -80,9 +80,9 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_results_are_replaced_on_request_and_only_at_the_end(tmp_path: Path) -> None:
     with OutputFolder(tmp_path, "clip", False) as there:
         (there / "old").write_text("old")
-    with pytest.raises(InputError, match="--overwrite"), OutputFolder(tmp_path, "clip", False):
+    with pytest.raises(InputError, match="overwrite=True"), OutputFolder(tmp_path, "clip", False):
         pass
-    with pytest.raises(InputError, match="--overwrite"), OutputFolder(tmp_path, "late", False) as there:
+    with pytest.raises(InputError, match="overwrite=True"), OutputFolder(tmp_path, "late", False) as there:
         (there / "mine").write_text("mine")
         (tmp_path / "late").mkdir()
         (tmp_path / "late" / "theirs").write_text("theirs")  # appears meanwhile, and stays
@@ -217,3 +217,21 @@ def test_davis_numbers_the_frames_where_their_names_would_collide(tmp_path: Path
     write_davis(made, tmp_path / "numbers", ["a", "b", "a"])  # such as of a glob over two folders
     assert left(tmp_path / "own") == ["a.png", "b.png", "c.png"]
     assert left(tmp_path / "numbers") == ["00000.png", "00001.png", "00002.png"]
+
+
+@pytest.mark.parametrize("code", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_text_is_read_as_editors_and_shells_write_it(tmp_path: Path, code: str) -> None:
+    """Windows' programs begin a file with a mark, which would else be part of the first name."""
+    mark = "\ufeff" if code in ("utf-16-le", "utf-16-be") else ""
+    path = tmp_path / "list.txt"
+    path.write_bytes(f"{mark}cafe\u0301.mp4\r\nb.mp4\r\n".encode(code))
+    assert read_text(path, "a list").splitlines() == ["cafe\u0301.mp4", "b.mp4"]
+
+
+def test_what_is_no_text_is_not_read_as_one(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"\x00\x00\x00\x20ftypisom\xff\xfe")
+    with pytest.raises(InputError, match=r"clip\.mp4: not a text in UTF-8; give a list"):
+        read_text(path, "a list")
+    with pytest.raises(InputError, match=r"clip\.mp4: not JSON, or cut off; give a json$"):
+        read_json(path, "a json")

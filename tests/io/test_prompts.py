@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,3 +100,19 @@ def test_prompts_of_another_video_are_not_taken_for_this_one() -> None:
     theirs = parse_prompts("p.json", {"other": told}, Path())
     with pytest.raises(InputError, match="is of a video called other, not clip"):
         theirs.select(VideoFrames("clip", 3))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"frame": 0, "id": 1, "box": [1, 2, 3, 4]}, r"p: one prompt by itself; put it in a list, \[\{\.\.\.\}\]"),
+        ({"clip": 3}, "p: 'clip' must be a list of prompts"),
+        ([{"frame": 0, "id": 1, "point": [1, 2]}], "p: prompt 0: no key 'point'; did you mean points"),
+        ([{"frame": 0, "id": 1, "mask": "gone.png"}], r"p: prompt 0: .*gone\.png: no such file"),
+        ([{"frame": 0, "labels": "gone.png"}], r"p: prompt 0: .*gone\.png: no such file"),
+    ],
+)
+def test_what_is_wrong_in_a_file_of_prompts_is_said_at_its_place(content: Any, said: str, tmp_path: Path) -> None:
+    """What is not known is refused: a prompt that is passed over would be missed later."""
+    with pytest.raises(InputError, match=said):
+        parse_prompts("p", content, tmp_path)

@@ -233,7 +233,7 @@ def test_tables_of_an_mp4_that_contradict_one_another(
     with open_video(damaged) as video:
         list(video)
         assert told in " ".join(video.notes)
-    with pytest.raises(InputError, match="--strict"):
+    with pytest.raises(InputError, match="`strict`"):
         list(open_video(damaged, strict=True))
 
 
@@ -272,7 +272,7 @@ def test_checksums_of_matroska_tell_of_bytes_that_decode_all_the_same(tmp_path: 
     with open_video(path) as video:
         found = list(video)
         assert len(found) == 30 and "by its checksums it is damaged within frames 12 to 23" in " ".join(video.notes)
-    with pytest.raises(InputError, match="--strict"):
+    with pytest.raises(InputError, match="`strict`"):
         list(open_video(path, strict=True))
     path.write_bytes(data[: begins[1]] + b"\0junk" + data[begins[1] + 5 :])  # what cannot be read is passed over
     assert find_damaged_parts(path) == []

@@ -208,7 +208,7 @@ def test_two_results_of_one_video_are_named(there):
 def test_a_category_that_the_split_does_not_have_is_named(there, form):
     put(there, replace(one("a"), categories=("cat", "gnu", "bird")))
     assert problems(there, form) == [
-        f"a: objects are called gnu, which is no category of {there / LISTS[form]}",
+        f"a: objects are called gnu, which is no category of {there / LISTS[form]}; rename them, such as by `masklet edit`",
     ]
 
 
@@ -222,7 +222,7 @@ def test_an_id_that_does_not_fit_is_named(there):
 def test_names_of_frames_are_asked_for(there, monkeypatch):
     monkeypatch.chdir(there / "frames" / "a")  # whose pictures are not meant
     assert problems(there, "mose", frames=False) == [
-        f"{n}: no frames in '' that say their names; give the folder by --frames" for n in "ab"
+        f"{n}: no frames in '' that say their names; give the folder by `frames`" for n in "ab"
     ]
     (there / "frames" / "a" / "00000.jpg").write_bytes(b"no picture")
     assert "a/00000.jpg: not an image that can be read" in problems(there, "mose")[0]

@@ -19,12 +19,12 @@ from masklet.core.memory import load_memory, save_memory
 from masklet.models.sam2.memory import MemoryBank, MemoryEntry, RecentFrames, Sam2Memory, reverse_time
 from masklet.models.sam2.motion_memory import (
     MotionAwareFrames,
-    begin_motion,
     convert_from_box,
     convert_to_box,
     correct_motion,
     find_motion,
     predict_motion,
+    start_motion,
 )
 
 SIDE = 48
@@ -66,7 +66,7 @@ def test_the_filter_expects_what_goes_on_as_it_did() -> None:
 @given(st.lists(st.floats(-50, 50), min_size=4, max_size=4), st.floats(1, 40), st.integers(1, 6))
 def test_what_is_seen_makes_it_surer_and_time_less_so(at: list[float], size: float, frames: int) -> None:
     place = torch.tensor([*at[:2], size, size]).double()
-    motion = begin_motion(place)
+    motion = start_motion(place)
     for _ in range(frames):
         later = predict_motion(motion)
         assert later.covariance.diagonal()[:4].sum() > motion.covariance.diagonal()[:4].sum()

@@ -279,7 +279,7 @@ def test_a_folder_of_another_network_or_without_its_config_is_named(saved: Path,
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("sam2.1-tin", r"no weights 'sam2\.1-tin'; did you mean sam2\.1-tiny\? there are: sam2\.1-tiny, "),
+        ("sam2.1-tin", r"no weights 'sam2\.1-tin'; did you mean sam2\.1-tiny\? `masklet weights list` has all"),
         ("gone.pt", r"gone\.pt: no such file"),
         ("/gone/away", r"/gone/away: no such file"),
         (Path("sam2.1-tiny"), r"sam2\.1-tiny: no such file"),

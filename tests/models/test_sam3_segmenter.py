@@ -244,7 +244,7 @@ def test_by_the_library_with_an_exemplar(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"segmenter": "sam3"}, "say what to find, such as --text"),
+        ({"segmenter": "sam3"}, "say what to find, such as text="),
         (
             {"segmenter": "motion", "exemplars": [Exemplar(0, "dog", BOX)]},
             "motion: cannot be shown what to find; take sam3",

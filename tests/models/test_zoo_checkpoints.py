@@ -83,7 +83,9 @@ def test_hub_ids_are_names_too_and_paths_are_not() -> None:
 
 
 def test_an_unknown_name_gets_a_suggestion() -> None:
-    with pytest.raises(InputError, match=r"no weights 'sam2\.1-larg'; did you mean sam2\.1-large\? there are: "):
+    with pytest.raises(
+        InputError, match=r"no weights 'sam2\.1-larg'; did you mean sam2\.1-large\? `masklet weights list` has all"
+    ):
         find_checkpoint("sam2.1-larg")
 
 

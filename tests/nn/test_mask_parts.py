@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from masklet.nn.parts import KNOWN, NEAR, component_spread, detached_components
+from masklet.nn.parts import KNOWN, NEAR, detached_components, measure_component_spread
 
 
 def squares(*places: tuple[int, int, int], size: tuple[int, int] = (64, 200)) -> np.ndarray:
@@ -43,9 +43,9 @@ def test_a_part_that_was_the_objects_may_be_farther_away(gap: int, left: bool) -
 
 def test_an_object_may_be_as_scattered_as_it_was_given() -> None:
     far = squares(MAIN, (20, 110, 10))
-    assert component_spread(far > 0.5) == pytest.approx(61 / 40, abs=0.1)
+    assert measure_component_spread(far > 0.5) == pytest.approx(61 / 40, abs=0.1)
     assert away(far, squares(MAIN)) == 100
-    assert away(far, squares(MAIN), component_spread(far > 0.5)) == 0
+    assert away(far, squares(MAIN), measure_component_spread(far > 0.5)) == 0
 
 
 def test_the_main_part_is_the_one_that_was_there_not_the_largest() -> None:
@@ -74,6 +74,6 @@ def test_a_part_stays_where_half_of_it_was_the_objects() -> None:
 
 
 def test_specks_do_not_make_an_object_scattered() -> None:
-    assert component_spread(squares(MAIN, (20, 150, 5)) > 0.5) == 0
-    assert component_spread(squares(MAIN) > 0.5) == component_spread(NOWHERE > 0.5) == 0
+    assert measure_component_spread(squares(MAIN, (20, 150, 5)) > 0.5) == 0
+    assert measure_component_spread(squares(MAIN) > 0.5) == measure_component_spread(NOWHERE > 0.5) == 0
     assert NEAR < KNOWN

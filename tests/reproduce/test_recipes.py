@@ -123,7 +123,7 @@ def test_what_is_overridden() -> None:
     recipe = find_recipe("sam2bmp-5/all").override({"conf": 0.5, "segmenter": "nano", "size": 64})
     assert (recipe.segmenter, recipe.size, recipe.settings) == ("nano", 64, {"conf": 0.5})
     for wrong in ({"size": "large"}, {"segmenter": 3}, {"size": True}):
-        with pytest.raises(InputError, match="--set"):
+        with pytest.raises(InputError, match="="):
             recipe.override(wrong)
 
 

@@ -22,7 +22,7 @@ from masklet.io.output_folder import OutputFolder
 from masklet.run.batch import Job, process_video
 from masklet.run.claims import FOLDER, Claim, ClaimedError, get_claim_path
 from masklet.run.outcome import read_manifest
-from masklet.run.recipe import UNKNOWN, compare_recipes, hash_recipe, identify_files
+from masklet.run.recipe import UNKNOWN, compare_recipes, compute_recipe_hash, identify_files
 from masklet.view.progress import QuietReporter
 
 H, W = 24, 32
@@ -63,7 +63,7 @@ def test_the_same_command_finishes_what_is_missing(clips: Path) -> None:
     assert times().items() > before.items() and set(times()) == set("abc")
     assert states() == [("a", "done"), ("b", "done"), ("a", "kept"), ("b", "kept"), ("c", "done")]
     result = masklet.VideoResult.load("out/a/masklets.json")
-    assert result.provenance.recipe == hash_recipe(json.loads(Path("out/a/recipe.json").read_text()))
+    assert result.provenance.recipe == compute_recipe_hash(json.loads(Path("out/a/recipe.json").read_text()))
 
 
 def test_one_video_leaves_its_folder_and_nothing_else(clips: Path) -> None:

@@ -85,7 +85,9 @@ def test_a_result_says_so(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(odd.Odd, "segment", lambda self, *told: masker.work() and whole(self, *told))
     words = ["run", "a", "-o", "out", "--segmenter", "odd", "--propagator", "still", "--no-overlay", "-q"]
     done = CliRunner().invoke(app, words)
-    assert done.exit_code == 1 and "a: MemoryError; see out/failed/a.log; take --max-side" in done.output
+    assert (
+        done.exit_code == 1 and "a: MemoryError; see out/failed/a.log; take a smaller size (--max-side)" in done.output
+    )
     monkeypatch.setattr(odd.Odd, "masker", masker, raising=False)
     monkeypatch.setattr(odd.Odd, "__init__", lambda self: self.__dict__.update(masker=masker))
     assert CliRunner().invoke(app, words).exit_code == 0

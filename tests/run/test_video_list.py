@@ -78,7 +78,7 @@ def test_bad_lines_are_refused_by_their_number(
     Path("b.mp4").touch()
     with pytest.raises(masklet.InputError) as error:
         list_videos([], write_lines({"source": "a", "name": "one"}, line))
-    assert f"--list list.jsonl: {said}" in str(error.value) and str(error.value).count("--list") == 1
+    assert f"path='list.jsonl': {said}" in str(error.value) and str(error.value).count("path=") == 1
 
 
 def test_all_bad_lines_are_told_at_once_and_nothing_is_done(place: Path) -> None:
@@ -102,5 +102,12 @@ def test_shards_are_disjoint_and_whole_whatever_the_order() -> None:
     assert shards[:3] == shards[3:] == [set("adg"), set("be"), set("cf")]
     assert choose_shard(videos[:1], "2/2") == []
     for bad in ("0/3", "4/3", "1", "1/x", "-1/2", "1/0"):
-        with pytest.raises(masklet.InputError, match="--shard"):
+        with pytest.raises(masklet.InputError, match="shard="):
             choose_shard(videos, bad)
+
+
+@pytest.mark.parametrize("code", ["utf-8-sig", "utf-16"])
+def test_a_list_that_windows_wrote(tmp_path: Path, code: str) -> None:
+    path = tmp_path / "list.jsonl"
+    path.write_bytes('{"source": "a.mp4", "name": "first"}\r\n\r\n{"source": "b.mp4"}\r\n'.encode(code))
+    assert [(entry.source, entry.name) for entry in list_videos([], path)] == [("a.mp4", "first"), ("b.mp4", "b")]

@@ -42,7 +42,7 @@ def test_bad_clips_cost_themselves_and_everything_is_told(place: Path) -> None:
     assert code == 1 and {p.parent.name for p in Path("out").glob("*/masklets.json")} == set("abc")
     last = {str(line["video"]): line for line in read_manifest(Path("out"))}
     assert {name: line["state"] for name, line in last.items()} == {n: FAILED if w else DONE for n, w in ways.items()}
-    assert last["hangs"]["reason"] == "hangs: not done within --timeout 1.5 s" and last["hangs"]["seconds"] >= 1.5
+    assert last["hangs"]["reason"] == "hangs: not done within 1.5 s (--timeout)" and last["hangs"]["seconds"] >= 1.5
     assert last["ends"]["reason"] == "ends: its process ended with exit status 7"
     assert last["memory"]["reason"].startswith("memory: MemoryError")
     assert (last["a"]["frames"], last["a"]["objects"], last["a"]["device"]) == (3, 1, "cpu")

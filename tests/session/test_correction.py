@@ -145,7 +145,7 @@ def test_results_are_not_replaced_by_what_is_made_of_them(
     code, told = go_on(
         monkeypatch, clip, "-o", begun.parent, "--from", begun, "--prompt", "8:1:point=9,6", "--overwrite"
     )
-    assert code == 2 and "choose another --out" in " ".join(told.split())
+    assert code == 2 and "choose another folder" in " ".join(told.split())
 
 
 def test_the_function_refuses_prompts_in_other_frames(begun: Path) -> None:

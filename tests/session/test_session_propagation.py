@@ -12,7 +12,7 @@ from masklet.core.instances import Prediction
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.session.propagation import Agreement, find_nested, keep_off
+from masklet.session.propagation import AnchorAgreement, find_nested, keep_off
 from masklet.session.session import Session
 from masklet.systems.bystanders import BystanderFinder
 
@@ -50,11 +50,11 @@ def test_nested_is_what_lies_in_the_other_by_more_than_half_of_the_smaller() -> 
     assert find_nested(result, 1, 1, Rle.encode(square(0, 0, 6))) == frozenset()
 
 
-def agree(changed: float, *ious: float | None) -> Agreement:
+def agree(changed: float, *ious: float | None) -> AnchorAgreement:
     """An agreement after frames 1, 2, ...: IoU with what was there before, None where only that was seen."""
     whole = torch.zeros(10, 10, dtype=torch.bool)
     whole[:] = True
-    agreement = Agreement({t: see(whole) for t in range(1, 20)}, changed)
+    agreement = AnchorAgreement({t: see(whole) for t in range(1, 20)}, changed)
     for t, iou in enumerate(ious, start=1):
         part = torch.zeros(100, dtype=torch.bool)
         part[: round(100 * (iou or 0))] = True

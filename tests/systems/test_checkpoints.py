@@ -164,7 +164,7 @@ def test_a_refiner_of_the_whole_video_says_that_it_writes_none(tmp_path: Path) -
     told: list[str] = []
     refined().run_with_checkpoints(Clip(), lambda *_: None, Checkpoints(tmp_path / "c", 1, told.append))
     assert told == [
-        "no checkpoints are written: the refiner looks at the whole video at once; set clip, such as --set clip=30"
+        "no checkpoints are written: the refiner looks at the whole video at once; set clip, such as clip=30"
     ]
 
 

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import masklet
 from masklet import InputError, api
-from masklet.builtins import SYSTEMS, brings_segmenter
+from masklet.builtins import SYSTEMS, has_own_segmenter
 from masklet.cli import app
 from masklet.systems.deva.online import DevaSettings
 
@@ -71,7 +71,7 @@ def test_what_the_user_says_wins(asked: list[Any]) -> None:
 
 
 def test_the_text_mode_asks_for_words() -> None:
-    with pytest.raises(InputError, match="say what to find, such as --text"):
+    with pytest.raises(InputError, match=r"say what to find, such as text='dog. red car.'"):
         masklet.load("deva-text")
 
 
@@ -93,8 +93,8 @@ def test_a_preset_s_segmenter_does_not_take_the_mode_s_place(asked: list[Any], t
         done = CliRunner().invoke(app, [*words, "--no-overlay", "--propagator", "still"])
         assert done.exit_code == 0, done.output
     assert asked == [("everything", {"points_per_side": 64}), ("motion", {})]
-    assert [name for name in SYSTEMS.names if brings_segmenter(name)] == ["deva-automatic", "deva-text"]
-    assert brings_segmenter("minvis") and not brings_segmenter("nothing")
+    assert [name for name in SYSTEMS.names if has_own_segmenter(name)] == ["deva-automatic", "deva-text"]
+    assert has_own_segmenter("minvis") and not has_own_segmenter("nothing")
 
 
 def test_a_live_source_has_at_most_32_objects_in_every_mode(asked: list[Any]) -> None:

@@ -251,7 +251,7 @@ def test_it_stops_when_nothing_is_finite_any_more(tmp_path: Path) -> None:
 
 def test_another_plan_or_task_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
-    with pytest.raises(InputError, match=r"holds a run with lr 0\.05, not 0\.1; choose another --out"):
+    with pytest.raises(InputError, match=r"holds a run with lr 0\.05, not 0\.1; choose another folder"):
         run(tmp_path, plan=replace(PLAN, lr=0.1))
     with pytest.raises(InputError, match=r"holds a run with task toy, not another"):
         train(Toy(), tmp_path, PLAN, {**ABOUT, "task": "another"})

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from masklet.core.errors import InputError
 from masklet.train.loop.events import EventFile, compute_masked_checksum
-from masklet.train.loop.loop import TrainingPlan, autocast_for, compute_rate_factor, train
+from masklet.train.loop.loop import TrainingPlan, compute_rate_factor, make_autocast, train
 from masklet.train.loop.prefetch import PrefetchableTask
 from masklet.train.loop.processes import Processes, find_processes, join_processes, leave_processes
 
@@ -167,7 +167,7 @@ def test_a_run_of_an_older_version_goes_on(tmp_path: Path) -> None:
 def test_what_is_computed_in() -> None:
     net = nn.Linear(2, 2)
     for precision, kind in (("auto", torch.float32), ("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        with autocast_for(net, precision):
+        with make_autocast(net, precision):
             assert net(torch.ones(1, 2)).dtype == kind
 
 

@@ -173,7 +173,7 @@ def test_one_size_and_short_sides_are_not_both(over: tuple[object, ...]) -> None
     )
     assert "--set crop: is of clips" in refuse("tracker", *over, "--set", "crop=0.5")
     below = ("tracker", "--data", "synthetic", "--segmenter", over[3])
-    assert "have one size: give --size HxW" in refuse(*below, "--set", "short=24,36")
+    assert "have one size: give --size, height and width" in refuse(*below, "--set", "short=24,36")
 
 
 # -- settings

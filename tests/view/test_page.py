@@ -20,7 +20,7 @@ from toys import World, moving, still
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle, decode_rle_counts
 from masklet.view.desk import Desk
-from masklet.view.report import write_report, write_report_folder
+from masklet.view.report import write_report_folder, write_report_page
 from masklet.view.server import LOOPBACK, Gate, build_app
 
 pytestmark = pytest.mark.skipif(
@@ -542,7 +542,7 @@ def test_a_report_needs_no_server(browser: Any, tmp_path: Path, form: str) -> No
     result = make_truth(world, (EVIL + "</script>", "green", "blue"))
     if form == "file":
         address = tmp_path / "report.html"
-        write_report(result, world, address)
+        write_report_page(result, world, address)
     else:
         write_report_folder(result, world, tmp_path)
         address = tmp_path / "index.html"

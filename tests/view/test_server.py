@@ -393,7 +393,7 @@ def test_without_its_video_a_result_has_no_frames_and_no_prompts(tmp_path: Path)
     call = make_call(desk)
     told = call("describe")
     assert not told["has_frames"] and not told["can_prompt"]
-    assert "give it by --video" in call("confirm", frame=0, id=1)
+    assert "give it by `video`" in call("confirm", frame=0, id=1)
     assert make_client(desk).get("/videos/0/frames/0.jpg", headers=BEARER).status_code == 404
     assert "merge 1 2" in call("merge", ids=[1, 2])["edits"]
 

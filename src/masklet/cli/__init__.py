@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import atexit
 import gc
+import re
 import signal
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from masklet.core.errors import Interruption, end_on_signal
+from masklet.core.choices import check_choice
+from masklet.core.errors import InputError, Interruption, end_on_signal
 from masklet.core.imports import import_uncollected
+from masklet.core.wording import write_messages_for
 from masklet.version import __version__
 
 COMMANDS = {  # where each command is, and its line of help
@@ -46,9 +51,33 @@ class LazyGroup(TyperGroup):
         return TyperCommand(cmd_name, help=COMMANDS[cmd_name][1]) if cmd_name in COMMANDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """The command that the first of `args` names in `ctx`, imported."""
+        """The command that the first of `args` names in `ctx`, imported. Raises BadParameter where one of them is
+        empty.
+        """
+        if not ctx.resilient_parsing:  # as for a shell that completes what is half typed
+            refuse_empty_arguments(args)
+            refuse_unknown_name("command", args[0], self.list_commands(ctx))
         name, command, rest = super().resolve_command(ctx, args)
         return name, import_command(str(name)) if command else None, rest
+
+
+def refuse_unknown_name(kind: str, name: str, known: Sequence[str]) -> None:
+    """Raises BadParameter, with the nearest of those that are `known`, where `name` is none of a `kind`."""
+    try:
+        check_choice(kind, name, known)
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def refuse_empty_arguments(args: Sequence[str]) -> None:
+    """Raises BadParameter where one of `args` is empty: no option means that, and a variable of a shell may be
+    unset.
+    """
+    for before, arg in pairwise(["", *args]):
+        option = arg[:-1] if EMPTY.fullmatch(arg) else before
+        if not arg or EMPTY.fullmatch(arg):
+            what = f"{option}: its value is empty" if option.startswith("-") else "an argument is empty"
+            raise typer.BadParameter(f"{what}; give one, or leave it out (a variable of the shell may be unset)")
 
 
 def import_command(name: str) -> Any:
@@ -62,6 +91,7 @@ def import_command(name: str) -> Any:
     return typer.main.get_command(alone)
 
 
+EMPTY = re.compile("--[a-z-]+=")  # an option that is given nothing
 HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     cls=LazyGroup,
@@ -82,11 +112,13 @@ def show_version(asked: bool) -> None:
 
 @app.callback()
 def take_common_options(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Say the version and end.")
     ] = False,
 ) -> None:
     """Turns videos into masklets: one mask per object per frame, with an identity and a name."""
+    ctx.with_resource(write_messages_for("command line"))
 
 
 def main() -> None:

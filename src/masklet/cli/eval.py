@@ -57,25 +57,30 @@ def eval_command(
                 raise InputError(f"{what} {path}: there is no such file or folder")
         check_ground_truth(metric, gt)
         check_predictions(metric, pred)
-        with (
-            # A metric of another package reads masklet's results itself.
-            convert_predictions(metric, gt, pred) if entry in METRICS.builtins else nullcontext(pred) as read,
-            show_progress_bars(told, metric, "{task.fields[objects]} objects,") as watch,
-        ):
-            report = replace(entry.load()(gt, read, watch=watch, **options), metric=metric)
+        # A metric of another package reads masklet's results itself.
+        with convert_predictions(metric, gt, pred) if entry in METRICS.builtins else nullcontext(pred) as read:
+            with show_progress_bars(told, metric, "{task.fields[objects]} objects,") as watch:
+                report = replace(entry.load()(gt, read, watch=watch, **options), metric=metric)
+            if not quiet:  # before files are written: that may fail, and scores take long
+                show_report(report, per_video, told)
             for path in out:
                 write_report(report, path, __version__)
             drawn = draw_report(report, charts) if charts is not None else []
     except InputError as error:
         typer.echo(f"masklet: {error}", err=True)
         raise typer.Exit(2) from None
-    if not quiet:
-        print_report(report, WORST if per_video else 0)
-        told.print(report.protocol)
-        if drawn:
-            told.print(f"{len(drawn)} charts in {charts}")
-        for warning in report.warnings:
-            told.print(escape_control_characters(f"warning: {warning}"))
+    if drawn:
+        told.print(f"{len(drawn)} charts in {charts}")
+
+
+def show_report(report: Report, per_video: bool, told: Console) -> None:
+    """Shows a `report`, with its worst videos and objects where they are asked for (`per_video`), and tells by what
+    protocol it came to be, and what to heed.
+    """
+    print_report(report, WORST if per_video else 0)
+    told.print(report.protocol)
+    for warning in report.warnings:
+        told.print(escape_control_characters(f"warning: {warning}"))
 
 
 def collect_metric_options(metric: str, videos: str, unseen: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from masklet import exports
 from masklet.builtins import EXPORTS, FORMATS
+from masklet.cli import refuse_unknown_name
 from masklet.cli.settings import format_setting_value, parse_settings
 from masklet.core.errors import InputError, escape_control_characters
 from masklet.core.progress import Watch, discard_progress
@@ -39,7 +40,11 @@ class ExportGroup(TyperGroup):
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """The command that the first of `args` names in `ctx`, with its settings, which its module says."""
+        """The command that the first of `args` names in `ctx`, with its settings, which its module says. Raises
+        BadParameter, with the nearest name, where it names none.
+        """
+        if not ctx.resilient_parsing:
+            refuse_unknown_name("form", args[0], self.list_commands(ctx))
         name, command, rest = super().resolve_command(ctx, args)
         return name, make_export_command(name) if name in (*FORMATS.names, *EXPORTS.names) else command, rest
 
@@ -141,7 +146,7 @@ def make_export_command(name: str) -> Any:
         try:
             with ExitStack() as stack:
                 watch = make_lazy_watch(reporter, name, stack)
-                export_results(name, results, out, overwrite, frames, parse_settings(set_), reading, watch)
+                write_exports(name, results, out, overwrite, frames, parse_settings(set_), reading, watch)
         except InputError as error:
             typer.echo(f"masklet: {escape_control_characters(error)}", err=True)
             raise typer.Exit(2) from None
@@ -164,7 +169,7 @@ def describe_export(entry: PartEntry) -> str:
     return "\n\n".join([f"Write results as {entry.help}.", *told])
 
 
-def export_results(
+def write_exports(
     name: str,
     results: Sequence[Path],
     out: Path,

@@ -19,7 +19,7 @@ from masklet.reproduce.trainings import PublishedTraining, find_training, list_m
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from masklet.reproduce.run import Comparison
+    from masklet.reproduce.run import FigureComparison
     from masklet.view.progress import Reporter
 
 app = typer.Typer(
@@ -173,7 +173,7 @@ def put_trained_weights(out: Path, file: str, console: Console) -> None:
 
 def run_recipe(
     recipe: Recipe, data: Path, out: Path, jobs: int, device: str, reporter: Reporter
-) -> Sequence[Comparison]:
+) -> Sequence[FigureComparison]:
     """Runs a `recipe` over the data set in `data`, into `out`, with so many `jobs` on a `device`; `reporter` is told
     how far it is. Ours beside the paper's. Raises InputError where a video fails, or results do not fit.
     """
@@ -200,7 +200,7 @@ def run_recipe(
 
 
 def format_comparison(
-    recipe: Recipe, figures: Sequence[Comparison], changed: Mapping[str, Any], out: Path
+    recipe: Recipe, figures: Sequence[FigureComparison], changed: Mapping[str, Any], out: Path
 ) -> Iterator[str]:
     """Our figures beside the paper's as lines, with what was changed of the recipe."""
     yield f"{recipe.name}: {recipe.paper}, Table {recipe.table}: {recipe.row}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from masklet.api import check_prompts, make_propagator, split_settings
-from masklet.builtins import FORMATS
+from masklet.builtins import EXPORTS, FORMATS
 from masklet.cli.options import (
     AllowNetwork,
     Categories,
@@ -61,7 +61,7 @@ from masklet.cli.options import (
 )
 from masklet.cli.settings import parse_settings
 from masklet.core.annotations import VideoFrames
-from masklet.core.budget import find_memory_budget, parse_memory
+from masklet.core.budget import MemoryBudget, find_memory_budget, parse_memory
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.instances import Prompt
@@ -72,7 +72,7 @@ from masklet.io.output_folder import OutputFolder
 from masklet.io.prompts import (
     PromptFile,
     add_prompts,
-    hash_prompts,
+    compute_prompt_hash,
     read_dataset_prompts,
     read_exemplars,
     read_prompt_file,
@@ -90,6 +90,7 @@ from masklet.parts import (
     resolve_device,
 )
 from masklet.presets import GOOD, choose_track_parts
+from masklet.registry import PartEntry
 from masklet.run.batch import MASKLETS, Job, process_video
 from masklet.run.batch_log import BatchLog
 from masklet.run.outcome import FAILED, Outcome, count_states, format_summary, format_summary_table, read_last_states
@@ -187,7 +188,7 @@ def run_command(
         options = replace(options, videos=choose_videos(options.videos, out, shard, failed_only))
         check_shared_sources(options.videos, crew, ray)
         if dry_run and options.videos:
-            say_plan(out, plan_jobs(options, parts), jobs)
+            print_plan(out, plan_jobs(options, parts), jobs)
         log, queue = plan_batch(options, parts, retries, metrics_file, reporter)
         pool = choose_pool(options, crew, ray, ray_gpus, queue, log)
     run_batch(out, queue, pool, log)
@@ -201,6 +202,13 @@ def plan_batch(
 ) -> tuple[BatchLog, VideoQueue]:
     """What hears of the outcomes of a run's videos, and the videos in their turn. Ends the command where there is
     nothing to be done.
+
+    Args:
+        options: of the run.
+        parts: that all its videos share.
+        retries: times that a video is tried again that has ended its worker.
+        metrics_file: where counts are written for a monitor, if anywhere.
+        reporter: hears how far it is.
     """
     if not options.videos:
         reporter.hint("nothing to be done: no video is in this shard, or none failed")
@@ -212,8 +220,8 @@ def plan_batch(
 def check_run(
     asked: RunOptions, selection: FrameSelection, find: Callable[[], list[VideoEntry]]
 ) -> tuple[RunOptions, RunParts]:
-    """The options of a run with the videos that `find` finds, unless it has some, and its parts. Raises one InputError
-    for all that is wrong with formats, videos, parts and `selection`.
+    """The options of the run that is `asked` for, with the videos that `find` finds, unless it has some, and its
+    parts. Raises one InputError for all that is wrong with formats, videos, parts and `selection`.
     """
     videos = list(asked.videos)
 
@@ -238,7 +246,9 @@ def check_exemplars(options: RunOptions) -> None:
 
 
 def watch_videos(options: RunOptions, parts: RunParts, folder: Path, reporter: Reporter) -> NoReturn:
-    """Does the videos in a `folder` and those that appear in it, until Ctrl-C, and ends the command."""
+    """Does the videos in a `folder` and those that appear in it, with the `options` and `parts` of a run, until
+    Ctrl-C, and ends the command; the `reporter` hears how far it is.
+    """
     from masklet.run.watch import WatchedNames, watch_folder
 
     reporter.hint(f"waiting for videos in {folder}; Ctrl-C ends")
@@ -256,8 +266,8 @@ def watch_videos(options: RunOptions, parts: RunParts, folder: Path, reporter: R
 def choose_pool(
     options: RunOptions, crew: Crew, address: str | None, gpus: float, queue: VideoQueue, log: BatchLog
 ) -> HerePool | WorkerPool | RayPool:
-    """Who does the videos: this process, workers of the `crew`, or the actors of a Ray cluster at `address`, each with
-    so many `gpus`.
+    """Who does the videos of the `queue` as `options` has it, and tells the `log`: this process, workers of the
+    `crew`, or the actors of a Ray cluster at `address`, each with so many `gpus`.
     """
     if address is not None:
         from masklet.run.ray_runner import RayCrew, RayPool
@@ -267,7 +277,9 @@ def choose_pool(
 
 
 def run_batch(out: Path, queue: VideoQueue, pool: HerePool | WorkerPool | RayPool, log: BatchLog) -> None:
-    """Has the `pool` do all videos of the `queue`, and clears away what dead processes left in `out`."""
+    """Has the `pool` do all videos of the `queue`, tells the `log` of it, and clears away what dead processes left in
+    `out`.
+    """
     clean_up(out)
     try:
         with log.reporter.batch(len(queue)):
@@ -278,7 +290,9 @@ def run_batch(out: Path, queue: VideoQueue, pool: HerePool | WorkerPool | RayPoo
 
 
 def choose_videos(videos: Sequence[VideoEntry], out: Path, shard: str | None, failed_only: bool) -> list[VideoEntry]:
-    """Those of the `videos` that are asked for: of one shard, or that failed in `out`."""
+    """Those of the `videos` that are asked for: of one `shard`, such as "1/8", or, with `failed_only`, that failed in
+    `out`.
+    """
     chosen = choose_shard(videos, shard) if shard else list(videos)
     if not failed_only:
         return chosen
@@ -294,7 +308,9 @@ def check_timeout(seconds: float | None) -> float | None:
 
 
 def check_shared_sources(videos: Sequence[VideoEntry], crew: Crew, ray: str | None) -> None:
-    """Raises InputError for a source that only this process can read, where worker processes would have to."""
+    """Raises InputError where only this process can read the source of one of the `videos`, and worker processes of
+    the `crew` or of a `ray` cluster would have to.
+    """
     own = [v.source for v in videos if v.source == "-" or str(v.source).startswith(("/dev/fd/", "/proc/self/fd/"))]
     if own and (crew.is_needed or ray is not None):
         raise InputError(
@@ -347,7 +363,7 @@ def track_command(
         name = propagator or parts.propagator
         settings = {**(choose_evaluation_settings(name) if dataset else {}), **of_parts["propagator"]}
         settings |= {"compile": True} if compile_ else {}
-        check_predictions(predictions, dataset)
+        check_predictions_folder(predictions, dataset)
         formats, marked, carrier, begun, _ = collect_parts(
             lambda: check_formats(format),
             lambda: list_marked_videos(dataset, source, prompt, prompts),
@@ -358,27 +374,9 @@ def track_command(
         inputs = [text.rsplit(":", 1)[-1] for text in prompt] + [str(from_)] * (from_ is not None)
         named = name_videos([VideoEntry(video.source, video.name, video.name) for video in marked])
 
-        def made(marked: MarkedVideo, video: Video) -> Any:
-            told = marked.select(VideoFrames.of(video))
-            return begun.correct(carrier, told) if begun else marked.make(carrier, check_prompts(told, video))
-
-        jobs = [
-            Job(
-                video.source,
-                folder,
-                partial(open_video, **reading, device=str(resolve_device(device))),
-                partial(made, video),
-                partial(begun.correct if begun else video.make, carrier, {}),
-                {"reading": reading, "prompts": video.identity, **(begun.identity if begun else {})},
-                formats,
-                overlay,
-                checkpoint,
-                video.name,
-                memory=budget,
-                is_alone=len(marked) == 1,
-            )
-            for video, folder in zip(marked, plan_output_folders(named, out, overwrite, inputs), strict=True)
-        ]
+        asked = TrackOptions(carrier, begun, reading, str(resolve_device(device)), formats, overlay, checkpoint, budget)
+        folders = plan_output_folders(named, out, overwrite, inputs)
+        jobs = [asked.plan_job(v, folder, len(marked) == 1) for v, folder in zip(marked, folders, strict=True)]
     log, queue = BatchLog(out, len(jobs), reporter), VideoQueue(jobs)
     run_batch(out, queue, HerePool(queue, log), log)
     if any(o.is_there for o in log.outcomes) and not propagator:
@@ -401,7 +399,7 @@ def write_predictions(out: Path, videos: Mapping[str, DatasetVideo], folder: Pat
             write_vos_video(VideoResult.load(out / name / MASKLETS), video, folder)
 
 
-def check_predictions(folder: Path | None, dataset: str | None) -> None:
+def check_predictions_folder(folder: Path | None, dataset: str | None) -> None:
     """Raises InputError where predictions are to be written that no data set asks for, or over others."""
     if folder is not None and dataset is None:
         raise InputError("--predictions writes masks as a data set has them; say which one by --dataset")
@@ -452,6 +450,56 @@ class BegunResult:
         return Correction(carrier, prompts, self.result, self.start, self.stop, load_bystanders(carrier))
 
 
+@dataclass(frozen=True)
+class TrackOptions:
+    """What `masklet track` was asked for, for all of its videos.
+
+    Attributes:
+        carrier: the propagator.
+        begun: the result that is gone on with, or none.
+        reading: what of a source is used, as `open_video` takes it.
+        device: where videos are decoded, if they can be there.
+        formats: to write besides masklets.json.
+        overlay: whether to write overlay.mp4.
+        checkpoint: frames from one checkpoint of a video to the next; 0: none are written.
+        memory: that may be held.
+    """
+
+    carrier: Any
+    begun: BegunResult | None
+    reading: Mapping[str, Any]
+    device: str
+    formats: Sequence[str]
+    overlay: bool
+    checkpoint: int
+    memory: MemoryBudget
+
+    def plan_job(self, marked: MarkedVideo, folder: OutputFolder, is_alone: bool) -> Job:
+        """The job of a `marked` video, whose results go into `folder`; `is_alone` where there is no other video."""
+        begun = self.begun
+        return Job(
+            marked.source,
+            folder,
+            partial(open_video, **self.reading, device=self.device),
+            partial(self.make_system, marked),
+            partial(begun.correct if begun else marked.make, self.carrier, {}),
+            {"reading": self.reading, "prompts": marked.identity, **(begun.identity if begun else {})},
+            self.formats,
+            self.overlay,
+            self.checkpoint,
+            marked.name,
+            memory=self.memory,
+            is_alone=is_alone,
+        )
+
+    def make_system(self, marked: MarkedVideo, video: Video) -> Any:
+        """The system that tracks what is `marked` in a `video` that was opened."""
+        told = marked.select(VideoFrames.of(video))
+        if self.begun:
+            return self.begun.correct(self.carrier, told)
+        return marked.make(self.carrier, check_prompts(told, video))
+
+
 def read_begun_result(path: Path | None, only: str | None, dataset: str | None) -> BegunResult | None:
     """The result of --from at a `path`, with the frames of --only; None where there is none. Raises InputError where it
     cannot be read, the frames are none, or it is asked for with a `dataset`.
@@ -487,8 +535,9 @@ def parse_frame_range(text: str) -> tuple[int, int | None]:
 def list_marked_videos(
     dataset: str | None, source: Sequence[str], prompt: Sequence[str], prompts: Path | None
 ) -> list[MarkedVideo]:
-    """The videos that `masklet track` is given: one with the prompts of its options, or those of the roots of a
-    `dataset` with its own. Raises InputError where prompts are missing, of all videos at once, or given twice.
+    """The videos that `masklet track` is given: `source` with the texts `prompt` and those of the file `prompts`, or
+    those in the roots of a `dataset` with its own prompts. Raises InputError where prompts are missing, of all videos
+    at once, or given twice.
     """
     if dataset is not None:
         if prompt or prompts:
@@ -505,7 +554,7 @@ def list_marked_videos(
             add_prompts("--prompt", told, frame, marks)
         return told
 
-    identity = hash_prompts([*typed.items(), *written.prompts])
+    identity = compute_prompt_hash([*typed.items(), *written.prompts])
     return [MarkedVideo(choose_one_video(source), select, identity, make_both_ways)]
 
 
@@ -528,8 +577,8 @@ def mark_dataset_video(video: DatasetVideo) -> MarkedVideo:
 
 
 def list_entries(dataset: str | None, given: Sequence[str], path: Path | None) -> list[VideoEntry]:
-    """The videos of the command line: of its sources, or in the roots of a `dataset`, and those that the file `path`
-    lists.
+    """The videos of the command line: the sources that are `given`, or those in the roots of a `dataset`, and those
+    that the file `path` lists.
     """
     if dataset is None:
         return list_videos(given, path)
@@ -549,8 +598,10 @@ def check_watch(folder: Path, is_more: bool) -> None:
         raise InputError(f"--watch {folder}: there is no such folder; make it first")
 
 
-def say_plan(out: Path, jobs: Sequence[Job], workers: int) -> None:
-    """Says of each video what would become of it, and what all that would take, and ends the command."""
+def print_plan(out: Path, jobs: Sequence[Job], workers: int) -> None:
+    """Says of the video of each of the `jobs` what would become of it in `out`, and what all that would take with so
+    many `workers`, and ends the command.
+    """
     from masklet.run.forecast import TO_DO, foresee_video, format_forecast
 
     foreseen = [(job, foresee_video(job)) for job in jobs]
@@ -595,7 +646,14 @@ def exit_on_input_error(reporter: Reporter) -> Iterator[None]:
 
 def check_formats(names: Sequence[str]) -> list[str]:
     """The formats of these `names`. Raises InputError where there is no such format, for all at once."""
-    return [found.name for found in collect_parts(*(partial(FORMATS.find, name) for name in names))]
+    return [found.name for found in collect_parts(*(partial(find_format, name) for name in names))]
+
+
+def find_format(name: str) -> PartEntry:
+    """The format of a name. Raises InputError where there is none, and for what is made of results that are there."""
+    if name in EXPORTS.names and name not in FORMATS.names:
+        raise InputError(f"--format {name}: is made of results; run first, then `masklet export {name}`")
+    return FORMATS.find(name)
 
 
 def choose_reporter(quiet: bool, json_log: bool) -> Reporter:

@@ -15,7 +15,7 @@ import av
 import typer
 
 from masklet.api import check_prompts, load, make_propagator, split_settings
-from masklet.builtins import QUERY_SYSTEMS, SEGMENTERS, SYSTEMS, brings_segmenter
+from masklet.builtins import QUERY_SYSTEMS, SEGMENTERS, SYSTEMS, has_own_segmenter
 from masklet.cli.options import DeviceName, HelpSettings, PresetName, PropagatorName, Settings, Silent
 from masklet.cli.run import exit_on_input_error
 from masklet.cli.settings import parse_settings
@@ -111,7 +111,7 @@ def load_live_system(
 ) -> Any:
     """The system of `masklet.load` by the command's options. Raises InputError where it gives no live answer."""
     parts = choose_run_parts(preset)
-    finder = segmenter or (None if brings_segmenter(system) else parts.choose_segmenter(text))
+    finder = segmenter or (None if has_own_segmenter(system) else parts.choose_segmenter(text))
     carrier = propagator or parts.propagator
     made = load(system, segmenter=finder, text=text, propagator=carrier, device=device, live=True, **settings).system
     if not isinstance(made, LiveSystem):

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from masklet.builtins import TRAININGS
 from masklet.cli.settings import parse_settings
+from masklet.core.choices import check_choice
 from masklet.core.errors import InputError
-from masklet.registry import check_choice
 from masklet.view.training import format_training_scores, show_training_bar
 
 SMALLEST, LARGEST = 32, 2048  # pixels of a side
@@ -29,71 +29,90 @@ def check_training(name: str) -> str:
         raise typer.BadParameter(str(error)) from None
 
 
+Training = Annotated[str, typer.Argument(help=f"What to train: {TRAININGS.describe()}.", callback=check_training)]
+Data = Annotated[
+    list[str],
+    typer.Option(
+        metavar="DATA",
+        help="synthetic; synthetic:light, :moderate or :heavy (occlusion); a folder of COCO stills "
+        "(annotations.json, images/) or of videos in YouTube-VIS's form (a json, JPEGImages/) or VIPSeg's; the "
+        "folder of YouTube-VIS, OVIS or COCO as it unpacks. Repeatable.",
+    ),
+]
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder of the run. One that was stopped goes on.")]
+Val = Annotated[list[str] | None, typer.Option(metavar="DATA", help="Validate on this; else on --data.")]
+ClipSize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HxW",
+        help="Pixels of the clips: all alike. Without it as the weights below were trained: short sides 240, 360, "
+        "480 over official ones with a ResNet; else 96x160. An image predictor has a size.",
+    ),
+]
+ClipFrames = Annotated[int | None, typer.Option(min=1, help="Frames of a clip.")]
+Steps = Annotated[int | None, typer.Option(min=1, help="Steps of the optimiser.")]
+Batch = Annotated[int | None, typer.Option(min=1, help="Clips of a step.")]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed is the same run.")]
+Start = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="WEIGHTS",
+        help="Weights to begin with: nano is the packaged segmenter, propagator or image predictor; of a tracker "
+        "and a refiner, the tracker that goes on or is refined (trained here, or DVIS's official files); of a "
+        "propagator, SAM 2 by name (sam2.1-tiny@512), hub id, folder or file; of a segmenter, any Mask2Former or "
+        "EoMT; of rocovis, a file of one, or with row=queries GenVIS's official ones.",
+    ),
+]
+SegmenterBelow = Annotated[
+    str,
+    typer.Option(
+        metavar="WEIGHTS",
+        help="The Mask2Former or EoMT below a tracker and a refiner, or that rocovis starts from; @480 behind it is "
+        "the size at which a Mask2Former looks at frames.",
+    ),
+]
+TrainingSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="How it is trained: short=240,360,480 (one is drawn for each clip), crop, ratio=1,0.75 (of several "
+        "--data), reverse, milestones=0.7, weight_decay, clip_norm, warm_up, accumulate, precision, workers. "
+        "tracker and refiner: layers, given, labels, over; tracker: begin=random, initial, attention; rocovis: row "
+        "(row=queries is genvis); SAM 2: encoder=trained. docs/training.md has all.",
+    ),
+]
+Categories = Annotated[
+    str,
+    typer.Option(
+        metavar="NAMES", help="Names of the classes of official weights: of a data set such as ovis, or a file."
+    ),
+]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write the log for TensorBoard, too.")]
+DeviceName = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Silent = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
+
+
 def train_command(
-    what: Annotated[str, typer.Argument(help=f"What to train: {TRAININGS.describe()}.", callback=check_training)],
-    data: Annotated[
-        list[str],
-        typer.Option(
-            metavar="DATA",
-            help="synthetic; synthetic:light, :moderate or :heavy (occlusion); a folder of COCO stills "
-            "(annotations.json, images/) or of videos in YouTube-VIS's form (a json, JPEGImages/) or VIPSeg's; the "
-            "folder of YouTube-VIS, OVIS or COCO as it unpacks. Repeatable.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run. One that was stopped goes on.")],
-    val: Annotated[list[str] | None, typer.Option(metavar="DATA", help="Validate on this; else on --data.")] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HxW",
-            help="Pixels of the clips: all alike. Without it as the weights below were trained: short sides 240, 360, "
-            "480 over official ones with a ResNet; else 96x160. An image predictor has a size.",
-        ),
-    ] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Frames of a clip.")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the optimiser.")] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Clips of a step.")] = None,
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed is the same run.")] = 0,
-    start: Annotated[
-        str,
-        typer.Option(
-            "--from",
-            metavar="WEIGHTS",
-            help="Weights to begin with: nano is the packaged segmenter, propagator or image predictor; of a tracker "
-            "and a refiner, the tracker that goes on or is refined (trained here, or DVIS's official files); of a "
-            "propagator, SAM 2 by name (sam2.1-tiny@512), hub id, folder or file; of a segmenter, any Mask2Former or "
-            "EoMT; of rocovis, a file of one, or with row=queries GenVIS's official ones.",
-        ),
-    ] = "",
-    segmenter: Annotated[
-        str,
-        typer.Option(
-            metavar="WEIGHTS",
-            help="The Mask2Former or EoMT below a tracker and a refiner, or that rocovis starts from; @480 behind it "
-            "is the size at which a Mask2Former looks at frames.",
-        ),
-    ] = "",
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="How it is trained: short=240,360,480 (one is drawn for each clip), crop, ratio=1,0.75 (of several "
-            "--data), reverse, milestones=0.7, weight_decay, clip_norm, warm_up, accumulate, precision, workers. "
-            "tracker and refiner: layers, given, labels, over; tracker: begin=random, initial, attention; rocovis: row "
-            "(row=queries is genvis); SAM 2: encoder=trained. docs/training.md has all.",
-        ),
-    ] = None,
-    categories: Annotated[
-        str,
-        typer.Option(
-            metavar="NAMES", help="Names of the classes of official weights: of a data set such as ovis, or a file."
-        ),
-    ] = "",
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the log for TensorBoard, too.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    what: Training,
+    data: Data,
+    out: Out,
+    val: Val = None,
+    size: ClipSize = None,
+    frames: ClipFrames = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    lr: LearningRate = None,
+    seed: Seed = 0,
+    start: Start = "",
+    segmenter: SegmenterBelow = "",
+    set_: TrainingSettings = None,
+    categories: Categories = "",
+    tensorboard: TensorBoard = False,
+    device: DeviceName = "auto",
+    quiet: Silent = False,
 ) -> None:
     """Train a part on clips with masks: generated ones, annotated stills or annotated videos.
 

@@ -208,7 +208,7 @@ def write_report_files(
         with OutputFolder(out.parent, out.name, overwrite) as made:
             report.write_report_folder(result, video, made, watch)
     else:
-        report.write_report(result, video, out, watch)
+        report.write_report_page(result, video, out, watch)
 
 
 # -- what is opened
@@ -237,7 +237,7 @@ def open_desks(
         source = told.get(result.name) or find_own_video(result)
         desks.append(make_desk(result, name, source, bool(videos), out, reading, stack))
     for one, name in zip(plain, names[len(results) :], strict=True):
-        desks.append(begin_desk(one, name, out, reading, stack))
+        desks.append(open_empty_desk(one, name, out, reading, stack))
     for desk in desks:
         desk.others = find_comparable(desk, desks, others)
     return desks
@@ -261,8 +261,8 @@ def find_own_video(result: VideoResult) -> str:
 def open_result_video(
     result: VideoResult, source: str, is_told: bool, reading: Reading, stack: ExitStack
 ) -> tuple[Video | None, str]:
-    """The video of a result, or a sentence on why there is none. Raises InputError where the user has told the source
-    (`is_told`), and it is not that of the result.
+    """The video of a `result` at `source`, or a sentence on why there is none; `reading` and `stack` as in
+    `make_desk`. Raises InputError where the user has told the source (`is_told`), and it is not that of the result.
     """
     if not source:
         return None, f"{result.name}: its video is not at hand; give it by --video to see it"
@@ -279,7 +279,19 @@ def open_result_video(
 def make_desk(
     result: VideoResult, name: str, source: str, is_told: bool, out: Path, reading: Reading, stack: ExitStack
 ) -> Desk:
-    """A result as it lies open. Raises InputError as `open_result_video`."""
+    """A result as it lies open.
+
+    Args:
+        result: of one video.
+        name: of the desk, and of its folder in `out`.
+        source: of its video; "": none.
+        is_told: whether the user has told the source.
+        out: the folder in which changed results are saved.
+        reading: how videos are read, and by what prompts are answered.
+        stack: closes the video.
+
+    Raises InputError as `open_result_video`.
+    """
     video, note = open_result_video(result, source, is_told, reading, stack)
     return Desk(
         name,
@@ -293,11 +305,13 @@ def make_desk(
     )
 
 
-def begin_desk(source: Source, name: str, out: Path, reading: Reading, stack: ExitStack) -> Desk:
-    """A video in which nothing is marked yet, as it lies open. Raises InputError where it cannot be read."""
+def open_empty_desk(source: Source, name: str, out: Path, reading: Reading, stack: ExitStack) -> Desk:
+    """The video `source` in which nothing is marked yet, as it lies open; `name`, `out`, `reading` and `stack` as in
+    `make_desk`. Raises InputError where it cannot be read.
+    """
     given: Any = source if isinstance(source, str) else list(source)
     video = stack.enter_context(open_video(given, **reading.options))
-    length, made = count_frames(video), Provenance("session", version=__version__, source=describe_source(given))
+    length, made = count_video_frames(video), Provenance("session", version=__version__, source=describe_source(given))
     result = VideoResult(name, video.size, length, video.rate, (), (), made, pixel_aspect=video.pixel_aspect)
     return Desk(
         name,
@@ -315,7 +329,7 @@ def make_reader(video: Video, length: int) -> Video:
     return ForwardReader(video, length) if isinstance(video, VideoFile) else video
 
 
-def count_frames(video: Video) -> int:
+def count_video_frames(video: Video) -> int:
     """How many frames a `video` has; it is read to its end where it does not say."""
     if not len(video):
         for _ in video:
@@ -324,7 +338,9 @@ def count_frames(video: Video) -> int:
 
 
 def make_session_opener(source: Any, reading: Reading, stack: ExitStack) -> Callable[[VideoResult], PromptedVideo]:
-    """What opens a session over a result of the video at `source`, with networks, at the first prompt."""
+    """What opens a session over a result of the video at `source`, with networks, at the first prompt; `reading` and
+    `stack` as in `make_desk`.
+    """
 
     def open_session(result: VideoResult) -> PromptedVideo:
         from masklet import api  # loads torch
@@ -367,7 +383,9 @@ def read_other(path: Path) -> VideoResult:
 
 
 def find_comparable(desk: Desk, desks: Sequence[Desk], others: Mapping[str, VideoResult]) -> dict[str, VideoResult]:
-    """The results of videos of the desk's size and length."""
+    """The results of the other `desks`, and those of `others`, that are of the size and length of the video of one
+    `desk`.
+    """
     known = {**others, **{one.name: one.result for one in desks if one is not desk and one.result.masklets}}
     shape = desk.result.size, desk.result.length
     return {name: result for name, result in known.items() if (result.size, result.length) == shape}
@@ -377,7 +395,8 @@ def find_comparable(desk: Desk, desks: Sequence[Desk], others: Mapping[str, Vide
 
 
 def serve_page(desks: Sequence[Desk], host: str, port: int, browser: bool) -> None:
-    """Serves the page of some open videos until a signal ends it; what was not saved by then is saved.
+    """Serves the page of some open videos, the `desks`, at an address of `host` and `port` until a signal ends it;
+    what was not saved by then is saved. With `browser` one is opened.
 
     Raises InputError where the address is taken.
     """

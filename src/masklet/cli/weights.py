@@ -159,13 +159,14 @@ def list_model_names() -> Sequence[str]:
 
 
 def list_present_models() -> Iterable[str]:
-    """Those on this machine."""
+    """The names of the models that are on this machine."""
     return (name for name in list_model_names() if zoo.find_weights(zoo.find_checkpoint(name)))
 
 
 def describe_packaged_model(weights: zoo.PackagedWeights) -> WeightsRow:
     """A model that comes with masklet."""
-    return WeightsRow(weights.name, zoo.format_file_size(weights.path.stat().st_size), "MIT", "packaged", weights.path)
+    size = zoo.format_file_size(weights.path.stat().st_size)
+    return WeightsRow(weights.name, size, weights.licence, "packaged", weights.path)
 
 
 def describe_fetched_model(model: Checkpoint) -> WeightsRow:

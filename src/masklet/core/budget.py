@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from masklet.core.errors import InputError
+from masklet.core.wording import name_argument
 
 GIB = 2**30
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": GIB, "T": 2**40}
@@ -66,10 +67,10 @@ def parse_memory(text: str) -> MemoryBudget:
     """
     found = FORM.fullmatch(text.strip())
     if not found:
-        raise InputError(f"--memory {text}: write a number of bytes with K, M, G or T, such as 4G")
+        raise InputError(f"{name_argument('memory', text)}: write a number of bytes with K, M, G or T, such as 4G")
     budget = MemoryBudget(int(float(found[1]) * UNITS[found[2].upper()]))
     if budget.total < LEAST:
-        raise InputError(f"--memory {text}: at least {format_bytes(LEAST)} are needed")
+        raise InputError(f"{name_argument('memory', text)}: at least {format_bytes(LEAST)} are needed")
     return budget
 
 

@@ -213,8 +213,8 @@ def read_sighting(where: str, row: Any, video: VideoResult) -> tuple[int, Sighti
     """
     frame, source, score, label, presence, counts = row
     if not _is_index(frame, video.length) or not _is_label(label, video):
-        known = f"{video.length}, label {quote_value(label)} of {len(video.categories)} categories"
-        raise ValueError(f"frame {quote_value(frame)} of {known}")
+        known = f"{video.length} frames and {len(video.categories)} categories (-1 is none)"
+        raise ValueError(f"seen in frame {quote_value(frame)} under label {quote_value(label)}, but there are {known}")
     if not isinstance(counts, str):
         raise ValueError(f"a mask must be a text of run lengths, not {quote_value(counts)}")
     mask = Rle.checked(video.size, counts.encode())

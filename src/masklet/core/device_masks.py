@@ -27,13 +27,13 @@ def encode_masks(masks: Bool[Tensor, "n h w"]) -> list[Rle]:
     """
     if masks.device.type == "cpu":
         return [Rle.encode(mask) for mask in masks]
-    rows, edges = (column.numpy() for column in find_run_edges(masks).cpu().T)
+    rows, edges = (column.numpy() for column in find_mask_edges(masks).cpu().T)
     size = int(masks.shape[1]), int(masks.shape[2])
     starts = np.searchsorted(rows, np.arange(len(masks) + 1))
-    return [encode_run_edges(edges[a:b], size) for a, b in pairwise(starts)]
+    return [encode_mask_edges(edges[a:b], size) for a, b in pairwise(starts)]
 
 
-def find_run_edges(masks: Bool[Tensor, "n h w"]) -> Int32[Tensor, "e 2"]:
+def find_mask_edges(masks: Bool[Tensor, "n h w"]) -> Int32[Tensor, "e 2"]:
     """Where each mask, read column by column, begins to differ from the pixel before (outside, before the first): the
     mask's row and the pixel's number, in this order.
     """
@@ -42,7 +42,7 @@ def find_run_edges(masks: Bool[Tensor, "n h w"]) -> Int32[Tensor, "e 2"]:
     return (columns ^ before).nonzero().to(torch.int32)
 
 
-def encode_run_edges(edges: Int32[np.ndarray, " e"], size: tuple[int, int]) -> Rle:
+def encode_mask_edges(edges: Int32[np.ndarray, " e"], size: tuple[int, int]) -> Rle:
     """The mask of `size` (h, w) whose pixels change at these `edges`, read column by column."""
     runs = np.diff(edges, prepend=0, append=size[0] * size[1])
     return Rle(size, coco.frPyObjects({"size": list(size), "counts": runs.tolist()}, *size)["counts"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import json
 import os
@@ -74,6 +75,8 @@ def read_json(path: Path, form: str, object_pairs_hook: Callable[[list[tuple[str
     data = read_bytes(path, form)
     try:
         return json.loads(data, object_pairs_hook=object_pairs_hook)
+    except UnicodeDecodeError:  # which says what is odd about some byte
+        raise InputError(f"{path}: not JSON, or cut off; give {form}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON, or cut off ({error}); give {form}") from None
 
@@ -111,9 +114,12 @@ def _read_pipe(file: IO[bytes], most: int) -> bytes | None:
 
 
 def read_text(path: Path, form: str) -> str:
-    """A text file in UTF-8; `form` is what it should be, for the message. Raises InputError where it cannot be read."""
+    """A text file in UTF-8, or in UTF-16 with the mark with which programs of Windows begin it; the mark is no part of
+    the text. `form` is what the file should be, for the message. Raises InputError where it cannot be read.
+    """
+    data = read_bytes(path, form)
     try:
-        return read_bytes(path, form).decode()
+        return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig")
     except UnicodeDecodeError:
         raise InputError(f"{path}: not a text in UTF-8; give {form}") from None
 

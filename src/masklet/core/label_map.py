@@ -39,7 +39,7 @@ class LabelMap(Mapping[int, Bool[Tensor, "h w"]]):
             order: from a mask's area in pixels and its row to what it is sorted by; the greatest lies in front.
         """
         images, canvas = masks.contiguous().cpu().numpy(), np.zeros(tuple(masks.shape[1:]), np.int32)
-        boxes = {row: find_mask_box(images[row]) for row in rows}
+        boxes = {row: find_mask_slices(images[row]) for row in rows}
         areas = {row: int(np.count_nonzero(images[row][box])) for row, box in boxes.items()}
         places = {row: place for place, row in enumerate(rows, start=1)}
         for row in sorted(rows, key=lambda row: order(areas[row], row)):
@@ -69,7 +69,7 @@ class LabelMap(Mapping[int, Bool[Tensor, "h w"]]):
 
     @property
     def size(self) -> tuple[int, int]:
-        """h, w."""
+        """The height and width of the image, in pixels."""
         return self.rows.shape[0], self.rows.shape[1]
 
     @cached_property
@@ -116,7 +116,7 @@ class LabelMap(Mapping[int, Bool[Tensor, "h w"]]):
         return [box or nowhere for box in find_objects(self.rows, len(self))] if len(self) else []
 
     def encode(self) -> dict[int, Rle]:
-        """Every mask as RLE."""
+        """Every mask as RLE, by the number that it has in the map."""
         return dict(zip(self.ids, encode_label_image(self.rows, len(self)), strict=True))
 
 
@@ -133,21 +133,21 @@ def paint_in_front(layers: Sequence[tuple[LabelMap, Sequence[int]]], size: tuple
     return canvas
 
 
-def find_mask_box(mask: Bool[np.ndarray, "h w"]) -> tuple[slice, slice]:
+def find_mask_slices(mask: Bool[np.ndarray, "h w"]) -> tuple[slice, slice]:
     """The rows and columns of a mask's box; both are empty where the mask is.
 
-    >>> find_mask_box(np.array([[0, 0, 0], [0, 1, 1]], bool))
+    >>> find_mask_slices(np.array([[0, 0, 0], [0, 1, 1]], bool))
     (slice(1, 2, None), slice(1, 3, None))
     """
     x, y, w, h = cv2.boundingRect(mask.view(np.uint8))
     return slice(y, y + h), slice(x, x + w)
 
 
-def front_small(area: int, row: int) -> tuple[int, int]:
+def rank_small_in_front(area: int, row: int) -> tuple[int, int]:
     """Paints small masks over large ones; of equal ones the first lies in front."""
     return -area, -row
 
 
-def front_small_last(area: int, row: int) -> tuple[int, int]:
+def rank_small_in_front_last(area: int, row: int) -> tuple[int, int]:
     """Paints small masks over large ones; of equal ones the last lies in front."""
     return -area, row

@@ -11,7 +11,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Bool, Float, Int64, Num, UInt8, UInt64
 from torch import Tensor
 
-from masklet.core.label_map import LabelMap, find_mask_box, front_small
+from masklet.core.label_map import LabelMap, find_mask_slices, rank_small_in_front
 from masklet.core.rle import Rle, encode_run_edges
 
 WORD = 64  # pixels
@@ -35,7 +35,7 @@ def mask_iou(
     return _divide_counts(torch.from_numpy(both).float(), torch.from_numpy(x.areas), torch.from_numpy(y.areas))
 
 
-def mutual_mask_iou(masks: Bool[Tensor, "n h w"], rows: Sequence[int]) -> Float[Tensor, "k k"]:
+def compute_mutual_mask_iou(masks: Bool[Tensor, "n h w"], rows: Sequence[int]) -> Float[Tensor, "k k"]:
     """Mask IoU of every two of the masks in some `rows`: `mask_iou` with themselves, in half the time."""
     if masks.device.type != "cpu":
         return mask_iou(masks[list(rows)], masks[list(rows)])
@@ -79,7 +79,7 @@ class PackedMasks:
         h, w = images[0].shape if images else (0, 0)  # of none the size does not matter: they touch nothing
         words, boxes = np.zeros((len(rows), h, -(-w // WORD)), np.uint64), np.zeros((len(rows), 4), np.int64)
         for row, mask in enumerate(images):
-            y, x = find_mask_box(mask)
+            y, x = find_mask_slices(mask)
             start = x.start // WORD * WORD
             bits = np.packbits(mask[y, start : x.stop], axis=1, bitorder="little")
             words[row].view(np.uint8)[y, start // 8 : start // 8 + bits.shape[1]] = bits
@@ -116,7 +116,7 @@ def mask_nms(
     """
     order = scores.argsort(descending=True, stable=True)
     order = order if among is None else order[among[order]]
-    twins = mutual_mask_iou(masks, order.tolist()) > iou
+    twins = compute_mutual_mask_iou(masks, order.tolist()) > iou
     kept: list[int] = []
     for n in range(len(order)):
         if not twins[n, kept].any():
@@ -131,7 +131,7 @@ def matrix_nms(masks: Bool[Tensor, "n h w"], scores: Float[Tensor, " n"], sharpn
     SOLOv2 3.3 (Wang et al. 2020, arXiv:2003.10152), Gaussian: by exp(-sharpness * (IoU^2 - most^2)) at the worst.
     """
     order = scores.argsort(descending=True, stable=True)
-    iou = mutual_mask_iou(masks, order.tolist()).triu(1)  # row: the better one
+    iou = compute_mutual_mask_iou(masks, order.tolist()).triu(1)  # row: the better one
     most = iou.amax(0) if len(masks) else iou.new_zeros(0)
     lessened = torch.exp(-sharpness * (iou**2 - most[:, None] ** 2)).clamp(max=1)
     out = scores.clone()
@@ -141,7 +141,7 @@ def matrix_nms(masks: Bool[Tensor, "n h w"], scores: Float[Tensor, " n"], sharpn
 
 def resolve_overlaps_by_area(masks: Bool[Tensor, "n h w"]) -> Bool[Tensor, "n h w"]:
     """Removes overlaps: a pixel goes to the smallest of the masks that claim it, on a tie to the first."""
-    return LabelMap.paint(masks, range(len(masks)), front_small).stack()
+    return LabelMap.paint(masks, range(len(masks)), rank_small_in_front).stack()
 
 
 def resize_bilinear(maps: Num[Tensor, "n h w"], size: tuple[int, int]) -> Float[Tensor, "n h2 w2"]:
@@ -168,7 +168,7 @@ def resize_above_zero(
     ys, xs = (ResizedAxis.between(old, new) for old, new in zip(maps[0].shape, size, strict=True))
     inside = np.zeros(tuple(maps[0].shape), bool)
     for row, one in enumerate(one.detach().cpu().float() for one in maps):
-        y, x = find_mask_box(np.greater(one.numpy(), 0, out=inside))
+        y, x = find_mask_slices(np.greater(one.numpy(), 0, out=inside))
         if y.stop:
             there = ys.reach(y), xs.reach(x)
             yield row, there, ys.mix(xs.mix(one[ys.needed(there[0])], there[1], 1), there[0], 0)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from masklet.core.errors import InputError
+from masklet.core.wording import name_argument
 from masklet.io.formats.submission import RESULT
 
 VIDEOS_JSON = "the ground truth's json, with videos, categories and annotations"
@@ -20,33 +21,34 @@ VSPW = "VSPW's folder (data/<video>/mask/<frame>.png), or one with a folder of l
 
 
 def check_ground_truth(metric: str, gt: Path) -> None:
-    """Raises InputError, in words that name `--gt`, where a path cannot be the ground truth of a built-in metric."""
+    """Raises InputError, in words that name `gt`, where a path cannot be the ground truth of a built-in metric."""
     if metric not in TRUTHS:
         return
     is_truth, form = TRUTHS[metric]
     if is_truth(gt):
-        if metric in LISTS and _begins_with(gt, b"["):
-            told = "a list, as predictions are; is it the other way round, --pred?"
-            raise InputError(f"--gt {gt}: {told} {metric} takes {form}")
+        if metric in LISTS and _has_first_character(gt, b"["):
+            told = f"a list, as predictions are; is it the other way round, {name_argument('pred')}?"
+            raise InputError(f"{name_argument('gt', gt)}: {told} {metric} takes {form}")
         return
     ours = gt.name == RESULT or (gt.is_dir() and (any(gt.glob(RESULT)) or any(gt.glob(f"*/{RESULT}"))))
-    swapped = ": that is what masklet found; is it the other way round, --pred?" if ours else ""
-    raise InputError(f"--gt {gt}{swapped}: {metric} takes {form}")
+    swapped = f": that is what masklet found; is it the other way round, {name_argument('pred')}?" if ours else ""
+    raise InputError(f"{name_argument('gt', gt)}{swapped}: {metric} takes {form}")
 
 
 def check_predictions(metric: str, pred: Path) -> None:
-    """Raises InputError, in words that name `--pred`, where a path cannot be the predictions of a built-in metric."""
+    """Raises InputError, in words that name `pred`, where a path cannot be the predictions of a built-in metric."""
     ours = pred.name == RESULT or (pred.is_dir() and (any(pred.glob(RESULT)) or any(pred.glob(f"*/{RESULT}"))))
     if ours or metric not in PREDICTIONS:
         return
     is_prediction, form = PREDICTIONS[metric]
     if not is_prediction(pred):
-        raise InputError(f"--pred {pred}: {metric} takes {form}, or what masklet run wrote")
-    if metric in LISTS and _begins_with(pred, b"{"):
-        raise InputError(f"--pred {pred}: no list, as results are, but an object; is it the other way round, --gt?")
+        raise InputError(f"{name_argument('pred', pred)}: {metric} takes {form}, or what masklet run wrote")
+    if metric in LISTS and _has_first_character(pred, b"{"):
+        told = f"no list, as results are, but an object; is it the other way round, {name_argument('gt')}?"
+        raise InputError(f"{name_argument('pred', pred)}: {told}")
 
 
-def _begins_with(path: Path, mark: bytes) -> bool:
+def _has_first_character(path: Path, mark: bytes) -> bool:
     """Whether the first character of a file, but for space, is `mark`; no file that cannot be read begins with it."""
     try:
         with path.open("rb") as file:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from masklet.core.errors import InputError
 from masklet.core.result import VideoResult
+from masklet.core.wording import name_argument
 from masklet.evaluate.panoptic.vspw import NAMES as VSPW_NAMES
 from masklet.evaluate.panoptic.vspw import find_vspw_masks, read_vspw_names
 from masklet.evaluate.vos.files import find_truth_folder, list_pngs
@@ -162,7 +163,9 @@ def write_vspw_predictions(gt: Path, results: Sequence[Path], folder: Path) -> P
     """
     ids = {name: number for number, name in read_vspw_names(gt).items()}
     if not ids:
-        raise InputError(f"--gt {gt}: no {VSPW_NAMES}, which gives the names of objects their numbers; put it there")
+        raise InputError(
+            f"{name_argument('gt', gt)}: no {VSPW_NAMES}, which gives the names of objects their numbers; put it there"
+        )
     for path in results:
         result = VideoResult.load(path)
         truth = find_vspw_masks(find_truth_folder(gt, "data"), result.name)

@@ -37,17 +37,17 @@ def check_disk_room(folder: Path, video: Video, formats: Sequence[str], overlay:
     free = measure_free_bytes(folder)
     if not count:
         enough = f", enough for about {free // usual:,} frames of {size}" if usual else ""
-        return f"{folder}: how many frames will come is not known; {format_bytes(free)} are free there{enough}"
+        return f"{folder}: how many frames will come is not known; {format_decimal_bytes(free)} are free there{enough}"
     amount = f"of {'' if len(video) else 'at most '}{count} frames of {size}"
     if free < least and len(video):
         raise InputError(
-            f"{folder}: {format_bytes(free)} are free there, and the images {amount} take {format_bytes(least)} at "
-            "least; make room, or choose another --out"
+            f"{folder}: {format_decimal_bytes(free)} are free there, and the images {amount} take "
+            f"{format_decimal_bytes(least)} at least; make room, or choose another output folder"
         )
     if free < usual:
         return (
-            f"{folder}: {format_bytes(free)} are free there, and results {amount} may take about "
-            f"{format_bytes(usual)}; masklets are kept where the overlay finds no room"
+            f"{folder}: {format_decimal_bytes(free)} are free there, and results {amount} may take about "
+            f"{format_decimal_bytes(usual)}; masklets are kept where the overlay finds no room"
         )
     return None
 
@@ -58,12 +58,12 @@ def measure_free_bytes(folder: Path) -> int:
     return shutil.disk_usage(there).free
 
 
-def format_bytes(count: int) -> str:
+def format_decimal_bytes(count: float) -> str:
     """Bytes for people.
 
-    >>> format_bytes(900), format_bytes(1_500_000), format_bytes(20_000_000_000)
+    >>> format_decimal_bytes(900), format_decimal_bytes(1_500_000), format_decimal_bytes(20_000_000_000)
     ('1 kB', '1.5 MB', '20.0 GB')
     """
     if count < 1e6:
-        return f"{max(count // 1000, 1)} kB"
+        return f"{max(count / 1e3, 1):.0f} kB"
     return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"

@@ -14,6 +14,7 @@ from masklet.core.errors import InputError
 from masklet.core.files import explain_write_error
 from masklet.core.limits import check_file_name
 from masklet.core.scratch import is_process_alive
+from masklet.core.wording import name_argument
 
 
 @contextmanager
@@ -31,7 +32,14 @@ def refuse_to_replace(out: Path, inputs: Iterable[Path]) -> None:
     """
     for path in inputs:
         if out.resolve() in (path.resolve(), *path.resolve().parents):
-            raise InputError(f"{out}: the results would replace what they are made from ({path}); choose another --out")
+            raise InputError(
+                f"{out}: the results would replace what they are made from ({path}); choose another folder"
+            )
+
+
+def advise_overwriting() -> str:
+    """What to do where results are there already."""
+    return f"add {name_argument('overwrite', True)} to replace them"
 
 
 class OutputFolder:
@@ -53,7 +61,7 @@ class OutputFolder:
         with explain_write_errors(self.path):
             filled = self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir()))
         if filled and not self.overwrite:
-            raise InputError(f"{self.path}: there are results already; add --overwrite to replace them")
+            raise InputError(f"{self.path}: there are results already; {advise_overwriting()}")
 
     def __enter__(self) -> Path:
         self.check_free()

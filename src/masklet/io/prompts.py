@@ -15,13 +15,16 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from masklet.core.annotations import FrameMatcher, FramePlace, VideoFrames
+from masklet.core.choices import check_choice
 from masklet.core.errors import InputError
 from masklet.core.instances import Box, Clicks, Exemplar, Point, Prompt
 from masklet.core.limits import is_finite_number, parse_whole_number, quote_value
+from masklet.core.wording import name_argument
 from masklet.io.annotations.label_image import IDS, VOID, read_label_image
 from masklet.io.formats.json_entry import JsonEntry, read_json_file
 from masklet.io.video.datasets import DatasetVideo
 
+KEYS = ("frame", "file", "id", "box", "points", "outside", "mask", "labels")  # of a prompt in a file
 FORM = (
     "write it as FRAME:ID:mask.png, FRAME:ID:box=x0,y0,x1,y1, FRAME:ID:point=x,y, FRAME:ID:outside=x,y or "
     "FRAME:labels.png"
@@ -35,7 +38,7 @@ def read_prompts(texts: Sequence[str]) -> dict[int, dict[int, Prompt]]:
     prompts: dict[int, dict[int, Prompt]] = {}
     for text in texts:
         frame, told = read_prompt(text)
-        add_prompts(f"--prompt {text}", prompts, frame, told)
+        add_prompts(name_argument("prompt", text), prompts, frame, told)
     return prompts
 
 
@@ -73,11 +76,12 @@ def read_prompt(text: str) -> tuple[int, dict[int, Prompt]]:
     id, _, what = rest.partition(":")
     t, number = parse_whole_number(frame.strip()), parse_whole_number(id.strip())
     if t is None or not rest:
-        raise InputError(f"--prompt {text}: {FORM}")
+        raise InputError(f"{name_argument('prompt', text)}: {FORM}")
     if number is None or not what:
         if Path(rest).suffix.lower() not in IMAGES:
-            raise InputError(f"--prompt {text}: {FORM}")
-        return t, read_label_prompts(Path(rest))
+            raise InputError(f"{name_argument('prompt', text)}: {FORM}")
+        with _name_place(name_argument("prompt")):
+            return t, read_label_prompts(Path(rest))
     return t, {number: _read_one_prompt(text, number, what)}
 
 
@@ -87,28 +91,27 @@ def _read_one_prompt(text: str, id: int, what: str) -> Prompt:
     if what.startswith(("point=", "outside=")):
         x, y = _parse_prompt_numbers(text, what, 2)
         return Point(x, y, inside=what.startswith("point="))
-    return read_prompt_mask(Path(what), id)
+    with _name_place(name_argument("prompt")):
+        return read_prompt_mask(Path(what), id)
 
 
 def _parse_prompt_numbers(text: str, what: str, n: int) -> list[float]:
     values = parse_numbers(what.partition("=")[2])
     if len(values) != n:
-        raise InputError(f"--prompt {text}: {n} numbers are needed after '='; {FORM}")
+        raise InputError(f"{name_argument('prompt', text)}: {n} numbers are needed after '='; {FORM}")
     return values
 
 
 def read_prompt_mask(path: Path, id: int) -> Bool[Tensor, "h w"]:
     """The mask of object `id` in an image, by the rule of all label images. Raises InputError where it has none."""
-    with _explain_prompt_image():
-        return torch.from_numpy(read_label_image(path).select(id))
+    return torch.from_numpy(read_label_image(path).select(id))
 
 
 def read_label_prompts(path: Path) -> dict[int, Prompt]:
     """A mask for every object of a label image, by its value; a mask alone is object 1."""
-    with _explain_prompt_image():
-        image = read_label_image(path)
-        ids = image.ids or (1,)
-        return {(1 if image.is_mask else id): torch.from_numpy(image.select(id)) for id in ids}
+    image = read_label_image(path)
+    ids = image.ids or (1,)
+    return {(1 if image.is_mask else id): torch.from_numpy(image.select(id)) for id in ids}
 
 
 def read_exemplars(texts: Sequence[str]) -> tuple[Exemplar, ...]:
@@ -126,16 +129,14 @@ def _read_exemplar(text: str) -> Exemplar:
     name, _, what = rest.partition(":")
     t, label = parse_whole_number(frame.strip()), " ".join(name.split())
     if t is None or not label or not what:
-        raise InputError(f"--exemplar {text}: {EXEMPLAR_FORM}")
+        raise InputError(f"{name_argument('exemplar', text)}: {EXEMPLAR_FORM}")
     if what.startswith("box="):
         numbers = parse_numbers(what.partition("=")[2])
         if len(numbers) != 4:
-            raise InputError(f"--exemplar {text}: 4 numbers are needed after '='; {EXEMPLAR_FORM}")
+            raise InputError(f"{name_argument('exemplar', text)}: 4 numbers are needed after '='; {EXEMPLAR_FORM}")
         return Exemplar(t, label, Box(*numbers))
-    try:
+    with _name_place(name_argument("exemplar")):
         return Exemplar(t, label, torch.from_numpy(read_label_image(Path(what)).select(1)))
-    except InputError as error:
-        raise InputError(f"--exemplar: {error}") from None
 
 
 def parse_numbers(text: str) -> list[float]:
@@ -152,12 +153,12 @@ def parse_numbers(text: str) -> list[float]:
 
 
 @contextmanager
-def _explain_prompt_image() -> Iterator[None]:
-    """Says of what is wrong with an image that it is a prompt."""
+def _name_place(where: str) -> Iterator[None]:
+    """Says of what is wrong where it was given."""
     try:
         yield
     except InputError as error:
-        raise InputError(f"--prompt: {error}") from None
+        raise InputError(f"{where}: {error}") from None
 
 
 # -- a file of prompts
@@ -202,13 +203,18 @@ def parse_prompts(label: str, content: Any, folder: Path) -> PromptFile:
     """The prompts in the `content` of a json file, or of a part of one, that `label` names; the files in it are
     relative to `folder`. Raises InputError naming the entry that is malformed.
     """
+    if isinstance(content, dict) and {"frame", "file"} & content.keys():
+        raise InputError(f"{label}: one prompt by itself; put it in a list, [{{...}}]")
     by_video = content if isinstance(content, dict) else {None: content}
     found = []
     for video, entries in by_video.items():
         if not isinstance(entries, list):
-            raise InputError(f"{label}: {video or 'it'} must be a list of prompts")
+            raise InputError(f"{label}: {repr(video) if video else 'it'} must be a list of prompts")
         for n, item in enumerate(entries):
             entry = JsonEntry(f"{label}: {video + ': ' if video else ''}prompt {n}", item)
+            with _name_place(entry.where):
+                for key in entry:
+                    check_choice("key", key, KEYS)
             found.append((_read_prompt_place(entry, video), _read_prompt_entry(entry, folder)))
     return PromptFile(label, found)
 
@@ -222,7 +228,9 @@ def _read_prompt_place(entry: JsonEntry, video: str | None) -> FramePlace:
 def _read_prompt_entry(entry: JsonEntry, folder: Path) -> dict[int, Prompt]:
     """The prompts of one entry, by id."""
     if "labels" in entry:
-        return read_label_prompts(folder / entry.text("labels"))
+        path = folder / entry.text("labels")
+        with _name_place(entry.where):
+            return read_label_prompts(path)
     id = entry.whole("id")
     points = [
         Point(x, y, inside=key == "points")
@@ -230,10 +238,16 @@ def _read_prompt_entry(entry: JsonEntry, folder: Path) -> dict[int, Prompt]:
         for x, y in (_read_numbers(entry, p, 2) for p in _list_points(entry, key))
     ]
     box = Box(*_read_numbers(entry, entry.get("box"), 4)) if "box" in entry else None
-    mask = read_prompt_mask(folder / entry.text("mask"), id) if "mask" in entry else None
+    mask = _read_entry_mask(entry, folder, id) if "mask" in entry else None
     if not points and box is None and mask is None:
         raise entry.wrong("nothing marks the object; give box, points, outside, mask, or labels")
     return {id: Clicks(tuple(points), box, mask)}
+
+
+def _read_entry_mask(entry: JsonEntry, folder: Path, id: int) -> Bool[Tensor, "h w"]:
+    path = folder / entry.text("mask")
+    with _name_place(entry.where):
+        return read_prompt_mask(path, id)
 
 
 def _list_points(entry: JsonEntry, key: str) -> list[Any]:
@@ -266,7 +280,7 @@ def read_dataset_prompts(video: DatasetVideo) -> PromptFile:
     return PromptFile(str(video.annotations), found)
 
 
-def hash_prompts(prompts: Iterable[tuple[object, Mapping[int, Prompt]]]) -> str:
+def compute_prompt_hash(prompts: Iterable[tuple[object, Mapping[int, Prompt]]]) -> str:
     """What tells these prompts, each with the frame that it is of, from others."""
     digest = hashlib.sha256()
     for place, marks in prompts:

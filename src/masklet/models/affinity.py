@@ -19,9 +19,9 @@ import torch.nn.functional as nnf
 from jaxtyping import Bool, Float, Float16, Float32, Int32, Int64, UInt8
 from torch import Tensor
 
-from masklet.core.frame_cache import FrameCache
 from masklet.core.frames import Frame
 from masklet.core.heap import return_freed_memory
+from masklet.core.identity_cache import IdentityCache
 from masklet.core.instances import Clicks, Prediction, Prompt
 from masklet.core.masks import count_common_pixels, has_pixels, resize_bilinear
 from masklet.models.encoder import STRIDE, Encoder, EncoderFeatures, FlowFinder, compute_working_size
@@ -39,7 +39,7 @@ from masklet.nn.mask_windows import (
 )
 from masklet.nn.outline import fit_guided_filter, quantize_colours
 from masklet.nn.parallel import iterate_row_groups
-from masklet.nn.parts import component_spread, detached_components
+from masklet.nn.parts import detached_components, measure_component_spread
 from masklet.nn.propagation import (
     WAVES,
     FrameLink,
@@ -223,7 +223,9 @@ class Affinity:
     trust: float = 1.0  # weight of a later prompt against all seen since the first: what was wrong is unlearnt
     revised: float = 0.5  # the same against the prompts before
     nested: float = 0.5  # share of the smaller from which two objects may overlap anywhere, a thing and its part
-    _views: FrameCache[AffinityView] = field(default_factory=partial(FrameCache, PREPARED), repr=False, compare=False)
+    _views: IdentityCache[AffinityView] = field(
+        default_factory=partial(IdentityCache, PREPARED), repr=False, compare=False
+    )
 
     def encode(self, frames: Sequence[Frame]) -> list[EncoderFeatures]:
         """The features of each frame, shared with whoever has the same encoder."""
@@ -369,7 +371,7 @@ class Affinity:
         memory = _add_objects(_set_last_frame(memory, features), new)
         rows = [memory.ids.index(id) for id in prompts]
         memory = replace(memory, last=memory.last.with_masks(rows, soft, len(memory.ids)))
-        apart = torch.tensor([component_spread(find_above(one, 0.5).numpy()) for one in soft])
+        apart = torch.tensor([measure_component_spread(find_above(one, 0.5).numpy()) for one in soft])
         memory = replace(memory, scattered=memory.scattered.index_copy(0, torch.tensor(rows, dtype=torch.int64), apart))
         memory = self._learn(memory, rows, soft, features, torch.full((len(rows),), self.trust), self.revised)
         memory = replace(memory, shared=_update_overlaps(memory, rows, len(new)))

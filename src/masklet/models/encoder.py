@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float, Float16, Float32, UInt8
 from torch import Tensor, nn
 
-from masklet.core.frame_cache import FrameCache
 from masklet.core.frames import Frame
+from masklet.core.identity_cache import IdentityCache
 from masklet.core.part_facts import CPU
 from masklet.nn.flow import compute_dense_flow, shrink_for_flow
 from masklet.nn.fused_convolution import fuse_convolutions
@@ -124,7 +124,7 @@ class FlowFinder:
 
     def __init__(self) -> None:
         # Of the frame in use and those ahead of it, either way.
-        self._kept: FrameCache[Float32[np.ndarray, "h w 2"]] = FrameCache(16)
+        self._kept: IdentityCache[Float32[np.ndarray, "h w 2"]] = IdentityCache(16)
 
     def find(self, start: UInt8[Tensor, "h8 w8"], end: UInt8[Tensor, "h8 w8"]) -> Float32[np.ndarray, "h w 2"]:
         """Where the pixels of `start` are in `end`, both the grey working images of frames."""

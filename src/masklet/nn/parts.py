@@ -18,12 +18,12 @@ Map = Float32[np.ndarray, "h w"]
 Mask = Bool[np.ndarray, "h w"]
 
 
-def component_spread(mask: Mask) -> float:
+def measure_component_spread(mask: Mask) -> float:
     """How far the parts of a mask lie from the largest, in sides of the square of its area; 0 for one part.
 
     >>> mask = np.zeros((9, 40), bool)
     >>> mask[:9, :9] = mask[:3, 27:30] = True
-    >>> round(component_spread(mask), 1)
+    >>> round(measure_component_spread(mask), 1)
     2.0
     """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
@@ -40,7 +40,7 @@ def detached_components(logits: Map, before: Map, scattered: float) -> Mask:
     Args:
         logits: of the mask, in its box or any larger window.
         before: where the object was, carried here, 0 to 1; the main part is the one that is likeliest and was there.
-        scattered: as far apart as the object's parts were where it was given (`component_spread`).
+        scattered: as far apart as the object's parts were where it was given (`measure_component_spread`).
     """
     inside = logits > 0
     if not inside.any():  # maybe without a pixel, which OpenCV does not survive

@@ -150,7 +150,7 @@ def fold_symmetric(left: Float[Tensor, "d k"], corner: Float[Tensor, "k k"]) -> 
     """
     k = len(corner)
     folded = torch.cat([torch.zeros_like(left[:1]), left])
-    folded[:k] = torch.where(_upper_triangle(k), corner.T, folded[:k])
+    folded[:k] = torch.where(_mask_upper_triangle(k), corner.T, folded[:k])
     return folded
 
 
@@ -172,7 +172,7 @@ def unfold_lower(folded: Float[Tensor, "d1 k"]) -> Float[Tensor, "d d"]:
 
 
 @cache
-def _upper_triangle(k: int) -> Bool[Tensor, "k k"]:
+def _mask_upper_triangle(k: int) -> Bool[Tensor, "k k"]:
     return torch.ones(k, k, dtype=torch.bool).triu()
 
 

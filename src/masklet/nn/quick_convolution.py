@@ -14,7 +14,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from masklet.nn.quick_linear import computes_quickly
+from masklet.nn.quick_linear import is_computed_quickly
 
 
 def apply_convolution(
@@ -37,7 +37,7 @@ def apply_convolution(
     >>> torch.allclose(apply_convolution(conv, x, relu=True), conv(x).relu(), atol=1e-6)
     True
     """
-    if not computes_quickly(conv, x) or (norm is not None and norm.training):
+    if not is_computed_quickly(conv, x) or (norm is not None and norm.training):
         y = conv(x) if norm is None else norm(conv(x))
         y = y if other is None else y + other
         return nnf.relu(y) if relu else y

@@ -30,7 +30,7 @@ def apply_linear(layer: nn.Linear, x: Float[Tensor, "*n c"], activation: str = "
     >>> torch.allclose(apply_linear(layer, x, "relu"), layer(x).relu(), atol=1e-6)
     True
     """
-    if not computes_quickly(layer, x):
+    if not is_computed_quickly(layer, x):
         found: Tensor = ACTIVATIONS[activation](layer(x))
         return found
     run: Any = torch.ops.mkldnn._linear_pointwise
@@ -38,7 +38,7 @@ def apply_linear(layer: nn.Linear, x: Float[Tensor, "*n c"], activation: str = "
     return quick
 
 
-def computes_quickly(layer: nn.Linear | nn.Conv2d, x: Tensor) -> bool:
+def is_computed_quickly(layer: nn.Linear | nn.Conv2d, x: Tensor) -> bool:
     """Whether oneDNN can take the `layer` and its input `x`."""
     learns = torch.is_grad_enabled() and (x.requires_grad or layer.weight.requires_grad)
     plain = x.device.type == "cpu" and x.dtype == layer.weight.dtype == torch.float32

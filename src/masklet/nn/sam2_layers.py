@@ -57,7 +57,7 @@ class Perceptron(nn.Module):
         self.layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(between))
 
     def forward(self, x: Float[Tensor, "*b c"]) -> Float[Tensor, "*b d"]:
-        """Maps each vector alone."""
+        """Maps each vector of the last dimension by itself."""
         x = self.proj_in(x).relu()
         for layer in self.layers:
             x = layer(x).relu()

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from masklet.builtins import METRICS, PROPAGATORS, QUERY_SYSTEMS, SYSTEMS
+from masklet.core.choices import check_choice
 from masklet.core.errors import InputError
 from masklet.core.part_request import parse_part_name
-from masklet.registry import PartEntry, check_choice, list_part_settings
+from masklet.core.wording import name_setting
+from masklet.registry import PartEntry, list_part_settings
 from masklet.reproduce.datasets import list_missing
 from masklet.reproduce.places import DETECTIONS, fill_part_name, find_detections_folder, find_needed_weights
 from masklet.reproduce.recipes import NeededWeights, Recipe
@@ -42,7 +44,7 @@ def explain_detections(name: str, data: Path) -> str:
     if any(place.is_dir() for place in places):
         return ""
     told = " or ".join(map(str, places))
-    return f"detections: no folder {told}; bring those of {name} there, or say --set segmenter=FOLDER"
+    return f"detections: no folder {told}; bring those of {name} there, or say {name_setting('segmenter', 'FOLDER')}"
 
 
 def iterate_unknown_parts(recipe: Recipe) -> Iterator[str]:

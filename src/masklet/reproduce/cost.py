@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from masklet.nn.referring_tracker import ReferringTracker, TrackerSettings
 from masklet.nn.temporal_refiner import RefinerSettings, TemporalRefiner
 from masklet.reproduce.recipes import Recipe
-from masklet.reproduce.run import Comparison
+from masklet.reproduce.run import FigureComparison
 
 CLASSES, QUERIES, WIDTH = 40, 100, 256
 SIZE = (480, 864)  # 480p, padded
@@ -19,10 +19,10 @@ FRAMES = 21  # of the clip over which the refiner's cost is shared
 MILLION, GIGA = 1e6, 1e9
 
 
-def measure_cost(recipe: Recipe) -> list[Comparison]:
+def measure_cost(recipe: Recipe) -> list[FigureComparison]:
     """Millions of parameters and GMAC a frame of the part that a `recipe` names."""
     found = PARTS[recipe.system]()
-    return [Comparison(name, found[name], paper) for name, paper in recipe.figures.items()]
+    return [FigureComparison(name, found[name], paper) for name, paper in recipe.figures.items()]
 
 
 def measure_tracker() -> Mapping[str, float]:

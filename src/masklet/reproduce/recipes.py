@@ -15,8 +15,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from masklet.core.choices import check_choice
 from masklet.core.errors import InputError
-from masklet.registry import check_choice
+from masklet.core.wording import name_setting
 
 TABLES = Path(str(resources.files("masklet") / "reproduce" / "tables"))
 PARTS = ("segmenter", "propagator", "size")  # what `--set` replaces of a recipe, besides settings
@@ -96,7 +97,8 @@ class Recipe:
         parts = {name: value for name, value in settings.items() if name in PARTS}
         for name, value in parts.items():
             if not isinstance(value, int if name == "size" else str) or isinstance(value, bool):
-                raise InputError(f"--set {name}={value}: give {'pixels' if name == 'size' else 'the name of a part'}")
+                kind = "pixels" if name == "size" else "the name of a part"
+                raise InputError(f"{name_setting(name, value)}: give {kind}")
         rest = {name: value for name, value in settings.items() if name not in PARTS}
         gone = [
             f"{part}."

@@ -70,7 +70,7 @@ def list_runs(recipe: Recipe, located: LocatedSet, data: Path) -> LocatedSet:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FigureComparison:
     """One figure, ours and the paper's."""
 
     figure: str
@@ -132,7 +132,7 @@ class FinishedRun:
         for entry, video in zip(self.entries, self.located.videos, strict=True):
             yield VideoResult.load(self.out / RESULTS / entry.name / MASKLETS), video
 
-    def conclude(self, watch: Watch = discard_progress) -> list[Comparison]:
+    def conclude(self, watch: Watch = discard_progress) -> list[FigureComparison]:
         """Scores the results, or writes and checks the zip for the server; ours beside the paper's. Raises InputError
         where the results do not fit.
         """
@@ -311,9 +311,9 @@ def keep_things(result: VideoResult) -> VideoResult:
     )
 
 
-def compare_figures(recipe: Recipe, reports: Mapping[str, Report]) -> list[Comparison]:
+def compare_figures(recipe: Recipe, reports: Mapping[str, Report]) -> list[FigureComparison]:
     """Each published figure of a `recipe` with ours, in percent, from the `reports` by metric."""
-    return [Comparison(name, find_figure(recipe, reports, name), paper) for name, paper in recipe.figures.items()]
+    return [FigureComparison(name, find_figure(recipe, reports, name), paper) for name, paper in recipe.figures.items()]
 
 
 def find_figure(recipe: Recipe, reports: Mapping[str, Report], name: str) -> float | None:

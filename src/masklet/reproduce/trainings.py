@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from masklet.core.errors import InputError
+from masklet.core.wording import name_setting
 from masklet.reproduce.datasets import SETS
 from masklet.reproduce.places import fill_part_name, find_needed_weights
 from masklet.reproduce.recipes import find_recipe
@@ -63,7 +64,7 @@ class PublishedTraining:
         for name, value in changed.items():
             kind = type(getattr(self, name))
             if not isinstance(value, (int, float) if kind is float else kind) or isinstance(value, bool):
-                raise InputError(f"--set {name}={value}: give {'text' if kind is str else 'a number'}")
+                raise InputError(f"{name_setting(name, value)}: give {'text' if kind is str else 'a number'}")
         rest = {name: value for name, value in told.items() if name not in own}
         return replace(self, **changed, settings={**self.settings, **rest})
 

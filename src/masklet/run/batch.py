@@ -24,21 +24,21 @@ from masklet.core.files import explain_write_error, write_atomically
 from masklet.core.frames import Video, check_before_reading
 from masklet.core.protocols import ResumableSystem
 from masklet.core.result import VideoResult
+from masklet.core.wording import name_argument
 from masklet.io.disk_room import check_disk_room
-from masklet.io.output_folder import OutputFolder
+from masklet.io.output_folder import OutputFolder, advise_overwriting
 from masklet.io.video.source_names import Source, describe_source
 from masklet.outputs import write_formats, write_overlay
 from masklet.run.checkpoint import get_checkpoint_folder, open_checkpoints, remove_checkpoints
 from masklet.run.claims import Claim, ClaimedError
 from masklet.run.less_memory import is_out_of_memory, run_with_halved_batches
 from masklet.run.outcome import CLAIMED, DONE, FAILED, KEPT, MANIFEST, REFUSED, Outcome, append_to_manifest
-from masklet.run.recipe import FILE, UNKNOWN, compare_recipes, describe_recipe, hash_recipe, list_source_files
+from masklet.run.recipe import FILE, UNKNOWN, compare_recipes, compute_recipe_hash, describe_recipe, list_source_files
 from masklet.run.usage import measure_peak_device_memory, measure_peak_memory, reset_peak_memory
 from masklet.systems.memory import fit_system
 from masklet.view.progress import Reporter
 
 MASKLETS, OVERLAY = "masklets.json", "overlay.mp4"
-LESS_MEMORY = "; take --max-side, a part of the video, or fewer --jobs"
 MOST = 3  # differences between recipes that are told
 
 
@@ -81,17 +81,23 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Of the video's folder."""
+        """The name of the video's folder in the output."""
         return self.folder.name
 
     def end(self, state: str, reason: str = "", **more: Any) -> Outcome:
-        """What became of it."""
+        """What became of the job, as a line of the manifest."""
         return Outcome(self.name, describe_source(self.source), state, reason, **more)
 
     def describe(self) -> dict[str, Any]:
-        """Its recipe."""
+        """The recipe of its result, which says whether one that is there is this one."""
         more = {**self.more, "formats": sorted(self.formats)}
         return describe_recipe(list_source_files(self.source), self.plan(), more)
+
+
+def advise_less_memory() -> str:
+    """What to do where memory does not suffice."""
+    size, jobs = name_argument("max_side"), name_argument("count", option="jobs")
+    return f"; take a smaller size ({size}), a part of the video, or fewer processes ({jobs})"
 
 
 def process_video(job: Job, reporter: Reporter) -> Outcome:
@@ -125,7 +131,7 @@ def attempt_video(job: Job, reporter: Reporter) -> Outcome:
     except (Exception, SystemExit) as error:  # whatever it is, it costs this video alone
         said = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(": ")
         log = write_failure_log(job.out, job.name, traceback.format_exc())
-        advice = LESS_MEMORY if is_out_of_memory(error) else ""
+        advice = advise_less_memory() if is_out_of_memory(error) else ""
         return job.end(FAILED, f"{describe_source(job.source)}: {said}{log}{advice}", foreseen=False)
 
 
@@ -176,7 +182,7 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
     cannot be made.
     """
     recipe = job.describe()
-    outcome = job.end(DONE, recipe=hash_recipe(recipe))
+    outcome = job.end(DONE, recipe=compute_recipe_hash(recipe))
     before = None if job.folder.overwrite else read_earlier_recipe(job.folder.path)
     if before is not None:
         return keep_earlier(job, reporter, before, recipe, outcome)
@@ -223,7 +229,9 @@ def find_checkpoints(job: Job, video: Video, recipe: Mapping[str, Any], reporter
     if not isinstance(plan, ResumableSystem):
         reporter.notice(name, f"no checkpoints are written: {type(plan).__name__} writes none")
         return None
-    found = open_checkpoints(job.out, name, hash_recipe(recipe), every, lambda told: reporter.notice(name, told))
+    found = open_checkpoints(
+        job.out, name, compute_recipe_hash(recipe), every, lambda told: reporter.notice(name, told)
+    )
     if found.saved:
         reporter.notice(name, f"goes on from frame {found.saved.frame} ({found.saved.phase})")
     return found
@@ -239,7 +247,7 @@ def keep_earlier(
     different = compare_with_earlier(before, recipe)
     if different:
         reason = f"{job.folder.path}: there are results already ({'; '.join(different[:MOST])})"
-        return replace(outcome, state=REFUSED, reason=f"{reason}; add --overwrite to replace them")
+        return replace(outcome, state=REFUSED, reason=f"{reason}; {advise_overwriting()}")
     if job.overlay and not (job.folder.path / OVERLAY).exists():
         result = VideoResult.open(job.folder.path / MASKLETS)
         with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:

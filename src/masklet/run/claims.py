@@ -74,7 +74,7 @@ class Claim:
         if is_claim_alive(self.path, told):
             raise ClaimedError(
                 f"{self.name}: process {told.get('process')} on {told.get('host')} is making these results; wait for "
-                "it, or choose another --out"
+                "it, or choose another output folder"
             )
         remove_claim(self.path, told)
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from statistics import median
 
 from masklet.core.errors import InputError
+from masklet.io.disk_room import format_decimal_bytes
+from masklet.io.output_folder import advise_overwriting
 from masklet.run.batch import MOST, OVERLAY, Job, compare_with_earlier, read_earlier_recipe
 from masklet.run.outcome import DONE, MANIFEST, format_duration, read_manifest
 
@@ -37,7 +39,7 @@ def foresee_video(job: Job) -> str:
     except InputError as error:
         return f"refused: {error}"
     if different:
-        return f"refused: there are results already ({'; '.join(different[:MOST])}); add --overwrite to replace them"
+        return f"refused: there are results already ({'; '.join(different[:MOST])}); {advise_overwriting()}"
     lacks = job.overlay and not (job.folder.path / OVERLAY).exists()
     return f"{THERE}, but for {OVERLAY}" if lacks else THERE
 
@@ -73,16 +75,5 @@ def format_forecast(out: Path, jobs: Sequence[Job], workers: int) -> str:
     if pace is None:
         return f"{amount}; how long they take and how much room is not known before {out / MANIFEST} has a video"
     time = format_duration(frames * pace.seconds / min(workers, len(jobs)))
-    room = format_bytes(frames * pace.disk)
+    room = format_decimal_bytes(frames * pace.disk)
     return f"{amount}: about {time} and {room}, at {pace.seconds:.3g} s a frame as in {pace.videos} done before"
-
-
-def format_bytes(size: float) -> str:
-    """Bytes for people.
-
-    >>> format_bytes(900), format_bytes(1.5e6), format_bytes(2e10)
-    ('1 kB', '1.5 MB', '20.0 GB')
-    """
-    if size < 1e6:
-        return f"{max(size / 1e3, 1):.0f} kB"
-    return f"{size / 1e6:,.1f} MB" if size < 1e9 else f"{size / 1e9:,.1f} GB"

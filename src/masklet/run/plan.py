@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from masklet.api import check_prompts, load, make_propagator, share_detections, split_settings
-from masklet.builtins import QUERY_SYSTEMS, brings_segmenter
+from masklet.builtins import QUERY_SYSTEMS, has_own_segmenter
 from masklet.core.annotations import VideoFrames
 from masklet.core.budget import MemoryBudget
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.instances import Exemplar
+from masklet.core.wording import name_argument
 from masklet.io.output_folder import OutputFolder
-from masklet.io.prompts import PromptFile, hash_prompts, read_dataset_prompts
+from masklet.io.prompts import PromptFile, compute_prompt_hash, read_dataset_prompts
 from masklet.io.video.datasets import DatasetVideo
 from masklet.io.video.sources import open_video
 from masklet.parts import load_bystanders, make_encoder, resolve_device
@@ -77,7 +78,7 @@ class RunParts:
         usual = self.names.choose_segmenter(given.text, given.exemplars)
         made = load(
             given.system,
-            segmenter=given.segmenter or (None if brings_segmenter(given.system) else usual),
+            segmenter=given.segmenter or (None if has_own_segmenter(given.system) else usual),
             text=given.text,
             exemplars=given.exemplars,
             propagator=given.propagator or self.names.propagator,
@@ -118,7 +119,10 @@ class RunParts:
             _ = self.tracker
         detected = next((video.detections for video in videos if video.detections), "")
         if detected and self.options.system in QUERY_SYSTEMS:
-            raise InputError(f"{detected}: {self.options.system} takes no detections; take --system sam2bmp or deva")
+            raise InputError(
+                f"{detected}: {self.options.system} takes no detections; take {name_argument('system', 'sam2bmp')} or "
+                "deva"
+            )
         if detected:
             self.load_detected(detected)
         return self
@@ -147,7 +151,7 @@ def plan_job(parts: RunParts, video: VideoEntry, folder: OutputFolder) -> Job:
     plan: Callable[[], Any]
     opened = partial(open_video, **reading, device=str(resolve_device(options.device)))
     if video.prompts is not None:
-        more["prompts"] = hash_prompts(video.prompts.prompts)
+        more["prompts"] = compute_prompt_hash(video.prompts.prompts)
         make, plan = partial(make_track, parts, video.prompts), lambda: Track(parts.tracker, {})
     elif video.given is not None:
         more |= {"prompts": identify_files([path for path, _ in video.given.given]), "overlaps": video.given.overlaps}
@@ -210,7 +214,7 @@ def plan_output_folders(
     for video in videos:
         if (out / video.name).resolve() in needed:
             raise InputError(
-                f"{out / video.name}: the results would replace what they are made from; choose another --out"
+                f"{out / video.name}: the results would replace what they are made from; choose another folder"
             )
     return [OutputFolder(out, video.name, overwrite) for video in videos]
 
@@ -218,5 +222,5 @@ def plan_output_folders(
 def hint_at_parts(options: RunOptions) -> str:
     """What the last line of a run says of better parts; nothing where the user chose them."""
     prompts = options.text or options.exemplars
-    named = options.segmenter or options.propagator or prompts or brings_segmenter(options.system)
+    named = options.segmenter or options.propagator or prompts or has_own_segmenter(options.system)
     return "" if named else choose_run_parts(options.preset).hint

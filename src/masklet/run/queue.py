@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 
+from masklet.core.wording import name_argument
 from masklet.run.batch import Job, process_video
 from masklet.run.batch_log import BatchLog
 from masklet.run.outcome import CLAIMED, FAILED, Outcome
@@ -60,6 +61,11 @@ class VideoQueue:
         return [job.end(FAILED, f"{job.name}: {reason}", foreseen=False) for job in left]
 
 
+def describe_delay(timeout: float | None) -> str:
+    """Why a video was given up that took more than `timeout` seconds."""
+    return f"not done within {timeout:g} s ({name_argument('timeout')})"
+
+
 class HerePool:
     """This process over a queue of videos, one after the other."""
 
@@ -68,7 +74,7 @@ class HerePool:
         self.queue, self.log = queue, log
 
     def run(self) -> None:
-        """Does all videos."""
+        """Does all videos of the queue in their turn."""
         while job := self.queue.take():
             outcome = self.queue.settle(job, process_video(job, self.log.reporter))
             if outcome is not None:

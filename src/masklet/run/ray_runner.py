@@ -14,13 +14,14 @@ from types import ModuleType
 from typing import Any
 
 from masklet.core.errors import InputError
+from masklet.core.wording import Reader, get_reader, name_argument, write_messages_for
 from masklet.io.output_folder import remove_partials
 from masklet.run.batch import Job, process_video
 from masklet.run.batch_log import BatchLog
 from masklet.run.claims import release_claims
 from masklet.run.outcome import Outcome
 from masklet.run.plan import RunOptions, plan_jobs
-from masklet.run.queue import VideoQueue
+from masklet.run.queue import VideoQueue, describe_delay
 from masklet.run.worker_process import GRACE
 from masklet.run.workers import FALSE_STARTS, POLL, Crew
 from masklet.view.progress import QuietReporter
@@ -46,10 +47,12 @@ class RayCrew:
 class VideoActor:
     """Loads the models once, and does the videos that it is told to do, in a process somewhere in the cluster."""
 
-    def __init__(self, options: RunOptions, folder: str) -> None:
-        """For a run with these `options`, whose paths count from `folder`."""
+    def __init__(self, options: RunOptions, folder: str, reader: Reader) -> None:
+        """For a run with these `options`, whose paths count from `folder`; messages are for the `reader`."""
         os.chdir(folder)
-        self.jobs = {job.name: job for job in plan_jobs(options)}
+        self.reader: Reader = reader
+        with write_messages_for(reader):
+            self.jobs = {job.name: job for job in plan_jobs(options)}
 
     def identify(self) -> tuple[str, int]:
         """Where it is: the host, as claims name it, and the process."""
@@ -57,7 +60,8 @@ class VideoActor:
 
     def process(self, name: str) -> Outcome:
         """Does one video."""
-        return process_video(self.jobs[name], QuietReporter())
+        with write_messages_for(self.reader):
+            return process_video(self.jobs[name], QuietReporter())
 
 
 class Seat:
@@ -96,7 +100,8 @@ class RayPool:
             self.ray.init(address=crew.address, log_to_driver=False, ignore_reinit_error=True)
         except (ConnectionError, ValueError, RuntimeError) as error:
             said = str(error).partition("\n")[0]
-            raise InputError(f"--ray {crew.address}: no cluster is there ({said}); start one, or take local") from None
+            where = name_argument("address", crew.address, option="ray")
+            raise InputError(f"{where}: no cluster is there ({said}); start one, or take local") from None
 
     def run(self) -> None:
         """Does all videos."""
@@ -122,7 +127,7 @@ class RayPool:
         starting = sum(seat.place is None for seat in self.seats)
         while starting < len(self.queue) and len(self.seats) < self.crew.crew.count:
             actor = self.ray.remote(VideoActor).options(num_cpus=1, num_gpus=self.crew.gpus)
-            self.seats.append(Seat(actor.remote(self.options, os.getcwd())))
+            self.seats.append(Seat(actor.remote(self.options, os.getcwd(), get_reader())))
             starting += 1
 
     def _listen(self) -> None:
@@ -154,7 +159,7 @@ class RayPool:
         self.seats.remove(seat)
         self._clear_away(seat)
         if seat.job is not None:
-            late = f"not done within --timeout {self.crew.crew.timeout:g} s" if seat.is_late else ""
+            late = describe_delay(self.crew.crew.timeout) if seat.is_late else ""
             reason = late or f"its process or machine went away ({type(error).__name__})"
             outcome = self.queue.fail(seat.job, reason, monotonic() - seat.since)
             given_up = [outcome] if outcome else []
@@ -178,6 +183,8 @@ def import_ray() -> ModuleType:
     try:
         import ray
     except ImportError:
-        raise InputError("--ray: Ray is not installed; pip install 'masklet[ray]'") from None
+        raise InputError(
+            f"{name_argument('address', option='ray')}: Ray is not installed; pip install 'masklet[ray]'"
+        ) from None
     found: ModuleType = ray
     return found

@@ -39,7 +39,7 @@ def describe_recipe(files: Sequence[Path], system: Any, more: Mapping[str, Any])
     }
 
 
-def hash_recipe(recipe: Mapping[str, Any]) -> str:
+def compute_recipe_hash(recipe: Mapping[str, Any]) -> str:
     """A short name of a recipe: equal recipes have equal ones."""
     return hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

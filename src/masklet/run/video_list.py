@@ -7,16 +7,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from masklet.core.choices import check_choice
 from masklet.core.errors import InputError
 from masklet.core.files import path_exists, read_text
 from masklet.core.limits import check_file_name
+from masklet.core.wording import name_argument
 from masklet.io.formats.json_entry import JsonEntry, read_json_line
 from masklet.io.prompts import PromptFile, parse_prompts, read_prompt_file
 from masklet.io.video.datasets import DatasetVideo
 from masklet.io.video.selection import FrameSelection
 from masklet.io.video.source_names import Source, make_unique_names
 from masklet.io.video.sources import check_source_exists, group_video_sources, list_video_sources
-from masklet.registry import check_choice
 
 FORM = 'a text with a source a line, or JSON lines such as {"source": "a.mp4", "name": "a"}'
 KEYS = ("source", "name", "prompts", "detections", "start", "end", "stride")
@@ -53,9 +54,12 @@ def list_videos(sources: Sequence[str], path: Path | None) -> list[VideoEntry]:
     text = read_text(path, FORM) if path else ""
     lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
     if path and not lines:
-        raise InputError(f"--list {path}: holds no source; give {FORM}")
+        raise InputError(f"{name_argument('path', path, option='list')}: holds no source; give {FORM}")
     if not (sources or lines):
-        raise InputError("no source; give a video file, a folder of frames, a glob or -, or --list FILE")
+        raise InputError(
+            "no source; give a video file, a folder of frames, a glob or -, or a list in a file "
+            f"({name_argument('path', option='list')})"
+        )
     if path and lines[0][1].startswith("{"):
         listed = parse_json_lines(path, lines)
         return name_videos([*map(VideoEntry, group_video_sources(sources)), *listed])
@@ -85,9 +89,10 @@ def parse_json_lines(path: Path, lines: Sequence[tuple[int, str]]) -> list[Video
     found, wrong, places = list[VideoEntry](), list[str](), dict[str, int]()
     for number, line in lines:
         try:
-            entry = parse_json_line(f"--list {path}: line {number}", line, path.parent)
+            where = f"{name_argument('path', path, option='list')}: line {number}"
+            entry = parse_json_line(where, line, path.parent)
             if entry.name and places.setdefault(entry.name, number) != number:
-                raise InputError(f"--list {path}: line {number}: line {places[entry.name]} has its name, {entry.name}")
+                raise InputError(f"{where}: line {places[entry.name]} has its name, {entry.name}")
             found.append(entry)
         except InputError as error:
             wrong.append(str(error))
@@ -188,6 +193,6 @@ def choose_shard(entries: Sequence[VideoEntry], shard: str) -> list[VideoEntry]:
     """
     first, _, count = shard.partition("/")
     if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
-        raise InputError(f"--shard {shard}: write it as i/n with i from 1 to n, such as 1/8")
+        raise InputError(f"{name_argument('shard', shard)}: write it as i/n with i from 1 to n, such as 1/8")
     mine = set(sorted(entry.name for entry in entries)[int(first) - 1 :: int(count)])
     return [entry for entry in entries if entry.name in mine]

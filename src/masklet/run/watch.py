@@ -7,6 +7,7 @@ from pathlib import Path
 from time import monotonic, sleep
 
 from masklet.core.errors import InputError
+from masklet.core.wording import name_argument
 from masklet.io.video.source_names import name_source, sort_naturally
 from masklet.io.video.sources import VIDEO_SUFFIXES
 
@@ -28,9 +29,10 @@ def read_file_states(folder: Path) -> dict[Path, State]:
                 found[path] = (told.st_size, told.st_mtime_ns)
     except FileNotFoundError:  # moved away between two looks
         if not folder.is_dir():
-            raise InputError(f"--watch {folder}: there is no such folder") from None
+            raise InputError(f"{name_argument('folder', folder, option='watch')}: there is no such folder") from None
     except OSError as error:
-        raise InputError(f"--watch {folder}: cannot be read ({error.strerror}); give a folder of videos") from None
+        where = name_argument("folder", folder, option="watch")
+        raise InputError(f"{where}: cannot be read ({error.strerror}); give a folder of videos") from None
     return found
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from masklet.core.errors import end_on_signal
 from masklet.core.progress import Watch
+from masklet.core.wording import write_messages_for
 from masklet.run.batch import process_video
 from masklet.run.plan import plan_jobs
 from masklet.view.progress import FinishedVideo, QuietReporter
@@ -83,10 +84,12 @@ def end_with_parent(parent: int) -> None:
 
 def serve(pipe: Any) -> None:
     """Does what comes through the `pipe` until it says that nothing more will."""
-    jobs = {job.name: job for job in plan_jobs(pickle.loads(pipe.recv_bytes()))}
-    pipe.send((READY, ()))
-    while (name := pickle.loads(pipe.recv_bytes())) is not None:
-        pipe.send((OUTCOME, (process_video(jobs[name], PipeReporter(pipe)),)))
+    options, reader = pickle.loads(pipe.recv_bytes())
+    with write_messages_for(reader):
+        jobs = {job.name: job for job in plan_jobs(options)}
+        pipe.send((READY, ()))
+        while (name := pickle.loads(pipe.recv_bytes())) is not None:
+            pipe.send((OUTCOME, (process_video(jobs[name], PipeReporter(pipe)),)))
 
 
 def main() -> None:

@@ -21,13 +21,14 @@ from typing import Any, cast
 from masklet.core.cores import count_usable_cores
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.scratch import remove_dead_folders
+from masklet.core.wording import get_reader
 from masklet.io.output_folder import remove_dead_partials, remove_partials
 from masklet.run.batch import Job
 from masklet.run.batch_log import BatchLog
 from masklet.run.claims import release_claims, release_dead_claims, remove_empty_folder
 from masklet.run.outcome import Outcome
 from masklet.run.plan import RunOptions
-from masklet.run.queue import VideoQueue
+from masklet.run.queue import VideoQueue, describe_delay
 from masklet.run.worker_process import CLOSED, ERROR, GRACE, HINT, MOVED, NOTICE, OPENED, OUTCOME, READY, SHOWN
 from masklet.view.progress import Reporter
 
@@ -70,7 +71,7 @@ class Worker:
         self.is_ready = self.is_late = False
         self.since, self._shown = 0.0, ExitStack()
         self._watch: Watch = discard_progress
-        self._send(options)
+        self._send((options, get_reader()))
 
     @property
     def is_idle(self) -> bool:
@@ -124,7 +125,7 @@ class Worker:
     def explain_end(self, timeout: float | None) -> str:
         """Why its video was not done."""
         if self.is_late:
-            return f"not done within --timeout {timeout:g} s"
+            return describe_delay(timeout)
         status = self.process.wait()
         if status >= 0:
             return f"its process ended with exit status {status}"
@@ -153,7 +154,7 @@ class WorkerPool:
         self._false_starts = 0
 
     def run(self) -> None:
-        """Does all videos."""
+        """Does all videos of the queue, with as many workers as are of use."""
         try:
             while True:
                 self._hand_out()

@@ -10,6 +10,7 @@ from masklet.core.frames import Video
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import Propagator
 from masklet.core.result import VideoResult
+from masklet.core.wording import name_argument
 from masklet.session.session import Session
 from masklet.systems.bystanders import BystanderFinder
 from masklet.systems.track import Prompts
@@ -55,5 +56,5 @@ class Correction(Generic[F, M]):
         if not first <= frame < last and frame < self.result.length:  # beyond it the session has a word
             raise InputError(
                 f"prompt for object {id} in frame {frame}: it is not among the frames {first} to {last - 1} "
-                "that are to be done; give others by --only"
+                f"that are to be done; give others by {name_argument('start', option='only')}"
             )

@@ -95,7 +95,7 @@ def run_course(
     """
     book, visited, asked = TrackBook(), list[int](), True
     masklet = find_masklet(result, course.id)
-    agreement = Agreement(masklet.sightings if masklet else {}, course.changed)
+    agreement = AnchorAgreement(masklet.sightings if masklet else {}, course.changed)
     for t in iterate_course(carrier, course, result, book):
         visited.append(t)
         agreement.add(t, book.pages[course.id].get(t) if course.id in book.pages else None)
@@ -114,7 +114,7 @@ def iterate_course(carrier: Carrier[F, M], course: Course, result: VideoResult, 
     each frame that is done.
     """
     skip = {course.id} | find_nested(result, course.id, course.frame, course.mask)
-    memory = begin_memory(carrier, course, result)
+    memory = start_memory(carrier, course, result)
     for t in course.frames:
         features = carrier.encode(t)
         belief = keep_off(carrier.propagator.predict(memory, features), collect_rivals(result, t, skip))
@@ -124,7 +124,7 @@ def iterate_course(carrier: Carrier[F, M], course: Course, result: VideoResult, 
         yield t
 
 
-def begin_memory(carrier: Carrier[F, M], course: Course, result: VideoResult) -> M:
+def start_memory(carrier: Carrier[F, M], course: Course, result: VideoResult) -> M:
     """The memory of a `carrier` that holds the object, and bystanders beside it and the `result`, before the first
     frame of its `course`.
     """
@@ -181,7 +181,7 @@ def find_nested(result: VideoResult, id: int, frame: int, mask: Rle) -> frozense
     return frozenset(other for other, seen in others if seen.overlap(mask) > NESTED * max(min(seen.area, mask.area), 1))
 
 
-class Agreement:
+class AnchorAgreement:
     """How far what is propagated shows what was there before, and whether it is settled by now."""
 
     def __init__(self, before: Mapping[int, Sighting], changed: float) -> None:

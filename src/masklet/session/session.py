@@ -75,7 +75,7 @@ class Session:
         Raises:
             InputError: the result is of a video of another size or length.
         """
-        history = begun if isinstance(begun, History) else History(SessionState(begun or begin_result(video)))
+        history = begun if isinstance(begun, History) else History(SessionState(begun or create_empty_result(video)))
         check_result(video, history.state.result)
         self.video, self.propagator, self.revision = video, propagator, 0
         self._carrier = Carrier(propagator, self._encode, self.read_frame, bystanders)
@@ -120,7 +120,7 @@ class Session:
 
     @property
     def rate(self) -> float:
-        """Frames per second."""
+        """The video's frames per second."""
         return self.result.rate
 
     @property
@@ -391,7 +391,7 @@ def describe_clicks(clicks: Clicks) -> list[str]:
     return words + [f"{'point' if p.inside else 'outside'}={p.x:g},{p.y:g}" for p in clicks.points]
 
 
-def begin_result(video: Video) -> VideoResult:
+def create_empty_result(video: Video) -> VideoResult:
     """The result of a `video` of which nothing is known, which is read through where it does not say its length."""
     if not len(video):
         read_through(video)

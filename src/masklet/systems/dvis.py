@@ -25,6 +25,7 @@ from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import SlotSegmenter, SlotTracker
 from masklet.core.result import VideoResult
 from masklet.core.slots import FrameSlots
+from masklet.core.wording import name_setting
 from masklet.systems.query import answers as slot_answers
 from masklet.systems.query.answers import build_task_output
 from masklet.systems.query.dense_store import DenseStore
@@ -166,7 +167,9 @@ class DvisRefined(Generic[M]):
     def run_with_checkpoints(self, video: Video, watch: Watch, checkpoints: Checkpoints) -> VideoResult:
         """As `run`, from the last of the `checkpoints` on, which are of the first pass and lie between clips."""
         if self.settings.clip is None:
-            checkpoints.stop("the refiner looks at the whole video at once; set clip, such as --set clip=30")
+            checkpoints.stop(
+                f"the refiner looks at the whole video at once; set clip, such as {name_setting('clip', 30)}"
+            )
         at, tracks, saved = self.settings, SlotTracks(checkpoints), checkpoints.saved
         state: ClipState[M] | None = saved.state if saved else None
         frames = read_ahead(iterate_frames_from(video, saved.frame if saved else 0))

@@ -10,6 +10,7 @@ from masklet.core.budget import MemoryBudget, estimate_need
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.protocols import SizedPropagator
+from masklet.core.wording import name_argument
 from masklet.systems.track import Track
 
 
@@ -40,7 +41,8 @@ def fit_system(system: Any, video: Video, budget: MemoryBudget, tell: Callable[[
         wanted, each = getattr(settings, "max_objects"), propagator.count_object_bytes(video.size)  # noqa: B009
         fit = budget.count_objects(each)
         if not fit:
-            raise InputError(f"{video.name}: {budget} hold no object of it; give --memory {estimate_need(1, each)}")
+            least = name_argument("budget", estimate_need(1, each), option="memory")
+            raise InputError(f"{video.name}: {budget} hold no object of it; give {least}")
         if wanted is None or fit < wanted:
             changed["max_objects"] = fit
             tell(describe_limit(video, budget, fit, wanted, each))
@@ -51,7 +53,8 @@ def describe_limit(video: Video, budget: MemoryBudget, fit: int, wanted: int | N
     """The sentence that says beforehand that not all objects fit that a system may track."""
     h, w = video.size
     most = f"; all {wanted} take {estimate_need(wanted, each)}" if wanted else ""
-    return f"{video.name}: {budget} hold {fit} objects at once at {w}x{h}, more begin no object{most} (--memory)"
+    how = name_argument("budget", option="memory")
+    return f"{video.name}: {budget} hold {fit} objects at once at {w}x{h}, more begin no object{most} ({how})"
 
 
 def check_prompted_objects(propagator: Any, video: Video, objects: int, budget: MemoryBudget) -> None:
@@ -63,5 +66,5 @@ def check_prompted_objects(propagator: Any, video: Video, objects: int, budget: 
         need, (h, w) = estimate_need(objects, each), video.size
         raise InputError(
             f"{video.name}: {objects} objects at {w}x{h} take about {need}, and there are {budget}; "
-            "track fewer at a time, or give more with --memory"
+            f"track fewer at a time, or give more with {name_argument('budget', option='memory')}"
         )

@@ -98,8 +98,10 @@ def reduce_mask(mask: Bool[Tensor, "h w"], size: tuple[int, int]) -> Bool[Tensor
     return mask[rows[:, None], columns[None]]
 
 
-def check_prompt_clicks(frame: int, id: int, clicks: Clicks, video: Video) -> Clicks:
-    """Points, a box and a mask that lie within the video, at least one of them."""
+def check_prompt_clicks(frame: int, id: int, clicks: Clicks, video: Video) -> Prompt:
+    """The points, box and mask of `clicks` on object `id` in a `frame`, which lie within the `video`; a mask alone is
+    the mask itself, which is believed as it is. Raises InputError where there is none of them, or one lies outside.
+    """
     where = f"prompt for object {id} in frame {frame}"
     if not (clicks.points or clicks.box or clicks.mask is not None):
         raise InputError(f"{where}: no point, box or mask in it; give one")
@@ -109,4 +111,6 @@ def check_prompt_clicks(frame: int, id: int, clicks: Clicks, video: Video) -> Cl
         check_prompt(frame, id, point, video)
     box = clicks.box and check_prompt(frame, id, clicks.box, video)
     mask = None if clicks.mask is None else check_prompt_mask(where, clicks.mask, video)
+    if mask is not None and not clicks.points:
+        return mask
     return Clicks(clicks.points, box if isinstance(box, Box) else None, mask)

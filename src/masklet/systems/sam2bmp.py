@@ -20,11 +20,11 @@ from masklet.core.features import DEVICE, DISK, MEMORY, FeatureStore
 from masklet.core.frames import Frame, Video, iterate_frames_from, iterate_with_future, read_through
 from masklet.core.instances import NAMELESS, Branches, Detections, FrameMasks, Prediction
 from masklet.core.masks import (
+    compute_mutual_mask_iou,
     find_nonempty,
     has_pixels,
     mask_iou,
     mask_nms,
-    mutual_mask_iou,
     pack_bits,
     stack_masks,
     unpack_bits,
@@ -341,7 +341,7 @@ class Sam2Bmp(Generic[F, M, S]):
         order = unsure.scores.argsort(descending=True, stable=True).tolist()
         taken = [*(s.mask for s in old), *sure.masks]
         free = (mask_iou(unsure.masks, taken) < self.settings.novel_iou).all(1).tolist()
-        alike = mutual_mask_iou(unsure.masks, range(len(unsure))) >= self.settings.novel_iou
+        alike = compute_mutual_mask_iou(unsure.masks, range(len(unsure))) >= self.settings.novel_iou
         kept: list[int] = []
         for c in order:
             if free[c] and not alike[c, kept].any():

@@ -66,7 +66,7 @@ def complete_backward(
     if saved and saved.phase == BACKWARD:
         state, stop = saved.state, saved.frame
     else:
-        state = begin_sweep(propagator, book, window)
+        state = start_sweep(propagator, book, window)
         stop = max(state.starts, default=-1) + 1
     last = max(state.starts, default=-1)
     features_backward = iterate_features_backward(propagator, video, store, stop)
@@ -79,7 +79,7 @@ def complete_backward(
     book.settle()
 
 
-def begin_sweep(propagator: Propagator[F, M], book: TrackBook, window: int | None) -> SweepState[M]:
+def start_sweep(propagator: Propagator[F, M], book: TrackBook, window: int | None) -> SweepState[M]:
     """The state before the last frame in which an object of `book` joins; none joins where the `window` is 0."""
     firsts = {id: min(page) for id, page in book.pages.items() if page and window != 0}
     starts: dict[int, list[int]] = defaultdict(list)

@@ -21,7 +21,7 @@ def draw_curves(
         curves: by name, the places and the values of each.
         path: of the PNG, which is replaced.
     """
-    figure, axes = _begin_chart(6.0, 4.0, title)
+    figure, axes = _open_chart(6.0, 4.0, title)
     for n, (name, (x, y)) in enumerate(curves.items()):
         axes.plot(x, y, label=name, color=LINES[n % len(LINES)], linewidth=1.8)
     axes.set_xlabel(across)
@@ -47,7 +47,7 @@ def draw_bars(title: str, values: Mapping[str, float], folder: Path, name: str) 
     top = max(1e-9, *values.values()) if values else 1.0
     paths = []
     for number, part in enumerate(parts, start=1):
-        figure, axes = _begin_chart(6.0, 0.9 + 0.22 * len(part), title)
+        figure, axes = _open_chart(6.0, 0.9 + 0.22 * len(part), title)
         labels = [text if len(text) <= 32 else f"{text[:31]}…" for text, _ in part]
         axes.barh(range(len(part)), [value for _, value in part], color=LINES[0], height=0.7)
         axes.set_yticks(range(len(part)), labels, fontsize=8)
@@ -60,7 +60,7 @@ def draw_bars(title: str, values: Mapping[str, float], folder: Path, name: str) 
     return paths
 
 
-def _begin_chart(width: float, height: float, title: str) -> tuple[Any, Any]:
+def _open_chart(width: float, height: float, title: str) -> tuple[Any, Any]:
     from matplotlib.figure import Figure  # no window, no global state; loaded only where a chart is drawn
 
     figure = Figure(figsize=(width, height), layout="constrained")

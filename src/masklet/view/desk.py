@@ -15,6 +15,7 @@ from masklet.core.limits import check_file_name
 from masklet.core.progress import Watch
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
+from masklet.core.wording import name_argument
 from masklet.view.frame_store import FrameStore
 from masklet.view.survey import Survey
 
@@ -183,7 +184,7 @@ class StoppedWork(Exception):
 
 
 @dataclass
-class Job:
+class DeskJob:
     """Work on a thread of its own."""
 
     name: str
@@ -238,7 +239,7 @@ class Desk:
     forms: Sequence[tuple[str, str]] = ()  # that `export` knows, with a line of help each
     notes: tuple[str, ...] = ()  # what the user must know, such as why there are no frames
     saved: int = 0  # the revision that was saved last
-    job: Job | None = None
+    job: DeskJob | None = None
     lock: threading.RLock = field(default_factory=threading.RLock)
     _survey: Survey | None = None
     _own: bool = False  # whether what is in `out` was written from here
@@ -268,7 +269,9 @@ class Desk:
         video.
         """
         if self.make_session is None:
-            raise InputError(f"{self.name}: masks cannot be changed without the video; give it by --video")
+            raise InputError(
+                f"{self.name}: masks cannot be changed without the video; give it by {name_argument('video')}"
+            )
         if isinstance(self.editor, ResultEditor):
             self.editor = SessionEditor(self.editor, self.make_session)
         return self.editor.take_session()
@@ -278,11 +281,11 @@ class Desk:
         if self.job is not None and self.job.running:
             raise InputError(f"{self.name}: wait until the work ({self.job.name}) is done, or stop it")
 
-    def start_job(self, name: str, work: Callable[[Watch], Any]) -> Job:
+    def start_job(self, name: str, work: Callable[[Watch], Any]) -> DeskJob:
         """Begins `work`, called `name`. Raises InputError while other work runs."""
         with self.lock:
             self.check_idle()
-            self.job = job = Job(name)
+            self.job = job = DeskJob(name)
         threading.Thread(target=job.run, args=(work,), name=name, daemon=True).start()
         return job
 
@@ -313,7 +316,7 @@ def find_free_folder(folder: Path) -> Path:
     numbered = (folder if n == 1 else folder.with_name(f"{folder.name}-{n}") for n in range(1, 10_000))
     found = next((one for one in numbered if not one.exists()), None)
     if found is None:
-        raise InputError(f"{folder}: there are ten thousand of this name; choose another --out")
+        raise InputError(f"{folder}: there are ten thousand of this name; choose another folder")
     return found
 
 

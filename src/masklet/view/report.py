@@ -15,6 +15,7 @@ from masklet.core.frames import Video
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.result import VideoResult
 from masklet.core.timeline import bin_track
+from masklet.core.wording import name_argument
 from masklet.view.desk import Desk, ResultEditor
 from masklet.view.frame_store import encode_frame
 from masklet.view.server import read_page_file
@@ -27,7 +28,7 @@ MOST_BYTES = 150_000_000  # of a report in one file: browsers hold all of it
 STYLE, SCRIPT = '<link rel="stylesheet" href="/page/page.css">', '<script src="/page/page.js" defer></script>'
 
 
-def write_report(result: VideoResult, video: Video | None, path: Path, watch: Watch = discard_progress) -> None:
+def write_report_page(result: VideoResult, video: Video | None, path: Path, watch: Watch = discard_progress) -> None:
     """Writes a result with its frames as one HTML file, which needs nothing else.
 
     Args:
@@ -56,14 +57,17 @@ def write_report(result: VideoResult, video: Video | None, path: Path, watch: Wa
 
 def refuse_size(path: Path) -> InputError:
     """What is said of a report that is too large."""
-    return InputError(f"{path}: the report would be too large for one file; add --folder, which makes a folder of it")
+    return InputError(
+        f"{path}: the report would be too large for one file; make a folder of it "
+        f"({name_argument('write_report_folder', option='folder')})"
+    )
 
 
 def write_report_folder(
     result: VideoResult, video: Video | None, folder: Path, watch: Watch = discard_progress
 ) -> None:
     """Writes a result with its frames into a `folder` that is there and empty: index.html and what it loads piece by
-    piece, so that the video may be long. The arguments, `watch` too, are those of `write_report`.
+    piece, so that the video may be long. The arguments, `watch` too, are those of `write_report_page`.
     """
     for name in ("frames", "masks"):
         (folder / name).mkdir()
@@ -126,7 +130,8 @@ def build_page(data: Any, scripts: str = "") -> bytes:
     """
     style, script = (read_page_file(name).decode() for name in ("page.css", "page.js"))
     policy = (
-        f"default-src 'none'; script-src {hash_source(script)} {scripts}; style-src {hash_source(style)}; "
+        f"default-src 'none'; script-src {compute_source_hash(script)} {scripts}; "
+        f"style-src {compute_source_hash(style)}; "
         "img-src data: blob: 'self' file:; base-uri 'none'; form-action 'none'"
     )
     head = f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n<style>{style}</style>'
@@ -144,6 +149,6 @@ def format_data(data: Any) -> str:
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def hash_source(text: str) -> str:
+def compute_source_hash(text: str) -> str:
     """A text's hash, as a Content-Security-Policy names what may run."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -25,6 +25,9 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 MEGABYTE = 10**6
 
 
+OURS = "Apache-2.0"  # the licence of what was trained here
+
+
 @dataclass(frozen=True)
 class PackagedWeights:
     """One weight file that comes with the package."""
@@ -32,6 +35,7 @@ class PackagedWeights:
     name: str
     path: Path
     sha256: str
+    licence: str = OURS
 
 
 @dataclass(frozen=True)
@@ -62,14 +66,14 @@ def _locate_packaged(file: str) -> Path:
 
 
 ZOO = {
-    name: PackagedWeights(name, _locate_packaged(f"{name}.safetensors"), sha256)
-    for name, sha256 in (
-        ("mobilenetv2", "9793fd2eebf993a47ec125a23d29228a527c0955b60663a04b2b306b99944e25"),
-        ("mobilenetv2-deep", "b370be0858920e16c73fff4aea9aa3c74040f89a4906fa62ffe48894f8d3c05a"),
+    name: PackagedWeights(name, _locate_packaged(f"{name}.safetensors"), sha256, *licence)
+    for name, sha256, *licence in (
+        ("mobilenetv2", "9793fd2eebf993a47ec125a23d29228a527c0955b60663a04b2b306b99944e25", "MIT"),
+        ("mobilenetv2-deep", "b370be0858920e16c73fff4aea9aa3c74040f89a4906fa62ffe48894f8d3c05a", "MIT"),
         ("nano-image-predictor", "ca0d257b1dd210af3a9c6f797f2576ce202c4edbbaeaa3de275ce9592e3da34f"),
         ("nano-propagator", "c46f020fb75e46cba06a87902bed51ee14e1e677dcc15034f07d245febd0e3b9"),
         ("nano-segmenter", "eee58e21ca9a71234d8fec45ff6697f4565273f2102ce800271525075e0a84a5"),
-        ("nanodet", "bdecf4f308d7bb514e313d296e219c386d971f8dcf3b1a3c171ff33e9fe84302"),
+        ("nanodet", "bdecf4f308d7bb514e313d296e219c386d971f8dcf3b1a3c171ff33e9fe84302", "Apache-2.0"),
     )
 }
 
@@ -114,8 +118,7 @@ def find_checkpoint(name: str) -> Checkpoint:
         return Checkpoint(name, name)
     near = get_close_matches(name, CHECKPOINTS, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
-    known = ", ".join(CHECKPOINTS)
-    raise InputError(f"no weights {name!r}; {hint}there are: {known}, and hub ids such as owner/name")
+    raise InputError(f"no weights {name!r}; {hint}`masklet weights list` has all, and hub ids are owner/name")
 
 
 def get_weights_folder() -> Path:

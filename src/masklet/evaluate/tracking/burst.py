@@ -69,7 +69,7 @@ def _build_burst_report(metric: str, protocol: str, result: BurstResult) -> Repo
     rows = {name: _compute_burst_headline(of_split[name], result.total.open_world[name]) for name in SPLITS}
     parts: dict[str, Scores] = {name: rows[name] for name in SPLITS[1:]}
     called = {c: f"class {result.names.get(c, c)}" for c in classes}
-    parts |= {called[c]: _class_row(counts) for c, counts in classes.items()}
+    parts |= {called[c]: _build_class_row(counts) for c, counts in classes.items()}
     parts |= {f"{called[c]} exemplar-guided": _build_hota_row(counts.exemplar) for c, counts in classes.items()}
     parts |= {f"open-world {name}": _build_hota_row(result.total.open_world[name]) for name in SPLITS}
     videos = {name: _build_hota_row(counts.open_world["all"]) for name, counts in result.videos.items()}
@@ -92,7 +92,7 @@ def _compute_mean_percent(values: Sequence[float]) -> float | None:
     return 100 * float(np.mean(values)) if values else None
 
 
-def _class_row(counts: ClassCounts) -> Scores:
+def _build_class_row(counts: ClassCounts) -> Scores:
     return {**_build_hota_row(counts.guided), "AP": 100 * counts.ap}
 
 

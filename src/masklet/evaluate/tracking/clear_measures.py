@@ -7,14 +7,14 @@ program TrackEval, with which `tests/evaluate/test_clear.py` compares where it i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 from jaxtyping import Float, Int64
 from scipy.optimize import linear_sum_assignment
 
-from masklet.evaluate.tracking.measures import EPSILON, TrackFrame
+from masklet.evaluate.tracking.measures import EPSILON, TrackFrame, split_sides
 
 Pairs = Int64[np.ndarray, "_ 2"]  # a frame's matches: true track, predicted track
 LEAST = 0.5  # similarity from which on two shapes may be one object
@@ -131,7 +131,7 @@ def count_clear(frames: Sequence[TrackFrame], least: float = LEAST) -> tuple[Cle
     switches = list_identity_switches(matched)
     similarity = sum(_sum_similarity(frame, pairs) for frame, pairs in zip(frames, matched, strict=True))
     tp = sum(map(len, matched))
-    true, predicted = (sum(len(side) for side in sides) for sides in _split_sides(frames))
+    true, predicted = (sum(len(side) for side in sides) for sides in split_sides(frames))
     shares, fragments = _follow_tracks(frames, matched)
     mostly, lost = int((shares > MOSTLY).sum()), int((shares < HARDLY).sum())
     id_tp = count_identity_matches(frames, least)
@@ -152,10 +152,6 @@ def count_clear(frames: Sequence[TrackFrame], least: float = LEAST) -> tuple[Cle
         ),
         switches,
     )
-
-
-def _split_sides(frames: Iterable[TrackFrame]) -> tuple[list[Int64[np.ndarray, " _"]], list[Int64[np.ndarray, " _"]]]:
-    return [f.truth for f in frames], [f.found for f in frames]
 
 
 def _sum_similarity(frame: TrackFrame, pairs: Pairs) -> float:
@@ -187,7 +183,7 @@ def count_identity_matches(frames: Sequence[TrackFrame], least: float = LEAST) -
 
     Tracks are given to tracks one to one so that most frames agree (Ristani et al.).
     """
-    sides = [np.concatenate([np.zeros(0, np.int64), *side]) for side in _split_sides(frames)]
+    sides = [np.concatenate([np.zeros(0, np.int64), *side]) for side in split_sides(frames)]
     if not all(map(len, sides)):
         return 0
     together = np.zeros([int(side.max()) + 1 for side in sides], np.int64)

@@ -80,7 +80,7 @@ class HotaCounts:
 def count_hota(frames: Sequence[TrackFrame]) -> HotaCounts:
     """Counts one video: in every frame shapes are paired so as to agree in similarity and in whole tracks."""
     g, p, similarity = _match_shapes(frames)
-    seen = [np.bincount(np.concatenate([[], *ids]).astype(np.int64)) for ids in _split_sides(frames)]
+    seen = [np.bincount(np.concatenate([[], *ids]).astype(np.int64)) for ids in split_sides(frames)]
     matched = similarity[:, None] >= ALPHAS - EPSILON
     tp = matched.sum(0).astype(float)
     pairs, places = np.unique(np.stack([g, p]), axis=1, return_inverse=True)
@@ -97,7 +97,7 @@ def count_hota(frames: Sequence[TrackFrame]) -> HotaCounts:
     )
 
 
-def _split_sides(frames: Sequence[TrackFrame]) -> tuple[list[Int64[np.ndarray, " g"]], list[Int64[np.ndarray, " p"]]]:
+def split_sides(frames: Sequence[TrackFrame]) -> tuple[list[Int64[np.ndarray, " g"]], list[Int64[np.ndarray, " p"]]]:
     return [f.truth for f in frames], [f.found for f in frames]
 
 
@@ -117,7 +117,7 @@ def _match_shapes(
 def _compute_alignment(frames: Sequence[TrackFrame]) -> Float[np.ndarray, "g p"]:
     """How well every two tracks go together: their Jaccard index, a frame counting as the similarity there over
     all similarity that the two shapes have."""
-    shape = [max([int(ids.max()) + 1 for ids in side if len(ids)], default=0) for side in _split_sides(frames)]
+    shape = [max([int(ids.max()) + 1 for ids in side if len(ids)], default=0) for side in split_sides(frames)]
     potential, true, found = np.zeros(shape), np.zeros((shape[0], 1)), np.zeros((1, shape[1]))
     for f in frames:
         all_of = f.similarity.sum(0)[None] + f.similarity.sum(1)[:, None] - f.similarity

@@ -277,8 +277,8 @@ def find_davis_sequences(folder: Path, names: tuple[str, ...] = ()) -> list[Davi
 def _find_resolution_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise InputError(
-            f"{folder} is not here; name a folder in DAVIS layout (JPEGImages/480p/<sequence>/*.jpg, "
-            "Annotations/480p/<sequence>/*.png) by --davis or MASKLET_DAVIS"
+            f"{folder} is not here; give a folder in DAVIS layout (JPEGImages/480p/<sequence>/*.jpg, "
+            "Annotations/480p/<sequence>/*.png)"
         )
     found = sorted(p for p in folder.iterdir() if p.is_dir())
     if not found:

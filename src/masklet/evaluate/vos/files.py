@@ -198,11 +198,11 @@ def build_vos_report(
     `scores` is the headline, `objects` has a row for each "video/object", `videos` one for each video; warnings come
     from `notes`, and `inputs` are the files and folders that were read.
     """
-    per_video, per_object = ({name: nan_to_none(row) for name, row in table.items()} for table in (videos, objects))
+    per_video, per_object = ({name: replace_nan(row) for name, row in table.items()} for table in (videos, objects))
     return Report(
         metric,
         protocol,
-        nan_to_none(scores),
+        replace_nan(scores),
         videos=per_video,
         objects=per_object,
         warnings=tuple(notes.sentences()),
@@ -210,7 +210,7 @@ def build_vos_report(
     )
 
 
-def nan_to_none(row: Row) -> Scores:
+def replace_nan(row: Row) -> Scores:
     """A row in which what is undefined is None."""
     return {name: None if math.isnan(value) else value for name, value in row.items()}
 

@@ -26,7 +26,7 @@ from masklet.evaluate.vos.files import (
     group_rows_by_video,
     list_pngs,
     list_video_names,
-    nan_to_none,
+    replace_nan,
     score_vos_clips,
 )
 from masklet.evaluate.vos.measures import JF, DavisStatistics, drop_first_and_last, score_frame_objects
@@ -167,4 +167,4 @@ def _build_lvos_report(
     mean = float(np.mean([scores[f"{measure}-{kind}"] for measure in ("J", "F") for kind in kinds]))
     videos = {name: compute_column_means(rows, COLUMNS) for name, rows in per_video.items()}
     made = build_vos_report("lvos", PROTOCOL, {"J&F-Mean": mean, **scores}, objects, videos, notes, inputs)
-    return replace(made, parts={kind: nan_to_none(row) for kind, row in parts.items()})
+    return replace(made, parts={kind: replace_nan(row) for kind, row in parts.items()})

@@ -39,6 +39,7 @@ from masklet.io.video.alpha import iterate_opaque_masks
 from masklet.io.video.frame_source import format_size
 from masklet.io.video.sources import make_natural_key
 
+RESULT, RECIPE = "masklets.json", "recipe.json"  # as a run writes them
 FORM = (
     "a json of detections (COCO, COCO-VID, YouTube-VIS, BURST, LabelMe, Label Studio, masklets.json), CVAT's xml, or a "
     "folder of label images"
@@ -67,11 +68,11 @@ def read_detections(path: Path) -> DetectionSet:
     if suffix in VIDEOS:
         return read_cutout_videos(path, [path])
     if suffix in TOOLS:
-        return TOOLS[suffix](path, compute_file_hash(path))
+        return TOOLS[suffix](path, compute_named_hash(path))
     if suffix == ".txt":
         lines = _read_lines(path)
         if not lines or "," in lines[0]:  # a video without detections has no line
-            return read_mot(path, lines, compute_file_hash(path))
+            return read_mot(path, lines, compute_named_hash(path))
         return describe_results(path, [read_mots(path, NUMBERED)])
     return read_detection_json(path)
 
@@ -80,7 +81,7 @@ VIDEOS = (".mov", ".webm")  # of objects that are cut out
 TOOLS = {".xml": read_cvat, ".parquet": read_parquet, ".tar": read_tar}  # by suffix
 
 
-def compute_file_hash(path: Path) -> dict[str, str]:
+def compute_named_hash(path: Path) -> dict[str, str]:
     """{name: sha256} of a file."""
     return {path.name: hashlib.sha256(read_bytes(path, FORM)).hexdigest()}
 
@@ -107,7 +108,7 @@ def describe_results(path: Path, results: Sequence[VideoResult]) -> DetectionSet
     listed = [FramePlace(r.name, t) for r in results for t in range(r.length)]
     things = {r.name_of(m) for r in results for m in r.masklets if m.is_thing}
     stuff = tuple(name for name in names if name not in things)
-    return DetectionSet(str(path), names, entries, listed, compute_file_hash(path), stuff)
+    return DetectionSet(str(path), names, entries, listed, compute_named_hash(path), stuff)
 
 
 def find_score(masklet: Masklet, sighting: Sighting) -> float:
@@ -138,7 +139,7 @@ def read_detection_json(path: Path) -> DetectionSet:
         if isinstance(entries, list) and any(isinstance(e, dict) and "segmentations" in e for e in entries):
             return describe_results(path, read_ytvis_truth(path))
     if is_label_studio(content):
-        return read_label_studio(path, content, compute_file_hash(path))
+        return read_label_studio(path, content, compute_named_hash(path))
     if isinstance(content, list) and any(isinstance(e, dict) and "segmentations" in e for e in content):
         found = describe_results(path, read_ytvis(path))
         return found if len({p.video for p in found.listed}) > 1 else _forget_video(found)
@@ -175,7 +176,7 @@ def read_coco_detections(path: Path, content: Any) -> DetectionSet:
         tuple(names.get(id, str(id)) for id in known),
         found,
         listed,
-        compute_file_hash(path),
+        compute_named_hash(path),
         tuple(names[id] for id in known if id in stuff),
     )
 
@@ -379,7 +380,15 @@ def read_detection_folder(path: Path) -> DetectionSet:
     arrays = [(p.name, files) for p in sorted(path.iterdir()) if p.is_dir() and (files := _list_files(p, ".npz"))]
     if arrays:
         return read_array_folder(path, arrays)
-    raise InputError(f"{path}: no png in this folder; give one label image per frame, or one npz")
+    raise refuse_detection_folder(path)
+
+
+def refuse_detection_folder(path: Path) -> InputError:
+    """What is said of a folder that holds no detections; of one with results which of them may be meant."""
+    result = next((p for form in (RESULT, f"*/{RESULT}") for p in sorted(path.glob(form))), None)
+    if result is not None:
+        return InputError(f"{path}: a folder of results; give the file of one, such as {result}")
+    return InputError(f"{path}: no png in this folder; give one label image per frame, or one npz")
 
 
 def _list_files(folder: Path, suffix: str) -> list[Path]:
@@ -428,7 +437,7 @@ def read_array_folder(path: Path, videos: Sequence[tuple[str | None, Sequence[Pa
         for video, files in videos
         for file in files
     ]
-    hashes = {name: sha for _, files in videos for file in files for name, sha in compute_file_hash(file).items()}
+    hashes = {name: sha for _, files in videos for file in files for name, sha in compute_named_hash(file).items()}
     return DetectionSet(str(path), names or (NAMELESS,), entries, [e.place for e in entries], hashes)
 
 
@@ -453,7 +462,7 @@ def read_cutout_videos(path: Path, files: Sequence[Path]) -> DetectionSet:
             if mask.area:
                 where = f"{file}: frame {t}"
                 entries.append(FrameEntry(FramePlace(index=t), partial(_take_mask, where, mask, 1.0, n), None))
-    hashes = {name: sha for file in files for name, sha in compute_file_hash(file).items()}
+    hashes = {name: sha for file in files for name, sha in compute_named_hash(file).items()}
     listed = [FramePlace(index=t) for t in range(longest)]
     return DetectionSet(str(path), tuple(file.stem for file in files), entries, listed, hashes)
 
@@ -471,7 +480,8 @@ class ListedSegment(NamedTuple):
 
 
 def _list_segment_files(folder: Path) -> list[Path]:
-    return [p for p in _list_files(folder, ".json") if p.name != DECLARATION]
+    """The jsons of a folder, but not those that say of it what it is: label images, or a result."""
+    return [p for p in _list_files(folder, ".json") if p.name not in (DECLARATION, RESULT, RECIPE)]
 
 
 def read_segment_list(folder: Path) -> dict[str, dict[int, ListedSegment]]:
@@ -570,7 +580,7 @@ def read_labelme_files(path: Path, files: Sequence[Path]) -> DetectionSet:
         place = FramePlace(name=str(image).replace("\\", "/"))
         entries += [FrameEntry(place, partial(_read_labelme_object, g, names)) for g in _group_labelme_shapes(page)]
     listed = [FramePlace(name=str(p.content.get("imagePath") or f.name)) for f, p in zip(files, pages, strict=True)]
-    hashes = {name: sha for file in files for name, sha in compute_file_hash(file).items()}
+    hashes = {name: sha for file in files for name, sha in compute_named_hash(file).items()}
     return DetectionSet(str(path), names, entries, listed, hashes)
 
 
@@ -632,7 +642,7 @@ def read_ultralytics_files(path: Path, files: Sequence[Path]) -> DetectionSet:
             entries.append((FramePlace(name=file.name), read))
     known = sorted(classes)
     found = [FrameEntry(place, partial(read, known)) for place, read in entries]
-    hashes = {name: sha for file in files for name, sha in compute_file_hash(file).items()}
+    hashes = {name: sha for file in files for name, sha in compute_named_hash(file).items()}
     listed = [FramePlace(name=file.name) for file in files]
     return DetectionSet(str(path), tuple(map(str, known)) or (NAMELESS,), found, listed, hashes)
 

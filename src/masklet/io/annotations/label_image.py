@@ -181,7 +181,7 @@ def _tell_soft_mask(path: Path, values: Int32[np.ndarray, "h w"]) -> Int32[np.nd
         return values
     regions = _fill_regions(values, shades)
     white = shades[-1] in (255, 65535) and counts[-1] >= FREQUENT * counts[:-1].max()
-    if regions and not white and not _shades_off(values):
+    if regions and not white and not _is_shaded(values):
         return values
     if white and not regions:
         inside: Int32[np.ndarray, "h w"] = (values >= shades[-1] / 2).astype(np.int32)
@@ -201,7 +201,7 @@ def _fill_regions(values: Int32[np.ndarray, "h w"], shades: Int32[np.ndarray, " 
     return bool(np.median(alike / np.bincount(places, minlength=len(shades))) > REGIONS)
 
 
-def _shades_off(values: Int32[np.ndarray, "h w"]) -> bool:
+def _is_shaded(values: Int32[np.ndarray, "h w"]) -> bool:
     """Whether most neighbours of differing values differ by little."""
     steps = np.concatenate([np.abs(np.diff(values, axis=axis)).ravel() for axis in (0, 1)])
     steps = steps[steps > 0]

@@ -16,6 +16,7 @@ from masklet.core.frames import Frame, Video, get_frame_names, read_through
 from masklet.core.limits import check_relative_path
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.result import VideoResult
+from masklet.core.wording import name_argument
 from masklet.io.formats.split import check_frame_names
 from masklet.io.video.frame_source import format_size
 
@@ -97,7 +98,9 @@ class ExportedResults(Sequence[VideoResult]):
     def require_video(self, result: VideoResult) -> None:
         """Raises InputError where a result's video is not given."""
         if result.name not in self.videos:
-            raise InputError(f"{result.name}: this form has the video's images in it; give the video by --frames")
+            raise InputError(
+                f"{result.name}: this form has the video's images in it; give the video by {name_argument('frames')}"
+            )
 
     def has_video(self, result: VideoResult) -> bool:
         """Whether a result's video is given."""
@@ -121,14 +124,15 @@ def check_same_video(result: VideoResult, video: Video) -> None:
     if video.size != result.size:
         raise InputError(
             f"{video.name}: its frames are {format_size(video.size)}, those of the result {result.name} "
-            f"{format_size(result.size)}; give the video that it was made from, read in the same way (--max-side)"
+            f"{format_size(result.size)}; give the video that it was made from, read in the same way "
+            f"({name_argument('max_side')})"
         )
     if len(video) != result.length:
         read_through(video)  # what a container says of its length may be wrong
     if len(video) != result.length:
         raise InputError(
             f"{video.name}: has {len(video)} frames, the result {result.name} {result.length}; give the video that it "
-            "was made from, read in the same way (--start, --end, --stride, --fps)"
+            f"was made from, read in the same way ({', '.join(map(name_argument, ('start', 'end', 'stride', 'fps')))})"
         )
 
 

@@ -25,6 +25,7 @@ from masklet.core.files import read_text, write_atomically
 from masklet.core.image_files import read_image_size
 from masklet.core.limits import check_relative_path, quote_value
 from masklet.core.result import VideoResult
+from masklet.core.wording import name_argument
 from masklet.io.formats.davis import check_palette_ids, encode_davis_pngs
 from masklet.io.formats.json_entry import JsonEntry, read_json_file
 from masklet.io.formats.panoptic import PanopticVideo, check_panoptic_ids, read_panoptic_split
@@ -101,7 +102,7 @@ class SubmissionTarget:
         if self.form in LISTED_BY and not (self.split and self.split.categories):
             raise InputError(
                 f"{self.form} needs the ids of videos and categories: give the json of the split's videos "
-                f"({LISTED_BY[self.form]})"
+                f"({LISTED_BY[self.form]}) by {name_argument('videos')}"
             )
 
     def listed(self, result: VideoResult) -> ListedVideo:
@@ -117,7 +118,8 @@ class SubmissionTarget:
         images = list_image_files(source)
         if not images:
             raise InputError(
-                f"{result.name}: no frames in {source!r} that say their names; give the folder by --frames"
+                f"{result.name}: no frames in {source!r} that say their names; give the folder by "
+                f"{name_argument('frames')}"
             )
         if len(own) == result.length > len(images) and {p.stem for p in own} >= {p.stem for p in images}:
             images = own  # only some of the frames are annotated; those of the source say which
@@ -266,7 +268,10 @@ def _check_categories(result: VideoResult, split: DatasetSplit | None) -> None:
     odd = sorted({result.name_of(m) for m in result.masklets} - known.keys())
     if odd:
         label = split.label if split else ""
-        raise InputError(f"{result.name}: objects are called {', '.join(odd)}, which is no category of {label}")
+        raise InputError(
+            f"{result.name}: objects are called {', '.join(odd)}, which is no category of {label}; rename them, "
+            "such as by `masklet edit`"
+        )
 
 
 def _check_palette(result: VideoResult, split: DatasetSplit | None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from masklet.core.errors import InputError
 from masklet.core.files import read_text
 from masklet.core.limits import check_relative_path
+from masklet.core.wording import name_argument
 from masklet.io.video.images import is_image_file
 from masklet.io.video.source_names import sort_naturally
 
@@ -148,7 +149,7 @@ def list_dataset_videos(dataset: str, root: Path) -> list[DatasetVideo]:
     """
     name, _, part = dataset.partition(":")
     if name not in LAYOUTS:
-        raise InputError(f"--dataset {dataset}: no such data set; there are: {describe_layouts()}")
+        raise InputError(f"{name_argument('dataset', dataset)}: no such data set; there are: {describe_layouts()}")
     layout = LAYOUTS[name]
     base, folders = _find_frames(name, layout, root, part)
     there = {p.name: p for folder in folders for p in _list_subfolders(folder)}
@@ -171,7 +172,7 @@ def list_prompted_videos(dataset: str, root: Path) -> list[DatasetVideo]:
         wanted = " or ".join(LAYOUTS[dataset.partition(":")[0]].annotations) or "annotations of first frames"
         raise InputError(
             f"{root}: no {wanted} of {_list_some(silent)}, of {len(videos)} videos; give a root that has them, a list "
-            "of those that do, or --prompts without --dataset"
+            f"of those that do, or {name_argument('prompts')} without {name_argument('dataset')}"
         )
     return videos
 
@@ -190,7 +191,7 @@ def _find_frames(name: str, layout: DatasetLayout, root: Path, part: str) -> tup
         raise InputError(f"{root}: holds no {wanted}, as {layout.help} has it; give the folder that does")
     chosen = next((p for p in ("", part) if p in found), None) if len(found) > 1 else next(iter(found))
     if chosen is None:
-        some = ", ".join(f"--dataset {name}:{p}" for p in found)
+        some = ", ".join(name_argument("dataset", f"{name}:{p}") for p in found)
         raise InputError(f"{root}: holds several parts of {layout.help}; give one of them: {some}")
     return root / chosen, found[chosen]
 

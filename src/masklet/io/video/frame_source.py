@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame, Gap
 from masklet.core.limits import LARGEST_ASPECT, check_frame_count, check_frame_rate, check_frame_size
+from masklet.core.wording import name_argument
 
 STEADY = 0.002  # seconds that times may be off those of a constant rate: containers round to thousandths
 
@@ -109,14 +110,17 @@ class FrameSource(ABC):
         except DamagedSourceError as reason:
             self.damage = self._explain_damage(len(times), str(reason))
             if self.strict:
-                raise InputError(f"{self.damage}; give an intact copy, or leave --strict out") from None
+                raise InputError(
+                    f"{self.damage}; give an intact copy, or leave {name_argument('strict')} out"
+                ) from None
         self._length = len(times)
         self.times = keep_uneven_times(times, self.rate)
 
     def refuse_gap(self) -> str:
         """The sentence with which `strict` refuses a frame that cannot be read."""
         n, cause = min(self.lost.items())
-        return f"{self.label}: frame {n} cannot be read ({cause}); give an intact copy, or leave --strict out"
+        told = f"frame {n} cannot be read ({cause}); give an intact copy, or leave {name_argument('strict')} out"
+        return f"{self.label}: {told}"
 
     def _explain_damage(self, done: int, reason: str) -> str:
         of = f" of {self.said()}" if self.said() else ""

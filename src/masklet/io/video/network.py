@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from masklet.core.errors import InputError
+from masklet.core.wording import name_argument
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -72,5 +73,5 @@ def refuse_playlist(path: Path) -> None:
     if PLAYLIST.match(head):
         raise InputError(
             f"{path}: a playlist, which opens other files and addresses; give the video itself, "
-            "or allow that with --allow-network"
+            f"or allow that with {name_argument('allow_network', True)}"
         )

@@ -95,9 +95,10 @@ class SelectedFrames(FrameSource):
     def _take_first(self) -> None:
         frame = next(self.frames(), None)
         if frame is None:
-            raise InputError(
-                f"{self.label}: no frame between {self.selection.start} and {self.selection.end}; take others"
-            )
+            first, last = self.selection.start, self.selection.end
+            span = f"from {first} on" if last is None else f"from {first} to {last}"
+            known = f", of {len(self.source)}" if len(self.source) else ""
+            raise InputError(f"{self.label}: has no frame {span}{known}; take others")
         self.size = frame.size
 
     def _describe(self) -> None:

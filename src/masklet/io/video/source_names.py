@@ -61,7 +61,7 @@ def sort_naturally(paths: Iterable[Path]) -> list[Path]:
     counter = read_plain_counter(paths)
     if counter is not None:
         return [paths[n] for n in sorted(range(len(paths)), key=lambda n: (counter[n], str(paths[n])))]
-    decimals = not _counts_after_points([p.stem for p in paths])
+    decimals = not _is_counting_after_points([p.stem for p in paths])
     return sorted(paths, key=lambda p: make_natural_key(p, decimals))
 
 
@@ -87,7 +87,7 @@ def read_plain_counter(paths: Sequence[Path]) -> list[int] | None:
     return list(map(int, numbers)) if len(numbers) == len(texts) and all(map(str.isdecimal, numbers)) else None
 
 
-def _counts_after_points(stems: Sequence[str]) -> bool:
+def _is_counting_after_points(stems: Sequence[str]) -> bool:
     fractions = [f for stem in stems for f in re.findall(r"(?<=\d\.)\d+", stem)]
     lengths = {len(f) for f in fractions}
     return len(lengths) > 1 and any(len(f) > 1 and f.endswith("0") for f in fractions)

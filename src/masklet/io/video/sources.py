@@ -12,6 +12,7 @@ import numpy as np
 from masklet.core.errors import InputError
 from masklet.core.files import path_exists
 from masklet.core.limits import check_frame_rate
+from masklet.core.wording import name_argument
 from masklet.io.video.datasets import guess_layouts
 from masklet.io.video.frame_source import FrameSource
 from masklet.io.video.image_sequence import ImagePages, ImageSequence, list_some
@@ -214,7 +215,7 @@ def _suggest_inside(folder: Path) -> str:
     """What to give in place of a folder without images, by what lies in it."""
     frames = _find_frame_folders(folder)
     if frames:
-        best = min(frames, key=lambda p: (_looks_like_masks(p, folder), len(p.parts), make_natural_key(p)))
+        best = min(frames, key=lambda p: (_is_mask_folder(p, folder), len(p.parts), make_natural_key(p)))
         beside = [p for p in frames if p.parent == best.parent]
         all_of_them = f", or all {len(beside)} there as '{best.parent}/*'" if len(beside) > 1 else ""
         return f"; those lie further inside: give one video such as {best}{all_of_them}{_suggest_layout(folder)}"
@@ -227,10 +228,10 @@ def _suggest_inside(folder: Path) -> str:
 
 def _suggest_layout(folder: Path) -> str:
     named = guess_layouts(folder)
-    return f"; or, as it may be {', '.join(named)}, the root with --dataset {named[0]}" if named else ""
+    return f"; or, as it may be {', '.join(named)}, the root with {name_argument('dataset', named[0])}" if named else ""
 
 
-def _looks_like_masks(path: Path, root: Path) -> bool:
+def _is_mask_folder(path: Path, root: Path) -> bool:
     inside = str(path.relative_to(root)).lower()
     return any(word in inside for word in MASK_FOLDERS)
 

@@ -33,10 +33,10 @@ def has_lost_transport_packets(name: str, start: int | None, stop: int | None) -
     stream = (packets[:, 1].astype(int) & 0x1F) << 8 | packets[:, 2]
     ours = packets[(stream == stream[-1]) & (packets[:, 3] & 0x10 > 0)]  # with a payload, which alone are counted
     counters = ours[:, 3].astype(int) & 0x0F
-    return bool(((np.diff(counters) % 16) > 1).any()) or any(map(_begins_without_code, ours))
+    return bool(((np.diff(counters) % 16) > 1).any()) or any(map(_has_no_start_code, ours))
 
 
-def _begins_without_code(packet: UInt8[np.ndarray, " n"]) -> bool:
+def _has_no_start_code(packet: UInt8[np.ndarray, " n"]) -> bool:
     """Whether a packet says that a frame begins in it, and does not begin with the start code that this takes."""
     extra = 1 + int(packet[4]) if packet[3] & 0x20 else 0
     payload = packet[4 + extra :]

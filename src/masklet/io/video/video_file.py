@@ -14,6 +14,7 @@ from av.video.stream import VideoStream
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
+from masklet.core.wording import name_argument
 from masklet.io.video.avi import read_avi_index
 from masklet.io.video.decode import (
     LostFrame,
@@ -199,7 +200,7 @@ class VideoFile(FrameSource):
     def _note_damage(self, told: str) -> None:
         """Notes damage of which it is not known which frame it is in. Raises InputError with `strict`."""
         if self.strict:
-            raise InputError(f"{self.label}: {told}; give an intact copy, or leave --strict out")
+            raise InputError(f"{self.label}: {told}; give an intact copy, or leave {name_argument('strict')} out")
         self.note(f"{self.label}: {told}")
 
     def _check_count(self) -> None:

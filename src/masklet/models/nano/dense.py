@@ -183,7 +183,7 @@ class DenseCheckpoint:
 
 def read_dense(path: Path) -> DenseCheckpoint:
     """A file that `save_dense` wrote. Raises InputError where it is of something else or damaged."""
-    what = "a nano segmenter, as masklet train segmenter --from nano writes them"
+    what = "a nano segmenter, as `masklet train segmenter --from nano` writes them"
     held = read_described(path, KIND, what)
     with explain_damage(path):
         told = held.about["settings"]

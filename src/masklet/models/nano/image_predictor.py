@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped, UInt8
 from torch import Tensor
 
 from masklet.core.instances import Box, Clicks, Point
-from masklet.core.label_map import find_mask_box
+from masklet.core.label_map import find_mask_slices
 from masklet.core.masks import stack_masks
 from masklet.core.part_facts import CPU
 from masklet.models.encoder import DEEP, MEAN, MOBILENET, STD
@@ -356,7 +356,7 @@ def _record_answer(
 
 def _find_mask_box(mask: Bool[np.ndarray, "h w"]) -> Box:
     """The box of a mask that is not empty."""
-    y, x = find_mask_box(mask)
+    y, x = find_mask_slices(mask)
     return Box(float(x.start), float(y.start), float(x.stop), float(y.stop))
 
 

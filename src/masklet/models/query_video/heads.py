@@ -75,7 +75,7 @@ def read_heads_origin(path: str | Path) -> HeadsOrigin:
     return HeadsOrigin(weights, side)
 
 
-def holds_head(path: str | Path, part: str) -> bool:
+def has_head(path: str | Path, part: str) -> bool:
     """Whether a file of heads holds a `part`, "tracker" or "refiner". Raises InputError where it is none or damaged."""
     return part in read_described(Path(path), QUERY_HEADS, HEADS).about
 

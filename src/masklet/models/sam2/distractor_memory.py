@@ -112,7 +112,7 @@ def find_box(mask: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
 
 
 def measure_box(box: Sequence[int]) -> int:
-    """Pixels in a box."""
+    """The area of a box, in pixels."""
     return int((box[2] - box[0]) * (box[3] - box[1]))
 
 

@@ -25,7 +25,7 @@ class FrameEncoder(Protocol):
     """Makes of frames what the core takes."""
 
     def prepare_pixels(self, frame: Frame) -> Float[Tensor, "1 3 s s"]:
-        """The network's input."""
+        """The pixels of a frame as the network takes them, resized and normalised."""
         ...
 
     def encode_frame(self, frame: Frame) -> Sam2Features:

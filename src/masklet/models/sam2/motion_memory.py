@@ -65,7 +65,7 @@ class MotionAwareFrames(ReliableFrames):
     def score(self, last: BoxMotion, masks: Bool[Tensor, "k h w"]) -> Float[Tensor, " k"]:
         """Box IoU of each mask with where the filter expects the object; 0 of an empty one."""
         expected = convert_to_box(predict_motion(last).mean[:4])[None]
-        boxes = [find_mask_box(mask) for mask in masks]
+        boxes = [find_mask_corners(mask) for mask in masks]
         scores = [0.0 if box is None else float(box_iou(expected, box[None])) for box in boxes]
         return torch.tensor(scores)
 
@@ -78,12 +78,12 @@ class MotionAwareFrames(ReliableFrames):
         quality = entry.quality
         if last is not None and last.seen >= self.settled:
             quality = (quality - self.motion * fit) / (1 - self.motion)
-        box = find_mask_box(mask) if entry.presence > 0 and quality > self.quality else None
+        box = find_mask_corners(mask) if entry.presence > 0 and quality > self.quality else None
         if box is None:
             motion = None if last is None else replace(predict_motion(last), seen=0)
         else:
             place = convert_from_box(box)
-            motion = correct_motion(predict_motion(last), place, last.seen + 1) if last else begin_motion(place)
+            motion = correct_motion(predict_motion(last), place, last.seen + 1) if last else start_motion(place)
         return replace(entry, quality=quality, fit=fit, motion=motion)
 
     def is_reliable(self, entry: MemoryEntry) -> bool:
@@ -101,7 +101,7 @@ def find_motion(bank: MemoryBank) -> BoxMotion | None:
 # -- a Kalman filter of constant velocity over middle x and y, width and height
 
 
-def begin_motion(place: Float64[Tensor, " 4"]) -> BoxMotion:
+def start_motion(place: Float64[Tensor, " 4"]) -> BoxMotion:
     """What is known of a box that was seen once, at rest."""
     mean = torch.cat([place, torch.zeros_like(place)])
     spread = torch.cat([(2 * STEADY * measure_scale(place)).expand(4), (10 * CHANGE * measure_scale(place)).expand(4)])
@@ -130,10 +130,10 @@ def measure_scale(place: Float64[Tensor, " n"]) -> Float64[Tensor, ""]:
     return place[3].clamp(min=1)
 
 
-def find_mask_box(mask: Bool[Tensor, "h w"]) -> Float64[Tensor, " 4"] | None:
+def find_mask_corners(mask: Bool[Tensor, "h w"]) -> Float64[Tensor, " 4"] | None:
     """x0, y0, x1, y1 of a mask, x1 and y1 one past the last; None of an empty one.
 
-    >>> find_mask_box(torch.tensor([[False, True, True], [False, False, False]])).tolist()
+    >>> find_mask_corners(torch.tensor([[False, True, True], [False, False, False]])).tolist()
     [1.0, 0.0, 3.0, 1.0]
     """
     ys, xs = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]

@@ -11,8 +11,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from masklet.core.frame_cache import FrameCache
 from masklet.core.frames import Frame
+from masklet.core.identity_cache import IdentityCache
 from masklet.models.sam2.core import Sam2Features, wrap_inference
 from masklet.models.sam2.image_encoder import UnreadPositions
 
@@ -34,7 +34,7 @@ class Sam3Trunk:
         weight = net.embeddings.patch_embeddings.projection.weight
         self.device, self.dtype = weight.device, weight.dtype
         self.half = self.device.type == "cuda"
-        self._seen: FrameCache[Float[Tensor, "1 c h w"]] = FrameCache(HELD)
+        self._seen: IdentityCache[Float[Tensor, "1 c h w"]] = IdentityCache(HELD)
         self._alone = Lock()  # segmenter and propagator may ask about one frame at the same time
 
     def prepare_pixels(self, frame: Frame) -> Float[Tensor, "1 3 s s"]:

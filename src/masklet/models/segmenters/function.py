@@ -87,7 +87,7 @@ class FunctionSegmenter:
         scores = np.ones(len(found)) if found.confidence is None else found.confidence
         names = found.data.get("class_name")
         if names is None:
-            names = [NAMELESS if found.class_id is None else f"class {n}" for n in _class_ids(found)]
+            names = [NAMELESS if found.class_id is None else f"class {n}" for n in _list_class_ids(found)]
         new = [name for name in dict.fromkeys(map(str, names)) if name not in self.categories]
         self.categories = (*self.categories, *new)
         labels = [self.categories.index(str(name)) for name in names]
@@ -98,5 +98,5 @@ class FunctionSegmenter:
         )
 
 
-def _class_ids(found: supervision.Detections) -> Sequence[int]:
+def _list_class_ids(found: supervision.Detections) -> Sequence[int]:
     return [0] * len(found) if found.class_id is None else [int(n) for n in found.class_id]

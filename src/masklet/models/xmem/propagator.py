@@ -20,8 +20,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from masklet.core.errors import InputError
-from masklet.core.frame_cache import FrameCache
 from masklet.core.frames import Frame
+from masklet.core.identity_cache import IdentityCache
 from masklet.core.instances import Prediction, Prompt
 from masklet.core.masks import resize_bilinear
 from masklet.models.xmem.memory import (
@@ -130,7 +130,7 @@ class Xmem:
             halve_weights(self.net)  # it computes under autocast
         self._upload = PinnedUpload(self.device)
         self._shift, self._scale = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (MEAN, STD))
-        self._predicted: FrameCache[tuple[XmemMemory, Prediction]] = FrameCache()  # of what memory, and what
+        self._predicted: IdentityCache[tuple[XmemMemory, Prediction]] = IdentityCache()  # of what memory, and what
 
     @property
     def description(self) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from torch import Tensor
 
-from masklet.core.label_map import LabelMap, front_small, front_small_last, paint_in_front
+from masklet.core.label_map import LabelMap, paint_in_front, rank_small_in_front, rank_small_in_front_last
 from masklet.core.masks import stack_masks
 from masklet.core.matching import match
 
@@ -54,7 +54,7 @@ def stack_layers(masks: Bool[Tensor, "p h w"], frames: Sequence[int]) -> list[Pr
         if own is None:
             layers.append((frame, own := []))
         own.append(p)
-    return [ProposalLayer(frame, LabelMap.paint(masks, own, front_small)) for frame, own in layers]
+    return [ProposalLayer(frame, LabelMap.paint(masks, own, rank_small_in_front)) for frame, own in layers]
 
 
 def find_consensus(
@@ -208,7 +208,7 @@ def _iterate_bits(mask: int) -> Iterator[int]:
 
 def resolve_overlaps(masks: Bool[Tensor, "q h w"]) -> Bool[Tensor, "q h w"]:
     """Removes overlaps: small ones lie in front, of equal ones the last."""
-    return LabelMap.paint(masks, range(len(masks)), front_small_last).stack()
+    return LabelMap.paint(masks, range(len(masks)), rank_small_in_front_last).stack()
 
 
 @dataclass(frozen=True)
@@ -318,7 +318,7 @@ def merge_detections(
         born: objects begun so far; the next one gets `born` + 1.
         rules: the open points.
     """
-    before = LabelMap.paint(stack_masks(list(own.values()), size), range(len(own)), front_small)
+    before = LabelMap.paint(stack_masks(list(own.values()), size), range(len(own)), rank_small_in_front)
     layers = stack_layers(stack_masks([s.mask for s in found], size), [0] * len(found))
     said = tuple(SegmentVotes(s.labels, s.scores, s.thing) for s in found)
     segments = FrameSegments(tuple(layer.masks for layer in layers), said)

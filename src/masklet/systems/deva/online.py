@@ -22,7 +22,7 @@ from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
 from masklet.core.frames import Frame, Video, iterate_frames_from, iterate_with_future, read_through
 from masklet.core.instances import Detections, FrameMasks, Prediction
-from masklet.core.label_map import LabelMap, front_small
+from masklet.core.label_map import LabelMap, rank_small_in_front
 from masklet.core.masks import mask_nms
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import MaskCarrier, OutsideSegmenter, Propagator, Segmenter
@@ -261,7 +261,7 @@ class Deva(Generic[F, M, S]):
     def propose(self, found: Detections) -> FrameSegments:
         """The proposals among what was `found` in a frame: confident, no duplicates, without overlap."""
         kept = mask_nms(found.masks, found.scores, self.settings.nms_iou, found.scores > self.settings.conf)
-        masks = LabelMap.paint(found.masks, kept.tolist(), front_small)
+        masks = LabelMap.paint(found.masks, kept.tolist(), rank_small_in_front)
         rows = [row for row, area in zip(masks, masks.areas, strict=True) if area]
         votes = zip(found.labels[rows].tolist(), found.scores[rows].tolist(), strict=True)
         said = tuple(SegmentVotes((label,), (score,), self.thing(label)) for label, score in votes)

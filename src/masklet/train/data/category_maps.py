@@ -47,6 +47,6 @@ def normalize_category(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
 
 
-def are_same_categories(one: Sequence[str], other: Sequence[str]) -> bool:
+def has_same_categories(one: Sequence[str], other: Sequence[str]) -> bool:
     """Whether two lists name the same categories in the same order, however they are spelt."""
     return [*map(normalize_category, one)] == [*map(normalize_category, other)]

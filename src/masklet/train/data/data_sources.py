@@ -1,4 +1,4 @@
-"""Data by name: what `--data` means, and how stills of a folder become clips."""
+"""Data by name: what it means, and how stills of a folder become clips."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from masklet.core.errors import InputError
-from masklet.train.data.category_maps import are_same_categories, map_categories
+from masklet.core.wording import name_argument
+from masklet.train.data.category_maps import has_same_categories, map_categories
 from masklet.train.data.clips import ClipSource, UncategorisedSource
 from masklet.train.data.framing import FixedFraming, Framing
 from masklet.train.data.mixture import ClipMixture
@@ -89,7 +90,10 @@ def is_generated(name: str) -> bool:
 def require_one_size(framing: Framing) -> tuple[int, int]:
     """The size of views that are all of one. Raises InputError where they are not."""
     if not isinstance(framing, FixedFraming):
-        raise InputError("clips that are generated, or of cut-outs that move, have one size: give --size HxW")
+        raise InputError(
+            f"clips that are generated, or of cut-outs that move, have one size: give {name_argument('size')}, height "
+            "and width"
+        )
     return framing.size
 
 
@@ -134,11 +138,12 @@ def open_stills(name: str, making: ClipMaking, categories: Sequence[str] | None 
     if categories is None:
         return making.stills(Stills(path), making.framing, making.varied)
     own = read_still_categories(path)
-    same = are_same_categories(own, categories)
+    same = has_same_categories(own, categories)
     mapped = dict(zip(own, categories, strict=True)) if same else map_categories(own, categories)
     if not mapped:
         raise InputError(
-            f"--data {name}: none of its categories ({', '.join(own[:3])}, ...) is one of those of the videos "
+            f"{name_argument('data', name)}: none of its categories ({', '.join(own[:3])}, ...) is one of those of "
+            "the videos "
             f"({', '.join(categories[:3])}, ...)"
         )
     return making.stills(Stills(path, mapped.get, categories), making.framing, making.varied)
@@ -155,7 +160,7 @@ def open_clip_source(name: str, making: ClipMaking) -> ClipSource:
     path = Path(name)
     if not os.path.isdir(name):  # which no name is too long for
         levels = ", ".join(f"{SYNTHETIC}:{known}" for known in RANGES)
-        raise InputError(f"--data {name}: no such folder; give one, or {SYNTHETIC}, or {levels}")
+        raise InputError(f"{name_argument('data', name)}: no such folder; give one, or {SYNTHETIC}, or {levels}")
     return VideoClips(*read_footage(path), framing, making.sampling)
 
 
@@ -170,7 +175,8 @@ def read_footage(path: Path) -> Read:
     if (path / TRAIN).is_dir():
         return read_ytvis_footage(find_truth_file(path, TRAIN_TRUTHS), path / TRAIN)
     raise InputError(
-        f"--data {path}: neither a set of stills (annotations.json and {IMAGES}/, COCO's instance form) nor one of "
+        f"{name_argument('data', path)}: neither a set of stills (annotations.json and {IMAGES}/, COCO's instance "
+        "form) nor one of "
         f"videos (a json and {FRAMES}/, YouTube-VIS's form; {IMAGES}/ and {PANOPTIC}/, VIPSeg's; train/, OVIS's)"
     )
 
@@ -179,5 +185,7 @@ def find_truth_file(folder: Path, names: Sequence[str]) -> Path:
     """The annotations of a set of videos, by the names that they may have."""
     found = [folder / name for name in names if (folder / name).is_file()]
     if not found:
-        raise InputError(f"--data {folder}: has videos, but none of {', '.join(names)} with the annotations")
+        raise InputError(
+            f"{name_argument('data', folder)}: has videos, but none of {', '.join(names)} with the annotations"
+        )
     return found[0]

@@ -45,7 +45,7 @@ class EventFile:
     def _append(self, event: bytes) -> None:
         try:
             with self.path.open("ab") as file:
-                file.write(frame_record(encode_double(1, time.time()) + event))
+                file.write(pack_record(encode_double(1, time.time()) + event))
         except OSError as error:
             raise explain_write_error(self.path, error) from None
 
@@ -65,7 +65,7 @@ def list_scalars(facts: Mapping[str, object], prefix: str = "") -> dict[str, flo
     return found
 
 
-def frame_record(content: bytes) -> bytes:
+def pack_record(content: bytes) -> bytes:
     """The bytes `content` as a record of TFRecord."""
     length = struct.pack("<Q", len(content))
     return length + compute_masked_checksum(length) + content + compute_masked_checksum(content)

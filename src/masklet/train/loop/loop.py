@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from masklet.core.errors import InputError
+from masklet.core.wording import name_argument
 from masklet.train.data.clips import seed_item_generator
 from masklet.train.loop.curve import draw_curve
 from masklet.train.loop.prefetch import PrefetchableTask, prefetch
@@ -242,7 +243,7 @@ def take_training_step(
         where = f"{folder.path}: " if folder is not None else ""
         raise InputError(
             f"{where}the loss was not finite in {PATIENCE} steps in a row, the last is {done}; "
-            "train anew with a smaller --lr"
+            f"train anew with a smaller {name_argument('lr')}"
         )
     if folder is not None and (done == plan.steps or (plan.validate_every and done % plan.validate_every == 0)):
         validate_run(run, done, folder)
@@ -272,7 +273,7 @@ def run_optimiser_step(run: TrainingRun, number: int, items: list[Losses]) -> tu
     run.optimiser.zero_grad()
     losses: dict[str, float] = {}
     for item in items:
-        with autocast_for(task.module, plan.precision):
+        with make_autocast(task.module, plan.precision):
             parts = item()
             total = torch.stack([*parts.values()]).sum()
         (total / plan.batch).backward()  # type: ignore[no-untyped-call]
@@ -290,7 +291,7 @@ def run_optimiser_step(run: TrainingRun, number: int, items: list[Losses]) -> tu
 
 
 def find_module_device(module: nn.Module) -> torch.device:
-    """Where a module is."""
+    """The device that a module's parameters are on."""
     return next(module.parameters()).device
 
 
@@ -305,7 +306,7 @@ def find_module_gpus(module: nn.Module) -> list[torch.device]:
     return [device] if device.type == "cuda" else []
 
 
-def autocast_for(module: nn.Module, precision: str = "auto") -> AbstractContextManager[Any]:
+def make_autocast(module: nn.Module, precision: str = "auto") -> AbstractContextManager[Any]:
     """What a module's losses are computed in: bfloat16 or float32 as `precision` says; auto: bfloat16 on a GPU that has
     it.
     """

@@ -104,7 +104,7 @@ def join_processes(processes: Processes, device: torch.device) -> None:
 
 
 def leave_processes() -> None:
-    """Ends what `join_processes` began."""
+    """Leaves the group of processes that `join_processes` joined."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -53,7 +53,7 @@ class RunFolder:
         if (path / RUN).exists():
             self._claim(self._read(RUN), run, asdict(type(plan)(plan.steps)))
         elif found := [name for name in (LOG, CHECKPOINT, WEIGHTS) if (path / name).exists()]:
-            raise InputError(f"{path}: holds a {found[0]}, but no {RUN} that says of what; choose another --out")
+            raise InputError(f"{path}: holds a {found[0]}, but no {RUN} that says of what; choose another folder")
         else:
             self._write(run)
 
@@ -78,7 +78,7 @@ class RunFolder:
         try:
             return json.loads((self.path / name).read_text())
         except (OSError, ValueError):
-            raise InputError(f"{self.path / name}: damaged; choose another --out, or remove the folder") from None
+            raise InputError(f"{self.path / name}: damaged; choose another folder, or remove the folder") from None
 
     def _same(self, found: Any, wanted: Mapping[str, object]) -> None:
         there = found if isinstance(found, dict) else {}
@@ -86,7 +86,7 @@ class RunFolder:
             if (old := there.get(name)) != (new := wanted.get(name)):
                 raise InputError(
                     f"{self.path}: holds a run with {name} {format_setting(old)}, not {format_setting(new)}; "
-                    "choose another --out, or ask for the same"
+                    "choose another folder, or ask for the same"
                 )
 
     # -- going on
@@ -101,7 +101,7 @@ class RunFolder:
                 optimiser.load_state_dict(state["optimiser"])
                 at = RunProgress(state["step"], state["skipped"])
             except (RuntimeError, ValueError, KeyError, TypeError):
-                raise InputError(f"{path}: of another network; choose another --out, or remove the folder") from None
+                raise InputError(f"{path}: of another network; choose another folder, or remove the folder") from None
         kept = [line for line in self.lines() if line["step"] <= at.step]
         with write_atomically(self.path / LOG) as file:
             file.writelines(json.dumps(line).encode() + b"\n" for line in kept)

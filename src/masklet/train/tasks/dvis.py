@@ -44,7 +44,7 @@ from masklet.train.assignment import (
     take_last_frame_labels,
     take_own_labels,
 )
-from masklet.train.data.category_maps import are_same_categories
+from masklet.train.data.category_maps import has_same_categories
 from masklet.train.data.clips import ClipSource, TrainingClip, seed_item_generator
 from masklet.train.loop.prefetch import PrefetchableTask
 from masklet.train.losses import (
@@ -142,10 +142,10 @@ class FrozenSegmenter:
     def __init__(self, segmenter: SlotSegmenter, source: ClipSource, settings: DvisTraining) -> None:
         """Raises InputError where the clips' categories are not the segmenter's."""
         ours, theirs = tuple(source.categories), tuple(segmenter.categories)
-        if not are_same_categories(ours, theirs):
+        if not has_same_categories(ours, theirs):
             raise InputError(
                 f"the clips have {len(ours)} categories ({ours[0]}, ...), the segmenter {len(theirs)} ({theirs[0]}, "
-                "...); train with a segmenter of these categories: masklet train segmenter --from makes one"
+                "...); train with a segmenter of these categories: `masklet train segmenter --from` makes one"
             )
         self._segmenter, self._source, self._settings = segmenter, source, settings
         self.categories = theirs

@@ -25,7 +25,7 @@ from masklet.models.mask2former.networks import (
 )
 from masklet.models.mask2former.segmenter import Mask2Former
 from masklet.train.assignment import compute_query_costs, find_cheapest_pairs, fit_maps, mark_unused_queries
-from masklet.train.data.category_maps import are_same_categories, normalize_category
+from masklet.train.data.category_maps import has_same_categories, normalize_category
 from masklet.train.data.clips import ClipSource, TrainingClip, seed_item_generator
 from masklet.train.data.framing import GREY
 from masklet.train.loop.prefetch import PrefetchableTask
@@ -193,7 +193,7 @@ def fit_categories(net: Any, categories: Sequence[str], seed: int, heads: Sequen
     """
     config = net.config
     old = tuple(config.id2label[n] for n in range(config.num_labels))
-    if are_same_categories(old, categories):
+    if has_same_categories(old, categories):
         return []
     kept: tuple[str, ...] = ()
     for module, attribute in heads:

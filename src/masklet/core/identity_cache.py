@@ -10,10 +10,10 @@ from typing import Generic, TypeVar
 V = TypeVar("V")
 
 
-class FrameCache(Generic[V]):
+class IdentityCache(Generic[V]):
     """The last values, with what each was computed of, compared by identity.
 
-    >>> cache, frame, other = FrameCache[int](), [1], [1]
+    >>> cache, frame, other = IdentityCache[int](), [1], [1]
     >>> cache.keep(5, frame), cache.find(frame), cache.find(other)
     (5, 5, None)
     """
