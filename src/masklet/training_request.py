@@ -190,9 +190,8 @@ def choose_views(wish: TrainingRequest, begun: Begun) -> ClipViews:
     told = {name: value for name, value in wish.settings.items() if name in names}
     short = told.get("short") or begun.short
     if told and (wish.size is not None or not short):
-        name, value = next(iter(told.items()))
         raise InputError(
-            f"{name_setting(name, value)}: is of clips whose short side is drawn "
+            f"{name_setting(next(iter(told)))}: is of clips whose short side is drawn "
             f"({name_setting('short', (240, 360, 480))}), not of one size ({name_argument('size')}); give one of them"
         )
     size = wish.size or (None if short else begun.size)

@@ -55,8 +55,9 @@ def name_argument(name: str, value: Any = _UNSAID, option: str = "") -> str:
     return typed if value is _UNSAID or value is True else f"{typed} {_type_value(value)}"
 
 
-def name_setting(name: str, value: Any) -> str:
-    """A setting as the reader writes it: `over="any"` in Python, `--set over=any` on the command line.
+def name_setting(name: str, value: Any = _UNSAID) -> str:
+    """A setting as the reader writes it: `over="any"` in Python, `--set over=any` on the command line; without a
+    value the name alone is told.
 
     >>> name_setting("over", "any"), name_setting("short", (240, 360))
     ("over='any'", 'short=(240, 360)')
@@ -64,6 +65,8 @@ def name_setting(name: str, value: Any) -> str:
     ...     name_setting("over", "any"), name_setting("short", (240, 360))
     ('--set over=any', '--set short=240,360')
     """
+    if value is _UNSAID:
+        return f"`{name}`" if _reader == "python" else f"--set {name}"
     if _reader == "python":
         return f"{name}={value!r}"
     return f"--set {name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
