@@ -441,9 +441,8 @@ def build_rocovis_task(
         net.requires_grad_(True)
         segmenter.requires_grad_(not heads)  # GenVIS's stays
     if own.similarity is not None and find_ablation_row(own.row).kind != "genvis":
-        raise InputError(
-            f"--set similarity={own.similarity:g}: is a loss of GenVIS; say --set row=queries, or leave it out"
-        )
+        told = name_setting("similarity", own.similarity)
+        raise InputError(f"{told}: is a loss of GenVIS; say {name_setting('row', 'queries')}, or leave it out")
     losses = None if wish.size else views.losses
     similarity = RocovisTraining.similarity if own.similarity is None else own.similarity
     settings = RocovisTraining(wish.frames, own.through, own.row, losses, similarity)
