@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from masklet.cli.train import train_command
+from masklet.cli import app
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
@@ -27,9 +26,6 @@ from masklet.weights.categories import OVIS, YTVIS19, YTVIS21
 
 FRAMES, STEP = 40, 6  # of a video; grey levels from one to the next
 NAMES = ("person", "car")
-app = typer.Typer()
-app.command("train")(train_command)
-app.command("other")(lambda: None)
 
 
 class Built(Exception):

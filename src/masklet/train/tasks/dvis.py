@@ -145,7 +145,7 @@ class FrozenSegmenter:
         if not has_same_categories(ours, theirs):
             raise InputError(
                 f"the clips have {len(ours)} categories ({ours[0]}, ...), the segmenter {len(theirs)} ({theirs[0]}, "
-                "...); train with a segmenter of these categories: `masklet train segmenter --from` makes one"
+                "...); train with a segmenter of these categories: `masklet train segmenter` makes one"
             )
         self._segmenter, self._source, self._settings = segmenter, source, settings
         self.categories = theirs
