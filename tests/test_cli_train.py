@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
 from masklet.builtins import TRAININGS
-from masklet.cli.train import train_command
+from masklet.cli import app
 from masklet.core.frames import Frame
 from masklet.io.formats.panoptic import write_panoptic
 from masklet.models.mask2former.segmenter import load_mask2former
@@ -28,10 +27,6 @@ from masklet.train.data.synthetic import SyntheticClips
 from masklet.train.loop import loop
 from masklet.train.tasks.segmenter import draw_held_out_clips
 from masklet.training import RECIPES
-
-app = typer.Typer()
-app.command("train")(train_command)
-app.command("other")(lambda: None)  # with one command alone, typer has no names
 
 TINY = ("--size", "32x64", "--steps", "2", "--batch", "2", "--seed", "3")
 

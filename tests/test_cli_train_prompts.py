@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from masklet.cli.train import train_command
+from masklet.cli import app
 from masklet.core.instances import Clicks, Point
 from masklet.models.nano.image_predictor import (
     ImagePredictor,
@@ -24,10 +23,6 @@ from masklet.models.nano.image_predictor import (
 )
 from masklet.train.data.prompt_crops import PromptCropSampling
 from masklet.training import RECIPES, TUNED, choose_training
-
-app = typer.Typer()
-app.command("train")(train_command)
-app.command("other")(lambda: None)  # with one command alone, typer has no names
 
 TINY = ("--steps", "2", "--batch", "2", "--seed", "3")
 TINIEST = ("--steps", "1", "--batch", "1", "--seed", "3")

@@ -11,12 +11,11 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
-import typer
 from forms import by_id, masklet, told, video
 from PIL import Image
 from typer.testing import CliRunner
 
-from masklet.cli import export as cli_export
+from masklet.cli import app
 from masklet.core.errors import InputError
 from masklet.io.formats.davis import read_davis
 from masklet.io.formats.panoptic import read_panoptic
@@ -25,9 +24,6 @@ from masklet.io.formats.ytvis import read_ytvis
 
 NAMES = ("00000", "00005", "00010")
 VOS = ("youtube-vos", "mose", "lvos")
-
-app = typer.Typer()
-app.add_typer(cli_export.app, name="export")
 
 
 @app.command("other")

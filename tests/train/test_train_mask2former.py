@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import typer
 from torch import Tensor
 from typer.testing import CliRunner
 
-from masklet.cli.train import train_command
+from masklet.cli import app
 from masklet.core.frames import Frame
 from masklet.models.encoder import Encoder
 from masklet.models.mask2former.weights import build_mask2former
@@ -21,10 +20,6 @@ from masklet.models.transformers_output import drop_transformers_output
 from masklet.parts import load_segmenter
 from masklet.train.data.synthetic import SyntheticClips
 from masklet.train.tasks.segmenter import draw_held_out_clips
-
-app = typer.Typer()
-app.command("train")(train_command)
-app.command("other")(lambda: None)  # with one command alone, typer has no names
 
 STAGES = ["stage1", "stage2", "stage3", "stage4"]
 TINY = ("--data", "synthetic", "--size", "64x96", "--steps", "1", "--batch", "2", "--seed", "3", "--lr", "0.001")

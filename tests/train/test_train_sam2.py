@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-import typer
 from small_sam2 import build_small_config
 from torch import Tensor
 from typer.testing import CliRunner
 
-from masklet.cli.train import train_command
+from masklet.cli import app
 from masklet.models.encoder import Encoder
 from masklet.models.nano.network import NanoSettings
 from masklet.models.sam2.propagator import Sam2
@@ -28,10 +27,6 @@ from masklet.train.data.synthetic import SyntheticClips
 from masklet.train.tasks.propagator import make_propagator_frames
 from masklet.train.tasks.segmenter import draw_held_out_clips
 from masklet.training import RECIPES, choose_training
-
-app = typer.Typer()
-app.command("train")(train_command)
-app.command("other")(lambda: None)  # with one command alone, typer has no names
 
 TINY = ("--data", "synthetic", "--size", "96x160", "--steps", "2", "--frames", "3", "--seed", "3", "--lr", "0.001")
 

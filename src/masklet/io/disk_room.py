@@ -65,5 +65,5 @@ def format_decimal_bytes(count: float) -> str:
     ('1 kB', '1.5 MB', '20.0 GB')
     """
     if count < 1e6:
-        return f"{max(count / 1e3, 1):.0f} kB"
+        return f"{max(int(count / 1e3), 1)} kB"
     return f"{count / 1e6:,.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
