@@ -186,8 +186,8 @@ def test_the_help_names_the_settings() -> None:
         (("segmenter", "--data", "synthetic", "--lr", "nan"), "--lr nan: give a learning rate above 0"),
         (("segmenter", "--data", "synthetic", "--device", "tpu"), "no device 'tpu'"),
         (("segmenter", "--data", "synthetic", "--from", "gone.safetensors"), "gone.safetensors: no such file"),
-        (("tracker", "--data", "synthetic"), "this is trained over a segmenter: --segmenter FILE"),
-        (("rocovis", "--data", "synthetic"), "this is trained over a segmenter: --segmenter FILE"),
+        (("tracker", "--data", "synthetic"), "this is trained over a segmenter: give --segmenter, a file"),
+        (("rocovis", "--data", "synthetic"), "this is trained over a segmenter: give --segmenter, a file"),
         (("rocovis", "--data", "synthetic", "--set", "row"), "--set row: write it as NAME=VALUE"),
         (
             ("rocovis", "--data", "synthetic", "--set", "row=5"),
@@ -197,7 +197,7 @@ def test_the_help_names_the_settings() -> None:
             ("tracker", "--data", "synthetic", "--set", "row=5"),
             "tracker has no setting 'row'; there are: given, labels, over, begin, noise",
         ),
-        (("refiner", "--data", "synthetic"), "a refiner needs the tracker that it refines: --from FILE"),
+        (("refiner", "--data", "synthetic"), "a refiner needs the tracker that it refines: give --from, a file"),
     ],
 )
 def test_bad_input_is_one_sentence(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_a_folder_of_neither_form(tmp_path: Path) -> None:
 
 def test_categories_must_go_together(stills: Path, segmenter: Path, tmp_path: Path) -> None:
     code, output = called("segmenter", "--data", stills, "--val", "synthetic", "--out", tmp_path / "run", *TINY)
-    assert code == 2 and "--val has other categories than --data (a, b, ...)" in output
+    assert code == 2 and "--val: has other categories than --data (a, b, ...)" in output
     code, output = called("tracker", "--data", stills, "--segmenter", segmenter, "--out", tmp_path / "run", *TINY)
     assert code == 2 and "train with a segmenter of these categories" in output
 
