@@ -90,7 +90,7 @@ STAGES = {
         Stage("fourth", 4000, 4e-4, PromptCropSampling(side=256), start="third"),
         Stage("fifth", 2000, 3e-4, PromptCropSampling(), start="fourth", sides=(192, 256)),
         # Boxes of pictures that were trained on had 0.769, of others 0.759: what lacks is training, not pictures.
-        Stage("sixth", 8000, 8e-4, PromptCropSampling(), start="fifth", sides=(192, 256), precision="bfloat16"),
+        Stage("sixth", 6500, 8e-4, PromptCropSampling(), start="fifth", sides=(192, 256), precision="bfloat16"),
     )
 }
 

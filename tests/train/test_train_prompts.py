@@ -443,7 +443,7 @@ def task_of(stills: Stills, sampling: PromptCropSampling = SMALL, crops: int = 2
 
 def test_what_the_network_is_shown(stills: Stills) -> None:
     """A box or a click in the first round, its own answer and one more click in every other one."""
-    task = task_of(stills, replace(SMALL, rounds=(0.0, 0.0, 1.0)), crops=6)
+    task = task_of(stills, replace(SMALL, rounds=(0.0, 0.0, 1.0), again=0.0), crops=6)
     shown: list[Tensor] = []
     task.module.register_forward_pre_hook(lambda _, told: shown.append(told[1].clone()))
     batch = task.draw(seed_item_generator(4, 0))
@@ -457,6 +457,21 @@ def test_what_the_network_is_shown(stills: Stills) -> None:
     clicks = [maps[:, :2].sum((1, 2, 3)) for maps in (first, second, third)]
     assert (clicks[0] < clicks[1]).all() and (clicks[1] <= clicks[2]).all() and (clicks[1] < clicks[2]).any()
     assert all(second[n, 3].any() and third[n, 3].any() for n in range(6))
+
+
+@pytest.mark.parametrize("again", [0.0, 1.0])
+def test_a_box_is_looked_at_again_without_a_click_as_often_as_said(stills: Stills, again: float) -> None:
+    task = task_of(stills, replace(SMALL, boxes=1.0, corrections=0.0, again=again), crops=4)
+    crops = task.draw(np.random.default_rng(0)).crops
+    answers = torch.full((4, SMALL.side // 2, SMALL.side // 2), -3.0)
+    found, maps = task._corrected(crops, answers, np.random.default_rng(1))
+    assert [len(crop.points) for crop in found] == [round(1 - again)] * 4
+    assert all(crop.earlier is not None and crop.box for crop in found)
+    assert (maps[:, 3] < -0.8).all()  # it sees the answer
+    clicked, _ = task._corrected(
+        [replace(one, points=(Point(3, 3),)) for one in crops], answers, np.random.default_rng(1)
+    )
+    assert [len(crop.points) for crop in clicked] == [2] * 4
 
 
 def test_a_few_steps_on_one_picture_lower_the_loss(stills: Stills, tmp_path: Path) -> None:

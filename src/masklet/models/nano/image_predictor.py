@@ -33,6 +33,7 @@ from masklet.weights.strict import load_exactly
 PACKAGED = "nano-image-predictor"  # in the zoo
 KIND = "nano-image-predictor"  # in the metadata of its files
 SIDE = 192  # of a crop as the network sees it, pixels
+CAREFUL = 256  # the same of what somebody asked for: there are few of those
 RADIUS = 4  # of the disk that stands for a click, pixels of the crop
 BOX_VIEW = 1.4  # side of the crop around a box, in longer sides of the box
 ANSWER_VIEW = 1.6  # the same around an earlier answer
@@ -106,14 +107,14 @@ class Crop:
         x0, y0 = min(max(self.x, 0), w), min(max(self.y, 0), h)
         return x0, y0, max(min(self.x + self.side, w), x0), max(min(self.y + self.side, h), y0)
 
-    def see(self, point: Point) -> Point:
-        """A place of the image, in pixels of the crop as the network sees it."""
-        scale = SIDE / self.side
+    def see(self, point: Point, side: int) -> Point:
+        """A place of the image, in pixels of the crop as the network sees it, `side` pixels wide."""
+        scale = side / self.side
         return replace(point, x=(point.x + 0.5 - self.x) * scale, y=(point.y + 0.5 - self.y) * scale)
 
-    def see_box(self, box: Box) -> Box:
-        """A box of the image, in pixels of the crop as the network sees it."""
-        scale = SIDE / self.side
+    def see_box(self, box: Box, side: int) -> Box:
+        """A box of the image, in pixels of the crop as the network sees it, `side` pixels wide."""
+        scale = side / self.side
         x0, x1, y0, y1 = (
             (v - o) * scale for v, o in ((box.x0, self.x), (box.x1, self.x), (box.y0, self.y), (box.y1, self.y))
         )
@@ -186,6 +187,7 @@ class ImagePredictor:
         drawn = clicks.box is not None or asked.soft is not None
         if clicks.box:
             asked = self._ask(image, replace(asked, box=clicks.box))
+            asked = self._ask(image, asked)  # with the answer at hand: worth 0.005 of IoU
         elif asked.soft is None:
             first = next((n for n, p in enumerate(points) if p.inside), None)
             if first is None:
@@ -291,16 +293,16 @@ class ImagePredictor:
     def _look(
         self, image: RgbImage, asked: Sequence[_PromptState], views: Sequence[Crop]
     ) -> tuple[Float32[np.ndarray, "b k s2 s2"], Float32[np.ndarray, "b k"]]:
-        maps = np.stack([_make_prompt_maps(one, view) for one, view in zip(asked, views, strict=True)])
+        maps = np.stack([_make_prompt_maps(one, view, SIDE) for one, view in zip(asked, views, strict=True)])
         return self._compute([view.cut(image, SIDE, GREY) for view in views], maps)
 
     def _look_twice(
         self, image: RgbImage, asked: _PromptState, view: Crop
     ) -> tuple[Float32[np.ndarray, "1 k s2 s2"], Float32[np.ndarray, "1 k"]]:
-        """The mean of the answers to the crop and to its mirror image: where there are few prompts it is worth the
-        time.
+        """The mean of the answers to the crop, seen more sharply, and to its mirror image: where there are few prompts
+        it is worth the time.
         """
-        crop, maps = view.cut(image, SIDE, GREY), _make_prompt_maps(asked, view)
+        crop, maps = view.cut(image, CAREFUL, GREY), _make_prompt_maps(asked, view, CAREFUL)
         both = np.stack([maps, maps[..., ::-1]])
         logits, quality = self._compute([crop, np.ascontiguousarray(crop[:, ::-1])], both)
         return (logits[:1] + logits[1:, ..., ::-1]) / 2, quality.mean(0, keepdims=True)
@@ -370,7 +372,7 @@ def _make_mask_maps(logits: Logits, mask: Bool[np.ndarray, "h w"], view: Crop) -
     """A mask that is drawn anew, and its box, as the network sees them."""
     soft, window = np.zeros_like(logits), view.window(*logits.shape)
     soft[window] = 1 / (1 + np.exp(-logits[window].clip(-DOUBT, DOUBT)))
-    return draw_prompt_maps([], view.see_box(_find_mask_box(mask)), view.cut(soft, SIDE, 0.0), SIDE)
+    return draw_prompt_maps([], view.see_box(_find_mask_box(mask), SIDE), view.cut(soft, SIDE, 0.0), SIDE)
 
 
 def _choose_crop(asked: _PromptState, size: tuple[int, ...]) -> Crop:
@@ -385,14 +387,14 @@ def _choose_crop(asked: _PromptState, size: tuple[int, ...]) -> Crop:
     return Crop.around(float(x0.min()), float(y0.min()), float(x1.max()), float(y1.max()), scale)
 
 
-def _make_prompt_maps(asked: _PromptState, view: Crop) -> Maps:
-    """What is known of an object as the network sees it."""
+def _make_prompt_maps(asked: _PromptState, view: Crop, side: int) -> Maps:
+    """What is known of an object as the network sees it, in a crop `side` pixels wide."""
     soft = asked.soft
     return draw_prompt_maps(
-        [view.see(point) for point in asked.points],
-        view.see_box(asked.box) if asked.box else None,
-        None if soft is None else view.cut(soft, SIDE, 0.0),
-        SIDE,
+        [view.see(point, side) for point in asked.points],
+        view.see_box(asked.box, side) if asked.box else None,
+        None if soft is None else view.cut(soft, side, 0.0),
+        side,
     )
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as nnf
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
+from masklet.core.instances import Point
 from masklet.models.nano.image_predictor import draw_prompt_maps, normalize_crops
 from masklet.nn.prompt_network import PromptNetwork
 from masklet.train.data.prompt_crops import PromptCrop, PromptCrops, draw_correction
@@ -113,10 +114,19 @@ class PromptTask(PrefetchableTask[PromptBatch]):
         found = []
         for crop, logits in zip(crops, large, strict=True):
             inside = (logits > 0).numpy()
-            point = draw_correction(random, inside, crop.mask > 0.5, self.source.sampling.depths)
+            point = self._draw_correction(random, crop, inside)
             points = crop.points if point is None else (*crop.points, point)
             found.append(replace(crop, points=points, earlier=logits.sigmoid().numpy()))
         return tuple(found), torch.stack([self._maps(crop) for crop in found])
+
+    def _draw_correction(
+        self, random: np.random.Generator, crop: PromptCrop, found: Bool[np.ndarray, "s s"]
+    ) -> Point | None:
+        """A click on what is wrong in the mask `found`; at times none for a box, which is looked at again."""
+        sampling = self.source.sampling
+        if crop.box and not crop.points and random.random() < sampling.again:
+            return None
+        return draw_correction(random, found, crop.mask > 0.5, sampling.depths)
 
 
 def choose_shown_hypothesis(
