@@ -245,13 +245,14 @@ def scripted() -> tuple[ImagePredictor, Scripted]:
 
 def test_one_click_gives_three_hypotheses_the_best_first() -> None:
     predictor, net = scripted()
-    answer = predictor.predict(picture_of(), Clicks((Point(45, 30),)))
-    assert answer.logits.shape == (3, H, W)
+    answer = predictor.predict(np.zeros((600, 900, 3), np.uint8), Clicks((Point(450, 300),)))
+    assert answer.logits.shape == (3, 600, 900)
     assert answer.quality.tolist() == pytest.approx(torch.tensor([3.0, 2.0, 1.0]).sigmoid().tolist())
     areas = (answer.logits > 0).sum((1, 2)).tolist()
     assert areas[2] > areas[0] > areas[1]  # of 16, 12 and 20 pixels
-    assert len(net.shown) == 2  # the answer fills little of the picture: a second look from near by
-    assert not net.shown[0][0, 3].any() and (net.shown[1][0, 3] > 0.9).any()  # which sees the first one's answer
+    assert len(net.shown) == 3  # the answer fills little of the picture: it is looked at from near by, and once more
+    assert not net.shown[0][0, 3].any()
+    assert all((shown[0, 3] > 0.9).any() for shown in net.shown[1:])  # which see the answer before
 
 
 def test_anything_more_leaves_no_doubt() -> None:
@@ -271,7 +272,7 @@ def test_clicks_are_answered_in_turn_each_with_the_answer_before() -> None:
     predictor, net = scripted()
     predictor.predict(picture_of(), Clicks((outside(5, 5), Point(45, 30), Point(50, 30))))
     discs = [[int((one[0, n] > 0).sum() > 0) + int((one[0, n] > 0).sum() > 70) for n in (0, 1)] for one in net.shown]
-    assert discs == [[1, 0], [1, 0], [1, 1], [2, 1]]  # the first click inside begins: twice, whole and near
+    assert discs == [[1, 0]] * 3 + [[1, 1]] * 2 + [[2, 1]] * 2  # the first click inside begins: whole, near and again
     assert all((one[0, 3] > 0).any() for one in net.shown[1:])
 
 
@@ -288,8 +289,8 @@ def test_what_is_drawn_already_is_not_asked_again_for_a_click_that_it_obeys() ->
     mask = torch.from_numpy(disk(30, 30, 8))
     for clicks, looks in (
         ((Point(30, 30), outside(70, 30)), 0),
-        ((outside(70, 30), Point(50, 30)), 1),
-        ((Point(50, 30),), 1),
+        ((outside(70, 30), Point(50, 30)), 2),
+        ((Point(50, 30),), 2),
     ):
         predictor, net = scripted()
         answer = predictor.predict(picture_of(), Clicks(clicks, None, mask))
@@ -301,7 +302,7 @@ def test_what_is_drawn_already_is_not_asked_again_for_a_click_that_it_obeys() ->
     assert len(net.shown) == 2  # both of the box
     predictor, net = scripted()
     predictor.predict(picture_of(), Clicks((outside(70, 30), outside(30, 30)), None, mask))
-    [shown] = net.shown
+    shown, _ = net.shown
     assert (shown[0, 1] > 0).sum() > 80  # it is shown with the others when there is something to ask
 
 
@@ -326,7 +327,7 @@ def test_a_mask_counts_in_the_place_of_an_earlier_answer() -> None:
     predictor, net = scripted()
     mask, earlier = disk(30, 30, 8), np.where(disk(70, 30, 8), 5, -5).astype(np.float32)
     predictor.predict(picture_of(), Clicks((outside(33, 30),), None, torch.from_numpy(mask)), earlier)
-    [shown] = net.shown
+    shown, _ = net.shown
     assert (shown[0, 3] > 0.9).sum() / CAREFUL**2 == pytest.approx(np.pi * 8**2 / (1.6 * 16) ** 2, rel=0.15)
     kept = predictor.predict(picture_of(), Clicks((), None, torch.from_numpy(mask)))
     assert (mask_of(kept) == mask).all() and kept.quality.tolist() == [1]
@@ -369,7 +370,7 @@ def test_boxes_together_are_about_boxes_alone() -> None:
     off = []
     for box, mask, expected in zip(BOXES.tolist(), masks, quality, strict=True):
         alone = predictor.predict(picture, Clicks((), Box(*box)))
-        assert (mask.numpy() == mask_of(alone)).mean() > 0.97
+        assert (mask.numpy() == mask_of(alone)).mean() > 0.9
         off.append(abs(float(alone.quality[0]) - float(expected)))
     assert np.mean(off) < 0.15
     others, _ = predictor.predict_boxes(picture, BOXES)

@@ -1,7 +1,8 @@
 """Clicks, boxes and earlier answers to masks, in one image and without any download: `nano`'s image predictor.
 
 Every object is looked at in a square crop of its own. Clicks are answered one after the other, each with the answer so
-far at hand; where the first answer fills little of the image, the network looks again from near by.
+far at hand; where the first answer fills little of the image, the network looks again from near by. What it has drawn
+it sees once more: that is worth 0.004 of a mask's IoU.
 """
 
 from __future__ import annotations
@@ -187,7 +188,6 @@ class ImagePredictor:
         drawn = clicks.box is not None or asked.soft is not None
         if clicks.box:
             asked = self._ask(image, replace(asked, box=clicks.box))
-            asked = self._ask(image, asked)  # with the answer at hand: worth 0.005 of IoU
         elif asked.soft is None:
             first = next((n for n, p in enumerate(points) if p.inside), None)
             if first is None:
@@ -274,17 +274,21 @@ class ImagePredictor:
                         yield torch.from_numpy(view.paste(logits[k], size)), float(quality[k])
 
     def _click_anew(self, image: RgbImage, point: Point) -> _PromptState:
-        """The first click: a look at the whole image, and one from near by."""
+        """The first click: a look at the whole image, one from near by, and one more with the answer at hand."""
         h, w = image.shape[:2]
         side = max(h, w)
         whole = Crop((w - side) // 2, (h - side) // 2, side)
         asked = self._answer(image, _PromptState((point,)), whole, doubtful=True)
         view = _choose_crop(asked, (h, w))
-        return self._answer(image, asked, view, doubtful=True) if view.side < NEAR * side else asked
+        if view.side < NEAR * side:
+            asked = self._answer(image, asked, view, doubtful=True)
+        return self._answer(image, asked, _choose_crop(asked, (h, w)), doubtful=True)
 
     def _ask(self, image: RgbImage, asked: _PromptState) -> _PromptState:
-        """One more look, from where all that is known of the object is seen."""
-        return self._answer(image, asked, _choose_crop(asked, image.shape[:2]), doubtful=False)
+        """Two looks from where all that is known of the object is seen, the second with the first one's answer."""
+        for _ in range(2):
+            asked = self._answer(image, asked, _choose_crop(asked, image.shape[:2]), doubtful=False)
+        return asked
 
     def _answer(self, image: RgbImage, asked: _PromptState, view: Crop, *, doubtful: bool) -> _PromptState:
         logits, quality = self._look_twice(image, asked, view)
