@@ -69,7 +69,7 @@ def test_results_find_their_videos_or_say_that_they_do_not(saved: Path, opened: 
     assert run("view", saved / "out")[0] == 0
     clip, other = opened
     assert (clip.name, other.name) == ("clip", "other") and clip.frames is not None and clip.notes == ()
-    assert other.frames is None and other.make_session is None and "give it by `video`" in other.notes[0]
+    assert other.frames is None and other.make_session is None and "give it by --video" in other.notes[0]
     assert list(clip.others) == ["other"]  # one is compared with the other
     assert ("overlay" in dict(clip.forms), "overlay" in dict(other.forms)) == (True, False)
 
@@ -175,7 +175,7 @@ def test_a_report_without_its_video_has_masks_alone(saved: Path) -> None:
 def test_a_report_that_is_too_large_for_one_file_is_a_folder(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("masklet.view.report.MOST_BYTES", 1000)
     code, text = run("report", saved / "out" / "clip", "-o", saved / "r.html", "-q")
-    assert code == 2 and "add --folder" in text and not (saved / "r.html").exists()
+    assert code == 2 and "make a folder of it (--folder)" in text and not (saved / "r.html").exists()
     assert run("report", saved / "out" / "clip", "-o", saved / "r", "--folder", "-q")[0] == 0
     assert sorted(p.name for p in (saved / "r").iterdir()) == ["frames", "index.html", "masks"]
     assert len(list((saved / "r" / "frames").iterdir())) == 3 and (saved / "r" / "masks" / "0.js").is_file()

@@ -81,6 +81,7 @@ NEEDS_WEIGHTS = {  # lines that end with the sentence that says which weights ha
     r"masklet reproduce (check|run|train)": "tests/reproduce/test_run.py runs a row of every table with slim networks",
     r"--(segmenter|propagator) sam3": "gated; tests/test_cli_sam3.py runs such lines with slim networks",
     r"path/to/DVIS_offline.pth": "a file that is brought by hand",
+    r"--segmenter out/rocovis-eomt": "what the training above it writes",
 }
 
 

@@ -219,7 +219,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     for read in (VideoResult.load, read_cocovid, read_ytvis, read_dataset_split, read_network_config):
         with pytest.raises(InputError, match=r"f\.json"):
             read(path)
-    (tmp_path / "f.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "f.txt").write_bytes(b"\xff\x00")
     for read in (read_mots, read_dataset_split, lambda p: read_text(p, "names")):
         with pytest.raises(InputError, match=r"f\.txt: not a text in UTF-8"):
             read(tmp_path / "f.txt")

@@ -122,6 +122,17 @@ def test_a_value_with_blanks_is_one_word_of_a_command() -> None:
         assert name_argument("text", "dog. red car.") == "--text 'dog. red car.'"
 
 
+def test_commands_side_by_side_end_in_any_order() -> None:
+    """As pages that are served in threads do."""
+    first, second = write_messages_for("command line"), write_messages_for("command line")
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert get_reader() == "command line"
+    second.__exit__(None, None, None)
+    assert get_reader() == "python"
+
+
 def test_the_wording_ends_with_an_error() -> None:
     with pytest.raises(InputError, match=r"^--memory 1X: "), write_messages_for("command line"):
         parse_memory("1X")

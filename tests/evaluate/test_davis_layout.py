@@ -72,7 +72,7 @@ def test_named_sequences_come_in_the_order_of_their_naming(tmp_path):
 
 
 def test_what_is_not_there_is_said(tmp_path):
-    with pytest.raises(InputError, match=r"JPEGImages is not here.*MASKLET_DAVIS"):
+    with pytest.raises(InputError, match=r"JPEGImages is not here; give a folder in DAVIS layout"):
         find_davis_sequences(tmp_path)
     for part in ("JPEGImages", "Annotations"):
         (tmp_path / part).mkdir()

@@ -31,7 +31,7 @@ from fuzz.mutators import (
 from fuzz.samples import LENGTH, SIZE, make_files, make_label_png, make_picture
 from masklet.api import check_prompts, load
 from masklet.cli.eval import print_report
-from masklet.cli.export import export_results, export_submission
+from masklet.cli.export import export_submission, write_exports
 from masklet.cli.settings import parse_settings
 from masklet.core.annotations import VideoFrames
 from masklet.core.frames import Frame
@@ -153,7 +153,7 @@ def use_result(result: VideoResult, place: Place) -> None:
             "table",
             *(["davis"] if has_small_ids(result) else []),
         ):
-            export_results(name, [place.out / "again.json"], place.out / name, False)
+            write_exports(name, [place.out / "again.json"], place.out / name, False)
 
 
 def has_small_ids(result: VideoResult) -> bool:

@@ -530,8 +530,8 @@ def test_bad_input_leaves_nothing(form: str, given: dict[str, Any], words: str, 
 
 def test_another_video_is_refused(tmp_path: Path) -> None:
     for names, size, words in (
-        (NAMES, (5, 4), r"its frames are 4x5, those of the result clip 5x4.*--max-side"),
-        (NAMES[:2], (4, 5), r"has 2 frames, the result clip 3; .*--stride"),
+        (NAMES, (5, 4), r"its frames are 4x5, those of the result clip 5x4.*`max_side`"),
+        (NAMES[:2], (4, 5), r"has 2 frames, the result clip 3; .*`stride`"),
     ):
         frames = clip(tmp_path / str(size) / str(len(names)), names, size)
         with pytest.raises(InputError, match=words):

@@ -9,13 +9,14 @@ from typing import Any, Literal
 
 Reader = Literal["python", "command line"]
 
-_reader: Reader = "python"  # of a whole process, as its language is: messages arise deep inside, and in threads
+# Of a whole process, as its language is, for messages arise deep inside and in threads; commands may be side by side.
+_readers: list[Reader] = []
 _UNSAID = object()
 
 
 def get_reader() -> Reader:
     """Who reads the messages of this process."""
-    return _reader
+    return _readers[-1] if _readers else "python"
 
 
 @contextmanager
@@ -26,12 +27,11 @@ def write_messages_for(reader: Reader) -> Iterator[None]:
     ...     name_argument("overwrite", True)
     '--overwrite'
     """
-    global _reader
-    before, _reader = _reader, reader
+    _readers.append(reader)
     try:
         yield
     finally:
-        _reader = before
+        _readers.remove(reader)
 
 
 def name_argument(name: str, value: Any = _UNSAID, option: str = "") -> str:
@@ -48,7 +48,7 @@ def name_argument(name: str, value: Any = _UNSAID, option: str = "") -> str:
     ...     name_argument("max_side"), name_argument("size", (256, 320)), name_argument("start", "x.pth", option="from")
     ('--max-side', '--size 256x320', '--from x.pth')
     """
-    if _reader == "python":
+    if get_reader() == "python":
         plain = str(value) if isinstance(value, Path) else value
         return f"`{name}`" if value is _UNSAID else f"{name}={plain!r}"
     typed = f"--{(option or name).replace('_', '-')}"
@@ -66,8 +66,8 @@ def name_setting(name: str, value: Any = _UNSAID) -> str:
     ('--set over=any', '--set short=240,360')
     """
     if value is _UNSAID:
-        return f"`{name}`" if _reader == "python" else f"--set {name}"
-    if _reader == "python":
+        return f"`{name}`" if get_reader() == "python" else f"--set {name}"
+    if get_reader() == "python":
         return f"{name}={value!r}"
     return f"--set {name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
 
