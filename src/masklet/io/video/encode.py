@@ -30,11 +30,13 @@ class VideoCodec(NamedTuple):
     array_format: str = "rgb24"  # of the arrays that are written
     even: int = 1  # what sides are multiples of
     suffix: str = ".mp4"
+    threads: int = 2
 
 
 H264 = VideoCodec("libx264", "yuv420p", {"preset": "veryfast"}, even=2)
 ALPHA_CODECS = {  # which keep transparency
-    "prores": VideoCodec("prores_ks", "yuva444p10le", {"profile": "4444", "alpha_bits": "8"}, "rgba", 1, ".mov"),
+    # Two threads of it now and then write pixels of nothing into the alpha of small frames.
+    "prores": VideoCodec("prores_ks", "yuva444p10le", {"profile": "4444", "alpha_bits": "8"}, "rgba", 1, ".mov", 1),
     "qtrle": VideoCodec("qtrle", "argb", {}, "rgba", 1, ".mov"),
     "vp9": VideoCodec("libvpx-vp9", "yuva420p", {"crf": "20", "b": "0", "cpu-used": "4"}, "rgba", 1, ".webm"),
 }
@@ -70,7 +72,7 @@ class VideoWriter:
         self._stream = self._file.add_stream(codec.encoder, rate=exact, options={"crf": str(crf), **codec.options})
         self._stream.height, self._stream.width = (n + -n % codec.even for n in size)
         self._stream.pix_fmt = codec.pixel_format
-        self._stream.thread_count = 2
+        self._stream.thread_count = codec.threads
         self._stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
         self._timed, self._begun = timed, False
         self._last, self._step = 0, round(TICKS / exact)  # the last frame's time and how long it is shown, in ticks
