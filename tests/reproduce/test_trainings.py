@@ -23,7 +23,7 @@ from masklet.io.formats.ytvis import write_ytvis_truth
 from masklet.models.mask2former.weights import build_mask2former
 from masklet.models.query_video.heads import load_tracker, read_heads_origin
 from masklet.reproduce.recipes import read_recipes
-from masklet.reproduce.trainings import find_training, read_trainings
+from masklet.reproduce.trainings import explain_use, find_training, read_open_rows, read_trainings
 from masklet.starts import is_trained_over, load_starting_heads, load_starting_segmenter, load_starting_slots
 from masklet.train.data.data_sources import read_footage
 from masklet.train.settings import read_training_settings
@@ -72,7 +72,8 @@ def test_trainings_are_as_the_released_configurations_have_them() -> None:
         assert settings["crop"] == (0.5 if config["INPUT.CROP"]["ENABLED"] else 0.0)
         assert list(settings.get("ratio", [1.0])) == config["DATASETS.DATASET_RATIO"]
         assert len(training.data) == len(config["DATASETS.TRAIN"])
-        size = 448 if "swin-l" in training.segmenter else config["INPUT.MIN_SIZE_TEST"]  # all Swin-L of GenVIS
+        genvis = "genvis" in training.config and "swin-l" in training.segmenter  # whose Swin-L are all tested at 448
+        size = 448 if genvis else config["INPUT.MIN_SIZE_TEST"]
         assert (training.segmenter or training.start).endswith(f"@{size}")
         assert training.what != "segmenter" or config["MODEL.WEIGHTS"] in training.start
         if not training.row.startswith("dvis-i/"):
@@ -81,7 +82,7 @@ def test_trainings_are_as_the_released_configurations_have_them() -> None:
         assert reach in (None, config["INPUT.SAMPLING_FRAME_RANGE"])
         consecutive = 2 * config["INPUT.SAMPLING_FRAME_RANGE"] + 1 == config["INPUT.SAMPLING_FRAME_NUM"]
         assert config["INPUT.SAMPLING_FRAME_NUM"] == 1 or (reach is None) == consecutive
-    assert len(seen) >= 9
+    assert len(seen) >= 12
 
 
 def test_settings_are_those_of_the_trainings() -> None:
@@ -101,6 +102,13 @@ def test_rows_whose_weights_are_to_be_trained_say_how() -> None:
             if "masklet reproduce train" in one.how:
                 assert one.how.endswith(f": `masklet reproduce train {recipe.name}`")
                 assert find_training(recipe.name).file == one.name
+    for name in read_recipes():  # of all rows of what is trained nothing is left unsaid
+        if name.startswith("dvis-main/"):
+            assert (name in read_trainings()) != (name in read_open_rows())
+    with pytest.raises(
+        InputError, match=r"dvis-5/refiner: of the configurations .*, and give it with --set segmenter="
+    ):
+        find_training("dvis-5/refiner")
     rows = [name for name in read_recipes() if name.startswith("rocovis-")]
     untrained = [name for name in rows if name not in read_trainings() and "vipseg" not in name]
     assert all(name.startswith("rocovis-1/minvis") for name in untrained)  # whose weights are published
@@ -156,6 +164,23 @@ def change_class_head(path: Path, to: Path) -> Path:
     state = torch.load(path, weights_only=True)["model"]
     torch.save({"model": {k: v * 1.01 if "class_embed" in k else v for k, v in state.items()}}, to)
     return to
+
+
+def test_weights_that_are_missing_are_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The segmenter, and the published tracker that a training begins with."""
+    monkeypatch.setenv("MASKLET_WEIGHTS", str(tmp_path))
+    told = refuse("reproduce", "train", "dvis-main/ytvis19-offline-swin-l", "--data", tmp_path, "-o", tmp_path / "a")
+    assert "weights minvis-swin-l-ytvis19: run `masklet weights fetch minvis-swin-l-ytvis19`" in told
+    assert "weights dvis-online-swin-l-ytvis19 are not on this machine, and fetched by hand only: see http" in told
+    told = refuse("reproduce", "train", "dvis-8/full", "--data", tmp_path, "-o", tmp_path / "a")
+    assert "weights minvis-r50-ovis" in told
+
+
+def test_rows_of_published_weights_say_how_they_are_run_over_ones_own() -> None:
+    path = Path("/w/one.safetensors")
+    own = find_training("dvis-main/ovis-online-swin-l")
+    assert explain_use(own, path).endswith(f"{own.row} --set segmenter=minvis-swin-l-ovis@480+{path}`")
+    assert explain_use(find_training("dvis-6/zero"), path) == f"the weights are in {path}"
 
 
 SMALL = ("--set", "short=48", "--set", "longest=64", "--set", "val_clips=1", "--device", "cpu", "-q")

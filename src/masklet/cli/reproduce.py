@@ -14,7 +14,13 @@ from masklet.core.errors import InputError, escape_control_characters
 from masklet.reproduce.check import list_missing_for
 from masklet.reproduce.datasets import SETS
 from masklet.reproduce.recipes import NeededWeights, Recipe, find_recipe, read_recipes
-from masklet.reproduce.trainings import PublishedTraining, find_training, list_missing_weights, read_trainings
+from masklet.reproduce.trainings import (
+    PublishedTraining,
+    explain_use,
+    find_training,
+    list_missing_weights,
+    read_trainings,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -147,12 +153,12 @@ def train_command(
         if done < wanted:
             typer.echo(f"masklet: stopped after step {done} of {wanted}; the same command goes on from there", err=True)
             raise typer.Exit(STOPPED)
-        put_trained_weights(out, training.file, console)
+        put_trained_weights(out, training, console)
 
 
-def put_trained_weights(out: Path, file: str, console: Console) -> None:
-    """Copies the weights of the training in `out` to the weights folder under the name `file`, in the first of several
-    processes. A network of transformers is a folder, and stays where it is.
+def put_trained_weights(out: Path, training: PublishedTraining, console: Console) -> None:
+    """Copies the weights of the `training` in `out` to the weights folder, in the first of several processes. A network
+    of transformers is a folder, and stays where it is.
     """
     from masklet.core.files import write_atomically
     from masklet.train.loop.processes import find_processes
@@ -164,11 +170,11 @@ def put_trained_weights(out: Path, file: str, console: Console) -> None:
     if not (out / WEIGHTS).is_file():
         console.print(f"the weights are in {out / 'weights'}; run the row with --set segmenter={out / 'weights'}")
         return
-    path = get_weights_folder() / file
+    path = get_weights_folder() / training.file
     path.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(path) as target:
         target.write((out / WEIGHTS).read_bytes())
-    console.print(f"the weights are in {path}")
+    console.print(explain_use(training, path))
 
 
 def run_recipe(

@@ -13,16 +13,16 @@ from masklet.core.part_request import parse_part_name
 from masklet.core.wording import name_setting
 from masklet.registry import PartEntry, list_part_settings
 from masklet.reproduce.datasets import list_missing
-from masklet.reproduce.places import DETECTIONS, fill_part_name, find_detections_folder, find_needed_weights
+from masklet.reproduce.places import (
+    DETECTIONS,
+    explain_fetch,
+    fill_part_name,
+    find_detections_folder,
+    find_needed_weights,
+)
 from masklet.reproduce.recipes import NeededWeights, Recipe
 from masklet.weights.catalog import CHECKPOINTS
-from masklet.weights.store import (
-    compute_hash,
-    explain_manual_fetch,
-    find_checkpoint,
-    format_file_size,
-    get_weights_folder,
-)
+from masklet.weights.store import compute_hash, get_weights_folder
 
 
 def list_missing_for(recipe: Recipe, data: Path) -> list[str]:
@@ -89,10 +89,7 @@ def describe_missing_weights(recipe: Recipe, one: NeededWeights) -> str:
         return ""
     path = find_needed_weights(one.name)
     if path is None and one.name in CHECKPOINTS:
-        model = find_checkpoint(one.name)
-        if model.page:
-            return explain_manual_fetch(model)
-        return f"weights {one.name}: run `masklet weights fetch {one.name}` ({format_file_size(model.size)})"
+        return explain_fetch(one.name)
     if path is None:
         return f"weights {one.name}: no such file in {get_weights_folder()}; {one.how}"
     if one.sha256 and one.name not in CHECKPOINTS and (found := compute_hash(path).sha256) != one.sha256:

@@ -6,7 +6,13 @@ import re
 from pathlib import Path
 
 from masklet.weights.catalog import CHECKPOINTS
-from masklet.weights.store import find_checkpoint, find_weights, get_weights_folder
+from masklet.weights.store import (
+    explain_manual_fetch,
+    find_checkpoint,
+    find_weights,
+    format_file_size,
+    get_weights_folder,
+)
 
 WEIGHTS = re.compile(r"\{weights:([^}]*)\}")
 DETECTIONS = re.compile(r"\{detections:([^}]*)\}")
@@ -19,6 +25,14 @@ def find_needed_weights(name: str) -> Path | None:
         return located.path if located else None
     path = get_weights_folder() / name
     return path if path.is_file() else None
+
+
+def explain_fetch(name: str) -> str:
+    """What to tell the user of weights of `masklet weights list` that are not here."""
+    model = find_checkpoint(name)
+    if model.page:
+        return explain_manual_fetch(model)
+    return f"weights {name}: run `masklet weights fetch {name}` ({format_file_size(model.size)})"
 
 
 def find_detections_folder(name: str, data: Path) -> list[Path]:

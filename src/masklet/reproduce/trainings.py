@@ -15,7 +15,7 @@ from typing import Any
 from masklet.core.errors import InputError
 from masklet.core.wording import name_setting
 from masklet.reproduce.datasets import SETS
-from masklet.reproduce.places import fill_part_name, find_needed_weights
+from masklet.reproduce.places import explain_fetch, fill_part_name, find_needed_weights
 from masklet.reproduce.recipes import find_recipe
 from masklet.weights.catalog import CHECKPOINTS
 from masklet.weights.store import get_weights_folder
@@ -98,12 +98,27 @@ def find_training_set(name: str, folder: Path) -> Path | None:
     return next((folder / one for one in list_folder_names(name) if (folder / one).is_dir()), None)
 
 
+def list_awaited_files(row: str) -> list[str]:
+    """The files in the weights folder under which a row's recipe looks for weights that are to be trained."""
+    return [one.name for one in find_recipe(row).weights if one.how.startswith("to be trained")]
+
+
 def name_trained_file(row: str) -> str:
-    """The file under which a row's recipe looks for weights that are to be trained; of a row whose weights are
-    published, a name of its own.
+    """The file for a row's trained weights in the weights folder: the one that its recipe looks for; of a row that
+    takes published weights, a name of its own.
     """
-    needed = [one.name for one in find_recipe(row).weights if one.how.startswith("to be trained")]
-    return needed[0] if needed else f"{row.replace('/', '-')}.safetensors"
+    return next(iter(list_awaited_files(row)), f"{row.replace('/', '-')}.safetensors")
+
+
+def explain_use(training: PublishedTraining, path: Path) -> str:
+    """What is to be said of the trained weights in `path`: how the row is run over them, where it takes others."""
+    if list_awaited_files(training.row):
+        return f"the weights are in {path}"
+    name = f"{training.segmenter}+{path}" if training.segmenter else str(path)
+    return (
+        f"the weights are in {path}; the row takes the published ones, and these with "
+        f"`masklet reproduce run {training.row} --set segmenter={name}`"
+    )
 
 
 @cache
@@ -135,17 +150,20 @@ def find_training(row: str) -> PublishedTraining:
     if row not in trainings:
         find_recipe(row)
         if row in read_open_rows():
+            awaited = list_awaited_files(row)
+            use = (
+                f"put the weights into the weights folder as {awaited[0]}"
+                if awaited
+                else "give it with --set segmenter="
+            )
             raise InputError(
-                f"{row}: {read_open_rows()[row]}; train it by `masklet train` with a schedule of your own, and put the "
-                f"weights into the weights folder as {name_trained_file(row)}"
+                f"{row}: {read_open_rows()[row]}; train it by `masklet train` with a schedule of your own, and {use}"
             )
         raise InputError(f"{row}: nothing is trained for it here; there are trainings for {', '.join(trainings)}")
     return trainings[row]
 
 
 def list_missing_weights(training: PublishedTraining) -> list[str]:
-    """What is to be said of a segmenter of `masklet weights list` that is not on this machine."""
-    name = training.segmenter.partition("@")[0]
-    if name not in CHECKPOINTS or find_needed_weights(name) is not None:
-        return []
-    return [f"weights {name}: run `masklet weights fetch {name}`"]
+    """What is to be said of a segmenter and a start of `masklet weights list` that are not on this machine."""
+    names = [name.partition("@")[0] for name in (training.segmenter, training.start)]
+    return [explain_fetch(name) for name in names if name in CHECKPOINTS and find_needed_weights(name) is None]
