@@ -4,6 +4,7 @@ how good the packaged one is.
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from masklet.models.nano.image_predictor import (
     OUTSIDE,
     PACKAGED,
     RADIUS,
+    REDRAWN,
     SIDE,
     SURE,
     Crop,
@@ -234,7 +236,8 @@ class Scripted(PromptNetwork):
     def draw(self, crops: CropFeatures, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self.shown.append(maps)
         b, s = len(maps), maps.shape[2] // 2
-        far = torch.stack([torch.from_numpy(disk(s / 2, s / 2, radius, (s, s))) for radius in (30, 20, 16, 12)])
+        scale = min(s / 96, 1)  # in crops that are redrawn smaller, the disks are smaller, too
+        far = torch.stack([torch.from_numpy(disk(s / 2, s / 2, scale * r, (s, s))) for r in (30, 20, 16, 12)])
         return torch.where(far, 4.0, -4.0).expand(b, -1, -1, -1), torch.zeros(b, 1, 1, 1), torch.zeros(b, 1)
 
 
@@ -540,12 +543,24 @@ def test_a_mask_with_which_the_network_does_not_agree_stays(mask: np.ndarray) ->
 
 def test_any_number_of_masks_is_redrawn_each_for_itself() -> None:
     predictor, _ = scripted()
-    masks = [disk(20 + 5 * n, 30, 6 + n % 3) for n in range(11)]
+    masks = [disk(20 + 5 * n, 30, 6 + 5 * (n % 5)) for n in range(11)]
     together = predictor.redraw(picture_of(), believed(*masks))
     for n, mask in enumerate(masks):
         torch.testing.assert_close(together[n : n + 1], predictor.redraw(picture_of(), believed(mask)))
     assert predictor.redraw(picture_of(), torch.zeros(0, H, W)).shape == (0, H, W)
     assert not together.equal(believed(*masks))
+
+
+@pytest.mark.parametrize(("radius", "side"), [(7, 96), (16, 96), (18, 128), (22, 128), (25, 160), (36, 192), (90, 192)])
+def test_what_is_redrawn_is_seen_twice_as_large_or_in_the_largest_crop(radius: int, side: int) -> None:
+    predictor, net = scripted()
+    predictor.redraw(picture_of(size=(200, 300)), believed(disk(150, 100, radius, (200, 300))))
+    [maps] = net.shown
+    assert maps.shape[2:] == (side, side)
+    view = math.ceil(1.4 * (2 * radius - 1))  # the square around the disk
+    assert side >= 2 * view or side == max(REDRAWN)
+    assert all(other < 2 * view for other in REDRAWN if other < side)
+    assert (maps[0, 2] > 0).float().mean() ** 0.5 == pytest.approx(1 / 1.4, abs=0.03)  # the box fills its share of it
 
 
 def test_the_packaged_one_mends_the_border_of_a_mask() -> None:

@@ -24,8 +24,14 @@ from masklet.core.protocols import Propagator
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
 from masklet.models.nano.network import NanoSettings, create_nano, read_nano, save_nano
-from masklet.models.nano.propagator import Nano, NanoMemory, SingleNano, build_nano_propagator, weigh_empty_hypotheses
-from masklet.models.sam2.core import Sam2Core
+from masklet.models.nano.propagator import (
+    Nano,
+    NanoCore,
+    NanoMemory,
+    SingleNano,
+    build_nano_propagator,
+    weigh_empty_hypotheses,
+)
 from masklet.models.sam2.memory import MemoryPolicy, ReliableFrames
 from masklet.systems.deva.online import Deva
 from masklet.systems.deva.online import DevaSettings as DevaSettings
@@ -132,7 +138,7 @@ def test_an_answer_without_a_pixel_is_worth_what_absence_is_likely() -> None:
     assert said.logits is logits
 
 
-class Blind(Sam2Core):
+class Blind(NanoCore):
     """A decoder that sees nothing and is sure of it."""
 
     def decode(self, *asked: Any, **more: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -318,12 +324,15 @@ def test_an_empty_hypothesis_is_the_best_where_absence_is_likelier(kind: type[Na
     assert gone.tokens.item() == 0 and not (gone.logits > 0).any()  # 0.88 > 0.6
 
 
-def test_attention_in_bfloat16_gives_almost_the_same_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_gives_almost_the_same_masks_and_leaves_the_network_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     _, exact = tracked(nano_with(monkeypatch, False), {1: disc(0)}, frames=4)
     _, halves = tracked(nano_with(monkeypatch, True), {1: disc(0)}, frames=4)
     for a, b in zip(exact, halves, strict=True):
         assert iou(a.masks(SIZE)[0], b.masks(SIZE)[0]) > 0.98
         assert b.logits.dtype == torch.float32 and not torch.equal(a.logits, b.logits)
+    propagator = nano_with(monkeypatch, True)
+    assert propagator.core.net.memory_encoder.projection.weight.dtype == torch.bfloat16
+    assert all(parameter.dtype == torch.float32 for parameter in propagator.net.parameters())
 
 
 def nano_with(monkeypatch: pytest.MonkeyPatch, halves: bool) -> Nano:

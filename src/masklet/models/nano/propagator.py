@@ -8,7 +8,9 @@ to it. What was believed in the end is what both remember.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,10 +30,11 @@ from masklet.core.instances import Prediction, Prompt
 from masklet.models.affinity import NOWHERE, Affinity, AffinityMemory, resolve_prompts, return_freed_memory_of_many
 from masklet.models.encoder import Encoder, EncoderFeatures, compute_working_size
 from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor
-from masklet.models.nano.network import HIDDEN, read_nano
+from masklet.models.nano.network import HIDDEN, NanoNetwork, read_nano
 from masklet.models.sam2.banks import commit_best, prompt_banks
 from masklet.models.sam2.core import Sam2Core, Sam2Features, wrap_inference
 from masklet.models.sam2.memory import MemoryBank, MemoryPolicy, MemoryReading, RecentFrames, Sam2Memory, shift_time
+from masklet.nn.half_weights import halve_weights
 from masklet.nn.parallel import iterate_row_groups
 from masklet.nn.parts import detached_components
 from masklet.nn.propagation import find_mask_window
@@ -42,22 +45,58 @@ HYPOTHESES = 3
 BYTES = 8  # of each hypothesis and its copy, for a pixel of the working image
 BANK = 2**20  # bytes of each object's memories
 TOGETHER = (4, 2, 1)  # objects that go through the networks at once on a CPU
+REDRAWN = 32  # objects whose masks are given to the image predictor at once, which sorts them by size
 
 
 class NanoCore(Sam2Core):
-    """SAM 2's core, whose memory attention computes in bfloat16 on a CPU that multiplies matrices of it (AMX): in half
-    the time. Memories are kept in it anyway.
+    """SAM 2's core, which attends to memories, encodes them and reads guesses in bfloat16 on a CPU that multiplies
+    matrices of it (AMX): in three fifths of the time. Memories are kept in it anyway.
     """
+
+    def __init__(self, net: NanoNetwork, *, gradients: bool = False) -> None:
+        """Arguments as `Sam2Core` has them; the `net` is not changed."""
+        at_home = net.no_memory_embedding.device.type == "cpu"
+        self.halves = at_home and not gradients and has_bfloat16_matrices()
+        super().__init__(copy_with_halves(net) if self.halves else net, gradients=gradients, cpu_batches=TOGETHER)
 
     def attend(
         self, features: Sam2Features, look: Float[Tensor, "1 p c"], readings: Sequence[MemoryReading]
     ) -> Float[Tensor, "b c h w"]:
         """As `Sam2Core.attend`."""
-        halves = self.device.type == "cpu" and not self.gradients and has_bfloat16_matrices()
-        if not halves:
-            return super().attend(features, look, readings)
-        with torch.autocast("cpu", torch.bfloat16):
-            return super().attend(features, look, readings).float()
+        with self._compute_in_halves():
+            return super().attend(features, look, readings).to(self.dtype)
+
+    def look_around(self, features: Sam2Features) -> Float[Tensor, "1 p c"]:
+        """As `Sam2Core.look_around`."""
+        with self._compute_in_halves():
+            return super().look_around(features)
+
+    def encode_frame_memories(self, features: Sam2Features, answer: Prediction, binary: bool) -> Float[Tensor, "b p d"]:
+        """As `Sam2Core.encode_frame_memories`."""
+        with self._compute_in_halves():
+            return super().encode_frame_memories(features, answer, binary)
+
+    def read_guesses(
+        self, guesses: Float[Tensor, "b 1 h4 w4"]
+    ) -> tuple[Float[Tensor, "b e h4 w4"], Float[Tensor, "b d h2 w2"]]:
+        """What the guesses add to the decoder's finer maps, for each object (`MaskHints`)."""
+        with self._compute_in_halves():
+            fine, medium = self.net.hints(guesses)
+        return fine, medium
+
+    def _compute_in_halves(self) -> AbstractContextManager[object]:
+        return torch.autocast("cpu", torch.bfloat16) if self.halves else nullcontext()
+
+
+def copy_with_halves(net: NanoNetwork) -> NanoNetwork:
+    """A copy of the `net` whose memory attention, memory encoder and hints have their weights in bfloat16, in the order
+    in which a CPU convolves soonest.
+    """
+    net = copy.deepcopy(net)
+    for part in (net.memory_attention, net.memory_encoder, net.hints):
+        halve_weights(part)
+        part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return net
 
 
 def has_bfloat16_matrices() -> bool:
@@ -103,7 +142,7 @@ class Nano:
             gradients: for training, as `Sam2` has it.
         """
         self.net, self.encoder, self.policy = net, encoder, policy or RecentFrames()
-        self.core, self.guess = NanoCore(net, gradients=gradients, cpu_batches=TOGETHER), Affinity(encoder)
+        self.core, self.guess = NanoCore(net, gradients=gradients), Affinity(encoder)
         self.device, self.half, self.gradients = self.core.device, self.core.half, gradients
         self.weights = {**encoder.weights, **(weights or {})}
         self._predictor = load_image_predictor(encoder.device)
@@ -244,7 +283,7 @@ class Nano:
         square = (self.core.side // 4,) * 2
         small = nnf.interpolate(torch.stack(list(guesses))[:, None], square, mode="bilinear", antialias=True)
         small = small.to(self.device, self.core.dtype)
-        sparse, dense, hints = self.core.unprompted[0], self.core.encode_masks(small), self.net.hints(small)
+        sparse, dense, hints = self.core.unprompted[0], self.core.encode_masks(small), self.core.read_guesses(small)
         answer = self.core.decode(features, conditioned, sparse, dense, several=True, hints=hints)
         return list(zip(*answer, strict=True))
 
@@ -331,7 +370,7 @@ def refine_best_masks(belief: Prediction, seen: EncoderFeatures, predictor: Imag
     (`ImagePredictor.redraw`).
     """
     logits = belief.logits.cpu()
-    for rows in iterate_row_groups(len(belief.ids), predictor.at_once):
+    for rows in iterate_row_groups(len(belief.ids), REDRAWN):
         at = rows, belief.quality[rows].argmax(1)
         logits[at] = predictor.redraw(seen.guide.numpy(), logits[at])
     return replace(belief, logits=logits.to(belief.logits.device))
