@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 import torch
 from toys import H, W, square
 
@@ -52,6 +53,34 @@ def test_a_nameless_thing_counts_where_nothing_likely_is() -> None:
     assert detections.labels.tolist() == [1, 0, 2]
     assert torch.equal(detections.masks, torch.stack([square(2, 2), square(2, 12), square(2, 12)]))
     assert torch.allclose(detections.scores, torch.tensor([0.9, 0.2, 0.7]))
+
+
+def test_a_doubtful_name_holds_no_pixels() -> None:
+    """Named things of chance 0.5 or less, however many, leave the whole alone: it is likelier than each."""
+    whole = square(2, 2, 12)
+    parts = [square(2, 2), square(2, 8), square(8, 2)]
+    moving = Told(("object",), found((whole, 0.9, 0)))
+    doubtful = AutoSegmenter(Told(("dog",), found(*((part, 0.5, 0) for part in parts))), moving)
+    [detections], _ = doubtful.segment(doubtful.empty(), [frame()], [])
+    assert torch.equal(detections.masks[3], whole)
+    likely = AutoSegmenter(Told(("dog",), found(*((part, 0.51, 0) for part in parts))), moving)
+    [detections], _ = likely.segment(likely.empty(), [frame()], [])
+    assert detections.labels.tolist() == [0, 0, 0]  # three quarters of it are theirs
+
+
+@pytest.mark.parametrize(
+    ("score", "width", "labels"),
+    [(0.4, 7, [0]), (0.3, 7, [0, 1]), (0.4, 5, [0, 1])],  # the same thing, an unsure name, less than half of it
+)
+def test_the_same_thing_has_its_name(score: float, width: int, labels: list[int]) -> None:
+    """Above IoU 0.5 with a confident named mask a nameless one is left out, though it is the likelier of the two."""
+    whole, part = torch.zeros(2, H, W, dtype=torch.bool)
+    whole[2:12, 2:12], part[2:12, 2 : 2 + width] = True, True
+    named = Told(("dog",), found((part, score, 0)))
+    named.conf = 0.3
+    segmenter = AutoSegmenter(named, Told(("object",), found((whole, 0.95, 0))))
+    [detections], _ = segmenter.segment(segmenter.empty(), [frame()], [])
+    assert detections.labels.tolist() == labels
 
 
 def test_a_nameless_thing_keeps_what_named_ones_leave_of_it() -> None:

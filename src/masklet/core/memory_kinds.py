@@ -58,6 +58,7 @@ KINDS = {
     "sweep": "masklet.systems.sweep:SweepState",
     "sam2bmp-scores": "masklet.systems.sam2bmp:ScoreSummary",
     "sam2bmp-stream": "masklet.systems.sam2bmp:Sam2BmpState",
+    "sam2bmp-newcomer": "masklet.systems.newcomers:Newcomer",
     "sam2bmp-tally": "masklet.systems.sam2bmp:ObjectTally",
     "last-masks": "masklet.models.last_masks:LastMasksMemory",
     "deva-stream": "masklet.systems.deva.online:DevaState",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
 from typing import Any, Generic, Literal, TypeVar
 
 import torch
@@ -45,6 +46,7 @@ from masklet.systems.common import (
     prepare_ahead,
 )
 from masklet.systems.filters import choose_label, drop_twins, keep_supported, name_masklet
+from masklet.systems.newcomers import Newcomer, follow_newcomers, list_earlier_sightings, list_seen_throughout
 from masklet.systems.sweep import BACKWARD, FORWARD, complete_backward, count_lost, note_branches
 
 F = TypeVar("F")
@@ -61,6 +63,7 @@ class Sam2BmpSettings:
     columns: Literal["confident", "all"] = "confident"  # of the matrix of IoU: what a track may be paired with
     match_iou: float = 0.5  # mask IoU above which a track and a confident detection are one
     novel_iou: float = 0.3  # mask IoU with every track below which a low-confidence proposal is new
+    confirm: int = 1  # frames, of any 2 * confirm - 1, in which a thing is detected before it is an object; 1: at once
     nms_iou: float = 0.5  # duplicates within a frame; 1 keeps them all
     memory: Literal["propagated", "detected", "key"] = "propagated"  # what a match writes to the memory
     drift_iou: float = 0.8  # for memory = "key": a match below this mask IoU corrects the memory
@@ -76,6 +79,7 @@ class Sam2BmpSettings:
     feature_device: int = DEVICE  # bytes kept where they are made first, on a GPU, of a quarter of what is free
 
 
+NO_ID = 0  # of what is no object yet: ids are counted from 1
 CORRECTS: Mapping[str, Callable[[float, float], bool]] = {
     "propagated": lambda iou, limit: False,
     "detected": lambda iou, limit: True,
@@ -103,6 +107,7 @@ class Sam2BmpState(Generic[M, S]):
     tallies: Mapping[int, ObjectTally] = field(default_factory=dict)
     born: int = 0
     refused: int = 0  # detections that began no object, for there were `max_objects` in sight
+    waiting: tuple[Newcomer, ...] = ()  # what was seen in too few frames to be an object yet
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,7 @@ class Sam2BmpFrameStep(Generic[F, M, S]):
     scores: Float[Tensor, " m"]  # of all that the segmenter found
     pathways: Branches | None  # that were committed, where the propagator follows several of each object
     seen: Mapping[int, Sighting]  # by id
+    earlier: Mapping[int, Mapping[int, Sighting]]  # by id and frame: new objects in the frames before this one
     state: Sam2BmpState[M, S]
 
 
@@ -166,6 +172,8 @@ class FrameMatch:
     seen: Mapping[int, Sighting]  # by id, those that are known first
     corrected: frozenset[int]  # known objects of which the memory is told what was detected in place of the belief
     told: Mapping[int, Bool[Tensor, "h w"]]  # what the memory is told of them and of new ones, by id
+    earlier: Mapping[int, Mapping[int, Sighting]]  # by id and frame: new objects in the frames before this one
+    waiting: tuple[Newcomer, ...]  # what is no object yet
     refused: int  # detections that began no object
 
 
@@ -202,19 +210,25 @@ class Sam2Bmp(Generic[F, M, S]):
         """
         saved, conf = checkpoints.saved, self.settings.conf
         begun, scores = saved.state if saved else (self.begin_video(), ScoreSummary())
-        refused, frames = begun.refused, iterate_frames_from(video, saved.frame if saved else 0)
+        first = saved.frame if saved else 0
+        refused, frames = begun.refused, iterate_frames_from(video, first)
+        last, length = replace(begun, memory=None, sight=None), first
         encoded = iterate_ahead(encode_batches(self.propagator, frames), depth=1)
         segmented = self.segment_frames(encoded, begun.sight)
         for look in self.follow_objects(prepare_ahead(self.propagator, segmented, get_frame_features), begun):
             store.keep(look.frame.index, look.features)
             self.write(book, look)
             refused, scores = look.state.refused, scores.add(look.scores, conf)
+            last, length = replace(look.state, memory=None, sight=None), look.frame.index + 1
             watch(FORWARD, look.frame.index + 1, len(video) or None, len(look.state.tallies))
             checkpoints.count_frame()
             if checkpoints.is_due:
                 checkpoints.save(FORWARD, look.frame.index + 1, (look.state, scores))
             del look  # masks and memories are large: none of a frame is held while the next is looked at
         book.settle()
+        for id, newcomer in self.confirm_short(last, length):
+            for t, sighting in newcomer.sightings.items():
+                book.note(id, t, sighting)
         # Completion adds no key frame: what lacks support now need not be completed.
         supported = {m.id for m in keep_supported(book.masklets(), self.settings.key_ratio)}
         book.drop([id for id in book.pages if id not in supported])
@@ -246,6 +260,9 @@ class Sam2Bmp(Generic[F, M, S]):
         """One frame into the book; of an object with several pathways all are kept until one has won."""
         if look.pathways:
             note_branches(book, look.frame.index, look.pathways, look.frame.size, Source.FORWARD)
+        for id, earlier in look.earlier.items():
+            for t, sighting in earlier.items():
+                book.note(id, t, sighting)
         for id, sighting in look.seen.items():
             if not look.pathways or sighting.source is not Source.FORWARD or id not in look.pathways.ids:
                 book.note(id, look.frame.index, sighting)
@@ -295,7 +312,7 @@ class Sam2Bmp(Generic[F, M, S]):
             state = replace(state, memory=self.propagator.commit(state.memory, seen.features, belief))
             del belief
             state = self.remember(state, seen, who)
-            step = Sam2BmpFrameStep(seen.frame, seen.features, seen.scores, pathways, who.seen, state)
+            step = Sam2BmpFrameStep(seen.frame, seen.features, seen.scores, pathways, who.seen, who.earlier, state)
             del seen, who, pathways
             yield step
             del step
@@ -309,13 +326,24 @@ class Sam2Bmp(Generic[F, M, S]):
         iou = mask_iou(own, sure.masks)
         links = self.match_tracks(own, iou, unsure)
         old = follow_detections(belief, own, sure, links)
-        born = self.begin(state, old, sure[links.free_cols], unsure)
+        found = self.begin(old, sure[links.free_cols], unsure)
+        frame = seen.frame.index
+        confirmed, waiting = follow_newcomers(state.waiting, [s.sighting() for s in found], frame, at.confirm)
+        born = [replace(found[column], id=state.born + n) for n, column in enumerate(confirmed, start=1)]
         new = born[: max(at.max_objects - sum(has_pixels(s.mask) for s in old), 0)]
+        earlier = [list_earlier_sightings(one, frame) for one in confirmed.values()]
 
         corrects = CORRECTS[at.memory]
         corrected = {belief.ids[r]: sure.masks[c] for r, c in links.pairs if corrects(float(iou[r, c]), at.drift_iou)}
         told = {**corrected, **{s.id: s.mask for s in new}}
-        return FrameMatch({s.id: s.sighting() for s in old + new}, frozenset(corrected), told, len(born) - len(new))
+        return FrameMatch(
+            {s.id: s.sighting() for s in old + new},
+            frozenset(corrected),
+            told,
+            {s.id: known for s, known in zip(new, earlier, strict=False) if known},
+            waiting,
+            len(born) - len(new),
+        )
 
     def match_tracks(self, own: Bool[Tensor, "n h w"], iou: Float[Tensor, "n m"], unsure: Detections) -> Matching:
         """SAM2BMP 3.2: which track is which confident detection, by the `iou` of the tracks' masks `own` with these.
@@ -331,10 +359,8 @@ class Sam2Bmp(Generic[F, M, S]):
         free_rows = tuple(row for row in range(len(iou)) if row not in rows)
         return Matching(pairs, free_rows, tuple(column for column in range(sure) if column not in columns))
 
-    def begin(
-        self, state: Sam2BmpState[M, S], old: Sequence[ObjectInFrame], sure: Detections, unsure: Detections
-    ) -> list[ObjectInFrame]:
-        """New objects, their ids counted on from `state`: unmatched confident detections (`sure`), and proposals
+    def begin(self, old: Sequence[ObjectInFrame], sure: Detections, unsure: Detections) -> list[ObjectInFrame]:
+        """What is no object that is known, without ids: unmatched confident detections (`sure`), and proposals
         (`unsure`) where neither those nor the `old` objects are.
         """
         born = [(sure, c, Source.DETECTED) for c in range(len(sure))]
@@ -348,8 +374,8 @@ class Sam2Bmp(Generic[F, M, S]):
                 born.append((unsure, c, Source.FORWARD))
                 kept.append(c)
         return [
-            ObjectInFrame(state.born + n, d.masks[c], source, float(d.scores[c]), int(d.labels[c]), 1.0)
-            for n, (d, c, source) in enumerate(born, start=1)
+            ObjectInFrame(NO_ID, d.masks[c], source, float(d.scores[c]), int(d.labels[c]), 1.0)
+            for d, c, source in born
         ]
 
     def remember(self, state: Sam2BmpState[M, S], seen: SegmentedFrame[F, S], who: FrameMatch) -> Sam2BmpState[M, S]:
@@ -357,7 +383,9 @@ class Sam2Bmp(Generic[F, M, S]):
         `who` were there, drops from the memory what has been without mask or support for too long or absent for
         longest, and tells it what was detected.
         """
-        tallies = {id: update_tally(state.tallies.get(id, ObjectTally()), s) for id, s in who.seen.items()}
+        before = {id: reduce(update_tally, known.values(), ObjectTally()) for id, known in who.earlier.items()}
+        before |= state.tallies
+        tallies = {id: update_tally(before.get(id, ObjectTally()), s) for id, s in who.seen.items()}
         longest = sorted(tallies, key=lambda id: -tallies[id].lost)
         excess = max(len(tallies) - self.settings.max_objects, 0)
         gone = {id for n, id in enumerate(longest) if n < excess or self.is_given_up(tallies[id])}
@@ -365,7 +393,7 @@ class Sam2Bmp(Generic[F, M, S]):
         memory = self.propagator.forget(state.memory, gone & state.tallies.keys()) if gone else state.memory
         kept = {id: tally for id, tally in tallies.items() if id not in gone}
         born, refused = max(state.born, *who.seen, 0), state.refused + who.refused
-        state = replace(state, memory=memory, sight=seen.sight, tallies=kept, born=born, refused=refused)
+        state = Sam2BmpState(memory, seen.sight, kept, born, refused, who.waiting)
         if not told:
             return state
         return replace(state, memory=self.propagator.prompt(memory, seen.features, told)[0])
@@ -377,6 +405,11 @@ class Sam2Bmp(Generic[F, M, S]):
         limit, ratio = self.settings.max_lost, self.settings.key_ratio
         unsupported = tally.keys < ratio * tally.masks
         return limit is not None and (tally.lost > limit or (unsupported and tally.unvouched > limit))
+
+    def confirm_short(self, last: Sam2BmpState[Any, Any], length: int) -> Iterator[tuple[int, Newcomer]]:
+        """New objects of a video that ended in the state `last` after `length` frames, too few to confirm any, by id."""
+        found = list_seen_throughout(last.waiting, length, self.settings.confirm)
+        return enumerate(found, start=last.born + 1)
 
     def _result(self, video: Video, book: TrackBook, refused: int, scores: ScoreSummary) -> VideoResult:
         at = self.settings

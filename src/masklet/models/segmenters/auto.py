@@ -11,14 +11,16 @@ import torch
 
 from masklet.core.frames import Frame
 from masklet.core.instances import NAMELESS, Detections
+from masklet.core.masks import mask_iou
 from masklet.core.part_facts import collect_part_weights, describe_part, find_device
 from masklet.core.protocols import ScoringSegmenter, SelectiveSegmenter
 
 N = TypeVar("N")
 U = TypeVar("U")
 
-LIKELY = 0.2  # chance from which a named mask holds its pixels
+LIKELY = 0.5  # chance above which a named mask holds its pixels: it is more likely right than not
 COVERED = 0.5  # share of a nameless mask that named ones hold, from which it is theirs
+SAME = 0.5  # mask IoU above which a nameless mask is the same thing as a named one, and has its name
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class AutoSegmenter(Generic[N, U]):
     """Two segmenters as one: what the second finds counts where the first finds nothing."""
 
     advice: ClassVar[Mapping[str, float]] = {
-        "max_lost": 30  # frames: of many found objects, those of earlier scenes would be looked for in every frame
+        "max_lost": 30,  # frames: of many found objects, those of earlier scenes would be looked for in every frame
+        "confirm": 3,  # frames: of a crowd, much is found in one frame and not in the next
     }
 
     def __init__(self, named: ScoringSegmenter[N], nameless: ScoringSegmenter[U]) -> None:
@@ -78,13 +81,14 @@ class AutoSegmenter(Generic[N, U]):
         return found, AutoMemory(named, nameless)
 
     def join(self, named: Detections, nameless: Detections) -> Detections:
-        """One frame's detections: of the nameless ones those that are sure, where likely named ones hold little of
-        them.
+        """One frame's detections: of the nameless ones those that are sure and no named one's thing, where likely named
+        ones hold little of them.
         """
         nameless = nameless[nameless.scores > self.nameless.conf]
         held = named.masks[named.scores > LIKELY].any(0)
         share = (nameless.masks & held).flatten(1).sum(1) / nameless.masks.flatten(1).sum(1).clamp(min=1)
-        rest = nameless[share < COVERED]
+        same = (mask_iou(nameless.masks, named.masks[named.scores > self.named.conf]) > SAME).any(1)
+        rest = nameless[(share < COVERED) & ~same]
         masks = torch.cat([named.masks, rest.masks & ~held])
         labels = torch.cat([named.labels, torch.full_like(rest.labels, len(self.categories) - 1)])
         return Detections(masks, torch.cat([named.scores, rest.scores]), labels, named.left_out)
