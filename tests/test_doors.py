@@ -127,7 +127,7 @@ def test_what_is_computed_ahead_is_the_same(way: str) -> None:
 @pytest.mark.parametrize(
     ("segmenter", "wanted"),
     [
-        ("auto", {"conf": 0.3, "low_conf": 0.3, "max_lost": 30, "confirm": 3}),
+        ("auto", {"conf": 0.3, "low_conf": 0.3, "max_lost": 30, "confirm": 3, "twin_join": 0.5}),
         ("motion", {"conf": 0.69, "low_conf": 0.69}),
         ("nano-objects", {"conf": 0.4, "low_conf": 0.3, "score_gamma": 1.0}),
         ("everything:nano", {"conf": 0.75, "low_conf": 0.7}),

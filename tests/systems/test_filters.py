@@ -8,7 +8,7 @@ from toys import square
 
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
-from masklet.systems.filters import drop_twins, keep_supported, name_masklet
+from masklet.systems.filters import drop_twins, join_twins, keep_supported, name_masklet
 
 
 def masklet(
@@ -51,6 +51,54 @@ def test_five_frames_of_agreement_are_no_twins_and_six_are() -> None:
         here, there = range(frames), range(frames, 40)
         other = {**masklet(2, here).sightings, **masklet(2, there, at=(20, 20)).sightings}
         assert ids(drop_twins([long, Masklet(2, other)])) == want
+
+
+def lost_and_found(lost: int = 10) -> list[Masklet]:
+    """An object of 20 frames, detected up to frame `lost` and then propagated astray; and the same found again, detected
+    from frame 14 on and completed backward to frame 0.
+    """
+    astray = masklet(1, range(lost), range(lost)).sightings | masklet(1, range(lost, 20), at=(20, 20)).sightings
+    return [Masklet(1, astray), masklet(2, range(20), range(14, 20))]
+
+
+def test_an_object_that_was_lost_and_found_again_is_one() -> None:
+    """As published it ends where it was lost; joined, each frame's mask is that of the nearest detection."""
+    [dropped] = drop_twins(lost_and_found())
+    assert dropped == lost_and_found()[0]
+    [joined] = drop_twins(lost_and_found(), join=0.5)
+    there, away = Rle.encode(square(4, 4)), Rle.encode(square(20, 20))
+    # The last key frame before is 9 and the first after is 14: up to frame 11 the first is nearer.
+    assert [s.mask for s in joined.sightings.values()] == [there] * 10 + [away] * 2 + [there] * 8
+    assert joined.id == 1 and joined.key_frames == {*range(10), *range(14, 20)}
+
+
+@pytest.mark.parametrize(("join", "keys"), [(0.5, 16), (0.51, 10)])
+def test_twins_that_agree_in_too_few_frames_are_not_joined(join: float, keys: int) -> None:
+    assert [len(m.key_frames) for m in drop_twins(lost_and_found(), join=join)] == [keys]
+
+
+@given(
+    st.lists(st.dictionaries(st.integers(0, 15), st.booleans(), min_size=1, max_size=12), min_size=1, max_size=3),
+)
+def test_joined_twins_keep_every_detection_and_take_each_frame_from_the_nearest(pages: list[dict[int, bool]]) -> None:
+    """A slow twin of the rule, over masklets with any frames (True: detected), each with masks of its own."""
+    masklets = [
+        Masklet(
+            n,
+            {
+                t: Sighting(Rle.encode(square(4 * n, t)), Source.DETECTED if key else Source.FORWARD)
+                for t, key in sorted(page.items())
+            },
+        )
+        for n, page in enumerate(pages)
+    ]
+    joined = join_twins(masklets[0], masklets[1:])
+    assert list(joined.sightings) == sorted({t for page in pages for t in page})
+    assert joined.key_frames == {t for m in masklets for t in m.key_frames}
+    for t, sighting in joined.sightings.items():
+        seen = [m for m in masklets if t in m.sightings]
+        away = [min((abs(t - key) for key in m.key_frames), default=99) for m in seen]
+        assert sighting == seen[away.index(min(away))].sightings[t]
 
 
 def test_in_a_short_video_half_of_the_meetings_are_enough_and_one_is_needed() -> None:

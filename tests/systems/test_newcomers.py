@@ -167,3 +167,27 @@ def test_on_the_command_line(tmp_path: Path) -> None:
         return len(VideoResult.load(result).masklets)
 
     assert (count("plain"), count("confirmed", "--set", "confirm=2")) == (2, 1)
+
+
+def test_joined_on_the_command_line_what_was_lost_is_found(tmp_path: Path) -> None:
+    """A square that jumps: masks that stay where they were lose it, and it is found again as an object of its own. Its
+    first eight frames are completed to where it is found, by a detection that is alike; then two are one.
+    """
+    clip, found = tmp_path / "clip", []
+    clip.mkdir()
+    for t in range(16):
+        cv2.imwrite(str(clip / f"{t:05d}.png"), np.full((48, 64, 3), 90, np.uint8))
+        x = 8 if t < 10 else 14  # 10 of 22 pixels in common
+        if t < 8 or t >= 10:
+            outline = [x, 8, x + 16, 8, x + 16, 24, x, 24]
+            found.append({"image_id": t, "category_id": 1, "segmentation": [outline], "score": 0.99})
+    (tmp_path / "found.json").write_text(json.dumps(found))
+
+    def read(out: str, *more: str) -> list[int]:
+        told = ("--segmenter", tmp_path / "found.json", "--propagator", "still", "--out", tmp_path / out)
+        done = call_masklet("run", clip, *told, "--set", "twin_iou=0.4", *more)
+        assert done.returncode == 0, done.stderr
+        [result] = (tmp_path / out).rglob("masklets.json")
+        return [len(m.key_frames) for m in VideoResult.load(result).masklets]
+
+    assert (read("dropped"), read("joined", "--set", "twin_join=0.5")) == ([8], [14])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 from jaxtyping import Int64
@@ -18,18 +19,55 @@ def keep_supported(masklets: Sequence[Masklet], ratio: float = 0.1) -> tuple[Mas
     return tuple(m for m in masklets if len(m.key_frames) / len(m.sightings) >= ratio)
 
 
-def drop_twins(masklets: Sequence[Masklet], iou: float = 0.5, frames: int = 6) -> tuple[Masklet, ...]:
+def drop_twins(
+    masklets: Sequence[Masklet], iou: float = 0.5, frames: int = 6, join: float | None = None
+) -> tuple[Masklet, ...]:
     """Tracklet NMS: of two masklets that agree (mask IoU > `iou`) in at least `frames` frames, the one with
     more key frames stays, on a tie the older one. Where they meet in few frames, agreeing in half of those
     is enough.
+
+    Args:
+        masklets: all of a video.
+        iou: above which two masks agree.
+        frames: in which they have to.
+        join: share of the frames in which both are seen; twins that agree in as many are one object that was lost and
+            found, and the one that stays takes masks from the other (`join_twins`). None, as published: what is dropped
+            is lost.
     """
     agree, meet = _count_agreement(masklets, iou)
     enough = np.maximum(np.minimum(frames, np.ceil(meet / 2)), 1)
     kept: list[int] = []
+    twins: dict[int, list[int]] = defaultdict(list)
     for row in sorted(range(len(masklets)), key=lambda r: (-len(masklets[r].key_frames), masklets[r].id)):
-        if not (agree[row, kept] >= enough[row, kept]).any():
+        alike = [one for one in kept if agree[row, one] >= enough[row, one]]
+        if not alike:
             kept.append(row)
-    return tuple(masklets[r] for r in sorted(kept))
+            continue
+        nearest = max(alike, key=lambda one: agree[row, one] / meet[row, one])
+        if join is not None and agree[row, nearest] >= join * meet[row, nearest]:
+            twins[nearest].append(row)
+    return tuple(join_twins(masklets[r], [masklets[twin] for twin in twins[r]]) for r in sorted(kept))
+
+
+def join_twins(masklet: Masklet, twins: Sequence[Masklet]) -> Masklet:
+    """A masklet with the masks of its `twins` where these were detected nearer: each frame's mask is that of the one
+    with a key frame least frames away, on a tie the masklet's own, then the first twin's.
+    """
+    if not twins:
+        return masklet
+    sightings = dict(masklet.sightings)
+    away = measure_key_distance(masklet)
+    for twin in twins:
+        for t, distance in measure_key_distance(twin).items():
+            if t not in away or distance < away[t]:
+                sightings[t], away[t] = twin.sightings[t], distance
+    return replace(masklet, sightings=dict(sorted(sightings.items())))
+
+
+def measure_key_distance(masklet: Masklet) -> dict[int, float]:
+    """How many frames away the nearest key frame is, of each frame in which a masklet is seen."""
+    keys = np.array(sorted(masklet.key_frames), np.float64)
+    return {t: float(abs(keys - t).min(initial=inf)) for t in masklet.sightings}
 
 
 def _count_agreement(

@@ -71,6 +71,7 @@ class Sam2BmpSettings:
     key_ratio: float = 0.1  # key frames / non-empty frames below which an object is dropped; 0 keeps all
     twin_iou: float = 0.5  # tracklet NMS: mask IoU at which two objects agree in a frame
     twin_frames: int = 6  # tracklet NMS: frames of agreement at which the weaker one is dropped
+    twin_join: float | None = None  # share of common frames in which twins agree that are joined; None: one is dropped
     score_gamma: float = 0.0  # 0: an object's score is the mean of its key frames; more: support counts
     max_lost: int | None = None  # frames after which an object without mask or support is forgotten; None: never
     max_objects: int = 256  # objects remembered at once: what is in sight comes first, then what was lost last
@@ -108,6 +109,10 @@ class Sam2BmpState(Generic[M, S]):
     born: int = 0
     refused: int = 0  # detections that began no object, for there were `max_objects` in sight
     waiting: tuple[Newcomer, ...] = ()  # what was seen in too few frames to be an object yet
+
+    def drop_memories(self) -> Sam2BmpState[None, None]:
+        """What is known of objects alone: memories are large."""
+        return replace(self, memory=None, sight=None)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -212,23 +217,22 @@ class Sam2Bmp(Generic[F, M, S]):
         begun, scores = saved.state if saved else (self.begin_video(), ScoreSummary())
         first = saved.frame if saved else 0
         refused, frames = begun.refused, iterate_frames_from(video, first)
-        last, length = replace(begun, memory=None, sight=None), first
+        end, length = begun.drop_memories(), first
         encoded = iterate_ahead(encode_batches(self.propagator, frames), depth=1)
         segmented = self.segment_frames(encoded, begun.sight)
         for look in self.follow_objects(prepare_ahead(self.propagator, segmented, get_frame_features), begun):
             store.keep(look.frame.index, look.features)
             self.write(book, look)
             refused, scores = look.state.refused, scores.add(look.scores, conf)
-            last, length = replace(look.state, memory=None, sight=None), look.frame.index + 1
+            end, length = look.state.drop_memories(), look.frame.index + 1
             watch(FORWARD, look.frame.index + 1, len(video) or None, len(look.state.tallies))
             checkpoints.count_frame()
             if checkpoints.is_due:
                 checkpoints.save(FORWARD, look.frame.index + 1, (look.state, scores))
             del look  # masks and memories are large: none of a frame is held while the next is looked at
         book.settle()
-        for id, newcomer in self.confirm_short(last, length):
-            for t, sighting in newcomer.sightings.items():
-                book.note(id, t, sighting)
+        for id, newcomer in self.confirm_at_end(end, length):
+            note_sightings(book, id, newcomer.sightings)
         # Completion adds no key frame: what lacks support now need not be completed.
         supported = {m.id for m in keep_supported(book.masklets(), self.settings.key_ratio)}
         book.drop([id for id in book.pages if id not in supported])
@@ -261,8 +265,7 @@ class Sam2Bmp(Generic[F, M, S]):
         if look.pathways:
             note_branches(book, look.frame.index, look.pathways, look.frame.size, Source.FORWARD)
         for id, earlier in look.earlier.items():
-            for t, sighting in earlier.items():
-                book.note(id, t, sighting)
+            note_sightings(book, id, earlier)
         for id, sighting in look.seen.items():
             if not look.pathways or sighting.source is not Source.FORWARD or id not in look.pathways.ids:
                 book.note(id, look.frame.index, sighting)
@@ -406,14 +409,17 @@ class Sam2Bmp(Generic[F, M, S]):
         unsupported = tally.keys < ratio * tally.masks
         return limit is not None and (tally.lost > limit or (unsupported and tally.unvouched > limit))
 
-    def confirm_short(self, last: Sam2BmpState[Any, Any], length: int) -> Iterator[tuple[int, Newcomer]]:
-        """New objects of a video that ended in the state `last` after `length` frames, too few to confirm any, by id."""
-        found = list_seen_throughout(last.waiting, length, self.settings.confirm)
-        return enumerate(found, start=last.born + 1)
+    def confirm_at_end(self, state: Sam2BmpState[Any, Any], length: int) -> Iterator[tuple[int, Newcomer]]:
+        """New objects, with their ids, of a video that ended in this `state` after `length` frames, too few to confirm
+        any.
+        """
+        found = list_seen_throughout(state.waiting, length, self.settings.confirm)
+        return enumerate(found, start=state.born + 1)
 
     def _result(self, video: Video, book: TrackBook, refused: int, scores: ScoreSummary) -> VideoResult:
         at = self.settings
-        kept = drop_twins(keep_supported(book.masklets(), at.key_ratio), at.twin_iou, at.twin_frames)
+        supported = keep_supported(book.masklets(), at.key_ratio)
+        kept = drop_twins(supported, at.twin_iou, at.twin_frames, at.twin_join)
         nameless = find_nameless(self.segmenter.categories)
         masklets = tuple(replace(name_masklet(m, at.score_gamma, nameless), id=n) for n, m in enumerate(kept, start=1))
         notes = []
@@ -425,6 +431,12 @@ class Sam2Bmp(Generic[F, M, S]):
         if not masklets:
             notes.append(explain_no_object(scores, at))
         return build_video_result(video, masklets, self.segmenter.categories, "sam2bmp", asdict(at), notes)
+
+
+def note_sightings(book: TrackBook, id: int, sightings: Mapping[int, Sighting]) -> None:
+    """Writes how an object was seen, by frame, into `book`."""
+    for frame, sighting in sightings.items():
+        book.note(id, frame, sighting)
 
 
 def set_aside(found: Detections) -> Callable[[], Detections]:

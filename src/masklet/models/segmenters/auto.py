@@ -37,6 +37,7 @@ class AutoSegmenter(Generic[N, U]):
     advice: ClassVar[Mapping[str, float]] = {
         "max_lost": 30,  # frames: of many found objects, those of earlier scenes would be looked for in every frame
         "confirm": 3,  # frames: of a crowd, much is found in one frame and not in the next
+        "twin_join": 0.5,  # and in a crowd much is lost and found again
     }
 
     def __init__(self, named: ScoringSegmenter[N], nameless: ScoringSegmenter[U]) -> None:
