@@ -377,8 +377,7 @@ class Sam2Bmp(Generic[F, M, S]):
                 born.append((unsure, c, Source.FORWARD))
                 kept.append(c)
         return [
-            ObjectInFrame(NO_ID, d.masks[c], source, float(d.scores[c]), int(d.labels[c]), 1.0)
-            for d, c, source in born
+            ObjectInFrame(NO_ID, d.masks[c], source, float(d.scores[c]), int(d.labels[c]), 1.0) for d, c, source in born
         ]
 
     def remember(self, state: Sam2BmpState[M, S], seen: SegmentedFrame[F, S], who: FrameMatch) -> Sam2BmpState[M, S]:
