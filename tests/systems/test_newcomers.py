@@ -96,6 +96,14 @@ def test_at_once_is_the_paper() -> None:
     assert Sam2BmpSettings().confirm == 1
 
 
+def test_a_result_without_an_object_says_what_was_asked_of_one() -> None:
+    segmenter = ToySegmenter(blind=lambda t, o: t % 4 > 0)
+    at = Sam2BmpSettings(confirm=3)
+    result = Sam2Bmp(segmenter, ToyPropagator(), at).run(World([still(4, 4)], length=LENGTH))
+    [note] = result.provenance.notes
+    assert "3 of 3 detections" in note and "found in 3 of 5 frames" in note and "lower confirm" in note
+
+
 def test_nothing_is_propagated_of_what_waits() -> None:
     """A false alarm in each frame at another place: without confirmation each is looked for from then on."""
     alarms = [(t, square(4 + 20 * (t % 2), 2 + 3 * t, 2), 0.99, 1) for t in range(8)]
@@ -170,8 +178,8 @@ def test_on_the_command_line(tmp_path: Path) -> None:
 
 
 def test_joined_on_the_command_line_what_was_lost_is_found(tmp_path: Path) -> None:
-    """A square that jumps: masks that stay where they were lose it, and it is found again as an object of its own. Its
-    first eight frames are completed to where it is found, by a detection that is alike; then two are one.
+    """A square that jumps: masks that stay where they were lose it, and it is found again as an object of its own. The two
+    are twins where `twin_iou` says so; one is dropped with its key frames, or they are joined with all of them.
     """
     clip, found = tmp_path / "clip", []
     clip.mkdir()

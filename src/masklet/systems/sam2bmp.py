@@ -468,9 +468,15 @@ def explain_no_object(scores: ScoreSummary, settings: Sam2BmpSettings) -> str:
             f"no object: of {scores.count} detections none scores above conf = {settings.conf:g}; the best has "
             f"{best:.2g}: lower it, such as conf={best / 2:.1g}"
         )
+    sure = f"no object: {scores.sure} of {scores.count} detections score above conf = {settings.conf:g}"
+    if settings.confirm > 1:
+        return (
+            f"{sure}, but nothing was found in {settings.confirm} of {2 * settings.confirm - 1} frames, or in at least "
+            f"key_ratio = {settings.key_ratio:g} of those in which it was tracked; lower confirm or key_ratio"
+        )
     return (
-        f"no object: {scores.sure} of {scores.count} detections score above conf = {settings.conf:g}, but in fewer "
-        f"than key_ratio = {settings.key_ratio:g} of the frames in which their objects were tracked; lower key_ratio"
+        f"{sure}, but in fewer than key_ratio = {settings.key_ratio:g} of the frames in which their objects were "
+        "tracked; lower key_ratio"
     )
 
 
