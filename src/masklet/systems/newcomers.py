@@ -77,7 +77,8 @@ def grow_boxes(sightings: Sequence[Sighting]) -> Float[np.ndarray, "n 4"]:
     """The box of each mask, x0, y0, x1, y1, grown by `BUFFER` of its sides."""
     boxes = np.array([s.mask.box for s in sightings], np.float64).reshape(-1, 4)
     sides = np.tile(boxes[:, 2:] - boxes[:, :2], 2)
-    return boxes + BUFFER * sides * np.array([-1, -1, 1, 1])
+    grown: Float[np.ndarray, "n 4"] = boxes + BUFFER * sides * np.array([-1, -1, 1, 1])
+    return grown
 
 
 def list_earlier_sightings(newcomer: Newcomer, frame: int) -> dict[int, Sighting]:

@@ -110,9 +110,9 @@ class Sam2BmpState(Generic[M, S]):
     refused: int = 0  # detections that began no object, for there were `max_objects` in sight
     waiting: tuple[Newcomer, ...] = ()  # what was seen in too few frames to be an object yet
 
-    def drop_memories(self) -> Sam2BmpState[None, None]:
+    def drop_memories(self) -> Sam2BmpState[Any, Any]:
         """What is known of objects alone: memories are large."""
-        return replace(self, memory=None, sight=None)  # type: ignore[arg-type]
+        return Sam2BmpState(None, None, self.tallies, self.born, self.refused, self.waiting)
 
 
 @dataclass(frozen=True)
