@@ -66,6 +66,11 @@ class NanoCore(Sam2Core):
         with self._compute_in_halves():
             return super().attend(features, look, readings).to(self.dtype)
 
+    def embed_reading(self, reading: MemoryReading) -> tuple[Float[Tensor, "m d"], Float[Tensor, "m d"]]:
+        """As `Sam2Core.embed_reading`, in bfloat16 at once where every layer would make it so."""
+        keys, values = super().embed_reading(reading)
+        return (keys.bfloat16(), values.bfloat16()) if self.halves else (keys, values)
+
     def look_around(self, features: Sam2Features) -> Float[Tensor, "1 p c"]:
         """As `Sam2Core.look_around`."""
         with self._compute_in_halves():
