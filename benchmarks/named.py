@@ -27,19 +27,19 @@ from scipy.optimize import minimize
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.core.rle import Rle
-from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor, read_prompt_network
+from masklet.models.nano.image_predictor import load_image_predictor, read_image_predictor
 from masklet.models.nano.nanodet import NanoDetSettings, load_nanodet
 from masklet.models.nano.segmenter import Calibration, NanoSegmenter
 from masklet.view.drawing import SHOWN
 
-EVALUATION = NanoDetSettings(threshold=0.05, max_boxes=40)
+EVALUATION = NanoDetSettings(threshold=0.02)  # and up to a hundred boxes, as COCO counts them
 BINS = 10
 DIAGRAM = Path("cards/logs/nano-reliability.png")
 
 
 def load_segmenter(weights: Path | None, settings: NanoDetSettings = EVALUATION) -> NanoSegmenter:
     """The packaged segmenter, or one with other weights of the image predictor."""
-    predictor = ImagePredictor(read_prompt_network(weights)) if weights else load_image_predictor()
+    predictor = read_image_predictor(weights) if weights else load_image_predictor()
     return NanoSegmenter(load_nanodet(settings), predictor)
 
 

@@ -35,6 +35,7 @@ from masklet.models.nano.image_predictor import (
     read_prompt_network,
     save_prompt_network,
 )
+from masklet.models.nano.nanodet import read_nanodet_network
 from masklet.models.nano.network import KIND as NANO
 from masklet.models.nano.network import NanoSettings, create_nano, read_nano
 from masklet.models.nano.propagator import PACKAGED as PROPAGATOR
@@ -538,13 +539,15 @@ def build_image_predictor_task(wish: TrainingRequest) -> tuple[PromptTask, Begun
     unseen = [read_stills("val", name) for name in wish.val] or [share.stills for share in shares]
     asked_for = select_objects(unseen, PROMPTED)
     net = init_prompt_network(wish).enable_training().to(wish.device)
-    predictor = ImagePredictor(net)
+    detector = read_nanodet_network().to(wish.device)
+    predictor = ImagePredictor(net, load_detector=lambda: detector)
 
     def validate() -> dict[str, float]:
         scores = score_prompts(predictor, read_objects(asked_for), max(CLICKS))
         return {name: scores[name] for name in ("box", *map(name_clicks, CLICKS)) if name in scores}
 
-    task = PromptTask(net, source, validate, lambda path: save_prompt_network(path, net), wish.batch // wish.parts)
+    crops = wish.batch // wish.parts
+    task = PromptTask(net, source, validate, lambda path: save_prompt_network(path, net), crops, detector)
     return task, Begun()
 
 

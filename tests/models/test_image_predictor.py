@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ from masklet.models.nano.image_predictor import (
     save_prompt_network,
 )
 from masklet.nn.mobilenet import DeepMobileNet, MobileNetV2
+from masklet.nn.nanodet import NanoDetNetwork
 from masklet.nn.prompt_network import ANSWERS, FIXED, CropFeatures, PromptNetwork
 from masklet.weights.store import ZOO, read_packaged
 
@@ -225,8 +227,10 @@ class Scripted(PromptNetwork):
         super().__init__()
         self.quality = torch.tensor(quality or (0.0, 1.0, 3.0, 2.0))
         self.shown: list[Tensor] = []
+        self.hinted: list[Any] = []
 
-    def look(self, image: Tensor) -> CropFeatures:
+    def look(self, image: Tensor, detector: Any = None) -> CropFeatures:
+        self.hinted.append(detector)
         b, s = len(image), image.shape[2]
         return CropFeatures(torch.zeros(b, 32, s // 2, s // 2), torch.zeros(b, 24, s // 4, s // 4))
 
@@ -256,6 +260,20 @@ def test_one_click_gives_three_hypotheses_the_best_first() -> None:
     assert len(net.shown) == 3  # the answer fills little of the picture: it is looked at from near by, and once more
     assert not net.shown[0][0, 3].any()
     assert all((shown[0, 3] > 0.9).any() for shown in net.shown[1:])  # which see the answer before
+
+
+def test_a_detector_is_seen_beside_prompts_alone_and_loaded_at_the_first() -> None:
+    net, detector, loads = Scripted(), NanoDetNetwork(), []
+    predictor = ImagePredictor(net, load_detector=lambda: loads.append(1) or detector)
+    picture = picture_of(disk(45, 30, 12))
+    believed = torch.where(torch.from_numpy(disk(45, 30, 12)), 4.0, -4.0)[None]
+    predictor.redraw(picture, believed)
+    predictor.predict_boxes(picture, torch.tensor([[30.0, 15, 60, 45]]))
+    assert not loads and not any(net.hinted)
+    net.hinted.clear()
+    for clicks in (Clicks((Point(45, 30),)), Clicks((), Box(30, 15, 60, 45)), Clicks((Point(45, 30), outside(5, 5)))):
+        predictor.predict(picture, clicks)
+    assert len(loads) == 1 and net.hinted and all(seen is detector for seen in net.hinted)
 
 
 def test_anything_more_leaves_no_doubt() -> None:
@@ -396,7 +414,7 @@ def packaged() -> ImagePredictor:
 
 
 def test_the_packaged_one_says_which_weights_it_has() -> None:
-    assert packaged().weights == {ZOO[PACKAGED].name: ZOO[PACKAGED].sha256}
+    assert packaged().weights == {ZOO[name].name: ZOO[name].sha256 for name in (PACKAGED, "nanodet")}
     assert not any(parameter.requires_grad for parameter in packaged().net.parameters())
     assert load_image_predictor() is packaged()
 

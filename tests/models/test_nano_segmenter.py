@@ -59,7 +59,7 @@ def test_boxes_become_masks_the_likeliest_first() -> None:
     boxes = Boxes(corners, torch.tensor([0.4, 0.7]), torch.tensor([0, 1]))
     segmenter = NanoSegmenter(Boxed(boxes), load_image_predictor())
     assert isinstance(segmenter, ScoringSegmenter) and segmenter.categories == ("cat", "dog")
-    assert set(segmenter.weights) == {"boxes", "nano-image-predictor"}
+    assert set(segmenter.weights) == {"boxes", "nano-image-predictor", "nanodet"}
     [found], _ = segmenter.segment(None, [Frame(0, disks())], [])
     assert found.labels.tolist() == [1, 0]
     for mask, (x0, y0, x1, y1) in zip(found.masks, (LEFT, RIGHT), strict=True):

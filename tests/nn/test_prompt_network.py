@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from masklet.nn.prompt_network import ANSWERS, FIXED, MAPS, TAPS, PromptNetwork, resize_to_double
+from masklet.models.nano.image_predictor import normalize_crops
+from masklet.models.nano.nanodet import normalize_bgr, read_nanodet_network
+from masklet.nn.prompt_network import ANSWERS, FIXED, LOUD, MAPS, TAPS, PromptNetwork, resize_to_double
 
 SIDE = 64
 
@@ -116,7 +119,7 @@ def test_looking_needs_no_gradient_and_its_layers_stay() -> None:
 def test_everything_else_is_trained() -> None:
     net = network()
     torch.nn.init.normal_(net.maps[-1].weight, std=0.1)  # zeros would let nothing through to the layers before
-    logits, quality = net(net.look(pictures()), prompts(0))
+    logits, quality = net(net.look(pictures(), read_nanodet_network()), prompts(0))
     (logits.square().mean() + quality.square().mean()).backward()
     still = {
         name
@@ -133,6 +136,29 @@ def test_training_can_begin_from_the_zeros() -> None:
     logits.square().mean().backward()
     gradient = net.maps[-1].weight.grad
     assert not net.maps[-1].weight.any() and gradient is not None and gradient.any()
+
+
+@torch.no_grad()
+def test_hints_are_the_detectors_maps_of_the_picture_as_it_takes_it() -> None:
+    detector, image = read_nanodet_network(), np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    crops = untrained().look(normalize_crops([image]), detector)
+    wanted = detector.extract_features(normalize_bgr(image))
+    assert [hint.shape[1:] for hint in crops.hints] == [(128, 8, 8), (128, 4, 4), (128, 2, 2)]
+    for hint, one in zip(crops.hints, wanted, strict=True):  # of rounded means and deviations
+        torch.testing.assert_close(hint, LOUD * one, rtol=0.02, atol=0.02)
+    assert not untrained().look(normalize_crops([image])).hints
+
+
+@torch.no_grad()
+def test_hints_say_nothing_at_first_and_then_reach_blocks_and_answers() -> None:
+    detector, net = read_nanodet_network(), network()
+    with_hints, without = net.look(pictures(), detector), net.look(pictures())
+    assert torch.equal(net(with_hints, prompts(0))[0], net(without, prompts(0))[0])
+    for part in net.advise:
+        torch.nn.init.normal_(part.weight, std=0.05)
+        before = net(with_hints, prompts(0))[0]
+        assert not torch.equal(before, net(without, prompts(0))[0])
+        part.weight.zero_()
 
 
 def test_expected_iou_does_not_move_the_masks() -> None:

@@ -21,6 +21,7 @@ from masklet.core.errors import InputError
 from masklet.core.instances import Box, Clicks, Point
 from masklet.core.rle import Rle
 from masklet.models.nano.image_predictor import ImagePredictor, create_prompt_network, save_prompt_network
+from masklet.nn.nanodet import NanoDetNetwork
 from masklet.nn.prompt_network import PromptNetwork
 from masklet.train.data.clips import seed_item_generator
 from masklet.train.data.framing import ClipView, join_affines
@@ -484,8 +485,22 @@ def test_a_few_steps_on_one_picture_lower_the_loss(stills: Stills, tmp_path: Pat
     masks = [line["mask"] for line in lines if "mask" in line]
     assert np.mean(masks[-4:]) < 0.6 * np.mean(masks[:4]), masks
     for name, value in task.module.state_dict().items():
-        assert torch.equal(value, before[name]) == name.startswith(("stem.", "fixed.")), name
+        # No detector is there, whose maps could be learnt from.
+        assert torch.equal(value, before[name]) == name.startswith(("stem.", "fixed.", "advise.")), name
     assert (tmp_path / "run/weights.safetensors").stat().st_size > 1e6
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_share_of_batches_sees_a_detectors_maps(stills: Stills, share: float) -> None:
+    detector = NanoDetNetwork().requires_grad_(False).eval()
+    sampling = replace(SMALL, side=64, hinted=share)
+    task = PromptTask(small_network(), crops_of(stills, sampling), dict, lambda path: None, 2, detector)
+    drawn = [task.draw(seed_item_generator(n, 0)) for n in range(4)]
+    assert {batch.hinted for batch in drawn} == {bool(share)}
+    torch.stack([*task.loss_of(0, drawn[0], seed_item_generator(0, 1)).values()]).sum().backward()
+    learnt = [p.grad is not None and bool(p.grad.any()) for p in task.module.advise.parameters()]
+    assert all(learnt) if share else not any(learnt)
+    assert all(p.grad is None for p in detector.parameters())
 
 
 def test_the_same_seed_is_the_same_loss(stills: Stills) -> None:

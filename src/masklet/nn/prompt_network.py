@@ -19,12 +19,15 @@ from torch import Tensor, nn
 
 from masklet.nn.fused_convolution import RELU, RELU6, FusedConv2d
 from masklet.nn.mobilenet import DEEP_STAGES, STAGES, STEM, build_mobilenet_blocks
+from masklet.nn.nanodet import WIDTH as HINTS
+from masklet.nn.nanodet import NanoDetNetwork
 
 MAPS = 4  # clicks inside, clicks outside, the box filled, the earlier answer
 ANSWERS = 4  # one for prompts that leave no doubt, three hypotheses of a single click
 WIDTH = 64  # channels at strides 8 to 32
 MIDDLE = 40  # channels at stride 4
 FINE = 16  # channels at stride 2
+LOUD = 8.0  # by what a detector's maps are multiplied: they are small
 FIXED = 3  # blocks that see the image alone
 TAPS = {6: 32, 13: 96, 17: 320}  # trained blocks whose outputs are used, and their channels: strides 8, 16, 32
 
@@ -35,6 +38,7 @@ class CropFeatures:
 
     stem: Float[Tensor, "b 32 s2 s2"]  # stride 2
     low: Float[Tensor, "b 24 s4 s4"]  # block 3, stride 4
+    hints: tuple[Float[Tensor, "b 128 _ _"], ...] = ()  # a detector's maps, strides 8 to 32; none: look without
 
 
 class PromptNetwork(nn.Module):
@@ -55,6 +59,7 @@ class PromptNetwork(nn.Module):
             FusedConv2d(32, low, 1),
         )
         self.laterals = nn.ModuleList(FusedConv2d(channels, WIDTH, 1) for channels in TAPS.values())
+        self.advise = nn.ModuleList(FusedConv2d(HINTS, channels + WIDTH, 1) for channels in TAPS.values())
         self.smooth = nn.ModuleList(FusedConv2d(WIDTH, WIDTH, 3, 1, 1, activation=RELU) for _ in range(2))
         self.lift = FusedConv2d(WIDTH, MIDDLE, 1)
         self.lateral = FusedConv2d(low, MIDDLE, 1)
@@ -67,8 +72,8 @@ class PromptNetwork(nn.Module):
         self.fine = FusedConv2d(FINE, ANSWERS, 1)
         self.judge = nn.Sequential(nn.Linear(MIDDLE + WIDTH + 2 + ANSWERS, WIDTH), nn.ReLU(), nn.Linear(WIDTH, 1))
         self.enable_training()
-        for parameter in self.maps[-1].parameters():  # training begins with the network as it was for images alone
-            nn.init.zeros_(parameter)
+        for parameter in [*self.maps[-1].parameters(), *self.advise.parameters()]:
+            nn.init.zeros_(parameter)  # training begins with the network as it was for images alone
 
     def enable_training(self) -> PromptNetwork:
         """Gradients for all but what sees the image alone."""
@@ -78,12 +83,15 @@ class PromptNetwork(nn.Module):
         return self
 
     @torch.no_grad()
-    def look(self, image: Float[Tensor, "b 3 s s"]) -> CropFeatures:
-        """The part that does not depend on prompts, of crops in ImageNet's normalisation, sides multiples of 32."""
+    def look(self, image: Float[Tensor, "b 3 s s"], detector: NanoDetNetwork | None = None) -> CropFeatures:
+        """The part that does not depend on prompts, of crops in ImageNet's normalisation, sides multiples of 32; with
+        what a `detector` sees in them, if there is one.
+        """
         stem = x = self.stem(image)
         for block in self.fixed:
             x = block(x)
-        return CropFeatures(stem, x)
+        hints = detector.extract_features(image.flip(1)) if detector else ()  # it takes BGR
+        return CropFeatures(stem, x, tuple(LOUD * hint for hint in hints))
 
     def forward(
         self, crops: CropFeatures, maps: Float[Tensor, "b m s s"]
@@ -104,12 +112,7 @@ class PromptNetwork(nn.Module):
         which masks are judged.
         """
         low = crops.low + self.maps(maps)
-        x, taps = low, []
-        for number, block in enumerate(self.blocks, start=FIXED + 1):
-            x = block(x)
-            if number in TAPS:
-                taps.append(x)
-        levels = [lateral(tap) for lateral, tap in zip(self.laterals, taps, strict=True)]
+        levels = self._descend(low, crops.hints)
         x, whole = levels[-1], levels[-1].mean((2, 3))
         for level, smooth in zip(levels[-2::-1], self.smooth, strict=True):
             x = smooth(level + resize_to_double(x))
@@ -119,6 +122,22 @@ class PromptNetwork(nn.Module):
         fine = nnf.relu(resize_to_double(self.narrow(x)) + self.edges(crops.stem))
         fine = self.third(torch.cat([fine, nnf.avg_pool2d(maps, 2)], 1))
         return resize_to_double(self.coarse(x)) + self.fine(fine), x, whole
+
+    def _descend(
+        self, x: Float[Tensor, "b 24 s4 s4"], hints: tuple[Float[Tensor, "b 128 _ _"], ...]
+    ) -> list[Float[Tensor, "b c _ _"]]:
+        """The trained blocks' outputs at strides 8, 16 and 32; what a detector sees goes into the blocks and beside."""
+        levels: list[Tensor] = []
+        for number, block in enumerate(self.blocks, start=FIXED + 1):
+            x = block(x)
+            if number in TAPS:
+                level = len(levels)
+                beside: Tensor | float = 0.0
+                if hints:
+                    into, beside = self.advise[level](hints[level]).split([TAPS[number], WIDTH], 1)
+                    x = x + into
+                levels.append(self.laterals[level](x) + beside)
+        return levels
 
     def _expected_iou(
         self, logits: Float[Tensor, "b k s2 s2"], features: Float[Tensor, "b c s4 s4"], whole: Float[Tensor, "b d"]

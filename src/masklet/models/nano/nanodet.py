@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache
 
 import cv2
 import numpy as np
@@ -172,9 +173,25 @@ def load_nanodet(
     Raises:
         InputError: the weights are damaged or not there.
     """
+    return NanoDet(_load_network(file, str(device)), settings, weights={file.name: file.sha256})
+
+
+def load_nanodet_network(device: torch.device = CPU) -> NanoDetNetwork:
+    """The packaged network, the same at every call: its convolutions fused. Raises InputError as `load_nanodet`."""
+    return _load_network(ZOO[PACKAGED], str(device))
+
+
+@cache
+def _load_network(file: PackagedWeights, device: str) -> NanoDetNetwork:
+    network = read_nanodet_network(file).to(device)
+    fuse_convolutions(network)
+    return network
+
+
+def read_nanodet_network(file: PackagedWeights = ZOO[PACKAGED]) -> NanoDetNetwork:
+    """The packaged network, layer by layer: float32, eval, no gradients. Raises InputError as `load_nanodet`."""
     with leave_weights_undrawn():
         network = NanoDetNetwork().requires_grad_(False).eval()
     network.load_state_dict({name: value.float() for name, value in read_packaged(file).items()})
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    fuse_convolutions(network.to(device))
-    return NanoDet(network, settings, weights={file.name: file.sha256})
+    return network

@@ -44,6 +44,7 @@ class PromptCropSampling:
     pasted: float = 0.12  # share of views with an object of another image
     depths: tuple[float, ...] = (0.05, 0.4, 0.7)  # a click lies among this share of the deepest pixels
     rounds: tuple[float, ...] = (0.45, 0.25, 0.15, 0.15)  # probability of so many clicks more
+    hinted: float = 0.75  # share of batches in which a detector's maps are seen, where there is one
     again: float = 0.5  # share of boxes whose first further click is none: the answer is looked at again
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from masklet.core.instances import Point
 from masklet.models.nano.image_predictor import draw_prompt_maps, normalize_crops
+from masklet.nn.nanodet import NanoDetNetwork
 from masklet.nn.prompt_network import PromptNetwork
 from masklet.train.data.prompt_crops import PromptCrop, PromptCrops, draw_correction
 from masklet.train.loop.prefetch import PrefetchableTask
@@ -29,6 +30,7 @@ class PromptBatch:
 
     crops: tuple[PromptCrop, ...]
     rounds: int
+    hinted: bool  # whether a detector's maps are seen
 
 
 class PromptTask(PrefetchableTask[PromptBatch]):
@@ -41,6 +43,7 @@ class PromptTask(PrefetchableTask[PromptBatch]):
         validate: Callable[[], dict[str, float]],
         save: Callable[[Path], None],
         crops: int = 8,
+        detector: NanoDetNetwork | None = None,
     ) -> None:
         """
         Args:
@@ -49,7 +52,9 @@ class PromptTask(PrefetchableTask[PromptBatch]):
             validate: gives scores on held-out images.
             save: writes the weights.
             crops: that go through the network together.
+            detector: whose maps are seen in a share of the batches.
         """
+        self.detector = detector
         self.module, self.source, self.scores, self.writes, self.crops = net, source, validate, save, crops
         self.device = next(net.parameters()).device
 
@@ -57,16 +62,18 @@ class PromptTask(PrefetchableTask[PromptBatch]):
         """As many crops as go through the network together."""
         chances = self.source.sampling.rounds
         rounds = int(random.choice(len(chances), p=chances))
-        return PromptBatch(tuple(self.source.crop(random) for _ in range(self.crops)), rounds)
+        hinted = bool(random.random() < self.source.sampling.hinted)
+        return PromptBatch(tuple(self.source.crop(random) for _ in range(self.crops)), rounds, hinted)
 
     def loss_of(self, step: int, drawn: PromptBatch, random: np.random.Generator) -> dict[str, Tensor]:
         """Cross-entropy and Dice of the masks, and the error of the expected IoU, after the first prompt and the rounds
         of clicks that `drawn` asks for, placed by `random`. The same in every `step`.
         """
         crops = drawn.crops
-        look = self.module.look(self._images(crops))
+        detector = self.detector if drawn.hinted else None
+        look = self.module.look(self._images(crops), detector)
         maps = torch.stack([self._maps(crop) for crop in crops])
-        self._see_wide(crops, maps)
+        self._see_wide(crops, maps, detector)
         doubtful = torch.tensor([crop.box is None and crop.earlier is None for crop in crops])
         for _ in range(drawn.rounds):
             with torch.no_grad():
@@ -92,7 +99,9 @@ class PromptTask(PrefetchableTask[PromptBatch]):
     def _maps(self, crop: PromptCrop) -> Float[Tensor, "m s s"]:
         return torch.from_numpy(draw_prompt_maps(crop.points, crop.box, crop.earlier, len(crop.mask))).to(self.device)
 
-    def _see_wide(self, crops: Sequence[PromptCrop], maps: Float[Tensor, "b m s s"]) -> None:
+    def _see_wide(
+        self, crops: Sequence[PromptCrop], maps: Float[Tensor, "b m s s"], detector: NanoDetNetwork | None
+    ) -> None:
         """Writes the answers in wide views into the maps of the near ones."""
         rows = [n for n, crop in enumerate(crops) if crop.wide]
         wides = [crop.wide for crop in crops if crop.wide]
@@ -100,7 +109,7 @@ class PromptTask(PrefetchableTask[PromptBatch]):
             return
         with torch.no_grad():
             logits, quality = self.module(
-                self.module.look(self._images(wides)), torch.stack([self._maps(w) for w in wides])
+                self.module.look(self._images(wides), detector), torch.stack([self._maps(w) for w in wides])
             )
         soft = choose_shown_hypothesis(logits, quality, torch.ones(len(rows), dtype=torch.bool)).sigmoid()
         for n, one in zip(rows, soft, strict=True):
