@@ -444,7 +444,7 @@ def test_a_file_gives_the_same_network(tmp_path: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(half.state_dict().values(), net.state_dict().values(), strict=True))
     assert not net.training and not any(p.requires_grad for p in net.parameters())
     propagator = build_nano_propagator(path, encoder())
-    assert set(propagator.weights) == {"mobilenetv2", "nano.safetensors", "nano-image-predictor"}
+    assert set(propagator.weights) == {"mobilenetv2", "nano.safetensors", "nano-image-predictor", "nanodet"}
     assert propagator.description.startswith("nano, 96 px")
 
 
