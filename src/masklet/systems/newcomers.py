@@ -87,8 +87,8 @@ def list_earlier_sightings(newcomer: Newcomer, frame: int) -> dict[int, Sighting
     return {t: newcomer.sightings[t] for t in reversed(list(run))}
 
 
-def list_seen_throughout(waiting: Iterable[Newcomer], length: int, frames: int) -> list[Newcomer]:
-    """Which newcomers are objects of a video that ended after `length` frames: in one that is too short for as many
-    `frames` as it takes, those that are in all of it.
+def list_seen_throughout(waiting: Iterable[Newcomer], length: int) -> list[Newcomer]:
+    """Which newcomers are objects of a video that ended after `length` frames: those that are in all of it, for it was
+    too short for as many frames as it takes.
     """
-    return [one for one in waiting if len(one.sightings) == length < frames]
+    return [one for one in waiting if len(one.sightings) == length]

@@ -412,7 +412,7 @@ class Sam2Bmp(Generic[F, M, S]):
         """New objects, with their ids, of a video that ended in this `state` after `length` frames, too few to confirm
         any.
         """
-        found = list_seen_throughout(state.waiting, length, self.settings.confirm)
+        found = list_seen_throughout(state.waiting, length)
         return enumerate(found, start=state.born + 1)
 
     def _result(self, video: Video, book: TrackBook, refused: int, scores: ScoreSummary) -> VideoResult:
