@@ -106,7 +106,7 @@ def test_rows_whose_weights_are_to_be_trained_say_how() -> None:
         if name.startswith("dvis-main/"):
             assert (name in read_trainings()) != (name in read_open_rows())
     with pytest.raises(
-        InputError, match=r"dvis-5/refiner: of the configurations .*, and give it with --set segmenter="
+        InputError, match=r"dvis-5/refiner: of the configurations .*, and run the row over it by segmenter="
     ):
         find_training("dvis-5/refiner")
     rows = [name for name in read_recipes() if name.startswith("rocovis-")]

@@ -63,6 +63,7 @@ MOST_OF_SETTINGS = {
     "max_missed": MOST_FRAMES,
     "settled": MOST_FRAMES,
     "twin_frames": MOST_FRAMES,
+    "confirm": MOST_FRAMES,
     "feature_memory": 1 << 40,  # bytes, as the next
     "feature_disk": 1 << 44,
     "feature_device": 1 << 40,

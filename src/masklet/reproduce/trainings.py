@@ -154,7 +154,7 @@ def find_training(row: str) -> PublishedTraining:
             use = (
                 f"put the weights into the weights folder as {awaited[0]}"
                 if awaited
-                else "give it with --set segmenter="
+                else f"run the row over it by {name_setting('segmenter', 'FILE')}"
             )
             raise InputError(
                 f"{row}: {read_open_rows()[row]}; train it by `masklet train` with a schedule of your own, and {use}"
