@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import fields
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from masklet.cli import app
 from masklet.core.features import count_tensor_bytes
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
@@ -391,3 +394,16 @@ def test_only_the_largest_part_stays() -> None:
 def test_a_window_keeps_its_place_at_another_size() -> None:
     assert scale_window((slice(10, 20), slice(0, 30)), (240, 426), (480, 852)) == (slice(20, 40), slice(0, 60))
     assert scale_window((slice(5, 6), slice(5, 6)), (100, 100), (10, 10))[0] == slice(0, 1)
+
+
+@pytest.mark.parametrize("size", [(4, 900), (900, 4)])
+def test_a_strip_of_a_video_is_done(tmp_path: Path, size: tuple[int, int]) -> None:
+    """OpenCV's optical flow ended the process on it."""
+    (tmp_path / "strip").mkdir()
+    for n in range(3):
+        picture = np.random.default_rng(n).integers(0, 255, (*size, 3)).astype(np.uint8)
+        cv2.imwrite(str(tmp_path / f"strip/{n:05d}.png"), picture)
+    words = ["run", str(tmp_path / "strip"), "-o", str(tmp_path / "out"), "--no-overlay", "-q"]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 0, told.output
+    assert (tmp_path / "out/strip/masklets.json").is_file()

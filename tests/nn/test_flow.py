@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 
 from masklet.nn.flow import (
     compute_dense_flow,
@@ -11,6 +12,7 @@ from masklet.nn.flow import (
     compute_weighted_median,
     estimate_camera_motion,
     measure_unexplained_variance,
+    pad_for_flow,
 )
 
 MOTION = np.array([1.0, 0.5, -0.3, -2.0, 0.2, 0.4, 0.3, -0.2])
@@ -29,6 +31,22 @@ def window(y: int, x: int) -> np.ndarray:
 def test_a_shift_is_measured() -> None:
     flow = compute_dense_flow(window(10, 10), window(8, 7))
     assert np.abs(np.median(flow, axis=(0, 1)) - (3, 2)).max() < 0.1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2, 640), (1, 854), (640, 2), (12, 300), (160, 640)])
+def test_pictures_that_are_small_or_wide_have_a_flow_too(size: tuple[int, int]) -> None:
+    """OpenCV's ends the process on some of them."""
+    start, end = texture((size[0], size[1] + 1))[:, :-1], texture((size[0], size[1] + 1))[:, 1:]
+    flow = compute_dense_flow(np.ascontiguousarray(start), np.ascontiguousarray(end))
+    assert flow.shape == (*size, 2) and np.isfinite(flow).all()
+    if min(size) >= 12:
+        assert np.abs(np.median(flow, axis=(0, 1)) - (-1, 0)).max() < 0.1
+
+
+def test_what_is_large_enough_is_not_padded() -> None:
+    picture = window(10, 10)
+    assert pad_for_flow(picture) is picture
+    assert pad_for_flow(texture((10, 90))).shape == (30, 90) and pad_for_flow(texture((90, 10))).shape == (90, 24)
 
 
 def test_the_planes_motion_is_found_under_a_large_object_and_noise() -> None:

@@ -13,14 +13,28 @@ Flow = Float32[np.ndarray, "h w 2"]  # pixels to the right and down
 CAUCHY = 1.5  # robust scales at which a residual's weight has fallen to a quarter
 NOISE = 25.0  # grey levels squared: an image that varies less than this is flat
 FLOW_SCALE = 0.75  # of the working image: where flow between frames is computed
+NARROW = 24  # pixels: a smaller side is padded for flow
+WIDEST = 3  # times its height: a wider image is padded for flow
 FINEST = 0.1  # pixels: no flow is more exact than this
 
 
 def compute_dense_flow(start: Grey, end: Grey) -> Flow:
     """Where every pixel of `start` is in `end` (DIS flow, Kroeger et al. 2016, medium preset)."""
     dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    flow: Flow = dis.calc(start, end, None)  # type: ignore[call-overload]  # None: from scratch
-    return flow
+    whole = (pad_for_flow(start), pad_for_flow(end))
+    flow: Flow = dis.calc(*whole, None)  # type: ignore[call-overload]  # None: from scratch
+    return flow[: start.shape[0], : start.shape[1]]
+
+
+def pad_for_flow(grey: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h2 w2"]:
+    """An image that is so small or so wide that OpenCV's flow would crash on it, with its last row and column repeated;
+    others as they are. How often it halves an image follows from the width, and rows have to be left then.
+    """
+    h, w = grey.shape
+    below, beside = max(NARROW, -(-w // WIDEST)) - h, NARROW - w
+    if below <= 0 and beside <= 0:
+        return grey
+    return cv2.copyMakeBorder(grey, 0, max(below, 0), 0, max(beside, 0), cv2.BORDER_REPLICATE)
 
 
 def shrink_for_flow(grey: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h2 w2"]:
