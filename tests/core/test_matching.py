@@ -3,11 +3,12 @@ from __future__ import annotations
 from itertools import permutations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from masklet.core.matching import match
+from masklet.core.matching import FEW, match, solve_assignment, solve_small_assignment
 
 tables = st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 2**32 - 1)).map(
     lambda x: torch.rand(x[0], x[1], generator=torch.Generator().manual_seed(x[2]))
@@ -51,3 +52,26 @@ def test_pairs_below_the_threshold_do_not_push_aside_a_pair_above_it() -> None:
 
 def test_a_threshold_below_zero_allows_negative_cosines() -> None:
     assert match(np.array([[-0.2, -0.9]]), above=-0.5).pairs == ((0, 0),)
+
+
+shapes = st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(0, 2**32 - 1))
+
+
+@given(shapes, st.sampled_from([0.0, 0.3, 0.8]))
+def test_small_assignments_are_those_of_scipy(shape: tuple[int, int, int], empty: float) -> None:
+    rng = np.random.default_rng(shape[2])
+    costs = rng.normal(size=shape[:2])
+    costs[rng.random(shape[:2]) < empty] = 0.0  # as where there is no choice: the totals are the same then
+    rows, cols = solve_small_assignment(costs)
+    expected = solve_assignment(costs)
+    assert rows.tolist() == sorted({*rows.tolist()}) and len({*cols.tolist()}) == len(cols) == min(shape[:2])
+    assert abs(costs[rows, cols].sum() - costs[expected].sum()) < 1e-9
+    if not empty:
+        assert (rows.tolist(), cols.tolist()) == tuple(x.tolist() for x in expected)
+
+
+def test_many_are_matched_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    affinity = np.random.default_rng(0).random((FEW + 8, FEW + 3))
+    links = match(affinity, 0.5)
+    monkeypatch.setattr("masklet.core.matching.FEW", len(affinity))
+    assert match(affinity, 0.5) == links
