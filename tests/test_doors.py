@@ -229,14 +229,32 @@ def test_track_loads_nothing_heavy_that_it_does_not_need(tmp_path: Path) -> None
         supervision.cv2_to_pillow(frame[..., ::-1]).save(tmp_path / "clip" / f"{n}.png")
     heavy = "{'transformers', 'supervision', 'scipy', 'huggingface_hub.file_download', 'av', 'xml', 'PIL.ImageFont'}"
     parts = "{n for n in sys.modules if n.startswith(('masklet.models.sam3', 'masklet.io.formats.mots'))}"
-    code = (
-        f"import atexit, gc, sys; atexit.register(lambda: print({heavy} & {{*sys.modules}} | {parts}, gc.isenabled(), "
-    )
-    code += "gc.get_freeze_count() > 100_000)); import masklet.cli; masklet.cli.main()"
+    code = f"import atexit, gc, sys; atexit.register(lambda: print({heavy} & {{*sys.modules}} | {parts}, gc.isenabled()))"
+    code += "\nimport masklet.cli; masklet.cli.main(); print('never')"
     told = ["track", str(tmp_path / "clip"), "--prompt", "0:1:box=4,4,20,20", "-o", str(tmp_path / "out"), "-q"]
     done = subprocess.run([sys.executable, "-c", code, *told, "--no-overlay"], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "set() True True\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "set() True\n"), done.stderr
     assert (tmp_path / "out" / "clip" / "masklets.json").is_file()
+
+
+THREAD = "import threading; threading.Thread(target=lambda: (threading.main_thread().join(), print('late'))).start()"
+
+
+@pytest.mark.parametrize(
+    ("before", "word", "code", "said"),
+    [
+        ("", "--version", 0, f"masklet {masklet.__version__}\nlast\n"),
+        ("", "nonsense", 2, "last\n"),
+        (THREAD, "--version", 0, f"masklet {masklet.__version__}\nafterwards\nlate\nlast\n"),
+        ("sys.setprofile(lambda *_: None)", "nonsense", 2, "afterwards\nlast\n"),
+    ],
+)
+def test_the_end_of_a_command_leaves_nothing_undone(before: str, word: str, code: int, said: str) -> None:
+    """What was put off until the end is done, all that was written is there, and others are waited for."""
+    script = f"import atexit, sys; atexit.register(print, 'last'); {before or 'pass'}\nimport masklet.cli\n"
+    script += "try:\n    masklet.cli.main()\nfinally:\n    print('afterwards')"
+    done = subprocess.run([sys.executable, "-c", script, word], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (code, said), done.stderr
 
 
 @pytest.mark.parametrize(

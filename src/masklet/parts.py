@@ -139,6 +139,15 @@ def make_request(
     checked. Raises InputError where a setting does not exist or is of another kind, or the device is not there.
     """
     resolve_device(device)
+    if settings:  # what there is stands in the source, and to read that takes time
+        check_part_settings(entry, name, settings)
+    return PartRequest(name, device, settings, lambda: encoder, partial(load_below, encoder=encoder, device=device))
+
+
+def check_part_settings(entry: PartEntry, name: PartName, settings: Mapping[str, Any]) -> None:
+    """Raises InputError where one of the `settings` does not exist for `entry`, which `name` names, or is of another
+    kind.
+    """
     known = list_part_settings(entry)
     if not known:
         refuse_part_settings(entry.name, name.text, settings)
@@ -146,7 +155,6 @@ def make_request(
         setting = known[check_choice(f"setting of {entry.name}", key, known)]
         is_signed = isinstance(setting.default, float) and setting.default < 0 and isinstance(value, int | float)
         check_setting(f"{entry.name}.", key, abs(value) if is_signed else value, setting.kind)
-    return PartRequest(name, device, settings, lambda: encoder, partial(load_below, encoder=encoder, device=device))
 
 
 def refuse_part_settings(kind: str, name: str, settings: Mapping[str, Any]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
-import gc
+import os
 import re
 import signal
+import sys
+import threading
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Annotated, Any
@@ -123,9 +125,6 @@ def take_common_options(
 
 def main() -> None:
     """`masklet`: a user's mistake ends in one sentence and exit code 2, a signal in 128 + its number."""
-    atexit.register(
-        gc.freeze
-    )  # or all that torch has made is gone through for garbage at the end, twice: half a second
     signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
     for number in signals:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
@@ -135,3 +134,23 @@ def main() -> None:
     except Interruption:
         typer.echo("masklet: interrupted; what is finished is kept", err=True)
         raise
+    except SystemExit as end:
+        end_at_once(end.code)
+        raise
+
+
+def end_at_once(code: str | int | None) -> None:
+    """Ends the process with an exit `code`, once all is done that was put off until its end. Python would free all that
+    it holds piece by piece, for half a second; the system does it in none. Returns where that would lose something:
+    other threads are waited for, somebody looks at what runs, or the code is a message.
+    """
+    waits = any(not thread.daemon for thread in threading.enumerate() if thread is not threading.current_thread())
+    if waits or sys.gettrace() or sys.getprofile() or isinstance(code, str):
+        return
+    atexit._run_exitfuncs()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    except OSError:  # nobody reads any more, which Python has a way to end with
+        return
+    os._exit(code or 0)

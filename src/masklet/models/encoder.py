@@ -18,9 +18,10 @@ from masklet.core.frames import Frame
 from masklet.core.identity_cache import IdentityCache
 from masklet.core.part_facts import CPU
 from masklet.nn.flow import compute_dense_flow, shrink_for_flow
-from masklet.nn.fused_convolution import fuse_convolutions
+from masklet.nn.fused_convolution import fuse_convolutions, leave_weights_undrawn
 from masklet.nn.mobilenet import DeepMobileNet, MobileNetV2
 from masklet.weights.store import ZOO, read_packaged
+from masklet.weights.strict import lay_out_for_convolution
 
 MOBILENET, DEEP = "mobilenetv2", "mobilenetv2-deep"  # in the zoo
 STRIDE = 8  # pixels of the working image per feature cell
@@ -73,9 +74,9 @@ class DenseBackbone(nn.Module):
     def __init__(self) -> None:
         """Raises InputError on damaged weights."""
         super().__init__()
-        self.net = MobileNetV2().requires_grad_(False).eval()
-        self.net.load_state_dict({name: value.float() for name, value in read_packaged(ZOO[MOBILENET]).items()})
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # two thirds of the time
+        with leave_weights_undrawn():
+            self.net = MobileNetV2().requires_grad_(False).eval()
+        self.net.load_state_dict(lay_out_for_convolution(read_packaged(ZOO[MOBILENET])), assign=True)
         mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
         self.mean, self.std = nn.Buffer(mean, persistent=False), nn.Buffer(std, persistent=False)
 
@@ -101,13 +102,13 @@ class DeepBackbone(nn.Module):
     def __init__(self) -> None:
         """Raises InputError on damaged weights."""
         super().__init__()
-        self.net = DeepMobileNet().requires_grad_(False).eval()
+        with leave_weights_undrawn():
+            self.net = DeepMobileNet().requires_grad_(False).eval()
         first = DeepMobileNet.FIRST - 1  # files count blocks from 0
         held = {**read_packaged(ZOO[MOBILENET]), **read_packaged(ZOO[DEEP])}
-        named = {tuple(name.split(".", 2)): value.float() for name, value in held.items() if name.startswith("blocks.")}
+        named = {tuple(name.split(".", 2)): value for name, value in held.items() if name.startswith("blocks.")}
         state = {f"blocks.{int(n) - first}.{rest}": v for (_, n, rest), v in named.items() if int(n) >= first}
-        self.net.load_state_dict(state)
-        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # two thirds of the time
+        self.net.load_state_dict(lay_out_for_convolution(state), assign=True)
 
     @torch.no_grad()
     def forward(
@@ -125,14 +126,19 @@ class FlowFinder:
     def __init__(self) -> None:
         # Of the frame in use and those ahead of it, either way.
         self._kept: IdentityCache[Float32[np.ndarray, "h w 2"]] = IdentityCache(16)
+        self._small: IdentityCache[UInt8[np.ndarray, "h w"]] = IdentityCache(8)
 
     def find(self, start: UInt8[Tensor, "h8 w8"], end: UInt8[Tensor, "h8 w8"]) -> Float32[np.ndarray, "h w 2"]:
         """Where the pixels of `start` are in `end`, both the grey working images of frames."""
         kept = self._kept.find(start, end)
         if kept is not None:
             return kept
-        small = [shrink_for_flow(grey.numpy()) for grey in (start, end)]
-        return self._kept.keep(compute_dense_flow(*small), start, end)
+        return self._kept.keep(compute_dense_flow(self.shrink(start), self.shrink(end)), start, end)
+
+    def shrink(self, grey: UInt8[Tensor, "h8 w8"]) -> UInt8[np.ndarray, "h w"]:
+        """The grey working image of a frame at the size at which flow is computed."""
+        kept = self._small.find(grey)
+        return self._small.keep(shrink_for_flow(grey.numpy()), grey) if kept is None else kept
 
 
 class Encoder:

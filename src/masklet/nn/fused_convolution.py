@@ -91,7 +91,7 @@ class FusedConv2d(nn.Conv2d):
         found = self._packed.get(size)
         if found is None:
             shape = (list(x) for x in (self.padding, self.stride, self.dilation))
-            told = self.weight.detach().contiguous(), *shape, self.groups
+            told = self.weight.detach(), *shape, self.groups
             found = torch.ops.mkldnn._reorder_convolution_weight(*told, list(input.shape))
             self._packed = {**dict([*self._packed.items()][1 - SIZES :]), size: found}
         return found

@@ -107,7 +107,7 @@ def sweep_frame(
     note_prediction(book, frame, belief, size, Source.BACKWARD)
     lost = {**state.lost, **{id: count_lost(state.lost.get(id, 0), frame in book.pages[id]) for id in belief.ids}}
     seeds = {id: book.pages[id][frame].mask.decode() for id in state.starts.get(frame, ())}
-    if seeds:
+    if seeds and frame:  # before the first frame nobody asks for them
         memory, _ = propagator.prompt(memory, features, seeds)
     gone = [id for id in belief.ids if max_lost is not None and lost[id] > max_lost]
     memory = propagator.forget(memory, {*gone, *(id for id, end in state.reach.items() if end == frame)})

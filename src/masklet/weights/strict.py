@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from masklet.core.errors import InputError
@@ -29,6 +30,14 @@ def load_exactly(net: N, state: Mapping[str, Tensor], path: Path, what: str) -> 
     check_tensors(own, state, path, what)
     net.load_state_dict({key: value.to(own[key].dtype) for key, value in state.items()}, assign=True)
     return net.requires_grad_(False).eval()
+
+
+def lay_out_for_convolution(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in float32, and those of convolutions in the order in which a CPU convolves in two thirds of the time
+    (channels_last): in one step, for each more is a copy.
+    """
+    orders = {4: torch.channels_last}
+    return {k: v.to(torch.float32, memory_format=orders.get(v.ndim, torch.preserve_format)) for k, v in state.items()}
 
 
 def check_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path, what: str) -> None:

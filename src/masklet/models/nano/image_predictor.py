@@ -33,7 +33,7 @@ from masklet.nn.nanodet import NanoDetNetwork
 from masklet.nn.prompt_network import FIXED, MAPS, PromptNetwork
 from masklet.weights.format import copy_module_weights, read_described, write_described
 from masklet.weights.store import ZOO, read_packaged, verify_packaged
-from masklet.weights.strict import load_exactly
+from masklet.weights.strict import lay_out_for_convolution, load_exactly
 
 PACKAGED = "nano-image-predictor"  # in the zoo
 KIND = "nano-image-predictor"  # in the metadata of its files
@@ -540,9 +540,7 @@ def read_prompt_network(path: Path) -> PromptNetwork:
     held = read_described(path, KIND, "nano's image predictor, as masklet train image-predictor writes them")
     with leave_weights_undrawn():
         net = PromptNetwork()
-    net = load_exactly(net, held.tensors, path, "nano's image predictor")
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return net
+    return load_exactly(net, lay_out_for_convolution(held.tensors), path, "nano's image predictor")
 
 
 def load_image_predictor(device: torch.device = CPU) -> ImagePredictor:

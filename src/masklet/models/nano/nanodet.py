@@ -20,6 +20,7 @@ from masklet.models.boxes import Boxes, box_nms
 from masklet.nn.fused_convolution import fuse_convolutions, leave_weights_undrawn
 from masklet.nn.nanodet import STRIDES, NanoDetNetwork, decode_logits
 from masklet.weights.store import ZOO, PackagedWeights, read_packaged
+from masklet.weights.strict import lay_out_for_convolution
 
 PACKAGED = "nanodet"  # in the zoo
 MEAN, STD = (103.53, 116.28, 123.675), (57.375, 57.12, 58.395)  # BGR in 0 to 255
@@ -192,6 +193,5 @@ def read_nanodet_network(file: PackagedWeights = ZOO[PACKAGED]) -> NanoDetNetwor
     """The packaged network, layer by layer: float32, eval, no gradients. Raises InputError as `load_nanodet`."""
     with leave_weights_undrawn():
         network = NanoDetNetwork().requires_grad_(False).eval()
-    network.load_state_dict({name: value.float() for name, value in read_packaged(file).items()})
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.load_state_dict(lay_out_for_convolution(read_packaged(file)), assign=True)
     return network

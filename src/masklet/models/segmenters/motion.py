@@ -27,7 +27,6 @@ from masklet.nn.flow import (
     compute_planar_flow,
     estimate_camera_motion,
     measure_unexplained_variance,
-    shrink_for_flow,
 )
 from masklet.nn.outline import Image, Map, fit_guided_filter, refine_mask_by_colour
 
@@ -178,7 +177,7 @@ def compute_motion_view(
     the same size and `step` frames later (below 0: earlier).
     """
     flow = flows.find(grey, other)
-    start, end = (shrink_for_flow(image.numpy()) for image in (grey, other))
+    start, end = flows.shrink(grey), flows.shrink(other)
     motion, scale = estimate_camera_motion(flow[CELL // 2 :: CELL, CELL // 2 :: CELL])
     rest = (flow - compute_planar_flow(motion, *start.shape)) / np.float32(step)
     return MotionView(rest, scale / abs(step), measure_unexplained_variance(start, end, flow))
@@ -188,10 +187,18 @@ def select_slowest_flow(views: list[MotionView]) -> Flow:
     """At every pixel the slowest of the views: what appears from behind something has no true flow to that side,
     but one to the other.
     """
-    flows = np.stack([view.rest for view in views])
-    slowest = np.square(flows).sum(-1).argmin(0)
-    flow: Flow = np.take_along_axis(flows, slowest[None, :, :, None], axis=0)[0]
+    flow, slowest = views[0].rest, _measure_squared_speed(views[0].rest)
+    for view in views[1:]:
+        speed = _measure_squared_speed(view.rest)
+        slower = speed < slowest
+        flow, slowest = np.where(slower[..., None], view.rest, flow), np.where(slower, speed, slowest)
     return flow
+
+
+def _measure_squared_speed(flow: Flow) -> Map:
+    """The square of each pixel's speed."""
+    x, y = flow[..., 0], flow[..., 1]
+    return np.asarray(x * x + y * y)
 
 
 def weigh_evidence(
