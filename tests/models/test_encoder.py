@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from masklet.core.frames import Frame
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import STRIDE, Encoder, EnlargingEncoder, FlowFinder, compute_working_size
+from masklet.nn.flow import shrink_for_flow
 from masklet.models.segmenters.motion import Motion
 from masklet.nn.flow import compute_dense_flow
 from masklet.parts import load_segmenter
@@ -99,6 +100,8 @@ def test_the_flow_that_is_kept_is_that_of_these_very_frames() -> None:
     assert not np.array_equal(flows.find(second, first), kept)
     copied = flows.find(first.clone(), second)
     assert copied is not kept and np.array_equal(copied, kept)
+    assert flows.shrink(first) is flows.shrink(first) and flows.shrink(first).shape == (48, 72)
+    assert np.array_equal(flows.shrink(second), shrink_for_flow(second.numpy()))
 
 
 def test_an_enlarging_encoder_shares_what_is_large_and_enlarges_what_is_small() -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from masklet.models.encoder import DenseBackbone
 from masklet.models.nano.image_predictor import read_prompt_network
 from masklet.models.nano.nanodet import load_nanodet
 from masklet.nn.fused_convolution import (
@@ -121,6 +122,7 @@ def test_weights_that_come_from_a_file_are_not_drawn_before() -> None:
 @pytest.mark.parametrize(
     ("name", "make"),
     [
+        ("mobilenetv2", lambda: DenseBackbone().net),
         ("nanodet", lambda: load_nanodet().network),
         ("nano-image-predictor", lambda: read_prompt_network(verify_packaged(ZOO["nano-image-predictor"]))),
     ],
@@ -130,3 +132,5 @@ def test_a_packaged_network_has_every_weight_of_its_file(name: str, make: Callab
     state = make().state_dict()
     assert state.keys() == held.keys()
     assert all(torch.equal(value, held[name].float()) for name, value in state.items())
+    filters = [value for value in state.values() if value.ndim == 4 and min(value.shape) > 1]
+    assert filters and all(value.is_contiguous(memory_format=torch.channels_last) for value in filters)

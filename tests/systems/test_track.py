@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from toys import Place, ToyPropagator, World, moving, square, still
@@ -25,6 +27,21 @@ def test_a_mask_is_propagated_both_ways_from_its_frame(frame: int) -> None:
     assert m.id == 5 and list(m.sightings) == list(range(16))
     assert all(torch.equal(s.mask.decode(), world.truth(t)[1]) for t, s in m.sightings.items())
     assert "".join(s.source.value[0] for s in m.sightings.values()) == "b" * frame + "p" + "f" * (15 - frame)
+
+
+@pytest.mark.parametrize(("first", "times"), [(0, 1), (3, 2)])
+def test_an_object_of_the_first_frame_is_told_once(first: int, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the way back there is no frame before it in which to look for the object."""
+    told: list[Prompts] = []
+    prompt = ToyPropagator.prompt
+
+    def count(self: ToyPropagator, *asked: Any) -> Any:
+        told.append(asked[2])
+        return prompt(self, *asked)
+
+    monkeypatch.setattr(ToyPropagator, "prompt", count)
+    run(World(PLACES), {first: {5: World(PLACES).truth(first)[1]}})
+    assert len(told) == times
 
 
 def test_objects_prompted_in_different_frames_keep_their_ids() -> None:

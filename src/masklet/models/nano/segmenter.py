@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from masklet.core.frames import Frame
 from masklet.core.instances import Detections
 from masklet.core.masks import find_nonempty
 from masklet.core.part_facts import CPU
-from masklet.models.boxes import BoxDetector
+from masklet.models.boxes import BoxDetector, Boxes, box_iou, box_nms
 from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor
 from masklet.models.nano.nanodet import NanoDetSettings, load_nanodet
 
@@ -43,6 +43,7 @@ class Calibration:
 
 
 ROUNDING = 1e-6  # of chances
+SAME = 0.9  # box IoU above which boxes of two names are of one thing, which has one mask
 NAMED = Calibration(0.3, 2.05, 0.12)
 
 
@@ -94,13 +95,22 @@ class NanoSegmenter:
         every = self.detector.detect(frame.image)
         high = self.calibration.estimate(every.scores, torch.ones(len(every))) >= least - ROUNDING
         boxes, others = every[high], every[~high].scores
-        masks, quality = self.predictor.predict_boxes(frame.image, boxes.corners)
+        masks, quality = self._draw(frame, boxes)
         chance = self.calibration.estimate(boxes.scores, quality)
         seen = find_nonempty(masks).nonzero()[:, 0]
         order = seen[chance[seen].argsort(descending=True, stable=True)]
         evidence = torch.stack([boxes.scores, quality], 1)
         left_out = self.calibration.estimate(others, torch.full_like(others, 0.5))
         return Detections(masks[order], chance[order], boxes.labels[order], left_out), evidence[order]
+
+    def _draw(self, frame: Frame, boxes: Boxes) -> tuple[Bool[Tensor, "n h w"], Float[Tensor, " n"]]:
+        """The masks of `boxes` in a frame, and their expected IoU; a thing that goes by two names is drawn once."""
+        things = boxes[box_nms(boxes.corners, boxes.scores, SAME)]
+        masks, quality = self.predictor.predict_boxes(frame.image, things.corners)
+        if len(things) == len(boxes):
+            return masks, quality
+        which = box_iou(boxes.corners, things.corners).argmax(1)
+        return masks[which], quality[which]
 
 
 def load_nano_segmenter(settings: NanoDetSettings = ALL_BOXES, device: torch.device = CPU) -> NanoSegmenter:
