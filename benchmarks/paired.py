@@ -1,10 +1,12 @@
 """Wall and CPU seconds of whole commands, beside another checkout's: in turn, in one run, the masks compared.
 
     git worktree add /tmp/before 7c51b1e
-    python benchmarks/paired.py --before /tmp/before --frames FOLDER --only run,track,nano,start,busy
+    python benchmarks/paired.py --before /tmp/before --frames FOLDER --only run,track,nano,start,first,busy
 
-`FOLDER` holds one video's frames, such as blackswan's. `busy` is `run` beside a process that never rests; it is told as
-a ratio to the share of the cores that is left. Without `--before` this checkout is measured alone.
+`FOLDER` holds one video's frames, such as blackswan's. `first` is how much CPU time of one thread goes by until the
+first frame is done, beside what `import torch` takes, of which there is no less. `busy` is `run` beside a process that
+never rests; it is told as a ratio to the share of the cores that is left. Without `--before` this checkout is measured
+alone.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ COMMANDS: Mapping[str, Sequence[str]] = {  # what follows the frames
     "fast": ("run", "--preset", "fast"),
     "start": ("track", "--prompt", "0:1:{point}", "--end", "1", "--no-overlay"),
 }
+TORCH = "import gc; gc.disable(); import os, torch; os._exit(0)"  # without the search for garbage, and the end
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,9 @@ def compare(name: str, clip: Path, options: argparse.Namespace) -> None:
     if name == "busy":
         tell_busy(clip, options)
         return
+    if name == "first":
+        tell_first(clip, options)
+        return
     trees = {"before": options.before, "now": HERE} if options.before else {"now": HERE}
     found: dict[str, list[Measurement]] = {tree: [] for tree in trees}
     for _ in range(options.times):
@@ -92,6 +98,60 @@ def compare(name: str, clip: Path, options: argparse.Namespace) -> None:
         before, now = middle["before"], middle["now"]
         alike = compare_masks(clip.parent / "before" / clip.name, clip.parent / "now" / clip.name)
         print(f"{name:6} ratio  wall {before.wall / now.wall:.2f}, CPU {before.cpu / now.cpu:.2f}; {alike}", flush=True)
+
+
+def tell_first(clip: Path, options: argparse.Namespace) -> None:
+    """Prints the CPU seconds until the first frame of `track` and of `run` is done, and those of `--help` and of
+    importing torch, each in turn; of every tree.
+    """
+    help_alone, torch_alone = ("-m", "masklet", "--help"), ("-c", TORCH)
+    trees = {"before": options.before, "now": HERE} if options.before else {"now": HERE}
+    found: dict[tuple[str, str], list[float]] = {}
+    for _ in range(options.times + 1):  # the first of each reads from disk and compiles
+        for tree, folder in trees.items():
+            for name in ("track", "run"):
+                seconds = measure_first(name, folder, clip, clip.parent / tree, options.point)
+                found.setdefault((tree, name), []).append(seconds)
+            for name, words in (("--help", help_alone), ("torch", torch_alone)):
+                found.setdefault((tree, name), []).append(measure_words(words, folder, clip.parent, until="")[1])
+    middle = {key: median(seconds[1:]) for key, seconds in found.items()}
+    for tree in trees:
+        torch, *others = (middle[tree, name] for name in ("torch", "track", "run", "--help"))
+        told = zip(("track", "run", "--help"), others, strict=True)
+        each = ", ".join(f"{name} {seconds:.2f} CPU s ({seconds / torch:.2f})" for name, seconds in told)
+        print(f"first  {tree:6} {each}; import torch {torch:.2f} (1.00)", flush=True)
+
+
+def measure_first(name: str, tree: Path, clip: Path, out: Path, point: str) -> float:
+    """CPU seconds of a command of a checkout over the `clip` until its first frame is done, by one thread."""
+    shutil.rmtree(out, ignore_errors=True)
+    words = [word.format(point=point) for word in COMMANDS[name]]
+    words = ["-m", "masklet", words[0], str(clip), "-o", str(out), *words[1:], "--end", "1", "--no-overlay"]
+    return measure_words([*words, "--json-log"], tree, out.parent, until='"progress"')[0]
+
+
+def measure_words(words: Sequence[str], tree: Path, folder: Path, until: str) -> tuple[float, float]:
+    """CPU seconds of Python with some arguments, of a checkout, in a `folder`: until a line that holds `until` is
+    written, and in all.
+    """
+    path = {**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, *words], env=path, stdout=subprocess.PIPE, cwd=folder, text=True)
+    assert process.stdout is not None
+    first = 0.0
+    for line in process.stdout:
+        if until in line and not first:
+            first = read_cpu_seconds(process.pid)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(words)}: exit code {process.returncode}")
+    return first, used.ru_utime + used.ru_stime
+
+
+def read_cpu_seconds(pid: int) -> float:
+    """User's and system's of a process that runs, by Linux."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def as_row(m: Measurement) -> tuple[float, float, float]:

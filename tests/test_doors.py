@@ -227,9 +227,12 @@ def test_track_loads_nothing_heavy_that_it_does_not_need(tmp_path: Path) -> None
     (tmp_path / "clip").mkdir()
     for n, frame in enumerate(make_frames()[:2]):
         supervision.cv2_to_pillow(frame[..., ::-1]).save(tmp_path / "clip" / f"{n}.png")
-    heavy = "{'transformers', 'supervision', 'scipy', 'huggingface_hub.file_download', 'av', 'xml', 'PIL.ImageFont'}"
+    heavy = "{'transformers', 'supervision', 'scipy', 'huggingface_hub.file_download', 'av', 'xml', 'PIL.ImageFont', "
+    heavy += "'sympy', 'pandas', 'matplotlib', 'torch._dynamo', 'torch._inductor', 'torch.onnx'}"
     parts = "{n for n in sys.modules if n.startswith(('masklet.models.sam3', 'masklet.io.formats.mots'))}"
-    code = f"import atexit, gc, sys; atexit.register(lambda: print({heavy} & {{*sys.modules}} | {parts}, gc.isenabled()))"
+    code = (
+        f"import atexit, gc, sys; atexit.register(lambda: print({heavy} & {{*sys.modules}} | {parts}, gc.isenabled()))"
+    )
     code += "\nimport masklet.cli; masklet.cli.main(); print('never')"
     told = ["track", str(tmp_path / "clip"), "--prompt", "0:1:box=4,4,20,20", "-o", str(tmp_path / "out"), "-q"]
     done = subprocess.run([sys.executable, "-c", code, *told, "--no-overlay"], capture_output=True, text=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import permutations
 
 import numpy as np
@@ -68,6 +70,14 @@ def test_small_assignments_are_those_of_scipy(shape: tuple[int, int, int], empty
     assert abs(costs[rows, cols].sum() - costs[expected].sum()) < 1e-9
     if not empty:
         assert (rows.tolist(), cols.tolist()) == tuple(x.tolist() for x in expected)
+
+
+def test_few_are_matched_without_scipy() -> None:
+    """It takes half a second to load, and a run over a few objects needs nothing else of it."""
+    code = "import sys, numpy as np; from masklet.core.matching import match\n"
+    code += "print(match(np.array([[0.9, 0.6], [0.8, 0.1]]), 0.5).pairs, 'scipy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "((0, 1), (1, 0)) False\n", done.stderr
 
 
 def test_many_are_matched_as_few_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from masklet.core.frames import Frame
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import STRIDE, Encoder, EnlargingEncoder, FlowFinder, compute_working_size
-from masklet.nn.flow import shrink_for_flow
 from masklet.models.segmenters.motion import Motion
-from masklet.nn.flow import compute_dense_flow
+from masklet.nn.flow import compute_dense_flow, shrink_for_flow
 from masklet.parts import load_segmenter
 from masklet.systems.sam2bmp import Sam2Bmp, Sam2BmpSettings
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from masklet.core.frames import Frame
-from masklet.core.protocols import ScoringSegmenter
+from masklet.core.protocols import RegionSegmenter, ScoringSegmenter
 from masklet.models.boxes import Boxes
 from masklet.models.nano.image_predictor import load_image_predictor
 from masklet.models.nano.segmenter import Calibration, NanoSegmenter, load_nano_segmenter
@@ -58,7 +58,11 @@ def test_boxes_become_masks_the_likeliest_first() -> None:
     corners = torch.tensor([RIGHT, LEFT])
     boxes = Boxes(corners, torch.tensor([0.4, 0.7]), torch.tensor([0, 1]))
     segmenter = NanoSegmenter(Boxed(boxes), load_image_predictor())
-    assert isinstance(segmenter, ScoringSegmenter) and segmenter.categories == ("cat", "dog")
+    assert (
+        isinstance(segmenter, ScoringSegmenter)
+        and isinstance(segmenter, RegionSegmenter)
+        and segmenter.categories == ("cat", "dog")
+    )
     assert set(segmenter.weights) == {"boxes", "nano-image-predictor", "nanodet"}
     [found], _ = segmenter.segment(None, [Frame(0, disks())], [])
     assert found.labels.tolist() == [1, 0]
@@ -84,6 +88,26 @@ def test_a_thing_of_two_names_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> 
     assert found.labels.tolist() == [1, 0, 0, 0] and found.scores.tolist() == sorted(found.scores, reverse=True)
     left = [mask for mask in found.masks if mask[40, 40]]
     assert len(left) == 3 and torch.equal(left[0], left[1]) and found.masks[:, 50, 115].sum() == 1
+
+
+@pytest.mark.parametrize("reach", [0, 30])
+def test_in_a_region_all_is_found_that_has_a_pixel_there(reach: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    boxes = Boxes(torch.tensor([RIGHT, LEFT]), torch.tensor([0.7, 0.7]), torch.tensor([0, 1]))
+    predictor, drawn = load_image_predictor(), []
+    segmenter, predict = NanoSegmenter(Boxed(boxes), predictor), predictor.predict_boxes
+
+    def count(image: np.ndarray, corners: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        drawn.append(len(corners))
+        return predict(image, corners)
+
+    whole = segmenter.find(Frame(0, disks()))
+    monkeypatch.setattr(predictor, "predict_boxes", count)
+    region = torch.zeros(96, 160, dtype=torch.bool)
+    region[:, : 62 + reach] = True  # up to the left disk's box, and to the margin of the right one's
+    found = segmenter.segment_region(Frame(0, disks()), region, 0.3)
+    rows = [row for row, mask in enumerate(whole.masks) if reach or mask[40, 40]]
+    assert drawn == [len(rows)] and torch.equal(found.masks, whole.masks[rows])
+    assert torch.allclose(found.scores, whole.scores[rows])
 
 
 def test_no_box_no_mask() -> None:

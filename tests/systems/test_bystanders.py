@@ -10,8 +10,10 @@ from torch import Tensor
 from toys import Place, ToyPropagator, ToySegmenter, World, square, still
 
 from masklet.core.frames import Frame
+from masklet.core.instances import Detections
 from masklet.core.result import VideoResult
-from masklet.systems.bystanders import BystanderFinder
+from masklet.systems.bystanders import BystanderFinder, measure_distance
+from masklet.systems.common import find_detections
 from masklet.systems.track import Prompts, Track
 
 SIDE = 6  # of a square, pixels
@@ -102,3 +104,17 @@ def test_progress_counts_what_was_asked_for() -> None:
     world = World(PLACES, length=4)
     Track(ToyPropagator(), {0: {7: square(4, 4)}}, finder()).run(world, lambda phase, n, of, count: told.append(count))
     assert set(told) == {1}
+
+
+def test_a_segmenter_that_can_look_near_by_is_asked_for_no_more() -> None:
+    regions = []
+
+    class Looking(ToySegmenter):
+        def segment_region(self, frame: Frame, region: Tensor, least: float) -> Detections:
+            regions.append(region)
+            return find_detections(self, self.empty(), frame, (), least)[0]
+
+    frame, asked = Frame(0, next(iter(World(PLACES, length=1))).image), square(4, 4)
+    [mask] = BystanderFinder(Looking(), least=4).find(frame, asked[None], asked)
+    assert torch.equal(mask, square(*NEAR))
+    assert torch.equal(regions[0], measure_distance(asked) <= SIDE) and not regions[0].all()

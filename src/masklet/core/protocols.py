@@ -116,6 +116,17 @@ class SelectiveSegmenter(Segmenter[M], Protocol[M]):
 
 
 @runtime_checkable
+class RegionSegmenter(Protocol):
+    """A segmenter that knows about where its detections are before it draws their masks."""
+
+    def segment_region(self, frame: Frame, region: Bool[Tensor, "h w"], least: float) -> Detections:
+        """What is in a `frame` by itself and scores `least` or more. Of what has no pixel in the `region`, some or all
+        may be left out.
+        """
+        ...
+
+
+@runtime_checkable
 class OutsideSegmenter(Protocol):
     """A segmenter that can look where nothing is known only, as a grid of points can leave out what is tracked."""
 

@@ -15,7 +15,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from masklet.core.frames import Frame
-from masklet.core.protocols import Segmenter
+from masklet.core.instances import Detections
+from masklet.core.protocols import RegionSegmenter, Segmenter
 from masklet.systems.common import find_detections
 
 Mask = Bool[Tensor, "h w"]
@@ -39,15 +40,22 @@ class BystanderFinder:
         asked = asked[asked.flatten(1).any(1)]
         if not len(asked):
             return []
-        found, _ = find_detections(self.segmenter, self.segmenter.empty(), frame, (), self.chance)
-        reach, away = self.reach * float(asked.flatten(1).sum(1).min()) ** 0.5, measure_distance(asked.any(0))
+        reach = self.reach * float(asked.flatten(1).sum(1).min()) ** 0.5
+        near = measure_distance(asked.any(0)) <= reach
+        found = self._look(frame, near)
         kept: list[Mask] = []
         for mask in found.masks[found.scores >= self.chance]:
             rest = mask & ~known
-            if rest.sum() >= max(self.least, (1 - self.overlap) * float(mask.sum())) and away[rest].min() <= reach:
+            if rest.sum() >= max(self.least, (1 - self.overlap) * float(mask.sum())) and (rest & near).any():
                 kept.append(rest)
                 known = known | rest
         return kept[: self.most]
+
+    def _look(self, frame: Frame, near: Mask) -> Detections:
+        """What is found in a `frame`, and at least all of it that is `near`."""
+        if isinstance(self.segmenter, RegionSegmenter):
+            return self.segmenter.segment_region(frame, near, self.chance)
+        return find_detections(self.segmenter, self.segmenter.empty(), frame, (), self.chance)[0]
 
     def tell_asked(self, bystanders: Bool[Tensor, "n h w"], asked: Bool[Tensor, "m h w"]) -> Bool[Tensor, " n"]:
         """Which bystanders somebody asks for by now."""

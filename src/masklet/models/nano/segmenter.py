@@ -17,7 +17,7 @@ from masklet.core.instances import Detections
 from masklet.core.masks import find_nonempty
 from masklet.core.part_facts import CPU
 from masklet.models.boxes import BoxDetector, Boxes, box_iou, box_nms
-from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor
+from masklet.models.nano.image_predictor import MARGIN, ImagePredictor, load_image_predictor
 from masklet.models.nano.nanodet import NanoDetSettings, load_nanodet
 
 ALL_BOXES = NanoDetSettings(threshold=0.1, max_boxes=40)  # of a frame: what scores less is hardly ever right
@@ -82,6 +82,11 @@ class NanoSegmenter:
         """As `segment`; boxes whose masks cannot score as much as `least`, however good, are not looked into."""
         return [self._choose(frame, least)[0] for frame in frames], None
 
+    def segment_region(self, frame: Frame, region: Bool[Tensor, "h w"], least: float) -> Detections:
+        """As `segment_above` for one frame; boxes whose masks cannot reach the `region` are not looked into."""
+        every = self.detector.detect(frame.image)
+        return self._judge(frame, every[find_reaching_boxes(every.corners, region)], least)[0]
+
     def find(self, frame: Frame) -> Detections:
         """The detections of one frame."""
         return self.find_with_evidence(frame)[0]
@@ -92,7 +97,10 @@ class NanoSegmenter:
 
     def _choose(self, frame: Frame, least: float) -> tuple[Detections, Float[Tensor, "n 2"]]:
         """`find_with_evidence` of the boxes that can score `least`."""
-        every = self.detector.detect(frame.image)
+        return self._judge(frame, self.detector.detect(frame.image), least)
+
+    def _judge(self, frame: Frame, every: Boxes, least: float) -> tuple[Detections, Float[Tensor, "n 2"]]:
+        """The same of boxes that the detector has found."""
         high = self.calibration.estimate(every.scores, torch.ones(len(every))) >= least - ROUNDING
         boxes, others = every[high], every[~high].scores
         masks, quality = self._draw(frame, boxes)
@@ -111,6 +119,19 @@ class NanoSegmenter:
             return masks, quality
         which = box_iou(boxes.corners, things.corners).argmax(1)
         return masks[which], quality[which]
+
+
+def find_reaching_boxes(boxes: Float[Tensor, "n 4"], region: Bool[Tensor, "h w"]) -> Bool[Tensor, " n"]:
+    """Which boxes (x0, y0, x1, y1, pixels) have a pixel of the `region` within them or in the margin beside them, as
+    far as masks of theirs may reach.
+
+    >>> find_reaching_boxes(torch.tensor([[0.0, 0, 4, 4], [6, 0, 8, 4]]), torch.arange(10).expand(4, 10) < 3)
+    tensor([ True, False])
+    """
+    beside = MARGIN * (boxes[:, 2:] - boxes[:, :2]) + 1
+    low, high = (boxes[:, :2] - beside).clamp(min=0).floor().long(), (boxes[:, 2:] + beside).ceil().long()
+    windows = zip(low.tolist(), high.tolist(), strict=True)
+    return torch.tensor([bool(region[y0:y1, x0:x1].any()) for (x0, y0), (x1, y1) in windows], dtype=torch.bool)
 
 
 def load_nano_segmenter(settings: NanoDetSettings = ALL_BOXES, device: torch.device = CPU) -> NanoSegmenter:
