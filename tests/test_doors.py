@@ -250,6 +250,7 @@ THREAD = "import threading; threading.Thread(target=lambda: (threading.main_thre
         ("", "nonsense", 2, "last\n"),
         (THREAD, "--version", 0, f"masklet {masklet.__version__}\nafterwards\nlate\nlast\n"),
         ("sys.setprofile(lambda *_: None)", "nonsense", 2, "afterwards\nlast\n"),
+        ("sys.stdout = None", "nonsense", 2, ""),
     ],
 )
 def test_the_end_of_a_command_leaves_nothing_undone(before: str, word: str, code: int, said: str) -> None:

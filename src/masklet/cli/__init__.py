@@ -149,7 +149,7 @@ def end_at_once(code: str | int | None) -> None:
         return
     atexit._run_exitfuncs()
     try:
-        for stream in (sys.stdout, sys.stderr):
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # there is none where the shell closed it
             stream.flush()
     except OSError:  # nobody reads any more, which Python has a way to end with
         return

@@ -116,8 +116,9 @@ def compute_input_size(size: tuple[int, int], long_side: int) -> tuple[int, int]
 def normalize_bgr(image: UInt8[np.ndarray, "h w 3"]) -> Float[Tensor, "1 3 h w"]:
     """An image (RGB) as the network takes it: BGR, normalised."""
     bgr = image[..., ::-1].astype(np.float32)
-    scaled = (bgr - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
-    return torch.from_numpy(scaled).permute(2, 0, 1)[None]  # in channels_last already
+    bgr -= np.array(MEAN, np.float32)
+    bgr /= np.array(STD, np.float32)
+    return torch.from_numpy(bgr).permute(2, 0, 1)[None]  # in channels_last already
 
 
 # -- after it
