@@ -31,6 +31,7 @@ from masklet.models.nano.image_predictor import (
     ImagePredictor,
     MaskHypotheses,
     apply_clicks,
+    copy_in_halves,
     create_prompt_network,
     draw_prompt_maps,
     load_image_predictor,
@@ -587,3 +588,21 @@ def test_the_packaged_one_mends_the_border_of_a_mask() -> None:
     before = iou(frayed, true)
     after = load_image_predictor().redraw(picture_of(true), believed(frayed, sure=2.0))
     assert iou(after[0].numpy() > 0, true) > before + 0.02
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="a CPU that has no bfloat16")
+def test_masks_are_redrawn_in_bfloat16_where_that_is_quick_and_prompts_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    true = disk(45, 30, 18)
+    picture, frayed = picture_of(true), believed(true & ~disk(61, 30, 8), sure=2.0)
+    answers = {}
+    for quick in (False, True):
+        monkeypatch.setattr("masklet.models.nano.image_predictor.has_bfloat16_matrices", lambda quick=quick: quick)
+        predictor = ImagePredictor(load_image_predictor().net, make_redrawing=copy_in_halves)
+        answers[quick] = predictor.redraw(picture, frayed)
+        dtypes = {parameter.dtype for parameter in predictor._redrawing.parameters()}
+        assert dtypes == {torch.bfloat16 if quick else torch.float32}
+        assert (predictor._redrawing is predictor.net) != quick
+        assert predictor.net.coarse.weight.dtype == torch.float32
+    assert answers[True].dtype == torch.float32 and not answers[True].equal(answers[False])
+    torch.testing.assert_close(answers[True], answers[False], rtol=0, atol=0.15)
+    assert iou(answers[True][0].numpy() > 0, answers[False][0].numpy() > 0) > 0.98

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -25,11 +27,13 @@ from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
 from masklet.models.nano.network import NanoSettings, create_nano, read_nano, save_nano
 from masklet.models.nano.propagator import (
+    TURNS,
     Nano,
     NanoCore,
     NanoMemory,
     SingleNano,
     build_nano_propagator,
+    choose_turn,
     weigh_empty_hypotheses,
 )
 from masklet.models.sam2.memory import MemoryPolicy, ReliableFrames
@@ -338,6 +342,74 @@ def test_bfloat16_gives_almost_the_same_masks_and_leaves_the_network_as_it_is(mo
 def nano_with(monkeypatch: pytest.MonkeyPatch, halves: bool) -> Nano:
     monkeypatch.setattr("masklet.models.nano.propagator.has_bfloat16_matrices", lambda: halves)
     return nano()
+
+
+# -- many objects: turns
+
+
+@given(count=st.integers(1, 70), most=st.integers(1, 20), frame=st.integers(-30, 1000))
+def test_each_object_has_its_turn_as_often_as_any(count: int, most: int, frame: int) -> None:
+    ids = list(range(100, 100 + count))
+    rounds = -(-count // most)
+    turns = [choose_turn(ids, frame + n, most) for n in range(rounds)]
+    assert all(len(set(turn)) == len(turn) == min(count, most) for turn in turns)
+    assert set().union(*turns) == set(ids)
+    spread = [sum(id in choose_turn(ids, frame + n, most) for n in range(count)) for id in ids]
+    assert set(spread) == {min(count, most)}
+
+
+def test_of_twenty_objects_each_has_its_turn_in_three_frames_and_of_a_few_in_every_one() -> None:
+    assert len(choose_turn(range(20), 4, TURNS)) == TURNS == 8
+    assert {*choose_turn(range(20), 4, TURNS), *choose_turn(range(20), 5, TURNS)} == set(range(20)) - {8, 9, 10, 11}
+    assert choose_turn(range(5), 4, TURNS) == [*range(5)] and choose_turn([], 4, TURNS) == []
+
+
+CROWD: dict[int, Prompt] = {9 - n: disc(0, 20 + 30 * n) for n in range(5)}  # ids 9, 8, 7, 6, 5
+
+
+def track_crowd(monkeypatch: pytest.MonkeyPatch, kind: type[Nano], turns: int) -> NanoMemory:
+    """The memory after three frames after the prompts."""
+    monkeypatch.setattr("masklet.models.nano.propagator.TURNS", turns)
+    memory: NanoMemory = tracked(kind(network(), encoder()), CROWD)[0]
+    return memory
+
+
+def list_encoded_frames(memory: NanoMemory) -> dict[int, list[int]]:
+    return {id: [e.time for e in bank.recent if e.spatial is not None] for id, bank in memory.banks.items()}
+
+
+def test_many_are_encoded_in_turns_and_all_leave_pointers(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = track_crowd(monkeypatch, SingleNano, 2)
+    assert list_encoded_frames(memory) == {9: [2], 8: [3], 7: [1, 3], 6: [1], 5: [2]}  # 7 and 6, 5 and 9, 8 and 7
+    assert all([e.time for e in bank.recent] == [1, 2, 3] for bank in memory.banks.values())
+
+
+def test_a_few_and_those_of_several_hypotheses_have_their_turn_in_every_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind, turns in ((SingleNano, 5), (Nano, 2)):
+        memory = track_crowd(monkeypatch, kind, turns)
+        assert list_encoded_frames(memory) == {id: [1, 2, 3] for id in CROWD}
+
+
+def test_whose_turn_it_is_has_the_mask_and_the_memory_that_it_has_without_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    propagator = single()
+    first, second, third = propagator.encode(clip()[:3])
+    memory, _ = propagator.prompt(propagator.empty(), first, CROWD)
+    belief = propagator.predict(memory, second)
+    whole = propagator.commit(memory, second, belief)
+    monkeypatch.setattr("masklet.models.nano.propagator.TURNS", 2)
+    assert torch.equal(propagator.predict(memory, second).logits, belief.logits)  # all masks are drawn in every frame
+    part = propagator.commit(memory, second, belief)
+    for id in (7, 6):
+        a, b = part.banks[id].recent[0].spatial, whole.banks[id].recent[0].spatial
+        assert a is not None and b is not None
+        torch.testing.assert_close(a.float(), b.float(), rtol=0.02, atol=0.02)
+    for id in CROWD:
+        assert torch.equal(part.banks[id].recent[0].pointer, whole.banks[id].recent[0].pointer)
+    after = {id: propagator.policy.read(bank).shape for id, bank in part.banks.items()}
+    assert after == {9: (1, 2), 8: (1, 2), 7: (2, 2), 6: (2, 2), 5: (1, 2)}  # frames and pointers that are read
+    assert propagator.predict(part, third).ids == tuple(CROWD)
 
 
 # -- prompts

@@ -72,6 +72,15 @@ def test_frames_beyond_the_reach_are_not_read() -> None:
     assert told(RecentFrames().read(bank(40, recent=(entry(3),)))) == {"frames": [0], "ranks": [0], "pointers": [0], "distances": [40 / 15]}  # fmt: skip
 
 
+def test_of_a_frame_that_was_not_encoded_the_pointer_alone_is_read() -> None:
+    """Every other frame was encoded: those that were keep their distances, and the six frames reach no further back."""
+    seen = tuple(replace(entry(t), spatial=None) if t % 2 else entry(t) for t in range(1, 10))
+    got = told(RecentFrames().read(bank(10, recent=seen)))
+    assert got["frames"] == [0, 4, 6, 8] and got["ranks"] == [0, 6, 4, 2]
+    assert got["pointers"] == [0, *range(9, 0, -1)]
+    assert RecentFrames().keep(bank(10, recent=seen)).recent[-2:] == seen[-2:]
+
+
 def test_the_frame_after_the_prompt_reads_the_prompt_alone() -> None:
     got = RecentFrames().read(bank(1))
     assert told(got) == {"frames": [0], "ranks": [0], "pointers": [0], "distances": [1 / 15]}

@@ -101,9 +101,21 @@ def test_a_copy_computes_the_same(copied) -> None:
 
 
 def test_networks_of_other_numbers_are_left_alone() -> None:
-    net = nn.Sequential(make_layer(), make_layer().double())
+    net = nn.Sequential(make_layer(), make_layer().bfloat16(), make_layer().double())
     fuse_convolutions(net)
-    assert [layer.fuses for layer in net] == [True, False]
+    assert [layer.fuses for layer in net] == [True, True, False]
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="a CPU that has no bfloat16")
+@pytest.mark.parametrize("name", SHAPES)
+def test_in_bfloat16_they_are_those_of_float32_but_for_its_rounding(name: str) -> None:
+    layer, x = make_layer(name, RELU6), torch.randn(2, SHAPES[name][0], 9, 9).bfloat16()
+    layer.bfloat16()
+    exact = copy.deepcopy(layer).float()(x.float())
+    fuse_convolutions(layer)
+    got = layer(x)
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got.float(), exact, rtol=0.02, atol=0.02)
 
 
 def test_weights_that_come_from_a_file_are_not_drawn_before() -> None:

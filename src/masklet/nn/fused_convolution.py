@@ -114,10 +114,10 @@ def leave_weights_undrawn() -> Iterator[None]:
 
 def fuse_convolutions(net: nn.Module) -> None:
     """Lets all `FusedConv2d` of a network whose weights do not change any more compute in one pass, where they are in
-    float32 on a CPU; elsewhere, or where this build of torch is without oneDNN, nothing changes.
+    float32 or bfloat16 on a CPU; elsewhere, or where this build of torch is without oneDNN, nothing changes.
     """
     if not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
         return
     for part in net.modules():
         if isinstance(part, FusedConv2d):
-            part.fuses = part.weight.device.type == "cpu" and part.weight.dtype == torch.float32
+            part.fuses = part.weight.device.type == "cpu" and part.weight.dtype in (torch.float32, torch.bfloat16)

@@ -1,4 +1,6 @@
-"""Weights in bfloat16 for networks that compute under autocast, which else casts them anew at every call."""
+"""Weights in bfloat16, and whether a CPU computes sooner with them. A network that computes under autocast else casts
+them anew at every call.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,11 @@ import torch
 from torch import nn
 
 CAST_BY_AUTOCAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
+
+
+def has_bfloat16_matrices() -> bool:
+    """Whether this CPU multiplies matrices of bfloat16 in hardware (AMX)."""
+    return bool(torch.cpu._is_amx_tile_supported()) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def halve_weights(net: nn.Module) -> None:

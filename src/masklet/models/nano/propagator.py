@@ -9,7 +9,7 @@ to it. What was believed in the end is what both remember.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -34,7 +34,7 @@ from masklet.models.nano.network import HIDDEN, NanoNetwork, read_nano
 from masklet.models.sam2.banks import commit_best, prompt_banks
 from masklet.models.sam2.core import Sam2Core, Sam2Features, wrap_inference
 from masklet.models.sam2.memory import MemoryBank, MemoryPolicy, MemoryReading, RecentFrames, Sam2Memory, shift_time
-from masklet.nn.half_weights import halve_weights
+from masklet.nn.half_weights import halve_weights, has_bfloat16_matrices
 from masklet.nn.parallel import iterate_row_groups
 from masklet.nn.parts import detached_components
 from masklet.nn.propagation import find_mask_window
@@ -45,6 +45,7 @@ HYPOTHESES = 3
 BYTES = 8  # of each hypothesis and its copy, for a pixel of the working image
 BANK = 2**20  # bytes of each object's memories
 TOGETHER = (4, 2, 1)  # objects that go through the networks at once on a CPU
+TURNS = 8  # objects of many whose spatial memory is encoded in one frame
 REDRAWN = 32  # objects whose masks are given to the image predictor at once, which sorts them by size
 
 
@@ -102,11 +103,6 @@ def copy_with_halves(net: NanoNetwork) -> NanoNetwork:
         halve_weights(part)
         part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net
-
-
-def has_bfloat16_matrices() -> bool:
-    """Whether this CPU multiplies matrices of bfloat16 in hardware."""
-    return bool(torch.cpu._is_amx_tile_supported()) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +206,7 @@ class Nano:
             guessed = start_beside(partial(self.guess.commit, memory.guessed, features.seen, believed))
         if not sound:
             return NanoMemory(shift_time(memory, 1).banks, guessed=guessed())
-        banks = commit_best(self.core, self.policy, memory.banks, features, belief)
+        banks = commit_best(self.core, self.policy, memory.banks, features, belief, self._choose_turn(memory))
         return NanoMemory({id: halve_answer(bank) for id, bank in banks.items()}, guessed=guessed())
 
     @wrap_inference
@@ -247,6 +243,10 @@ class Nano:
         with torch.no_grad():
             guessed, _ = self.guess.prompt(memory.guessed, features.seen, masks)
         return NanoMemory(memory.banks, guessed=guessed)
+
+    def _choose_turn(self, memory: NanoMemory) -> Collection[int]:
+        """Ids of the objects whose spatial memory is encoded in the frame to come: all."""
+        return memory.banks
 
     # -- the networks
 
@@ -341,9 +341,16 @@ class Nano:
 class SingleNano(Nano):
     """The propagator with one hypothesis for each object, the best: of many objects all three take much memory, and the
     others are of use to those alone who follow several pathways.
+
+    Of more than `TURNS` objects only so many have a frame encoded into their spatial memory, in turns, and what is not
+    there is not read either; of every frame all have object pointers, guess and mask.
     """
 
     hypotheses = 1
+
+    def _choose_turn(self, memory: NanoMemory) -> Collection[int]:
+        """Of many objects some in each frame, in turns, by the clock of the object that is known longest."""
+        return choose_turn(list(memory.banks), max((bank.now for bank in memory.banks.values()), default=0), TURNS)
 
     def _draw(
         self, answers: Prediction, guesses: Mapping[int, Float[Tensor, "h w"]], guessed: AffinityMemory
@@ -368,6 +375,17 @@ def halve_answer(bank: MemoryBank) -> MemoryBank:
     clicks alone ask for it.
     """
     return bank if bank.logits is None else replace(bank, logits=bank.logits.half())
+
+
+def choose_turn(ids: Sequence[int], frame: int, most: int) -> list[int]:
+    """Of objects, by their `ids`, the `most` whose turn it is in a `frame`, round and round: of len(ids) / most frames,
+    rounded up, each object has its turn in one at least. All of them where there are no more.
+
+    >>> [choose_turn([4, 5, 6, 7, 8], frame, most=2) for frame in range(3)]
+    [[4, 5], [6, 7], [8, 4]]
+    """
+    most = min(most, len(ids))
+    return [ids[n % len(ids)] for n in range(frame * most, (frame + 1) * most)]
 
 
 def refine_best_masks(belief: Prediction, seen: EncoderFeatures, predictor: ImagePredictor) -> Prediction:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -25,7 +25,12 @@ def weigh_hypotheses(policy: MemoryPolicy, banks: Mapping[int, MemoryBank], beli
 
 
 def commit_best(
-    core: Sam2Core, policy: MemoryPolicy, banks: Mapping[int, MemoryBank], features: Sam2Features, belief: Prediction
+    core: Sam2Core,
+    policy: MemoryPolicy,
+    banks: Mapping[int, MemoryBank],
+    features: Sam2Features,
+    belief: Prediction,
+    encoded: Collection[int],
 ) -> dict[int, MemoryBank]:
     """Ends a frame: the banks with each object's best hypothesis; time goes on for all objects.
 
@@ -35,10 +40,11 @@ def commit_best(
         banks: of all objects, {id: bank}.
         features: of the frame.
         belief: about the frame, maybe not about all objects.
+        encoded: ids of the objects whose spatial memory is encoded (`Sam2Core.memorise`).
     """
     best = belief.best
     later = {id: replace(bank, now=bank.now + 1, logits=None) for id, bank in banks.items()}
-    entries = core.memorise(features, best, {id: banks[id].now for id in best.ids}, binary=False)
+    entries = core.memorise(features, best, {id: banks[id].now for id in best.ids}, False, encoded)
     for row, (id, entry) in enumerate(zip(best.ids, entries, strict=True)):
         if isinstance(policy, MarkingPolicy):
             order = belief.quality[row].argsort(descending=True, stable=True)
@@ -77,7 +83,8 @@ def prompt_banks(
             reading = policy.read(told[id].before(told[id].now - 1))
             answers.append(core.answer_clicks(features, id, prompt, reading, told[id].logits))
     for answer in answers:
-        entries = core.memorise(features, answer, {id: told[id].now - 1 for id in answer.ids}, core.postprocess)
+        times = {id: told[id].now - 1 for id in answer.ids}
+        entries = core.memorise(features, answer, times, core.postprocess, answer.ids)
         for row, (id, entry) in enumerate(zip(answer.ids, entries, strict=True)):
             told[id] = told[id].with_prompt(entry, answer.logits[row, 0], most)
     return {**banks, **told}, resize_answers(answers, masks, tuple(prompts), features.size)

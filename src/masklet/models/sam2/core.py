@@ -8,7 +8,7 @@ answer: the propagators of SAM 2, EdgeTAM and nano, and the image model.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, runtime_checkable
@@ -356,7 +356,12 @@ class Sam2Core:
     # -- memory encoder
 
     def memorise(
-        self, features: Sam2Features, answer: Prediction, times: Mapping[int, int], binary: bool
+        self,
+        features: Sam2Features,
+        answer: Prediction,
+        times: Mapping[int, int],
+        binary: bool,
+        encoded: Collection[int],
     ) -> list[MemoryEntry]:
         """What is remembered of each object in a frame, in the order of the answer.
 
@@ -365,16 +370,19 @@ class Sam2Core:
             answer: one mask for each object.
             times: of the frame on the clock of each object's bank, {id: time}.
             binary: masks are remembered as 0 and 1, not as probabilities.
+            encoded: ids of the objects whose spatial memory is encoded; of the others the pointer alone is remembered.
         """
+        rows = [row for row, id in enumerate(answer.ids) if id in encoded]
 
         def remember(rows: list[int]) -> Tensor:
             return self.encode_memories(features, answer.only(rows), binary)
 
-        spatial = [m for part in self.run_groups(remember, self.split_rows(range(len(answer.ids)))) for m in part]
+        memories = [m for part in self.run_groups(remember, self.split_rows(rows)) for m in part]
+        spatial = dict(zip(rows, memories, strict=True))
         assert answer.tokens is not None
         quality, presence = (scores[:, 0].tolist() for scores in (answer.quality, answer.presence))
-        found = zip(answer.ids, answer.tokens[:, 0], quality, presence, spatial, strict=True)
-        return [MemoryEntry(times[id], pointer, q, p, m) for id, pointer, q, p, m in found]
+        found = zip(answer.ids, answer.tokens[:, 0], quality, presence, strict=True)
+        return [MemoryEntry(times[id], *said, spatial.get(row)) for row, (id, *said) in enumerate(found)]
 
     def encode_memories(self, features: Sam2Features, answer: Prediction, binary: bool) -> BFloat16[Tensor, "b p d"]:
         """Spatial memories of the answer's masks as they are kept, with arguments as for `memorise`."""

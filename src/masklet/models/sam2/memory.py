@@ -35,7 +35,7 @@ class MemoryEntry:
     pointer: Float[Tensor, " c"]
     quality: float  # predicted mask IoU
     presence: float  # object score, a logit
-    spatial: BFloat16[Tensor, "p d"] | None  # None: too old to be read
+    spatial: BFloat16[Tensor, "p d"] | None  # None: too old to be read, or not encoded
     area: int = 0  # pixels of the mask, where the policy asks for them
     is_sample: bool = False  # what the policy has marked it as
     is_anchor: bool = False
@@ -162,7 +162,9 @@ class Sam2Settings:
 
 @dataclass(frozen=True)
 class RecentFrames:
-    """SAM 2: the conditioning frames, the last 6 spatial memories and the pointers of the last 16 frames."""
+    """SAM 2: the conditioning frames, the spatial memories of the last 6 frames, as far as they were encoded, and the
+    pointers of the last 16 frames.
+    """
 
     conditioning: int | None = None  # conditioning frames that are read; None: all that are held
     pointers: int = POINTERS  # at most, and at most the frames in the video; 2 or more
@@ -171,7 +173,7 @@ class RecentFrames:
         """By true distance; a conditioning frame that is not selected counts like any other frame."""
         chosen = select_closest(bank.prompted, bank.now, self.conditioning)
         others = {bank.now - e.time: e for e in (*bank.recent, *bank.prompted) if e not in chosen}
-        ranks = [n for n in range(SPATIAL, 0, -1) if n in others]
+        ranks = [n for n in range(SPATIAL, 0, -1) if n in others and others[n].spatial is not None]
         past = [e for e in chosen if e.time <= bank.now]
         near = [n for n in range(1, self.pointers) if n in others]
         distances = [bank.now - e.time for e in past] + near

@@ -136,7 +136,7 @@ class Sam2:
         """Ends a frame: the `memory` with each object's best hypothesis in the `belief`, encoded with the `features` of
         the frame; time goes on for all objects.
         """
-        return Sam2Memory(commit_best(self.core, self.policy, memory.banks, features, belief))
+        return Sam2Memory(commit_best(self.core, self.policy, memory.banks, features, belief, belief.ids))
 
     @wrap_inference
     def prompt(
