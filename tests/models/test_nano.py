@@ -25,6 +25,7 @@ from masklet.core.instances import Box, Clicks, Detections, Point, Prediction, P
 from masklet.core.protocols import Propagator
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
+from masklet.models.nano.image_predictor import ImagePredictor
 from masklet.models.nano.network import NanoSettings, create_nano, read_nano, save_nano
 from masklet.models.nano.propagator import (
     TURNS,
@@ -367,26 +368,36 @@ def test_of_twenty_objects_each_has_its_turn_in_three_frames_and_of_a_few_in_eve
 CROWD: dict[int, Prompt] = {9 - n: disc(0, 20 + 30 * n) for n in range(5)}  # ids 9, 8, 7, 6, 5
 
 
-def track_crowd(monkeypatch: pytest.MonkeyPatch, kind: type[Nano], turns: int) -> NanoMemory:
-    """The memory after three frames after the prompts."""
+def track_crowd(monkeypatch: pytest.MonkeyPatch, kind: type[Nano], turns: int) -> tuple[list[int], NanoMemory]:
+    """How many masks were redrawn in each of three frames after the prompts, and the memory."""
+    counts, redraw = list[int](), ImagePredictor.redraw
+
+    def watch(self: ImagePredictor, image: Any, believed: Tensor) -> Tensor:
+        counts.append(len(believed))
+        return redraw(self, image, believed)
+
     monkeypatch.setattr("masklet.models.nano.propagator.TURNS", turns)
-    memory: NanoMemory = tracked(kind(network(), encoder()), CROWD)[0]
-    return memory
+    with monkeypatch.context() as patch:
+        patch.setattr(ImagePredictor, "redraw", watch)
+        memory, _ = tracked(kind(network(), encoder()), CROWD)
+    return counts, memory
 
 
 def list_encoded_frames(memory: NanoMemory) -> dict[int, list[int]]:
     return {id: [e.time for e in bank.recent if e.spatial is not None] for id, bank in memory.banks.items()}
 
 
-def test_many_are_encoded_in_turns_and_all_leave_pointers(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = track_crowd(monkeypatch, SingleNano, 2)
+def test_many_are_redrawn_and_encoded_in_turns_and_all_leave_pointers(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts, memory = track_crowd(monkeypatch, SingleNano, 2)
+    assert counts == [2, 2, 2]
     assert list_encoded_frames(memory) == {9: [2], 8: [3], 7: [1, 3], 6: [1], 5: [2]}  # 7 and 6, 5 and 9, 8 and 7
     assert all([e.time for e in bank.recent] == [1, 2, 3] for bank in memory.banks.values())
 
 
 def test_a_few_and_those_of_several_hypotheses_have_their_turn_in_every_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind, turns in ((SingleNano, 5), (Nano, 2)):
-        memory = track_crowd(monkeypatch, kind, turns)
+        counts, memory = track_crowd(monkeypatch, kind, turns)
+        assert counts == [5, 5, 5]
         assert list_encoded_frames(memory) == {id: [1, 2, 3] for id in CROWD}
 
 
@@ -399,7 +410,8 @@ def test_whose_turn_it_is_has_the_mask_and_the_memory_that_it_has_without_turns(
     belief = propagator.predict(memory, second)
     whole = propagator.commit(memory, second, belief)
     monkeypatch.setattr("masklet.models.nano.propagator.TURNS", 2)
-    assert torch.equal(propagator.predict(memory, second).logits, belief.logits)  # all masks are drawn in every frame
+    drawn = zip(CROWD, belief.logits, propagator.predict(memory, second).logits, strict=True)
+    assert {id for id, a, b in drawn if torch.equal(a, b)} == {7, 6}
     part = propagator.commit(memory, second, belief)
     for id in (7, 6):
         a, b = part.banks[id].recent[0].spatial, whole.banks[id].recent[0].spatial

@@ -45,7 +45,7 @@ HYPOTHESES = 3
 BYTES = 8  # of each hypothesis and its copy, for a pixel of the working image
 BANK = 2**20  # bytes of each object's memories
 TOGETHER = (4, 2, 1)  # objects that go through the networks at once on a CPU
-TURNS = 8  # objects of many whose spatial memory is encoded in one frame
+TURNS = 8  # objects of many that are redrawn and whose spatial memory is encoded in one frame
 REDRAWN = 32  # objects whose masks are given to the image predictor at once, which sorts them by size
 
 
@@ -190,7 +190,7 @@ class Nano:
             return self._draw_with_gradients(answers, guesses, memory.guessed)
         belief = self._draw(answers, guesses, memory.guessed)
         del guesses, guessing  # maps are large
-        belief = refine_best_masks(belief, features.seen, self._predictor)
+        belief = refine_best_masks(belief, features.seen, self._predictor, self._choose_turn(memory))
         return_freed_memory_of_many(belief.ids)
         return belief
 
@@ -245,7 +245,7 @@ class Nano:
         return NanoMemory(memory.banks, guessed=guessed)
 
     def _choose_turn(self, memory: NanoMemory) -> Collection[int]:
-        """Ids of the objects whose spatial memory is encoded in the frame to come: all."""
+        """Ids of the objects that are redrawn and whose spatial memory is encoded in the frame to come: all."""
         return memory.banks
 
     # -- the networks
@@ -342,8 +342,8 @@ class SingleNano(Nano):
     """The propagator with one hypothesis for each object, the best: of many objects all three take much memory, and the
     others are of use to those alone who follow several pathways.
 
-    Of more than `TURNS` objects only so many have a frame encoded into their spatial memory, in turns, and what is not
-    there is not read either; of every frame all have object pointers, guess and mask.
+    Of more than `TURNS` objects only so many are redrawn in a frame and have it encoded into their spatial memory, in
+    turns: of the others less is read, too. Guess, decoder and object pointer go on in every frame.
     """
 
     hypotheses = 1
@@ -388,12 +388,16 @@ def choose_turn(ids: Sequence[int], frame: int, most: int) -> list[int]:
     return [ids[n % len(ids)] for n in range(frame * most, (frame + 1) * most)]
 
 
-def refine_best_masks(belief: Prediction, seen: EncoderFeatures, predictor: ImagePredictor) -> Prediction:
-    """The `belief` about the frame that is `seen`, whose best hypotheses the `predictor` has drawn anew in place
-    (`ImagePredictor.redraw`).
+def refine_best_masks(
+    belief: Prediction, seen: EncoderFeatures, predictor: ImagePredictor, ids: Collection[int]
+) -> Prediction:
+    """The `belief` about the frame that is `seen`, whose best hypotheses about the objects of `ids` the `predictor` has
+    drawn anew in place (`ImagePredictor.redraw`).
     """
     logits = belief.logits.cpu()
-    for rows in iterate_row_groups(len(belief.ids), REDRAWN):
+    chosen = torch.tensor([row for row, id in enumerate(belief.ids) if id in ids], dtype=torch.int64)
+    for part in iterate_row_groups(len(chosen), REDRAWN):
+        rows = chosen[part]
         at = rows, belief.quality[rows].argmax(1)
         logits[at] = predictor.redraw(seen.guide.numpy(), logits[at])
     return replace(belief, logits=logits.to(belief.logits.device))
