@@ -339,6 +339,30 @@ def test_objects_nobody_speaks_of_are_kept(model):
     assert model.predict(memory, frames[2]).presence[1, 0] > 0
 
 
+def test_who_is_not_learnt_is_not_solved_again_and_is_found_as_by_one_who_solves_it(model, monkeypatch):
+    frames = encode(model, PATH[:3], [(20, 84)] * 3)
+    memory = started(model, frames[0], {1: disc(PATH[0]), 2: disc((20, 84))})
+    belief = model.predict(memory, frames[1])
+    part = model.commit_some(memory, frames[1], belief, [2], 0.3)
+    assert part.recent.gram[0] is memory.recent.gram[0] and part.recent.gram[1] is not memory.recent.gram[1]
+    assert part.last.soft.equal(model.commit(memory, frames[1], belief).last.soft)  # masks are remembered of both
+    solve, solved = affinity.solve_regressions, list[int]()
+    monkeypatch.setattr(affinity, "solve_regressions", lambda m, ridge: solved.append(len(m.moment)) or solve(m, ridge))
+    found = [one.predict(part, frames[2]) for one in (model, model, Affinity(model.encoder))]
+    assert solved == [1, 2]
+    for other in found[1:]:
+        torch.testing.assert_close(other.logits, found[0].logits, rtol=0, atol=1e-4)
+
+
+def test_regressions_are_kept_for_both_matrices_and_no_longer_than_these():
+    recent, anchor, other, cache = torch.ones(2), torch.ones(2), torch.ones(2), affinity.RegressionCache()
+    cache.keep(torch.arange(3.0), recent, anchor)
+    assert cache.find(recent, anchor).tolist() == [0, 1, 2]
+    assert cache.find(recent, other) is cache.find(other, anchor) is None
+    del recent
+    assert not len(cache._kept)
+
+
 Size = tuple[int, int]
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from masklet.core.errors import InputError
 from masklet.core.instances import Box, Clicks, Point
+from masklet.core.part_facts import CPU
 from masklet.models.encoder import DEEP, MOBILENET
 from masklet.models.nano.image_predictor import (
     CAREFUL,
@@ -31,10 +32,10 @@ from masklet.models.nano.image_predictor import (
     ImagePredictor,
     MaskHypotheses,
     apply_clicks,
-    copy_in_halves,
     create_prompt_network,
     draw_prompt_maps,
     load_image_predictor,
+    load_quick_redrawer,
     make_empty_hypotheses,
     read_prompt_network,
     save_prompt_network,
@@ -591,18 +592,17 @@ def test_the_packaged_one_mends_the_border_of_a_mask() -> None:
 
 
 @pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="a CPU that has no bfloat16")
-def test_masks_are_redrawn_in_bfloat16_where_that_is_quick_and_prompts_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    true = disk(45, 30, 18)
+def test_many_masks_are_redrawn_in_bfloat16_where_that_is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    true, plain = disk(45, 30, 18), load_image_predictor()
     picture, frayed = picture_of(true), believed(true & ~disk(61, 30, 8), sure=2.0)
-    answers = {}
-    for quick in (False, True):
-        monkeypatch.setattr("masklet.models.nano.image_predictor.has_bfloat16_matrices", lambda quick=quick: quick)
-        predictor = ImagePredictor(load_image_predictor().net, make_redrawing=copy_in_halves)
-        answers[quick] = predictor.redraw(picture, frayed)
-        dtypes = {parameter.dtype for parameter in predictor._redrawing.parameters()}
-        assert dtypes == {torch.bfloat16 if quick else torch.float32}
-        assert (predictor._redrawing is predictor.net) != quick
-        assert predictor.net.coarse.weight.dtype == torch.float32
-    assert answers[True].dtype == torch.float32 and not answers[True].equal(answers[False])
-    torch.testing.assert_close(answers[True], answers[False], rtol=0, atol=0.15)
-    assert iou(answers[True][0].numpy() > 0, answers[False][0].numpy() > 0) > 0.98
+    load = load_quick_redrawer.__wrapped__  # not the one that is kept for others
+    monkeypatch.setattr("masklet.models.nano.image_predictor.has_bfloat16_matrices", lambda: False)
+    assert load(CPU) is plain
+    monkeypatch.setattr("masklet.models.nano.image_predictor.has_bfloat16_matrices", lambda: True)
+    quick = load(CPU)
+    assert {p.dtype for p in quick.net.parameters()} == {torch.bfloat16} and quick.weights == plain.weights
+    assert {p.dtype for p in plain.net.parameters()} == {torch.float32}
+    expected, got = plain.redraw(picture, frayed), quick.redraw(picture, frayed)
+    assert got.dtype == torch.float32 and not got.equal(expected)
+    torch.testing.assert_close(got, expected, rtol=0, atol=0.15)
+    assert iou(got[0].numpy() > 0, expected[0].numpy() > 0) > 0.98

@@ -25,7 +25,7 @@ from masklet.core.instances import Box, Clicks, Detections, Point, Prediction, P
 from masklet.core.protocols import Propagator
 from masklet.models.affinity import Affinity
 from masklet.models.encoder import Encoder
-from masklet.models.nano.image_predictor import ImagePredictor
+from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor
 from masklet.models.nano.network import NanoSettings, create_nano, read_nano, save_nano
 from masklet.models.nano.propagator import (
     TURNS,
@@ -410,6 +410,7 @@ def test_whose_turn_it_is_has_the_mask_and_the_memory_that_it_has_without_turns(
     belief = propagator.predict(memory, second)
     whole = propagator.commit(memory, second, belief)
     monkeypatch.setattr("masklet.models.nano.propagator.TURNS", 2)
+    monkeypatch.setattr("masklet.models.nano.propagator.load_quick_redrawer", load_image_predictor)
     drawn = zip(CROWD, belief.logits, propagator.predict(memory, second).logits, strict=True)
     assert {id for id, a, b in drawn if torch.equal(a, b)} == {7, 6}
     part = propagator.commit(memory, second, belief)
@@ -422,6 +423,21 @@ def test_whose_turn_it_is_has_the_mask_and_the_memory_that_it_has_without_turns(
     after = {id: propagator.policy.read(bank).shape for id, bank in part.banks.items()}
     assert after == {9: (1, 2), 8: (1, 2), 7: (2, 2), 6: (2, 2), 5: (1, 2)}  # frames and pointers that are read
     assert propagator.predict(part, third).ids == tuple(CROWD)
+
+
+def test_looks_are_learnt_in_turns_and_then_as_much_as_in_all_frames_since(monkeypatch: pytest.MonkeyPatch) -> None:
+    propagator = single()
+    first, second = propagator.encode(clip()[:2])
+    memory, _ = propagator.prompt(propagator.empty(), first, CROWD)
+    belief = propagator.predict(memory, second)
+    often = propagator.commit(memory, second, belief).guessed.recent.moment
+    monkeypatch.setattr("masklet.models.nano.propagator.TURNS", 2)
+    seldom = propagator.commit(memory, second, belief).guessed.recent.moment
+    before = memory.guessed.recent.moment
+    assert [torch.equal(a, b) for a, b in zip(before, often, strict=True)] == [False] * 5
+    assert [torch.equal(a, b) for a, b in zip(before, seldom, strict=True)] == [True, True, False, False, True]
+    share = (1 - 0.95**2.5) / 0.05  # 5 objects, 2 in each frame
+    torch.testing.assert_close(seldom[2:4] - before[2:4], share * (often[2:4] - before[2:4]), rtol=1e-3, atol=1e-6)
 
 
 # -- prompts

@@ -19,7 +19,7 @@ from masklet.nn.propagation import (
     match_exposure,
     measure_colour_shares,
     measure_frame_link,
-    score_likeness,
+    solve_regressions,
     tabulate_colour_odds,
     unfold_lower,
 )
@@ -59,7 +59,7 @@ def test_regression_is_label_propagation_by_whitened_affinity(seed):
     weights = 0.5 * y / y.sum() + 0.5 * (1 - y) / (1 - y).sum()
     whitener = torch.linalg.inv((x * weights[:, None]).T @ x + 0.1 * torch.eye(4))
     votes = (asking @ whitener @ x.T) @ (weights * (2 * y - 1))
-    answer = score_likeness(asking, compute_moments(x, labels, labels * 0, colours, heed=0.0), 0.1)[0]
+    answer = (solve_regressions(compute_moments(x, labels, labels * 0, colours, heed=0.0), 0.1) @ asking.T)[0]
     torch.testing.assert_close(answer, votes, atol=1e-4, rtol=1e-3)
 
 
@@ -75,7 +75,8 @@ def test_a_folded_matrix_holds_both_halves(k, seed):
 def test_an_object_without_a_cell_attracts_nothing():
     x, _, colours = some(1, 30, 4, 0)
     x[:, 0] = 1  # the constant
-    looks = score_likeness(x, compute_moments(x, torch.zeros(1, 30), torch.zeros(1, 30), colours, heed=0.0), 1e-4)
+    nothing = compute_moments(x, torch.zeros(1, 30), torch.zeros(1, 30), colours, heed=0.0)
+    looks = solve_regressions(nothing, 1e-4) @ x.T
     assert (looks < -0.9).all()
 
 

@@ -7,7 +7,8 @@ the guided filter draws the outline. See cards/affinity.md for what it reaches a
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import weakref
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import ClassVar
@@ -18,6 +19,7 @@ import torch
 import torch.nn.functional as nnf
 from jaxtyping import Bool, Float, Float16, Float32, Int32, Int64, UInt8
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from masklet.core.frames import Frame
 from masklet.core.heap import return_freed_memory
@@ -51,7 +53,7 @@ from masklet.nn.propagation import (
     find_mask_window,
     measure_colour_shares,
     measure_frame_link,
-    score_likeness,
+    solve_regressions,
     tabulate_colour_odds,
 )
 
@@ -197,6 +199,22 @@ class AffinityView:
         return min(((shot, self.link(shot.grey)) for shot in shots), key=lambda found: found[1].rank)
 
 
+class RegressionCache:
+    """The regressions of objects by the very matrices that determine them, for as long as these are remembered."""
+
+    def __init__(self) -> None:
+        self._kept = WeakIdKeyDictionary()
+
+    def find(self, recent: Tensor, anchor: Tensor) -> Float[Tensor, " d"] | None:
+        """The regression of these two matrices; None where it is not known."""
+        known = self._kept.get(recent)
+        return known[1] if known is not None and known[0]() is anchor else None
+
+    def keep(self, regression: Float[Tensor, " d"], recent: Tensor, anchor: Tensor) -> None:
+        """Keeps a `regression` of these two matrices."""
+        self._kept[recent] = weakref.ref(anchor), regression.clone()
+
+
 @dataclass(frozen=True)
 class Affinity:
     """Training-free propagation with one hypothesis an object. Lengths are pixels of the working image."""
@@ -226,6 +244,7 @@ class Affinity:
     _views: IdentityCache[AffinityView] = field(
         default_factory=partial(IdentityCache, PREPARED), repr=False, compare=False
     )
+    _regressions: RegressionCache = field(default_factory=lambda: RegressionCache(), repr=False, compare=False)
 
     def encode(self, frames: Sequence[Frame]) -> list[EncoderFeatures]:
         """The features of each frame, shared with whoever has the same encoder."""
@@ -341,6 +360,17 @@ class Affinity:
         """Ends a frame: the `memory` with each object's mask in the `belief` (its best hypothesis) as the last one. The
         looks are learnt from `features` under the masks too, unless the frame does not go on from those before.
         """
+        return self.commit_some(memory, features, belief, belief.ids, self.learning)
+
+    def commit_some(
+        self,
+        memory: AffinityMemory,
+        features: EncoderFeatures,
+        belief: Prediction,
+        learnt: Collection[int],
+        rate: float,
+    ) -> AffinityMemory:
+        """As `commit`, but looks are learnt of the objects `learnt` alone, by a `rate` in place of `learning`."""
         return_freed_memory_of_many(memory.ids)
         belief, view = belief.best, self._view(features)
         soft = torch.zeros_like(belief.logits[:, 0], dtype=torch.float16)
@@ -354,7 +384,9 @@ class Affinity:
         after = replace(after, last=after.last.with_masks(rows, soft, len(after.ids)))
         if not found.is_sound:
             return after
-        return self._learn(after, rows, soft, features, torch.full((len(rows),), self.learning))
+        some = [n for n, id in enumerate(belief.ids) if id in learnt]
+        masks = soft if len(some) == len(soft) else soft[some]  # maps are large: no copy of all of them
+        return self._learn(after, [rows[n] for n in some], masks, features, torch.full((len(some),), rate))
 
     def prompt(
         self, memory: AffinityMemory, features: EncoderFeatures, prompts: Mapping[int, Prompt]
@@ -398,12 +430,18 @@ class Affinity:
         )
 
     def _score_looks(self, view: AffinityView, memory: AffinityMemory) -> Float[Tensor, "n m"]:
-        """How much every cell looks like each object; of some objects at a time, whose regressions are large."""
-        parts = []
-        for rows in iterate_row_groups(len(memory.ids), TOGETHER):
+        """How much every cell looks like each object: what was learnt since the frame before is solved anew, of some
+        objects at a time, whose matrices are large.
+        """
+        pairs, solved = list(zip(memory.recent.gram, memory.anchor.gram, strict=True)), self._regressions
+        new = torch.tensor([row for row, pair in enumerate(pairs) if solved.find(*pair) is None], dtype=torch.int64)
+        for part in iterate_row_groups(len(new), TOGETHER):
+            rows = new[part]
             known = memory.recent[rows].mix(memory.anchor[rows], torch.full((len(rows),), self.anchored))
-            parts.append(score_likeness(view.cells, known, self.ridge))
-        return torch.cat(parts)
+            for row, regression in zip(rows.tolist(), solve_regressions(known, self.ridge), strict=True):
+                solved.keep(regression, *pairs[row])
+        found = [solved.find(*pair) for pair in pairs]
+        return torch.stack([one for one in found if one is not None]) @ view.cells.T
 
     def _mix_colours(self, memory: AffinityMemory, rows: Tensor) -> Float[Tensor, "n 2 b"]:
         """The colours of some objects, of the first prompt and of what came since."""

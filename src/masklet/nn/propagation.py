@@ -176,16 +176,16 @@ def _mask_upper_triangle(k: int) -> Bool[Tensor, "k k"]:
     return torch.ones(k, k, dtype=torch.bool).triu()
 
 
-def score_likeness(x: Float[Tensor, "m d"], known: Moments, ridge: float) -> Float[Tensor, "n m"]:
-    """How much every cell, a row of `x`, looks like each object in `known`: about 1 inside, -1 outside. `ridge` damps
-    the regression.
+def solve_regressions(known: Moments, ridge: float) -> Float[Tensor, "n d"]:
+    """The regression of each object in `known`, damped by `ridge`: its product with a cell's descriptor says how much
+    the cell looks like the object, about 1 inside, -1 outside.
     """
     weights = torch.empty_like(known.moment)
     for folded, moment, out in zip(known.gram, known.moment, weights, strict=True):
         damped = unfold_lower(folded)
         damped.diagonal().add_(ridge)
         out.copy_(torch.cholesky_solve(moment[:, None], torch.linalg.cholesky(damped))[:, 0])
-    return weights @ x.T
+    return weights
 
 
 def find_mask_window(mask: Bool[np.ndarray, "h w"], reach: int) -> tuple[slice, slice]:

@@ -179,7 +179,6 @@ class ImagePredictor:
         weights: Mapping[str, str] | None = None,
         at_once: int = 8,
         load_detector: Callable[[], NanoDetNetwork | None] = lambda: None,
-        make_redrawing: Callable[[PromptNetwork], PromptNetwork] = lambda net: net,
     ) -> None:
         """
         Args:
@@ -187,19 +186,14 @@ class ImagePredictor:
             weights: sha256 of its file and of the detector's, by name.
             at_once: boxes that go through the network together.
             load_detector: gives the network whose maps are seen beside prompts, at the first prompt.
-            make_redrawing: makes of `net` the network that redraws masks, when the first one is.
         """
         self.net, self.weights, self.at_once = net, dict(weights or {}), at_once
         self.device = next(net.parameters()).device
-        self._load_detector, self._make_redrawing = load_detector, make_redrawing
+        self._load_detector = load_detector
 
     @cached_property
     def _detector(self) -> NanoDetNetwork | None:
         return self._load_detector()
-
-    @cached_property
-    def _redrawing(self) -> PromptNetwork:
-        return self._make_redrawing(self.net)
 
     def predict(self, image: RgbImage, clicks: Clicks, earlier: Logits | None = None) -> MaskHypotheses:
         """The mask that clicks, a box and an earlier answer describe together.
@@ -353,11 +347,11 @@ class ImagePredictor:
     def _draw(
         self, crops: Sequence[RgbImage], maps: Float32[np.ndarray, "b m s s"]
     ) -> Float32[np.ndarray, "b k s2 s2"]:
-        """As `_compute`, without what is expected of the masks, by the network that redraws."""
-        net = self._redrawing
-        place = self.device, next(net.parameters()).dtype
+        """As `_compute`, without what is expected of the masks."""
+        place = self.device, next(self.net.parameters()).dtype
+        seen = self.net.look(normalize_crops(crops).to(*place))
         ordered = torch.from_numpy(maps).contiguous(memory_format=torch.channels_last)  # a sixth less time
-        return net.draw(net.look(normalize_crops(crops).to(*place)), ordered.to(*place))[0].float().cpu().numpy()
+        return self.net.draw(seen, ordered.to(*place))[0].float().cpu().numpy()
 
 
 def _rank_hypotheses(quality: Float32[np.ndarray, " k"]) -> Int64[np.ndarray, " k1"]:
@@ -560,30 +554,28 @@ def load_image_predictor(device: torch.device = CPU) -> ImagePredictor:
 @cache
 def _load_packaged(device: str) -> ImagePredictor:
     file, detector = ZOO[PACKAGED], ZOO[NANODET]
-    predictor = read_image_predictor(verify_packaged(file), torch.device(device), copy_in_halves)
+    predictor = read_image_predictor(verify_packaged(file), torch.device(device))
     predictor.weights = {one.name: one.sha256 for one in (file, detector)}
     fuse_convolutions(predictor.net)
     return predictor
 
 
-def copy_in_halves(net: PromptNetwork) -> PromptNetwork:
-    """A copy of the `net`, whose weights must not change any more, in bfloat16 on a CPU that multiplies matrices of it:
-    there it takes half the time. Elsewhere the network itself.
+@cache
+def load_quick_redrawer(device: torch.device) -> ImagePredictor:
+    """What redraws many masks on a `device`: the packaged predictor; on a CPU that multiplies matrices of bfloat16 a
+    copy of it in these numbers, in half of the time.
     """
-    if next(net.parameters()).device.type != "cpu" or not has_bfloat16_matrices():
-        return net
-    halves = copy.deepcopy(net).bfloat16()
-    fuse_convolutions(halves)
-    return halves
+    predictor = load_image_predictor(device)
+    if device.type != "cpu" or not has_bfloat16_matrices():
+        return predictor
+    net = copy.deepcopy(predictor.net).bfloat16()
+    fuse_convolutions(net)
+    return ImagePredictor(net, predictor.weights)
 
 
-def read_image_predictor(
-    path: Path,
-    device: torch.device = CPU,
-    make_redrawing: Callable[[PromptNetwork], PromptNetwork] = lambda net: net,
-) -> ImagePredictor:
-    """The predictor with the network of a file that `save_prompt_network` wrote, on a `device`, layer by layer; with
-    `make_redrawing` as `ImagePredictor` has it. Raises InputError as `read_prompt_network`.
+def read_image_predictor(path: Path, device: torch.device = CPU) -> ImagePredictor:
+    """The predictor with the network of a file that `save_prompt_network` wrote, on a `device`, layer by layer. Raises
+    InputError as `read_prompt_network`.
     """
-    net, load_detector = read_prompt_network(path).to(device), partial(load_nanodet_network, device)
-    return ImagePredictor(net, load_detector=load_detector, make_redrawing=make_redrawing)
+    net = read_prompt_network(path).to(device)
+    return ImagePredictor(net, load_detector=partial(load_nanodet_network, device))

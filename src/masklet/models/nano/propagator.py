@@ -29,7 +29,7 @@ from masklet.core.frames import Frame
 from masklet.core.instances import Prediction, Prompt
 from masklet.models.affinity import NOWHERE, Affinity, AffinityMemory, resolve_prompts, return_freed_memory_of_many
 from masklet.models.encoder import Encoder, EncoderFeatures, compute_working_size
-from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor
+from masklet.models.nano.image_predictor import ImagePredictor, load_image_predictor, load_quick_redrawer
 from masklet.models.nano.network import HIDDEN, NanoNetwork, read_nano
 from masklet.models.sam2.banks import commit_best, prompt_banks
 from masklet.models.sam2.core import Sam2Core, Sam2Features, wrap_inference
@@ -45,7 +45,7 @@ HYPOTHESES = 3
 BYTES = 8  # of each hypothesis and its copy, for a pixel of the working image
 BANK = 2**20  # bytes of each object's memories
 TOGETHER = (4, 2, 1)  # objects that go through the networks at once on a CPU
-TURNS = 8  # objects of many that are redrawn and whose spatial memory is encoded in one frame
+TURNS = 8  # objects of many that are redrawn and learnt in one frame
 REDRAWN = 32  # objects whose masks are given to the image predictor at once, which sorts them by size
 
 
@@ -190,7 +190,7 @@ class Nano:
             return self._draw_with_gradients(answers, guesses, memory.guessed)
         belief = self._draw(answers, guesses, memory.guessed)
         del guesses, guessing  # maps are large
-        belief = refine_best_masks(belief, features.seen, self._predictor, self._choose_turn(memory))
+        belief = self._redraw(belief, features.seen, self._choose_turn(memory))
         return_freed_memory_of_many(belief.ids)
         return belief
 
@@ -201,12 +201,13 @@ class Nano:
         """
         best = belief.best
         believed = replace(best, logits=best.logits.detach(), presence=best.presence.detach())
+        turn = self._choose_turn(memory)
         with torch.no_grad():
             sound = self.guess.is_sound(memory.guessed, features.seen)
-            guessed = start_beside(partial(self.guess.commit, memory.guessed, features.seen, believed))
+            guessed = start_beside(partial(self._learn_guesses, memory.guessed, features.seen, believed, turn))
         if not sound:
             return NanoMemory(shift_time(memory, 1).banks, guessed=guessed())
-        banks = commit_best(self.core, self.policy, memory.banks, features, belief, self._choose_turn(memory))
+        banks = commit_best(self.core, self.policy, memory.banks, features, belief, turn)
         return NanoMemory({id: halve_answer(bank) for id, bank in banks.items()}, guessed=guessed())
 
     @wrap_inference
@@ -245,10 +246,24 @@ class Nano:
         return NanoMemory(memory.banks, guessed=guessed)
 
     def _choose_turn(self, memory: NanoMemory) -> Collection[int]:
-        """Ids of the objects that are redrawn and whose spatial memory is encoded in the frame to come: all."""
+        """Ids of the objects that are redrawn and learnt in the frame to come: all."""
         return memory.banks
 
+    def _learn_guesses(
+        self, guessed: AffinityMemory, seen: EncoderFeatures, believed: Prediction, turn: Collection[int]
+    ) -> AffinityMemory:
+        """The memory of the guesses after a frame. Whoever has a `turn` learns as much of the frame as of all of those
+        since the turn before.
+        """
+        rate = 1 - (1 - self.guess.learning) ** (len(guessed.ids) / max(len(turn), 1))
+        return self.guess.commit_some(guessed, seen, believed, turn, rate)
+
     # -- the networks
+
+    def _redraw(self, belief: Prediction, seen: EncoderFeatures, turn: Collection[int]) -> Prediction:
+        """The `belief` with the masks redrawn whose turn it is; where these are not all, as quickly as can be."""
+        predictor = self._predictor if len(turn) == len(belief.ids) else load_quick_redrawer(self.encoder.device)
+        return refine_best_masks(belief, seen, predictor, turn)
 
     def _encode_frame(self, frame: Frame) -> NanoFeatures:
         seen = self.encoder(frame)
@@ -342,8 +357,9 @@ class SingleNano(Nano):
     """The propagator with one hypothesis for each object, the best: of many objects all three take much memory, and the
     others are of use to those alone who follow several pathways.
 
-    Of more than `TURNS` objects only so many are redrawn in a frame and have it encoded into their spatial memory, in
-    turns: of the others less is read, too. Guess, decoder and object pointer go on in every frame.
+    Of more than `TURNS` objects only so many are redrawn in a frame, have it encoded into their spatial memory and have
+    their look learnt from it, in turns; so less is read of memories, too. All of them are looked for, decoded and leave
+    object pointers in every frame.
     """
 
     hypotheses = 1
