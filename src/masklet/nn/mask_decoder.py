@@ -50,10 +50,10 @@ class TwoWayBlock(nn.Module):
             marks: tell the tokens apart, as `places` do with the cells.
             places: position encodings of the cells.
         """
-        tokens = self.layer_norm1(tokens)
-        tokens = self.layer_norm2(tokens + self.cross_attn_token_to_image(tokens + marks, cells + places, cells))
+        tokens, placed = self.layer_norm1(tokens), cells + places
+        tokens = self.layer_norm2(tokens + self.cross_attn_token_to_image(tokens + marks, placed, cells))
         tokens = self.layer_norm3(tokens + self.mlp(tokens))
-        cells = self.layer_norm4(cells + self.cross_attn_image_to_token(cells + places, tokens + marks, tokens))
+        cells = self.layer_norm4(cells + self.cross_attn_image_to_token(placed, tokens + marks, tokens))
         return tokens, cells
 
 

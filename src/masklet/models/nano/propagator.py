@@ -88,7 +88,7 @@ class NanoCore(Sam2Core):
         """What the guesses add to the decoder's finer maps, for each object (`MaskHints`)."""
         with self._compute_in_halves():
             fine, medium = self.net.hints(guesses)
-        return fine, medium
+        return fine.contiguous(), medium.contiguous()  # as the maps are to which they are added
 
     def _compute_in_halves(self) -> AbstractContextManager[object]:
         return torch.autocast("cpu", torch.bfloat16) if self.halves else nullcontext()
