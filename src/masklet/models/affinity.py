@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import ClassVar
@@ -203,7 +203,7 @@ class RegressionCache:
     """The regressions of objects by the very matrices that determine them, for as long as these are remembered."""
 
     def __init__(self) -> None:
-        self._kept = WeakIdKeyDictionary()
+        self._kept: MutableMapping[Tensor, tuple[Callable[[], Tensor | None], Tensor]] = WeakIdKeyDictionary()
 
     def find(self, recent: Tensor, anchor: Tensor) -> Float[Tensor, " d"] | None:
         """The regression of these two matrices; None where it is not known."""

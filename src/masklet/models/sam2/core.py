@@ -382,7 +382,7 @@ class Sam2Core:
         assert answer.tokens is not None
         quality, presence = (scores[:, 0].tolist() for scores in (answer.quality, answer.presence))
         found = zip(answer.ids, answer.tokens[:, 0], quality, presence, strict=True)
-        return [MemoryEntry(times[id], *said, spatial.get(row)) for row, (id, *said) in enumerate(found)]
+        return [MemoryEntry(times[id], pointer, q, p, spatial.get(n)) for n, (id, pointer, q, p) in enumerate(found)]
 
     def encode_memories(self, features: Sam2Features, answer: Prediction, binary: bool) -> BFloat16[Tensor, "b p d"]:
         """Spatial memories of the answer's masks as they are kept, with arguments as for `memorise`."""
