@@ -18,6 +18,7 @@ from masklet.cli import app
 from masklet.core.errors import InputError
 from masklet.core.instances import Box, Clicks, Point
 from masklet.core.result import VideoResult
+from masklet.systems.prompts import check_prompts
 
 H, W, FRAMES = 96, 128, 4
 PROPAGATORS = ("affinity", "nano", "sam2long:nano")
@@ -174,6 +175,12 @@ def test_the_command_takes_a_mask_that_points_correct(folder: Path, tmp_path: Pa
 
 
 # -- what they do
+
+
+def test_the_order_in_which_prompts_are_written_decides_nothing() -> None:
+    box, click = Box(1, 1, 3, 3), Point(2, 2)
+    told = check_prompts({3: {2: box}, 0: {9: box, 1: click}}, masklet.open_video(clip()))
+    assert [(t, list(marks)) for t, marks in told.items()] == [(0, [1, 9]), (3, [2])]
 
 
 @cache

@@ -11,7 +11,7 @@ from PIL import Image
 from masklet.core.annotations import VideoFrames
 from masklet.core.errors import InputError
 from masklet.core.instances import Box, Clicks, Point
-from masklet.io.prompts import parse_prompts, read_prompts
+from masklet.io.prompts import compute_prompt_hash, parse_prompts, read_prompts
 
 
 @pytest.fixture
@@ -91,6 +91,28 @@ def test_points_and_a_box_of_one_object_are_one_prompt() -> None:
 def test_one_object_has_one_box_in_a_frame() -> None:
     with pytest.raises(InputError, match="a box in this frame already"):
         read_prompts(["0:1:box=1,2,8,9", "0:1:point=2,3", "0:1:box=1,2,9,9"])
+
+
+def test_equal_prompts_have_one_hash_however_they_are_written(mask: Path) -> None:
+    """Or a run that goes on with the same command, written otherwise, would be refused."""
+
+    def written(*entries: dict[str, Any]) -> str:
+        return compute_prompt_hash(parse_prompts("p", list(entries), mask).prompts)
+
+    def typed(*texts: str) -> str:
+        return compute_prompt_hash(read_prompts(texts).items())
+
+    ids, box, click = f"2:2:{mask / 'ids.png'}", "0:1:box=1,2,3,4", "0:1:outside=5,5"
+    in_file = [
+        {"frame": 2, "id": 2, "mask": "ids.png"},
+        {"frame": 0, "id": 1, "box": [1, 2, 3, 4], "outside": [[5, 5]]},
+    ]
+    apart = [{"frame": 0, "id": 1, "box": [1, 2, 3, 4]}, {"frame": 0, "id": 1, "outside": [[5, 5]]}, in_file[0]]
+    assert len({typed(ids, box, click), typed(box, click, ids), written(*in_file), written(*apart)}) == 1
+    assert len({typed(ids, box), typed(box), typed(ids, "0:1:box=1,2,3,5"), typed(ids, "0:3:box=1,2,3,4")}) == 4
+    assert typed("0:1:point=1,1", "0:1:point=2,2") != typed(
+        "0:1:point=2,2", "0:1:point=1,1"
+    )  # the order of clicks counts
 
 
 def test_prompts_of_another_video_are_not_taken_for_this_one() -> None:

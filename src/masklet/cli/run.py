@@ -554,7 +554,7 @@ def list_marked_videos(
             add_prompts("--prompt", told, frame, marks)
         return told
 
-    identity = compute_prompt_hash([*typed.items(), *written.prompts])
+    identity = compute_prompt_hash([*written.prompts, *typed.items()])
     return [MarkedVideo(choose_one_video(source), select, identity, make_both_ways)]
 
 

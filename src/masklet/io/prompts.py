@@ -281,11 +281,19 @@ def read_dataset_prompts(video: DatasetVideo) -> PromptFile:
 
 
 def compute_prompt_hash(prompts: Iterable[tuple[object, Mapping[int, Prompt]]]) -> str:
-    """What tells these prompts, each with the frame that it is of, from others."""
+    """What tells these prompts, each with the number or the place of the frame that it is of, from others. Equal ones
+    have the same, however they are written and in whatever order: but of one object in one frame the order of points
+    counts.
+    """
+    marked: dict[tuple[str, int], list[Clicks]] = {}
+    for given, marks in prompts:
+        place = FramePlace(index=given) if isinstance(given, int) else given
+        for id, prompt in marks.items():
+            marked.setdefault((str(place), id), []).append(Clicks.of(prompt))
     digest = hashlib.sha256()
-    for place, marks in prompts:
-        for id, prompt in sorted(marks.items()):
-            clicks = Clicks.of(prompt)
-            digest.update(repr((str(place), id, clicks.points, clicks.box)).encode())
-            digest.update(b"" if clicks.mask is None else clicks.mask.numpy().tobytes())
+    for key, parts in sorted(marked.items()):
+        points, boxes = [p for part in parts for p in part.points], [part.box for part in parts if part.box]
+        digest.update(repr((key, points, boxes)).encode())
+        for mask in (part.mask for part in parts if part.mask is not None):
+            digest.update(mask.numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from numbers import Integral
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ from masklet.systems.track import Prompts, describe_frame_range
 
 
 def check_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> Prompts:
-    """Prompts that fit the video, masks as tensors."""
+    """Prompts that fit the video, masks as tensors, in the order of frames and ids: the one in which they are written
+    decides nothing.
+    """
     for frame, told in prompts.items():
         if not isinstance(frame, Integral) or frame < 0:
             raise InputError(f"prompt in frame {frame!r}: frames are whole numbers, counted from 0")
@@ -31,7 +34,7 @@ def check_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> Pro
         raise InputError(f"{video.name}: prompt in frame {late[0]}, but {describe_frame_range(video)}")
     checked = {int(t): {i: check_prompt(t, i, p, video) for i, p in told.items()} for t, told in prompts.items()}
     check_first_prompts(checked)
-    return checked
+    return {t: dict(sorted(told.items(), key=itemgetter(0))) for t, told in sorted(checked.items())}
 
 
 def check_first_prompts(prompts: Prompts) -> None:
