@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 from commands import ForkedMasklet, call_masklet, fork_masklet
 from PIL import Image
+from typer.testing import CliRunner
 
+from masklet.cli import COMMANDS, app
 from masklet.core.result import VideoResult
 
 FRAMES, H, W = 8, 96, 128
@@ -164,7 +166,7 @@ def test_what_a_shell_makes_of_a_glob_is_one_video_of_which_a_part_is_used(frame
     assert got.returncode == 0, got.stderr
     result = VideoResult.load(out / "street" / "masklets.json")
     assert (result.length, result.size, result.rate) == (3, (48, 64), 12.5)
-    assert "frame 0 here is its frame 2 up to 0.32s, every 2th" in " ".join(result.provenance.notes)
+    assert "frame 0 here is its frame 2 up to 0.32s, one in 2" in " ".join(result.provenance.notes)
     assert result.provenance.source == f"{listed[0]} and {len(listed) - 1} more images"
 
 
@@ -343,6 +345,13 @@ def test_a_full_disk(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match="disk"), OutputFolder(tmp_path, "clip", False):
         Path("/dev/full").write_bytes(b"x" * 100_000)
     assert left(tmp_path) == []
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("export", "reproduce", "weights")])
+def test_help_shows_what_is_typed(command: str) -> None:
+    """0:dog:box=... was shown with the picture of a dog."""
+    said = CliRunner().invoke(app, [command, "--help"]).output
+    assert "Usage" in said and not [c for c in said if ord(c) > 0xFFFF]
 
 
 def test_help_and_no_command() -> None:

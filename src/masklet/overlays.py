@@ -67,7 +67,6 @@ def select_objects(result: VideoResult, ids: str) -> VideoResult:
     """
     numbers = [parse_whole_number(word) for word in ids.replace(",", " ").split()]
     there = {m.id for m in result.masklets}
-    odd = next((n for n in numbers if n not in there), 0)
-    if odd != 0:
+    if not there.issuperset(numbers):
         raise InputError(f"{result.name}: setting overlay.only = {ids!r}: there are the objects {sorted(there)[:20]}")
     return replace(result, masklets=tuple(m for m in result.masklets if not numbers or m.id in numbers))

@@ -365,7 +365,8 @@ Exemplars = Annotated[
     typer.Option(
         "--exemplar",
         metavar="FRAME:NAME:WHAT",
-        help="Show what to find (sam3): 0:dog:box=10,20,60,80 or 0:dog:mask.png; may be given several times.",
+        help="Show what to find (sam3): '0:red car:box=10,20,60,80' or '0:red car:mask.png'; may be given several "
+        "times.",
         rich_help_panel=PARTS,
     ),
 ]

@@ -213,8 +213,8 @@ def read_sighting(where: str, row: Any, video: VideoResult) -> tuple[int, Sighti
     """
     frame, source, score, label, presence, counts = row
     if not _is_index(frame, video.length) or not _is_label(label, video):
-        known = f"{video.length} frames and {len(video.categories)} categories (-1 is none)"
-        raise ValueError(f"seen in frame {quote_value(frame)} under label {quote_value(label)}, but there are {known}")
+        known = f"frames are 0 to {video.length - 1}, {_describe_labels(video)}"
+        raise ValueError(f"seen in frame {quote_value(frame)} under label {quote_value(label)}; {known}")
     if not isinstance(counts, str):
         raise ValueError(f"a mask must be a text of run lengths, not {quote_value(counts)}")
     mask = Rle.checked(video.size, counts.encode())
@@ -229,9 +229,10 @@ def read_masklet_facts(
     begins with `where` where it is none.
     """
     label, is_thing = entry["label"], entry["is_thing"]
-    if not sightings or not _is_label(label, video):
-        known = f"label {quote_value(label)} of {len(video.categories)} categories"
-        raise ValueError(f"{len(sightings)} sightings, {known}")
+    if not sightings:
+        raise ValueError("is seen in no frame; leave it out")
+    if not _is_label(label, video):
+        raise ValueError(f"has label {quote_value(label)}; {_describe_labels(video)}")
     if not isinstance(is_thing, bool):
         raise ValueError(f"'is_thing' must be true or false, not {quote_value(is_thing)}")
     id, score = check_whole_number(where, "the id", entry["id"]), check_number(where, "the score", entry["score"])
@@ -244,6 +245,11 @@ def _is_index(value: Any, length: int) -> bool:
 
 def _is_label(value: Any, video: VideoResult) -> bool:
     return _is_index(value, len(video.categories)) or (type(value) is int and value == -1)
+
+
+def _describe_labels(video: VideoResult) -> str:
+    """Which labels there are in a `video`, by its categories."""
+    return f"labels -1 (none) to {len(video.categories) - 1}"
 
 
 def _check_together(where: str, masklets: Sequence[Masklet], size: tuple[int, int]) -> None:

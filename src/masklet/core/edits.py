@@ -143,7 +143,8 @@ def filter_objects(
     names = {result.name_of(m) for m in result.masklets} | set(result.categories)
     for name in labels:
         if name not in names:
-            raise InputError(f"{result.name}: no object is called {quote_value(name)}; names are: {', '.join(names)}")
+            there = ", ".join(sorted(names)[:20]) + ", ..." * (len(names) > 20)
+            raise InputError(f"{result.name}: no object is called {quote_value(name)}; names are: {there or 'none'}")
     large = result
     if min_area > 0:
         large = _keep_sightings(
