@@ -51,6 +51,18 @@ def umask() -> int:
     return mask
 
 
+def test_a_disk_without_rights_takes_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a USB stick, on which no file's mode can be changed."""
+
+    def refuse(path: Path, mode: int) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with write_atomically(tmp_path / "a") as file:
+        file.write(b"all of it")
+    assert [(p.name, p.read_bytes()) for p in tmp_path.iterdir()] == [("a", b"all of it")]
+
+
 @pytest.mark.parametrize(
     ("code", "words"), [(errno.ENOSPC, "disk is full"), (errno.EDQUOT, "disk is full"), (errno.EROFS, "Read-only")]
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -50,6 +51,22 @@ def test_a_number_that_another_process_has_by_now_is_no_sign_of_life(tmp_path: P
     with Claim(tmp_path, "a"):
         pass
     assert not path.exists()
+
+
+def test_a_disk_without_links_has_claims_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as a USB stick, or a share of Windows."""
+
+    def refuse(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with Claim(tmp_path, "a"):
+        [path] = get_claim_path(tmp_path, "a").parent.iterdir()
+        assert json.loads(path.read_text())["process"] == os.getpid()
+    assert not path.exists()
+    write_claim(tmp_path, "a", process=os.getppid(), started=get_process_start(os.getppid()))
+    with pytest.raises(ClaimedError), Claim(tmp_path, "a"):
+        pass
 
 
 def test_nobody_removes_a_claim_that_is_another_one_by_now(tmp_path: Path) -> None:

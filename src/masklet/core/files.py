@@ -9,7 +9,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -35,7 +35,8 @@ def write_atomically(path: Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        made.chmod(0o666 & ~_get_umask())  # a temporary file is its owner's alone
+        with suppress(PermissionError):  # a disk without rights of its own, such as a USB stick
+            made.chmod(0o666 & ~_get_umask())  # a temporary file is its owner's alone
         made.replace(path)
     except BaseException as error:
         if made is not None:

@@ -6,6 +6,7 @@ of a process of this host that is gone, or of another host that has been silent 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -23,6 +24,7 @@ from masklet.io.output_folder import explain_write_errors
 
 FOLDER = ".masklet"  # in the output folder: claims, and what else is no result
 BEAT = 5.0  # seconds between two signs of life
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}  # as USB sticks and shares say it
 SILENT = 60.0  # seconds without one after which another host's claim is dead
 
 
@@ -61,10 +63,23 @@ class Claim:
                 os.link(draft, self.path)
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                return self._create_in_place()
             finally:
                 draft.unlink()
             return True
         return False
+
+    def _create_in_place(self) -> bool:
+        """Writes the claim under its own name, on a disk without links: for a moment it says nothing yet."""
+        try:
+            with self.path.open("x") as file:
+                file.write(json.dumps(self._told))
+        except FileExistsError:
+            return False
+        return True
 
     def _take_over(self) -> None:
         """Removes a claim that is dead. Raises ClaimedError where it is alive."""
