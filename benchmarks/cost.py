@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from masklet import Detections, Frame, Sam2Bmp, Video, load
-from masklet.outputs import write_formats, write_overlay
+from masklet.outputs import write_format, write_overlay
 
 H, W, SIDE = 480, 854, 90
 
@@ -160,7 +160,8 @@ def shares(system: Sam2Bmp[Any, Any, Any], video: Video) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, patch("masklet.core.ahead.has_idle_cores", lambda: False):
         result = timed.run(counted, watch)
         result.save(Path(folder) / "masklets.json")
-        write_formats(result, counted, Path(folder), ["davis", "ytvis"])
+        for form in ("davis", "ytvis"):
+            write_format(result, counted, Path(folder), form)
         write_overlay(result, counted, Path(folder) / "overlay.mp4", watch)
     total = perf_counter() - started
     models = sum(s for (p, _), s in spent.items() if p)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from masklet.builtins import FORMATS
 from masklet.core.ahead import iterate_ahead
-from masklet.core.errors import InputError
 from masklet.core.frames import Video, get_frame_names
 from masklet.core.progress import Watch
 from masklet.core.result import VideoResult
@@ -21,15 +20,11 @@ def find_frame_names(video: Video, length: int) -> Names:
     return found[:length] if found and len(set(found)) == len(found) else None
 
 
-def write_formats(result: VideoResult, video: Video, folder: Path, formats: Sequence[str]) -> list[str]:
-    """The formats asked for; returns what a format cannot say of this result."""
-    failed = []
-    for name in formats:
-        try:
-            FORMATS.find(name).load()(result, find_frame_names(video, result.length), folder)
-        except InputError as error:  # the result itself is not lost by that
-            failed.append(f"{name}: {error}")
-    return failed
+def write_format(result: VideoResult, video: Video, folder: Path, name: str) -> None:
+    """Writes the format `name` of a `result` and its `video` into a `folder`. Raises InputError where the format cannot
+    say this result.
+    """
+    FORMATS.find(name).load()(result, find_frame_names(video, result.length), folder)
 
 
 def write_overlay(result: VideoResult, video: Video, path: Path, watch: Watch) -> None:

@@ -22,13 +22,14 @@ from masklet.core.checkpoint import Checkpoints
 from masklet.core.errors import InputError, Interruption
 from masklet.core.files import explain_write_error, write_atomically
 from masklet.core.frames import Video, check_before_reading
+from masklet.core.progress import Watch
 from masklet.core.protocols import ResumableSystem
 from masklet.core.result import VideoResult
 from masklet.core.wording import name_argument
 from masklet.io.disk_room import check_disk_room
-from masklet.io.output_folder import OutputFolder, advise_overwriting
+from masklet.io.output_folder import OutputFolder, advise_overwriting, explain_write_errors, remove_path
 from masklet.io.video.source_names import Source, describe_source
-from masklet.outputs import write_formats, write_overlay
+from masklet.outputs import write_format, write_overlay
 from masklet.run.checkpoint import get_checkpoint_folder, open_checkpoints, remove_checkpoints
 from masklet.run.claims import Claim, ClaimedError
 from masklet.run.less_memory import is_out_of_memory, run_with_halved_batches
@@ -39,6 +40,7 @@ from masklet.systems.memory import fit_system
 from masklet.view.progress import Reporter
 
 MASKLETS, OVERLAY = "masklets.json", "overlay.mp4"
+PARTIAL_FORMAT = ".partial-format"  # where a format is until it is whole
 MOST = 3  # differences between recipes that are told
 
 
@@ -53,7 +55,7 @@ class Job:
         make: gives the system for the opened video.
         plan: gives the system as far as it is known before the video is opened, for the recipe.
         more: what else decides the result, for the recipe.
-        formats: to write besides masklets.json.
+        formats: to write besides masklets.json, which do not change it.
         overlay: whether to write overlay.mp4.
         checkpoint: frames from one checkpoint to the next; 0: none are written.
         title: what the result is called, in place of its source's name.
@@ -90,8 +92,7 @@ class Job:
 
     def describe(self) -> dict[str, Any]:
         """The recipe of its result, which says whether one that is there is this one."""
-        more = {**self.more, "formats": sorted(self.formats)}
-        return describe_recipe(list_source_files(self.source), self.plan(), more)
+        return describe_recipe(list_source_files(self.source), self.plan(), self.more)
 
 
 def advise_less_memory() -> str:
@@ -149,8 +150,13 @@ def claim_video(job: Job, reporter: Reporter) -> Outcome:
 def is_whole(job: Job) -> bool:
     """Whether all that a job would make is there, so that whoever has the claim only looks at it, too."""
     before = None if job.folder.overwrite else read_earlier_recipe(job.folder.path)
-    lacks = job.overlay and not (job.folder.path / OVERLAY).exists()
-    return before is not None and not lacks and not compare_with_earlier(before, job.describe())
+    return before is not None and not list_lacking(job, before) and not compare_with_earlier(before, job.describe())
+
+
+def list_lacking(job: Job, before: Mapping[str, Any]) -> list[str]:
+    """What a job would add to the masklets that are there, made by the recipe `before`: formats and the overlay."""
+    formats = [name for name in job.formats if name not in before.get("formats", ())]
+    return [*formats, *([OVERLAY] if job.overlay and not (job.folder.path / OVERLAY).exists() else [])]
 
 
 def note_in_manifest(out: Path, outcome: Outcome, reporter: Reporter, is_alone: bool) -> None:
@@ -203,13 +209,36 @@ def finish_video(job: Job, reporter: Reporter) -> Outcome:
             provenance = replace(result.provenance, recipe=outcome.recipe, notes=notes)
             result = replace(result, name=job.title or result.name, provenance=provenance)
             result.save(there / MASKLETS)
-            failed = write_formats(result, video, there, job.formats)
-            with write_atomically(there / FILE) as file:
-                file.write(json.dumps(recipe, indent=1, default=str).encode())
+            save_recipe(there, recipe)
         remove_checkpoints(job.out, job.folder.name)
-        if job.overlay:
-            add_overlay(result, video, job.folder.path, watch)
+        failed = complete_results(job, result, video, recipe, watch)
     reporter.done(job.folder.path, result, monotonic() - started)
+    return end_completed(job, result, failed, outcome)
+
+
+def complete_results(
+    job: Job, result: VideoResult, video: Video, recipe: Mapping[str, Any], watch: Watch
+) -> Sequence[str]:
+    """Adds to the masklets that are there, a `result` by the `recipe`, what the job lacks beside them: formats, then
+    the overlay of the `video`; `watch` is told how far that is. Returns what formats cannot say of this result, or
+    what else kept them from being written.
+    """
+    failed, written = [], list(recipe.get("formats", ()))
+    for name in list_lacking(job, recipe):
+        if name == OVERLAY:
+            add_overlay(result, video, job.folder.path, watch)
+            continue
+        try:
+            add_format(result, video, job.folder.path, name)
+            written.append(name)
+            save_recipe(job.folder.path, {**recipe, "formats": written})
+        except InputError as error:  # the result itself is not lost by that
+            failed.append(f"{name}: {error}")
+    return failed
+
+
+def end_completed(job: Job, result: VideoResult, failed: Sequence[str], outcome: Outcome) -> Outcome:
+    """The `outcome` of a job whose `result` is there, and whose formats are but for those that `failed`."""
     outcome = replace(outcome, **measure_result(result, job.folder.path))
     if failed:
         reason = f"{job.folder.path}: masklets.json is there, but not all formats: {'; '.join(failed)}"
@@ -241,24 +270,26 @@ def keep_earlier(
     job: Job, reporter: Reporter, before: Mapping[str, Any], recipe: Mapping[str, Any], outcome: Outcome
 ) -> Outcome:
     """The `outcome` of a video whose results are there, made by the recipe `before`: they are kept where that is this
-    one's `recipe`, and get the overlay that they lack; else the job is refused.
+    one's `recipe`, and get the formats and the overlay that they lack; else the job is refused.
     """
     get_partial_overlay(job.folder.path).unlink(missing_ok=True)  # of one that was killed
+    remove_path(job.folder.path / PARTIAL_FORMAT)  # likewise
     different = compare_with_earlier(before, recipe)
     if different:
         reason = f"{job.folder.path}: there are results already ({'; '.join(different[:MOST])})"
         return replace(outcome, state=REFUSED, reason=f"{reason}; {advise_overwriting()}")
-    if job.overlay and not (job.folder.path / OVERLAY).exists():
-        result = VideoResult.open(job.folder.path / MASKLETS)
-        with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
-            add_overlay(result, video, job.folder.path, watch)
-        return replace(outcome, **measure_result(result, job.folder.path))
-    return replace(outcome, state=KEPT)
+    if not list_lacking(job, before):
+        return replace(outcome, state=KEPT)
+    result = VideoResult.open(job.folder.path / MASKLETS)
+    with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
+        failed = complete_results(job, result, video, before, watch)
+    return end_completed(job, result, failed, outcome)
 
 
 def compare_with_earlier(before: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
     """By what a video's `recipe` differs from that by which the results that are there were made; a phrase each."""
-    return ["the source, which cannot be told"] if recipe["source"] == UNKNOWN else compare_recipes(before, recipe)
+    decided = {key: value for key, value in before.items() if key != "formats"}
+    return ["the source, which cannot be told"] if recipe["source"] == UNKNOWN else compare_recipes(decided, recipe)
 
 
 def measure_result(result: VideoResult, folder: Path) -> dict[str, Any]:
@@ -275,6 +306,30 @@ def read_earlier_recipe(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return told if isinstance(told, dict) and "source" in told and (folder / MASKLETS).is_file() else None
+
+
+def save_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Writes into the `folder` of a video's results by what `recipe` they were made, and which "formats" are there.
+    Raises InputError where it cannot be written.
+    """
+    with write_atomically(folder / FILE) as file:
+        file.write(json.dumps(recipe, indent=1, default=str).encode())
+
+
+def add_format(result: VideoResult, video: Video, folder: Path, name: str) -> None:
+    """Writes the format `name` of a `result` and its `video` into the `folder` of masklets that are there, whole or
+    not at all. Raises InputError where it cannot say this result, or cannot be written.
+    """
+    partial = folder / PARTIAL_FORMAT
+    try:
+        with explain_write_errors(folder / name):
+            partial.mkdir()
+            write_format(result, video, partial, name)
+            for made in partial.iterdir():
+                remove_path(folder / made.name)
+                made.replace(folder / made.name)
+    finally:
+        remove_path(partial)
 
 
 def add_overlay(result: VideoResult, video: Video, folder: Path, watch: Any) -> None:

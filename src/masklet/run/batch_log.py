@@ -34,6 +34,8 @@ class BatchLog:
         self.outcomes.append(outcome)
         if outcome.reason:
             self.reporter.error(outcome.reason, outcome.video)
+        elif outcome.state == KEPT and self.videos == 1:  # of a batch the summary says it
+            self.reporter.notice(outcome.video, "was done before, in the same way; kept as it is")
         self.reporter.count(outcome.video, outcome.state, outcome.frames, outcome.state != KEPT)
         if monotonic() - self._written > PAUSE:
             self.write_metrics()

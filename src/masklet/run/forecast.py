@@ -11,7 +11,9 @@ from statistics import median
 from masklet.core.errors import InputError
 from masklet.io.disk_room import format_decimal_bytes
 from masklet.io.output_folder import advise_overwriting
-from masklet.run.batch import MOST, OVERLAY, Job, compare_with_earlier, read_earlier_recipe
+from masklet.io.video.source_names import Source
+from masklet.io.video.sources import check_source_exists
+from masklet.run.batch import MOST, Job, compare_with_earlier, list_lacking, read_earlier_recipe
 from masklet.run.outcome import DONE, MANIFEST, format_duration, read_manifest
 
 THERE, TO_DO = "there", "to be done"
@@ -27,21 +29,29 @@ class Pace:
 
 
 def foresee_video(job: Job) -> str:
-    """What would become of a video: there, to be done, or why it would be refused."""
-    if job.folder.overwrite:
-        return TO_DO
-    before = read_earlier_recipe(job.folder.path)
+    """What would become of a video: there, to be done, or why it would be refused or fail."""
+    before = None if job.folder.overwrite else read_earlier_recipe(job.folder.path)
     try:
         if before is None:
             job.folder.check_free()
-            return TO_DO
+            return foresee_source(job.source)
         different = compare_with_earlier(before, job.describe())
     except InputError as error:
         return f"refused: {error}"
     if different:
         return f"refused: there are results already ({'; '.join(different[:MOST])}); {advise_overwriting()}"
-    lacks = job.overlay and not (job.folder.path / OVERLAY).exists()
-    return f"{THERE}, but for {OVERLAY}" if lacks else THERE
+    lacking = list_lacking(job, before)
+    return f"{THERE}, but for {', '.join(lacking)}" if lacking else THERE
+
+
+def foresee_source(source: Source) -> str:
+    """To be done, or why a `source` that is not done yet cannot be."""
+    try:
+        if isinstance(source, str):
+            check_source_exists(source)
+    except InputError as error:
+        return f"would fail: {error}"
+    return TO_DO
 
 
 def measure_pace(out: Path) -> Pace | None:
@@ -69,7 +79,8 @@ def format_forecast(out: Path, jobs: Sequence[Job], workers: int) -> str:
     if not jobs:
         return "nothing to be done"
     frames, silent = count_frames(jobs)
-    unknown = f" and those of {silent} videos that do not say how many they have" if silent else ""
+    others = "1 video that does" if silent == 1 else f"{silent} videos that do"
+    unknown = f" and those of {others} not say how many they have" if silent else ""
     amount = f"{len(jobs)} to be done, {frames:,} frames{unknown}"
     pace = measure_pace(out)
     if pace is None:
