@@ -16,7 +16,7 @@ from masklet.builtins import QUERY_SYSTEMS, SYSTEMS
 from masklet.core.checkpoint import Checkpoints
 from masklet.core.choices import check_choice
 from masklet.core.errors import InputError
-from masklet.core.frames import Video, check_before_reading
+from masklet.core.frames import Video, check_before_reading, describe_reading
 from masklet.core.instances import Exemplar, FrameMasks
 from masklet.core.limits import check_relative_path
 from masklet.core.part_facts import (
@@ -48,6 +48,7 @@ from masklet.io.video.sources import (
     is_list_of_images,
     iterate_live_frames,
     open_video,
+    reopen_video,
 )
 from masklet.models.encoder import Encoder
 from masklet.models.segmenters.function import FunctionSegmenter
@@ -519,6 +520,7 @@ def open_session(
     name: str,
 ) -> Session:
     """The session of `open`, whose arguments these are, with its propagator made."""
+    from masklet.io.video.packet_index import read_frame_times  # and FFmpeg, of which images need nothing
     from masklet.session.saved_session import load_history  # and scipy, of which tracking needs nothing
     from masklet.session.session import Session, create_empty_result
 
@@ -528,11 +530,18 @@ def open_session(
     result = VideoResult.open(given) if isinstance(given, str | Path) else given
     history = None if saved is None else load_history(Path(saved))
     with ExitStack() as held:
-        video = held.enter_context(open_source(source))
+        known = result if history is None else history.state.result
+        video = held.enter_context(open_source(source, result=known))
         if result is None and history is None:
             begun = create_empty_result(video)
-            made = replace(begun.provenance, source=describe_source(source), version=__version__)
-            result = replace(begun, name=name or begun.name, rate=rate or begun.rate, provenance=made)
+            made = replace(
+                begun.provenance,
+                settings={**begun.provenance.settings, **describe_reading(video)},
+                source=describe_source(source),
+                version=__version__,
+            )
+            times = () if rate else read_frame_times(video)
+            result = replace(begun, name=name or begun.name, rate=rate or begun.rate, times=times, provenance=made)
         session = Session(video, carrier, history or result, lambda: release.close(), load_bystanders(carrier))
         release = held.pop_all()
     return session
@@ -606,6 +615,7 @@ def run_system(
         settings={
             **{k: describe_part(p) for k, p in parts.items()},
             **describe_devices(parts),
+            **describe_reading(video),
             **result.provenance.settings,
         },
         weights={
@@ -645,13 +655,14 @@ def describe_devices(parts: Mapping[str, Any]) -> dict[str, str]:
     return {"device": ", ".join(used)} if used else {}
 
 
-def open_source(source: Any, device: str = "cpu") -> AbstractContextManager[Video]:
-    """A video of whatever holds frames, decoded by the `device` where that can; one that is a `Video` already stays
-    open afterwards.
+def open_source(source: Any, device: str = "cpu", result: VideoResult | None = None) -> AbstractContextManager[Video]:
+    """A video of whatever holds frames, decoded by the `device` where that can, and for the frames of a `result` where
+    there is one; one that is a `Video` already stays as it is, and open afterwards.
     """
     if isinstance(source, Video):
         return nullcontext(source)
-    return open_video(source, device=str(resolve_device(device)))
+    reading = {"device": str(resolve_device(device))}
+    return open_video(source, **reading) if result is None else reopen_video(result, source, reading)
 
 
 def check_system_settings(settings: Mapping[str, Any], of: type[Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from masklet.core.settings import check_setting
 from masklet.core.wording import name_argument
 from masklet.io.exports.exported_results import IMAGES, ExportedResults
 from masklet.io.output_folder import OutputFolder
-from masklet.io.video.sources import open_video
+from masklet.io.video.sources import reopen_video
 from masklet.registry import list_part_settings
 
 NO_SETTINGS: Mapping[str, Any] = {}
@@ -45,7 +45,8 @@ def export_results(
             to are written from them.
         overwrite: whether what is in the folder already is replaced.
         settings: of the export, such as {"polygons": True} of "coco".
-        reading: how the videos are read, as keyword arguments of `open_video`, such as {"stride": 2}.
+        reading: how the videos are read, as keyword arguments of `open_video`, such as {"stride": 2}; where it chooses
+            no frames, as each was read when its result was made.
         watch: is told how far the work is.
 
     Returns:
@@ -60,7 +61,8 @@ def export_results(
     target = OutputFolder(out.parent, out.name, overwrite)
     target.check_free()
     with ExitStack() as stack:
-        videos = {name: _open_frames(source, reading, stack) for name, source in (frames or {}).items()}
+        sources = frames or {}
+        videos = {r.name: _open_frames(r, sources[r.name], reading, stack) for r in results if r.name in sources}
         exported = ExportedResults(results, videos, watch)
         with explain_odd_names(form), target as partial:
             if form in FORMATS.names:
@@ -96,10 +98,10 @@ def check_export_settings(form: str, settings: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _open_frames(source: Any, reading: Mapping[str, Any], stack: ExitStack) -> Video:
+def _open_frames(result: VideoResult, source: Any, reading: Mapping[str, Any], stack: ExitStack) -> Video:
     if isinstance(source, Video):
         return source
-    opened = open_video(source, **reading)
+    opened = reopen_video(result, source, reading)
     stack.callback(opened.close)
     return opened
 

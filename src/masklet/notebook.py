@@ -14,7 +14,7 @@ from masklet.core.errors import InputError, escape_control_characters
 from masklet.core.files import path_exists
 from masklet.core.result import VideoResult
 from masklet.exports import export_results
-from masklet.io.video.sources import open_video
+from masklet.io.video.sources import reopen_video
 from masklet.view.notebook_bars import is_in_notebook
 from masklet.view.strip import choose_strip_frames, render_strip
 from masklet.view.strokes import Rgb
@@ -37,7 +37,7 @@ def _read_strip_images(result: VideoResult) -> Mapping[int, Rgb]:
     if not (is_short or (path_exists(source) and source.is_dir())):
         return {}
     try:
-        with open_video(str(source)) as video:
+        with reopen_video(result, str(source), {}) as video:
             if video.size != result.size or len(video) != result.length:
                 return {}
             return {t: frame.image for t in choose_strip_frames(result.length) for frame in video.read(t, t + 1)}

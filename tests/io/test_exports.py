@@ -225,6 +225,15 @@ def test_names_of_images_lead_to_the_files(form: str, place: Any, tmp_path: Path
     assert [len(frame) for frame in back] == [2, 1, 2]
 
 
+def test_frames_are_called_as_in_the_folder_that_a_result_was_made_from(tmp_path: Path) -> None:
+    """As `masklet run --format` calls them, also where the video is not given once more."""
+    folder, result = clip(tmp_path, NAMES, (4, 5)), example_result()
+    result = replace(result, provenance=replace(result.provenance, source=str(folder)))
+    assert {p.stem for p in result.export("davis", tmp_path / "davis").rglob("*.png")} == set(NAMES)
+    (folder / "img_6.png").unlink()  # another folder now
+    assert {p.stem for p in result.export("davis", tmp_path / "other").rglob("*.png")} == {"00000", "00001", "00002"}
+
+
 def test_coco_with_polygons_is_drawn_by_pycocotools_to_the_pixel(tmp_path: Path, capsys: Any) -> None:
     from pycocotools.coco import COCO
 
@@ -459,6 +468,7 @@ def test_overlay(tmp_path: Path) -> None:
     for words, wrong in (
         ("overlay.only", {"only": "7"}),
         ("overlay.only", {"only": "x"}),
+        ("overlay.only", {"only": "0"}),
         ("0 to 1", {"opacity": 2.0}),
         ("overlay.crf = 52", {"crf": 52}),
     ):

@@ -921,7 +921,7 @@ def test_times_and_rates_choose_frames_and_the_result_says_which(tmp_path: Path)
     found = reads_the_same(video)
     assert len(found) == len(video) == 8 and video.rate == 5
     assert all(np.array_equal(image, truth[10 + 2 * n]) for n, image in enumerate(found))
-    assert "frame 0 here is its frame 10 up to 0:02.5, 5 a second" in words(video)
+    assert "frame 0 here is its frame 10 up to 0:02.5, at most 5 a second" in words(video)
     assert [f.time for f in video] == pytest.approx([n / 5 for n in range(8)])
     assert len(list(open_video(clip, fps=50))) == 30  # none is made up
     uneven = open_video(write_clip(tmp_path / "uneven.mkv", times=UNEVEN), fps=5)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +147,56 @@ def test_an_overlay_that_is_missing_is_added_without_a_new_run(clips: Path) -> N
     before = times()
     done = CliRunner().invoke(app, ["run", "a", "-o", "out", "--segmenter", "d.json", "-q"])
     assert done.exit_code == 0 and Path("out/a/overlay.mp4").exists() and times() == before
+    again = CliRunner().invoke(app, ["run", "a", "-o", "out", "--segmenter", "d.json"])
+    assert again.exit_code == 0 and "a: was done before" in again.output
+
+
+def test_a_format_that_is_missing_is_added_without_a_new_run(clips: Path) -> None:
+    assert run("a", "--format", "ytvis")[0] == 0
+    before = times()
+    assert "a: there, but for davis\n" in run("a", "--format", "davis", "--dry-run")[1]
+    assert run("a", "--format", "davis")[0] == 0 and times() == before
+    made = {p.name for p in Path("out/a").iterdir()}
+    assert (
+        made == {"masklets.json", "recipe.json", "ytvis.json", "davis"}
+        and len(list(Path("out/a/davis").iterdir())) == 3
+    )
+    assert run("a", "b")[0] == 0 and {p.name for p in Path("out/a").iterdir()} == made
+    assert states() == [("a", "kept"), ("b", "done")]
+
+
+def test_a_format_that_failed_costs_no_masklets_and_is_tried_again(
+    clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(result: object, video: object, folder: Path, name: str) -> None:
+        (folder / "half.png").touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for _ in range(2):  # the second time the masklets are there
+        with monkeypatch.context() as patch:
+            patch.setattr("masklet.run.batch.write_format", fill)
+            code, said = run("a", "--format", "davis")
+        assert code == 2 and "davis" in said and "the disk is full" in said
+        assert {p.name for p in Path("out/a").iterdir()} == {"masklets.json", "recipe.json"}
+    before = times()
+    assert run("a", "--format", "davis")[0] == 0 and Path("out/a/davis").is_dir() and times() == before
+
+
+def test_the_frames_that_were_used_are_found_again(clips: Path) -> None:
+    """By everything that shows a result with its video, without being told."""
+    assert run("a", "--start", "1", "--max-frames", "1")[0] == 0
+    result = masklet.VideoResult.load("out/a/masklets.json")
+    assert result.provenance.settings["reading"] == {"start": "1", "max_frames": 1}
+    seen = CliRunner().invoke(app, ["report", "out/a", "-o", "report.html", "-q"])
+    assert seen.exit_code == 0 and "only masks" not in seen.output
+    [image] = Path(result.export("labelme", "labelme", frames="a")).rglob("*.jpg")
+    assert abs(int(np.asarray(Image.open(image))[0, 0, 0]) - 1) < 1 and image.stem == "1"
+    odd = replace(result.provenance, settings={"reading": {"stride": "x"}})  # by hand
+    with pytest.raises(masklet.InputError, match="has 3 frames"):
+        replace(result, provenance=odd).export("labelme", "odd", frames="a")
+    Path("cut").mkdir()
+    Path("a/1.png").rename("cut/1.png")  # these frames alone are taken as they are
+    assert result.export("labelme", "cut-labelme", frames="cut")
 
 
 def test_a_list_and_a_plan(clips: Path) -> None:
@@ -152,6 +204,7 @@ def test_a_list_and_a_plan(clips: Path) -> None:
     assert run("a")[0] == 0
     code, said = run("a", "--list", "list.txt", "--dry-run")
     assert code == 0 and said.split("\n")[:3] == ["a: there", "b: to be done", "c: to be done"]
+    assert "d: would fail: d: no such" in run("a", "d", "--dry-run")[1]
     assert set(times()) == {"a"}
     assert run("a", "--list", "list.txt")[0] == 0 and set(times()) == set("abc")
     assert "none.txt" in run("a", "--list", "none.txt")[1]

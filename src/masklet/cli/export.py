@@ -86,12 +86,15 @@ VideoFrames = Annotated[
 ]
 Settings = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="A setting of the form.")]
 Start = Annotated[
-    str, typer.Option(metavar="FRAME|TIME", help="As masklet run was told, for the frames to be the same.")
+    str,
+    typer.Option(
+        metavar="FRAME|TIME", help="First frame that is used; for a result the frames that it was made of, unless told."
+    ),
 ]
-End = Annotated[str | None, typer.Option(metavar="FRAME|TIME", help="The same.")]
-Stride = Annotated[int, typer.Option(help="The same.")]
-Fps = Annotated[float | None, typer.Option(help="The same.")]
-MaxSide = Annotated[int | None, typer.Option(metavar="PIXELS", help="The same.")]
+End = Annotated[str | None, typer.Option(metavar="FRAME|TIME", help="The frame before which they end.")]
+Stride = Annotated[int, typer.Option(help="Use every so many-th frame.")]
+Fps = Annotated[float | None, typer.Option(help="Use at most so many frames a second.")]
+MaxSide = Annotated[int | None, typer.Option(metavar="PIXELS", help="Reduce larger frames to this longer side.")]
 Silent = Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")]
 AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Go on where videos of the split are missing.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a zip that is already there.")]

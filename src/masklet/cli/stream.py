@@ -236,7 +236,7 @@ def open_overlay(path: Path | None, frames: LiveFrames) -> Iterator[Overlay]:
         yield Overlay(None)
         return
     try:
-        writer = LiveVideoWriter(path, frames.size, frames.rate)
+        writer = LiveVideoWriter(path, frames.size, frames.rate, frames.pixel_aspect)
     except (OSError, av.FFmpegError) as error:
         raise InputError(f"--overlay {path}: cannot be written ({error.strerror or error})") from None
     overlay = Overlay(writer)

@@ -18,7 +18,7 @@ from masklet.builtins import EXPORTS, FORMATS
 from masklet.cli.edit import find_one_result
 from masklet.cli.export import make_lazy_watch
 from masklet.core.errors import InputError, Interruption, escape_control_characters
-from masklet.core.frames import Video
+from masklet.core.frames import Video, describe_reading
 from masklet.core.progress import Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.exports import export_results, find_frame_sources
@@ -26,9 +26,9 @@ from masklet.io.exports.exported_results import check_same_video
 from masklet.io.formats.davis import read_davis
 from masklet.io.formats.submission import RESULT, find_result_files
 from masklet.io.output_folder import OutputFolder
-from masklet.io.video.packet_index import ForwardReader
+from masklet.io.video.packet_index import ForwardReader, read_frame_times
 from masklet.io.video.source_names import Source, describe_source, make_unique_names
-from masklet.io.video.sources import group_video_sources, open_video
+from masklet.io.video.sources import group_video_sources, open_video, reopen_video
 from masklet.io.video.video_file import VideoFile
 from masklet.version import __version__
 from masklet.view.desk import Desk, PromptedVideo, ResultEditor
@@ -82,12 +82,15 @@ PropagatorName = Annotated[
 ]
 DeviceName = Annotated[str, typer.Option("--device", metavar="NAME", help="Where its networks run.")]
 Start = Annotated[
-    str, typer.Option(metavar="FRAME|TIME", help="As masklet run was told, for the frames to be the same.")
+    str,
+    typer.Option(
+        metavar="FRAME|TIME", help="First frame that is used; for a result the frames that it was made of, unless told."
+    ),
 ]
-End = Annotated[str | None, typer.Option(metavar="FRAME|TIME", help="The same.")]
-Stride = Annotated[int, typer.Option(help="The same.")]
-Fps = Annotated[float | None, typer.Option(help="The same.")]
-MaxSide = Annotated[int | None, typer.Option(metavar="PIXELS", help="The same.")]
+End = Annotated[str | None, typer.Option(metavar="FRAME|TIME", help="The frame before which they end.")]
+Stride = Annotated[int, typer.Option(help="Use every so many-th frame.")]
+Fps = Annotated[float | None, typer.Option(help="Use at most so many frames a second.")]
+MaxSide = Annotated[int | None, typer.Option(metavar="PIXELS", help="Reduce larger frames to this longer side.")]
 ReportPath = Annotated[Path, typer.Option("--out", "-o", metavar="PATH", help="The HTML file, or the folder.")]
 AsFolder = Annotated[bool, typer.Option("--folder", help="Write a folder, which may hold a long video.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there already.")]
@@ -267,7 +270,7 @@ def open_result_video(
     if not source:
         return None, f"{result.name}: its video is not at hand; give it by --video to see it"
     try:
-        video = stack.enter_context(open_video(source, **reading.options))
+        video = stack.enter_context(reopen_video(result, source, reading.options))
         check_same_video(result, video)
     except InputError as error:
         if is_told:
@@ -311,8 +314,10 @@ def open_empty_desk(source: Source, name: str, out: Path, reading: Reading, stac
     """
     given: Any = source if isinstance(source, str) else list(source)
     video = stack.enter_context(open_video(given, **reading.options))
-    length, made = count_video_frames(video), Provenance("session", version=__version__, source=describe_source(given))
-    result = VideoResult(name, video.size, length, video.rate, (), (), made, pixel_aspect=video.pixel_aspect)
+    length, read = count_video_frames(video), describe_reading(video)
+    made = Provenance("session", read, version=__version__, source=describe_source(given))
+    times = read_frame_times(video)
+    result = VideoResult(name, video.size, length, video.rate, (), (), made, times, video.pixel_aspect)
     return Desk(
         name,
         ResultEditor(result),
@@ -345,7 +350,7 @@ def make_session_opener(source: Any, reading: Reading, stack: ExitStack) -> Call
     def open_session(result: VideoResult) -> PromptedVideo:
         from masklet import api  # loads torch
 
-        video = stack.enter_context(open_video(source, **reading.options))
+        video = stack.enter_context(reopen_video(result, source, reading.options))
         opened = api.open(video, result=result, propagator=reading.propagator, device=reading.device)
         stack.callback(opened.close)
         return opened

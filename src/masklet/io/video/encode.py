@@ -136,19 +136,20 @@ class LiveVideoWriter(VideoWriter):
 
     codec = H264._replace(options={**H264.options, "tune": "zerolatency"})
 
-    def __init__(self, path: Path, size: tuple[int, int], rate: float) -> None:
+    def __init__(self, path: Path, size: tuple[int, int], rate: float, pixel_aspect: float = 1.0) -> None:
         """
         Args:
             path: a file, or a named pipe that somebody reads.
             size: h, w in pixels.
             rate: frames per second.
+            pixel_aspect: width of a pixel over its height, as players are to show it.
 
         Raises:
             InputError: nobody reads the pipe in time.
             OSError: it cannot be written.
         """
         self._pipe: Any = None
-        super().__init__(path, size, rate, timed=True)
+        super().__init__(path, size, rate, pixel_aspect, timed=True)
         self._stream.gop_size = max(round(rate), 1)
 
     def _open(self, path: Path) -> Any:

@@ -11,6 +11,7 @@ from av.container import InputContainer
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
+from masklet.core.limits import LARGEST_ASPECT
 from masklet.io.video.decode import find_video_stream
 from masklet.io.video.frame_source import DamagedSourceError, fill_gaps, format_size
 from masklet.io.video.image_pipe import iterate_piped_images
@@ -61,6 +62,7 @@ class LiveFrames:
             InputError: it cannot be opened, or holds no frame.
         """
         self.name, self.rate = name_source(source), rate
+        self.pixel_aspect = 1.0  # width of a pixel over its height
         self.damage: str | None = None
         self._source, self._reconnect, self._tell = source, reconnect, tell
         self._frames = self._count_frames()
@@ -139,10 +141,13 @@ class LiveFrames:
             raise InputError(f"{self._source}: holds no video stream that can be decoded; {HOW}")
         stream = OneShotStream(container, video, self._source)
         self.rate = stream.rate
-        return fill_gaps(stream.frames(), _Unnoted())
+        for frame in fill_gaps(stream.frames(), _Unnoted()):
+            told = stream.pixel_aspect  # by its first frame
+            self.pixel_aspect = told if 1 / LARGEST_ASPECT <= told <= LARGEST_ASPECT else 1.0
+            yield frame
 
     def _read_file(self) -> Iterator[Frame]:
         with open_video(self._source, self.rate) as video:
-            self.rate = video.rate
+            self.rate, self.pixel_aspect = video.rate, video.pixel_aspect
             yield from video
             self.damage = video.damage

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import av
 
-from masklet.core.frames import Frame
+from masklet.core.frames import Frame, Video, get_frame_times
 from masklet.io.video.decode import LostFrame, decode_frames
-from masklet.io.video.frame_source import DamagedSourceError
+from masklet.io.video.frame_source import DamagedSourceError, keep_uneven_times
 from masklet.io.video.video_file import VideoFile
 
 
@@ -44,6 +44,19 @@ def read_packet_marks(video: VideoFile) -> list[PacketMark] | None:
     marks.sort()
     rises = all(a.pts < b.pts for a, b in pairwise(marks))
     return marks if rises and marks and marks[0].key else None
+
+
+def read_frame_times(video: Video) -> tuple[float, ...]:
+    """Seconds of each frame of a `video` from its first, by its packets where it has not been read yet; empty where the
+    rate is constant, or nothing tells them.
+    """
+    times = get_frame_times(video)
+    if times or not isinstance(video, VideoFile):
+        return times
+    marks = read_packet_marks(video)
+    if marks is None or len(marks) != len(video):
+        return ()
+    return keep_uneven_times([(mark.pts - marks[0].pts) * video.time_base for mark in marks], video.rate)
 
 
 class ForwardReader:

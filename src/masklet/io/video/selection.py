@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, fields
 from itertools import islice
 from math import ceil, floor
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +15,7 @@ from jaxtyping import UInt8
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame, get_frame_names
+from masklet.core.result import VideoResult
 from masklet.io.video.frame_source import FrameSource, format_size
 
 Position = int | str  # a frame's number from 0, or a time: "2.5s", "1:30"
@@ -73,6 +76,34 @@ class FrameSelection:
         if self.fps is not None and self.stride != 1:
             raise InputError("stride and fps both thin the frames out; give one of them")
 
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """What is chosen otherwise than by default, as keyword arguments."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+
+KINDS: Mapping[str, tuple[type, ...]] = {"start": (int, str), "end": (int, str), "fps": (int, float)}  # others: int
+
+
+def is_choosing(reading: Mapping[str, Any]) -> bool:
+    """Whether `reading`, keyword arguments of `open_video`, choose frames, or how large they are."""
+    names = {f.name for f in fields(FrameSelection)}
+    told = {name: value for name, value in reading.items() if name in names}
+    return bool(FrameSelection(**{**told, **({"start": 0} if str(told.get("start", 0)) == "0" else {})}).chosen)
+
+
+def read_recorded_selection(result: VideoResult) -> dict[str, Any]:
+    """Which frames of its video a `result` is of, by its provenance; nothing where that says nothing that can be."""
+    told = result.provenance.settings.get("reading")
+    if not isinstance(told, Mapping) or not {f.name for f in fields(FrameSelection)}.issuperset(told):
+        return {}
+    if not all(type(value) in KINDS.get(name, (int,)) for name, value in told.items()):
+        return {}
+    with suppress(InputError):
+        FrameSelection(**told).check()
+        return dict(told)
+    return {}
+
 
 class SelectedFrames(FrameSource):
     """Frames of another source, counted from 0 by themselves; times are from the first of them."""
@@ -83,7 +114,7 @@ class SelectedFrames(FrameSource):
         super().__init__(source.label, source.name, source.rate)
         self.source, self.selection = source, selection
         self.rate = min(selection.fps or source.rate, source.rate) / selection.stride
-        self.strict, self.pixel_aspect = source.strict, source.pixel_aspect
+        self.strict, self.pixel_aspect, self.reading = source.strict, source.pixel_aspect, selection.chosen
         self.recorded_size = source.size
         self._used: list[int] = []  # frames of the source
         self._times: list[float] = []
@@ -105,15 +136,15 @@ class SelectedFrames(FrameSource):
         chosen, first = self.selection, self._used[0]
         if first or chosen.end is not None or chosen.stride > 1 or chosen.fps or chosen.max_frames:
             every = (
-                f", every {chosen.stride}th"
+                f", one in {chosen.stride}"
                 if chosen.stride > 1
-                else f", {chosen.fps:g} a second"
+                else f", at most {chosen.fps:g} a second"
                 if chosen.fps
                 else ""
             )
             end = "" if chosen.end is None else f" up to {chosen.end}"
             most = f", at most {chosen.max_frames}" if chosen.max_frames else ""
-            self.note(f"a part of the video was used: frame 0 here is its frame {first}{end}{every}{most}")
+            self.note(f"frames were chosen: frame 0 here is its frame {first}{end}{every}{most}")
         if self._scale < 1:
             self.note(f"frames were reduced from {format_size(self.source.size)} to {format_size(self.size)}")
 

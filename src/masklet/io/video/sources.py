@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,9 @@ import numpy as np
 
 from masklet.core.errors import InputError
 from masklet.core.files import path_exists
+from masklet.core.frames import Video, read_through
 from masklet.core.limits import check_frame_rate
+from masklet.core.result import VideoResult
 from masklet.core.wording import name_argument
 from masklet.io.video.datasets import guess_layouts
 from masklet.io.video.frame_source import FrameSource
@@ -25,7 +28,13 @@ from masklet.io.video.images import (
     read_image_header,
 )
 from masklet.io.video.network import is_address, is_camera
-from masklet.io.video.selection import FrameSelection, Position, SelectedFrames
+from masklet.io.video.selection import (
+    FrameSelection,
+    Position,
+    SelectedFrames,
+    is_choosing,
+    read_recorded_selection,
+)
 from masklet.io.video.source_names import (
     GIVE,
     Source,
@@ -46,6 +55,7 @@ __all__ = [
     "make_unique_names",
     "name_source",
     "open_video",
+    "reopen_video",
 ]
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".mov", ".avi", ".webm", ".ts", ".mpg", ".m4v", ".gif", ".mts", ".wmv"})
@@ -111,6 +121,38 @@ def open_video(
     except BaseException:
         opened.close()
         raise
+
+
+def reopen_video(result: VideoResult, source: Any, reading: Mapping[str, Any]) -> FrameSource:
+    """Opens the video that a `result` is of, for the same frames.
+
+    Args:
+        result: of the video.
+        source: as in `open_video`.
+        reading: keyword arguments of `open_video`. Where they choose no frames, those of a path are taken of which the
+            result was made, if they are as many and as large as its; else all.
+
+    Returns:
+        The frames, which may be of another size and number than the result's.
+
+    Raises:
+        InputError: as `open_video`.
+    """
+    is_told = is_choosing(reading) or not isinstance(source, str | Path)
+    if recorded := {} if is_told else read_recorded_selection(result):
+        with suppress(InputError), ExitStack() as stack:
+            video = stack.enter_context(open_video(source, **{**reading, **recorded}))
+            if is_video_of(result, video):
+                stack.pop_all()
+                return video
+    return open_video(source, **reading)
+
+
+def is_video_of(result: VideoResult, video: Video) -> bool:
+    """Whether a `video` has as many frames as a `result`, and as large ones."""
+    if video.size == result.size and len(video) != result.length:
+        read_through(video)  # what a container says of its length may be wrong
+    return video.size == result.size and len(video) == result.length
 
 
 class FileReading(NamedTuple):

@@ -248,6 +248,11 @@ class VideoFile(FrameSource):
         """What converts frames from any on, once the first has been seen."""
         return UprightConverter(self._matrix)
 
+    @property
+    def time_base(self) -> float:
+        """Seconds of a tick of the stream's clock."""
+        return self._base
+
     def _time(self, n: int) -> float:
         start, now = self._marks[0].shown, self._marks[n].shown
         return n / self.rate if start is None or now is None else (now - start) * self._base
