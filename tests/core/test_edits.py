@@ -213,7 +213,7 @@ def test_the_log_replays_and_survives_the_file(tmp_path_factory, draft, data):
         ("filter area=3", "write it as filter min_frames=N"),
         ("filter min_area=x", "write it as filter min_frames=N"),
         ("filter score=nan", "filter needs"),
-        ("filter label=cow", "no object is called 'cow'; names are: cat, dog"),
+        ("filter label=cow", "no object is called 'cow'; names are: bird, cat, dog"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(line, words):
