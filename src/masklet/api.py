@@ -661,8 +661,10 @@ def open_source(source: Any, device: str = "cpu", result: VideoResult | None = N
     """
     if isinstance(source, Video):
         return nullcontext(source)
-    reading = {"device": str(resolve_device(device))}
-    return open_video(source, **reading) if result is None else reopen_video(result, source, reading)
+    decoder = str(resolve_device(device))
+    if result is None:
+        return open_video(source, device=decoder)
+    return reopen_video(result, source, {"device": decoder})
 
 
 def check_system_settings(settings: Mapping[str, Any], of: type[Any]) -> dict[str, Any]:
