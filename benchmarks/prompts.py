@@ -97,6 +97,16 @@ STAGES = {
         Stage("sixth", 6500, 8e-4, PromptCropSampling(), start="fifth", sides=(192, 256), precision="bfloat16"),
         # A wider decoder learnt the pictures better and others no better: what lacks is to know more things.
         Stage("seventh", 3300, 8e-4, PromptCropSampling(), "sixth", sides=(192, 256), precision="bfloat16", grows=True),
+        # What is looked at most: prompts at 256 pixels with the maps, and second and third clicks.
+        Stage(
+            "eighth",
+            6600,
+            6e-4,
+            PromptCropSampling(hinted=0.85, rounds=(0.3, 0.25, 0.25, 0.2)),
+            "seventh",
+            sides=(128, 192, 256, 256, 256),
+            precision="bfloat16",
+        ),
     )
 }
 

@@ -540,9 +540,9 @@ def build_image_predictor_task(wish: TrainingRequest) -> tuple[PromptTask, Begun
     asked_for = select_objects(unseen, PROMPTED)
     net = init_prompt_network(wish).enable_training().to(wish.device)
     detector = read_nanodet_network().to(wish.device)
-    predictor = ImagePredictor(net, load_detector=lambda: detector)
 
     def validate() -> dict[str, float]:
+        predictor = ImagePredictor(net, load_detector=lambda: detector)  # a new one: it keeps its last answer
         scores = score_prompts(predictor, read_objects(asked_for), max(CLICKS))
         return {name: scores[name] for name in ("box", *map(name_clicks, CLICKS)) if name in scores}
 

@@ -295,7 +295,8 @@ def test_clicks_are_answered_in_turn_each_with_the_answer_before() -> None:
     predictor, net = scripted()
     predictor.predict(picture_of(), Clicks((outside(5, 5), Point(45, 30), Point(50, 30))))
     discs = [[int((one[0, n] > 0).sum() > 0) + int((one[0, n] > 0).sum() > 70) for n in (0, 1)] for one in net.shown]
-    assert discs == [[1, 0], [1, 0], [1, 0], [1, 1], [2, 1]]  # the first click inside begins: whole, near and again
+    # The first click inside begins: whole, near and again; each further one is looked at twice.
+    assert discs == [[1, 0], [1, 0], [1, 0], [1, 1], [1, 1], [2, 1], [2, 1]]
     assert all((one[0, 3] > 0).any() for one in net.shown[1:])
 
 
@@ -327,6 +328,55 @@ def test_what_is_drawn_already_is_not_asked_again_for_a_click_that_it_obeys() ->
     predictor.predict(picture_of(), Clicks((outside(70, 30), outside(30, 30)), None, mask))
     [shown] = net.shown
     assert (shown[0, 1] > 0).sum() > 80  # it is shown with the others when there is something to ask
+
+
+def test_a_further_click_is_answered_by_the_mean_of_two_looks() -> None:
+    predictor, net = scripted()
+    levels = [1.0, 1.0, -2.0, 4.0]  # of all that a look sees: two of the first click, which fills the view, two more
+
+    def draw(crops: CropFeatures, maps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        net.shown.append(maps)
+        level = levels[len(net.shown) - 1]
+        return torch.full((len(maps), 4, *crops.low.shape[2:]), level), torch.zeros(0), torch.zeros(0)
+
+    net.draw = draw  # type: ignore[method-assign]
+    answer = predictor.predict(picture_of(), Clicks((Point(45, 30), Point(60, 30))))
+    assert answer.logits[0, 30, 60] == pytest.approx((-2 + 4) / 2)
+
+
+def test_a_click_that_is_added_is_all_that_is_looked_at() -> None:
+    picture, given = picture_of(), torch.from_numpy(disk(30, 30, 8))
+    a, b, c, box = Point(45, 30), Point(60, 30), outside(5, 5), Box(20, 5, 40, 55)
+    for asked, more, looks in (
+        (Clicks((a,)), Clicks((a, b)), 2),
+        (Clicks((a, b)), Clicks((a, b)), 0),
+        (Clicks((a,)), Clicks((c, a)), 2),  # the one inside comes first, whatever was clicked before
+        (Clicks((), box), Clicks((b,), box), 1),
+        (Clicks((b,), None, given), Clicks((b, a), None, given), 1),
+        (Clicks((a, b)), Clicks((b, a)), 5),  # these begin anew:
+        (Clicks((a, b)), Clicks((a,)), 3),
+        (Clicks((), box), Clicks((), Box(20, 5, 41, 55)), 2),
+        (Clicks((b,), None, given), Clicks((b,), None, torch.from_numpy(disk(30, 30, 9))), 1),
+    ):
+        predictor, net = scripted()
+        predictor.predict(picture, asked)
+        before = len(net.shown)
+        found = predictor.predict(picture, more)
+        assert len(net.shown) - before == looks, (asked, more)
+        anew = scripted()[0].predict(picture, more)
+        assert torch.equal(found.logits, anew.logits) and torch.equal(found.quality, anew.quality)
+
+
+def test_another_picture_is_looked_at_anew_and_an_answer_that_was_given_is_the_askers_own() -> None:
+    predictor, net = scripted()
+    picture = picture_of()
+    first = predictor.predict(picture, Clicks((Point(45, 30),)))
+    first.logits.fill_(-1)
+    again = predictor.predict(picture, Clicks((Point(45, 30),)))
+    assert len(net.shown) == 3 and (again.logits > 0).any()
+    picture[0, 0] = 9  # the same array
+    predictor.predict(picture, Clicks((Point(45, 30),)))
+    assert len(net.shown) == 6
 
 
 def test_a_box_is_looked_at_again_with_the_answer() -> None:

@@ -2,13 +2,15 @@
 
 Every object is looked at in a square crop of its own. Clicks are answered one after the other, each with the answer so
 far at hand; where the first answer fills little of the image, the network looks again from near by. The answer to a box
-or to a first click it sees once more: that is worth 0.004 to 0.007 of its IoU. Beside a prompt it also sees the maps
+or to a first click it sees once more: that is worth 0.004 to 0.007 of its IoU; of further clicks the mean of two
+answers counts. Beside a prompt it also sees the maps
 of NanoDet, which has learnt from a hundred times as many pictures.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
@@ -190,6 +192,8 @@ class ImagePredictor:
         self.net, self.weights, self.at_once = net, dict(weights or {}), at_once
         self.device = next(net.parameters()).device
         self._load_detector = load_detector
+        # What was asked last, and the answer: somebody who adds a click to it waits for that one alone.
+        self._kept: tuple[tuple[bytes, Box | None], _PromptState] | None = None
 
     @cached_property
     def _detector(self) -> NanoDetNetwork | None:
@@ -207,23 +211,16 @@ class ImagePredictor:
             Three hypotheses where one click is all that is said, else one.
         """
         given = earlier if clicks.mask is None else np.where(clicks.mask.cpu().numpy(), SURE, -SURE).astype(np.float32)
-        asked = _PromptState() if given is None else _PromptState(logits=given[None], quality=(1.0,))
-        points = clicks.points
-        drawn = clicks.box is not None or asked.soft is not None
-        if clicks.box:
-            asked = self._ask(image, replace(asked, box=clicks.box))
-            asked = self._ask(image, asked)  # with the answer at hand
-        elif asked.soft is None:
-            first = next((n for n, p in enumerate(points) if p.inside), None)
-            if first is None:
-                return make_empty_hypotheses(image.shape[:2])
-            asked = self._click_anew(image, points[first])
-            points = points[:first] + points[first + 1 :]
-        for point in points:
-            settled = drawn and asked.obeys(point)  # it says nothing new of what is drawn: corrections lie on errors
-            asked = replace(asked, points=(*asked.points, point))
-            answer = asked if settled else self._ask(image, asked)
-            asked = answer.changed_at(point, asked) if drawn else answer
+        told = _PromptState(box=clicks.box) if given is None else _PromptState((), clicks.box, given[None], (1.0,))
+        drawn = clicks.box is not None or told.soft is not None
+        points = clicks.points if drawn else _put_inside_first(clicks.points)
+        if not (drawn or points):
+            return make_empty_hypotheses(image.shape[:2])
+        key = _hash_arrays(image, given), clicks.box
+        asked = self._recall(key, points) or self._begin(image, told, points)
+        for point in points[len(asked.points) :]:
+            asked = self._add_click(image, asked, point, drawn=drawn)
+        self._kept = key, asked
         assert asked.logits is not None
         logits = np.stack([apply_clicks(one, asked.points) for one in asked.logits])
         return MaskHypotheses(torch.from_numpy(logits), torch.tensor(asked.quality))
@@ -296,6 +293,19 @@ class ImagePredictor:
                     if quality[k] > np.float32(least):
                         yield torch.from_numpy(view.paste(logits[k], size)), float(quality[k])
 
+    def _recall(self, key: tuple[bytes, Box | None], points: tuple[Point, ...]) -> _PromptState | None:
+        """The last answer, where `points` only add to what was asked then."""
+        if self._kept is None or self._kept[0] != key:
+            return None
+        asked = self._kept[1]
+        return asked if points[: len(asked.points)] == asked.points else None
+
+    def _begin(self, image: RgbImage, told: _PromptState, points: Sequence[Point]) -> _PromptState:
+        """The answer before any further click: to a box, to what is drawn already, or to the first of the points."""
+        if told.box:
+            return self._ask(image, self._ask(image, told))  # with the answer at hand
+        return self._click_anew(image, points[0]) if told.soft is None else told
+
     def _click_anew(self, image: RgbImage, point: Point) -> _PromptState:
         """The first click: a look at the whole image, one from near by, and one more with the answer at hand."""
         h, w = image.shape[:2]
@@ -306,6 +316,18 @@ class ImagePredictor:
         if view.side < NEAR * side:
             asked = self._answer(image, asked, view, doubtful=True)
         return self._answer(image, asked, _choose_crop(asked, (h, w)), doubtful=True)
+
+    def _add_click(self, image: RgbImage, before: _PromptState, point: Point, *, drawn: bool) -> _PromptState:
+        """The answer to one click more, the mean of two looks; where something was `drawn` before anybody clicked, that
+        is changed where the click asks for it, by one: two of them change too much.
+        """
+        asked = replace(before, points=(*before.points, point))
+        if drawn and before.obeys(point):  # it says nothing new of what is drawn: corrections lie on errors
+            return asked
+        first = self._ask(image, asked)
+        if drawn:
+            return first.changed_at(point, asked)
+        return _compute_mean_answer(first, self._ask(image, first))
 
     def _ask(self, image: RgbImage, asked: _PromptState) -> _PromptState:
         """One more look, from where all that is known of the object is seen."""
@@ -357,6 +379,27 @@ class ImagePredictor:
 def _rank_hypotheses(quality: Float32[np.ndarray, " k"]) -> Int64[np.ndarray, " k1"]:
     """The numbers of the hypotheses of a doubtful prompt, the best first."""
     return 1 + np.argsort(-quality[1:], kind="stable")
+
+
+def _put_inside_first(points: tuple[Point, ...]) -> tuple[Point, ...]:
+    """The points with the first one inside before all others; none where all are outside."""
+    first = next((n for n, point in enumerate(points) if point.inside), None)
+    return () if first is None else (points[first], *points[:first], *points[first + 1 :])
+
+
+def _hash_arrays(*arrays: np.ndarray | None) -> bytes:
+    """Of what is in them."""
+    hashed = hashlib.blake2b(digest_size=16)
+    for array in arrays:
+        hashed.update(b"" if array is None else f"{array.shape}".encode() + np.ascontiguousarray(array).data)
+    return hashed.digest()
+
+
+def _compute_mean_answer(first: _PromptState, second: _PromptState) -> _PromptState:
+    """What two answers to the same clicks say in the mean."""
+    assert first.logits is not None and second.logits is not None
+    quality = (first.quality[0] + second.quality[0]) / 2
+    return replace(second, logits=(first.logits[:1] + second.logits[:1]) / 2, quality=(quality,))
 
 
 def _record_best(
