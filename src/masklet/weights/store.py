@@ -70,7 +70,7 @@ ZOO = {
     for name, sha256, *licence in (
         ("mobilenetv2", "9793fd2eebf993a47ec125a23d29228a527c0955b60663a04b2b306b99944e25", "MIT"),
         ("mobilenetv2-deep", "b370be0858920e16c73fff4aea9aa3c74040f89a4906fa62ffe48894f8d3c05a", "MIT"),
-        ("nano-image-predictor", "9b45bfa7e5c1190ec3fcd93bb4ec571a8b23a39b29b76b27fe2a19553002267f"),
+        ("nano-image-predictor", "fb307cd2491decb325f0b737ad847a121b25eb307ad761a09ca31e5aa6862d7a"),
         ("nano-propagator", "c46f020fb75e46cba06a87902bed51ee14e1e677dcc15034f07d245febd0e3b9"),
         ("nano-segmenter", "eee58e21ca9a71234d8fec45ff6697f4565273f2102ce800271525075e0a84a5"),
         ("nanodet", "bdecf4f308d7bb514e313d296e219c386d971f8dcf3b1a3c171ff33e9fe84302", "Apache-2.0"),
