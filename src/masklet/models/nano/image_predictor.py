@@ -3,8 +3,7 @@
 Every object is looked at in a square crop of its own. Clicks are answered one after the other, each with the answer so
 far at hand; where the first answer fills little of the image, the network looks again from near by. The answer to a box
 or to a first click it sees once more: that is worth 0.004 to 0.007 of its IoU; of further clicks the mean of two
-answers counts. Beside a prompt it also sees the maps
-of NanoDet, which has learnt from a hundred times as many pictures.
+answers counts. Beside a prompt it also sees the maps of NanoDet, which has learnt from a hundred times as many pictures.
 """
 
 from __future__ import annotations
