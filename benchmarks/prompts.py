@@ -107,16 +107,6 @@ STAGES = {
             sides=(128, 192, 256, 256, 256),
             precision="bfloat16",
         ),
-        # After the eighth boxes of detectors, which are looked at in 192 pixels without the maps, were a little worse.
-        Stage(
-            "ninth",
-            1500,
-            3e-4,
-            PromptCropSampling(hinted=0.6, rounds=(0.35, 0.25, 0.25, 0.15)),
-            "eighth",
-            sides=(128, 192, 192, 256),
-            precision="bfloat16",
-        ),
     )
 }
 

@@ -40,6 +40,7 @@ from masklet.models.nano.image_predictor import (
     read_prompt_network,
     save_prompt_network,
 )
+from masklet.models.nano.nanodet import load_nanodet_network
 from masklet.nn.mobilenet import DeepMobileNet, MobileNetV2
 from masklet.nn.nanodet import NanoDetNetwork
 from masklet.nn.prompt_network import ANSWERS, FIXED, CropFeatures, PromptNetwork
@@ -264,17 +265,18 @@ def test_one_click_gives_three_hypotheses_the_best_first() -> None:
     assert all((shown[0, 3] > 0.9).any() for shown in net.shown[1:])  # which see the answer before
 
 
-def test_a_detector_is_seen_beside_prompts_alone_and_loaded_at_the_first() -> None:
+def test_a_detector_is_seen_beside_prompts_and_boxes_and_loaded_at_the_first() -> None:
     net, detector, loads = Scripted(), NanoDetNetwork(), []
     predictor = ImagePredictor(net, load_detector=lambda: loads.append(1) or detector)
     picture = picture_of(disk(45, 30, 12))
     believed = torch.where(torch.from_numpy(disk(45, 30, 12)), 4.0, -4.0)[None]
     predictor.redraw(picture, believed)
-    predictor.predict_boxes(picture, torch.tensor([[30.0, 15, 60, 45]]))
+    list(predictor.predict_points(picture, [Point(45, 30)], 0.1))
     assert not loads and not any(net.hinted)
     net.hinted.clear()
     for clicks in (Clicks((Point(45, 30),)), Clicks((), Box(30, 15, 60, 45)), Clicks((Point(45, 30), outside(5, 5)))):
         predictor.predict(picture, clicks)
+    predictor.predict_boxes(picture, torch.tensor([[30.0, 15, 60, 45]]))
     assert len(loads) == 1 and net.hinted and all(seen is detector for seen in net.hinted)
 
 
@@ -437,13 +439,13 @@ def test_answers_to_boxes_lie_within_them_and_a_margin() -> None:
 def test_boxes_together_are_about_boxes_alone() -> None:
     """Alone they are looked at twice, more sharply and in a mirror; which boxes go together does not matter."""
     predictor, picture = packaged(), picture_of(disk(40, 30, 18), disk(80, 30, 7))
-    small = ImagePredictor(predictor.net, at_once=2)
+    small = ImagePredictor(predictor.net, at_once=2, load_detector=load_nanodet_network)
     masks, quality = small.predict_boxes(picture, BOXES)
     assert masks.shape == (5, H, W) and quality.shape == (5,)
     off = []
     for box, mask, expected in zip(BOXES.tolist(), masks, quality, strict=True):
         alone = predictor.predict(picture, Clicks((), Box(*box)))
-        assert (mask.numpy() == mask_of(alone)).mean() > 0.9
+        assert (mask.numpy() == mask_of(alone)).mean() > 0.85
         off.append(abs(float(alone.quality[0]) - float(expected)))
     assert np.mean(off) < 0.15
     others, _ = predictor.predict_boxes(picture, BOXES)

@@ -3,7 +3,8 @@
 Every object is looked at in a square crop of its own. Clicks are answered one after the other, each with the answer so
 far at hand; where the first answer fills little of the image, the network looks again from near by. The answer to a box
 or to a first click it sees once more: that is worth 0.004 to 0.007 of its IoU; of further clicks the mean of two
-answers counts. Beside a prompt it also sees the maps of NanoDet, which has learnt from a hundred times as many pictures.
+answers counts. Beside a prompt, or a box that somebody found, it also sees the maps of NanoDet, which has learnt from a
+hundred times as many pictures.
 """
 
 from __future__ import annotations
@@ -232,7 +233,7 @@ class ImagePredictor:
         for group in torch.split(boxes, self.at_once) if len(boxes) else ():
             asked = [_PromptState(box=Box(*box)) for box in group.tolist()]
             views = [_choose_crop(one, image.shape[:2]) for one in asked]
-            logits, expected = self._look(image, asked, views)
+            logits, expected = self._look(image, asked, views, self._detector)
             for one, view, answer in zip(asked, views, logits[:, 0], strict=True):
                 masks.append(torch.from_numpy(_clip_to_box(view.paste(answer, image.shape[:2]), one) > 0))
             quality.append(expected[:, 0])
@@ -337,10 +338,14 @@ class ImagePredictor:
         return _record_answer(asked, view, logits[0], quality[0], image.shape[:2], doubtful=doubtful)
 
     def _look(
-        self, image: RgbImage, asked: Sequence[_PromptState], views: Sequence[Crop]
+        self,
+        image: RgbImage,
+        asked: Sequence[_PromptState],
+        views: Sequence[Crop],
+        detector: NanoDetNetwork | None = None,
     ) -> tuple[Float32[np.ndarray, "b k s2 s2"], Float32[np.ndarray, "b k"]]:
         maps = np.stack([_make_prompt_maps(one, view, SIDE) for one, view in zip(asked, views, strict=True)])
-        return self._compute([view.cut(image, SIDE, GREY) for view in views], maps)
+        return self._compute([view.cut(image, SIDE, GREY) for view in views], maps, detector)
 
     def _look_twice(
         self, image: RgbImage, asked: _PromptState, view: Crop
