@@ -54,7 +54,8 @@ SURE = 6.0  # of a mask that somebody gave
 DOUBT = 4.0  # the same of one that is redrawn, and of what is drawn, at most
 AGREED = 0.6  # IoU from which what is drawn shows the same thing as the mask that was believed
 SMALLEST = 80  # pixels of a mask that is redrawn
-MARGIN = 0.05  # of a box's sides: what is drawn further outside is cut off
+MARGIN = 0.05  # of the sides of a box that was found: what is drawn further outside is cut off
+ASKED_MARGIN = 0.02  # the same of a box that somebody asks for: those are more exact
 GREY = (124, 116, 104)  # the mean of ImageNet's images, where there is no image
 
 RgbImage = UInt8[np.ndarray, "h w 3"]
@@ -235,7 +236,7 @@ class ImagePredictor:
             views = [_choose_crop(one, image.shape[:2]) for one in asked]
             logits, expected = self._look(image, asked, views, self._detector)
             for one, view, answer in zip(asked, views, logits[:, 0], strict=True):
-                masks.append(torch.from_numpy(_clip_to_box(view.paste(answer, image.shape[:2]), one) > 0))
+                masks.append(torch.from_numpy(_clip_to_box(view.paste(answer, image.shape[:2]), one, MARGIN) > 0))
             quality.append(expected[:, 0])
         none = torch.zeros(0)
         return stack_masks(masks, image.shape[:2]), torch.cat([none, *(torch.from_numpy(q) for q in quality)])
@@ -429,7 +430,7 @@ def _record_answer(
 ) -> _PromptState:
     """The prompt with the network's answer, the best hypothesis first where it leaves doubt."""
     rows = _rank_hypotheses(quality) if doubtful else np.array([0])
-    found = np.stack([_clip_to_box(view.paste(logits[k], (size[0], size[1])), asked) for k in rows])
+    found = np.stack([_clip_to_box(view.paste(logits[k], (size[0], size[1])), asked, ASKED_MARGIN) for k in rows])
     return replace(asked, logits=found, quality=tuple(quality[rows].tolist()))
 
 
@@ -484,12 +485,14 @@ def _make_prompt_maps(asked: _PromptState, view: Crop, side: int) -> Maps:
     )
 
 
-def _clip_to_box(logits: Logits, asked: _PromptState) -> Logits:
-    """The answer to a box without what lies outside it, but for where somebody clicked."""
+def _clip_to_box(logits: Logits, asked: _PromptState, margin: float) -> Logits:
+    """The answer to a box without what lies outside it and a margin, a share of its sides, but for where somebody
+    clicked.
+    """
     if asked.box is None or asked.points:
         return logits
     box = asked.box
-    x, y = MARGIN * (box.x1 - box.x0), MARGIN * (box.y1 - box.y0)
+    x, y = margin * (box.x1 - box.x0), margin * (box.y1 - box.y0)
     x0, y0, x1, y1 = (max(round(v), 0) for v in (box.x0 - x, box.y0 - y, box.x1 + x, box.y1 + y))
     out = np.full_like(logits, OUTSIDE)
     out[y0:y1, x0:x1] = logits[y0:y1, x0:x1]
