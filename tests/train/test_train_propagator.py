@@ -252,7 +252,7 @@ def test_frozen_parts_hold_still(tmp_path: Path) -> None:
 
 def test_training_and_use_give_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """But for masks' being drawn anew by another network, which is not trained."""
-    monkeypatch.setattr(nano_propagator, "refine_best_masks", lambda belief, seen, predictor: belief)
+    monkeypatch.setattr(nano_propagator, "refine_best_masks", lambda belief, seen, predictor, ids: belief)
     net = create_nano(SETTINGS, seed=3).eval()
     frames = make_propagator_frames(Squares().clip(seed_item_generator(1, 0), 3))
     said = []
