@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -100,3 +101,27 @@ def test_both_remember_and_look_ahead_for_themselves() -> None:
     _, memory = auto.segment(memory, [frame(2)], [])
     assert (memory.named, memory.nameless) == (3, 3)
     assert first.futures == [0, 0] and second.futures == [1, 0]
+
+
+class Waiting(Told):
+    """Begins to look when another one does, too; it remembers on which thread."""
+
+    def __init__(self, both: threading.Barrier) -> None:
+        super().__init__(("dog", "cat"), NAMED)
+        self.both, self.threads = both, set[str]()
+
+    def segment(self, memory: int, frames: Sequence[Frame], future: Sequence[Frame]) -> tuple[list[Detections], int]:
+        self.threads.add(threading.current_thread().name)
+        self.both.wait(timeout=20)
+        return super().segment(memory, frames, future)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_both_look_at_a_time_where_a_core_is_idle(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    both = threading.Barrier(threads)
+    named, nameless = Waiting(both), Waiting(both)
+    auto = AutoSegmenter(named, nameless)
+    [detections], memory = auto.segment(auto.empty(), [frame()], [])
+    assert detections.labels.tolist() == [1, 0] and (memory.named, memory.nameless) == (1, 1)
+    assert len(named.threads | nameless.threads) == threads

@@ -5,10 +5,11 @@ from __future__ import annotations
 from copy import deepcopy
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor, nn
 
-from masklet.nn.half_weights import halve_weights
+from masklet.nn.half_weights import halve_weights, has_bfloat16_matrices
 from masklet.nn.pinned_upload import PinnedUpload
 
 CPU = torch.device("cpu")
@@ -36,6 +37,15 @@ def test_what_learns_stays_precise() -> None:
     net[5].requires_grad_(True)
     halve_weights(net)
     assert net[5].weight.dtype == torch.float32 and net[0].weight.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(("amx", "avx", "quick"), [(False, False, False), (True, False, True), (False, True, True)])
+def test_a_cpu_is_quick_in_bfloat16_that_has_a_unit_for_it(
+    amx: bool, avx: bool, quick: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    assert has_bfloat16_matrices() == (quick and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 class Event:

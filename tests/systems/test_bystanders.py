@@ -106,6 +106,23 @@ def test_progress_counts_what_was_asked_for() -> None:
     assert set(told) == {1}
 
 
+def test_a_frame_is_told_before_anything_is_looked_for_beside_its_objects() -> None:
+    happened: list[str] = []
+
+    class Listed(ToySegmenter):
+        def segment(self, memory, frames, future):  # type: ignore[no-untyped-def]
+            happened.append("looked")
+            return super().segment(memory, frames, future)
+
+    track = Track(ToyPropagator(), {1: {7: square(4, 4)}}, BystanderFinder(Listed(), least=4))
+    track.run(World(PLACES, length=3), lambda phase, n, of, count: happened.append(f"{phase} {n}"))
+    assert [what for what in happened if "backward" not in what] == ["forward 1", "forward 2", "looked", "forward 3"]
+    happened.clear()
+    for masks in track.stream(World(PLACES, length=3)):
+        happened.append(f"{masks.index}: {masks.ids}")
+    assert happened == ["0: ()", "1: (7,)", "looked", "2: (7,)"]
+
+
 def test_a_segmenter_that_can_look_near_by_is_asked_for_no_more() -> None:
     regions = []
 

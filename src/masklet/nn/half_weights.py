@@ -11,8 +11,9 @@ CAST_BY_AUTOCAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 
 def has_bfloat16_matrices() -> bool:
-    """Whether this CPU multiplies matrices of bfloat16 in hardware (AMX)."""
-    return bool(torch.cpu._is_amx_tile_supported()) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """Whether this CPU multiplies matrices of bfloat16 in hardware (AMX or AVX-512 BF16)."""
+    has_unit = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return bool(has_unit) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def halve_weights(net: nn.Module) -> None:

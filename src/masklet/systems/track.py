@@ -91,16 +91,17 @@ class Track(Generic[F, M]):
         for frame, features in prepare_ahead(self.propagator, encoded, itemgetter(1)):
             if frame.index <= last:  # no object begins later: the way back begins there
                 store.keep(frame.index, features)
-            memory, ids = self.step(memory, frame, features, book)
-            watch(FORWARD, frame.index + 1, len(video) or None, count_asked(ids))
+            memory, belief, answer = self.step(memory, frame, features, book)
+            watch(FORWARD, frame.index + 1, len(video) or None, count_asked((*belief.ids, *answer.ids)))
+            memory = self.add_bystanders(memory, features, frame, belief, answer, book)  # nobody waits for these
             checkpoints.count_frame()
             if checkpoints.is_due:
                 checkpoints.save(FORWARD, frame.index + 1, memory)
         book.settle()
 
-    def step(self, memory: M, frame: Frame, features: F, book: TrackBook) -> tuple[M, tuple[int, ...]]:
+    def step(self, memory: M, frame: Frame, features: F, book: TrackBook) -> tuple[M, Prediction, Prediction]:
         """One `frame`, with `features`: propagates what is in `memory`, takes the prompts for it, and writes into
-        `book`. Returns the next memory, and the ids of what was propagated and prompted.
+        `book`. Returns the next memory, what was propagated, and what was prompted.
         """
         told = {id: normalize_prompt(prompt) for id, prompt in self.prompts.get(frame.index, {}).items()}
         belief = self.propagator.predict(memory, features)
@@ -109,11 +110,11 @@ class Track(Generic[F, M]):
         memory = self.propagator.commit(memory, features, belief)
         belief = belief.only([r for r, id in enumerate(belief.ids) if id not in told])
         note_prediction(book, frame.index, belief, frame.size, Source.FORWARD)
-        if told:
-            memory, answer = self.propagator.prompt(memory, features, told)
-            note_prediction(book, frame.index, answer, frame.size, Source.PROMPTED)
-            memory = self.add_bystanders(memory, features, frame, belief, answer, book)
-        return memory, (*belief.ids, *told)
+        if not told:
+            return memory, belief, belief.only([])
+        memory, answer = self.propagator.prompt(memory, features, told)
+        note_prediction(book, frame.index, answer, frame.size, Source.PROMPTED)
+        return memory, belief, answer
 
     def stream(self, frames: Iterable[Frame]) -> Iterator[FrameMasks]:
         """Every frame's objects as soon as it is there, from their prompts on; what was before them is not looked at
@@ -123,18 +124,19 @@ class Track(Generic[F, M]):
         for frame in frames:
             book = TrackBook({id: {} for id in known if is_bystander(id)})  # of this frame alone: there is no end
             [features] = self.propagator.encode([frame])
-            memory, _ = self.step(memory, frame, features, book)
-            known = set(book.pages)
+            memory, belief, answer = self.step(memory, frame, features, book)
             yield collect_noted_masks(book, frame)
+            memory = self.add_bystanders(memory, features, frame, belief, answer, book)
+            known = set(book.pages)
 
     def add_bystanders(
         self, memory: M, features: F, frame: Frame, belief: Prediction, answer: Prediction, book: TrackBook
     ) -> M:
-        """Tracks what is beside the objects that were prompted in `frame`, too; no longer what is prompted now. Returns
-        the next `memory`; `features` are the frame's, `belief` and `answer` what was propagated and what was prompted
+        """Tracks what is beside the objects that were prompted in `frame`, if any were; no longer what is prompted now.
+        Returns the next `memory`; `features` are the frame's, `belief` and `answer` what was propagated and what was prompted
         there, and `book` takes the bystanders' sightings.
         """
-        if self.bystanders is None:
+        if self.bystanders is None or not answer.ids:
             return memory
         there, asked = belief.masks(frame.size), answer.masks(frame.size)
         claims = zip(belief.ids, self.bystanders.tell_asked(there, asked).tolist(), strict=True)

@@ -51,7 +51,7 @@ REDRAWN = 32  # objects whose masks are given to the image predictor at once, wh
 
 class NanoCore(Sam2Core):
     """SAM 2's core, which attends to memories, encodes them and reads guesses in bfloat16 on a CPU that multiplies
-    matrices of it (AMX): in three fifths of the time. Memories are kept in it anyway.
+    matrices of it: with AMX in three fifths of the time. Memories are kept in it anyway.
     """
 
     def __init__(self, net: NanoNetwork, *, gradients: bool = False) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar, Generic, TypeVar
 
 import torch
 
+from masklet.core.ahead import start_beside
 from masklet.core.frames import Frame
 from masklet.core.instances import NAMELESS, Detections
 from masklet.core.masks import mask_iou
@@ -71,13 +72,17 @@ class AutoSegmenter(Generic[N, U]):
     def segment_above(
         self, memory: AutoMemory[N, U], frames: Sequence[Frame], future: Sequence[Frame], least: float
     ) -> tuple[list[Detections], AutoMemory[N, U]]:
-        """As `segment`; named things are drawn that score `least`, or hold their pixels."""
+        """As `segment`; named things are drawn that score `least`, or hold their pixels. Both look at a time where a
+        core is idle.
+        """
+        beside = future[: self.nameless.look_ahead]
+        find_nameless = start_beside(lambda: self.nameless.segment(memory.nameless, frames, beside))
         ahead = future[: self.named.look_ahead]
         if isinstance(self.named, SelectiveSegmenter):
             first, named = self.named.segment_above(memory.named, frames, ahead, min(least, LIKELY))
         else:
             first, named = self.named.segment(memory.named, frames, ahead)
-        second, nameless = self.nameless.segment(memory.nameless, frames, future[: self.nameless.look_ahead])
+        second, nameless = find_nameless()
         found = [self.join(*both) for both in zip(first, second, strict=True)]
         return found, AutoMemory(named, nameless)
 
