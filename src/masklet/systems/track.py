@@ -133,7 +133,7 @@ class Track(Generic[F, M]):
         self, memory: M, features: F, frame: Frame, belief: Prediction, answer: Prediction, book: TrackBook
     ) -> M:
         """Tracks what is beside the objects that were prompted in `frame`, if any were; no longer what is prompted now.
-        Returns the next `memory`; `features` are the frame's, `belief` and `answer` what was propagated and what was prompted
+        Returns the next `memory`; `features` are the frame's, `belief` and `answer` what was propagated and prompted
         there, and `book` takes the bystanders' sightings.
         """
         if self.bystanders is None or not answer.ids:
