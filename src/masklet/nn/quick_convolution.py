@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from masklet.nn.quick_linear import is_computed_quickly
+from masklet.nn.winograd import convolve_by_winograd, suits_winograd
 
 
 def apply_convolution(
@@ -42,6 +43,10 @@ def apply_convolution(
         y = y if other is None else y + other
         return nnf.relu(y) if relu else y
     weight, bias = fold_batch_norm(conv, norm) if norm else (conv.weight, conv.bias)
+    if suits_winograd(conv, x):
+        y = convolve_by_winograd(x, weight, bias)
+        y = y if other is None else y.add_(other)
+        return nnf.relu_(y) if relu else y
     shape = list(conv.padding), list(conv.stride), list(conv.dilation), conv.groups
     run: Any = torch.ops.mkldnn._convolution_pointwise
     if other is None:

@@ -234,7 +234,7 @@ class DeepUpdate(nn.Module):
 
     def forward(self, g: Float[Tensor, "b c h w"], sensory: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """The `sensory` states, changed by the mask encoder's values `g`."""
-        return update_sensory_state(self.transform(torch.cat([g, sensory], 1)), sensory)
+        return update_sensory_state(apply_convolution(self.transform, torch.cat([g, sensory], 1)), sensory)
 
 
 class SensoryUpdate(nn.Module):
@@ -258,7 +258,7 @@ class SensoryUpdate(nn.Module):
         g = apply_convolution(self.g16_conv, g16)
         g = apply_convolution(self.g8_conv, nnf.avg_pool2d(g8, 2), other=g)
         g = apply_convolution(self.g4_conv, nnf.avg_pool2d(g4, 4), other=g)
-        return update_sensory_state(self.transform(torch.cat([g, sensory], 1)), sensory)
+        return update_sensory_state(apply_convolution(self.transform, torch.cat([g, sensory], 1)), sensory)
 
 
 class ImageEncoder(nn.Module):
