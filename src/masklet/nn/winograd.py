@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+LINE = 16  # numbers of a cache line: products of matrices of so many columns, or twice as many, are quicker
 TILE, STEP = 6, 4  # pixels of a tile, and from one to the next
 COEFFICIENTS = TILE**2
 LEAST_CHANNELS = 256  # on both sides: with fewer, turning takes as long as the products spare
@@ -72,7 +73,7 @@ def convolve_by_winograd(
     images, rows, columns = tiles.shape[2:5]
     out = x.new_empty(images, rows * STEP, columns * STEP, d)
     answers = out.view(images, rows, STEP, columns, STEP, d)
-    at_once = max(BLOCK // (COEFFICIENTS * c), 1)  # filters
+    at_once = max(BLOCK // (COEFFICIENTS * c) // LINE, 1) * LINE  # filters
 
     @lru_cache(maxsize=1)  # those of a small layer once for all tiles
     def turn_some(first: int) -> Float[Tensor, "k c d1"]:
