@@ -134,3 +134,15 @@ def test_rotations_keep_lengths_and_types(net: Any) -> None:
     by = MemoryAttention(net).rotations
     torch.testing.assert_close(rotate_tokens(x, by).norm(dim=2), x.norm(dim=2))
     assert rotate_tokens(x.bfloat16(), by).dtype == torch.bfloat16
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="a CPU that has no bfloat16")
+@pytest.mark.parametrize("tiles", [False, True])
+def test_in_bfloat16_it_is_the_same_but_for_rounding(net: Any, tiles: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("masklet.nn.memory_attention.has_matrix_tiles", lambda: tiles)
+    current, position, memory, where = scene(2, 3, 4, seed=5)
+    precise = ours(net, current, position, memory + where, memory, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = ours(net, current, position, memory + where, memory, 4)
+    assert not torch.equal(rounded.float(), precise)
+    torch.testing.assert_close(rounded.float(), precise, rtol=0, atol=0.05)

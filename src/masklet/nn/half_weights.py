@@ -12,8 +12,15 @@ CAST_BY_AUTOCAST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d)
 
 def has_bfloat16_matrices() -> bool:
     """Whether this CPU multiplies matrices of bfloat16 in hardware (AMX or AVX-512 BF16)."""
-    has_unit = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    has_unit = has_matrix_tiles() or torch.cpu._is_avx512_bf16_supported()
     return bool(has_unit) and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def has_matrix_tiles() -> bool:
+    """Whether this CPU has registers for whole tiles of matrices (AMX): of those without, torch's own attention takes
+    twice the time of two products of matrices.
+    """
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def halve_weights(net: nn.Module) -> None:

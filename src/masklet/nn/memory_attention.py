@@ -15,6 +15,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Complex, Float, Shaped
 from torch import Tensor, nn
 
+from masklet.nn.half_weights import has_matrix_tiles
 from masklet.nn.sam2_layers import AttentionProjections
 
 ROWS = 256  # queries that attend at a time: their scores fit into the cache
@@ -116,11 +117,11 @@ class MemoryAttention:
         frames = k.shape[1] - pointers
         k = torch.cat([rotate_tokens(k[:, :frames], self.memory_rotations), k[:, frames:]], dim=1)
         q = q.expand(len(k), -1, -1)
-        if k.is_cuda or k.requires_grad or k.dtype == torch.bfloat16:
+        if k.is_cuda or k.requires_grad or (k.dtype == torch.bfloat16 and has_matrix_tiles()):
             v = part.v_proj(values)
             mixed = nnf.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
         else:
-            mixed = part.v_proj(compute_attention_average(q / math.sqrt(q.shape[2]), k, values))
+            mixed = part.v_proj(compute_attention_average(q / math.sqrt(q.shape[2]), k, values.to(k.dtype)))
         out: Tensor = part.o_proj(mixed)
         return out
 
