@@ -115,7 +115,10 @@ class Mask2FormerNetwork:
     square = None
 
     def __init__(self, net: Any) -> None:
+        from masklet.models.mask2former.quick_attention import quicken_deformable_attention  # with transformers
+
         self.net = net
+        quicken_deformable_attention(net.model.pixel_level_module.decoder)
 
     @property
     def channels(self) -> tuple[int, ...]:
