@@ -38,7 +38,7 @@ class QuickDeformableAttention(DeformableAttention):  # type: ignore[misc]
 
 
 def quicken_deformable_attention(net: nn.Module) -> None:
-    """Lets the deformable attention in a network of transformers compute so, where it is on a CPU and does not learn."""
+    """Lets the deformable attention in a network of transformers compute so, on a CPU and where it does not learn."""
     for part in net.modules():
         if type(part) is DeformableAttention:
             part.__class__ = QuickDeformableAttention
