@@ -15,10 +15,12 @@ from masklet.nn.deformable_attention import average_sampled_values
 from masklet.nn.quick_linear import is_computed_quickly
 
 
-class QuickDeformableAttention(DeformableAttention):  # type: ignore[misc]
+class QuickDeformableAttention(DeformableAttention):
     """The same parameters and, but for rounding, the same answers."""
 
-    def forward(self, hidden_states: Float[Tensor, "b q c"], **told: Any) -> tuple[Tensor, Tensor]:
+    def forward(  # type: ignore[override]  # transformers gives all but the first by name
+        self, hidden_states: Float[Tensor, "b q c"], **told: Any
+    ) -> tuple[Tensor, Tensor]:
         """What the queries `hidden_states` see, and the weights of where they looked; `told` as transformers does."""
         if not is_computed_quickly(self.value_proj, hidden_states):
             found: tuple[Tensor, Tensor] = super().forward(hidden_states=hidden_states, **told)
