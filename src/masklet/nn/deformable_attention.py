@@ -72,7 +72,8 @@ def repeat_for_points(numbers: Sequence[int], points: int, device: torch.device)
 
 def pad_maps(values: Float[Tensor, "b n h d"], shapes: Shapes) -> tuple[Float[Tensor, "b n2 h d"], list[int]]:
     """The maps with a cell of zeros all around each, one after the other, and at which cell each begins."""
-    counts = [h * w for h, w in shapes]
-    maps = [x.unflatten(1, shape) for x, shape in zip(torch.split(values, counts, dim=1), shapes, strict=True)]
+    b, _, heads, width = values.shape
+    split = torch.split(values, [h * w for h, w in shapes], dim=1)
+    maps = [x.reshape(b, *shape, heads, width) for x, shape in zip(split, shapes, strict=True)]
     padded = [nnf.pad(x, (0, 0, 0, 0, 1, 1, 1, 1)).flatten(1, 2) for x in maps]
     return torch.cat(padded, 1), [0, *accumulate(x.shape[1] for x in padded)][:-1]
