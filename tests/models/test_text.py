@@ -26,6 +26,7 @@ from masklet.core.frames import Frame
 from masklet.core.protocols import Segmenter
 from masklet.models.boxes import Boxes
 from masklet.models.segmenters.prompted import HIGH, LOW, PromptedMasker, TextSegmenter
+from masklet.models.segmenters.quick_sampling import QuickSampling
 from masklet.models.segmenters.text import (
     GroundingDino,
     Owlv2,
@@ -510,6 +511,7 @@ def same(a: Any, b: Any) -> bool:
 def test_a_saved_folder_is_what_was_saved(dino_folder: Path, owl_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     one, two = load_detector(str(dino_folder), CPU), load_detector(str(owl_folder), CPU)
     assert isinstance(one, GroundingDino) and same(one.net, small_dino()) and not one.net.training
+    assert sum(isinstance(part, QuickSampling) for part in one.net.modules()) == 3  # one in the encoder, two behind it
     assert isinstance(two, Owlv2) and same(two.net, small_owl()) and two.side == 96
     assert list(one.weights) == ["dino/model.safetensors"] and len(one.weights["dino/model.safetensors"]) == 64
     assert one.threshold == one.text_threshold == 0.35 and capsys.readouterr().err == ""

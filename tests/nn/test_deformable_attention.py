@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from copy import deepcopy
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from masklet.nn.deformable_attention import average_sampled_values
 
@@ -131,3 +132,38 @@ def test_a_copy_is_quick_and_has_the_same_weights() -> None:
     assert all(torch.equal(quick.state_dict()[name], value) for name, value in layer.state_dict().items())
     told = draw_inputs(1)
     torch.testing.assert_close(quick(**told)[0], layer(**told)[0], rtol=1e-4, atol=1e-4)
+
+
+# -- in Grounding DINO, whose kinds each have a sampler of their own
+
+
+def find_sampler(kind: str) -> Any:
+    return importlib.import_module(f"transformers.models.{kind}.modeling_{kind}").MultiScaleDeformableAttention()
+
+
+@pytest.mark.parametrize("kind", ["grounding_dino", "mm_grounding_dino"])
+def test_what_dino_samples_is_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from masklet.models.segmenters import quick_sampling
+
+    layer = nn.Module()
+    layer.attn = plain = find_sampler(kind)
+    net = nn.ModuleList([layer, nn.Linear(2, 2)])
+    names = list(net.state_dict())
+    quick_sampling.quicken_sampling(net)
+    quick_sampling.quicken_sampling(net)  # once is enough
+    quick: Any = layer.attn
+    assert quick.plain is plain and list(net.state_dict()) == names
+    draw = torch.Generator().manual_seed(0)
+    n = sum(h * w for h, w in SHAPES)
+    values = torch.randn(2, n, 4, 8, generator=draw)
+    places = torch.rand(2, 9, 4, 3, 5, 2, generator=draw) * 1.4 - 0.2
+    weights = torch.rand(2, 9, 4, 3, 5, generator=draw)
+    told = values, torch.tensor(SHAPES), SHAPES, torch.zeros(3), places, weights, 64
+    used = []
+    monkeypatch.setattr(
+        quick_sampling, "average_sampled_values", lambda *x: used.append(1) or average_sampled_values(*x)
+    )
+    torch.testing.assert_close(quick(*told), plain(*told), rtol=1e-4, atol=1e-5)
+    assert len(used) == 1
+    quick(values.clone().requires_grad_(), *told[1:]).sum().backward()
+    assert len(used) == 1

@@ -22,6 +22,7 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.models.boxes import Boxes, convert_to_corners
+from masklet.models.segmenters.quick_sampling import quicken_sampling
 from masklet.models.transformers_output import drop_transformers_output
 from masklet.weights.catalog import CONFIG, DETECTORS, TENSORS
 from masklet.weights.reading import is_path, locate_weights, read_network_config
@@ -260,7 +261,9 @@ def load_detector(name: str, device: torch.device) -> GroundingDino | Owlv2:
         raise InputError(f"{folder}: of a network {kind!r}; text is read by {' or '.join(KINDS)}")
     classname, detector = KINDS[kind]
     tokenizer = load_tokenizer(folder)
-    return detector(load_saved_network(folder, classname).to(device), tokenizer, weights=weights)
+    net = load_saved_network(folder, classname).to(device)
+    quicken_sampling(net)
+    return detector(net, tokenizer, weights=weights)
 
 
 def locate_detector(name: str) -> tuple[Path, Mapping[str, str]]:
