@@ -22,7 +22,7 @@ from masklet.core.tracks import Masklet, Sighting, Source
 
 
 def drawn_sighting(draw: np.random.Generator) -> Sighting:
-    mask = Rle.encode(torch.from_numpy(draw.random((32, 32)) < draw.random()))
+    mask = Rle.encode(torch.from_numpy(draw.random((32, 32)) < draw.random()) | square(4, 4))
     source = list(Source)[draw.integers(4)]
     return Sighting(mask, source, draw.random(), int(draw.integers(-1, 2)), draw.normal())
 
@@ -89,6 +89,20 @@ def test_a_malformed_entry_is_named(change: Callable[[dict[str, Any]], object], 
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=message):
         VideoResult.load(path)
+
+
+def test_an_empty_mask_says_that_an_object_is_not_in_sight(tmp_path: Path) -> None:
+    path, content = saved(tmp_path)
+    empty = Rle.encode_pixels(np.zeros((32, 32), bool)).counts.decode()
+    [seen] = content["masklets"][0]["sightings"]
+    content["masklets"][0]["sightings"] = [seen, [5, *seen[1:5], empty]]
+    path.write_text(json.dumps(content))
+    [masklet] = VideoResult.open(path).masklets
+    assert list(masklet.sightings) == [3]
+    content["masklets"][0]["sightings"] = [[5, *seen[1:5], empty]]
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="masklet 0: is seen in no frame; leave it out"):
+        VideoResult.open(path)
 
 
 def test_a_file_that_is_cut_off_is_refused_wherever_it_is_cut(tmp_path: Path) -> None:

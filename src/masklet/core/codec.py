@@ -204,7 +204,9 @@ def _read_masklet(where: str, entry: Any, video: VideoResult) -> Masklet:
         if frame in sightings:
             raise ValueError(f"frame {frame} is given twice; keep one of them")
         sightings[frame] = sighting
-    return read_masklet_facts(where, entry, sightings, video)
+    # Other programs write an empty mask where an object is not in sight.
+    seen = {frame: sighting for frame, sighting in sightings.items() if sighting.mask.area}
+    return read_masklet_facts(where, entry, seen, video)
 
 
 def read_sighting(where: str, row: Any, video: VideoResult) -> tuple[int, Sighting]:
