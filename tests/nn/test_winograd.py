@@ -27,7 +27,7 @@ def convolve_plainly(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor |
     laid=st.sampled_from([torch.channels_last, torch.contiguous_format]),
     seed=st.integers(0, 99),
 )
-def test_it_is_the_convolution_whatever_is_turned_at_once(
+def test_it_is_the_convolution_whatever_is_transformed_at_once(
     size: tuple[int, int, int, int], filters: int, block: int, laid: torch.memory_format, seed: int
 ) -> None:
     draw = torch.Generator().manual_seed(seed)

@@ -1,10 +1,10 @@
 """3 x 3 convolutions with a quarter of the multiplications: Winograd's F(4 x 4, 3 x 3) (Lavin and Gray 2016,
 arXiv:1509.09308, section 4.3).
 
-Tiles of 6 x 6 pixels, each 4 further on than the last, and the filters are turned into 36 coefficients, in which a
-convolution is a product for each; the products are turned back into tiles of 4 x 4. Between channels, where nearly all
-of the work is, these are 36 products of matrices. Equal to the convolution but for rounding (1e-5 of the largest
-answer). Filters are turned anew at every call: kept, they would take four times the memory of the weights.
+Tiles of 6 x 6 pixels, each 4 further on than the last, and the filters are transformed into 36 coefficients, in which
+a convolution is a product for each; the products are transformed back into tiles of 4 x 4. Between channels, where
+nearly all of the work is, these are 36 products of matrices. Equal to the convolution but for rounding (1e-5 of the
+largest answer). Filters are transformed anew at every call: kept, they would take four times the memory of the weights.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from torch import Tensor, nn
 LINE = 16  # numbers of a cache line: products of matrices of so many columns, or twice as many, are quicker
 TILE, STEP = 6, 4  # pixels of a tile, and from one to the next
 COEFFICIENTS = TILE**2
-LEAST_CHANNELS = 256  # on both sides: with fewer, turning takes as long as the products spare
+LEAST_CHANNELS = 256  # on both sides: with fewer, transforms take as long as the products spare
 LEAST_CELLS = 1000  # of the maps: with fewer, the filters take as long as the tiles
-BLOCK = 2**22  # numbers of tiles, and of filters, that are turned at once: what a large cache holds
+BLOCK = 2**22  # numbers of tiles, and of filters, that are transformed at once: what a large cache holds
 
 
-def square(rows: Sequence[Sequence[float]]) -> Float[Tensor, "m n"]:
-    """What turns both sides of a square, written row by row, by what turns one (`rows`)."""
+def build_square_transform(rows: Sequence[Sequence[float]]) -> Float[Tensor, "m n"]:
+    """The transform of a square, written row by row, by that of one of its sides (`rows`)."""
     one = torch.tensor(rows, dtype=torch.float64)
     return torch.kron(one, one).float()
 
 
-TURN_TILES = square(
+TILE_TRANSFORM = build_square_transform(
     (
         (4, 0, -5, 0, 1, 0),
         (0, -4, -4, 1, 1, 0),
@@ -40,7 +40,7 @@ TURN_TILES = square(
         (0, 4, 0, -5, 0, 1),
     )
 )
-TURN_FILTERS = square(
+FILTER_TRANSFORM = build_square_transform(
     (
         (1 / 4, 0, 0),
         (-1 / 6, -1 / 6, -1 / 6),
@@ -50,7 +50,9 @@ TURN_FILTERS = square(
         (0, 0, 1),
     )
 )
-TURN_BACK = square(((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1)))
+INVERSE_TRANSFORM = build_square_transform(
+    ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+)
 
 
 def suits_winograd(conv: nn.Conv2d, x: Float[Tensor, "b c h w"]) -> bool:
@@ -76,13 +78,13 @@ def convolve_by_winograd(
     at_once = max(BLOCK // (COEFFICIENTS * c) // LINE, 1) * LINE  # filters
 
     @lru_cache(maxsize=1)  # those of a small layer once for all tiles
-    def turn_some(first: int) -> Float[Tensor, "k c d1"]:
-        return turn_filters(weight[first : first + at_once])
+    def transform_some(first: int) -> Float[Tensor, "k c d1"]:
+        return transform_filters(weight[first : first + at_once])
 
     for here in split_tiles(images, rows, columns * COEFFICIENTS * c):
-        turned = turn_tiles(tiles[:, :, *here])
+        coefficients = transform_tiles(tiles[:, :, *here])
         for first in range(0, d, at_once):
-            back = turn_back(torch.bmm(turned, turn_some(first)))
+            back = invert_transform(torch.bmm(coefficients, transform_some(first)))
             there = answers[*here, ..., first : first + at_once]
             there.copy_(back.view(STEP, STEP, *there.shape[:2], columns, -1).permute(2, 3, 0, 4, 1, 5))
     found = out[:, :h, :w].permute(0, 3, 1, 2)
@@ -100,23 +102,23 @@ def view_tiles(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "6 6 b r s c"]:
 
 
 def split_tiles(images: int, rows: int, numbers: int) -> Iterator[tuple[slice, slice]]:
-    """Images and rows of tiles that are turned together; a row has so many `numbers` then."""
+    """Images and rows of tiles that are transformed together; a row has so many `numbers` then."""
     together = max(BLOCK // (rows * numbers), 1), max(BLOCK // numbers, 1)
     for image in range(0, images, together[0]):
         for row in range(0, rows, together[1]):
             yield slice(image, image + together[0]), slice(row, row + together[1])
 
 
-def turn_tiles(tiles: Float[Tensor, "6 6 b r s c"]) -> Float[Tensor, "k m c"]:
+def transform_tiles(tiles: Float[Tensor, "6 6 b r s c"]) -> Float[Tensor, "k m c"]:
     """The coefficients of tiles."""
-    return (TURN_TILES @ tiles.reshape(COEFFICIENTS, -1)).view(COEFFICIENTS, -1, tiles.shape[-1])
+    return (TILE_TRANSFORM @ tiles.reshape(COEFFICIENTS, -1)).view(COEFFICIENTS, -1, tiles.shape[-1])
 
 
-def turn_filters(weight: Float[Tensor, "d c 3 3"]) -> Float[Tensor, "k c d"]:
+def transform_filters(weight: Float[Tensor, "d c 3 3"]) -> Float[Tensor, "k c d"]:
     """The coefficients of filters."""
-    return torch.matmul(TURN_FILTERS, weight.permute(0, 2, 3, 1).flatten(1, 2)).permute(1, 2, 0)
+    return torch.matmul(FILTER_TRANSFORM, weight.permute(0, 2, 3, 1).flatten(1, 2)).permute(1, 2, 0)
 
 
-def turn_back(products: Float[Tensor, "k m d"]) -> Float[Tensor, "16 md"]:
+def invert_transform(products: Float[Tensor, "k m d"]) -> Float[Tensor, "16 md"]:
     """The pixels of tiles by their coefficients, without the border, row by row."""
-    return TURN_BACK @ products.flatten(1)
+    return INVERSE_TRANSFORM @ products.flatten(1)
