@@ -367,7 +367,7 @@ class ImagePredictor:
         detector: NanoDetNetwork | None = None,
     ) -> tuple[Float32[np.ndarray, "b k s2 s2"], Float32[np.ndarray, "b k"]]:
         seen = self.net.look(normalize_crops(crops).to(self.device), detector)
-        logits, quality = self.net(seen, torch.from_numpy(maps).to(self.device))
+        logits, quality = self.net(seen, order_maps(maps).to(self.device))
         return logits.float().cpu().numpy(), quality.float().sigmoid().cpu().numpy()
 
     @torch.no_grad()
@@ -377,8 +377,7 @@ class ImagePredictor:
         """As `_compute`, without what is expected of the masks."""
         place = self.device, next(self.net.parameters()).dtype
         seen = self.net.look(normalize_crops(crops).to(*place))
-        ordered = torch.from_numpy(maps).contiguous(memory_format=torch.channels_last)  # a sixth less time
-        return self.net.draw(seen, ordered.to(*place))[0].float().cpu().numpy()
+        return self.net.draw(seen, order_maps(maps).to(*place))[0].float().cpu().numpy()
 
 
 def _rank_hypotheses(quality: Float32[np.ndarray, " k"]) -> Int64[np.ndarray, " k1"]:
@@ -552,6 +551,11 @@ def normalize_crops(images: Sequence[RgbImage]) -> Float[Tensor, "b 3 s s"]:
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
     crops = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()
     return ((crops - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def order_maps(maps: Float32[np.ndarray, "b m s s"]) -> Float[Tensor, "b m s s"]:
+    """Prompts of crops, which are drawn map by map, in the order of memory that convolutions like best on a CPU."""
+    return torch.from_numpy(maps).contiguous(memory_format=torch.channels_last)
 
 
 # -- the network
