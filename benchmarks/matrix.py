@@ -37,7 +37,7 @@ from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 from masklet.core.frames import Frame
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-STAGES = ("encode", "predict", "commit", "prompt", "slots", "follow", "prepare")
+STAGES = ("encode", "predict", "commit", "prompt", "carry", "slots", "follow", "prepare")
 MARKS = "<!-- from performance.json: begin -->", "<!-- from performance.json: end -->"
 IMAGES = 4  # that are shown in turn
 COUNTED = 3  # frames whose multiplications are counted
