@@ -66,6 +66,19 @@ def test_a_place_worked_out_by_hand(place: tuple[float, float], seen: list[float
     assert sample(*place) == pytest.approx(seen, abs=1e-6)
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_place_that_is_no_number_spoils_its_own_query_alone(axis: int) -> None:
+    draw = torch.Generator().manual_seed(0)
+    values, places = torch.randn(1, 15, 2, 4, generator=draw), 6 * torch.rand(1, 6, 2, 1, 3, 2, generator=draw)
+    weights = torch.rand(1, 6, 2, 1, 3, generator=draw)
+    sound = average_sampled_values(values, [(3, 5)], places, weights)
+    places[0, 2, 1, 0, 1, axis] = torch.nan
+    found = average_sampled_values(values, [(3, 5)], places, weights)
+    assert found[0, 2, 4:].isnan().all()
+    found[0, 2, 4:] = sound[0, 2, 4:]
+    assert torch.equal(found, sound)
+
+
 # -- in the place of transformers'
 
 SHAPES = [(3, 5), (6, 10), (12, 20)]

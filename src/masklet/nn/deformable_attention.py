@@ -58,10 +58,10 @@ def average_sampled_values(
 
 def split_place(place: Float[Tensor, "b q h l p"], count: Float[Tensor, "l p"]) -> tuple[Tensor, Tensor]:
     """One coordinate as a cell of the padded maps, of which there are `count` without padding, and the share of the
-    next one. Further out than the middle of the padding nothing changes any more.
+    next one, which is NaN where the place is. Further out than the middle of the padding nothing changes any more.
     """
     at = torch.minimum((place - 0.5).clamp_(min=-1), count)
-    cell = torch.minimum(at.floor(), count - 1)
+    cell = torch.minimum(at.floor(), count - 1).nan_to_num_(-1.0)
     return (cell + 1).int(), at.sub_(cell)
 
 
