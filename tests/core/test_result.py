@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +103,13 @@ def test_a_notebook_shows_some_lines_and_not_all_the_masks() -> None:
     assert repr(whole).endswith("29 more>") and len(repr(whole)) < 1000
     assert repr(many[0]) == "<Masklet 1: label 1, score 0.25, 8 masks, frames 0 to 7>"
     assert repr(result()).endswith("objects: none>") and "no frame" in repr(Masklet(1, {}))
+
+
+def test_an_empty_mask_is_no_sighting_and_an_object_without_one_is_none(tmp_path: Path) -> None:
+    seen, empty = masklet(1, {0: (0, 0)}).sightings[0], Rle.encode(torch.zeros(H, W, dtype=torch.bool))
+    unseen = replace(seen, mask=empty)
+    made = result(Masklet(1, {0: seen, 1: unseen, 2: seen}), Masklet(2, {1: unseen}))
+    assert [(m.id, list(m.sightings)) for m in made.masklets] == [(1, [0, 2])]
+    assert [one.frames for one in made.statistics().objects] == [2] and list(made.tracks()) == [1]
+    made.save(tmp_path / "masklets.json")
+    assert VideoResult.load(tmp_path / "masklets.json") == made

@@ -204,9 +204,7 @@ def _read_masklet(where: str, entry: Any, video: VideoResult) -> Masklet:
         if frame in sightings:
             raise ValueError(f"frame {frame} is given twice; keep one of them")
         sightings[frame] = sighting
-    # Other programs write an empty mask where an object is not in sight.
-    seen = {frame: sighting for frame, sighting in sightings.items() if sighting.mask.area}
-    return read_masklet_facts(where, entry, seen, video)
+    return read_masklet_facts(where, entry, sightings, video)
 
 
 def read_sighting(where: str, row: Any, video: VideoResult) -> tuple[int, Sighting]:
@@ -231,14 +229,15 @@ def read_masklet_facts(
     begins with `where` where it is none.
     """
     label, is_thing = entry["label"], entry["is_thing"]
-    if not sightings:
-        raise ValueError("is seen in no frame; leave it out")
     if not _is_label(label, video):
         raise ValueError(f"has label {quote_value(label)}; {_describe_labels(video)}")
     if not isinstance(is_thing, bool):
         raise ValueError(f"'is_thing' must be true or false, not {quote_value(is_thing)}")
     id, score = check_whole_number(where, "the id", entry["id"]), check_number(where, "the score", entry["score"])
-    return Masklet(id, sightings, label, score, is_thing)
+    made = Masklet(id, sightings, label, score, is_thing)
+    if not made.sightings:
+        raise ValueError("is seen in no frame; leave it out")
+    return made
 
 
 def _is_index(value: Any, length: int) -> bool:

@@ -71,6 +71,11 @@ class VideoResult:
     times: tuple[float, ...] = ()  # seconds of each frame from the first; empty where `rate` is constant
     pixel_aspect: float = 1.0  # width of a pixel over its height, as it is to be shown
 
+    def __post_init__(self) -> None:
+        """An object that is seen in no frame is none of the video's."""
+        if not all(m.sightings for m in self.masklets):
+            object.__setattr__(self, "masklets", tuple(m for m in self.masklets if m.sightings))
+
     def __repr__(self) -> str:
         """Some lines, not all the masks: notebooks show it."""
         h, w = self.size

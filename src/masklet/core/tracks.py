@@ -47,6 +47,13 @@ class Masklet:
     score: float = 0.0
     is_thing: bool = True
 
+    def __post_init__(self) -> None:
+        """An empty mask, as other programs give it where an object is not in sight, is no sighting."""
+        given = self.sightings
+        if isinstance(given, dict) and not all(seen.mask.area for seen in given.values()):  # a book's have none
+            kept = {frame: seen for frame, seen in given.items() if seen.mask.area}
+            object.__setattr__(self, "sightings", kept)
+
     def __repr__(self) -> str:
         """A line, not all the masks: notebooks show it."""
         span = f"frames {min(self.sightings)} to {max(self.sightings)}" if self.sightings else "no frame"
