@@ -520,7 +520,7 @@ def open_session(
     name: str,
 ) -> Session:
     """The session of `open`, whose arguments these are, with its propagator made."""
-    from masklet.io.video.packet_index import read_frame_times  # and FFmpeg, of which images need nothing
+    from masklet.io.video.packet_index import learn_frames  # and FFmpeg, of which images need nothing
     from masklet.session.saved_session import load_history  # and scipy, of which tracking needs nothing
     from masklet.session.session import Session, create_empty_result
 
@@ -532,6 +532,7 @@ def open_session(
     with ExitStack() as held:
         known = result if history is None else history.state.result
         video = held.enter_context(open_source(source, result=known))
+        learn_frames(video)
         if result is None and history is None:
             begun = create_empty_result(video)
             made = replace(
@@ -540,7 +541,7 @@ def open_session(
                 source=describe_source(source),
                 version=__version__,
             )
-            times = () if rate else read_frame_times(video)
+            times = () if rate else begun.times
             result = replace(begun, name=name or begun.name, rate=rate or begun.rate, times=times, provenance=made)
         session = Session(video, carrier, history or result, lambda: release.close(), load_bystanders(carrier))
         release = held.pop_all()

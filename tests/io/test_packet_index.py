@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from clips import write_clip
 
 import masklet
-from masklet.io.video.packet_index import ForwardReader, read_frame_times, read_packet_marks
+from masklet.io.video.packet_index import ForwardReader, learn_frames, read_packet_marks
+from masklet.io.video.selection import SelectedFrames
 from masklet.io.video.sources import open_video
 from masklet.io.video.video_file import VideoFile
 
@@ -45,11 +47,59 @@ def test_uneven_times_are_known_before_a_frame_is_decoded(tmp_path: Path, name: 
     """So that what is begun by hand in a recording of a screen lasts as long as it."""
     clip = write_clip(tmp_path / name, times=UNEVEN)
     read, fresh = open_video(clip), open_video(clip)
-    assert read_frame_times(fresh) == ((*(f.time for f in read),) and read.times) != ()
+    learn_frames(fresh)
+    assert fresh.times == ((*(f.time for f in read),) and read.times) != ()
     with masklet.open(clip, propagator="flow") as session:
         assert session.result.times == read.times
-    assert read_frame_times(open_video(write_clip(tmp_path / "even.mp4", frames=5))) == ()
-    assert read_frame_times(open_video([np.zeros((4, 4, 3), np.uint8)])) == ()
+    even = open_video(write_clip(tmp_path / "even.mp4", frames=5))
+    learn_frames(even)
+    assert even.times == ()
+
+
+SELECTIONS = (
+    {"fps": 10.0},
+    {"stride": 3},
+    {"start": "0.5s"},
+    {"start": 5, "end": "1.1s", "fps": 9.0},
+    {"max_frames": 4},
+)
+
+
+@pytest.mark.parametrize("chosen", SELECTIONS, ids=str)
+@pytest.mark.parametrize("name", ["uneven.mp4", "uneven.mkv", "images"])
+def test_which_frames_are_chosen_is_known_before_they_are_decoded(
+    tmp_path: Path, name: str, chosen: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of uneven times nobody can say by the rate how many are taken by seconds."""
+    if name == "images":
+        source: Any = [np.full((8, 8, 3), n, np.uint8) for n in range(30)]
+    else:
+        source = write_clip(tmp_path / name, times=[10 * n * n for n in range(20)])
+    read = open_video(source, **chosen)
+    frames = list(read)
+    foreseen = open_video(source, **chosen)
+    with monkeypatch.context() as patch:
+        patch.setattr(SelectedFrames, "frames", None)
+        learn_frames(foreseen)
+        last = foreseen.read(len(frames) - 1, len(frames) + 5)
+    assert (len(foreseen), foreseen.times) == (len(frames), read.times)
+    assert [(f.index, f.time) for f in last] == [(len(frames) - 1, pytest.approx(frames[-1].time))]
+    assert (last[0].image == frames[-1].image).all()
+    assert [f.time for f in foreseen] == [f.time for f in frames]
+    with masklet.open(open_video(source, **chosen), propagator="flow") as session:
+        assert (session.frames, session.result.times) == (len(frames), read.times)
+
+
+def test_a_choice_of_a_file_that_is_cut_off_is_of_what_is_left(tmp_path: Path) -> None:
+    whole = write_clip(
+        tmp_path / "whole.mp4", options={"g": "5"}, frames=60, container={"movflags": "faststart"}
+    ).read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    frames = list(open_video(tmp_path / "cut.mp4", stride=2))
+    assert 5 < len(frames) < 30
+    with masklet.open(open_video(tmp_path / "cut.mp4", stride=2), propagator="flow") as session:
+        assert session.frames == len(frames)
+        assert session.video.read(len(frames) - 1, len(frames) + 9)[0].index == len(frames) - 1
 
 
 def test_a_file_whose_packets_are_not_its_frames_is_decoded_as_ever(

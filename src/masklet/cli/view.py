@@ -26,7 +26,7 @@ from masklet.io.exports.exported_results import check_same_video
 from masklet.io.formats.davis import read_davis
 from masklet.io.formats.submission import RESULT, find_result_files
 from masklet.io.output_folder import OutputFolder
-from masklet.io.video.packet_index import ForwardReader, read_frame_times
+from masklet.io.video.packet_index import ForwardReader, learn_frames
 from masklet.io.video.source_names import Source, describe_source, make_unique_names
 from masklet.io.video.sources import group_video_sources, open_video, reopen_video
 from masklet.io.video.video_file import VideoFile
@@ -271,6 +271,7 @@ def open_result_video(
         return None, f"{result.name}: its video is not at hand; give it by --video to see it"
     try:
         video = stack.enter_context(reopen_video(result, source, reading.options))
+        learn_frames(video)
         check_same_video(result, video)
     except InputError as error:
         if is_told:
@@ -314,10 +315,10 @@ def open_empty_desk(source: Source, name: str, out: Path, reading: Reading, stac
     """
     given: Any = source if isinstance(source, str) else list(source)
     video = stack.enter_context(open_video(given, **reading.options))
-    length, read = count_video_frames(video), describe_reading(video)
+    learn_frames(video)
+    length, read = len(video), describe_reading(video)
     made = Provenance("session", read, version=__version__, source=describe_source(given))
-    times = read_frame_times(video)
-    result = VideoResult(name, video.size, length, video.rate, (), (), made, times, video.pixel_aspect)
+    result = VideoResult(name, video.size, length, video.rate, (), (), made, video.times, video.pixel_aspect)
     return Desk(
         name,
         ResultEditor(result),
@@ -332,14 +333,6 @@ def open_empty_desk(source: Source, name: str, out: Path, reading: Reading, stac
 def make_reader(video: Video, length: int) -> Video:
     """What reads a `video` of so many frames for the page: of a file it goes on where it stopped."""
     return ForwardReader(video, length) if isinstance(video, VideoFile) else video
-
-
-def count_video_frames(video: Video) -> int:
-    """How many frames a `video` has; it is read to its end where it does not say."""
-    if not len(video):
-        for _ in video:
-            pass
-    return len(video)
 
 
 def make_session_opener(source: Any, reading: Reading, stack: ExitStack) -> Callable[[VideoResult], PromptedVideo]:

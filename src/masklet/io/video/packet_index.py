@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import av
 
-from masklet.core.frames import Frame, Video, get_frame_times
+from masklet.core.frames import Frame, Video, get_frame_times, read_through
 from masklet.io.video.decode import LostFrame, decode_frames
-from masklet.io.video.frame_source import DamagedSourceError, keep_uneven_times
+from masklet.io.video.frame_source import DamagedSourceError, FrameSource, keep_uneven_times
+from masklet.io.video.selection import SelectedFrames
 from masklet.io.video.video_file import VideoFile
 
 
@@ -46,17 +47,30 @@ def read_packet_marks(video: VideoFile) -> list[PacketMark] | None:
     return marks if rises and marks and marks[0].key else None
 
 
-def read_frame_times(video: Video) -> tuple[float, ...]:
-    """Seconds of each frame of a `video` from its first, by its packets where it has not been read yet; empty where the
-    rate is constant, or nothing tells them.
+def learn_frames(video: Video) -> None:
+    """Has a `video` know how many frames it has, and when each is: by the packets of its file, which are not decoded,
+    or, where they do not tell which of them were chosen, by reading it to its end.
     """
-    times = get_frame_times(video)
-    if times or not isinstance(video, VideoFile):
-        return times
+    if isinstance(video, SelectedFrames) and not video.is_known:
+        times = _foresee_times(video.source)
+        if times:
+            video.foresee(times)
+        else:
+            read_through(video)
+    elif isinstance(video, VideoFile) and not get_frame_times(video):
+        video.times = keep_uneven_times(_foresee_times(video), video.rate)
+    if not len(video):
+        read_through(video)
+
+
+def _foresee_times(video: FrameSource) -> Sequence[float]:
+    """Seconds of each frame of a `video` from its first; empty where nothing tells them before they are decoded."""
+    if not isinstance(video, VideoFile):
+        return [n / video.rate for n in range(len(video))]
     marks = read_packet_marks(video)
     if marks is None or len(marks) != len(video):
         return ()
-    return keep_uneven_times([(mark.pts - marks[0].pts) * video.time_base for mark in marks], video.rate)
+    return [(mark.pts - marks[0].pts) * video.time_base for mark in marks]
 
 
 class ForwardReader:

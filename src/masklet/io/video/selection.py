@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from itertools import islice
 from math import ceil, floor
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from jaxtyping import UInt8
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame, get_frame_names
 from masklet.core.result import VideoResult
-from masklet.io.video.frame_source import FrameSource, format_size
+from masklet.io.video.frame_source import FrameSource, format_size, keep_uneven_times
 
 Position = int | str  # a frame's number from 0, or a time: "2.5s", "1:30"
 
@@ -105,6 +105,29 @@ def read_recorded_selection(result: VideoResult) -> dict[str, Any]:
     return {}
 
 
+class Timed(Protocol):
+    """What is in a video at a place and a time."""
+
+    @property
+    def index(self) -> int:
+        """Its place, counted from 0."""
+
+    @property
+    def time(self) -> float:
+        """Seconds from the first."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a frame will be."""
+
+    index: int
+    time: float
+
+
+T = TypeVar("T", bound=Timed)
+
+
 class SelectedFrames(FrameSource):
     """Frames of another source, counted from 0 by themselves; times are from the first of them."""
 
@@ -174,7 +197,8 @@ class SelectedFrames(FrameSource):
         return min((n for n in counts if n is not None), default=0)
 
     def frames(self) -> Iterator[Frame]:
-        for used, frame in enumerate(islice(self._choose(), self.selection.max_frames)):
+        first = read_position(self.selection.start)[0] or 0
+        for used, frame in enumerate(self._choose(self.source.frames_from(first))):
             if used == len(self._used):
                 self._used.append(frame.index)
                 self._times.append(frame.time)
@@ -182,17 +206,34 @@ class SelectedFrames(FrameSource):
                 self.lost[used] = self.source.lost[frame.index]
             yield self._convert(used, frame)
 
-    def _choose(self) -> Iterator[Frame]:
-        """The frames of the source from the first that is used to the last."""
+    @property
+    def is_known(self) -> bool:
+        """Whether it is sure which frames are used."""
+        return self._length is not None
+
+    def foresee(self, times: Sequence[float]) -> None:
+        """Knows from now on which frames are used, and when they are, where `times` are those of the source's frames,
+        all of them, in seconds from its first.
+        """
+        first = read_position(self.selection.start)[0] or 0
+        found = list(self._choose(Moment(n, times[n]) for n in range(first, len(times))))
+        self._used, self._times = [one.index for one in found], [one.time for one in found]
+        self._length, self.times = len(found), keep_uneven_times(self._times, self.rate)
+
+    def _choose(self, frames: Iterable[T]) -> Iterator[T]:
+        """Those of the source's `frames` that are used."""
+        return islice(self._choose_all(frames), self.selection.max_frames)
+
+    def _choose_all(self, frames: Iterable[T]) -> Iterator[T]:
         chosen = self.selection
-        first, seconds = read_position(chosen.start)
+        seconds = read_position(chosen.start)[1] or 0.0
         end, end_seconds = (None, None) if chosen.end is None else read_position(chosen.end)
         ticks = -1
         begin: tuple[int, float] | None = None
-        for frame in self.source.frames_from(first or 0):
+        for frame in frames:
             if (end is not None and frame.index >= end) or (end_seconds is not None and frame.time >= end_seconds):
                 return
-            if frame.time < (seconds or 0.0):
+            if frame.time < seconds:
                 continue
             begin = begin or (frame.index, frame.time)
             tick = floor((frame.time - begin[1]) * chosen.fps + 1e-6) if chosen.fps else ticks + 1
@@ -214,7 +255,7 @@ class SelectedFrames(FrameSource):
             for frame in self.frames():
                 if frame.index + 1 >= stop:
                     break
-        wanted = self._used[start:stop]
+        wanted = self._used[start : min(stop, len(self)) if self.is_known else stop]
         return [self._convert(start + n, frame) for n, frame in enumerate(self.source.read_frames(wanted))]
 
     def close(self) -> None:
