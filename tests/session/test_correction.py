@@ -90,6 +90,23 @@ def test_only_some_frames_and_a_new_object(
     assert kept == {t: s for t, s in before.masklets[0].sightings.items() if not 7 <= t < 10}
 
 
+def test_a_result_of_chosen_frames_is_gone_on_with_over_these(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = "--stride", "2", "--start", "2", "--max-side", "40"
+    code, told = go_on(monkeypatch, clip, "-o", tmp_path / "a", *chosen, "--prompt", "0:1:point=4,4")
+    assert code == 0, told
+    first, told = go_on(monkeypatch, clip, "-o", tmp_path / "b", "--from", tmp_path / "a", "--prompt", "4:7:point=2,9")
+    assert first == 0, told
+    again, told = go_on(
+        monkeypatch, clip, "-o", tmp_path / "c", "--from", tmp_path / "a", *chosen, "--prompt", "4:7:point=2,9"
+    )
+    assert again == 0, told
+    before, after, same = (VideoResult.load(tmp_path / f"{name}/toy/masklets.json") for name in "abc")
+    assert (before.length, [m.id for m in after.masklets]) == (5, [1, 7])
+    assert after.masklets == same.masklets and after.masklets[0] == before.masklets[0]
+
+
 def test_a_result_of_run_is_gone_on_with(tmp_path: Path) -> None:
     """Through `masklet run`, whose objects no prompt has made."""
     folder = tmp_path / "street"

@@ -79,9 +79,10 @@ from masklet.io.prompts import (
     read_prompts,
 )
 from masklet.io.video.datasets import DatasetVideo, list_dataset_videos, list_prompted_videos
+from masklet.io.video.frame_source import FrameSource
 from masklet.io.video.selection import FrameSelection
 from masklet.io.video.source_names import Source, describe_source
-from masklet.io.video.sources import check_source_exists, group_video_sources, open_video
+from masklet.io.video.sources import check_source_exists, group_video_sources, open_video, reopen_video
 from masklet.parts import (
     choose_evaluation_settings,
     load_bystanders,
@@ -443,6 +444,10 @@ class BegunResult:
     stop: int | None
     identity: Mapping[str, str]
 
+    def open_video(self, source: Any, **reading: Any) -> FrameSource:
+        """Its video at `source`: the frames that it is of, unless `reading` chooses some (`reopen_video`)."""
+        return reopen_video(self.result, source, reading)
+
     def correct(self, carrier: Any, prompts: Mapping[int, Mapping[int, Prompt]]) -> Any:
         """The system that goes on from it with `prompts`, which a `carrier` propagates."""
         from masklet.session.correction import Correction  # and scipy, of which tracking needs nothing
@@ -480,7 +485,7 @@ class TrackOptions:
         return Job(
             marked.source,
             folder,
-            partial(open_video, **self.reading, device=self.device),
+            partial(begun.open_video if begun else open_video, **self.reading, device=self.device),
             partial(self.make_system, marked),
             partial(begun.correct if begun else marked.make, self.carrier, {}),
             {"reading": self.reading, "prompts": marked.identity, **(begun.identity if begun else {})},
