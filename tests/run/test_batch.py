@@ -25,6 +25,7 @@ from masklet.run.batch import Job, process_video
 from masklet.run.claims import FOLDER, Claim, ClaimedError, get_claim_path
 from masklet.run.outcome import read_manifest
 from masklet.run.recipe import UNKNOWN, compare_recipes, compute_recipe_hash, identify_files
+from masklet.run.video_list import OWN_NAMES
 from masklet.view.progress import QuietReporter
 
 H, W = 24, 32
@@ -208,6 +209,56 @@ def test_a_list_and_a_plan(clips: Path) -> None:
     assert set(times()) == {"a"}
     assert run("a", "--list", "list.txt")[0] == 0 and set(times()) == set("abc")
     assert "none.txt" in run("a", "--list", "none.txt")[1]
+
+
+def test_videos_that_are_called_alike_are_two_in_all_that_is_made_of_them(clips: Path) -> None:
+    """In the results, their exports, the events, and in detections that say which video they are of."""
+    counts = [masklet.Rle.encode_pixels(np.eye(H, W, k) > 0).counts.decode() for k in (0, 5)]
+    entries = [
+        {"frame": t, "video": v, "category_id": 1, "score": 0.99, "segmentation": {"size": [H, W], "counts": c}}
+        for v, c in zip(("cam", "cam-2"), counts, strict=True)
+        for t in range(3)
+    ]
+    Path("d.json").write_text(json.dumps(entries))
+    for name in "ab":
+        Path("of", name).mkdir(parents=True)
+        Path(name).rename(Path("of", name, "cam"))
+    words = [
+        "run",
+        "of/a/cam",
+        "of/b/cam",
+        "-o",
+        "out",
+        "--segmenter",
+        "d.json",
+        "--propagator",
+        "still",
+        "--no-overlay",
+    ]
+    words += ["--json-log"]
+    said = [json.loads(line) for line in CliRunner().invoke(app, words).stdout.splitlines()]
+    assert [event["video"] for event in said if event["event"] == "done"] == ["cam", "cam-2"]
+    for name, own in zip(("cam", "cam-2"), counts, strict=True):
+        [found] = masklet.VideoResult.load(f"out/{name}/masklets.json").masklets
+        assert found.sightings[2].mask.counts.decode() == own
+    done = CliRunner().invoke(app, ["export", "cocovid-set", "out", "-o", "set", "-q"])
+    assert done.exit_code == 0, done.output
+    assert [v["name"] for v in json.loads(Path("set/cocovid.json").read_text())["videos"]] == ["cam", "cam-2"]
+
+
+def test_no_video_takes_the_place_of_what_the_output_folder_holds_beside_videos(clips: Path) -> None:
+    for name, own in zip("abc", OWN_NAMES, strict=True):
+        Path(name).rename("x" + own if own.startswith(".") else own)
+    Path("d.json").write_text("[]")
+    assert run("manifest.jsonl", "failed", "x.masklet")[0] == 0
+    assert {o["video"] for o in read_manifest(Path("out"))} == {"manifest.jsonl-2", "failed-2", "x.masklet"}
+
+
+def test_a_plan_and_events_are_json_where_that_is_asked_for(clips: Path) -> None:
+    code, said = run("a", "b", "--dry-run", "--json-log")
+    events = [json.loads(line) for line in said.splitlines()]
+    assert code == 0 and [event["event"] for event in events] == ["plan"] * 3
+    assert [event.get("video") for event in events] == ["a", "b", None]
 
 
 def test_workers_share_the_videos_and_one_that_dies_costs_one(place: Path) -> None:

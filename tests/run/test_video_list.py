@@ -62,6 +62,10 @@ BAD = {
     "no detections": ({"source": "a", "detections": "no.json"}, "line 2: detections no.json: no such file"),
     "both": ({"source": "a", "detections": "a.mp4", "prompts": [BOX]}, "line 2: has prompts and detections"),
     "a name that climbs": ({"source": "a", "name": "../x"}, "line 2: the name '../x' has a separator"),
+    "a name of ours": (
+        {"source": "a", "name": "manifest.jsonl"},
+        "line 2: the name manifest.jsonl is that of masklet's",
+    ),
     "a name twice": ({"source": "b", "name": "one"}, "line 2: line 1 has its name, one"),
     "no stride": ({"source": "a", "stride": 0}, "line 2: stride 0"),
     "no place": ({"source": "a", "start": "soon"}, "line 2: 'soon' is no place in a video"),
@@ -88,6 +92,15 @@ def test_all_bad_lines_are_told_at_once_and_nothing_is_done(place: Path) -> None
     assert done.exit_code == 2 and not Path("out").exists()
     assert all(f"line {n}: no key 'sorce'" in done.output for n in range(2, TOLD + 2))
     assert "and 2 more bad lines" in done.output
+
+
+def test_one_json_list_is_no_list_of_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a").mkdir()
+    for text in ('["a"]', '[\n {"source": "a"}\n]'):
+        with pytest.raises(masklet.InputError, match="list of JSON; write an object a line"):
+            list_videos([], write_lines(text))
+    assert [video.source for video in list_videos([], write_lines("[a]"))] == ["a"]
 
 
 def test_names_of_a_list_are_kept_and_others_go_around_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

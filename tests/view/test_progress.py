@@ -7,7 +7,7 @@ from rich.console import Console
 from toys import H, W
 
 from masklet.core.result import Provenance, VideoResult
-from masklet.view.progress import BarReporter, BatchProgress
+from masklet.view.progress import BarReporter, BatchProgress, FinishedVideo
 
 
 def test_names_are_shown_as_they_are() -> None:
@@ -20,6 +20,11 @@ def test_names_are_shown_as_they_are() -> None:
     made = Provenance("test", notes=(f"{name}.mp4: damaged after frame 2",))
     bars.done(Path("out[/x]") / name, VideoResult(name, (H, W), 2, 10.0, (), (), made), 1.0)
     assert out.getvalue().count(name) == 4 and f"out[/x]/{name}" in out.getvalue()
+
+
+def test_a_video_that_is_done_is_called_as_its_folder_is() -> None:
+    result = VideoResult("set/sequence", (H, W), 2, 10.0, (), (), Provenance("test"))
+    assert FinishedVideo.describe(Path("out/sequence"), result, 1.0).name == "sequence"
 
 
 def test_a_batch_has_a_bar_of_its_own_and_one_for_each_video_at_work() -> None:

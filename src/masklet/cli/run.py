@@ -189,7 +189,7 @@ def run_command(
         options = replace(options, videos=choose_videos(options.videos, out, shard, failed_only))
         check_shared_sources(options.videos, crew, ray)
         if dry_run and options.videos:
-            print_plan(out, plan_jobs(options, parts), jobs)
+            print_plan(out, plan_jobs(options, parts), jobs, reporter)
         log, queue = plan_batch(options, parts, retries, metrics_file, reporter)
         pool = choose_pool(options, crew, ray, ray_gpus, queue, log)
     run_batch(out, queue, pool, log)
@@ -603,16 +603,16 @@ def check_watch(folder: Path, is_more: bool) -> None:
         raise InputError(f"--watch {folder}: there is no such folder; make it first")
 
 
-def print_plan(out: Path, jobs: Sequence[Job], workers: int) -> None:
-    """Says of the video of each of the `jobs` what would become of it in `out`, and what all that would take with so
-    many `workers`, and ends the command.
+def print_plan(out: Path, jobs: Sequence[Job], workers: int, reporter: Reporter) -> NoReturn:
+    """Has the `reporter` say of the video of each of the `jobs` what would become of it in `out`, and what all that
+    would take with so many `workers`, and ends the command.
     """
     from masklet.run.forecast import TO_DO, foresee_video, format_forecast
 
     foreseen = [(job, foresee_video(job)) for job in jobs]
     for job, told in foreseen:
-        typer.echo(f"{job.name}: {told}")
-    typer.echo(format_forecast(out, [job for job, told in foreseen if told == TO_DO], workers))
+        reporter.plan(told, job.name)
+    reporter.plan(format_forecast(out, [job for job, told in foreseen if told == TO_DO], workers))
     raise typer.Exit()
 
 

@@ -33,7 +33,17 @@ from masklet.outputs import write_format, write_overlay
 from masklet.run.checkpoint import get_checkpoint_folder, open_checkpoints, remove_checkpoints
 from masklet.run.claims import Claim, ClaimedError
 from masklet.run.less_memory import is_out_of_memory, run_with_halved_batches
-from masklet.run.outcome import CLAIMED, DONE, FAILED, KEPT, MANIFEST, REFUSED, Outcome, append_to_manifest
+from masklet.run.outcome import (
+    CLAIMED,
+    DONE,
+    FAILED,
+    FAILURES,
+    KEPT,
+    MANIFEST,
+    REFUSED,
+    Outcome,
+    append_to_manifest,
+)
 from masklet.run.recipe import FILE, UNKNOWN, compare_recipes, compute_recipe_hash, describe_recipe, list_source_files
 from masklet.run.usage import measure_peak_device_memory, measure_peak_memory, reset_peak_memory
 from masklet.systems.memory import fit_system
@@ -174,7 +184,7 @@ def write_failure_log(out: Path, name: str, text: str) -> str:
     """Keeps the traceback `text` of a failure that nobody foresaw, of the video `name`, under `out`; returns the end of
     a sentence that says where.
     """
-    path = out / "failed" / f"{name}.log"
+    path = out / FAILURES / f"{name}.log"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

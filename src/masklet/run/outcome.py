@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.jsonl"
+FAILURES = "failed"  # the folder of tracebacks
 DONE, KEPT, FAILED, REFUSED, CLAIMED = "done", "kept", "failed", "refused", "claimed"
 STATES = {DONE: "done", KEPT: "done before", FAILED: "failed", REFUSED: "refused", CLAIMED: "made by another run"}
 LISTED = 50  # videos that were not done, in a summary

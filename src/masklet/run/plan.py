@@ -19,6 +19,8 @@ from masklet.core.wording import name_argument
 from masklet.io.output_folder import OutputFolder
 from masklet.io.prompts import PromptFile, compute_prompt_hash, read_dataset_prompts
 from masklet.io.video.datasets import DatasetVideo
+from masklet.io.video.frame_source import FrameSource
+from masklet.io.video.source_names import Source
 from masklet.io.video.sources import open_video
 from masklet.parts import load_bystanders, make_encoder, resolve_device
 from masklet.presets import GOOD, choose_run_parts, choose_track_parts
@@ -149,7 +151,8 @@ def plan_job(parts: RunParts, video: VideoEntry, folder: OutputFolder) -> Job:
     more: dict[str, Any] = {"reading": reading}
     make: Callable[[Video], Any]
     plan: Callable[[], Any]
-    opened = partial(open_video, **reading, device=str(resolve_device(options.device)))
+    own = video.name if video.title in ("", video.name) else ""  # a data set's title is no name of its frames
+    opened = partial(open_named_video, own, **reading, device=str(resolve_device(options.device)))
     if video.prompts is not None:
         more["prompts"] = compute_prompt_hash(video.prompts.prompts)
         make, plan = partial(make_track, parts, video.prompts), lambda: Track(parts.tracker, {})
@@ -175,6 +178,15 @@ def plan_job(parts: RunParts, video: VideoEntry, folder: OutputFolder) -> Job:
         options.memory,
         len(options.videos) == 1,
     )
+
+
+def open_named_video(name: str, source: Source, **reading: Any) -> FrameSource:
+    """The video at `source`, as `open_video` reads it, under the `name` that it has in the run, if that gives it one:
+    of two sources that are called alike, detections and results mean one.
+    """
+    opened = open_video(source, **reading)
+    opened.name = name or opened.name
+    return opened
 
 
 def ignore_video(make: Callable[[], Any], video: Video) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,10 +19,13 @@ from masklet.io.video.datasets import DatasetVideo
 from masklet.io.video.selection import FrameSelection
 from masklet.io.video.source_names import Source, make_unique_names
 from masklet.io.video.sources import check_source_exists, group_video_sources, list_video_sources
+from masklet.run.claims import FOLDER
+from masklet.run.outcome import FAILURES, MANIFEST
 
 FORM = 'a text with a source a line, or JSON lines such as {"source": "a.mp4", "name": "a"}'
 KEYS = ("source", "name", "prompts", "detections", "start", "end", "stride")
 TOLD = 5  # bad lines
+OWN_NAMES = (MANIFEST, FAILURES, FOLDER)  # what the output folder holds beside the folders of videos
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,8 @@ def list_videos(sources: Sequence[str], path: Path | None) -> list[VideoEntry]:
             "no source; give a video file, a folder of frames, a glob or -, or a list in a file "
             f"({name_argument('path', option='list')})"
         )
+    if path:
+        check_no_json_list(path, text)
     if path and lines[0][1].startswith("{"):
         listed = parse_json_lines(path, lines)
         return name_videos([*map(VideoEntry, group_video_sources(sources)), *listed])
@@ -69,15 +75,26 @@ def list_videos(sources: Sequence[str], path: Path | None) -> list[VideoEntry]:
     return name_videos(list(map(VideoEntry, found)))
 
 
+def check_no_json_list(path: Path, text: str) -> None:
+    """Raises InputError where the `text` of the file `path` is one list of JSON, whose lines would be read as globs."""
+    try:
+        is_list = text.lstrip().startswith("[") and isinstance(json.loads(text), list)
+    except ValueError:
+        return
+    if is_list:
+        raise InputError(f"{name_argument('path', path, option='list')}: is a list of JSON; write an object a line")
+
+
 def name_videos(entries: Sequence[VideoEntry]) -> list[VideoEntry]:
     """The same, with a name for each that has none."""
-    names = iter(make_unique_names([e.source for e in entries if not e.name], [e.name for e in entries if e.name]))
+    taken = [*OWN_NAMES, *(e.name for e in entries if e.name)]
+    names = iter(make_unique_names([e.source for e in entries if not e.name], taken))
     return [e if e.name else replace(e, name=next(names)) for e in entries]
 
 
 def list_dataset_entries(videos: Sequence[DatasetVideo], is_given: bool = False) -> list[VideoEntry]:
     """The videos of a data set, under its own names; `is_given`: the masks that it gives are tracked."""
-    names = make_unique_names([Path(video.name).name for video in videos])
+    names = make_unique_names([Path(video.name).name for video in videos], OWN_NAMES)
     return [
         VideoEntry(video.source, name, video.name, given=video if is_given else None)
         for name, video in zip(names, videos, strict=True)
@@ -113,6 +130,7 @@ def parse_json_line(where: str, line: str, folder: Path) -> VideoEntry:
         raise entry.wrong("has prompts and detections; objects are either given or found, so leave one out")
     if "name" in entry:
         check_file_name(where, entry.get("name"))
+        check_not_own(where, entry.get("name"))
     name = entry.get("name") if "name" in entry else ""
     return VideoEntry(
         parse_source(entry),
@@ -122,6 +140,12 @@ def parse_json_line(where: str, line: str, folder: Path) -> VideoEntry:
         parse_line_prompts(entry, folder) if "prompts" in entry else None,
         parse_detections(entry) if "detections" in entry else "",
     )
+
+
+def check_not_own(where: str, name: str) -> None:
+    """Raises InputError that begins with `where` for a `name` that the output folder needs for something else."""
+    if name in OWN_NAMES:
+        raise InputError(f"{where}: the name {name} is that of masklet's own file or folder; give another one")
 
 
 def check_line_key(where: str, key: str) -> None:

@@ -10,6 +10,7 @@ from masklet.core.errors import InputError
 from masklet.core.wording import name_argument
 from masklet.io.video.source_names import name_source, sort_naturally
 from masklet.io.video.sources import VIDEO_SUFFIXES
+from masklet.run.video_list import OWN_NAMES
 
 POLL = 1.0  # seconds between two looks
 SETTLED = 3.0  # seconds without a change after which a file is taken for whole
@@ -66,7 +67,7 @@ class WatchedNames:
     """Names for videos that come one by one: that of the file, with its suffix where another has it already."""
 
     def __init__(self) -> None:
-        self._taken: dict[str, Path] = {}
+        self._taken = dict.fromkeys(OWN_NAMES, Path())
 
     def choose(self, path: Path) -> str:
         """The name of a file; the same one when it comes again.

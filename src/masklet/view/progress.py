@@ -36,7 +36,7 @@ class FinishedVideo:
     def describe(folder: Path, result: VideoResult, seconds: float) -> FinishedVideo:
         """Of a `result` in its `folder` that took so many `seconds`."""
         parts, notes = format_used_parts(result), tuple(result.provenance.notes)
-        return FinishedVideo(result.name, str(folder), len(result.masklets), result.length, seconds, parts, notes)
+        return FinishedVideo(folder.name, str(folder), len(result.masklets), result.length, seconds, parts, notes)
 
 
 class BatchProgress:
@@ -68,6 +68,7 @@ class Reporter(Protocol):
     def show(self, finished: FinishedVideo) -> None: ...
     def count(self, name: str, state: str, frames: int, is_new: bool) -> None: ...
     def summary(self, table: str, counts: Mapping[str, int]) -> None: ...
+    def plan(self, sentence: str, video: str = "") -> None: ...
     def hint(self, sentence: str) -> None: ...
     def notice(self, video: str, sentence: str) -> None: ...
     def error(self, message: str, video: str = "") -> None: ...
@@ -98,6 +99,10 @@ class QuietReporter:
 
     def summary(self, table: str, counts: Mapping[str, int]) -> None:
         """Says nothing of the whole batch."""
+
+    def plan(self, sentence: str, video: str = "") -> None:
+        """What would become of a `video`, or of all, on standard output: that is what was asked for."""
+        sys.stdout.write(escape_control_characters(f"{video}: {sentence}" if video else sentence) + "\n")
 
     def hint(self, sentence: str) -> None:
         """Drops the `sentence`: who asked for quiet wants no hints."""
@@ -309,6 +314,10 @@ class JsonReporter(QuietReporter):
     def summary(self, table: str, counts: Mapping[str, int]) -> None:
         """How many videos of the batch ended in each state."""
         self.say("summary", **counts)
+
+    def plan(self, sentence: str, video: str = "") -> None:
+        """What would become of a `video`, or of all."""
+        self.say("plan", **({"video": video} if video else {}), message=sentence)
 
     def notice(self, video: str, sentence: str) -> None:
         """What happened to a `video` while it was made."""
