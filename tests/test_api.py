@@ -13,6 +13,7 @@ from toys import World, square, still
 import masklet
 from masklet.api import check_prompt, check_prompts, check_system_settings, load_segmenter
 from masklet.core.instances import Box
+from masklet.core.rle import Rle
 from masklet.io.video.sources import open_video
 from masklet.models.encoder import Encoder
 from masklet.systems import sam2bmp
@@ -79,7 +80,10 @@ def test_a_box_that_holds_nothing_is_refused(box: Box) -> None:
         check_prompt(0, 1, box, open_video(VIDEO))
 
 
-@pytest.mark.parametrize("mask", [FULL, FULL.astype(np.uint8) * 255, torch.from_numpy(FULL), FULL.tolist()])
+@pytest.mark.parametrize(
+    "mask",
+    [FULL, FULL.astype(np.uint8) * 255, FULL * 2.0, torch.from_numpy(FULL), FULL.tolist(), Rle.encode_pixels(FULL)],
+)
 def test_a_mask_comes_in_many_forms(mask: Any) -> None:
     got = check_prompt(0, 1, mask, open_video(VIDEO))
     assert isinstance(got, torch.Tensor) and got.dtype == torch.bool and got.all()
@@ -97,11 +101,20 @@ def test_a_mask_comes_in_many_forms(mask: Any) -> None:
         ({0: {1: "mask.png"}}, "str is no prompt"),
         ({0: {1: FULL[:8]}}, "the mask is 24x8, the video 24x16"),
         ({0: {1: ~FULL}}, "the mask is empty"),
+        ({0: {1: np.arange(384).reshape(16, 24)}}, "the mask has values from 1 to 383 beside 0"),
+        ({0: {1: torch.full((16, 24), 0.1).index_fill(0, torch.tensor([2]), 0.9)}}, "values from 0.1 to 0.9"),
     ],
 )
 def test_what_is_no_prompt_is_said(prompts: Any, words: str) -> None:
     with pytest.raises(masklet.InputError, match=words):
         check_prompts(prompts, open_video(VIDEO))
+
+
+def test_what_a_result_cannot_have_is_refused_before_work() -> None:
+    for rate in (0, -5.0, float("nan"), "25"):
+        for do in (lambda r: masklet.track(VIDEO, {0: {1: FULL}}, rate=r), lambda r: masklet.open(VIDEO, rate=r)):
+            with pytest.raises(masklet.InputError, match="frames per second"):
+                do(rate)
 
 
 @pytest.mark.parametrize("frames", ["clip.mp4", Path("clip.mp4"), 5])

@@ -209,6 +209,12 @@ def test_watch_may_be_left_out_and_progress_shows_bars(capsys: pytest.CaptureFix
     assert "forward" in capsys.readouterr().err
 
 
+def test_numbers_of_numpy_are_as_good_as_those_of_python(tmp_path: Path) -> None:
+    script = Path(__file__).parent / "numbers_of_numpy.py"
+    done = subprocess.run([sys.executable, script, tmp_path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_nothing_heavy_is_imported_before_it_is_used() -> None:
     heavy = "{'torch', 'cv2', 'transformers', 'supervision', 'scipy'} & set(sys.modules)"
     code = f"import sys, masklet, masklet.cli, masklet.builtins; print({heavy}); masklet.Detections; print('torch' in sys.modules)\n"

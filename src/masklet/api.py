@@ -18,7 +18,7 @@ from masklet.core.choices import check_choice
 from masklet.core.errors import InputError
 from masklet.core.frames import Video, check_before_reading, describe_reading
 from masklet.core.instances import Exemplar, FrameMasks
-from masklet.core.limits import check_relative_path
+from masklet.core.limits import check_frame_rate, check_relative_path
 from masklet.core.part_facts import (
     check_part_facts,
     collect_part_weights,
@@ -524,7 +524,7 @@ def open_session(
     from masklet.session.saved_session import load_history  # and scipy, of which tracking needs nothing
     from masklet.session.session import Session, create_empty_result
 
-    check_relative_path("name", name or "unnamed")
+    check_told(rate, name)
     if ((given is not None or saved is not None) and (rate or name)) or (given is not None and saved is not None):
         raise InputError("open: give a result or a saved session; it has its own name and rate")
     result = VideoResult.open(given) if isinstance(given, str | Path) else given
@@ -546,6 +546,13 @@ def open_session(
         session = Session(video, carrier, history or result, lambda: release.close(), load_bystanders(carrier))
         release = held.pop_all()
     return session
+
+
+def check_told(rate: float | None, name: str) -> None:
+    """Raises InputError where a result cannot have this `rate` or `name`; None and "" are those of its source."""
+    check_relative_path("name", name or "unnamed")
+    if rate is not None:
+        check_frame_rate("rate", rate)
 
 
 def check_live_frames(frames: Any) -> None:
@@ -577,7 +584,7 @@ def process_source(
     """Opens a `source`, whose frames the `device` decodes where it can, runs on it the system that `make` gives for it,
     and names what was used; the other arguments as in `segment`.
     """
-    check_relative_path("name", name or "unnamed")
+    check_told(rate, name)
     with open_source(source, device) as video, follow_progress(name or video.name, watch, progress) as told:
         check_before_reading(video)
         result = run_system(make(video), video, source, told)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -133,9 +134,41 @@ def test_what_cannot_be_saved_leaves_the_old_file(tmp_path: Path) -> None:
     path, _ = saved(tmp_path)
     before = path.read_bytes()
     result = VideoResult.load(path)
-    with pytest.raises(ValueError, match="JSON"):
+    with pytest.raises(InputError, match="frames per second must be a number"):
         VideoResult(result.name, result.size, 8, float("nan"), (), (), result.provenance).save(path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def seen(size: tuple[int, int] = (32, 32), score: float = 0.5, label: int = -1) -> Sighting:
+    return Sighting(Rle.encode_pixels(np.ones(size, bool)), Source.FORWARD, score, label)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"times": (0.0, 1.0)}, "times: 2 for 8 frames"),
+        ({"pixel_aspect": 0.0}, "pixel_aspect 0"),
+        ({"name": ""}, "not empty"),
+        ({"masklets": (Masklet(-1, {0: seen()}),)}, "object -1: the id must be"),
+        ({"masklets": (Masklet(3, {0: seen()}), Masklet(3, {1: seen()}))}, "the id 3 is given twice"),
+        ({"masklets": (Masklet(3, {0: seen()}, label=7),)}, "object 3: has label 7"),
+        ({"masklets": (Masklet(3, {0: seen(label=2)}),)}, "object 3: seen in frame 0 under label 2"),
+        ({"masklets": (Masklet(3, {8: seen()}),)}, "object 3: seen in frame 8"),
+        ({"masklets": (Masklet(3, {0: seen((32, 31))}),)}, "object 3: its mask in frame 0 is 31x32, the video 32x32"),
+        ({"masklets": (Masklet(3, {0: seen(score=float("nan"))}),)}, "the score must be a number"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        replace(drawn_result(3, "clip", []), **change).save(tmp_path / "r.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_line_of_the_log_may_name_all_objects(tmp_path: Path) -> None:
+    few = replace(drawn_result(3, "clip", []), masklets=tuple(Masklet(id, {0: seen()}) for id in range(1, 3_000)))
+    for edited in (few.merge(*range(1, 3_000)), few.drop(*range(2, 3_000)), few.rename(1, "x" * 10_000)):
+        edited.save(tmp_path / "r.json")
+        assert VideoResult.load(tmp_path / "r.json") == edited
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,27 @@ def test_a_mask_is_painted_and_erased() -> None:
         session.paint(4, 1, Rle.encode_pixels(np.zeros((2, 3), bool)))
 
 
+def test_a_mask_is_painted_as_an_array_too() -> None:
+    sessions = begin(World(PLACES)), begin(World(PLACES))
+    for session, drawn in zip(sessions, (Rle.encode(square(9, 9)), square(9, 9).numpy()), strict=True):
+        session.paint(4, 1, drawn)
+    assert sessions[0].result == sessions[1].result and masks(sessions[0].result, 1)[4].area == 36
+
+
+@pytest.mark.parametrize("id", [-1, "2", 2.0, True])
+def test_an_id_that_no_result_can_have_is_refused(id: object) -> None:
+    session = begin(World(PLACES))
+    for act in (
+        lambda: session.paint(4, id, square(1, 1)),  # type: ignore[arg-type]
+        lambda: session.prompt(4, id, square(1, 1)),  # type: ignore[arg-type]
+        lambda: session.confirm(4, id),  # type: ignore[arg-type]
+        lambda: session.propagate(id),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(InputError, match="no object"):
+            act()
+    assert session.revision == 0
+
+
 def test_propagation_is_stopped_and_keeps_what_was_done() -> None:
     world = World(PLACES, length=30)
     session = Session(world, ToyPropagator())

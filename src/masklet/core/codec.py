@@ -11,6 +11,7 @@ It is written a few sightings at a time, so that a result that lies on the disk 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from masklet.core.errors import InputError
 from masklet.core.files import read_json, write_atomically
 from masklet.core.limits import (
     LARGEST_ASPECT,
+    LONGEST_EDIT,
     MOST_CATEGORIES,
     MOST_OBJECTS,
     check_count,
@@ -38,7 +40,7 @@ from masklet.core.limits import (
     quote_value,
 )
 from masklet.core.result import Provenance, VideoResult
-from masklet.core.result_index import BLOCK, HEAD, IndexWriter, format_json
+from masklet.core.result_index import BLOCK, HEAD, IndexWriter, convert_for_json, format_json
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 
@@ -46,17 +48,31 @@ FORMAT = "masklet/1"
 
 
 def write_result(result: VideoResult, path: Path) -> None:
-    """Writes a result. Raises InputError where the file cannot be written, or the result's name is none of a file."""
-    check_relative_path(f"{path}", result.name)
+    """Writes a result. Raises InputError where the file cannot be written, or could not be read again."""
+    check_storable(f"{path}", result)
     with write_atomically(path) as file:
         file.write(f"{format_json(format_video(result))[:-1]},".encode())
         index = IndexWriter(file.tell())
         file.write(HEAD)
         for n, masklet in enumerate(result.masklets):
             file.write(b"," if n else b"")
-            _write_masklet(file, masklet, index)
+            with explain_bad_entry(f"{path}: object {masklet.id}"):
+                _write_masklet(file, masklet, index, result)
         file.write(b"],")
         file.write(index.format(file.tell()))
+
+
+def check_storable(where: str, result: VideoResult) -> None:
+    """Raises InputError that begins with `where` where a `result` holds what `read_result` refuses: what is written
+    without that is lost.
+    """
+    with explain_bad_entry(where):
+        read_video(where, json.loads(json.dumps(format_video(result), default=convert_for_json)))
+    check_count(where, "masklets", len(result.masklets), MOST_OBJECTS)
+    check_ids(where, result.masklets)
+    for m in result.masklets:
+        with explain_bad_entry(f"{where}: object {m.id}"):
+            read_masklet_facts(f"{where}: object {m.id}", format_masklet_facts(m), m.sightings, result)
 
 
 def format_video(result: VideoResult) -> dict[str, Any]:
@@ -84,7 +100,7 @@ def format_masklet_facts(m: Masklet) -> dict[str, Any]:
     return {"id": m.id, "label": m.label, "score": m.score, "is_thing": m.is_thing}
 
 
-def _write_masklet(file: IO[bytes], m: Masklet, index: IndexWriter) -> None:
+def _write_masklet(file: IO[bytes], m: Masklet, index: IndexWriter, video: VideoResult) -> None:
     facts = {**format_masklet_facts(m), "sightings": []}
     start = file.tell()
     file.write(format_json(facts)[:-2].encode())
@@ -94,10 +110,21 @@ def _write_masklet(file: IO[bytes], m: Masklet, index: IndexWriter) -> None:
     for n, block in enumerate(blocks):
         file.write(b"," if n else b"")
         places.append(file.tell())
-        rows = [format_sighting(t, m.sightings[t]) for t in block]
+        rows = [format_sighting(t, _check_sighting(t, m.sightings[t], video)) for t in block]
         file.write(format_json(rows)[1:-1].encode())
     index.add(start, len(frames), [block[0] for block in blocks], [*places, file.tell()])
     file.write(b"]}")
+
+
+def _check_sighting(frame: int, seen: Sighting, video: VideoResult) -> Sighting:
+    """The sighting as it is. Raises ValueError or InputError where it is none in a frame of the `video`."""
+    _check_place(frame, seen.label, video)
+    if tuple(seen.mask.size) != tuple(video.size):
+        (h, w), (rows, columns) = seen.mask.size, video.size
+        raise ValueError(f"its mask in frame {frame} is {w}x{h}, the video {columns}x{rows}; make it of that size")
+    check_number(f"frame {frame}", "the score", seen.score)
+    check_number(f"frame {frame}", "the presence", seen.presence)
+    return seen
 
 
 def format_sighting(frame: int, s: Sighting) -> tuple[Any, ...]:
@@ -170,7 +197,7 @@ def _read_provenance(where: str, made: Any) -> Provenance:
     for key in ("system", "version", "source"):
         check_text(where, key, told.get(key, ""))
     notes = [check_text(where, "a note", note) for note in _check_list("notes", told["notes"])]
-    edits = [check_text(where, "an edit", edit) for edit in _check_list("edits", told.get("edits", []))]
+    edits = [check_text(where, "an edit", edit, LONGEST_EDIT) for edit in _check_list("edits", told.get("edits", []))]
     return Provenance(**{**told, "notes": tuple(notes), "edits": tuple(edits)})
 
 
@@ -212,9 +239,7 @@ def read_sighting(where: str, row: Any, video: VideoResult) -> tuple[int, Sighti
     `where` where it is none.
     """
     frame, source, score, label, presence, counts = row
-    if not _is_index(frame, video.length) or not _is_label(label, video):
-        known = f"frames are 0 to {video.length - 1}, {_describe_labels(video)}"
-        raise ValueError(f"seen in frame {quote_value(frame)} under label {quote_value(label)}; {known}")
+    _check_place(frame, label, video)
     if not isinstance(counts, str):
         raise ValueError(f"a mask must be a text of run lengths, not {quote_value(counts)}")
     mask = Rle.checked(video.size, counts.encode())
@@ -238,6 +263,13 @@ def read_masklet_facts(
     if not made.sightings:
         raise ValueError("is seen in no frame; leave it out")
     return made
+
+
+def _check_place(frame: Any, label: Any, video: VideoResult) -> None:
+    """Raises ValueError where there is no such frame in a `video`, or no such label."""
+    if not _is_index(frame, video.length) or not _is_label(label, video):
+        known = f"frames are 0 to {video.length - 1}, {_describe_labels(video)}"
+        raise ValueError(f"seen in frame {quote_value(frame)} under label {quote_value(label)}; {known}")
 
 
 def _is_index(value: Any, length: int) -> bool:

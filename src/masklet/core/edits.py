@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import distance_transform_edt, shift
 
 from masklet.core.errors import InputError
-from masklet.core.limits import check_text, is_finite_number, parse_whole_number, quote_value
+from masklet.core.limits import check_text, is_finite_number, is_whole_number, parse_whole_number, quote_value
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle, merge_rles
 from masklet.core.tracks import Masklet, Sighting, Source
@@ -78,6 +78,7 @@ def split_object(result: VideoResult, id: int, frame: int) -> VideoResult:
     InputError where there is no such object, or it is not seen both before the frame and from it on.
     """
     masklet = _find_masklet(result, id)
+    _check_frames(result, frame)
     before = {t: s for t, s in masklet.sightings.items() if t < frame}
     after = {t: s for t, s in masklet.sightings.items() if t >= frame}
     if not before or not after:
@@ -105,7 +106,8 @@ def trim_objects(result: VideoResult, start: int, stop: int, *ids: int) -> Video
     stop); frames keep their numbers, and an object that is not seen any more goes. Raises InputError where there are no
     such frames or objects.
     """
-    if not 0 <= start < stop <= result.length:
+    _check_frames(result, start, stop)
+    if not start < stop <= result.length:
         raise InputError(f"{result.name}: no frames {start} to {stop}; it has {result.length}, counted from 0")
     chosen = _choose_ids(result, ids)
 
@@ -138,8 +140,10 @@ def filter_objects(
     Raises:
         InputError: no object is called like one of the labels, or a number is none.
     """
-    if not (_is_count(min_frames) and _is_count(min_area) and is_finite_number(score)):
+    if not (is_whole_number(min_frames) and is_whole_number(min_area) and is_finite_number(score)):
         raise InputError(f"{result.name}: filter needs whole numbers from 0 on for frames and area, and a score")
+    if isinstance(labels, str):
+        raise InputError(f"{result.name}: labels = {quote_value(labels)} must be a list of names")
     names = {result.name_of(m) for m in result.masklets} | set(result.categories)
     for name in labels:
         if name not in names:
@@ -180,7 +184,7 @@ def smooth_masks(result: VideoResult, radius: int = 1, *ids: int) -> VideoResult
     before and after; where it is in half of them it stays as it was, and a mask that would be empty, too. No mask
     comes or goes. Raises InputError where the radius is none, or an object is not there.
     """
-    if not _is_count(radius) or not 1 <= radius <= MOST_SMOOTHED:
+    if not is_whole_number(radius) or not 1 <= radius <= MOST_SMOOTHED:
         raise InputError(f"{result.name}: smooth needs a radius of 1 to {MOST_SMOOTHED} frames, not {radius}")
     return log_edit(
         _change_masklets(result, _choose_ids(result, ids), lambda m: _smooth_masklet(m, radius)), "smooth", radius, *ids
@@ -206,7 +210,7 @@ def fill_gaps(result: VideoResult, longest: int = 5, *ids: int) -> VideoResult:
     two: the outline moves and changes evenly. They count as propagated, with the lower one's score. Raises InputError
     where `longest` is no number of frames, or an object is not there.
     """
-    if not _is_count(longest) or not longest:
+    if not is_whole_number(longest) or not longest:
         raise InputError(f"{result.name}: fill-gaps needs a number of frames from 1 on, not {longest}")
     return log_edit(
         _change_masklets(result, _choose_ids(result, ids), lambda m: _fill_masklet(m, longest)),
@@ -364,12 +368,15 @@ def log_edit(result: VideoResult, *words: object) -> VideoResult:
     return replace(result, provenance=replace(made, edits=(*made.edits, line)))
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _check_frames(result: VideoResult, *frames: Any) -> None:
+    """Raises InputError where one is no number of a frame, as the log has them."""
+    odd = [frame for frame in frames if not is_whole_number(frame)]
+    if odd:
+        raise InputError(f"{result.name}: no frame {quote_value(odd[0])}; frames are whole numbers, counted from 0")
 
 
 def _find_masklet(result: VideoResult, id: int) -> Masklet:
-    found = next((m for m in result.masklets if m.id == id), None)
+    found = next((m for m in result.masklets if is_whole_number(id) and m.id == id), None)
     if found is None:
         there = ", ".join(str(m.id) for m in result.masklets[:20]) + ", ..." * (len(result.masklets) > 20)
         raise InputError(f"{result.name}: no object {id}; there are: {there or 'none'}")

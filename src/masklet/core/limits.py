@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
+from numbers import Integral, Real
 from reprlib import Repr
 from typing import Any
 
@@ -27,6 +28,7 @@ LARGEST_NUMBER = 2**53  # a whole number: what JSON keeps exactly
 LONGEST_NAME = 255  # bytes of a file's name, on every common disk
 LONGEST_PATH = 1_024  # bytes of a name with folders in it
 LONGEST_TEXT = 10_000  # characters of a category's name or an expression
+LONGEST_EDIT = 10_000_000  # characters of a line of a result's log: it may name all objects
 LARGEST_JSON = 1 << 32  # bytes of a file
 MOST_ARRAY_BYTES = 1 << 32  # of an array in a file
 MOST_ROW_BYTES = 1 << 26  # of one that has a number or a text for each object
@@ -90,17 +92,18 @@ def quote_value(value: object) -> str:
 
 
 def is_whole_number(value: Any) -> bool:
-    """Whether a JSON value is a whole number from 0 to `LARGEST_NUMBER`; true and false are none."""
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= LARGEST_NUMBER
+    """Whether a value is a whole number from 0 to `LARGEST_NUMBER`, Python's or numpy's; true and false are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and 0 <= int(value) <= LARGEST_NUMBER
 
 
 def is_finite_number(value: Any) -> bool:
-    """Whether a JSON value is a number that a float holds, neither infinite nor NaN; true and false are none.
+    """Whether a value is a number that a float holds, Python's or numpy's, neither infinite nor NaN; true and false are
+    none.
 
     >>> is_finite_number(0.5), is_finite_number(float("nan")), is_finite_number(10**400), is_finite_number(True)
     (True, False, False, False)
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, Real):
         return False
     try:
         return math.isfinite(value)
@@ -169,6 +172,16 @@ def check_frame_rate(where: str, rate: Any) -> float:
     return float(rate)
 
 
+def convert_number(value: Any) -> Any:
+    """A number of numpy or torch as Python's, which every form can say; any other value as it is.
+
+    >>> import numpy as np
+    >>> convert_number(np.int64(3)), convert_number(0.5), convert_number("3")
+    (3, 0.5, '3')
+    """
+    return value.item() if hasattr(value, "item") else value
+
+
 def check_count(where: str, what: str, count: int, most: int) -> int:
     """The `count` of `what` there is, such as objects. Raises InputError that begins with `where` above `most`."""
     if count > most:
@@ -190,13 +203,14 @@ def check_mask_pixels(where: str, masks: int, size: tuple[int, int]) -> None:
 # -- texts and names
 
 
-def check_text(where: str, what: str, value: Any) -> str:
-    """The `value`, which must be a text, of a file, such as a category's name; it may be empty. Raises InputError that
-    begins with `where` and says `what` it is."""
+def check_text(where: str, what: str, value: Any, longest: int = LONGEST_TEXT) -> str:
+    """The `value`, which must be a text of at most `longest` characters, of a file, such as a category's name; it may
+    be empty. Raises InputError that begins with `where` and says `what` it is.
+    """
     if not isinstance(value, str):
         raise InputError(f"{where}: {what} must be a text, not {quote_value(value)}")
-    if len(value) > LONGEST_TEXT:
-        raise InputError(f"{where}: {what} has {len(value)} characters; at most {LONGEST_TEXT} are taken")
+    if len(value) > longest:
+        raise InputError(f"{where}: {what} has {len(value)} characters; at most {longest} are taken")
     return value
 
 

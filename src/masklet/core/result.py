@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, Num
 
 from masklet.core.errors import InputError
+from masklet.core.limits import is_whole_number
 from masklet.core.matching import match
 from masklet.core.rle import compute_rle_iou
-from masklet.core.tracks import Masklet, Sighting
+from masklet.core.tracks import Masklet, Sighting, convert_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +73,8 @@ class VideoResult:
     pixel_aspect: float = 1.0  # width of a pixel over its height, as it is to be shown
 
     def __post_init__(self) -> None:
-        """An object that is seen in no frame is none of the video's."""
+        """An object that is seen in no frame is none of the video's; numbers of other libraries become Python's."""
+        convert_numbers(self, "length", "rate", "pixel_aspect")
         if not all(m.sightings for m in self.masklets):
             object.__setattr__(self, "masklets", tuple(m for m in self.masklets if m.sightings))
 
@@ -87,7 +89,7 @@ class VideoResult:
 
     def at(self, frame: int) -> tuple[tuple[Masklet, Sighting], ...]:
         """The objects that are seen in a frame, in the order of their ids."""
-        if not 0 <= frame < self.length:
+        if not (is_whole_number(frame) and frame < self.length):
             raise InputError(f"{self.name}: no frame {frame}; it has {self.length}, counted from 0")
         return tuple((m, m.sightings[frame]) for m in self.masklets if frame in m.sightings)
 

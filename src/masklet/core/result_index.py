@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from masklet.core.limits import is_whole_number
+from masklet.core.limits import convert_number, is_whole_number, quote_value
 
 BLOCK = 256  # sightings that are read at once
 HEAD = b'"masklets":['
@@ -29,7 +29,15 @@ TAIL = len(KEY) + DIGITS + 2  # bytes
 
 def format_json(value: Any) -> str:
     """A value as JSON without blanks, in ASCII. Raises ValueError where a number is not finite."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return json.dumps(value, separators=(",", ":"), allow_nan=False, default=convert_for_json)
+
+
+def convert_for_json(value: Any) -> Any:
+    """A number of another library as Python's. Raises TypeError where a value is nothing that JSON can say."""
+    plain = convert_number(value)
+    if plain is value:
+        raise TypeError(f"{quote_value(value)} is nothing that JSON can say; give text, numbers, lists or dictionaries")
+    return plain
 
 
 class IndexWriter:

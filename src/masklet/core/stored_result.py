@@ -7,6 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class StoredSightings(Mapping[int, Sighting]):
             return read_sighting(self._where, row, self._video)[1]
 
     def __contains__(self, frame: object) -> bool:
-        return isinstance(frame, int) and frame in self._read_block(bisect_right(self._place.frames, frame) - 1)
+        return isinstance(frame, Integral) and frame in self._read_block(bisect_right(self._place.frames, frame) - 1)
 
     def __len__(self) -> int:
         return self._place.count

@@ -8,8 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from numbers import Integral
 from typing import Any
 
+from masklet.core.limits import convert_number
 from masklet.core.rle import Rle
 from masklet.core.spill import Spill
 
@@ -36,6 +38,10 @@ class Sighting:
     label: int = -1  # what the detection called it; -1: no detection
     presence: float = 0.0  # the propagator's object score; > 0: in the frame
 
+    def __post_init__(self) -> None:
+        """Numbers of other libraries become Python's."""
+        convert_numbers(self, "score", "label", "presence")
+
 
 @dataclass(frozen=True)
 class Masklet:
@@ -48,10 +54,13 @@ class Masklet:
     is_thing: bool = True
 
     def __post_init__(self) -> None:
-        """An empty mask, as other programs give it where an object is not in sight, is no sighting."""
+        """An empty mask, as other programs give it where an object is not in sight, is no sighting; numbers of other
+        libraries become Python's.
+        """
+        convert_numbers(self, "id", "label", "score", "is_thing")
         given = self.sightings
-        if isinstance(given, dict) and not all(seen.mask.area for seen in given.values()):  # a book's have none
-            kept = {frame: seen for frame, seen in given.items() if seen.mask.area}
+        if isinstance(given, dict) and not all(type(t) is int and seen.mask.area for t, seen in given.items()):
+            kept = {convert_number(t): seen for t, seen in given.items() if seen.mask.area}  # a book has no others
             object.__setattr__(self, "sightings", kept)
 
     def __repr__(self) -> str:
@@ -73,6 +82,13 @@ class Masklet:
     def key_frames(self) -> frozenset[int]:
         """Frames in which a confident detection or the user vouches for the object (SAM2BMP 3.4)."""
         return frozenset(t for t, s in self.sightings.items() if s.source in KEY)
+
+
+def convert_numbers(made: Any, *names: str) -> None:
+    """Has the numbers of these `names` in a value that was just `made` be Python's (`limits.convert_number`)."""
+    for name in names:
+        if type(value := getattr(made, name)) not in (int, float):
+            object.__setattr__(made, name, convert_number(value))
 
 
 @dataclass(frozen=True)
@@ -107,7 +123,7 @@ class TrackPage(Mapping[int, Sighting]):
         return read_sighting(self._spill, at)
 
     def __contains__(self, frame: object) -> bool:
-        return isinstance(frame, int) and self._find(frame) != NOWHERE
+        return isinstance(frame, Integral) and self._find(int(frame)) != NOWHERE
 
     def __len__(self) -> int:
         return self._count

@@ -8,7 +8,6 @@ taken back last first, what leads on: the result without masklets, the ids, what
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -29,6 +28,7 @@ from masklet.core.files import CHUNK, explain_write_error, read_json, write_atom
 from masklet.core.instances import Box, Clicks, Point
 from masklet.core.limits import check_number, check_whole_number, quote_value
 from masklet.core.result import VideoResult
+from masklet.core.result_index import format_json
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting
 from masklet.session.anchors import Anchor, Anchors, Spread
@@ -57,7 +57,7 @@ def save_history(history: History, folder: Path) -> None:
         "undone": [format_step(a, b) for a, b in pairwise((now, *reversed(history.undone)))],
     }
     with write_atomically(folder / SESSION) as file:
-        file.write(json.dumps(content).encode())
+        file.write(format_json(content).encode())
 
 
 def load_history(folder: Path) -> History:

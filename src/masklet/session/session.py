@@ -12,6 +12,7 @@ from threading import Event, RLock
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 from torch import Tensor
 
 from masklet.core.edits import log_edit
@@ -19,7 +20,7 @@ from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
 from masklet.core.frames import Frame, Video, get_frame_times, get_pixel_aspect, read_through
 from masklet.core.instances import Clicks, Prompt
-from masklet.core.limits import is_whole_number
+from masklet.core.limits import is_whole_number, quote_value
 from masklet.core.part_facts import collect_part_weights, describe_part
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import Propagator
@@ -35,7 +36,7 @@ from masklet.session.propagation import Carrier, Course, run_course
 from masklet.session.saved_session import save_history
 from masklet.session.verbs import apply_verb
 from masklet.systems.bystanders import BystanderFinder
-from masklet.systems.prompts import check_prompt
+from masklet.systems.prompts import check_prompt, read_mask
 from masklet.systems.sweep import make_sightings
 
 
@@ -146,8 +147,7 @@ class Session:
 
     def read_frame(self, index: int) -> Frame:
         """The frame of an `index` from 0, whose `image` is uint8 RGB [h w 3]. Raises InputError where there is none."""
-        self._check_frame(index)
-        return self._frames.read(index)
+        return self._frames.read(self._check_frame(index))
 
     # -- one object in one frame
 
@@ -168,8 +168,7 @@ class Session:
             InputError: there is no such frame, the prompt does not fit the video, or marks nothing.
         """
         with self._lock:
-            self._check_frame(frame)
-            id = self.next_id if id is None else id
+            frame, id = self._check_frame(frame), self._choose_id(id)
             checked = check_prompt(frame, id, prompt, self.video)
             told, before = self._complete_prompt(frame, id, checked)
             seen = self._answer(frame, id, told)
@@ -178,16 +177,18 @@ class Session:
             self._set_anchor(frame, id, seen, Anchor(seen.mask, clicks, before), ("prompt", id, frame, *words))
             return seen.mask
 
-    def paint(self, frame: int, id: int | None, mask: Rle) -> Rle:
+    def paint(self, frame: int, id: int | None, mask: Rle | Bool[np.ndarray, "h w"] | Bool[Tensor, "h w"]) -> Rle:
         """Sets the `mask` of an object in a `frame`, as drawn by hand, which becomes an anchor of it; `id` as in
         `prompt`. A mask without a pixel says that the object is not there. Returns the mask. Raises InputError where
-        there is no such frame, or the mask is of another size.
+        there is no such frame or id, or the mask is none or of another size.
         """
         with self._lock:
-            self._check_frame(frame)
+            frame, id = self._check_frame(frame), self._choose_id(id)
+            mask = (
+                mask if isinstance(mask, Rle) else Rle.encode(read_mask(f"mask of object {id} in frame {frame}", mask))
+            )
             if tuple(mask.size) != tuple(self.size):
                 raise InputError(f"{self.name}: a mask of {mask.size[1]}x{mask.size[0]} is none of its frames")
-            id = self.next_id if id is None else id
             seen = Sighting(mask, Source.PROMPTED, score=1.0, presence=1.0)
             anchor = Anchor(mask, before=self._get_mask(frame, id))
             self._set_anchor(frame, id, seen, anchor, ("paint", id, frame))
@@ -198,7 +199,7 @@ class Session:
         mask. Raises InputError where there is no such frame or object.
         """
         with self._lock:
-            self._check_frame(frame)
+            frame, id = self._check_frame(frame), self._choose_id(id)
             known = self._find(id).sightings.get(frame)
             if known is None:
                 known = Sighting(Rle.encode_pixels(np.zeros(self.size, bool)), Source.PROMPTED)
@@ -231,6 +232,7 @@ class Session:
             InputError: there is no such object or frame, or no anchor to begin at.
         """
         with self._lock:
+            id = self._choose_id(id)
             self._stop.clear()
             courses = self._plan(id, start, stop)
             result, frames, complete = self._run_courses(courses, watch)
@@ -301,9 +303,18 @@ class Session:
         self._history = self._history.add(SessionState(result, anchors))
         self.revision += 1
 
-    def _check_frame(self, index: int) -> None:
+    def _check_frame(self, index: int) -> int:
         if not is_whole_number(index) or index >= self.frames:
             raise InputError(f"{self.name}: no frame {index}; it has {self.frames}, counted from 0")
+        return int(index)
+
+    def _choose_id(self, id: int | None) -> int:
+        """The id that is given, or that of a new object. Raises InputError where it is none."""
+        if id is None:
+            return self.next_id
+        if not is_whole_number(id):
+            raise InputError(f"{self.name}: no object {quote_value(id)}; ids are whole numbers")
+        return int(id)
 
     def _find(self, id: int) -> Masklet:
         known = find_masklet(self.result, id)
@@ -363,7 +374,7 @@ class Session:
         first, last = start or 0, self.frames if stop is None else stop
         if not (is_whole_number(first) and is_whole_number(last) and first < last <= self.frames):
             raise InputError(f"{self.name}: no frames {first} to {last}; it has {self.frames}, counted from 0")
-        return plan_range(id, anchors, masklet.sightings, first, last)
+        return plan_range(id, anchors, masklet.sightings, int(first), int(last))
 
     def _run_courses(self, courses: list[Course], watch: Watch) -> tuple[VideoResult, set[int], bool]:
         """The result after `courses`, the frames that were done, and whether all of them were."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from inspect import Parameter, signature
 from typing import Any, get_type_hints
 
+import numpy as np
+
 from masklet.core import edits
 from masklet.core.errors import InputError
 from masklet.core.limits import is_finite_number, is_whole_number, quote_value
@@ -41,7 +43,7 @@ def apply_verb(result: VideoResult, verb: str, arguments: Mapping[str, Any]) -> 
         raise InputError(f"edit {verb}: {what}; it takes: {', '.join(known)}")
     checked = {name: check_argument(verb, name, value, known[name][0]) for name, value in arguments.items()}
     many = checked.pop(IDS, ())
-    if not many:
+    if not len(many):
         return function(result, **checked)
     before = [p.name for p in list_parameters(verb) if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
     defaults = {p.name: p.default for p in list_parameters(verb)}
@@ -82,5 +84,5 @@ def check_argument(verb: str, name: str, value: Any, kind: Any) -> Any:
 
 
 def is_list_of(value: Any, is_right: Callable[[Any], bool]) -> bool:
-    """Whether a value is a list or tuple of what is right."""
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes) and all(map(is_right, value))
+    """Whether a value is a list, tuple or array of what is right."""
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes) and all(map(is_right, value))

@@ -15,6 +15,7 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Video, get_recorded_size
 from masklet.core.instances import Box, Clicks, Point, Prompt
+from masklet.core.rle import Rle
 from masklet.systems.track import Prompts, describe_frame_range
 
 
@@ -33,6 +34,7 @@ def check_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> Pro
     if late:
         raise InputError(f"{video.name}: prompt in frame {late[0]}, but {describe_frame_range(video)}")
     checked = {int(t): {i: check_prompt(t, i, p, video) for i, p in told.items()} for t, told in prompts.items()}
+    checked = {t: {int(i): prompt for i, prompt in told.items()} for t, told in checked.items()}
     check_first_prompts(checked)
     return {t: dict(sorted(told.items(), key=itemgetter(0))) for t, told in sorted(checked.items())}
 
@@ -77,9 +79,7 @@ def check_prompt_mask(where: str, prompt: Any, video: Video) -> Bool[Tensor, "h 
     as they are.
     """
     (h, w), recorded = video.size, get_recorded_size(video)
-    given = prompt.bool() if isinstance(prompt, Tensor) else torch.from_numpy(np.asarray(prompt).astype(bool))
-    if given.ndim != 2:
-        raise InputError(f"{where}: {type(prompt).__name__} is no prompt; give a mask [h, w], a Box, a Point or Clicks")
+    given = read_mask(where, prompt)
     if tuple(given.shape) not in ((h, w), recorded):
         size = "x".join(str(n) for n in reversed(given.shape))
         was = "" if recorded == (h, w) else f", reduced from {recorded[1]}x{recorded[0]}"
@@ -89,6 +89,23 @@ def check_prompt_mask(where: str, prompt: Any, video: Video) -> Bool[Tensor, "h 
         lost = f" once it is reduced to {w}x{h}" if given.any() else ""
         raise InputError(f"{where}: the mask is empty{lost}; mark at least one pixel")
     return mask
+
+
+def read_mask(where: str, given: Any) -> Bool[Tensor, "h w"]:
+    """The mask that an array, a tensor or RLE says. Raises InputError that begins with `where` where it is none: the
+    values of a label image are of several objects, and probabilities of none for sure.
+    """
+    if isinstance(given, Rle):
+        return given.decode()
+    mask = given.cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+    if mask.ndim != 2:
+        raise InputError(f"{where}: {type(given).__name__} is no prompt; give a mask [h, w], a Box, a Point or Clicks")
+    marked = mask.astype(bool)
+    values = mask[marked]
+    if values.dtype != bool and len(values) and values.min() != values.max():
+        told = f"values from {values.min():g} to {values.max():g} beside 0"
+        raise InputError(f"{where}: the mask has {told}; give one that is true on the object, such as labels == 2")
+    return torch.from_numpy(marked)
 
 
 def reduce_mask(mask: Bool[Tensor, "h w"], size: tuple[int, int]) -> Bool[Tensor, "a b"]:
