@@ -15,12 +15,14 @@ from masklet.core.errors import InputError
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
+from masklet.evaluate.prediction_form import convert_predictions
 from masklet.evaluate.tracking.clear_measures import ClearCounts, count_clear
 from masklet.evaluate.tracking.measures import TrackFrame
 from masklet.evaluate.tracking.metrics import evaluate_tracking
+from masklet.evaluate.vos.davis import evaluate_davis_semi
 from masklet.io.formats.burst import write_burst
 from masklet.io.formats.cocovid import write_cocovid
-from masklet.io.formats.davis import write_davis
+from masklet.io.formats.davis import write_davis, write_davis16
 from masklet.io.formats.mots import write_mots
 from masklet.io.formats.ytvis import write_ytvis_truth
 
@@ -180,3 +182,25 @@ def test_another_size_or_an_unknown_video_is_refused(tmp_path: Path) -> None:
         evaluate_tracking(tmp_path / "gt.json", tmp_path / "pred.json")
     with pytest.raises(InputError, match="no video 'x'"):
         evaluate_tracking(tmp_path / "gt.json", tmp_path / "gt.json", videos=["x"])
+
+
+def test_what_is_wrong_with_a_result_is_told_of_it_and_not_of_what_was_made_of_it(tmp_path: Path) -> None:
+    (tmp_path / "out" / "clip").mkdir(parents=True)
+    video((7, 9)).save(tmp_path / "out" / "clip" / "masklets.json")
+    (tmp_path / "gt").mkdir()
+    write_davis(video(), tmp_path / "gt" / "clip")
+    pred = tmp_path / "out"
+    told = pytest.raises(InputError, match="id 9, but the first annotation of clip has 2 objects")
+    with told as error, convert_predictions("davis", tmp_path / "gt", pred) as made:
+        evaluate_davis_semi(tmp_path / "gt", made)
+    assert str(error.value).startswith(f"{pred} in the form of davis/") and "masklet-eval" not in str(error.value)
+
+
+def test_white_on_black_is_an_object_and_beside_ids_void(tmp_path: Path) -> None:
+    """DAVIS 2016's annotations; and where they are given for ids, it is said which metric scores them."""
+    for place in ("gt", "pred"):
+        (tmp_path / place).mkdir()
+        write_davis16(video(), tmp_path / place / "clip")
+    assert evaluate_tracking(tmp_path / "gt", tmp_path / "pred").scores["HOTA"] == 1
+    with pytest.raises(InputError, match="0 objects .255 is void; what is white on black is scored by davis16"):
+        evaluate_davis_semi(tmp_path / "gt", tmp_path / "pred")

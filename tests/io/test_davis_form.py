@@ -49,8 +49,14 @@ def test_void_is_no_object(tmp_path):
     Image.fromarray(np.zeros_like(PAGE)).save(tmp_path / "10.png")  # grey; numbers count in the order
     back = read_davis(tmp_path)
     assert back.length == 2 and by_id(back) == {7: {0: bits("011 000").counts}, 9: {0: bits("000 010").counts}}
-    write_davis(video(masklet(255, {0: "111 000"})), tmp_path / "v")
-    assert read_davis(tmp_path / "v").masklets == ()  # the form's one id that is lost
+    write_davis(video(masklet(255, {0: "111 000"}), masklet(3, {0: "000 001"})), tmp_path / "v")
+    assert [m.id for m in read_davis(tmp_path / "v").masklets] == [3]  # the form's one id that is lost
+
+
+def test_what_is_255_and_nothing_else_in_any_image_is_an_object(tmp_path):
+    """DAVIS 2016: white on black, in some frames nothing."""
+    write_davis16(video(masklet(1, {0: "111 000", 2: "000 001"})), tmp_path / "v")
+    assert by_id(read_davis(tmp_path / "v")) == {255: {0: bits("111 000").counts, 2: bits("000 001").counts}}
 
 
 @given(drafts("v"))

@@ -54,16 +54,26 @@ def convert_predictions(metric: str, gt: Path, pred: Path) -> Iterator[Path]:
         yield pred
         return
     if metric in WRITERS:
-        with tempfile.TemporaryDirectory(prefix="masklet-eval-") as folder:
-            yield WRITERS[metric](gt, find_result_files([pred]), Path(folder))
+        with open_converted_folder(metric, pred) as folder:
+            yield WRITERS[metric](gt, find_result_files([pred]), folder)
         return
     target = get_prediction_target(metric, gt)
     submission = Submission.check(target, find_result_files([pred]), allow_missing=True)
-    with tempfile.TemporaryDirectory(prefix="masklet-eval-") as folder:
-        submission.write(Path(folder) / "results.zip")
-        with ZipFile(Path(folder) / "results.zip") as archive:
+    with open_converted_folder(metric, pred) as folder:
+        submission.write(folder / "results.zip")
+        with ZipFile(folder / "results.zip") as archive:
             archive.extractall(folder)
-        yield Path(folder) / INSIDE[target.form]
+        yield folder / INSIDE[target.form]
+
+
+@contextmanager
+def open_converted_folder(metric: str, pred: Path) -> Iterator[Path]:
+    """A temporary folder for the results `pred` in the form of a `metric`; what is wrong in it is told of `pred`."""
+    with tempfile.TemporaryDirectory(prefix="masklet-eval-") as folder:
+        try:
+            yield Path(folder)
+        except InputError as error:
+            raise InputError(str(error).replace(folder, f"{pred} in the form of {metric}")) from error
 
 
 def get_prediction_target(metric: str, gt: Path) -> SubmissionTarget:

@@ -138,7 +138,8 @@ def _score_semi_frame(clip: VosClip, frame: str) -> tuple[dict[int, JF], Collect
     """J and F of the objects, and the ids that the truth has."""
     found, truth = clip.read(frame)
     most = len(clip.objects)
-    _check_highest_id(clip, frame, found, most, f"the first annotation of {clip.name} has {most} objects")
+    alone = "" if most else " (255 is void; what is white on black is scored by davis16)"
+    _check_highest_id(clip, frame, found, most, f"the first annotation of {clip.name} has {most} objects{alone}")
     return score_frame_objects(found, truth, clip.objects), truth.boxes.keys()
 
 

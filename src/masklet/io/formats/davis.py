@@ -77,16 +77,18 @@ def paint_label_image(result: VideoResult, frame: int) -> UInt8[np.ndarray, "h w
 
 
 def read_davis(folder: Path) -> VideoResult:
-    """The objects of a folder of palette (or grey) images, a pixel's value the object's id; 255 is void, no object.
+    """The objects of a folder of palette (or grey) images, a pixel's value the object's id; 255 is void, no object,
+    but where no image has another id, as in DAVIS 2016.
 
     The n-th image in the order of names is frame n. Raises InputError naming the image that cannot be used.
     """
-    objects, length, size = VideoObjects(), 0, (0, 0)
+    objects, white, length, size = VideoObjects(), VideoObjects(), 0, (0, 0)
     for frame, page in enumerate(read_label_pngs(folder, ("P", "L"), "palette images of object ids")):
         length, size = frame + 1, page.shape
-        for id, mask in split_label_image(page, (0, VOID)):
-            objects.add(id, frame, mask)
-    return build_video_result(folder.resolve().name, size, length, objects, (), folder)
+        for id, mask in split_label_image(page, (0,)):
+            (white if id == VOID else objects).add(id, frame, mask)
+    found = objects if objects.masks else white
+    return build_video_result(folder.resolve().name, size, length, found, (), folder)
 
 
 def write_davis16(result: VideoResult, folder: Path, names: Sequence[str] | None = None) -> None:
