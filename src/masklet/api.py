@@ -43,11 +43,11 @@ from masklet.core.protocols import (
 from masklet.core.result import VideoResult
 from masklet.core.settings import check_setting
 from masklet.io.video.sources import (
-    describe_source,
     group_video_sources,
     is_list_of_images,
     iterate_live_frames,
     open_video,
+    record_source,
     reopen_video,
 )
 from masklet.models.encoder import Encoder
@@ -538,7 +538,7 @@ def open_session(
             made = replace(
                 begun.provenance,
                 settings={**begun.provenance.settings, **describe_reading(video)},
-                source=describe_source(source),
+                source=record_source(source, video),
                 version=__version__,
             )
             times = () if rate else begun.times
@@ -631,7 +631,7 @@ def run_system(
             **{name: sha for p in parts.values() for name, sha in collect_part_weights(p).items()},
         },
         version=__version__,
-        source=describe_source(source),
+        source=record_source(source, video),
         notes=(*result.provenance.notes, *(note for p in parts.values() for note in list_part_notes(p))),
     )
     return replace(result, provenance=provenance)

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from masklet.core.errors import InputError, escape_control_characters
-from masklet.core.files import path_exists
 from masklet.core.result import VideoResult
 from masklet.exports import export_results
-from masklet.io.video.sources import reopen_video
+from masklet.io.video.sources import find_own_video, reopen_video
 from masklet.view.notebook_bars import is_in_notebook
 from masklet.view.strip import choose_strip_frames, render_strip
 from masklet.view.strokes import Rgb
@@ -32,12 +31,11 @@ def render_result_html(result: VideoResult) -> str:
 
 
 def _read_strip_images(result: VideoResult) -> Mapping[int, Rgb]:
-    source = Path(result.provenance.source or ".missing")
-    is_short = result.length <= MOST_READ and path_exists(source) and source.is_file()
-    if not (is_short or (path_exists(source) and source.is_dir())):
+    source = find_own_video(result)
+    if not source or (result.length > MOST_READ and Path(source).is_file()):
         return {}
     try:
-        with reopen_video(result, str(source), {}) as video:
+        with reopen_video(result, source, {}) as video:
             if video.size != result.size or len(video) != result.length:
                 return {}
             return {t: frame.image for t in choose_strip_frames(result.length) for frame in video.read(t, t + 1)}
@@ -57,9 +55,10 @@ def show_result(result: VideoResult, frames: Any, folder: str | Path | None, set
     Raises:
         InputError: there is no video, or it is not the one that the result is of.
     """
-    video = result.provenance.source if frames is None else frames
-    if isinstance(video, str) and not (video and path_exists(Path(video))):
-        raise InputError(f"{result.name}: its video {video!r:.80} is not there; give it: result.show(frames=...)")
+    video = find_own_video(result) if frames is None else frames
+    if isinstance(video, str) and not video:
+        told = f"its video {result.provenance.source!r:.80} is not there"
+        raise InputError(f"{result.name}: {told}; give it: result.show(frames=...)")
     path = _write_overlay(result, video, folder, settings)
     if is_in_notebook() and path.stat().st_size <= MOST_EMBEDDED:
         _display_video(path, result)

@@ -27,8 +27,14 @@ from masklet.io.formats.davis import read_davis
 from masklet.io.formats.submission import RESULT, find_result_files
 from masklet.io.output_folder import OutputFolder
 from masklet.io.video.packet_index import ForwardReader, learn_frames
-from masklet.io.video.source_names import Source, describe_source, make_unique_names
-from masklet.io.video.sources import group_video_sources, open_video, reopen_video
+from masklet.io.video.source_names import Source, make_unique_names
+from masklet.io.video.sources import (
+    find_own_video,
+    group_video_sources,
+    open_video,
+    record_source,
+    reopen_video,
+)
 from masklet.io.video.video_file import VideoFile
 from masklet.version import __version__
 from masklet.view.desk import Desk, PromptedVideo, ResultEditor
@@ -254,13 +260,6 @@ def is_result(source: str) -> bool:
     return path.suffix == ".json"
 
 
-def find_own_video(result: VideoResult) -> str:
-    """Where a result says that its video is; "" where nothing is there any more. A pipe or an address is not opened."""
-    source = result.provenance.source
-    path = Path(source) if source else None
-    return source if path is not None and (path.is_file() or path.is_dir()) else ""
-
-
 def open_result_video(
     result: VideoResult, source: str, is_told: bool, reading: Reading, stack: ExitStack
 ) -> tuple[Video | None, str]:
@@ -317,7 +316,7 @@ def open_empty_desk(source: Source, name: str, out: Path, reading: Reading, stac
     video = stack.enter_context(open_video(given, **reading.options))
     learn_frames(video)
     length, read = len(video), describe_reading(video)
-    made = Provenance("session", read, version=__version__, source=describe_source(given))
+    made = Provenance("session", read, version=__version__, source=record_source(given, video))
     result = VideoResult(name, video.size, length, video.rate, (), (), made, video.times, video.pixel_aspect)
     return Desk(
         name,

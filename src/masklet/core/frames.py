@@ -59,9 +59,9 @@ class Video(Protocol):
     A video may also have, once it has been read: `notes` (sentences for the result's reader), `times` (seconds of each
     frame from the first; empty where the rate is constant), `gaps` (of `Gap`), `pixel_aspect` (width of a pixel over
     its height), `frame_names`, `recorded_size` (h, w before frames were reduced), `most_frames` (where their number is
-    not known), `reading` (which frames of its source it has, as keyword arguments of `open_video`), and
-    `check_before_reading`, which looks at all that can be known of frames before any is read. The functions below use
-    them and do without.
+    not known), `origin` (what `open_video` opens its source by, "" where nothing does), `reading` (which frames of its
+    source it has, as keyword arguments of `open_video`), and `check_before_reading`, which looks at all that can be
+    known of frames before any is read. The functions below use them and do without.
     """
 
     name: str
@@ -118,6 +118,11 @@ def get_frame_names(video: Video) -> tuple[str, ...]:
     """The names of a `video`'s frames, one each; none where frames have no names."""
     names: Any = getattr(video, "frame_names", None)
     return tuple(names or ())
+
+
+def get_origin(video: Video) -> str:
+    """What `open_video` opens the source of a `video` by again; "" where nothing does, such as of frames in memory."""
+    return str(getattr(video, "origin", ""))
 
 
 def describe_reading(video: Video) -> dict[str, Any]:

@@ -26,10 +26,10 @@ from masklet.io.formats.submission import (
     Submission,
     SubmissionTarget,
     find_result_files,
-    list_image_files,
     read_dataset_split,
 )
 from masklet.io.video.source_names import sort_naturally
+from masklet.io.video.sources import list_own_frame_names
 
 LISTED = {  # metrics that read a form with ids: that form, and where the ground truth lists them
     **dict.fromkeys(("ytvis", "ytvis-agnostic", "ytvis-errors", "tube-boundary", "ap-pool"), ("ytvis", "")),
@@ -153,7 +153,7 @@ def index_annotated_frames(result: VideoResult, names: Sequence[str]) -> list[in
     Its source's own images say so by their names; without them names that are numbers are frames, from 0; else there
     must be a name for every frame. Raises InputError where none of these fits.
     """
-    own = {page.stem: t for t, page in enumerate(list_image_files(result.provenance.source))}
+    own = {name: t for t, name in enumerate(list_own_frame_names(result))}
     if own.keys() >= set(names):
         return [own[name] for name in names]
     if len(names) == result.length:

@@ -18,8 +18,8 @@ from masklet.core.progress import Watch, discard_progress
 from masklet.core.result import VideoResult
 from masklet.core.wording import name_argument
 from masklet.io.formats.split import check_frame_names
-from masklet.io.formats.submission import list_image_files
 from masklet.io.video.frame_source import format_size
+from masklet.io.video.sources import list_own_frame_names
 
 QUALITY = 95  # of JPEGs, to 100
 IMAGES = "images"  # the folder of the images that a form refers to
@@ -72,7 +72,7 @@ class ExportedResults(Sequence[VideoResult]):
         Where no video is given, those of the folder that the result was made from count, while they are there.
         """
         video = self.videos.get(result.name)
-        found = list_source_names(result) if video is None else get_frame_names(video)[: result.length]
+        found = list_own_frame_names(result) if video is None else get_frame_names(video)[: result.length]
         return check_frame_names(result.name, found) if found and len(set(found)) == len(found) else None
 
     def map_frame_names(self) -> Mapping[str, Sequence[str]]:
@@ -120,14 +120,6 @@ class ExportedResults(Sequence[VideoResult]):
         folder.mkdir(parents=True, exist_ok=True)
         for name, frame in zip(names or self.name_frames(result), self.read_frames(result), strict=True):
             (folder / f"{name}.jpg").write_bytes(encode_jpeg(frame.image))
-
-
-def list_source_names(result: VideoResult) -> Sequence[str]:
-    """The names of the images in the folder that a `result` was made from; none where they are not there, or are not as
-    many as its frames.
-    """
-    images = list_image_files(result.provenance.source)
-    return [path.stem for path in images] if len(images) == result.length else []
 
 
 def check_same_video(result: VideoResult, video: Video) -> None:

@@ -43,6 +43,11 @@ class FrameSource(ABC):
         self.lost: dict[int, str] = {}  # why, of the frames that others stand in for
         self._length: int | None = None
 
+    @property
+    def origin(self) -> str:
+        """What `open_video` opens it by again, all of it; "" where nothing does."""
+        return ""
+
     @abstractmethod
     def frames(self) -> Iterator[Frame]:
         """All frames from the first on, those in gaps entered in `lost`; raises DamagedSourceError where they end

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from glob import has_magic
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,17 @@ from masklet.io.video.images import (
     ImageHeader,
     convert_page,
     explain_image_error,
+    is_image_file,
     read_image,
     read_image_header,
 )
 from masklet.io.video.orientation import ALPHA_NOTE
-from masklet.io.video.source_names import check_one_series, describe_missing_numbers, read_plain_counter
+from masklet.io.video.source_names import (
+    check_one_series,
+    describe_missing_numbers,
+    read_plain_counter,
+    sort_naturally,
+)
 from masklet.io.video.value_range import (
     ValueRange,
     choose_range,
@@ -58,6 +65,15 @@ class ImageSequence(FrameSource):
         self.size = check_frame_size(label, *first[1].size)  # before any pixel is read
         self._is_checked = False
         self._range: ValueRange | None = None
+
+    @property
+    def origin(self) -> str:
+        """The folder, where all images in it are meant and in its order; else the glob, or the only image."""
+        folder = self.paths[0].parent
+        inside = sort_naturally(path for path in folder.iterdir() if is_image_file(path)) if folder.is_dir() else []
+        if len(self.paths) > 1 and tuple(inside) == self.paths:
+            return str(folder)
+        return self.label if has_magic(self.label) or len(self.paths) == 1 else ""
 
     def _iterate_headers(self) -> Iterator[tuple[Path, ImageHeader]]:
         """The files with their headers; those that cannot be read are `lost`."""
@@ -172,6 +188,11 @@ class ImagePages(FrameSource):
             self._times = self._read_times(image)
             self._range = self._find_range(image)
         self.start()
+
+    @property
+    def origin(self) -> str:
+        """The file, or the folder that it is alone in."""
+        return self.label
 
     def _open(self) -> Image.Image:
         with warnings.catch_warnings():

@@ -172,6 +172,11 @@ class SelectedFrames(FrameSource):
             self.note(f"frames were reduced from {format_size(self.source.size)} to {format_size(self.size)}")
 
     @property
+    def origin(self) -> str:
+        """What `open_video` opens their source by again."""
+        return self.source.origin
+
+    @property
     def frame_names(self) -> tuple[str, ...]:
         """The names of the frames that are used; none where they have no names."""
         names = get_frame_names(self.source) or ()

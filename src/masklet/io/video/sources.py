@@ -12,7 +12,7 @@ import numpy as np
 
 from masklet.core.errors import InputError
 from masklet.core.files import path_exists
-from masklet.core.frames import Video, read_through
+from masklet.core.frames import Video, get_frame_names, get_origin, read_through
 from masklet.core.limits import check_frame_rate
 from masklet.core.result import VideoResult
 from masklet.core.wording import name_argument
@@ -47,14 +47,17 @@ from masklet.io.video.source_names import (
 
 __all__ = [
     "describe_source",
+    "find_own_video",
     "group_video_sources",
     "is_list_of_images",
     "iterate_live_frames",
+    "list_own_frame_names",
     "list_video_sources",
     "make_natural_key",
     "make_unique_names",
     "name_source",
     "open_video",
+    "record_source",
     "reopen_video",
 ]
 
@@ -146,6 +149,32 @@ def reopen_video(result: VideoResult, source: Any, reading: Mapping[str, Any]) -
                 stack.pop_all()
                 return video
     return open_video(source, **reading)
+
+
+def record_source(source: Any, video: Video) -> str:
+    """Where a `video` comes from, for the results of it: what it can be opened by again, else what was said as its
+    `source`.
+    """
+    return get_origin(video) or describe_source(source)
+
+
+def find_own_video(result: VideoResult) -> str:
+    """Where a result says that its video is; "" where nothing is there any more. A pipe or an address is not opened."""
+    source = result.provenance.source
+    if not source or not path_exists(Path(source)):
+        return source if has_magic(source) and glob(source) else ""
+    return source if Path(source).is_file() or Path(source).is_dir() else ""
+
+
+def list_own_frame_names(result: VideoResult) -> Sequence[str]:
+    """The names of a result's frames, where it was made from images that are still there; else none."""
+    source = find_own_video(result)
+    if not source or (Path(source).is_file() and not is_image_file(Path(source))):
+        return ()
+    with suppress(InputError), reopen_video(result, source, {}) as video:
+        names = get_frame_names(video)
+        return names if len(names) == result.length else ()
+    return ()
 
 
 def is_video_of(result: VideoResult, video: Video) -> bool:

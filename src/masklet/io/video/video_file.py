@@ -79,6 +79,11 @@ class VideoFile(FrameSource):
         if self._make_decoder is not None:
             self._compare_decoders()
 
+    @property
+    def origin(self) -> str:
+        """Its path."""
+        return str(self.path)
+
     def _check_file(self) -> None:
         try:
             with self.path.open("rb") as file:
