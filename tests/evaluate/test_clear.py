@@ -202,5 +202,5 @@ def test_white_on_black_is_an_object_and_beside_ids_void(tmp_path: Path) -> None
         (tmp_path / place).mkdir()
         write_davis16(video(), tmp_path / place / "clip")
     assert evaluate_tracking(tmp_path / "gt", tmp_path / "pred").scores["HOTA"] == 1
-    with pytest.raises(InputError, match="0 objects .255 is void; what is white on black is scored by davis16"):
+    with pytest.raises(InputError, match="what is white on black is scored by davis16"):
         evaluate_davis_semi(tmp_path / "gt", tmp_path / "pred")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -164,6 +165,23 @@ def test_a_format_that_is_missing_is_added_without_a_new_run(clips: Path) -> Non
     )
     assert run("a", "b")[0] == 0 and {p.name for p in Path("out/a").iterdir()} == made
     assert states() == [("a", "kept"), ("b", "done")]
+
+
+def test_what_was_removed_or_damaged_is_not_taken_for_done(clips: Path) -> None:
+    words = ["--format", "davis", "--format", "ytvis"]
+    assert run("a", *words)[0] == 0
+    shutil.rmtree("out/a/davis")
+    assert "a: there, but for davis\n" in run("a", *words, "--dry-run")[1]
+    before = times()
+    assert run("a", *words)[0] == 0 and Path("out/a/davis/0.png").exists() and times() == before
+    Path("out/a/ytvis.json").unlink()
+    assert run("a", *words)[0] == 0 and Path("out/a/ytvis.json").exists() and times() == before
+    whole = Path("out/a/masklets.json").read_bytes()
+    for broken in (b"", whole[:-40]):  # by a disk
+        Path("out/a/masklets.json").write_bytes(broken)
+        code, said = run("a", *words)
+        assert code == 2 and "out/a/masklets.json" in said and "--overwrite" in said
+    assert run("a", *words, "--overwrite")[0] == 0 and Path("out/a/masklets.json").read_bytes() == whole
 
 
 def test_a_format_that_failed_costs_no_masklets_and_is_tried_again(

@@ -165,8 +165,18 @@ def is_whole(job: Job) -> bool:
 
 def list_lacking(job: Job, before: Mapping[str, Any]) -> list[str]:
     """What a job would add to the masklets that are there, made by the recipe `before`: formats and the overlay."""
-    formats = [name for name in job.formats if name not in before.get("formats", ())]
+    written, there = list_written_formats(before), job.folder.path
+    whole = {name for name, made in written.items() if all((there / one).exists() for one in made)}
+    formats = [name for name in job.formats if name not in whole]
     return [*formats, *([OVERLAY] if job.overlay and not (job.folder.path / OVERLAY).exists() else [])]
+
+
+def list_written_formats(recipe: Mapping[str, Any]) -> dict[str, Sequence[str]]:
+    """What was written of each format beside the masklets that were made by the `recipe`: names of files and folders.
+    An earlier recipe says which formats those are, and not what each has written.
+    """
+    told = recipe.get("formats", {})
+    return dict(told) if isinstance(told, dict) else dict.fromkeys(told, ())
 
 
 def note_in_manifest(out: Path, outcome: Outcome, reporter: Reporter, is_alone: bool) -> None:
@@ -233,14 +243,13 @@ def complete_results(
     the overlay of the `video`; `watch` is told how far that is. Returns what formats cannot say of this result, or
     what else kept them from being written.
     """
-    failed, written = [], list(recipe.get("formats", ()))
+    failed, written = [], list_written_formats(recipe)
     for name in list_lacking(job, recipe):
         if name == OVERLAY:
             add_overlay(result, video, job.folder.path, watch)
             continue
         try:
-            add_format(result, video, job.folder.path, name)
-            written.append(name)
+            written[name] = add_format(result, video, job.folder.path, name)
             save_recipe(job.folder.path, {**recipe, "formats": written})
         except InputError as error:  # the result itself is not lost by that
             failed.append(f"{name}: {error}")
@@ -288,9 +297,12 @@ def keep_earlier(
     if different:
         reason = f"{job.folder.path}: there are results already ({'; '.join(different[:MOST])})"
         return replace(outcome, state=REFUSED, reason=f"{reason}; {advise_overwriting()}")
+    try:
+        result = VideoResult.open(job.folder.path / MASKLETS)
+    except InputError as error:
+        raise InputError(f"{error}; {advise_overwriting()}") from None
     if not list_lacking(job, before):
         return replace(outcome, state=KEPT)
-    result = VideoResult.open(job.folder.path / MASKLETS)
     with job.open(job.source) as video, reporter.video(job.folder.name, len(video)) as watch:
         failed = complete_results(job, result, video, before, watch)
     return end_completed(job, result, failed, outcome)
@@ -326,20 +338,23 @@ def save_recipe(folder: Path, recipe: Mapping[str, Any]) -> None:
         file.write(json.dumps(recipe, indent=1, default=str).encode())
 
 
-def add_format(result: VideoResult, video: Video, folder: Path, name: str) -> None:
+def add_format(result: VideoResult, video: Video, folder: Path, name: str) -> list[str]:
     """Writes the format `name` of a `result` and its `video` into the `folder` of masklets that are there, whole or
-    not at all. Raises InputError where it cannot say this result, or cannot be written.
+    not at all; returns the names of what it wrote. Raises InputError where it cannot say this result, or cannot be
+    written.
     """
     partial = folder / PARTIAL_FORMAT
     try:
         with explain_write_errors(folder / name):
             partial.mkdir()
             write_format(result, video, partial, name)
-            for made in partial.iterdir():
+            written = sorted(partial.iterdir())
+            for made in written:
                 remove_path(folder / made.name)
                 made.replace(folder / made.name)
     finally:
         remove_path(partial)
+    return [made.name for made in written]
 
 
 def add_overlay(result: VideoResult, video: Video, folder: Path, watch: Any) -> None:
