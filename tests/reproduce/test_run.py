@@ -362,6 +362,10 @@ def test_predictions_are_of_a_data_set_and_in_a_new_folder(data: Path, tmp_path:
         "track", data / "x.mp4", "--prompt", "0:1:point=3,3", "-o", tmp_path / "o", "--predictions", tmp_path / "q"
     )
     assert told.exit_code == 2 and "say which one by --dataset" in told.output
+    words = ["track", data / "MOSE/valid", "--dataset", "mose", "-o", tmp_path / "o", "--predictions", tmp_path / "q"]
+    for choice in (("--stride", "2"), ("--start", "1"), ("--max-frames", "3"), ("--max-side", "20")):
+        told = call(*words, *choice, "--propagator", "still")
+        assert told.exit_code == 2 and "own frames; leave out" in told.output and not (tmp_path / "o").exists()
 
 
 def test_a_run_is_refused_with_all_that_is_missing(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

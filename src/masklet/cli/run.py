@@ -80,7 +80,7 @@ from masklet.io.prompts import (
 )
 from masklet.io.video.datasets import DatasetVideo, list_dataset_videos, list_prompted_videos
 from masklet.io.video.frame_source import FrameSource
-from masklet.io.video.selection import FrameSelection
+from masklet.io.video.selection import FrameSelection, is_choosing
 from masklet.io.video.source_names import Source, describe_source
 from masklet.io.video.sources import check_source_exists, group_video_sources, open_video, reopen_video
 from masklet.parts import (
@@ -364,7 +364,7 @@ def track_command(
         name = propagator or parts.propagator
         settings = {**(choose_evaluation_settings(name) if dataset else {}), **of_parts["propagator"]}
         settings |= {"compile": True} if compile_ else {}
-        check_predictions_folder(predictions, dataset)
+        check_predictions_folder(predictions, dataset, reading)
         formats, marked, carrier, begun, _ = collect_parts(
             lambda: check_formats(format),
             lambda: list_marked_videos(dataset, source, prompt, prompts),
@@ -400,8 +400,15 @@ def write_predictions(out: Path, videos: Mapping[str, DatasetVideo], folder: Pat
             write_vos_video(VideoResult.load(out / name / MASKLETS), video, folder)
 
 
-def check_predictions_folder(folder: Path | None, dataset: str | None) -> None:
-    """Raises InputError where predictions are to be written that no data set asks for, or over others."""
+def check_predictions_folder(folder: Path | None, dataset: str | None, reading: Mapping[str, Any]) -> None:
+    """Raises InputError where predictions are to be written that no data set asks for, over others, or of some frames
+    alone, or of smaller ones, as `reading` has it: who scores them needs those of the data set.
+    """
+    if folder is not None and is_choosing(reading):
+        raise InputError(
+            "--predictions are masks of a data set's own frames; leave out --start, --end, --stride, --fps, --max-side "
+            "and --max-frames"
+        )
     if folder is not None and dataset is None:
         raise InputError("--predictions writes masks as a data set has them; say which one by --dataset")
     if folder is not None and folder.is_dir() and any(folder.iterdir()):
