@@ -105,6 +105,32 @@ def test_relabel_changes_all_of_a_name():
     assert [m.id for m in result.relabel("cat", "dog").filter(labels=["dog"]).masklets] == [1, 2, 3]
 
 
+class CountedId(int):
+    compared = 0
+
+    def __eq__(self, other):
+        CountedId.compared += 1
+        return int(self) == int(other)
+
+    __hash__ = int.__hash__
+
+
+@pytest.mark.parametrize("edit", ["merge", "drop", "trim", "smooth", "fill_gaps", "relabel"])
+def test_all_of_many_objects_are_not_looked_for_one_by_one(edit):
+    ids = [CountedId(n) for n in range(1, 301)]
+    result = video(*(masklet(id, {0: "111 000"}, 0) for id in ids))
+    arguments = {"merge": (), "drop": (), "trim": (0, 1), "smooth": (1,), "fill_gaps": (1,), "relabel": ("cat", "dog")}
+    chosen = () if edit == "relabel" else map(int, ids)
+    CountedId.compared = 0
+    getattr(result, edit)(*arguments[edit], *chosen)
+    assert CountedId.compared < 10 * len(ids)
+
+
+def test_a_name_that_all_of_a_name_get_is_a_name():
+    with pytest.raises(InputError, match="the new name of 'cat' is empty"):
+        video(masklet(1, {0: "111 000"}, 0)).relabel("cat", "")
+
+
 def test_smooth_is_a_vote():
     a, b, c = "1101 1100", "1110 1100", "1100 0100"
     result = video(masklet(1, {0: a, 1: b, 2: c}), masklet(2, {0: a}), size=(2, 4))

@@ -33,24 +33,28 @@ def rename_object(result: VideoResult, id: int, name: str) -> VideoResult:
     _find_masklet(result, id)
     if not check_text(result.name, "the name", name):
         raise InputError(f"{result.name}: the name of object {id} is empty; give it one")
+    return log_edit(_name_objects(result, {id}, name), "rename", id, name)
+
+
+def _name_objects(result: VideoResult, ids: Collection[int], name: str) -> VideoResult:
+    """The `result` in which the objects `ids` are called `name`."""
     known = result.categories if name in result.categories else (*result.categories, name)
     label = known.index(name)
-    masklets = tuple(replace(m, label=label) if m.id == id else m for m in result.masklets)
-    return log_edit(replace(result, masklets=masklets, categories=known), "rename", id, name)
+    masklets = tuple(replace(m, label=label) if m.id in ids else m for m in result.masklets)
+    return replace(result, masklets=masklets, categories=known)
 
 
 def relabel_objects(result: VideoResult, old: str, new: str) -> VideoResult:
     """Gives all objects of a `result` that are called `old` the name `new`. Raises InputError where none is called
     so.
     """
-    named = [m.id for m in result.masklets if result.name_of(m) == old]
+    named = {m.id for m in result.masklets if result.name_of(m) == old}
     if not named:
         there = ", ".join(dict.fromkeys(map(result.name_of, result.masklets))) or "none"
         raise InputError(f"{result.name}: no object is called {quote_value(old)}; names are: {there}")
-    changed = result
-    for id in named:
-        changed = rename_object(changed, id, new)
-    return log_edit(replace(changed, provenance=result.provenance), "relabel", old, new)
+    if not check_text(result.name, "the name", new):
+        raise InputError(f"{result.name}: the new name of {quote_value(old)} is empty; give one")
+    return log_edit(_name_objects(result, named, new), "relabel", old, new)
 
 
 def merge_objects(result: VideoResult, *ids: int) -> VideoResult:
@@ -60,12 +64,13 @@ def merge_objects(result: VideoResult, *ids: int) -> VideoResult:
     """
     if len(ids) < 2 or len(set(ids)) < len(ids):
         raise InputError(f"{result.name}: merge needs two different ids or more, not {', '.join(map(str, ids))}")
-    group = [_find_masklet(result, id) for id in ids]
+    there = _choose_masklets(result, ids)
+    group = [there[id] for id in ids]
     frames = sorted({t for m in group for t in m.sightings})
     sightings = {t: _join_sightings([m.sightings[t] for m in group if t in m.sightings]) for t in frames}
     label = next((m.label for m in group if m.label >= 0), -1)
     whole = replace(group[0], sightings=sightings, label=label, score=max(m.score for m in group))
-    masklets = (whole if m.id == ids[0] else m for m in result.masklets if m.id not in ids[1:])
+    masklets = (whole if m.id == ids[0] else m for m in result.masklets if m.id not in there or m.id == ids[0])
     return log_edit(replace(result, masklets=tuple(masklets)), "merge", *ids)
 
 
@@ -94,7 +99,7 @@ def split_object(result: VideoResult, id: int, frame: int) -> VideoResult:
 
 def drop_objects(result: VideoResult, *ids: int) -> VideoResult:
     """Leaves objects out. Raises InputError where none is given, or one is not there."""
-    chosen = _choose_ids(result, ids)
+    chosen = _choose_masklets(result, ids)
     if not ids:
         raise InputError(f"{result.name}: drop needs the ids of the objects to leave out")
     kept = tuple(m for m in result.masklets if m.id not in chosen)
@@ -109,7 +114,7 @@ def trim_objects(result: VideoResult, start: int, stop: int, *ids: int) -> Video
     _check_frames(result, start, stop)
     if not start < stop <= result.length:
         raise InputError(f"{result.name}: no frames {start} to {stop}; it has {result.length}, counted from 0")
-    chosen = _choose_ids(result, ids)
+    chosen = _choose_masklets(result, ids)
 
     def is_kept(masklet: Masklet, frame: int) -> bool:
         return start <= frame < stop
@@ -187,7 +192,10 @@ def smooth_masks(result: VideoResult, radius: int = 1, *ids: int) -> VideoResult
     if not is_whole_number(radius) or not 1 <= radius <= MOST_SMOOTHED:
         raise InputError(f"{result.name}: smooth needs a radius of 1 to {MOST_SMOOTHED} frames, not {radius}")
     return log_edit(
-        _change_masklets(result, _choose_ids(result, ids), lambda m: _smooth_masklet(m, radius)), "smooth", radius, *ids
+        _change_masklets(result, _choose_masklets(result, ids), lambda m: _smooth_masklet(m, radius)),
+        "smooth",
+        radius,
+        *ids,
     )
 
 
@@ -213,7 +221,7 @@ def fill_gaps(result: VideoResult, longest: int = 5, *ids: int) -> VideoResult:
     if not is_whole_number(longest) or not longest:
         raise InputError(f"{result.name}: fill-gaps needs a number of frames from 1 on, not {longest}")
     return log_edit(
-        _change_masklets(result, _choose_ids(result, ids), lambda m: _fill_masklet(m, longest)),
+        _change_masklets(result, _choose_masklets(result, ids), lambda m: _fill_masklet(m, longest)),
         "fill-gaps",
         longest,
         *ids,
@@ -376,13 +384,15 @@ def _check_frames(result: VideoResult, *frames: Any) -> None:
 
 
 def _find_masklet(result: VideoResult, id: int) -> Masklet:
-    found = next((m for m in result.masklets if is_whole_number(id) and m.id == id), None)
-    if found is None:
-        there = ", ".join(str(m.id) for m in result.masklets[:20]) + ", ..." * (len(result.masklets) > 20)
-        raise InputError(f"{result.name}: no object {id}; there are: {there or 'none'}")
+    [found] = _choose_masklets(result, [id]).values()
     return found
 
 
-def _choose_ids(result: VideoResult, ids: Sequence[int]) -> Collection[int]:
-    """The `ids`, each of which must be there; all where none is given."""
-    return {_find_masklet(result, id).id for id in ids} if ids else {m.id for m in result.masklets}
+def _choose_masklets(result: VideoResult, ids: Sequence[int]) -> Mapping[int, Masklet]:
+    """The objects `ids`, each of which must be there, by id; all where none is given."""
+    known = {m.id: m for m in result.masklets}
+    missing = [id for id in ids if not is_whole_number(id) or id not in known]
+    if missing:
+        there = ", ".join(str(m.id) for m in result.masklets[:20]) + ", ..." * (len(result.masklets) > 20)
+        raise InputError(f"{result.name}: no object {missing[0]}; there are: {there or 'none'}")
+    return {id: known[id] for id in ids} if ids else known
