@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from clips import write_clip
+from PIL import Image
 
 import masklet
+from masklet.core.frames import Frame
 from masklet.io.video.packet_index import ForwardReader, learn_frames, read_packet_marks
 from masklet.io.video.selection import SelectedFrames
 from masklet.io.video.sources import open_video
@@ -65,16 +67,39 @@ SELECTIONS = (
 )
 
 
+def make_timed_source(name: str, folder: Path) -> Any:
+    """What a source is called is what it is: pages of an image, images or frames in memory, else a file."""
+    images = [np.full((8, 8, 3), 12 * n, np.uint8) for n in range(20)]
+    if name == "images":
+        return images
+    if name == "frames":
+        return [Frame(n, image, n * n / 100) for n, image in enumerate(images)]
+    if name.startswith("pages"):
+        first, *others = map(Image.fromarray, images)
+        first.save(folder / name, save_all=True, append_images=others, duration=[10 * (2 * n + 1) for n in range(20)])
+        return folder / name
+    return write_clip(folder / name, times=[10 * n * n for n in range(20)])
+
+
+@pytest.mark.parametrize("name", ["uneven.mkv", "pages.png", "pages.webp", "pages.gif", "frames", "images"])
+def test_a_session_has_the_times_of_a_run(tmp_path: Path, name: str) -> None:
+    source = make_timed_source(name, tmp_path)
+    with open_video(source) as video:
+        mask = np.ones(video.size, bool)
+    tracked = masklet.track(source, {0: {1: mask}}, propagator="flow")
+    with masklet.open(source, propagator="flow") as session:
+        begun = session.result
+    assert (begun.length, begun.times, begun.rate) == (tracked.length, tracked.times, tracked.rate)
+    assert bool(begun.times) == (name != "images")
+
+
 @pytest.mark.parametrize("chosen", SELECTIONS, ids=str)
-@pytest.mark.parametrize("name", ["uneven.mp4", "uneven.mkv", "images"])
+@pytest.mark.parametrize("name", ["uneven.mp4", "uneven.mkv", "pages.png", "frames", "images"])
 def test_which_frames_are_chosen_is_known_before_they_are_decoded(
     tmp_path: Path, name: str, chosen: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of uneven times nobody can say by the rate how many are taken by seconds."""
-    if name == "images":
-        source: Any = [np.full((8, 8, 3), n, np.uint8) for n in range(30)]
-    else:
-        source = write_clip(tmp_path / name, times=[10 * n * n for n in range(20)])
+    source = make_timed_source(name, tmp_path)
     read = open_video(source, **chosen)
     frames = list(read)
     foreseen = open_video(source, **chosen)
@@ -88,6 +113,16 @@ def test_which_frames_are_chosen_is_known_before_they_are_decoded(
     assert [f.time for f in foreseen] == [f.time for f in frames]
     with masklet.open(open_video(source, **chosen), propagator="flow") as session:
         assert (session.frames, session.result.times) == (len(frames), read.times)
+
+
+def test_images_of_several_sizes_are_refused_by_a_session_too(tmp_path: Path) -> None:
+    images = [np.zeros((8, 8, 3), np.uint8), np.zeros((6, 8, 3), np.uint8)]
+    for n, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{n}.png")
+    with pytest.raises(masklet.InputError, match="give frames of one size"):
+        masklet.open(tmp_path, propagator="flow")
+    with masklet.open(images, propagator="flow") as session, pytest.raises(masklet.InputError, match="of one size"):
+        session.read_frame(1)
 
 
 def test_a_choice_of_a_file_that_is_cut_off_is_of_what_is_left(tmp_path: Path) -> None:

@@ -62,6 +62,10 @@ class FrameSource(ABC):
     def read(self, start: int, stop: int) -> list[Frame]:
         """The frames [start, stop) again, pixel for pixel; fewer where the source ends before."""
 
+    def foresee_times(self) -> Sequence[float]:
+        """Seconds of each frame, where they are known before any is read; else nothing."""
+        return [n / self.rate for n in range(self.said())]
+
     def check_before_reading(self) -> None:  # noqa: B027  (most know it when they are opened, or never)
         """Looks at all that can be known of every frame before any is read; who asks for frames does it, too. Raises
         InputError where they cannot be used.

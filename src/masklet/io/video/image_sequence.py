@@ -229,6 +229,10 @@ class ImagePages(FrameSource):
     def said(self) -> int:
         return len(self._pages)
 
+    def foresee_times(self) -> Sequence[float]:
+        """As the file says them."""
+        return self._times
+
     def frames(self) -> Iterator[Frame]:
         return fill_gaps(self._load_all(), self.lost)
 

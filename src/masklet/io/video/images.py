@@ -170,6 +170,10 @@ class FramesInMemory(FrameSource):
     def said(self) -> int:
         return len(self.items)
 
+    def foresee_times(self) -> Sequence[float]:
+        """Those of frames that have one."""
+        return [one.time if isinstance(one, Frame) else n / self.rate for n, one in enumerate(self.items)]
+
     def frames(self) -> Iterator[Frame]:
         return (self._convert(n) for n in range(len(self.items)))
 
@@ -177,7 +181,10 @@ class FramesInMemory(FrameSource):
         return (self._convert(n) for n in range(first, len(self.items)))
 
     def read(self, start: int, stop: int) -> list[Frame]:
-        return [self._convert(n) for n in range(start, min(stop, len(self.items)))]
+        found = [self._convert(n) for n in range(start, min(stop, len(self.items)))]
+        for frame in found:
+            self.check(frame)
+        return found
 
     def _convert(self, n: int) -> Frame:
         item = self.items[n]

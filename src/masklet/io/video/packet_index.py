@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import av
 
-from masklet.core.frames import Frame, Video, get_frame_times, read_through
+from masklet.core.frames import Frame, Video, check_before_reading, get_frame_times, read_through
 from masklet.io.video.decode import LostFrame, decode_frames
 from masklet.io.video.frame_source import DamagedSourceError, FrameSource, keep_uneven_times
 from masklet.io.video.selection import SelectedFrames
@@ -48,16 +48,18 @@ def read_packet_marks(video: VideoFile) -> list[PacketMark] | None:
 
 
 def learn_frames(video: Video) -> None:
-    """Has a `video` know how many frames it has, and when each is: by the packets of its file, which are not decoded,
-    or, where they do not tell which of them were chosen, by reading it to its end.
+    """Has a `video` know how many frames it has, and when each is: by what its source says of them all, such as the
+    packets of its file, which are not decoded, or, where that does not tell which of them were chosen, by reading it to
+    its end. Raises InputError where its frames cannot be used, such as images of several sizes.
     """
+    check_before_reading(video)
     if isinstance(video, SelectedFrames) and not video.is_known:
         times = _foresee_times(video.source)
         if times:
             video.foresee(times)
         else:
             read_through(video)
-    elif isinstance(video, VideoFile) and not get_frame_times(video):
+    elif isinstance(video, FrameSource) and not get_frame_times(video):
         video.times = keep_uneven_times(_foresee_times(video), video.rate)
     if not len(video):
         read_through(video)
@@ -66,7 +68,7 @@ def learn_frames(video: Video) -> None:
 def _foresee_times(video: FrameSource) -> Sequence[float]:
     """Seconds of each frame of a `video` from its first; empty where nothing tells them before they are decoded."""
     if not isinstance(video, VideoFile):
-        return [n / video.rate for n in range(len(video))]
+        return video.foresee_times()
     marks = read_packet_marks(video)
     if marks is None or len(marks) != len(video):
         return ()
