@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from masklet.core.instances import Detections
 from masklet.core.protocols import Segmenter
 from masklet.core.rle import Rle
 from masklet.io.annotations.detections import read_detections
+from masklet.io.video.sources import open_video
 from masklet.models.segmenters.precomputed import Precomputed
 
 RLE = {"size": [H, W], "counts": Rle.encode(square(4, 5)).counts.decode()}
@@ -146,3 +148,91 @@ def test_malformed_label_images_are_named(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_text("text")
     with pytest.raises(InputError, match=r"0.png: not an image"):
         seen(tmp_path)
+
+
+def find_chosen(path: Path, frames: int = 12, **choice: Any) -> tuple[list[Detections], Sequence[str]]:
+    """What the file `path` says of the frames that are chosen of a video, and what is to be told of that."""
+    with open_video(np.zeros((frames, 2 * H, 2 * W, 3), np.uint8), **choice) as video:
+        bound = Precomputed(read_detections(path)).bind_video(video)
+        return bound.segment(None, list(video), [])[0], bound.notes
+
+
+def move_square(t: int) -> dict[str, Any]:
+    """A square that moves by two pixels in a frame, in a video of twice the height and width."""
+    pixels = np.zeros((2 * H, 2 * W), bool)
+    pixels[4:10, 2 * t : 2 * t + 6] = True
+    counts = Rle.encode_pixels(pixels).counts.decode()
+    return {"category_id": 1, "score": 0.5, "segmentation": {"size": [2 * H, 2 * W], "counts": counts}}
+
+
+@pytest.mark.parametrize("key", ["frame", "image_id", "file_name"])
+@pytest.mark.parametrize(
+    ("choice", "used"),
+    [
+        ({"stride": 2}, range(0, 12, 2)),
+        ({"start": 3, "end": 9}, range(3, 9)),
+        ({"start": "0.4s", "stride": 3}, (10,)),  # at 25 a second
+        ({"fps": 12.5}, range(0, 12, 2)),
+    ],
+)
+def test_numbers_that_go_beyond_the_chosen_frames_are_those_of_the_whole_video(
+    tmp_path: Path, key: str, choice: dict[str, Any], used: Sequence[int]
+) -> None:
+    content = [{key: f"{t:05d}.png" if key == "file_name" else t, **move_square(t)} for t in range(12)]
+    found, notes = find_chosen(written(tmp_path, content), **choice)
+    columns = [np.flatnonzero(one.masks[0].numpy().any(0))[0] // 2 for one in found]
+    assert columns == list(used) and any("those of the whole video" in note for note in notes)
+
+
+def test_numbers_of_the_chosen_frames_stay_theirs(tmp_path: Path) -> None:
+    """As those of a result that was made of the same frames."""
+    found, notes = find_chosen(written(tmp_path, [{"frame": t, **move_square(t)} for t in range(6)]), stride=2)
+    assert [np.flatnonzero(one.masks[0].numpy().any(0))[0] // 2 for one in found] == list(range(6)) and not notes
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.parametrize("kind", ["run lengths", "polygon", "box", "labelme", "cvat"])
+def test_what_was_found_in_whole_frames_is_reduced_with_them(tmp_path: Path, kind: str, scale: int) -> None:
+    """And what says that it was found in the smaller ones is not."""
+    h, w, x0, y0, x1, y1 = (scale * v for v in (H, W, 5, 4, 11, 10))
+    pixels = np.zeros((h, w), bool)
+    pixels[y0:y1, x0:x1] = True
+    corners = [x0, y0, x1, y0, x1, y1, x0, y1]
+    image = {"id": 1, "frame_id": 0, "file_name": "00000.png", "height": h, "width": w}
+    shapes: dict[str, Any] = {
+        "run lengths": {"segmentation": {"size": [h, w], "counts": Rle.encode_pixels(pixels).counts.decode()}},
+        "polygon": {"segmentation": [corners]},
+        "box": {"bbox": [x0, y0, x1 - x0, y1 - y0]},
+    }
+    if kind in shapes:
+        one = {"image_id": 1, "category_id": 1, "score": 0.5, **shapes[kind]}
+        path = written(tmp_path, {"images": [image], "annotations": [one], "categories": [{"id": 1, "name": "a"}]})
+    elif kind == "labelme":
+        path = tmp_path / "labels"
+        path.mkdir()
+        shape = {"label": "a", "points": [corners[n : n + 2] for n in range(0, 8, 2)], "shape_type": "polygon"}
+        page = {"shapes": [shape], "imagePath": "00000.png", "imageHeight": h, "imageWidth": w}
+        (path / "00000.json").write_text(json.dumps(page))
+    else:
+        path = tmp_path / "annotations.xml"
+        points = ";".join(f"{corners[n]},{corners[n + 1]}" for n in range(0, 8, 2))
+        shape = f'<polygon label="a" points="{points}"/>'
+        path.write_text(f'<annotations><image name="00000.png" height="{h}" width="{w}">{shape}</image></annotations>')
+    [found], _ = find_chosen(path, 1, max_side=max(H, W))
+    assert found.masks.shape[1:] == (H, W)
+    ys, xs = np.nonzero(found.masks[0].numpy())
+    if kind == "box":  # which is drawn
+        assert xs.min() >= 4 and xs.max() <= 11 and ys.min() >= 3 and ys.max() <= 10
+    else:
+        assert torch.equal(found.masks[0], square(4, 5))
+
+
+def test_boxes_of_another_size_of_frames_are_refused(tmp_path: Path) -> None:
+    image = {"id": 1, "frame_id": 0, "height": 8 * H, "width": 8 * W}
+    one = {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [8, 8, 40, 40]}
+    path = written(tmp_path, {"images": [image], "annotations": [one], "categories": []})
+    with pytest.raises(InputError, match=f"of frames of {8 * W}x{8 * H}, those of .* are {2 * W}x{2 * H}"):
+        find_chosen(path, 1)
+    turned = image | {"height": 2 * W, "width": 2 * H}  # as libraries have it that know no EXIF
+    path = written(tmp_path, {"images": [turned], "annotations": [one], "categories": []})
+    assert len(find_chosen(path, 1)[0][0]) == 1

@@ -41,6 +41,8 @@ class VideoFrames:
     name: str  # of the video
     length: int = 0  # 0: not known
     names: Sequence[str] | None = None  # the frames' own names without suffix
+    used: Sequence[int] = ()  # their numbers in the video that they were chosen of, where they were
+    whole: int = 0  # frames of that video; 0: not known
 
     @staticmethod
     def of(video: Any) -> VideoFrames:
@@ -103,6 +105,7 @@ class FrameMatcher:
         self._order = [place for place in listed if self._is_meant(place)]
         self._numbers = [n for place in self._order if (n := self._read_number(place)) is not None]
         self._are_in_names = self._find_numbers_in_names()
+        self._chosen = self._find_chosen()
         self._first = self._find_first_number()
         self._by_order = self._find_order()
 
@@ -136,9 +139,20 @@ class FrameMatcher:
         self.notes.append(f"{self.label}: its numbers of frames were taken for those in the frames' names, {told}")
         return True
 
+    def _find_chosen(self) -> Mapping[int, int]:
+        """The frames by their numbers in the video that they were chosen of, where the file counts all of that: it goes
+        beyond those that were chosen; else nothing.
+        """
+        indices = [place.index for place in self._order if place.index is not None]
+        goes_beyond = max([*indices, *(n - 1 for n in self._numbers)], default=-1) >= self.video.length
+        if not self.video.used or not self.video.length or self._are_in_names or not goes_beyond:
+            return {}
+        self.notes.append(f"{self.label}: its numbers of frames were taken for those of the whole video")
+        return {n: t for t, n in enumerate(self.video.used)}
+
     def _find_first_number(self) -> int:
         """0 or 1: what the file calls the first frame. Raises InputError where ids of images may be either."""
-        numbers, length = self._numbers, self.video.length
+        numbers, length = self._numbers, self.video.whole if self._chosen else self.video.length
         if not numbers or self._are_in_names or min(numbers) == 0:
             return 0
         low, high = min(numbers), max(numbers)
@@ -183,11 +197,23 @@ class FrameMatcher:
             return None
         if self._by_order:
             return self._by_order.get(place)
-        found = place.index if place.index is not None else self._find_by_name(place)
-        if found is None and (number := self._read_number(place)) is not None:
-            found = self.video.by_number.get(number) if self._are_in_names else number - self._first
+        found = self._find_by_name(place) if place.index is None else None
+        if found is None and (number := self._count_frame(place)) is not None:
+            found = self._chosen.get(number) if self._chosen else number
         inside = found is not None and found >= 0 and not (self.video.length and found >= self.video.length)
         return found if inside else None
+
+    def _count_frame(self, place: FramePlace) -> int | None:
+        """The number of the frame that is meant, from 0, as the file counts them; None where it says none."""
+        number = self._read_number(place)
+        if place.index is not None or number is None:
+            return place.index
+        return self.video.by_number.get(number) if self._are_in_names else number - self._first
+
+    def _is_left_out(self, place: FramePlace) -> bool:
+        """Whether it is of a frame of the whole video that was not chosen."""
+        number = self._count_frame(place) if self._chosen else None
+        return number is not None and 0 <= number < self.video.whole and number not in self._chosen
 
     def _find_by_name(self, place: FramePlace) -> int | None:
         """By the frame's own name, else by the number in it."""
@@ -207,7 +233,7 @@ class FrameMatcher:
             frame = self.find(place)
             if frame is not None:
                 frames.setdefault(frame, []).append(n)
-            elif self._is_meant(place):
+            elif self._is_meant(place) and not self._is_left_out(place):
                 missed.append(place)
         if missed and not frames:
             raise InputError(
@@ -236,7 +262,7 @@ class FrameEntry(NamedTuple):
 
     place: FramePlace
     read: Callable[[Size], Sequence[FoundObject]]  # raises InputError where it does not fit a frame of this size
-    measure: Callable[[], Size] | None = None  # the size of its mask, by a header; raises InputError
+    measure: Callable[[], Size] | None = None  # of the frame that it was made of, where it says; raises InputError
 
 
 @dataclass(frozen=True)

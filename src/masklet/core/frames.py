@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -58,10 +58,11 @@ class Video(Protocol):
 
     A video may also have, once it has been read: `notes` (sentences for the result's reader), `times` (seconds of each
     frame from the first; empty where the rate is constant), `gaps` (of `Gap`), `pixel_aspect` (width of a pixel over
-    its height), `frame_names`, `recorded_size` (h, w before frames were reduced), `most_frames` (where their number is
-    not known), `origin` (what `open_video` opens its source by, "" where nothing does), `reading` (which frames of its
-    source it has, as keyword arguments of `open_video`), and `check_before_reading`, which looks at all that can be
-    known of frames before any is read. The functions below use them and do without.
+    its height), `frame_names`, `recorded_size` (h, w before frames were reduced), `used` and `source_length` (the
+    frames' numbers in what they were chosen of, and how many that has, 0 where nobody knows), `most_frames` (where
+    their number is not known), `origin` (what `open_video` opens its source by, "" where nothing does), `reading`
+    (which frames of its source it has, as keyword arguments of `open_video`), and `check_before_reading`, which looks
+    at all that can be known of frames before any is read. The functions below use them and do without.
     """
 
     name: str
@@ -112,6 +113,15 @@ def get_recorded_size(video: Video) -> tuple[int, int]:
     """Height and width of the frames of a `video` before they were reduced, its own size where they were not."""
     h, w = getattr(video, "recorded_size", video.size)
     return h, w
+
+
+def get_chosen_frames(video: Video) -> tuple[Sequence[int], int]:
+    """The numbers that the frames of a `video` have in what they were chosen of, and how many frames that has, 0 where
+    nobody knows; no numbers where none was left out.
+    """
+    used: Sequence[int] = getattr(video, "used", ())
+    whole = int(getattr(video, "source_length", 0))
+    return ((), 0) if list(used) == list(range(whole)) else (used, whole)
 
 
 def get_frame_names(video: Video) -> tuple[str, ...]:

@@ -277,3 +277,13 @@ def find_run_edges(masks: Bool[Tensor, "n h w"]) -> Int64[Tensor, "e 2"]:
     """
     pixels = nnf.pad(masks.transpose(1, 2).flatten(1), (1, 1))
     return (pixels[:, 1:] != pixels[:, :-1]).nonzero()
+
+
+def reduce_mask(mask: Bool[Tensor, "h w"], size: tuple[int, int]) -> Bool[Tensor, "a b"]:
+    """A mask at another `size` (h, w): each pixel is that of the mask which its middle lies in.
+
+    >>> reduce_mask(torch.tensor([[True, True, False, False]]), (1, 2)).tolist()
+    [[True, False]]
+    """
+    rows, columns = (((torch.arange(n) + 0.5) * (whole / n)).long() for n, whole in zip(size, mask.shape, strict=True))
+    return mask[rows[:, None], columns[None]]

@@ -15,6 +15,7 @@ from torch import Tensor
 from masklet.core.errors import InputError
 from masklet.core.frames import Video, get_recorded_size
 from masklet.core.instances import Box, Clicks, Point, Prompt
+from masklet.core.masks import reduce_mask
 from masklet.core.rle import Rle
 from masklet.systems.track import Prompts, describe_frame_range
 
@@ -106,16 +107,6 @@ def read_mask(where: str, given: Any) -> Bool[Tensor, "h w"]:
         told = f"values from {values.min():g} to {values.max():g} beside 0"
         raise InputError(f"{where}: the mask has {told}; give one that is true on the object, such as labels == 2")
     return torch.from_numpy(marked)
-
-
-def reduce_mask(mask: Bool[Tensor, "h w"], size: tuple[int, int]) -> Bool[Tensor, "a b"]:
-    """A mask at another `size` (h, w): each pixel is that of the mask which its middle lies in.
-
-    >>> reduce_mask(torch.tensor([[True, True, False, False]]), (1, 2)).tolist()
-    [[True, False]]
-    """
-    rows, columns = (((torch.arange(n) + 0.5) * (whole / n)).long() for n, whole in zip(size, mask.shape, strict=True))
-    return mask[rows[:, None], columns[None]]
 
 
 def check_prompt_clicks(frame: int, id: int, clicks: Clicks, video: Video) -> Prompt:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -148,7 +149,7 @@ def read_detection_json(path: Path) -> DetectionSet:
 
 def _forget_video(found: DetectionSet) -> DetectionSet:
     """Without the video's name, which is only a number there."""
-    entries = [FrameEntry(FramePlace(index=e.place.index), e.read) for e in found.entries]
+    entries = [FrameEntry(FramePlace(index=e.place.index), e.read, e.measure) for e in found.entries]
     listed = [FramePlace(index=p.index) for p in found.listed]
     return replace(found, entries=entries, listed=listed)
 
@@ -162,11 +163,15 @@ def read_coco_detections(path: Path, content: Any) -> DetectionSet:
     for entry in entries:
         check_detection(entry)
     whole = JsonEntry(str(path), content if isinstance(content, dict) else {})
-    names, images = read_category_names(whole), read_image_places(whole)
+    names, images, sizes = read_category_names(whole), read_image_places(whole), read_image_sizes(whole)
     known = sorted({*names, *(entry.whole("category_id") for entry in entries)})
     places = tell_videos_apart(entries, [find_entry_place(entry, images) for entry in entries])
     found = [
-        FrameEntry(place, partial(_read_coco_entry, entry, known.index(entry.whole("category_id"))))
+        FrameEntry(
+            place,
+            partial(_read_coco_entry, entry, known.index(entry.whole("category_id"))),
+            tell_size(find_coco_size(entry, sizes)),
+        )
         for place, entry in zip(places, entries, strict=True)
     ]
     listed = list(images.values()) or places
@@ -275,6 +280,30 @@ def read_image_places(content: JsonEntry) -> dict[Any, FramePlace]:
         places[id] = FramePlace(video, None, number, None if name is None else str(name))
     unnumbered = all(p.number is None and p.name is None for p in places.values())
     return {i: FramePlace(p.video, number=i, is_id=True) for i, p in places.items()} if unnumbered else places
+
+
+def read_image_sizes(content: JsonEntry) -> dict[Any, Size]:
+    """Height and width of the file's `images` that say them, by id; not of an id that several have."""
+    images = list(content.entries("images")) if content.content.get("images") else []
+    counts = Counter(image.get("id") for image in images)
+    sizes = {image.get("id"): image.find_size("height", "width") for image in images}
+    return {id: size for id, size in sizes.items() if size is not None and counts[id] == 1}
+
+
+def find_coco_size(entry: JsonEntry, sizes: Mapping[Any, Size]) -> Size | None:
+    """Height and width of the frame that an entry was made of: of its mask's run lengths, else of its image; None where
+    neither says it.
+    """
+    shape, id = entry.content.get("segmentation"), entry.content.get("image_id")
+    told = shape.get("size") if isinstance(shape, dict) else None
+    if isinstance(told, list) and len(told) == 2 and all(map(is_count, told)):
+        return told[0], told[1]
+    return sizes.get(id) if isinstance(id, int | float | str) else None
+
+
+def tell_size(size: Size | None) -> Callable[[], Size] | None:
+    """What `FrameEntry.measure` is for a `size` that is known, and for none."""
+    return None if size is None else partial(tuple[int, int], size)
 
 
 def name_folder(image: JsonEntry) -> str | None:
@@ -461,7 +490,8 @@ def read_cutout_videos(path: Path, files: Sequence[Path]) -> DetectionSet:
             longest = max(longest, t + 1)
             if mask.area:
                 where = f"{file}: frame {t}"
-                entries.append(FrameEntry(FramePlace(index=t), partial(_take_mask, where, mask, 1.0, n), None))
+                read = partial(_take_mask, where, mask, 1.0, n)
+                entries.append(FrameEntry(FramePlace(index=t), read, partial(getattr, mask, "size")))
     hashes = {name: sha for file in files for name, sha in compute_named_hash(file).items()}
     listed = [FramePlace(index=t) for t in range(longest)]
     return DetectionSet(str(path), tuple(file.stem for file in files), entries, listed, hashes)
@@ -578,7 +608,10 @@ def read_labelme_files(path: Path, files: Sequence[Path]) -> DetectionSet:
     for file, page in zip(files, pages, strict=True):
         image = page.content.get("imagePath") or file.name
         place = FramePlace(name=str(image).replace("\\", "/"))
-        entries += [FrameEntry(place, partial(_read_labelme_object, g, names)) for g in _group_labelme_shapes(page)]
+        size = tell_size(page.find_size("imageHeight", "imageWidth"))
+        entries += [
+            FrameEntry(place, partial(_read_labelme_object, g, names), size) for g in _group_labelme_shapes(page)
+        ]
     listed = [FramePlace(name=str(p.content.get("imagePath") or f.name)) for f, p in zip(files, pages, strict=True)]
     hashes = {name: sha for file in files for name, sha in compute_named_hash(file).items()}
     return DetectionSet(str(path), names, entries, listed, hashes)

@@ -41,6 +41,7 @@ class NamedObject(NamedTuple):
     name: str
     score: float  # 0 to 1
     read: Read
+    size: Size | None = None  # h, w of the frame that it was made of, where the file says it
 
 
 def build_detection_set(
@@ -50,8 +51,15 @@ def build_detection_set(
     (`hashes`).
     """
     names = tuple(dict.fromkeys(o.name for o in objects)) or (NAMELESS,)
-    entries = [FrameEntry(o.place, partial(_find_object, o, names.index(o.name))) for o in objects]
+    entries = [
+        FrameEntry(o.place, partial(_find_object, o, names.index(o.name)), o.size and partial(_get_size, o))
+        for o in objects
+    ]
     return DetectionSet(str(path), names, entries, list(listed), hashes)
+
+
+def _get_size(found: NamedObject) -> Size:
+    return found.size or (0, 0)
 
 
 def _find_object(found: NamedObject, label: int, size: Size) -> Sequence[FoundObject]:
@@ -66,7 +74,9 @@ def read_cvat(path: Path, hashes: Mapping[str, str]) -> DetectionSet:
     """CVAT's XML 1.1, for images or for video: masks, polygons and boxes. Raises InputError where it is none."""
     shapes, listed = read_cvat_shapes(path)
     objects = [
-        NamedObject(_place_cvat(same[0].name, same[0].frame), same[0].label, 1.0, partial(_read_cvat, same))
+        NamedObject(
+            _place_cvat(same[0].name, same[0].frame), same[0].label, 1.0, partial(_read_cvat, same), same[0].size
+        )
         for same in _group_cvat_shapes(shapes)
     ]
     return build_detection_set(path, objects, (_place_cvat(*place) for place in listed), hashes)
@@ -142,7 +152,8 @@ def _read_answer(answer: JsonEntry, place: FramePlace | None, task: JsonEntry) -
             yield NamedObject(FramePlace(name, frame), label, 1.0, partial(_scale_box, box))
     elif kind in READERS and place is not None:
         labels = value.texts(kind) or [NAMELESS]
-        yield NamedObject(place, labels[0], score, partial(_read_shape, READERS[kind], value))
+        size = answer.find_size("original_height", "original_width")
+        yield NamedObject(place, labels[0], score, partial(_read_shape, READERS[kind], value), size)
     elif kind.endswith("labels"):
         raise answer.wrong(f"an answer of kind {kind!r}; brush masks, polygons and rectangles are read")
 
@@ -268,7 +279,9 @@ def read_frame_entries(path: Path, rows: Iterable[Any], hashes: Mapping[str, str
     frames = [JsonEntry(f"{path}: frame {n}", row) for n, row in enumerate(rows)]
     places = [FramePlace(frame.text("video"), frame.whole("frame")) for frame in frames]
     objects = [
-        NamedObject(place, one.text("name"), one.number("score"), partial(_read_counts, one, frame.size()))
+        NamedObject(
+            place, one.text("name"), one.number("score"), partial(_read_counts, one, frame.size()), frame.size()
+        )
         for place, frame in zip(places, frames, strict=True)
         for one in frame.entries("objects")
     ]

@@ -186,8 +186,17 @@ def check_xml_text(text: str) -> None:
 class CvatShape:
     """One shape of a file, with its place and the video's or image's size where the file says it."""
 
-    def __init__(self, where: str, element: Xml.Element, label: str, name: str | None, frame: int | None) -> None:
+    def __init__(
+        self,
+        where: str,
+        element: Xml.Element,
+        label: str,
+        name: str | None,
+        frame: int | None,
+        size: tuple[int, int] | None,
+    ) -> None:
         self.where, self.element, self.label, self.name, self.frame = where, element, label, name, frame
+        self.size = size
 
     @property
     def group(self) -> str:
@@ -270,10 +279,18 @@ def _list_image_shapes(path: Path, top: Xml.Element) -> Iterator[CvatShape]:
             raise InputError(f"{path}: an image without a name; give {CVAT}")
         for n, element in enumerate(e for e in image if e.tag in TAGS):
             where = f"{path}: {name}, shape {n}"
-            yield CvatShape(where, element, check_text(where, "'label'", element.get("label")), name, None)
+            label = check_text(where, "'label'", element.get("label"))
+            yield CvatShape(where, element, label, name, None, _read_size(image.get("height"), image.get("width")))
+
+
+def _read_size(height: str | None, width: str | None) -> tuple[int, int] | None:
+    """Height and width that a file says; None where it says none that can be."""
+    h, w = parse_whole_number(height or ""), parse_whole_number(width or "")
+    return (h, w) if h and w else None
 
 
 def _list_track_shapes(path: Path, top: Xml.Element) -> Iterator[CvatShape]:
+    size = _read_size(top.findtext(".//original_size/height"), top.findtext(".//original_size/width"))
     for track in top.iter("track"):
         place = f"{path}: track {track.get('id')}"
         label = check_text(place, "'label'", track.get("label"))
@@ -281,4 +298,4 @@ def _list_track_shapes(path: Path, top: Xml.Element) -> Iterator[CvatShape]:
             frame = parse_whole_number(element.get("frame", ""))
             if frame is None:
                 raise InputError(f"{place}, shape {n}: 'frame' must be a whole number from 0 on")
-            yield CvatShape(f"{place}, frame {frame}", element, label, None, frame)
+            yield CvatShape(f"{place}, frame {frame}", element, label, None, frame, size)

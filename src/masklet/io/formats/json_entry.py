@@ -95,6 +95,11 @@ class JsonEntry:
         """The entry's 'height' and 'width' as (h, w), at least a pixel each."""
         return check_frame_size(self.where, self.whole("height"), self.whole("width"))
 
+    def find_size(self, height: str, width: str) -> Size | None:
+        """The (h, w) that the entry says under these keys; None where it says none that can be."""
+        h, w = self.content.get(height), self.content.get(width)
+        return (h, w) if is_whole_number(h) and is_whole_number(w) and h > 0 and w > 0 else None
+
 
 class _DuplicateKeyObject(dict[str, Any]):
     """An object in which a key is given twice."""

@@ -177,10 +177,20 @@ class SelectedFrames(FrameSource):
         return self.source.origin
 
     @property
+    def used(self) -> tuple[int, ...]:
+        """The numbers that the frames have in the source, as far as they can be told."""
+        return tuple(self._plan() if self._length is None else self._used)
+
+    @property
+    def source_length(self) -> int:
+        """How many frames the source has; 0 where nobody knows."""
+        return len(self.source)
+
+    @property
     def frame_names(self) -> tuple[str, ...]:
         """The names of the frames that are used; none where they have no names."""
         names = get_frame_names(self.source) or ()
-        return tuple(names[n] for n in (self._plan() if self._length is None else self._used) if n < len(names))
+        return tuple(names[n] for n in self.used if n < len(names))
 
     def _plan(self) -> list[int]:
         """The frames of the source that will be used, as far as that can be told before they are read."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from masklet.core.annotations import DetectionSet, FoundObject, FrameMatcher, VideoFrames
-from masklet.core.frames import Frame, Video
+from masklet.core.annotations import DetectionSet, FoundObject, FrameEntry, FrameMatcher, VideoFrames
+from masklet.core.errors import InputError
+from masklet.core.frames import Frame, Video, get_chosen_frames, get_recorded_size
 from masklet.core.instances import Detections
-from masklet.core.masks import stack_masks
+from masklet.core.masks import reduce_mask, stack_masks
 from masklet.core.part_facts import CPU
+from masklet.core.rle import Rle
 from masklet.models.nano.image_predictor import load_image_predictor
 
 NO_VIDEO = VideoFrames("")
@@ -26,7 +29,12 @@ class Precomputed:
     look_ahead = 0
 
     def __init__(
-        self, given: DetectionSet, device: torch.device = CPU, video: VideoFrames = NO_VIDEO, videos: int = 1
+        self,
+        given: DetectionSet,
+        device: torch.device = CPU,
+        video: VideoFrames = NO_VIDEO,
+        videos: int = 1,
+        recorded: tuple[int, int] | None = None,
     ) -> None:
         """
         Args:
@@ -34,8 +42,9 @@ class Precomputed:
             device: where boxes without masks are filled.
             video: whose frames are meant; without one, frames are counted from 0.
             videos: that it is used for, though it names none of them.
+            recorded: height and width of the frames before they were reduced, which they were where this is not None.
         """
-        self.given, self.device, self.video, self.videos = given, device, video, videos
+        self.given, self.device, self.video, self.videos, self.recorded = given, device, video, videos, recorded
         self.categories = given.categories
         self.advice = {"stuff": given.stuff}  # for systems that tell things from stuff
         self.weights: Mapping[str, str] = given.hashes
@@ -55,12 +64,28 @@ class Precomputed:
 
     def bind_video(self, video: Video) -> Precomputed:
         """The same for the frames of one `video`. Raises InputError where none of its entries is of one of them."""
-        bound = Precomputed(self.given, self.device, VideoFrames.of(video), self.videos)
-        rows = sorted(row for rows in bound._matched[0].values() for row in rows)
-        for entry in (self.given.entries[row] for row in rows):  # so that what does not fit is refused before any work
-            if entry.measure is not None and entry.measure() != video.size:
-                entry.read(video.size)
+        used, whole = get_chosen_frames(video)
+        frames, recorded = replace(VideoFrames.of(video), used=used, whole=whole), get_recorded_size(video)
+        bound = Precomputed(
+            self.given, self.device, frames, self.videos, None if recorded == tuple(video.size) else recorded
+        )
+        for row in sorted(row for rows in bound._matched[0].values() for row in rows):
+            bound._check_size(self.given.entries[row], (video.size, recorded))
         return bound
+
+    def _check_size(self, entry: FrameEntry, sizes: tuple[tuple[int, int], tuple[int, int]]) -> None:
+        """Raises InputError, before any work, where an `entry` is of frames of another size than the video's own
+        `sizes`: as its frames are, and as they were before they were reduced.
+        """
+        h, w = sizes[0] if entry.measure is None else entry.measure()
+        if (h, w) in sizes:
+            return
+        entry.read(sizes[0])
+        if (w, h) not in sizes:  # as of an image that is turned
+            raise InputError(
+                f"{self.given.label}: is of frames of {w}x{h}, those of {self.video.name} are "
+                f"{sizes[1][1]}x{sizes[1][0]}; give what was made of this video"
+            )
 
     def share(self, videos: int) -> Precomputed:
         """The same for several `videos` that it does not name, which its notes say."""
@@ -83,7 +108,7 @@ class Precomputed:
 
     def _find(self, frame: Frame, least: float) -> Detections:
         rows = self._matched[0].get(frame.index, ())
-        every = [one for row in rows for one in self.given.entries[row].read(frame.size)]
+        every = [one for row in rows for one in self._read(self.given.entries[row], frame.size)]
         scores = torch.tensor([one.score for one in every])
         high = scores >= least
         found = [one for one, kept in zip(every, high.tolist(), strict=True) if kept]
@@ -94,6 +119,27 @@ class Precomputed:
             torch.tensor([one.label for one in found], dtype=torch.int64),
             scores[~high],
         )
+
+    def _read(self, entry: FrameEntry, size: tuple[int, int]) -> Sequence[FoundObject]:
+        """What an `entry` says of a frame of `size`. What was made of frames before they were reduced is reduced with
+        them; so are boxes that do not say of which they were.
+        """
+        if self.recorded is None or (entry.measure is not None and entry.measure() == size):
+            return entry.read(size)
+        return [reduce_object(one, self.recorded, size) for one in entry.read(self.recorded)]
+
+
+def reduce_object(one: FoundObject, whole: tuple[int, int], size: tuple[int, int]) -> FoundObject:
+    """What was found in a frame of the size `whole` (h, w), as it is in the same frame at a smaller `size`.
+
+    >>> reduce_object(FoundObject(1.0, 0, None, (8, 4, 2, 2)), (20, 40), (10, 20)).box
+    (4.0, 2.0, 1.0, 1.0)
+    """
+    mask = None if one.mask is None else Rle.encode(reduce_mask(one.mask.decode(), size))
+    if one.box is None:
+        return one._replace(mask=mask)
+    (x, y, w, h), rows, columns = one.box, size[0] / whole[0], size[1] / whole[1]
+    return one._replace(mask=mask, box=(x * columns, y * rows, w * columns, h * rows))
 
 
 def fill_missing_masks(frame: Frame, found: Sequence[FoundObject], device: torch.device) -> Bool[Tensor, "n h w"]:
