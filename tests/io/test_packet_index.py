@@ -115,6 +115,58 @@ def test_which_frames_are_chosen_is_known_before_they_are_decoded(
         assert (session.frames, session.result.times) == (len(frames), read.times)
 
 
+def damage_source(name: str, folder: Path) -> Path:
+    """A file or folder with a frame, or some, that cannot be read; a file that begins with "cut" ends early instead."""
+    if name == "images":
+        for n in range(20):
+            Image.fromarray(np.full((8, 8, 3), 12 * n, np.uint8)).save(folder / f"{n}.png")
+        (folder / "7.png").write_bytes((folder / "7.png").read_bytes()[:40])
+        return folder
+    codec = "mjpeg" if name.endswith("avi") else "libx264"
+    pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    faststart = {"movflags": "faststart"} if name.endswith("mp4") else {}
+    options = {} if codec == "mjpeg" else {"g": "5", "bf": "0"}
+    write_clip(folder / name, codec, frames=40, options=options, pixels=pixels, container=faststart)
+    data = bytearray((folder / name).read_bytes())
+    if name.startswith("cut"):
+        del data[len(data) * 2 // 3 :]
+    else:
+        middle = range(len(data) // 2, len(data) // 2 + 300)
+        data[middle.start : middle.stop] = bytes(255 - data[n] for n in middle)
+    (folder / name).write_bytes(data)
+    return folder / name
+
+
+@pytest.mark.parametrize("chosen", [{}, {"start": 1, "stride": 2}], ids=str)
+@pytest.mark.parametrize("name", ["images", "hit.ts", "hit.avi", "hit.mp4", "cut.mkv", "cut.ts", "cut.mp4", "cut.avi"])
+def test_of_damage_a_session_says_and_does_what_a_run_does(tmp_path: Path, name: str, chosen: dict[str, int]) -> None:
+    """Before, a session had as many frames as a file that is cut off says, and ended in its middle without a mask."""
+    source = damage_source(name, tmp_path)
+    with open_video(source, **chosen) as video:
+        mask = np.ones(video.size, bool)
+    tracked = masklet.track(open_video(source, **chosen), {0: {1: mask}}, propagator="flow")
+    with masklet.open(open_video(source, **chosen), propagator="flow") as session:
+        session.prompt(0, 1, mask)
+        session.propagate(1)
+        drawn = session.result
+    assert drawn.length == tracked.length and drawn.masklets[0].sightings.keys() == set(tracked.masklets[0].sightings)
+    assert set(drawn.provenance.notes) == set(tracked.provenance.notes) != set()
+
+
+def test_what_a_session_says_of_its_video_is_said_once(tmp_path: Path) -> None:
+    source = damage_source("images", tmp_path)
+    with masklet.open(source, propagator="flow") as session:
+        session.prompt(7, 1, np.ones((8, 8), bool))  # where a copy stands in: somebody vouches for it
+        session.prompt(6, 1, np.ones((8, 8), bool))
+        session.propagate(1)
+        session.save(tmp_path / "session")
+        assert list(session.result.masklets[0].sightings) == list(range(20))
+    with masklet.open(source, propagator="flow", session=tmp_path / "session") as again:
+        again.prompt(3, 1, np.ones((8, 8), bool))
+        [told] = again.result.provenance.notes
+        assert "frame 7 could not be read" in told
+
+
 def test_images_of_several_sizes_are_refused_by_a_session_too(tmp_path: Path) -> None:
     images = [np.zeros((8, 8, 3), np.uint8), np.zeros((6, 8, 3), np.uint8)]
     for n, image in enumerate(images):

@@ -31,7 +31,7 @@ from PIL import Image, ImageOps
 
 from masklet.core import limits
 from masklet.core.errors import InputError
-from masklet.core.frames import Gap
+from masklet.core.frames import Gap, describe_gaps
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
@@ -51,7 +51,7 @@ from masklet.io.video.source_names import (
 from masklet.io.video.sources import group_video_sources, open_video
 from masklet.io.video.spool import open_pipe
 from masklet.io.video.value_range import EXIF_ORIENTATIONS, choose_range
-from masklet.systems.common import build_video_result, describe_gaps
+from masklet.systems.common import build_video_result
 
 DOCS = Path(__file__).parents[2] / "docs" / "sources.md"
 

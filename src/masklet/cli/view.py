@@ -18,7 +18,7 @@ from masklet.builtins import EXPORTS, FORMATS
 from masklet.cli.edit import find_one_result
 from masklet.cli.export import make_lazy_watch
 from masklet.core.errors import InputError, Interruption, escape_control_characters
-from masklet.core.frames import Video, describe_reading
+from masklet.core.frames import Video, describe_reading, list_video_notes
 from masklet.core.progress import Watch
 from masklet.core.result import Provenance, VideoResult
 from masklet.exports import export_results, find_frame_sources
@@ -316,7 +316,8 @@ def open_empty_desk(source: Source, name: str, out: Path, reading: Reading, stac
     video = stack.enter_context(open_video(given, **reading.options))
     learn_frames(video)
     length, read = len(video), describe_reading(video)
-    made = Provenance("session", read, version=__version__, source=record_source(given, video))
+    notes = list_video_notes(video)
+    made = Provenance("session", read, version=__version__, source=record_source(given, video), notes=notes)
     result = VideoResult(name, video.size, length, video.rate, (), (), made, video.times, video.pixel_aspect)
     return Desk(
         name,

@@ -99,6 +99,24 @@ def get_gaps(video: Video) -> tuple[Gap, ...]:
     return tuple(getattr(video, "gaps", ()))
 
 
+def list_video_notes(video: Video) -> tuple[str, ...]:
+    """What the reader of a result must know of its `video`, as far as that has been read: damage first."""
+    damage = [video.damage] if video.damage else []
+    return (*damage, *describe_gaps(get_gaps(video)), *get_source_notes(video))
+
+
+def describe_gaps(gaps: Sequence[Gap], most: int = 5) -> list[str]:
+    """A sentence for each of the `gaps`, for at most `most` of them, and how many more there are."""
+    more = len(gaps) - most
+    rest = f"and {more} more gaps, {sum(g.stop - g.start for g in gaps[most:])} frames, that could not be read"
+    return [gap.describe() for gap in gaps[:most]] + ([rest] if more > 0 else [])
+
+
+def list_lost_frames(gaps: Sequence[Gap]) -> set[int]:
+    """The frames that lie in `gaps`."""
+    return {t for gap in gaps for t in range(gap.start, gap.stop)}
+
+
 def get_pixel_aspect(video: Video) -> float:
     """Width of a pixel of a `video` over its height; 1 where it does not say."""
     return float(getattr(video, "pixel_aspect", 1.0))

@@ -5,7 +5,7 @@ What can be undone is a value: the result and the anchors. Everything else is ke
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event, RLock
@@ -18,7 +18,16 @@ from torch import Tensor
 from masklet.core.edits import log_edit
 from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
-from masklet.core.frames import Frame, Video, get_frame_times, get_pixel_aspect, read_through
+from masklet.core.frames import (
+    Frame,
+    Video,
+    get_frame_times,
+    get_gaps,
+    get_pixel_aspect,
+    list_lost_frames,
+    list_video_notes,
+    read_through,
+)
 from masklet.core.instances import Clicks, Prompt
 from masklet.core.limits import is_whole_number, quote_value
 from masklet.core.part_facts import collect_part_weights, describe_part
@@ -81,6 +90,7 @@ class Session:
         self.video, self.propagator, self.revision = video, propagator, 0
         self._carrier = Carrier(propagator, self._encode, self.read_frame, bystanders)
         self._history, self._release = history, release
+        self._told = list_video_notes(video)  # what results were last told of the video, of which ever more is known
         self._frames = FrameCache(video)
         self._store: FeatureStore[Any] = FeatureStore()
         self._features = RecentFeatures(self._store)
@@ -217,7 +227,8 @@ class Session:
         Without `start` and `stop` the anchors that are new are propagated both ways, each to the next anchor or the
         video's end, or to where what is found shows for some frames what was there before. With either of them all
         frames of [start, stop) are done anew, from all anchors in them, or from those beside them where there are none.
-        Between two anchors forward and backward meet where they agree best.
+        Between two anchors forward and backward meet where they agree best. In frames that could not be read nothing
+        is seen but what somebody vouches for.
 
         Args:
             id: of the object.
@@ -299,7 +310,9 @@ class Session:
 
     def _change(self, result: VideoResult, anchors: Anchors, corrected: bool = True) -> None:
         if corrected:
-            result = note_propagator(result, self.propagator)
+            told = list_video_notes(self.video)
+            result = replace_notes(note_propagator(result, self.propagator), self._told, told)
+            self._told = told
         self._history = self._history.add(SessionState(result, anchors))
         self.revision += 1
 
@@ -387,6 +400,8 @@ class Session:
                 return not self._stop.is_set()
 
             changes, complete = run_course(self._carrier, course, result, go_on)
+            lost = dict.fromkeys(changes.keys() & list_lost_frames(get_gaps(self.video)))
+            changes = {**changes, **lost}
             result, before = change_masklet(result, course.id, changes), before + len(course.frames)
             frames |= changes.keys()
             if not complete:
@@ -408,10 +423,8 @@ def create_empty_result(video: Video) -> VideoResult:
         read_through(video)
     times = get_frame_times(video)
     times = times if len(times) == len(video) else ()
-    aspect = get_pixel_aspect(video)
-    return VideoResult(
-        video.name, video.size, len(video), video.rate, (), ("object",), Provenance("session"), times, aspect
-    )
+    aspect, made = get_pixel_aspect(video), Provenance("session", notes=list_video_notes(video))
+    return VideoResult(video.name, video.size, len(video), video.rate, (), ("object",), made, times, aspect)
 
 
 def check_result(video: Video, result: VideoResult) -> None:
@@ -433,6 +446,13 @@ def note_propagator(result: VideoResult, propagator: Propagator[Any, Any]) -> Vi
     settings = {**made.settings, "corrected_by": describe_part(propagator)}
     weights = {**made.weights, **collect_part_weights(propagator)}
     return replace(result, provenance=replace(made, settings=settings, weights=weights))
+
+
+def replace_notes(result: VideoResult, old: Sequence[str], new: Sequence[str]) -> VideoResult:
+    """The `result` with `new` notes in place of `old` ones."""
+    made = result.provenance
+    kept = (note for note in made.notes if note not in old)
+    return replace(result, provenance=replace(made, notes=tuple(dict.fromkeys((*kept, *new)))))
 
 
 def is_within(frame: int, start: int | None, stop: int | None) -> bool:

@@ -8,7 +8,16 @@ from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from masklet.core.ahead import has_idle_cores, iterate_ahead
-from masklet.core.frames import Frame, Gap, Video, get_frame_times, get_gaps, get_pixel_aspect, get_source_notes
+from masklet.core.frames import (
+    Frame,
+    Gap,
+    Video,
+    get_frame_times,
+    get_gaps,
+    get_pixel_aspect,
+    list_lost_frames,
+    list_video_notes,
+)
 from masklet.core.instances import Detections, FrameMasks
 from masklet.core.protocols import BatchingPropagator, PreparingPropagator, Propagator, Segmenter, SelectiveSegmenter
 from masklet.core.result import Provenance, VideoResult
@@ -91,10 +100,8 @@ def build_video_result(
     """The result of a `system` with `settings` for `video`: its `masklets`, named by `categories`, with `notes` on what
     its reader must know; what was damaged comes first. In frames that could not be read no object is seen.
     """
-    damage, gaps = [video.damage] if video.damage else [], get_gaps(video)
-    told = (*damage, *describe_gaps(gaps), *get_source_notes(video), *notes)
-    provenance = Provenance(system, dict(settings), notes=told)
-    seen = drop_sightings_in_gaps(masklets, gaps)
+    provenance = Provenance(system, dict(settings), notes=(*list_video_notes(video), *notes))
+    seen = drop_sightings_in_gaps(masklets, get_gaps(video))
     length, times, aspect = len(video), get_frame_times(video), get_pixel_aspect(video)
     if len(times) != length:  # of a video that was not read to its end
         times = ()
@@ -114,18 +121,11 @@ def find_detections(
     return found, memory
 
 
-def describe_gaps(gaps: Sequence[Gap], most: int = 5) -> list[str]:
-    """A sentence for each of the `gaps`, for at most `most` of them, and how many more there are."""
-    more = len(gaps) - most
-    rest = f"and {more} more gaps, {sum(g.stop - g.start for g in gaps[most:])} frames, that could not be read"
-    return [gap.describe() for gap in gaps[:most]] + ([rest] if more > 0 else [])
-
-
 def drop_sightings_in_gaps(masklets: tuple[Masklet, ...], gaps: Sequence[Gap]) -> tuple[Masklet, ...]:
     """The `masklets` without what was said of them in `gaps`, where a copy of another frame was looked at; what the
     user gave there stays. One that is seen nowhere else goes.
     """
-    lost = {t for gap in gaps for t in range(gap.start, gap.stop)}
+    lost = list_lost_frames(gaps)
     if not lost:
         return masklets
     kept = (

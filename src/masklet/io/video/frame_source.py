@@ -89,6 +89,11 @@ class FrameSource(ABC):
             gaps.append(Gap(begin, n + 1, cause))
         return tuple(gaps)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether it is sure which frames there are."""
+        return self._length is not None
+
     def note(self, sentence: str) -> None:
         """Adds a sentence to the notes, once."""
         if sentence not in self.notes:

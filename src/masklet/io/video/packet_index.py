@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import av
 
-from masklet.core.frames import Frame, Video, check_before_reading, get_frame_times, read_through
+from masklet.core.frames import Frame, Video, check_before_reading, read_through
 from masklet.io.video.decode import LostFrame, decode_frames
 from masklet.io.video.frame_source import DamagedSourceError, FrameSource, keep_uneven_times
 from masklet.io.video.selection import SelectedFrames
@@ -49,30 +49,40 @@ def read_packet_marks(video: VideoFile) -> list[PacketMark] | None:
 
 def learn_frames(video: Video) -> None:
     """Has a `video` know how many frames it has, and when each is: by what its source says of them all, such as the
-    packets of its file, which are not decoded, or, where that does not tell which of them were chosen, by reading it to
-    its end. Raises InputError where its frames cannot be used, such as images of several sizes.
+    packets of its file, which are not decoded, or, where that does not tell, or the file has fewer than it says, by
+    reading it to its end. Raises InputError where its frames cannot be used, such as images of several sizes.
     """
     check_before_reading(video)
-    if isinstance(video, SelectedFrames) and not video.is_known:
-        times = _foresee_times(video.source)
-        if times:
+    if isinstance(video, FrameSource) and not video.is_known:
+        times = _foresee_times(video.source if isinstance(video, SelectedFrames) else video)
+        if times is None or (isinstance(video, SelectedFrames) and not times):
+            read_through(video)
+        elif isinstance(video, SelectedFrames):
             video.foresee(times)
         else:
-            read_through(video)
-    elif isinstance(video, FrameSource) and not get_frame_times(video):
-        video.times = keep_uneven_times(_foresee_times(video), video.rate)
+            video.times = keep_uneven_times(times, video.rate)
     if not len(video):
         read_through(video)
 
 
-def _foresee_times(video: FrameSource) -> Sequence[float]:
-    """Seconds of each frame of a `video` from its first; empty where nothing tells them before they are decoded."""
+def _foresee_times(video: FrameSource) -> Sequence[float] | None:
+    """Seconds of each frame of a `video` from its first; empty where nothing tells them before they are decoded, None
+    where a file has other frames than it says.
+    """
     if not isinstance(video, VideoFile):
         return video.foresee_times()
     marks = read_packet_marks(video)
-    if marks is None or len(marks) != len(video):
-        return ()
+    if marks is None:
+        return () if video.has_all_packets() else None
+    if len(marks) != len(video) or not is_end_decodable(video, marks):
+        return None
     return [(mark.pts - marks[0].pts) * video.time_base for mark in marks]
+
+
+def is_end_decodable(video: VideoFile, marks: Sequence[PacketMark]) -> bool:
+    """Whether the last of the frames of a file that its packets tell of can be decoded: where it is cut off, not."""
+    last = len(marks) - 1
+    return any(frame.index == last for frame in ForwardReader(video, len(marks), marks).iterate_from(last))
 
 
 class ForwardReader:
@@ -80,11 +90,16 @@ class ForwardReader:
     `VideoFile.read`, but for the time it takes.
     """
 
-    def __init__(self, video: VideoFile, length: int) -> None:
-        """`length`: how many frames the video has, as somebody has counted who has decoded it."""
+    def __init__(self, video: VideoFile, length: int, marks: Sequence[PacketMark] | None = None) -> None:
+        """
+        Args:
+            video: a file.
+            length: how many frames it has, as somebody has counted who has decoded it.
+            marks: where they are, as `read_packet_marks` says, if it was asked already.
+        """
         self.name, self.size, self.rate, self.damage = video.name, video.size, video.rate, video.damage
         self._video = video
-        marks = read_packet_marks(video) or ()
+        marks = marks or read_packet_marks(video) or ()
         self._marks: Sequence[PacketMark] = marks if len(marks) == length else ()
         self._numbers = {mark.pts: n for n, mark in enumerate(self._marks)}
         self._keys = [n for n, mark in enumerate(self._marks) if mark.key]
@@ -102,7 +117,7 @@ class ForwardReader:
         if not self._marks:
             return self._video.read(start, stop)
         if start != self._next:
-            self._frames = self._iterate(start)
+            self._frames = self.iterate_from(start)
         wanted = list(range(start, min(stop, len(self._marks))))
         found = [frame for _, frame in zip(wanted, self._frames, strict=False)]
         self._next = wanted[-1] + 1 if wanted else -1
@@ -111,7 +126,7 @@ class ForwardReader:
         self._next = -1  # the container did not lead there
         return self._video.read(start, stop)
 
-    def _iterate(self, start: int) -> Iterator[Frame]:
+    def iterate_from(self, start: int) -> Iterator[Frame]:
         """The frames from `start` on, decoded from the key frame before it, as long as they come in their order."""
         key = self._keys[bisect_right(self._keys, start) - 1]
         converter, due = self._video.make_converter(), start

@@ -221,11 +221,6 @@ class SelectedFrames(FrameSource):
                 self.lost[used] = self.source.lost[frame.index]
             yield self._convert(used, frame)
 
-    @property
-    def is_known(self) -> bool:
-        """Whether it is sure which frames are used."""
-        return self._length is not None
-
     def foresee(self, times: Sequence[float]) -> None:
         """Knows from now on which frames are used, and when they are, where `times` are those of the source's frames,
         all of them, in seconds from its first.
@@ -271,7 +266,9 @@ class SelectedFrames(FrameSource):
                 if frame.index + 1 >= stop:
                     break
         wanted = self._used[start : min(stop, len(self)) if self.is_known else stop]
-        return [self._convert(start + n, frame) for n, frame in enumerate(self.source.read_frames(wanted))]
+        found = self.source.read_frames(wanted)
+        self.lost |= {start + n: self.source.lost[t] for n, t in enumerate(wanted) if t in self.source.lost}
+        return [self._convert(start + n, frame) for n, frame in enumerate(found)]
 
     def close(self) -> None:
         self.source.close()

@@ -154,6 +154,15 @@ class VideoFile(FrameSource):
                 pass
         return packets, shown
 
+    def has_all_packets(self) -> bool:
+        """Whether as many packets are there as it says of its frames, and its container calls none of them damaged."""
+        with self.open_stream() as (container, stream):
+            try:
+                damaged = [p.is_corrupt for p in container.demux(stream) if p.size or p.dts is not None]
+            except av.FFmpegError:
+                return False
+        return len(damaged) >= self.said() and not any(damaged)
+
     def frames(self) -> Iterator[Frame]:
         return fill_gaps(self._read_all(), self.lost)
 
@@ -267,6 +276,8 @@ class VideoFile(FrameSource):
         for n, decoded in enumerate(self._decode_whole()):
             if n == len(self._marks):
                 self._marks.append(mark_frame(decoded))
+                if isinstance(decoded, LostFrame):
+                    self.lost[n] = decoded.cause
             yield decoded
 
     def _decode_whole(self) -> Iterator[av.VideoFrame | LostFrame]:
