@@ -259,11 +259,12 @@ def test_another_plan_or_task_is_refused(tmp_path: Path) -> None:
         train(Toy(), tmp_path, PLAN, {"task": "toy"})
 
 
-def test_files_of_something_else_are_not_touched(tmp_path: Path) -> None:
-    (tmp_path / "log.jsonl").write_text("mine")
-    with pytest.raises(InputError, match=r"holds a log\.jsonl, but no run\.json"):
+@pytest.mark.parametrize("name", ["log.jsonl", "00000.png"])  # of another run; of a video's frames
+def test_files_of_something_else_are_not_touched(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=rf"holds {name}, but no run\.json"):
         run(tmp_path)
-    assert (tmp_path / "log.jsonl").read_text() == "mine"
+    assert (tmp_path / name).read_text() == "mine" and [one.name for one in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("name", ["run.json", "checkpoint.pt"])

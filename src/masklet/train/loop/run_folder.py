@@ -52,8 +52,9 @@ class RunFolder:
             raise explain_write_error(path, error) from None
         if (path / RUN).exists():
             self._claim(self._read(RUN), run, asdict(type(plan)(plan.steps)))
-        elif found := [name for name in (LOG, CHECKPOINT, WEIGHTS) if (path / name).exists()]:
-            raise InputError(f"{path}: holds a {found[0]}, but no {RUN} that says of what; choose another folder")
+        elif found := sorted(one.name for one in path.iterdir() if not one.name.startswith(".")):
+            held = next((name for name in (LOG, CHECKPOINT, WEIGHTS) if name in found), found[0])
+            raise InputError(f"{path}: holds {held}, but no {RUN} that says of what run; choose a new folder")
         else:
             self._write(run)
 
