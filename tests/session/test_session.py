@@ -11,6 +11,7 @@ from toys import Place, ToyPropagator, World, moving, square
 import masklet
 from masklet.core.errors import InputError
 from masklet.core.instances import Box, Clicks, Point
+from masklet.core.limits import LARGEST_NUMBER
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Sighting, Source
@@ -149,6 +150,21 @@ def test_a_mask_is_painted_as_an_array_too() -> None:
     for session, drawn in zip(sessions, (Rle.encode(square(9, 9)), square(9, 9).numpy()), strict=True):
         session.paint(4, 1, drawn)
     assert sessions[0].result == sessions[1].result and masks(sessions[0].result, 1)[4].area == 36
+
+
+@pytest.mark.parametrize("id", [0, LARGEST_NUMBER])
+def test_objects_of_other_programs_are_corrected_whatever_their_ids(id: int, tmp_path: Path) -> None:
+    world = World(PLACES)
+    tracked = begin(world).result
+    given = replace(tracked, masklets=tuple(replace(m, id=id) if m.id == 1 else m for m in tracked.masklets))
+    session = Session(world, ToyPropagator(), given)
+    session.edit("split", id=id, frame=8)
+    session.prompt(3, id, square(1, 1))
+    session.propagate(id)
+    session.prompt(3, None, square(9, 9))
+    assert session.list_anchors(id) == [0, 3] and len({m.id for m in session.result.masklets}) == 4
+    session.save(tmp_path)
+    assert VideoResult.load(tmp_path / "masklets.json") == session.result
 
 
 @pytest.mark.parametrize("id", [-1, "2", 2.0, True])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,14 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import distance_transform_edt, shift
 
 from masklet.core.errors import InputError
-from masklet.core.limits import check_text, is_finite_number, is_whole_number, parse_whole_number, quote_value
+from masklet.core.limits import (
+    LARGEST_NUMBER,
+    check_text,
+    is_finite_number,
+    is_whole_number,
+    parse_whole_number,
+    quote_value,
+)
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle, merge_rles
 from masklet.core.tracks import Masklet, Sighting, Source
@@ -88,10 +95,17 @@ def split_object(result: VideoResult, id: int, frame: int) -> VideoResult:
     after = {t: s for t, s in masklet.sightings.items() if t >= frame}
     if not before or not after:
         raise InputError(f"{result.name}: object {id} is not seen both before frame {frame} and from it on")
-    new = max(m.id for m in result.masklets) + 1
+    new = find_free_id(result)
     masklets = [replace(m, sightings=before) if m.id == id else m for m in result.masklets]
     masklets.append(replace(masklet, id=new, sightings=after))
     return log_edit(replace(result, masklets=tuple(masklets)), "split", id, frame)
+
+
+def find_free_id(result: VideoResult) -> int:
+    """The id of the next new object of a `result`: above all others, where there is one, else the lowest."""
+    taken = {m.id for m in result.masklets}
+    above = max(taken, default=0) + 1
+    return above if above <= LARGEST_NUMBER else next(id for id in count(1) if id not in taken)
 
 
 # -- what is left out

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool
 from torch import Tensor
 
-from masklet.core.edits import log_edit
+from masklet.core.edits import find_free_id, log_edit
 from masklet.core.errors import InputError
 from masklet.core.features import FeatureStore
 from masklet.core.frames import (
@@ -147,7 +147,7 @@ class Session:
     @property
     def next_id(self) -> int:
         """The id of the next new object."""
-        return max((m.id for m in self.result.masklets), default=0) + 1
+        return find_free_id(self.result)
 
     def list_anchors(self, id: int) -> list[int]:
         """The frames in which somebody vouches for object `id`, rising: by a prompt, in this session or before, by

@@ -29,6 +29,8 @@ def check_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> Pro
             raise InputError(f"prompt in frame {frame!r}: frames are whole numbers, counted from 0")
         if not isinstance(told, Mapping):
             raise InputError(f"prompt in frame {frame}: {type(told).__name__} names no object; give {{id: prompt}}")
+        if 0 in told:
+            raise InputError(f"prompt for object 0 in frame {frame}: ids count from 1")
     if not any(prompts.values()):
         raise InputError("no prompt; give at least one object: a frame, an id and a mask, box or point")
     late = sorted(int(t) for t, told in prompts.items() if told and 0 < len(video) <= int(t))
@@ -59,7 +61,7 @@ def check_first_prompts(prompts: Prompts) -> None:
 def check_prompt(frame: int, id: int, prompt: Any, video: Video) -> Prompt:
     """One prompt, of the video's size and not empty."""
     where, (h, w) = f"prompt for object {id} in frame {frame}", video.size
-    if not isinstance(id, Integral) or id < 1:
+    if not isinstance(id, Integral) or id < 0:  # results of other programs may have an object 0
         raise InputError(f"{where}: ids are whole numbers; ids count from 1")
     if isinstance(prompt, Clicks):
         return check_prompt_clicks(frame, id, prompt, video)
