@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -120,6 +122,23 @@ def test_other_json_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(content)
     with pytest.raises(InputError, match="not a masklet result"):
         VideoResult.load(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize("read", [VideoResult.open, VideoResult.load])
+def test_a_result_is_read_from_its_folder_or_a_pipe_too(read: Callable[[Path], VideoResult], tmp_path: Path) -> None:
+    result = drawn_result(3, "clip", [])
+    result.save(tmp_path / "masklets.json")
+    assert read(tmp_path) == result
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(
+        target=lambda: (tmp_path / "pipe").write_bytes((tmp_path / "masklets.json").read_bytes()), daemon=True
+    )
+    writer.start()
+    assert read(tmp_path / "pipe") == result
+    (tmp_path / "masklets.json").unlink()
+    for path in (tmp_path, tmp_path / ("x" * 5000), tmp_path / "a\0b"):
+        with pytest.raises(InputError, match=r"give a masklets\.json"):
+            read(path)
 
 
 def test_a_file_that_is_not_there_or_cannot_be_written(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from masklet.core.errors import InputError
-from masklet.core.files import read_json, write_atomically
+from masklet.core.files import path_exists, read_json, write_atomically
 from masklet.core.limits import (
     LARGEST_ASPECT,
     LONGEST_EDIT,
@@ -45,6 +45,7 @@ from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 
 FORMAT = "masklet/1"
+RESULT = "masklets.json"  # in a folder of a run or a session
 
 
 def write_result(result: VideoResult, path: Path) -> None:
@@ -134,6 +135,7 @@ def format_sighting(frame: int, s: Sighting) -> tuple[Any, ...]:
 
 def read_result(path: Path) -> VideoResult:
     """Reads a result. Raises InputError naming the file and the entry that is damaged."""
+    path = find_result_file(path)
     content = read_json(path, "a masklets.json")
     check_format(path, content)
     with explain_bad_entry(f"{path}"):
@@ -147,6 +149,12 @@ def read_result(path: Path) -> VideoResult:
             masklets.append(_read_masklet(where, entry, video))
     _check_together(f"{path}", masklets, video.size)
     return replace(video, masklets=tuple(masklets))
+
+
+def find_result_file(path: Path) -> Path:
+    """The file of a result that is meant: `path`, or the one in a folder that a run or a session wrote."""
+    inside = path / RESULT
+    return inside if path_exists(inside) else path
 
 
 def check_format(path: Path, content: Any) -> None:

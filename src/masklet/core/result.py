@@ -108,14 +108,16 @@ class VideoResult:
 
     @staticmethod
     def load(path: str | Path) -> VideoResult:
-        """Reads what `save` wrote. Raises InputError naming the file and the entry that cannot be read."""
+        """Reads what `save` wrote; a folder that a run wrote stands for its masklets.json. Raises InputError naming the
+        file and the entry that cannot be read.
+        """
         from masklet.core import codec
 
         return codec.read_result(Path(path))
 
     @staticmethod
     def open(path: str | Path) -> VideoResult:
-        """Reads what `save` wrote, but for its masks: those are read from the file when they are asked for, so that an
+        """Reads what `load` reads, but for its masks: those are read from the file when they are asked for, so that an
         hour of video opens at once. A file of an earlier version is read as a whole.
 
         Raises InputError naming the file and the entry that cannot be read; also when masks are asked for.

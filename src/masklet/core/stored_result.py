@@ -15,6 +15,7 @@ from masklet.core.codec import (
     check_format,
     check_ids,
     explain_bad_entry,
+    find_result_file,
     read_masklet_facts,
     read_result,
     read_sighting,
@@ -31,10 +32,13 @@ def open_result(path: Path) -> VideoResult:
     """A result whose masks are read when they are asked for; all of it is read at once where the file has no index, as
     those of earlier versions. Raises InputError naming the file and the entry that is damaged.
     """
+    path = find_result_file(path)
     try:
+        if not path.is_file():
+            return read_result(path)  # a pipe, or nothing, of which that says what is wrong
         file = IndexedFile(path)
     except (OSError, ValueError):
-        return read_result(path)  # which says what is wrong
+        return read_result(path)
     index = file.read_index()
     if index is None:
         return read_result(path)
