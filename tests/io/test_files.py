@@ -164,6 +164,28 @@ def test_a_file_in_the_way_of_the_folder(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_is_no_folder_of_results_is_not_replaced_by_one(tmp_path: Path, overwrite: bool) -> None:
+    """`-o /dev/null` made a folder of the device, for who has the right to; `-o clip.mp4 --overwrite` of the video."""
+    (tmp_path / "clip.mp4").write_text("a film")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("clip.mp4", "pipe"):
+        with pytest.raises(InputError, match="is there and no folder"), OutputFolder(tmp_path, name, overwrite):
+            pass
+    assert (tmp_path / "clip.mp4").read_text() == "a film" and (tmp_path / "pipe").is_fifo()
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name in ("pipe", "link", "folder"):
+        with pytest.raises(InputError, match="is there and no file"), write_atomically(tmp_path / name) as file:
+            file.write(b"results")
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink() and (tmp_path / "folder").is_dir()
+    assert left(tmp_path) == ["folder", "link", "pipe"]
+
+
 # formats
 
 

@@ -24,8 +24,11 @@ FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 def write_atomically(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes its name when all of it is on the disk; on any error, nothing is left.
 
-    Raises InputError where it cannot be written.
+    Raises InputError where it cannot be written, or something is there that is no file, such as a device or a pipe: it
+    would be lost.
     """
+    if path_exists(path) and not path.is_file():
+        raise InputError(f"{path}: is there and no file; choose another path")
     made: Path | None = None
     try:
         with tempfile.NamedTemporaryFile(

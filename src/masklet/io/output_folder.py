@@ -57,9 +57,13 @@ class OutputFolder:
         self._old = out / f".old{get_partial_mark()}{os.getpid()}"
 
     def check_free(self) -> None:
-        """Raises InputError where there are results already that must not be replaced."""
+        """Raises InputError where there are results already that must not be replaced, or something that is no folder,
+        such as a file or a device, which is none of ours.
+        """
         with explain_write_errors(self.path):
-            filled = self.path.is_file() or (self.path.is_dir() and any(self.path.iterdir()))
+            if self.path.exists() and not self.path.is_dir():
+                raise InputError(f"{self.path}: is there and no folder; choose another one")
+            filled = self.path.is_dir() and any(self.path.iterdir())
         if filled and not self.overwrite:
             raise InputError(f"{self.path}: there are results already; {advise_overwriting()}")
 
