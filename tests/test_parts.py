@@ -170,6 +170,10 @@ def test_text_comes_first_and_all_weights_that_are_lacking_are_told(
         parts.load_text_segmenter("grounding-dino-tiny", "dog.", "cpu")
     with pytest.raises(InputError, match="say what to find"):
         parts.load_segmenter("owlv2-base", Encoder())
+    found = nothing_here / "d.json"
+    found.write_text("[]")
+    with pytest.raises(InputError, match="detections say themselves what was found; leave `text` out"):
+        parts.load_text_segmenter(str(found), "dog.", "cpu")
 
 
 def test_mask2former_by_name(nothing_here: Path) -> None:

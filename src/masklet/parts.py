@@ -293,6 +293,9 @@ def load_text_segmenter(name: str, text: str, device: str = "auto") -> TextSegme
 
     prompts = split_prompts(text)
     kind, _, below = name.partition(":")
+    if Path(kind).is_file():
+        told = f"detections say themselves what was found; leave {name_argument('text')} out"
+        raise InputError(f"{name_argument('segmenter', name)}: {told}")
     if kind in SEGMENTERS.names:
         told = f"finds what it knows, not what is named; take one of {', '.join(DETECTORS)}, {SAM3}"
         raise InputError(f"{name_argument('segmenter', name)}: {told}, or leave {name_argument('text')} out")

@@ -224,6 +224,9 @@ def test_a_list_and_a_plan(clips: Path) -> None:
     code, said = run("a", "--list", "list.txt", "--dry-run")
     assert code == 0 and said.split("\n")[:3] == ["a: there", "b: to be done", "c: to be done"]
     assert "d: would fail: d: no such" in run("a", "d", "--dry-run")[1]
+    Path("no.mp4").write_text("none")
+    code, said = run("no.mp4", "b", "--dry-run")
+    assert code == 0 and "no: would fail: no.mp4: not a video" in said and "\n1 to be done, 3 frames" in said
     assert set(times()) == {"a"}
     assert run("a", "--list", "list.txt")[0] == 0 and set(times()) == set("abc")
     assert "none.txt" in run("a", "--list", "none.txt")[1]

@@ -614,12 +614,12 @@ def print_plan(out: Path, jobs: Sequence[Job], workers: int, reporter: Reporter)
     """Has the `reporter` say of the video of each of the `jobs` what would become of it in `out`, and what all that
     would take with so many `workers`, and ends the command.
     """
-    from masklet.run.forecast import TO_DO, foresee_video, format_forecast
+    from masklet.run.forecast import foresee_video, format_forecast
 
-    foreseen = [(job, foresee_video(job)) for job in jobs]
-    for job, told in foreseen:
-        reporter.plan(told, job.name)
-    reporter.plan(format_forecast(out, [job for job, told in foreseen if told == TO_DO], workers))
+    foreseen = [foresee_video(job) for job in jobs]
+    for job, one in zip(jobs, foreseen, strict=True):
+        reporter.plan(one.told, job.name)
+    reporter.plan(format_forecast(out, foreseen, workers))
     raise typer.Exit()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -11,8 +10,6 @@ from statistics import median
 from masklet.core.errors import InputError
 from masklet.io.disk_room import format_decimal_bytes
 from masklet.io.output_folder import advise_overwriting
-from masklet.io.video.source_names import Source
-from masklet.io.video.sources import check_source_exists
 from masklet.run.batch import MOST, Job, compare_with_earlier, list_lacking, read_earlier_recipe
 from masklet.run.outcome import DONE, MANIFEST, format_duration, read_manifest
 
@@ -28,13 +25,38 @@ class Pace:
     disk: float  # bytes a frame
 
 
-def foresee_video(job: Job) -> str:
-    """What would become of a video: there, to be done, or why it would be refused or fail."""
+@dataclass(frozen=True)
+class ForeseenVideo:
+    """What would become of a video: there, to be done, or why it would be refused or fail.
+
+    Attributes:
+        told: that.
+        frames: of one that is to be done, as far as it says so itself; else 0.
+    """
+
+    told: str
+    frames: int = 0
+
+
+def foresee_video(job: Job) -> ForeseenVideo:
+    """What would become of a video, which is opened for that if it is to be done."""
+    told = foresee_results(job)
+    if told or job.source == "-":
+        return ForeseenVideo(told or TO_DO)
+    try:
+        with job.open(job.source) as video:
+            return ForeseenVideo(TO_DO, len(video))
+    except InputError as error:
+        return ForeseenVideo(f"would fail: {error}")
+
+
+def foresee_results(job: Job) -> str:
+    """Of a video whose results are there, whether they are those, or why it would be refused; else nothing."""
     before = None if job.folder.overwrite else read_earlier_recipe(job.folder.path)
     try:
         if before is None:
             job.folder.check_free()
-            return foresee_source(job.source)
+            return ""
         different = compare_with_earlier(before, job.describe())
     except InputError as error:
         return f"refused: {error}"
@@ -42,16 +64,6 @@ def foresee_video(job: Job) -> str:
         return f"refused: there are results already ({'; '.join(different[:MOST])}); {advise_overwriting()}"
     lacking = list_lacking(job, before)
     return f"{THERE}, but for {', '.join(lacking)}" if lacking else THERE
-
-
-def foresee_source(source: Source) -> str:
-    """To be done, or why a `source` that is not done yet cannot be."""
-    try:
-        if isinstance(source, str):
-            check_source_exists(source)
-    except InputError as error:
-        return f"would fail: {error}"
-    return TO_DO
 
 
 def measure_pace(out: Path) -> Pace | None:
@@ -63,22 +75,14 @@ def measure_pace(out: Path) -> Pace | None:
     return Pace(len(done), *map(median, per_frame))
 
 
-def count_frames(jobs: Sequence[Job]) -> tuple[int, int]:
-    """The frames of all videos that say how many they have, and how many videos do not say it."""
-    frames, silent = 0, 0
-    for job in jobs:
-        length = 0
-        with suppress(InputError), job.open(job.source) as video:
-            length = len(video)
-        frames, silent = frames + length, silent + (length == 0)
-    return frames, silent
-
-
-def format_forecast(out: Path, jobs: Sequence[Job], workers: int) -> str:
-    """What it would take to do the `jobs` with so many `workers`, in a sentence."""
+def format_forecast(out: Path, videos: Sequence[ForeseenVideo], workers: int) -> str:
+    """What it would take to do those of the `videos` that are to be done into `out` with so many `workers`, in a
+    sentence.
+    """
+    jobs = [video for video in videos if video.told == TO_DO]
     if not jobs:
         return "nothing to be done"
-    frames, silent = count_frames(jobs)
+    frames, silent = sum(video.frames for video in jobs), sum(not video.frames for video in jobs)
     others = "1 video that does" if silent == 1 else f"{silent} videos that do"
     unknown = f" and those of {others} not say how many they have" if silent else ""
     amount = f"{len(jobs)} to be done, {frames:,} frames{unknown}"
