@@ -17,9 +17,11 @@ from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.io.formats.panoptic import write_panoptic
 from masklet.io.formats.ytvis import write_ytvis_truth
 from masklet.train.data.clips import ClipSource, seed_item_generator
+from masklet.train.data.data_sources import is_still_folder, read_footage
 from masklet.train.data.dataset_writer import write_dataset
 from masklet.train.data.framing import FixedFraming, ShortSideFraming
 from masklet.train.data.scenes import SyntheticSettings
+from masklet.train.data.stills import Stills
 from masklet.train.data.synthetic import SyntheticClips
 from masklet.train.data.videos import (
     FrameSampling,
@@ -288,3 +290,19 @@ def test_flips_are_drawn_once_a_clip(two):
 
 def test_np_integers_are_fine():
     assert FrameSampling(1).frames(np.random.default_rng(0), 4, 3).dtype == np.int64
+
+
+def test_exports_are_the_data_that_the_guide_trains_on(tmp_path):
+    """docs/train-your-data.md: `export coco` makes stills, `export ytvis-set` videos."""
+    frames = np.full((3, *SIZE, 3), 90, np.uint8)
+    pixels = np.zeros(SIZE, bool)
+    pixels[4:10, 5:20] = True
+    seen = {t: Sighting(Rle.encode_pixels(pixels), Source.PROMPTED) for t in range(3)}
+    result = VideoResult("clip", SIZE, 3, 10.0, (Masklet(1, seen, 0, 1.0),), ("car",), Provenance("test"))
+    for form in ("coco", "ytvis-set"):
+        result.export(form, tmp_path / form, frames=frames)
+    assert is_still_folder(str(tmp_path / "coco")) and not is_still_folder(str(tmp_path / "ytvis-set"))
+    assert Stills(tmp_path / "coco").categories == ("car",)
+    [footage], categories = read_footage(tmp_path / "ytvis-set")
+    clip = VideoClips([footage], categories, WHOLE, FrameSampling(1)).clip(seed_item_generator(0, 0), 2)
+    assert categories == ("car",) and clip.images.shape[-2:] == SIZE and clip.present.all()

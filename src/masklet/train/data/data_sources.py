@@ -31,6 +31,7 @@ SYNTHETIC = "synthetic"
 IMAGES, FRAMES = "images", "JPEGImages"  # folders by which a set of stills and a set of videos are known
 HQ_YTVIS = "ytvis_hq-train.json"
 TRUTHS = ("annotations.json", "instances.json", "train.json", HQ_YTVIS)  # of a set of videos
+EXPORTED = "instances.json"  # of a set of videos that `masklet export ytvis-set` wrote, beside `IMAGES`
 TRAIN = "train"  # the folder of a data set, as YouTube-VIS and OVIS unpack, whose videos are trained on
 TRAIN_TRUTHS = (
     *("train.json", "annotations_train.json", "annotations/train.json", "annotations/annotations_train.json"),
@@ -127,7 +128,7 @@ def is_still_folder(name: str) -> bool:
     path = Path(name)
     if is_generated(name) or not os.path.isdir(name) or (path / FRAMES).is_dir() or (path / PANOPTIC).is_dir():
         return False
-    return find_still_files(path)[1].is_dir()
+    return find_still_files(path)[1].is_dir() and not (path / EXPORTED).is_file()
 
 
 def open_stills(name: str, making: ClipMaking, categories: Sequence[str] | None = None) -> ClipSource:
@@ -170,14 +171,16 @@ def read_footage(path: Path) -> Read:
         return read_ytvis_footage(find_truth_file(path, TRUTHS), path / FRAMES)
     if (path / PANOPTIC).is_dir():
         return read_vipseg_footage(find_truth_file(path, PANOPTIC_TRUTHS), path / PANOPTIC, path / IMAGES)
+    if (path / EXPORTED).is_file() and (path / IMAGES).is_dir():
+        return read_ytvis_footage(path / EXPORTED, path / IMAGES)
     if (path / TRAIN / FRAMES).is_dir():
         return read_ytvis_footage(find_truth_file(path, TRAIN_TRUTHS), path / TRAIN / FRAMES)
     if (path / TRAIN).is_dir():
         return read_ytvis_footage(find_truth_file(path, TRAIN_TRUTHS), path / TRAIN)
     raise InputError(
         f"{name_argument('data', path)}: neither a set of stills (annotations.json and {IMAGES}/, COCO's instance "
-        "form) nor one of "
-        f"videos (a json and {FRAMES}/, YouTube-VIS's form; {IMAGES}/ and {PANOPTIC}/, VIPSeg's; train/, OVIS's)"
+        f"form) nor one of videos (a json and {FRAMES}/, YouTube-VIS's form, or what masklet export ytvis-set writes; "
+        f"{IMAGES}/ and {PANOPTIC}/, VIPSeg's; train/, OVIS's)"
     )
 
 
