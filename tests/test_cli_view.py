@@ -163,6 +163,9 @@ def test_a_report_is_one_file_with_everything_in_it(saved: Path) -> None:
     code, text = run("report", saved / "out" / "clip", "-o", saved / "r.html")
     assert code == 2 and "--overwrite" in text
     assert run("report", saved / "out" / "clip", "-o", saved / "r.html", "--overwrite", "-q")[0] == 0
+    assert run("report", saved / "out" / "clip", "-o", saved / "new" / "folder" / "r.html", "-q")[0] == 0
+    code, text = run("report", saved / "out" / "clip", "-o", saved / "r.html" / "r.html", "-q")
+    assert code == 2 and "cannot be written" in " ".join(text.split())
 
 
 def test_a_report_without_its_video_has_masks_alone(saved: Path) -> None:

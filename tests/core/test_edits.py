@@ -227,7 +227,7 @@ def test_the_log_replays_and_survives_the_file(tmp_path_factory, draft, data):
         ("merge 1 -2", "write it as merge ID ID ..."),
         ("rename 1", "write it as rename ID NAME"),
         ("rename 1 ''", "the name of object 1 is empty"),
-        ("rename 'x", "No closing quotation"),
+        ("rename 'x", "no closing quotation; put a name that has quotes into others"),
         ("relabel cow dog", "no object is called 'cow'; names are: cat, dog"),
         ("split 1 0", "object 1 is not seen both before frame 0"),
         ("split 1", "write it as split ID FRAME"),

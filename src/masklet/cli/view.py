@@ -37,7 +37,7 @@ from masklet.io.video.sources import (
 )
 from masklet.io.video.video_file import VideoFile
 from masklet.version import __version__
-from masklet.view.desk import Desk, PromptedVideo, ResultEditor
+from masklet.view.desk import Desk, PromptedVideo, ResultEditor, make_folder
 from masklet.view.frame_store import FrameStore
 from masklet.view.progress import BarReporter, QuietReporter
 
@@ -209,6 +209,7 @@ def write_report_files(
     if not folder and out.exists() and not overwrite:
         raise InputError(f"{out}: is there already; add --overwrite to replace it")
     result = VideoResult.open(path)
+    make_folder(out.parent)
     source = find_frame_sources([result], videos).get(result.name) or find_own_video(result)
     video, note = open_result_video(result, source, bool(videos), reading, stack)
     if note:

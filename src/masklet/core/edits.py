@@ -305,7 +305,8 @@ def apply_edit(result: VideoResult, line: str) -> VideoResult:
     try:
         verb, *words = shlex.split(line) or [""]
     except ValueError as error:
-        raise InputError(f"edit {quote_value(line)}: {error}") from None
+        told = f'{str(error).lower()}; put a name that has quotes into others, such as "driver\'s car"'
+        raise InputError(f"edit {quote_value(line)}: {told}") from None
     if verb not in VERBS:
         raise InputError(f"edit {quote_value(line)}: no verb {quote_value(verb)}; {describe_verbs()}")
     usage = f"edit {quote_value(line)}: write it as {VERBS[verb].usage}"
