@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from masklet.cli import app, view
+from masklet.cli.view import Reading, open_desks, save_unsaved
+from masklet.core.errors import InputError
+from masklet.core.instances import Box
 from masklet.core.result import Provenance, VideoResult
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
@@ -89,6 +93,28 @@ def test_a_video_in_which_nothing_is_marked(saved: Path, opened: list[Desk]) -> 
     assert (desk.result.size, desk.result.length, desk.result.masklets) == ((4, 5), 3, ())
     assert desk.out == saved / "mine" / "frames" and desk.make_session is not None
     assert desk.result.provenance.source == str(saved / "frames")
+
+
+def test_what_was_begun_in_a_bare_video_is_read_again(saved: Path) -> None:
+    with ExitStack() as stack:
+        [desk] = open_desks([str(saved / "frames")], [], [], saved / "mine", Reading(propagator="affinity"), stack)
+        desk.take_session().prompt(0, None, Box(2, 2, 6, 6))
+        desk.save()
+        assert VideoResult.load(saved / "mine" / "frames") == desk.result
+
+
+def test_what_cannot_be_saved_costs_nothing_else(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What was not saved is saved when the server ends."""
+    with ExitStack() as stack:
+        sources = [str(saved / "out" / name) for name in ("clip", "other")]
+        desks = open_desks(sources, [], [], saved / "mine", Reading(), stack)
+        for desk in desks:
+            desk.editor.edit("rename", id=1, name="cat")
+        (saved / "mine").mkdir()
+        desks[0].out = saved / "frames" / next((saved / "frames").iterdir()).name / "clip"
+        with pytest.raises(InputError, match="cannot be written"):
+            save_unsaved(desks)
+    assert f"saved: {saved / 'mine' / 'other' / 'masklets.json'}" in capsys.readouterr().out.replace("\n", "")
 
 
 def test_what_is_compared_with_is_a_result_or_label_images(saved: Path, opened: list[Desk]) -> None:

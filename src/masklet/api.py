@@ -43,6 +43,7 @@ from masklet.core.protocols import (
 from masklet.core.result import VideoResult
 from masklet.core.settings import check_setting
 from masklet.io.video.sources import (
+    begin_result,
     group_video_sources,
     is_list_of_images,
     iterate_live_frames,
@@ -522,7 +523,7 @@ def open_session(
     """The session of `open`, whose arguments these are, with its propagator made."""
     from masklet.io.video.packet_index import learn_frames  # and FFmpeg, of which images need nothing
     from masklet.session.saved_session import load_history  # and scipy, of which tracking needs nothing
-    from masklet.session.session import Session, create_empty_result
+    from masklet.session.session import Session
 
     check_told(rate, name)
     if ((given is not None or saved is not None) and (rate or name)) or (given is not None and saved is not None):
@@ -534,15 +535,8 @@ def open_session(
         video = held.enter_context(open_source(source, result=known))
         learn_frames(video)
         if result is None and history is None:
-            begun = create_empty_result(video)
-            made = replace(
-                begun.provenance,
-                settings={**begun.provenance.settings, **describe_reading(video)},
-                source=record_source(source, video),
-                version=__version__,
-            )
-            times = () if rate else begun.times
-            result = replace(begun, name=name or begun.name, rate=rate or begun.rate, times=times, provenance=made)
+            begun = begin_result(source, video, __version__, name)
+            result = replace(begun, rate=rate or begun.rate, times=() if rate else begun.times)
         session = Session(video, carrier, history or result, lambda: release.close(), load_bystanders(carrier))
         release = held.pop_all()
     return session

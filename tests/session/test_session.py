@@ -152,6 +152,20 @@ def test_a_mask_is_painted_as_an_array_too() -> None:
     assert sessions[0].result == sessions[1].result and masks(sessions[0].result, 1)[4].area == 36
 
 
+@pytest.mark.parametrize("categories", [(), ("person", "car")])
+def test_a_prompt_names_nothing(categories: tuple[str, ...], tmp_path: Path) -> None:
+    """A result without names, as a video has in which nothing is marked, could be saved, and not read again."""
+    session = Session(
+        World(PLACES), ToyPropagator(), replace(begin(World(PLACES)).result, masklets=(), categories=categories)
+    )
+    session.prompt(0, 1, Box(7, 4, 13, 10))
+    session.propagate(1)
+    [found] = session.result.masklets
+    assert {found.label, *(seen.label for seen in found.sightings.values())} == {-1}
+    session.save(tmp_path)
+    assert VideoResult.load(tmp_path / "masklets.json") == session.result
+
+
 @pytest.mark.parametrize("id", [0, LARGEST_NUMBER])
 def test_objects_of_other_programs_are_corrected_whatever_their_ids(id: int, tmp_path: Path) -> None:
     world = World(PLACES)

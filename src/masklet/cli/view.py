@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import webbrowser
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +18,9 @@ from masklet.builtins import EXPORTS, FORMATS
 from masklet.cli.edit import find_one_result
 from masklet.cli.export import make_lazy_watch
 from masklet.core.errors import InputError, Interruption, escape_control_characters
-from masklet.core.frames import Video, describe_reading, list_video_notes
+from masklet.core.frames import Video
 from masklet.core.progress import Watch
-from masklet.core.result import Provenance, VideoResult
+from masklet.core.result import VideoResult
 from masklet.exports import export_results, find_frame_sources
 from masklet.io.exports.exported_results import check_same_video
 from masklet.io.formats.davis import read_davis
@@ -29,10 +29,10 @@ from masklet.io.output_folder import OutputFolder
 from masklet.io.video.packet_index import ForwardReader, learn_frames
 from masklet.io.video.source_names import Source, make_unique_names
 from masklet.io.video.sources import (
+    begin_result,
     find_own_video,
     group_video_sources,
     open_video,
-    record_source,
     reopen_video,
 )
 from masklet.io.video.video_file import VideoFile
@@ -316,15 +316,12 @@ def open_empty_desk(source: Source, name: str, out: Path, reading: Reading, stac
     given: Any = source if isinstance(source, str) else list(source)
     video = stack.enter_context(open_video(given, **reading.options))
     learn_frames(video)
-    length, read = len(video), describe_reading(video)
-    notes = list_video_notes(video)
-    made = Provenance("session", read, version=__version__, source=record_source(given, video), notes=notes)
-    result = VideoResult(name, video.size, length, video.rate, (), (), made, video.times, video.pixel_aspect)
+    result = begin_result(given, video, __version__, name)
     return Desk(
         name,
         ResultEditor(result),
         out / name,
-        FrameStore(make_reader(video, length)),
+        FrameStore(make_reader(video, result.length)),
         make_session=make_session_opener(given, reading, stack),
         export=make_exporter(given, reading),
         forms=list_forms(has_video=True),
@@ -466,13 +463,15 @@ def has_display() -> bool:
 
 
 def save_unsaved(desks: Sequence[Desk]) -> None:
-    """Saves what was changed and not saved, and says where."""
-    for path in save_each(desks):
-        typer.echo(f"saved: {escape_control_characters(path)}")
-
-
-def save_each(desks: Sequence[Desk]) -> Iterator[Path]:
-    """Saves what was changed and not saved; the paths."""
+    """Saves what was changed and not saved, and says where. Raises InputError of what could not be saved, after all
+    else was.
+    """
+    problems = []
     for desk in desks:
         if desk.editor.revision != desk.saved:
-            yield desk.save()
+            try:
+                typer.echo(f"saved: {escape_control_characters(desk.save())}")
+            except InputError as error:
+                problems.append(str(error))
+    if problems:
+        raise InputError("; ".join(problems))

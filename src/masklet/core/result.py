@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, Num
 
 from masklet.core.errors import InputError
+from masklet.core.frames import Video, get_frame_times, get_pixel_aspect, list_video_notes, read_through
 from masklet.core.limits import is_whole_number
 from masklet.core.matching import match
 from masklet.core.rle import compute_rle_iou
@@ -323,6 +324,16 @@ class VideoResult:
             tracker_id=np.array([m.id for m, _ in seen], int),
             data={"class_name": np.array([self.name_of(m) for m, _ in seen], dtype=str)},
         )
+
+
+def create_empty_result(video: Video) -> VideoResult:
+    """The result of a `video` of which nothing is known, which is read through where it does not say its length."""
+    if not len(video):
+        read_through(video)
+    times = get_frame_times(video)
+    times = times if len(times) == len(video) else ()
+    aspect, made = get_pixel_aspect(video), Provenance("session", notes=list_video_notes(video))
+    return VideoResult(video.name, video.size, len(video), video.rate, (), ("object",), made, times, aspect)
 
 
 def _import_late(module: str) -> Any:

@@ -21,9 +21,7 @@ from masklet.core.features import FeatureStore
 from masklet.core.frames import (
     Frame,
     Video,
-    get_frame_times,
     get_gaps,
-    get_pixel_aspect,
     list_lost_frames,
     list_video_notes,
     read_through,
@@ -33,7 +31,7 @@ from masklet.core.limits import is_whole_number, quote_value
 from masklet.core.part_facts import collect_part_weights, describe_part
 from masklet.core.progress import Watch, discard_progress
 from masklet.core.protocols import Propagator
-from masklet.core.result import Provenance, VideoResult
+from masklet.core.result import VideoResult, create_empty_result
 from masklet.core.rle import Rle
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.session.anchors import Anchor, Anchors, ObjectAnchors, Spread, keep_valid_anchors, mark_spread, set_anchor
@@ -372,7 +370,7 @@ class Session:
         memory = propagator.commit(memory, features, propagator.predict(memory, features))
         _, answer = propagator.prompt(memory, features, {id: prompt})
         [seen] = make_sightings(answer, self.size, Source.PROMPTED)
-        return seen
+        return replace(seen, label=-1)  # nothing named it: 0 is whatever name the result has first
 
     def _set_anchor(self, frame: int, id: int, seen: Sighting, anchor: Anchor, line: tuple[object, ...]) -> None:
         changed = change_masklet(self.result, id, {frame: seen if seen.mask.area else None})
@@ -415,16 +413,6 @@ def describe_clicks(clicks: Clicks) -> list[str]:
     if clicks.box:
         words.append(f"box={clicks.box.x0:g},{clicks.box.y0:g},{clicks.box.x1:g},{clicks.box.y1:g}")
     return words + [f"{'point' if p.inside else 'outside'}={p.x:g},{p.y:g}" for p in clicks.points]
-
-
-def create_empty_result(video: Video) -> VideoResult:
-    """The result of a `video` of which nothing is known, which is read through where it does not say its length."""
-    if not len(video):
-        read_through(video)
-    times = get_frame_times(video)
-    times = times if len(times) == len(video) else ()
-    aspect, made = get_pixel_aspect(video), Provenance("session", notes=list_video_notes(video))
-    return VideoResult(video.name, video.size, len(video), video.rate, (), ("object",), made, times, aspect)
 
 
 def check_result(video: Video, result: VideoResult) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from glob import escape, glob, has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +13,9 @@ import numpy as np
 
 from masklet.core.errors import InputError
 from masklet.core.files import path_exists
-from masklet.core.frames import Video, get_frame_names, get_origin, read_through
+from masklet.core.frames import Video, describe_reading, get_frame_names, get_origin, read_through
 from masklet.core.limits import check_frame_rate
-from masklet.core.result import VideoResult
+from masklet.core.result import VideoResult, create_empty_result
 from masklet.core.wording import name_argument
 from masklet.io.video.datasets import guess_layouts
 from masklet.io.video.frame_source import FrameSource
@@ -46,6 +47,7 @@ from masklet.io.video.source_names import (
 )
 
 __all__ = [
+    "begin_result",
     "describe_source",
     "find_own_video",
     "group_video_sources",
@@ -156,6 +158,16 @@ def record_source(source: Any, video: Video) -> str:
     `source`.
     """
     return get_origin(video) or describe_source(source)
+
+
+def begin_result(source: Any, video: Video, version: str, name: str = "") -> VideoResult:
+    """The result of a `video`, opened by `source`, of which nothing is known yet, by this `version` of the package; its
+    name is the video's, unless `name` is given.
+    """
+    begun = create_empty_result(video)
+    read, origin = describe_reading(video), record_source(source, video)
+    made = replace(begun.provenance, settings=read, version=version, source=origin)
+    return replace(begun, name=name or begun.name, provenance=made)
 
 
 def find_own_video(result: VideoResult) -> str:
