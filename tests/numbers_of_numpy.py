@@ -2,20 +2,34 @@
 types are not checked there, as they are not at a user's.
 """
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 
 import masklet
-from masklet import Box, InputError, Masklet, Point, Provenance, Rle, Sighting, Source, VideoResult
+from masklet import Box, Clicks, InputError, Masklet, Point, Provenance, Rle, Sighting, Source, VideoResult
 
 OUT = Path(sys.argv[1])
 FULL = Rle.encode_pixels(np.ones((16, 24), bool))
 VIDEO = np.zeros((6, 16, 24, 3), np.uint8)
 SQUARE = np.zeros((16, 24), bool)
 SQUARE[4:10, 4:10] = True
+
+
+NO_PROMPTS = [
+    Box("1", 2, 3, 4),
+    Point(None, 2),
+    Clicks(Point(3, 3)),
+    Clicks([(3, 3)]),
+    [[1, 2], [3]],
+    np.full((16, 24), "x"),
+    np.full((16, 24), {}),
+    np.full((16, 24), np.nan),
+]
 
 
 def make(length: object, rate: object, ids: object, frames: object, label: object, score: object) -> VideoResult:
@@ -69,6 +83,10 @@ def check_refusals() -> None:
         lambda: plain.at(2.5),
         lambda: VideoResult("a", (16, 24), 6, 25.0, (), ("cat", 3), Provenance("test")).save(OUT / "s.json"),
         lambda: make(6, 25.0, [3], [0], 1, {1}).save(OUT / "s.json"),
+        *(lambda told=told: masklet.track(VIDEO, {0: {1: told}}, propagator="flow") for told in NO_PROMPTS),
+        lambda: masklet.track(VIDEO, [SQUARE], propagator="flow"),
+        lambda: masklet.load("sam2bmp", segmenter="motion", conf=np.float32("nan")),
+        lambda: masklet.load("sam2bmp", segmenter="motion", conf=np.array([0.5, 0.6])),
     ):
         try:
             edit()
@@ -78,6 +96,13 @@ def check_refusals() -> None:
     assert not (OUT / "s.json").exists()
 
 
+def check_settings() -> None:
+    model = masklet.load("sam2bmp", segmenter="motion", conf=np.float32(0.5), max_objects=np.int64(3))
+    assert (model.system.settings.conf, model.system.settings.max_objects) == (0.5, 3)
+    json.dumps(asdict(model.system.settings))
+
+
 check_results()
+check_settings()
 check_session()
 check_refusals()

@@ -179,7 +179,7 @@ def convert_number(value: Any) -> Any:
     >>> convert_number(np.int64(3)), convert_number(0.5), convert_number("3")
     (3, 0.5, '3')
     """
-    return value.item() if hasattr(value, "item") else value
+    return value.item() if getattr(value, "ndim", None) == 0 else value
 
 
 def check_count(where: str, what: str, count: int, most: int) -> int:

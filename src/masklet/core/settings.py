@@ -7,7 +7,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from masklet.core.errors import InputError
-from masklet.core.limits import LARGEST_NUMBER, LONGEST_TEXT, MOST_OF_SETTINGS, quote_value
+from masklet.core.limits import LARGEST_NUMBER, LONGEST_TEXT, MOST_OF_SETTINGS, convert_number, quote_value
 
 PLAIN: Mapping[Any, str] = {
     float: "a number from 0 on",
@@ -33,6 +33,7 @@ def check_setting(where: str, name: str, value: Any, kind: Any) -> Any:
     Raises:
         InputError: the value is not of this kind, or above what is taken (`limits.MOST_OF_SETTINGS`).
     """
+    value = convert_number(value)
     if not is_setting_value(value, kind):
         raise InputError(f"setting {where}{name} = {quote_value(value)} must be {describe_setting_kind(kind)}")
     most = MOST_OF_SETTINGS.get(name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from numbers import Integral
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple
+from numbers import Integral, Real
 from operator import itemgetter
 from typing import Any
 
@@ -24,6 +25,8 @@ def check_prompts(prompts: Mapping[int, Mapping[int, Any]], video: Video) -> Pro
     """Prompts that fit the video, masks as tensors, in the order of frames and ids: the one in which they are written
     decides nothing.
     """
+    if not isinstance(prompts, Mapping):
+        raise InputError(f"prompts: {type(prompts).__name__} names no frame; give {{frame: {{id: prompt}}}}")
     for frame, told in prompts.items():
         if not isinstance(frame, Integral) or frame < 0:
             raise InputError(f"prompt in frame {frame!r}: frames are whole numbers, counted from 0")
@@ -65,6 +68,8 @@ def check_prompt(frame: int, id: int, prompt: Any, video: Video) -> Prompt:
         raise InputError(f"{where}: ids are whole numbers; ids count from 1")
     if isinstance(prompt, Clicks):
         return check_prompt_clicks(frame, id, prompt, video)
+    if isinstance(prompt, Box | Point) and not all(isinstance(n, Real) for n in astuple(prompt)):
+        raise InputError(f"{where}: {prompt} is no prompt; give its places as numbers, in pixels")
     if isinstance(prompt, Box):
         inside = Box(max(prompt.x0, 0), max(prompt.y0, 0), min(prompt.x1, w), min(prompt.y1, h))
         if not (inside.x0 < inside.x1 and inside.y0 < inside.y1):
@@ -100,8 +105,11 @@ def read_mask(where: str, given: Any) -> Bool[Tensor, "h w"]:
     """
     if isinstance(given, Rle):
         return given.decode()
-    mask = given.cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
-    if mask.ndim != 2:
+    try:
+        mask = given.cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+    except ValueError:  # rows of several lengths
+        mask = np.array(None)
+    if mask.ndim != 2 or mask.dtype.kind not in "biuf":
         raise InputError(f"{where}: {type(given).__name__} is no prompt; give a mask [h, w], a Box, a Point or Clicks")
     marked = mask.astype(bool)
     values = mask[marked]
@@ -116,6 +124,8 @@ def check_prompt_clicks(frame: int, id: int, clicks: Clicks, video: Video) -> Pr
     the mask itself, which is believed as it is. Raises InputError where there is none of them, or one lies outside.
     """
     where = f"prompt for object {id} in frame {frame}"
+    if not isinstance(clicks.points, Sequence):
+        raise InputError(f"{where}: {clicks.points} is no list of points; give Clicks((Point(x, y), ...))")
     if not (clicks.points or clicks.box or clicks.mask is not None):
         raise InputError(f"{where}: no point, box or mask in it; give one")
     if clicks.box and clicks.mask is not None:
