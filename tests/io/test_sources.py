@@ -1032,7 +1032,7 @@ def test_nothing_is_made_that_cannot_be_loaded_again(tmp_path: Path, monkeypatch
         list(open_video(frames))
     assert len(list(open_video(frames, max_frames=3))) == 3
     monkeypatch.setattr(limits, "LARGEST_SIDE", W - 1)
-    clip = write_clip(tmp_path / "clip.mp4", frames=1)
+    clip = write_clip(tmp_path / "clip.mp4", frames=1, container={"movflags": "+faststart"})
     for source in (frames, numbered(tmp_path / "a", 1), clip):
         with pytest.raises(InputError, match=f"{W}x{H} pixels are too many"):
             open_video(source)

@@ -268,6 +268,16 @@ def test_jpegs_and_containers_can_be_piped_too(clips: dict[str, Path]) -> None:
         assert [f.image.tobytes() for f in video] == [f.image.tobytes() for f in open_video(clips["b-frames.mkv"])]
 
 
+def test_an_mp4_whose_index_comes_last_is_not_called_damaged(tmp_path: Path) -> None:
+    """As cameras write it: what comes through a pipe cannot be read back."""
+    late = write_clip(tmp_path / "late.mp4", frames=3)
+    with pytest.raises(InputError, match="an MP4 whose index comes after its frames cannot be read from a pipe"):
+        open_pipe(io.BytesIO(late.read_bytes()))
+    early = write_clip(tmp_path / "early.mp4", frames=3, container={"movflags": "+faststart"})
+    with pipe(early.read_bytes()) as video:
+        assert len(video) == 3
+
+
 def test_a_pipe_that_breaks_off() -> None:
     data = encoded("PNG")
     with pipe(data[: int(len(data) * 0.9)]) as video:

@@ -26,6 +26,8 @@ from masklet.io.video.one_pass import OneShotStream
 from masklet.io.video.source_names import STDIN, name_source
 
 HOW = "pipe images one after the other, as `ffmpeg -i clip.mp4 -f image2pipe -c:v png -` makes them"
+HEAD = 64  # bytes that are looked at
+PADDING = (b"free", b"skip", b"wide")  # boxes of MP4 that say nothing
 WAIT = 30  # seconds for somebody to write into a named pipe
 STARTS = {
     b"\xff\xd8\xff": "jpeg_pipe",
@@ -146,6 +148,18 @@ def find_image_form(head: bytes) -> str | None:
     return next((name for start, name in STARTS.items() if head.startswith(start)), None)
 
 
+def has_late_index(head: bytes) -> bool:
+    r"""Whether an MP4 that begins with `head` has its frames before its index, as cameras and many programs write it.
+
+    >>> has_late_index(b"\0\0\0\x10ftypisom\0\0\0\0" + b"\0\0\0\x08free" + b"\0\0\x10\0mdat")
+    True
+    """
+    at = int.from_bytes(head[:4], "big") if head[4:8] == b"ftyp" else len(head)
+    while head[at + 4 : at + 8] in PADDING and (size := int.from_bytes(head[at : at + 4], "big")) >= 8:
+        at += size
+    return head[at + 4 : at + 8] == b"mdat"
+
+
 def open_pipe_container(
     source: PipeStream, label: str, options: Mapping[str, str] | None = None
 ) -> tuple[InputContainer, bool]:
@@ -153,6 +167,11 @@ def open_pipe_container(
     their rate. Raises InputError, which begins with `label`, where it is neither images nor a video.
     """
     form = find_image_form(source.head)
+    if has_late_index(source.head):
+        raise InputError(
+            f"{label}: an MP4 whose index comes after its frames cannot be read from a pipe; give the file itself, or "
+            "pipe it as `ffmpeg -i clip.mp4 -c copy -f matroska -` makes it"
+        )
     try:
         container = av.open(source, "r", format=form, options=dict(options or {}), metadata_errors="replace")
         return container, form is not None
@@ -216,7 +235,7 @@ class PipeStream:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
-        self.head = stream.read(16)
+        self.head = stream.read(HEAD)
         self._ahead = self.head
 
     def read(self, n: int) -> bytes:
