@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from masklet.core.errors import InputError
+from masklet.core.limits import parse_whole_number
 from masklet.core.progress import Watch, discard_progress
 from masklet.evaluate.report import Report, Scores
 from masklet.evaluate.vos.files import (
@@ -170,9 +171,12 @@ def _scale(row: Scores) -> Scores:
 
 
 def read_vspw_names(gt: Path) -> dict[int, str]:
-    """The categories' names by number, from VSPW's own list; none where it is not there."""
+    """The categories' names by number, from VSPW's own list, whose numbers may be texts; none where it is not there.
+    Raises InputError where a number is none.
+    """
     path = gt / NAMES
     if not path.is_file():
         return {}
     listed = read_json_object(path, "VSPW's list of categories, name: number")
-    return {listed.whole(name): name for name in listed}
+    numbers = {name: parse_whole_number(n) if isinstance(n := listed.get(name), str) else None for name in listed}
+    return {listed.whole(name) if (n := numbers[name]) is None else n: name for name in listed}
