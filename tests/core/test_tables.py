@@ -55,6 +55,20 @@ def test_polygons_by_hand_and_simpler_ones():
     assert trace_polygons(Rle.encode_pixels(np.zeros((3, 3), bool))) == []
 
 
+@given(SIZES.flatmap(masks), st.floats(0, 30))
+@settings(max_examples=50)
+def test_no_tolerance_loses_a_part(pixels, tolerance):
+    """Objects of a few pixels were missing in LabelMe's and Ultralytics' files, parts of others in COCO's."""
+    polygons = trace_polygons(Rle.encode_pixels(pixels), tolerance)
+    assert len(polygons) == count_parts(pixels) and all(len(polygon) >= 3 for polygon in polygons)
+
+
+@pytest.mark.parametrize("tolerance", [-1.0, float("nan"), float("inf")])
+def test_a_tolerance_that_is_none(tolerance):
+    with pytest.raises(InputError, match="the tolerance must be a number of pixels from 0 on"):
+        video(masklet(1, {0: "111 000"}, 0)).polygons(0, tolerance)
+
+
 @given(SIZES.flatmap(masks))
 @settings(max_examples=50)
 def test_centroid(pixels):

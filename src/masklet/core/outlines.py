@@ -20,7 +20,7 @@ def trace_polygons(mask: Rle, tolerance: float = 0.0) -> list[Num[np.ndarray, "_
     Args:
         mask: of a frame.
         tolerance: how far an outline may be from the pixels' edges, in pixels; the more, the fewer corners. 0 keeps
-            every pixel.
+            every pixel; a part that would be left without an inside keeps them, too.
 
     Returns:
         Corners (x, y) in pixels, from the upper left corner of the frame; pixel (0, 0) lies between 0 and 1.
@@ -101,10 +101,11 @@ def join_loops(
     joined = []
     for part, loop in outlines.items():
         polygon = simplify_loop(loop, tolerance)
+        polygon = loop if len(polygon) < 3 else polygon  # what is smaller than the tolerance is not lost
         for hole in holes.get(part, []):
             polygon = cut_open(polygon, simplify_loop(hole, tolerance))
         joined.append(polygon)
-    return [polygon for polygon in joined if len(polygon) >= 3]
+    return joined
 
 
 def simplify_loop(loop: Loop, tolerance: float) -> Num[np.ndarray, "n 2"]:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64, Num
 
 from masklet.core.errors import InputError
 from masklet.core.frames import Video, get_frame_times, get_pixel_aspect, list_video_notes, read_through
-from masklet.core.limits import is_whole_number
+from masklet.core.limits import is_whole_number, quote_value
 from masklet.core.matching import match
 from masklet.core.rle import compute_rle_iou
 from masklet.core.tracks import Masklet, Sighting, convert_numbers
@@ -91,7 +91,7 @@ class VideoResult:
     def at(self, frame: int) -> tuple[tuple[Masklet, Sighting], ...]:
         """The objects that are seen in a frame, in the order of their ids."""
         if not (is_whole_number(frame) and frame < self.length):
-            raise InputError(f"{self.name}: no frame {frame}; it has {self.length}, counted from 0")
+            raise InputError(f"{self.name}: no frame {quote_value(frame)}; it has {self.length}, counted from 0")
         return tuple((m, m.sightings[frame]) for m in self.masklets if frame in m.sightings)
 
     def name_of(self, masklet: Masklet) -> str:

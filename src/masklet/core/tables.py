@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, Num
 
 from masklet.core.errors import InputError
+from masklet.core.limits import is_finite_number, quote_value
 from masklet.core.outlines import trace_polygons
 from masklet.core.result import VideoResult
 from masklet.core.rle import Rle, decode_rle_counts
@@ -83,8 +84,12 @@ def trace_frame_polygons(
     result: VideoResult, frame: int, tolerance: float = 0.0
 ) -> dict[int, list[Num[np.ndarray, "_ 2"]]]:
     """The polygons of a frame by object, as `core.outlines.trace_polygons` has them. Raises InputError on a frame that
-    is not there.
+    is not there, or a tolerance that is none.
     """
+    if not is_finite_number(tolerance) or tolerance < 0:
+        raise InputError(
+            f"{result.name}: the tolerance must be a number of pixels from 0 on, not {quote_value(tolerance)}"
+        )
     return {m.id: trace_polygons(s.mask, tolerance) for m, s in result.at(frame)}
 
 

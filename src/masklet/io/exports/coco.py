@@ -68,7 +68,7 @@ def _format_annotations(
     result: VideoResult, frame: int, ids: Mapping[str, int], polygons: bool, tolerance: float
 ) -> Iterator[dict[str, Any]]:
     for masklet, seen in result.at(frame):
-        drawn = format_coco_polygons(seen.mask, tolerance) if polygons else []
+        drawn = format_coco_polygons(seen.mask, tolerance) if polygons else format_coco_rle(seen.mask)
         yield {
             "category_id": find_category_id(result, masklet, ids),
             "track_id": masklet.id,
@@ -76,7 +76,7 @@ def _format_annotations(
             "iscrowd": 0,
             "area": seen.mask.area,
             "bbox": compute_coco_box(seen.mask),
-            "segmentation": drawn or format_coco_rle(seen.mask),  # run lengths where a tolerance leaves no corner
+            "segmentation": drawn,
         }
 
 

@@ -105,14 +105,14 @@ def list_key_frames(sightings: Mapping[int, Any], length: int) -> Iterator[tuple
 
 def format_shapes(mask: Rle, shape: Shape, tolerance: float, join: bool = False) -> list[tuple[str, dict[str, str]]]:
     """The elements that say a mask: their tags and what they say; a polygon for each of its parts, or one for all where
-    these are to be joined; the box's corners where a tolerance leaves no polygon.
+    these are to be joined.
     """
     x0, y0, x1, y1 = mask.box
     if shape == "mask":
         return [("mask", format_cvat_mask(mask))]
     if shape == "box":
         return [("box", {"xtl": str(x0), "ytl": str(y0), "xbr": str(x1), "ybr": str(y1)})]
-    polygons = trace_polygons(mask, tolerance) or [np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]])]
+    polygons = trace_polygons(mask, tolerance)
     polygons = [join_polygons(polygons)] if join else polygons
     return [("polygon", {"points": ";".join(f"{x},{y}" for x, y in p.tolist())}) for p in polygons]
 

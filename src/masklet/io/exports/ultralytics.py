@@ -52,7 +52,7 @@ def format_ultralytics_page(result: VideoResult, frame: int, classes: Mapping[st
 
 
 def format_shares(mask: Rle, tolerance: float) -> str:
-    """The outline of a mask in shares of the frame; nothing where a tolerance leaves no corner.
+    """The outline of a mask, which has a pixel, in shares of the frame.
 
     >>> import numpy as np
     >>> format_shares(Rle.encode_pixels(np.array([[1, 0], [0, 0]], bool)), 0.0)
@@ -60,4 +60,4 @@ def format_shares(mask: Rle, tolerance: float) -> str:
     """
     polygons = trace_polygons(mask, tolerance)
     h, w = mask.size
-    return " ".join(f"{x / w:.8g} {y / h:.8g}" for x, y in join_polygons(polygons).tolist()) if polygons else ""
+    return " ".join(f"{x / w:.8g} {y / h:.8g}" for x, y in join_polygons(polygons).tolist())
