@@ -48,9 +48,9 @@ def test_one_pixel_shows_the_filter_turned_round() -> None:
     x, weight = torch.zeros(1, 1, 5, 9), torch.arange(9.0).view(1, 1, 3, 3)
     x[0, 0, 3, 4] = 1  # across the tiles' borders
     found = convolve_by_winograd(x, weight)[0, 0]
-    torch.testing.assert_close(found[2:5, 3:6], weight[0, 0].flip(0, 1), rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[2:5, 3:6], weight[0, 0].flip(0, 1), rtol=0, atol=8e-5)
     found[2:5, 3:6] = 0
-    assert found.abs().max() < 1e-5
+    assert found.abs().max() < 8e-5  # of the largest answer, as above
 
 
 WIDE = LEAST_CHANNELS

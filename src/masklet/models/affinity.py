@@ -56,6 +56,7 @@ from masklet.nn.propagation import (
     solve_regressions,
     tabulate_colour_odds,
 )
+from masklet.nn.quick_linear import multiply_by_transposed
 
 SURE = 0.02  # a belief is trusted no further than this from 0 and 1
 NOWHERE = math.log(SURE / (1 - SURE))
@@ -441,7 +442,7 @@ class Affinity:
             for row, regression in zip(rows.tolist(), solve_regressions(known, self.ridge), strict=True):
                 solved.keep(regression, *pairs[row])
         found = [solved.find(*pair) for pair in pairs]
-        return torch.stack([one for one in found if one is not None]) @ view.cells.T
+        return multiply_by_transposed(torch.stack([one for one in found if one is not None]), view.cells)
 
     def _mix_colours(self, memory: AffinityMemory, rows: Tensor) -> Float[Tensor, "n 2 b"]:
         """The colours of some objects, of the first prompt and of what came since."""

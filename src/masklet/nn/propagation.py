@@ -22,8 +22,10 @@ from torch import Tensor
 from masklet.nn.flow import compute_dense_flow, enlarge_flow, measure_unexplained_variance, shrink_for_flow
 from masklet.nn.mask_windows import FlowOrigins
 from masklet.nn.outline import BINS, RARE, compute_colour_histogram
+from masklet.nn.quick_linear import multiply_by_transposed
 
 WAVES = 256
+ROUND = 128  # cells, a multiple of which an object has with some of no weight: oneDNN makes a program for each number
 CUT = 0.8  # share of the variance that the flow leaves unexplained from which two frames are not of one scene
 DOUBT = 0.25  # the same from which something may be wrong with a frame
 SHARPER = 2.0  # ratio of fine detail from which one of two frames is blurred; 1.7 at most in ordinary video
@@ -74,13 +76,14 @@ class Moments:
 @cache
 def _draw_fourier_projection(inputs: int) -> tuple[Tensor, Tensor]:
     draw = torch.Generator().manual_seed(0)
-    return torch.randn(inputs, WAVES, generator=draw), torch.rand(WAVES, generator=draw) * 2 * torch.pi
+    return torch.randn(inputs, WAVES, generator=draw).T.contiguous(), torch.rand(WAVES, generator=draw) * 2 * torch.pi
 
 
 def compute_fourier_features(z: Float[Tensor, "m i"]) -> Float[Tensor, "m k"]:
     """Random Fourier features (Rahimi and Recht 2007): their products are a Gaussian affinity of width 1."""
     directions, phases = _draw_fourier_projection(z.shape[1])
-    cosines: Tensor = (z @ directions).add_(phases).cos_().mul_((2 / WAVES) ** 0.5)
+    turns = multiply_by_transposed(z, directions)
+    cosines: Tensor = turns.add_(phases).cos_().mul_((2 / WAVES) ** 0.5)
     return cosines
 
 
@@ -128,7 +131,8 @@ def compute_moments(
     gram = []
     for one, far in zip(weights - back[:, None] * labels, back.tolist(), strict=True):
         rows = one.nonzero()[:, 0]
-        gram.append(compute_gram(x[rows], one[rows]).add_(whole, alpha=far))
+        more = 0, ROUND - len(rows) % ROUND
+        gram.append(compute_gram(x[nnf.pad(rows, more)], nnf.pad(one[rows], more)).add_(whole, alpha=far))
     return Moments(tuple(gram), ((weights + everywhere) * (2 * labels - 1)) @ x, colours)
 
 
@@ -136,8 +140,10 @@ def compute_gram(x: Float[Tensor, "m d"], weights: Float[Tensor, " m"] | None = 
     """The products of a frame's channels, summed over its cells with `weights` (None: 1), as `fold_symmetric` has them:
     a quarter of the products need not be computed.
     """
-    half, other = x.shape[1] // 2, x if weights is None else x * weights[:, None]
-    return fold_symmetric(other.T @ x[:, :half], other[:, half:].T @ x[:, half:])
+    half, turned = x.shape[1] // 2, x.T.contiguous()
+    other = turned if weights is None else turned * weights
+    left = multiply_by_transposed(other, turned[:half])
+    return fold_symmetric(left, multiply_by_transposed(other[half:], turned[half:]))
 
 
 def fold_symmetric(left: Float[Tensor, "d k"], corner: Float[Tensor, "k k"]) -> Float[Tensor, "d1 k"]:

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from masklet.nn.quick_linear import multiply_by_transposed
+
 LINE = 16  # numbers of a cache line: products of matrices of so many columns, or twice as many, are quicker
 TILE, STEP = 6, 4  # pixels of a tile, and from one to the next
 COEFFICIENTS = TILE**2
@@ -78,13 +80,13 @@ def convolve_by_winograd(
     at_once = max(BLOCK // (COEFFICIENTS * c) // LINE, 1) * LINE  # filters
 
     @lru_cache(maxsize=1)  # those of a small layer once for all tiles
-    def transform_some(first: int) -> Float[Tensor, "k c d1"]:
+    def transform_some(first: int) -> Float[Tensor, "k d1 c"]:
         return transform_filters(weight[first : first + at_once])
 
     for here in split_tiles(images, rows, columns * COEFFICIENTS * c):
         coefficients = transform_tiles(tiles[:, :, *here])
         for first in range(0, d, at_once):
-            back = invert_transform(torch.bmm(coefficients, transform_some(first)))
+            back = invert_transform(multiply_coefficients(coefficients, transform_some(first)))
             there = answers[*here, ..., first : first + at_once]
             there.copy_(back.view(STEP, STEP, *there.shape[:2], columns, -1).permute(2, 3, 0, 4, 1, 5))
     found = out[:, :h, :w].permute(0, 3, 1, 2)
@@ -114,9 +116,17 @@ def transform_tiles(tiles: Float[Tensor, "6 6 b r s c"]) -> Float[Tensor, "k m c
     return (TILE_TRANSFORM @ tiles.reshape(COEFFICIENTS, -1)).view(COEFFICIENTS, -1, tiles.shape[-1])
 
 
-def transform_filters(weight: Float[Tensor, "d c 3 3"]) -> Float[Tensor, "k c d"]:
+def transform_filters(weight: Float[Tensor, "d c 3 3"]) -> Float[Tensor, "k d c"]:
     """The coefficients of filters."""
-    return torch.matmul(FILTER_TRANSFORM, weight.permute(0, 2, 3, 1).flatten(1, 2)).permute(1, 2, 0)
+    return (FILTER_TRANSFORM @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(COEFFICIENTS, *weight.shape[:2])
+
+
+def multiply_coefficients(tiles: Float[Tensor, "k m c"], filters: Float[Tensor, "k d c"]) -> Float[Tensor, "k m d"]:
+    """The product of each coefficient of tiles with the same of filters."""
+    products = tiles.new_empty(*tiles.shape[:2], filters.shape[1])
+    for product, tile, kernel in zip(products, tiles, filters, strict=True):
+        product.copy_(multiply_by_transposed(tile, kernel))
+    return products
 
 
 def invert_transform(products: Float[Tensor, "k m d"]) -> Float[Tensor, "16 md"]:

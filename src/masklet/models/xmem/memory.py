@@ -16,6 +16,7 @@ import torch.nn.functional as nnf
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from masklet.nn.quick_linear import multiply_by_transposed
 from masklet.nn.xmem import STRIDE, VALUE, XmemQuery
 
 SCORES = 1 << 23  # similarities that are held at a time: 32 MiB
@@ -199,8 +200,7 @@ def compute_similarity(
     q, e = query, selection
     asked = torch.cat([2 * e * q, -e, -(e * q * q).sum(1, keepdim=True)], 1)
     held = torch.cat([keys, keys * keys, torch.ones_like(keys[:, :1])], 1)
-    found: Tensor = asked @ (held * (shrinkage[:, None] / keys.shape[1] ** 0.5)).T
-    return found
+    return multiply_by_transposed(asked, held * (shrinkage[:, None] / keys.shape[1] ** 0.5))
 
 
 # -- memories
