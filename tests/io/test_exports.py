@@ -141,6 +141,19 @@ def test_what_is_exported_comes_back_as_detections(form: str, draft: Any, tmp_pa
     assert read_back(path, result) == expect(result, ROWS[form])
 
 
+@pytest.mark.parametrize("form", ["sav", "rgba", "rgba-video"])
+def test_objects_of_long_ids_come_back_as_objects(form: str, tmp_path: Path) -> None:
+    """Their folders are of no videos: beside shorter ones, and alone where it is said what they hold."""
+    long, short = masklet(1000, {0: "110 000", 1: "010 000"}), masklet(7, {1: "001 001"}, 1)
+    for n, objects in enumerate([(short, long), *([] if form == "sav" else [(long,)])]):
+        result = video(*objects)
+        frames = Noise(result.size, result.length) if "rgba" in form else None
+        out = result.export(form, tmp_path / str(n), frames=frames)
+        path = out / ROWS[form][4].strip("`")
+        back = [[name for name, *_ in frame] for frame in read_back(path, result)]
+        assert back == [[name for name, *_ in frame] for frame in expect(result, ROWS[form])]
+
+
 @pytest.mark.parametrize("form", ["cvat-images", "coco"])
 @given(draft=drafts("clip", st.integers(1, 254)))
 @example(draft=CORNERS)

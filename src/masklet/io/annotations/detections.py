@@ -22,7 +22,14 @@ from masklet.core.result import VideoResult
 from masklet.core.rle import Rle, merge_rles
 from masklet.core.tracks import Masklet, Sighting, Source
 from masklet.io.annotations.array_masks import read_array_names, read_array_objects, read_array_size
-from masklet.io.annotations.label_image import DECLARATION, IDS, LabelImage, read_label_image
+from masklet.io.annotations.label_image import (
+    ALPHA,
+    DECLARATION,
+    IDS,
+    LabelImage,
+    read_declared_meaning,
+    read_label_image,
+)
 from masklet.io.annotations.tools import (
     is_label_studio,
     read_cvat,
@@ -402,7 +409,7 @@ def read_detection_folder(path: Path) -> DetectionSet:
     if videos := [p for suffix in VIDEOS for p in _list_files(path, suffix)]:
         return read_cutout_videos(path, videos)
     inner = [p for p in sorted(path.iterdir(), key=make_natural_key) if p.is_dir() and _list_files(p, ".png")]
-    if inner and all(p.name.isdecimal() and len(p.name) <= 3 for p in inner):
+    if is_object_folders(inner):
         return read_object_folders(path, inner)
     if inner:
         return read_label_folder(path, [(p.name, _list_files(p, ".png")) for p in inner])
@@ -410,6 +417,22 @@ def read_detection_folder(path: Path) -> DetectionSet:
     if arrays:
         return read_array_folder(path, arrays)
     raise refuse_detection_folder(path)
+
+
+def is_object_folders(folders: Sequence[Path]) -> bool:
+    """Whether `folders` are those of objects, not of videos: numbers of up to three digits, or ids as we write them, of
+    which one is below 1000; or those of which `DECLARATION` says that they hold cut-outs.
+
+    >>> [is_object_folders([Path(n) for n in names]) for names in (("7", "12"), ("007", "1000"), ("0007", "1000"))]
+    [True, True, False]
+    """
+    names = [p.name for p in folders]
+    if not names or not all(map(str.isdecimal, names)):
+        return False
+    is_padded = any(len(name) > 3 and name.startswith("0") for name in names)
+    if min(map(len, names)) <= 3 and not is_padded:
+        return True
+    return all(read_declared_meaning(p) == ALPHA for p in folders)
 
 
 def refuse_detection_folder(path: Path) -> InputError:
