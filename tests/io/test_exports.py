@@ -141,6 +141,15 @@ def test_what_is_exported_comes_back_as_detections(form: str, draft: Any, tmp_pa
     assert read_back(path, result) == expect(result, ROWS[form])
 
 
+@pytest.mark.parametrize("form", [form for form in READ if ROWS[form][2] == "kept"])
+def test_a_category_without_a_name_comes_back_as_object(form: str, tmp_path: Path) -> None:
+    if form == "hf":
+        pytest.importorskip("pyarrow")
+    result = video(masklet(3, {0: "110 000"}, 0), masklet(7, {0: "001 001"}, 1), categories=("", "dog"))
+    path = result.export(form, tmp_path / "out") / ROWS[form][4].strip("`")
+    assert [name for name, *_ in read_back(path, result)[0]] == ["dog", "object"]
+
+
 @pytest.mark.parametrize("form", ["sav", "rgba", "rgba-video"])
 def test_objects_of_long_ids_come_back_as_objects(form: str, tmp_path: Path) -> None:
     """Their folders are of no videos: beside shorter ones, and alone where it is said what they hold."""

@@ -74,10 +74,14 @@ class VideoResult:
     pixel_aspect: float = 1.0  # width of a pixel over its height, as it is to be shown
 
     def __post_init__(self) -> None:
-        """An object that is seen in no frame is none of the video's; numbers of other libraries become Python's."""
+        """An object that is seen in no frame is none of the video's; a category without a name is called "object", as
+        no form holds an empty name; numbers of other libraries become Python's.
+        """
         convert_numbers(self, "length", "rate", "pixel_aspect")
         if not all(m.sightings for m in self.masklets):
             object.__setattr__(self, "masklets", tuple(m for m in self.masklets if m.sightings))
+        if "" in self.categories:
+            object.__setattr__(self, "categories", tuple(name or "object" for name in self.categories))
 
     def __repr__(self) -> str:
         """Some lines, not all the masks: notebooks show it."""
