@@ -13,7 +13,6 @@ import torch
 import masklet
 from masklet import Box, Clicks, InputError, Masklet, Point, Provenance, Rle, Sighting, Source, VideoResult
 
-OUT = Path(sys.argv[1])
 FULL = Rle.encode_pixels(np.ones((16, 24), bool))
 VIDEO = np.zeros((6, 16, 24, 3), np.uint8)
 SQUARE = np.zeros((16, 24), bool)
@@ -38,24 +37,24 @@ def make(length: object, rate: object, ids: object, frames: object, label: objec
     return VideoResult("a", (16, 24), length, rate, masklets, ("cat", "dog"), Provenance("test", {"conf": score}))
 
 
-def check_results() -> None:
+def check_results(out: Path) -> None:
     plain = make(6, 25.0, [3, 4], [0, 2], 1, 0.5)
     for ids in (np.arange(3, 5), torch.arange(3, 5)):
         made = make(np.int64(6), np.float32(25), ids, np.arange(0, 3, 2), np.int64(1), np.float32(0.5))
-        made.save(OUT / "r.json")
-        assert VideoResult.load(OUT / "r.json") == plain
+        made.save(out / "r.json")
+        assert VideoResult.load(out / "r.json") == plain
     for form in ("coco", "ytvis", "labelme"):
-        made.export(form, OUT / form)
-    opened = VideoResult.open(OUT / "r.json")
+        made.export(form, out / form)
+    opened = VideoResult.open(out / "r.json")
     tracked = masklet.track(VIDEO[:3], {np.int64(0): {np.int64(1): SQUARE}}, propagator="affinity")
-    tracked.save(OUT / "tracked.json")
+    tracked.save(out / "tracked.json")
     for result, seen in ((plain, 2), (opened, 2), (tracked, 1)):
         assert len(result.at(np.int64(2))) == len(result.at(2)) == seen, result
         assert (np.uint8(2) in result.masklets[0].sightings) == (seen > 0)
     assert plain.trim(*np.arange(2)).masklets == plain.trim(0, 1).masklets
 
 
-def check_session() -> None:
+def check_session(out: Path) -> None:
     sessions = [masklet.open(VIDEO, propagator="affinity") for _ in range(2)]
     [zero, one, three] = np.array([0, 1, 3])
     for session, a, b, c in ((sessions[0], 0, 1, 3), (sessions[1], zero, one, three)):
@@ -66,12 +65,12 @@ def check_session() -> None:
         session.propagate(b, a, c)
         session.edit("trim", start=a, stop=4, ids=np.array([1]))
         session.edit("merge", ids=np.array([1, 2]))
-    sessions[1].save(OUT / "session")
+    sessions[1].save(out / "session")
     assert sessions[0].result == sessions[1].result
-    assert masklet.open(VIDEO, propagator="affinity", session=OUT / "session").anchors == sessions[0].anchors
+    assert masklet.open(VIDEO, propagator="affinity", session=out / "session").anchors == sessions[0].anchors
 
 
-def check_refusals() -> None:
+def check_refusals(out: Path) -> None:
     plain = make(6, 25.0, [3, 4], [0, 2], 1, 0.5)
     for edit in (
         lambda: plain.trim(0.0, 2),
@@ -81,8 +80,8 @@ def check_refusals() -> None:
         lambda: plain.filter(labels="dog"),
         lambda: plain.at("2"),
         lambda: plain.at(2.5),
-        lambda: VideoResult("a", (16, 24), 6, 25.0, (), ("cat", 3), Provenance("test")).save(OUT / "s.json"),
-        lambda: make(6, 25.0, [3], [0], 1, {1}).save(OUT / "s.json"),
+        lambda: VideoResult("a", (16, 24), 6, 25.0, (), ("cat", 3), Provenance("test")).save(out / "s.json"),
+        lambda: make(6, 25.0, [3], [0], 1, {1}).save(out / "s.json"),
         *(lambda told=told: masklet.track(VIDEO, {0: {1: told}}, propagator="flow") for told in NO_PROMPTS),
         lambda: masklet.track(VIDEO, [SQUARE], propagator="flow"),
         lambda: masklet.load("sam2bmp", segmenter="motion", conf=np.float32("nan")),
@@ -93,7 +92,7 @@ def check_refusals() -> None:
         except InputError:
             continue
         raise AssertionError("not refused")
-    assert not (OUT / "s.json").exists()
+    assert not (out / "s.json").exists()
 
 
 def check_settings() -> None:
@@ -102,7 +101,8 @@ def check_settings() -> None:
     json.dumps(asdict(model.system.settings))
 
 
-check_results()
-check_settings()
-check_session()
-check_refusals()
+if __name__ == "__main__":
+    check_results(Path(sys.argv[1]))
+    check_settings()
+    check_session(Path(sys.argv[1]))
+    check_refusals(Path(sys.argv[1]))
