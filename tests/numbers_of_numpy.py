@@ -19,16 +19,17 @@ SQUARE = np.zeros((16, 24), bool)
 SQUARE[4:10, 4:10] = True
 
 
-NO_PROMPTS = [
-    Box("1", 2, 3, 4),
-    Point(None, 2),
-    Clicks(Point(3, 3)),
-    Clicks([(3, 3)]),
-    [[1, 2], [3]],
-    np.full((16, 24), "x"),
-    np.full((16, 24), {}),
-    np.full((16, 24), np.nan),
-]
+def list_no_prompts() -> list[object]:
+    return [
+        Box("1", 2, 3, 4),
+        Point(None, 2),
+        Clicks(Point(3, 3)),
+        Clicks([(3, 3)]),
+        [[1, 2], [3]],
+        np.full((16, 24), "x"),
+        np.full((16, 24), {}),
+        np.full((16, 24), np.nan),
+    ]
 
 
 def make(length: object, rate: object, ids: object, frames: object, label: object, score: object) -> VideoResult:
@@ -82,7 +83,7 @@ def check_refusals(out: Path) -> None:
         lambda: plain.at(2.5),
         lambda: VideoResult("a", (16, 24), 6, 25.0, (), ("cat", 3), Provenance("test")).save(out / "s.json"),
         lambda: make(6, 25.0, [3], [0], 1, {1}).save(out / "s.json"),
-        *(lambda told=told: masklet.track(VIDEO, {0: {1: told}}, propagator="flow") for told in NO_PROMPTS),
+        *(lambda told=told: masklet.track(VIDEO, {0: {1: told}}, propagator="flow") for told in list_no_prompts()),
         lambda: masklet.track(VIDEO, [SQUARE], propagator="flow"),
         lambda: masklet.load("sam2bmp", segmenter="motion", conf=np.float32("nan")),
         lambda: masklet.load("sam2bmp", segmenter="motion", conf=np.array([0.5, 0.6])),
