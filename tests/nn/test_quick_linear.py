@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from masklet.nn.quick_linear import multiply_by_transposed
+from masklet.nn.quick_linear import QuickLinear, multiply_by_transposed, quicken_linear_layers
 
 
 @given(
@@ -31,3 +34,19 @@ def test_gradients_flow_and_other_numbers_stay_what_they_are() -> None:
     assert multiply_by_transposed(b.double(), b.double()).dtype == torch.float64
     with torch.no_grad():
         torch.testing.assert_close(multiply_by_transposed(a, b), a @ b.T)
+
+
+def test_a_network_of_quick_layers_is_the_network() -> None:
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Sequential(nn.Linear(8, 3, bias=False)))
+    x, before = torch.randn(2, 5, 6), dict(net.state_dict())
+    wanted = net(x).detach()
+    quicken_linear_layers(net)
+    assert [type(part) for part in net.modules() if isinstance(part, nn.Linear)] == [QuickLinear, QuickLinear]
+    assert list(net.state_dict()) == list(before) and isinstance(deepcopy(net)[0], QuickLinear)
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), wanted)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert net(x).dtype == torch.bfloat16
+        assert net.double()(x.double()).dtype == torch.float64
+    net.float()(x).sum().backward()
+    assert net[0].weight.grad is not None

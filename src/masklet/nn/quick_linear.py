@@ -32,7 +32,7 @@ def apply_linear(layer: nn.Linear, x: Float[Tensor, "*n c"], activation: str = "
     True
     """
     if not is_computed_quickly(layer, x):
-        found: Tensor = ACTIVATIONS[activation](layer(x))
+        found: Tensor = ACTIVATIONS[activation](nnf.linear(x, layer.weight, layer.bias))
         return found
     run: Any = torch.ops.mkldnn._linear_pointwise
     quick: Tensor = run(x, layer.weight, layer.bias, activation, [], ALGORITHM[activation])
@@ -59,5 +59,20 @@ def is_computed_quickly(layer: nn.Linear | nn.Conv2d, x: Tensor) -> bool:
 
 
 def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
-    plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
+    plain = x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return plain and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # a build without oneDNN has none
+
+
+class QuickLinear(nn.Linear):
+    """The same parameters and, but for rounding, the same answers."""
+
+    def forward(self, input: Float[Tensor, "*n c"]) -> Float[Tensor, "*n d"]:
+        """What the layer makes of `input`."""
+        return apply_linear(self, input)
+
+
+def quicken_linear_layers(net: nn.Module) -> None:
+    """Lets the linear layers of a network compute by oneDNN where that is possible (`apply_linear`)."""
+    for part in net.modules():
+        if type(part) is nn.Linear:
+            part.__class__ = QuickLinear

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from masklet.core.errors import InputError
 from masklet.core.frames import Frame
 from masklet.models.mask2former.query_blocks import DecodedSlots, embed_tokens, run_query_blocks, tap_outputs
+from masklet.nn.quick_linear import quicken_linear_layers
 
 Maps = tuple[Tensor, ...]  # what is made of frames without a memory; the first dimension is videos side by side
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # RGB, 0 to 255
@@ -119,6 +120,7 @@ class Mask2FormerNetwork:
 
         self.net = net
         quicken_deformable_attention(net.model.pixel_level_module.decoder)
+        quicken_linear_layers(net)
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -194,6 +196,7 @@ class EomtNetwork:
         """Raises InputError where its masks are not of stride 4."""
         self.net, self.square = net, int(net.config.image_size)
         check_mask_stride(net.config, "an EoMT")
+        quicken_linear_layers(net)
 
     @property
     def channels(self) -> tuple[int, ...]:

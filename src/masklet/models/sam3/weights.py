@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from masklet.core.errors import InputError
 from masklet.models.sam3.trunk import Sam3Trunk
 from masklet.models.transformers_output import drop_transformers_output
+from masklet.nn.quick_linear import quicken_linear_layers
 from masklet.weights.catalog import CONFIG, TENSORS
 from masklet.weights.format import explain_damage
 from masklet.weights.reading import locate_weights, read_network_config, read_tensors
@@ -136,6 +137,7 @@ def fill_part(checkpoint: Sam3Checkpoint, kind: str, config: Any, state: Mapping
     """
     with explain_damage(checkpoint.path.with_name(CONFIG)):
         net = build_empty_part(kind, config)
+    quicken_linear_layers(net)
     return load_exactly(net, state, checkpoint.path, what)
 
 

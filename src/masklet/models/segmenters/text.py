@@ -24,6 +24,7 @@ from masklet.core.frames import Frame
 from masklet.models.boxes import Boxes, convert_to_corners
 from masklet.models.segmenters.quick_sampling import quicken_sampling
 from masklet.models.transformers_output import drop_transformers_output
+from masklet.nn.quick_linear import quicken_linear_layers
 from masklet.weights.catalog import CONFIG, DETECTORS, TENSORS
 from masklet.weights.reading import is_path, locate_weights, read_network_config
 from masklet.weights.strict import format_keys
@@ -315,4 +316,5 @@ def load_saved_network(folder: Path, classname: str) -> Any:
     if wrong:
         said = "; ".join(f"{what}: {format_keys(map(str, keys))}" for what, keys in wrong.items())
         raise InputError(f"{folder}: not the weights of this {classname} ({said}); fetch or copy it again")
+    quicken_linear_layers(net)
     return net.requires_grad_(False).eval()
