@@ -341,6 +341,31 @@ def test_every_whole_number_that_is_a_setting_has_a_limit(prefix: str, entry: An
             check_setting("", setting.name, most + 1, setting.kind)
 
 
+NO_SHARES = {  # logits, pixels, weights
+    *("again", "anchored", "appearance", "beside", "claim", "colour", "distance", "distractor", "flat", "heed"),
+    *("learning", "modulation", "motion", "nested", "offset", "present", "prompt_score", "reach", "revised", "ridge"),
+    *("score_gamma", "steady", "trust", "uncertainty"),
+}
+
+
+@pytest.mark.parametrize(("prefix", "entry"), PARTS, ids=lambda value: getattr(value, "name", ""))
+def test_every_score_or_share_that_is_a_setting_ends_at_1(prefix: str, entry: Any) -> None:
+    """Above it nothing is found, in silence: put it into `limits.SHARES`, or into `NO_SHARES` here."""
+    for setting in list_part_settings(entry).values():
+        if setting.kind not in (float, float | None) or setting.name in NO_SHARES:
+            continue
+        assert check_setting("", setting.name, 1, setting.kind) == 1
+        with pytest.raises(InputError, match=rf"setting {setting.name} = 1.5 is above 1; give a number from 0 to 1"):
+            check_setting("", setting.name, 1.5, setting.kind)
+
+
+@pytest.mark.parametrize("words", [["conf=2"], ["segmenter.threshold=50", "--segmenter", "nano"]])
+def test_a_percentage_is_refused_before_work(words: list[str], tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["run", "clip", "-o", str(tmp_path / "out"), "--set", *words])
+    assert done.exit_code == 2 and "is above 1; give a number from 0 to 1" in " ".join(done.output.split())
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -71,6 +71,16 @@ MOST_OF_SETTINGS = {
     "feature_device": 1 << 40,
 }
 
+# Settings of systems and parts that are a score, a mask IoU or a share, by their names: from 0 to 1. Beyond it nothing
+# is ever found, or nothing dropped, and no word is said of it.
+SHARES = frozenset(
+    {
+        *("conf", "low_conf", "min_score", "threshold", "quality", "stability", "sure"),
+        *("match_iou", "novel_iou", "nms_iou", "nms", "drift_iou", "twin_iou"),
+        *("key_ratio", "twin_join", "overlap"),
+    }
+)
+
 _QUOTE = Repr()
 _QUOTE.maxstring = _QUOTE.maxother = _QUOTE.maxlong = 40
 _QUOTE.maxlevel = 2

@@ -7,7 +7,14 @@ from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from masklet.core.errors import InputError
-from masklet.core.limits import LARGEST_NUMBER, LONGEST_TEXT, MOST_OF_SETTINGS, convert_number, quote_value
+from masklet.core.limits import (
+    LARGEST_NUMBER,
+    LONGEST_TEXT,
+    MOST_OF_SETTINGS,
+    SHARES,
+    convert_number,
+    quote_value,
+)
 
 PLAIN: Mapping[Any, str] = {
     float: "a number from 0 on",
@@ -31,7 +38,7 @@ def check_setting(where: str, name: str, value: Any, kind: Any) -> Any:
         The value, a list as a tuple.
 
     Raises:
-        InputError: the value is not of this kind, or above what is taken (`limits.MOST_OF_SETTINGS`).
+        InputError: the value is not of this kind, or above what is taken (`limits.MOST_OF_SETTINGS`, `limits.SHARES`).
     """
     value = convert_number(value)
     if not is_setting_value(value, kind):
@@ -39,6 +46,8 @@ def check_setting(where: str, name: str, value: Any, kind: Any) -> Any:
     most = MOST_OF_SETTINGS.get(name)
     if most is not None and isinstance(value, int) and value > most:
         raise InputError(f"setting {where}{name} = {value} is too much; at most {most:,} is taken")
+    if name in SHARES and isinstance(value, int | float) and value > 1:
+        raise InputError(f"setting {where}{name} = {value} is above 1; give a number from 0 to 1")
     return tuple(value) if isinstance(value, list) else value
 
 
