@@ -283,3 +283,78 @@ def test_a_damaged_file_is_opened_as_it_was_or_refused_in_a_sentence(tmp_path: P
             assert all(m.sightings[t].mask.size == (32, 32) for t in list(m.sightings)[::37])
     except InputError as error:
         assert str(error).startswith(str(path))
+
+
+EDITS: dict[str, Callable[[VideoResult], VideoResult]] = {
+    "nothing": lambda r: r,
+    "rename": lambda r: r.rename(5, "dog"),
+    "drop": lambda r: r.drop(1),
+    "trim": lambda r: r.trim(10, 690, 1),
+    "split": lambda r: r.split(5, 300),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_what_was_opened_is_saved_as_what_was_loaded_is(
+    edit: Callable[[VideoResult], VideoResult], tmp_path: Path
+) -> None:
+    path = tmp_path / "r.json"
+    long_result().save(path)
+    edit(VideoResult.load(path)).save(tmp_path / "loaded.json")
+    opened = edit(VideoResult.open(path))
+    opened.save(path)  # over the file that it reads
+    assert path.read_bytes() == (tmp_path / "loaded.json").read_bytes()
+    opened.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+
+
+def test_masks_that_stay_are_not_looked_at_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long_result().save(tmp_path / "r.json")
+    looked, own = list[bytes](), Rle.checked
+    monkeypatch.setattr(Rle, "checked", lambda size, counts: (looked.append(counts), own(size, counts))[1])
+    VideoResult.open(tmp_path / "r.json").rename(1, "dog").save(tmp_path / "again.json")
+    assert len(looked) < 100  # those that the check of types looks at in tests
+
+
+ROW = b'[299,"forward",0.275,0,1.5,"'
+DAMAGE: dict[str, tuple[bytes, bytes]] = {
+    "frame": (ROW, ROW.replace(b"299", b"300")),
+    "frame far off": (ROW, ROW.replace(b"299", b"999")),
+    "source": (ROW, ROW.replace(b"forward", b"forword")),
+    "score": (ROW, ROW.replace(b"0.275", b"  NaN")),
+    "label": (ROW, ROW.replace(b",0,", b",7,")),
+    "no label": (ROW, ROW.replace(b"275,0,1.5", b"2,true,15")),
+    "presence": (ROW, ROW.replace(b"1.5", b'"1"')),
+    "mask": (b'0"],[300,', b'1"],[300,'),
+    "run lengths": (b'0"],[300,', b' "],[300,'),
+    "json": (ROW, ROW.replace(b"[", b"{")),
+}
+
+
+@pytest.mark.parametrize(("was", "now"), DAMAGE.values(), ids=DAMAGE)
+def test_what_is_damaged_since_is_not_saved(was: bytes, now: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    long_result().save(path)
+    opened, data = VideoResult.open(path), path.read_bytes()
+    assert data.count(was) == 2 and len(was) == len(now)
+    path.write_bytes(data.replace(was, now, 1))
+    with pytest.raises(InputError, match=r"object 1: |masklet 0: "):
+        opened.rename(5, "dog").save(tmp_path / "again.json")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_opened_result_of_another_size_is_not_saved(tmp_path: Path) -> None:
+    long_result().save(tmp_path / "r.json")
+    with pytest.raises(InputError, match="its mask in frame 0 is 32x32, the video 64x16"):
+        replace(VideoResult.open(tmp_path / "r.json"), size=(16, 64)).save(tmp_path / "again.json")
+
+
+def test_runs_of_no_pixel_are_not_copied(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    long_result().save(path)
+    row = path.read_bytes()[path.read_bytes().index(ROW) :].split(b"]")[0]
+    path.write_bytes(path.read_bytes().replace(row, (ROW + b'0P`000"').ljust(len(row))))  # 0, 512, 0, 512
+    VideoResult.open(path).save(tmp_path / "again.json")
+    assert VideoResult.load(tmp_path / "again.json") == VideoResult.load(path)
+    assert VideoResult.load(path).masklets[0].sightings[299].mask == Rle.encode_pixels(np.ones((32, 32), bool))
+    assert b"0P`000" in path.read_bytes() and b"0P`000" not in (tmp_path / "again.json").read_bytes()

@@ -22,7 +22,14 @@ from masklet.core.masks import (
     stack_masks,
     unpack_bits,
 )
-from masklet.core.rle import Rle, compute_rle_iou, decode_rle_counts, encode_run_edges, paint_mask_numbers
+from masklet.core.rle import (
+    Rle,
+    are_rle_counts_sound,
+    compute_rle_iou,
+    decode_rle_counts,
+    encode_run_edges,
+    paint_mask_numbers,
+)
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -215,6 +222,32 @@ def test_run_lengths_from_outside_are_a_mask_of_the_size_or_refused(counts: byte
     except ValueError:
         return
     assert rle.decode().shape == (h, w)
+
+
+def is_taken_as_it_is(counts: bytes, size: tuple[int, int]) -> bool:
+    try:
+        return Rle.checked(size, counts).counts == counts
+    except ValueError:
+        return False
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.integers(0, 3))
+def test_run_lengths_of_many_masks_are_checked_at_once_as_one_by_one(seed: int, count: int, damaged: int) -> None:
+    draw = np.random.default_rng(seed)
+    h, w = draw.integers(1, 9, 2).tolist()
+    texts = [Rle.encode_pixels(draw.random((h, w)) < draw.random()).counts for _ in range(count)]
+    for n in draw.integers(count, size=damaged) if count else ():
+        text, place = bytearray(texts[n]), draw.integers(len(texts[n]) + 1)
+        text[place : place + draw.integers(2)] = bytes(draw.choice(list(b"0123PT`o "), draw.integers(3)).tolist())
+        texts[n] = bytes(text)
+    assert are_rle_counts_sound(texts, (h, w)) == all(is_taken_as_it_is(text, (h, w)) for text in texts)
+
+
+@pytest.mark.parametrize(
+    "texts", [[b"P", b"0"], [b"", b"04"], [b"04", b""], [b"0P`0", b"04"], [b"0200"], [b"13", b"22", b"0212", b"121"]]
+)
+def test_masks_whose_run_lengths_lie_one_after_another_are_kept_apart(texts: list[bytes]) -> None:
+    assert are_rle_counts_sound(texts, (2, 2)) == all(is_taken_as_it_is(text, (2, 2)) for text in texts)
 
 
 def test_damaged_run_lengths_are_refused() -> None:

@@ -204,6 +204,16 @@ def decode_rle_counts(counts: bytes) -> Int64[np.ndarray, " n"]:
 
     Raises ValueError where it is no such form (pycocotools would read beyond its memory).
     """
+    runs, _ = _decode_rle_numbers(counts)
+    for side in (runs[1::2], runs[2::2]):
+        np.cumsum(side, out=side)
+    return runs
+
+
+def _decode_rle_numbers(counts: bytes) -> tuple[Int64[np.ndarray, " n"], Int64[np.ndarray, " n"]]:
+    """The numbers in COCO's compressed form, and the place of the last character of each. Raises ValueError where it is
+    no such form.
+    """
     digits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
     if not len(digits) or (digits < 0).any() or (digits > 63).any() or digits[-1] & 32:
         raise ValueError(f"{counts[:20]!r} are no COCO run lengths")
@@ -212,10 +222,45 @@ def decode_rle_counts(counts: bytes) -> Int64[np.ndarray, " n"]:
     places = 5 * (np.arange(len(digits)) - np.repeat(starts, ends - starts + 1))
     if places.max() > 30:
         raise ValueError(f"{counts[:20]!r} are no COCO run lengths")
-    runs = np.add.reduceat((digits & 31) << places, starts)
-    runs -= np.where(digits[ends] & 16, np.int64(1) << places[ends] + 5, 0)
-    for side in (runs[1::2], runs[2::2]):
+    numbers = np.add.reduceat((digits & 31) << places, starts)
+    numbers -= np.where(digits[ends] & 16, np.int64(1) << places[ends] + 5, 0)
+    return numbers, ends
+
+
+def are_rle_counts_sound(counts: Sequence[bytes], size: tuple[int, int]) -> bool:
+    """Whether `Rle.checked` takes each of the `counts` for masks of `size` (h, w), as it is: of many at once this is
+    known in a tenth of the time.
+
+    >>> are_rle_counts_sound([b"04", b"22"], (2, 2)), are_rle_counts_sound([b"04", b"23"], (2, 2))
+    (True, False)
+    """
+    check_mask_size(size)
+    lengths = np.array([len(c) for c in counts])
+    if not len(lengths) or not lengths.all():
+        return not len(lengths)
+    try:
+        steps, ends = _decode_rle_numbers(b"".join(counts))
+    except ValueError:
+        return False
+    stops = np.searchsorted(ends, np.cumsum(lengths) - 1) + 1  # of each mask's numbers
+    if (ends[stops - 1] != np.cumsum(lengths) - 1).any():  # a number that goes on in the next mask
+        return False
+    starts = np.append(0, stops[:-1])
+    runs = _sum_steps(steps, starts, np.diff(starts, append=len(steps)))
+    filled = np.add.reduceat(runs, starts) == size[0] * size[1]
+    return bool(filled.all() and (runs >= 0).all() and np.delete(runs, starts).all())
+
+
+def _sum_steps(
+    steps: Int64[np.ndarray, " n"], starts: Int64[np.ndarray, " m"], lengths: Int64[np.ndarray, " m"]
+) -> Int64[np.ndarray, " n"]:
+    """The runs of masks that lie one after another: from a mask's fourth on, `steps` are to the run before last."""
+    sums = np.concatenate([np.zeros(1, np.int64), steps])  # of every other step, with a place before the first
+    for side in (sums[::2], sums[1::2]):
         np.cumsum(side, out=side)
+    odd = (np.arange(len(steps)) - np.repeat(starts, lengths)) % 2 == 1
+    runs = sums[1:] - np.where(odd, np.repeat(sums[starts], lengths), np.repeat(sums[starts + 1], lengths))
+    runs[starts] = steps[starts]
     return runs
 
 

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from masklet.core.codec import (
+    are_rows_sound,
     check_format,
     check_ids,
     explain_bad_entry,
     find_result_file,
+    format_block,
     read_masklet_facts,
     read_result,
     read_sighting,
@@ -24,7 +26,7 @@ from masklet.core.codec import (
 from masklet.core.errors import InputError
 from masklet.core.limits import MOST_OBJECTS, check_count, check_number
 from masklet.core.result import VideoResult
-from masklet.core.result_index import HEAD, IndexedFile, IndexedMasklet
+from masklet.core.result_index import BLOCK, HEAD, IndexedFile, IndexedMasklet
 from masklet.core.tracks import Masklet, Sighting, Source
 
 
@@ -99,6 +101,18 @@ class StoredSightings(Mapping[int, Sighting]):
                 with explain_bad_entry(self._where):
                     yield frame, Source(row[1]), check_number(self._where, "a score", row[2])
 
+    def format_blocks(self, video: VideoResult) -> Iterator[tuple[int, bytes]]:
+        """The first frame of each block and its rows, as `codec.format_block` has them for a file of `video`: what is
+        sound as it lies in the file. Raises ValueError or InputError where one is damaged, or none of the `video`.
+        """
+        for n, first in enumerate(self._place.frames):
+            data = self._read_bytes(n)
+            rows = self._parse_block(n, data)
+            if tuple(video.size) == tuple(self._video.size) and are_rows_sound(rows.values(), video):
+                yield first, data
+            else:
+                yield first, format_block(self, list(rows), video)  # which mends it, or says what is wrong
+
     def __repr__(self) -> str:
         return f"<{len(self)} sightings in {self._file.path}>"
 
@@ -116,12 +130,20 @@ class StoredSightings(Mapping[int, Sighting]):
         return rows
 
     def _load_block(self, n: int) -> dict[int, Any]:
-        first, (start, stop) = self._place.frames[n], self._place.places[n : n + 2]
+        return self._parse_block(n, self._read_bytes(n))
+
+    def _read_bytes(self, n: int) -> bytes:
+        return self._file.read(*self._place.places[n : n + 2]).rstrip(b",")
+
+    def _parse_block(self, n: int, data: bytes) -> dict[int, Any]:
+        """The rows by frame in the `data` of a block. Raises InputError where they are not what the index says."""
+        first, stop = [*self._place.frames, self._video.length][n : n + 2]
         try:
-            rows = json.loads(b"[" + self._file.read(start, stop).rstrip(b",") + b"]")
-            found = {row[0]: row for row in rows}
+            rows = json.loads(b"[" + data + b"]")
+            frames = [row[0] for row in rows]
+            sound = frames[0] == first and all(a < b for a, b in pairwise([*frames, stop]))
         except (ValueError, TypeError, KeyError, IndexError, RecursionError):
-            found = {}
-        if first not in found:
+            rows, frames, sound = [], [], False
+        if not sound or len(rows) != min(BLOCK, len(self) - n * BLOCK):
             raise InputError(f"{self._where}: what it has from frame {first} on is damaged")
-        return found
+        return dict(zip(frames, rows, strict=True))
