@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import masklet
+from masklet.builtins import QUERY_SYSTEMS
+from masklet.cli import app
 from masklet.models.mask2former.small import SmallMask2FormerSettings, create_small_mask2former, save_small
 from masklet.models.query_video.heads import save_heads
 from masklet.models.query_video.rocovis import RocovisNet, RocovisNetSettings
@@ -80,3 +83,21 @@ def test_what_does_not_go_together_is_refused(
     monkeypatch.chdir(folder)
     with pytest.raises(masklet.InputError, match=words):
         masklet.load(system, segmenter=given)
+
+
+@pytest.mark.parametrize("system", QUERY_SYSTEMS)
+def test_a_system_of_queries_takes_no_detections(system: str, tmp_path: Path) -> None:
+    for name in ("found.json", "found.xml", "found.txt"):
+        (tmp_path / name).write_text("[]")
+        with pytest.raises(masklet.InputError, match=rf"{name}: {system} takes no detections; take system='sam2bmp'"):
+            masklet.load(system, segmenter=str(tmp_path / name))
+
+
+@pytest.mark.parametrize("system", ["sam2bmp", "deva"])
+def test_a_window_is_for_systems_that_have_one(system: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["run", "clip", "--system", system, "--window", "5", "-o", str(tmp_path / "out")])
+    assert f"--window 5: {system} sees one frame after the other; leave it out" in " ".join(done.output.split())
+    done = CliRunner().invoke(
+        app, ["run", "clip", "--system", "minvis", "--segmenter", "small", "--window", "0", "-o", "out"]
+    )
+    assert done.exit_code == 2 and "window = 0" in done.output

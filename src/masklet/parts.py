@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -155,6 +155,11 @@ def check_part_settings(entry: PartEntry, name: PartName, settings: Mapping[str,
         setting = known[check_choice(f"setting of {entry.name}", key, known)]
         is_signed = isinstance(setting.default, float) and setting.default < 0 and isinstance(value, int | float)
         check_setting(f"{entry.name}.", key, abs(value) if is_signed else value, setting.kind)
+
+
+def refuse_detections(name: str, system: str) -> NoReturn:
+    """Raises the InputError of detections, those of `name`, for a `system` of queries."""
+    raise InputError(f"{name}: {system} takes no detections; take {name_argument('system', 'sam2bmp')} or deva")
 
 
 def refuse_part_settings(kind: str, name: str, settings: Mapping[str, Any]) -> None:

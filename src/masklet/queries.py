@@ -9,18 +9,24 @@ from typing import Any
 
 from masklet.builtins import QUERY_SYSTEMS
 from masklet.core.errors import InputError
+from masklet.core.files import path_exists
 from masklet.core.wording import name_argument, name_setting
 from masklet.models.mask2former.networks import infer_query_sizes
 from masklet.models.mask2former.segmenter import Mask2Former
 from masklet.models.mask2former.tensor_names import GENVIS, OFFLINE, ONLINE, require_kind
-from masklet.models.mask2former.weights import LoadedMask2Former, build_mask2former, name_numbered_classes
+from masklet.models.mask2former.weights import (
+    CHECKPOINTS,
+    LoadedMask2Former,
+    build_mask2former,
+    name_numbered_classes,
+)
 from masklet.models.query_video.genvis import Genvis, build_released_genvis
 from masklet.models.query_video.heads import HeadsOrigin, load_refiner, load_tracker, read_heads_origin
 from masklet.models.query_video.slot_weights import load_slot_model
 from masklet.models.query_video.videomt import load_videomt
 from masklet.nn.referring_tracker import ReferringTracker, build_released_tracker
 from masklet.nn.temporal_refiner import TemporalRefiner, build_released_refiner
-from masklet.parts import check_short_side, resolve_device
+from masklet.parts import check_short_side, refuse_detections, resolve_device
 from masklet.systems import ctvis, dvis, minvis, rocovis
 from masklet.systems.dvis import DvisRefined
 from masklet.systems.query.answers import LEAST_SCORE
@@ -211,10 +217,18 @@ def load_query_system(system: str, name: Any, device: str, settings: Any, catego
     """
     if not isinstance(name, str) or not name:
         raise InputError(f"{system} needs weights; give them by {name_argument('segmenter')}: {WEIGHTS[system]}")
+    check_no_detections(system, name)
     settings = replace(settings, min_score=LEAST_SCORE if settings.min_score is None else settings.min_score)
     named = replace(parse_weights_name(name, system in WITH_HEADS, device), categories=categories)
     made: QuerySystem = QUERY_SYSTEMS[system].load()(named, settings)
     return add_known_stuff(made)
+
+
+def check_no_detections(system: str, name: str) -> None:
+    """Raises InputError where `name`, for the weights of a `system`, is that of a file which can only be detections."""
+    path = Path(name).expanduser()
+    if path_exists(path) and not path.is_dir() and path.suffix not in CHECKPOINTS:
+        refuse_detections(name, system)
 
 
 def add_known_stuff(made: QuerySystem) -> QuerySystem:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from masklet.api import check_prompts, make_propagator, split_settings
-from masklet.builtins import EXPORTS, FORMATS
+from masklet.builtins import EXPORTS, FORMATS, QUERY_SYSTEMS, SYSTEMS
 from masklet.cli.options import (
     AllowNetwork,
     Categories,
@@ -68,6 +68,7 @@ from masklet.core.instances import Prompt
 from masklet.core.limits import parse_whole_number
 from masklet.core.part_facts import collect_parts
 from masklet.core.result import VideoResult
+from masklet.core.wording import name_argument
 from masklet.io.output_folder import OutputFolder
 from masklet.io.prompts import (
     PromptFile,
@@ -164,8 +165,9 @@ def run_command(
     reading |= dict(max_frames=max_frames, strict=strict, allow_network=allow_network)
     selection = FrameSelection(start, end, stride, fps, max_side, max_frames)
     with exit_on_input_error(reporter):
+        check_window(window, system)
         budget = parse_memory(memory) if memory else None if ray is not None else find_memory_budget()
-        chosen = parse_settings(set_ or []) | ({"window": window} if window else {})
+        chosen = parse_settings(set_ or []) | ({} if window is None else {"window": window})
         chosen |= {"segmenter.categories": categories} if categories else {}
         chosen |= {"propagator.compile": True} if compile_ else {}
         crew = Crew(jobs, retries, check_timeout(timeout))
@@ -597,6 +599,15 @@ def list_entries(dataset: str | None, given: Sequence[str], path: Path | None) -
     found = list_dataset_entries([video for root in given for video in list_dataset_videos(dataset, Path(root))])
     more = list_videos([], path) if path or not found else []
     return name_videos([*found, *(replace(entry, name=entry.title) for entry in more)])
+
+
+def check_window(window: int | None, system: str) -> None:
+    """Raises InputError where a `window` is asked for of a `system` that sees one frame after the other."""
+    if window is not None and system in SYSTEMS.names:
+        raise InputError(
+            f"{name_argument('window', window)}: {system} sees one frame after the other; leave it out, or take "
+            f"{name_argument('system')} {', '.join(QUERY_SYSTEMS)}"
+        )
 
 
 def check_watch(folder: Path, is_more: bool) -> None:

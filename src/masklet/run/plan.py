@@ -15,14 +15,13 @@ from masklet.core.budget import MemoryBudget
 from masklet.core.errors import InputError
 from masklet.core.frames import Video
 from masklet.core.instances import Exemplar
-from masklet.core.wording import name_argument
 from masklet.io.output_folder import OutputFolder
 from masklet.io.prompts import PromptFile, compute_prompt_hash, read_dataset_prompts
 from masklet.io.video.datasets import DatasetVideo
 from masklet.io.video.frame_source import FrameSource
 from masklet.io.video.source_names import Source
 from masklet.io.video.sources import open_video
-from masklet.parts import load_bystanders, make_encoder, resolve_device
+from masklet.parts import load_bystanders, make_encoder, refuse_detections, resolve_device
 from masklet.presets import GOOD, choose_run_parts, choose_track_parts
 from masklet.run.batch import Job
 from masklet.run.recipe import identify_files
@@ -121,10 +120,7 @@ class RunParts:
             _ = self.tracker
         detected = next((video.detections for video in videos if video.detections), "")
         if detected and self.options.system in QUERY_SYSTEMS:
-            raise InputError(
-                f"{detected}: {self.options.system} takes no detections; take {name_argument('system', 'sam2bmp')} or "
-                "deva"
-            )
+            refuse_detections(detected, self.options.system)
         if detected:
             self.load_detected(detected)
         return self
