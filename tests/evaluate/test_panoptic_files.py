@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from masklet.core.errors import InputError
+from masklet.evaluate.ground_truth import check_ground_truth
 from masklet.evaluate.panoptic.metrics import evaluate_stq, evaluate_vipseg, evaluate_vpq
+from masklet.evaluate.prediction_form import get_prediction_target
 
 CATEGORIES = [
     {"id": 0, "name": "sky", "isthing": 0},
@@ -48,6 +50,18 @@ def data(tmp_path):
     side(tmp_path / "gt", "panoptic_gt.json", "panomasksRGB", videos, {"categories": CATEGORIES})
     side(tmp_path / "pred", "pred.json", "pan_pred", videos)
     return tmp_path / "gt", tmp_path / "pred"
+
+
+def test_the_ground_truth_may_have_the_data_set_s_own_name(data):
+    """At every door: the folder is looked at, the predictions converted, and the metric read."""
+    gt, pred = data
+    images = {"images": [{"id": "0", "file_name": "00000.png", "width": 4, "height": 3}]}
+    edit(gt / "panoptic_gt.json", lambda c: c.update(videos=[{"video_id": name, **images} for name in "ab"]))
+    expected = evaluate_vipseg(gt, pred).scores
+    (gt / "panoptic_gt.json").rename(gt / "panoptic_gt_VIPSeg_val.json")
+    check_ground_truth("vipseg", gt)
+    assert get_prediction_target("vipseg", gt).split.videos.keys() == {"a", "b"}
+    assert evaluate_vipseg(gt, pred).scores == expected
 
 
 def edit(path, change):

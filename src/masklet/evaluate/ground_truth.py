@@ -10,7 +10,8 @@ from masklet.core.wording import name_argument
 from masklet.io.formats.submission import RESULT
 
 VIDEOS_JSON = "the ground truth's json, with videos, categories and annotations"
-VIPSEG = "a folder with panoptic_gt.json and panomasksRGB"
+PANOPTIC_TRUTHS = ("panoptic_gt.json", "panoptic_gt_VIPSeg_val.json")  # the second, as VIPSeg itself calls it
+VIPSEG = f"a folder with {' or '.join(PANOPTIC_TRUTHS)}, and panomasksRGB"
 BURST = "a folder with all_classes.json, common_classes.json and uncommon_classes.json"
 DAVIS = "DAVIS's folder (Annotations/480p/<video>/<frame>.png), or one with a folder of label images for each video"
 OBJECTS = "a folder with <video>/<object>/<frame>.png"
@@ -18,6 +19,12 @@ IMAGES_JSON = "LVIS's json, with images, categories and annotations"
 META = "the split's folder, with its *meta.json and Annotations/<video>/<frame>.png"
 TRACKS = "masklets.json, a json of tracks, a folder with a folder of label images for each video"
 VSPW = "VSPW's folder (data/<video>/mask/<frame>.png), or one with a folder of label images for each video"
+
+
+def find_panoptic_truth(gt: Path) -> Path:
+    """The json of VIPSeg's ground truth in the folder `gt`; where there is none, the one that is missing."""
+    there = [gt / name for name in PANOPTIC_TRUTHS if (gt / name).is_file()]
+    return there[0] if there else gt / PANOPTIC_TRUTHS[0]
 
 
 def check_ground_truth(metric: str, gt: Path) -> None:
@@ -65,6 +72,10 @@ def _has_files(*names: str) -> Callable[[Path], bool]:
     return lambda path: all((path / name).is_file() for name in names)
 
 
+def _has_panoptic_truth(path: Path) -> bool:
+    return find_panoptic_truth(path).is_file()
+
+
 def _has_images(*patterns: str) -> Callable[[Path], bool]:
     return lambda path: path.is_dir() and any(next(path.glob(pattern), None) for pattern in patterns)
 
@@ -85,7 +96,7 @@ TRUTHS: Mapping[str, tuple[Callable[[Path], bool], str]] = {
     **dict.fromkeys(LISTS, (_is_json_file, VIDEOS_JSON)),
     "ap-pool-lvis": (_is_json_file, IMAGES_JSON),
     "tracking": (_has_something, TRACKS),
-    **dict.fromkeys(("vpq", "stq", "vipseg"), (_has_files("panoptic_gt.json"), VIPSEG)),
+    **dict.fromkeys(("vpq", "stq", "vipseg"), (_has_panoptic_truth, VIPSEG)),
     **dict.fromkeys(("burst", "burst-masks"), (_has_files("all_classes.json"), BURST)),
     **dict.fromkeys(("davis", "davis-unsupervised", "davis16", "vos-benchmark", "mose"), (_PAGES, DAVIS)),
     **dict.fromkeys(("lvos", "mosev2"), (_has_meta, META)),

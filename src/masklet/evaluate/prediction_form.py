@@ -16,6 +16,7 @@ from PIL import Image
 from masklet.core.errors import InputError
 from masklet.core.result import VideoResult
 from masklet.core.wording import name_argument
+from masklet.evaluate.ground_truth import find_panoptic_truth
 from masklet.evaluate.panoptic.vspw import NAMES as VSPW_NAMES
 from masklet.evaluate.panoptic.vspw import find_vspw_masks, read_vspw_names
 from masklet.evaluate.vos.files import find_truth_folder, list_pngs
@@ -31,10 +32,10 @@ from masklet.io.formats.submission import (
 from masklet.io.video.source_names import sort_naturally
 from masklet.io.video.sources import list_own_frame_names
 
-LISTED = {  # metrics that read a form with ids: that form, and where the ground truth lists them
-    **dict.fromkeys(("ytvis", "ytvis-agnostic", "ytvis-errors", "tube-boundary", "ap-pool"), ("ytvis", "")),
-    "ovis": ("ovis", ""),
-    **dict.fromkeys(("vpq", "stq", "vipseg"), ("vipseg", "panoptic_gt.json")),
+LISTED = {  # metrics that read a form with ids, which the ground truth lists: that form
+    **dict.fromkeys(("ytvis", "ytvis-agnostic", "ytvis-errors", "tube-boundary", "ap-pool"), "ytvis"),
+    "ovis": "ovis",
+    **dict.fromkeys(("vpq", "stq", "vipseg"), "vipseg"),
 }
 OWN = ("tracking",)  # metrics that read results themselves
 PAGES = ("davis", "davis-unsupervised", "davis16", "vos-benchmark", "lvos", "mose", "mosev2")  # label images by video
@@ -79,8 +80,8 @@ def open_converted_folder(metric: str, pred: Path) -> Iterator[Path]:
 def get_prediction_target(metric: str, gt: Path) -> SubmissionTarget:
     """The form of a metric's predictions."""
     if metric in LISTED:
-        form, list_ = LISTED[metric]
-        return SubmissionTarget(form, read_dataset_split(gt / list_ if list_ else gt))
+        form = LISTED[metric]
+        return SubmissionTarget(form, read_dataset_split(find_panoptic_truth(gt) if form == "vipseg" else gt))
     if metric in PAGES:
         places = (gt / "Annotations" / "480p", gt / "Annotations", gt)
         return SubmissionTarget("mose", frames=next(p for p in places if p.is_dir()))

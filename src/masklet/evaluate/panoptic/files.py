@@ -21,6 +21,7 @@ from masklet.core.errors import InputError
 from masklet.core.image_files import open_image
 from masklet.core.limits import check_file_name, check_relative_path
 from masklet.core.progress import Watch, discard_progress
+from masklet.evaluate.ground_truth import find_panoptic_truth
 from masklet.evaluate.panoptic.quality import (
     MATCH,
     WHOLE,
@@ -75,10 +76,12 @@ class VipsegSplit:
 def read_vipseg_split(gt: Path, pred: Path, videos: Collection[str] | None = None) -> VipsegSplit:
     """The frames to compare, of all videos or of those that `videos` names.
 
-    `gt` holds panoptic_gt.json and panomasksRGB, `pred` pred.json and pan_pred. Raises InputError where a file is not
-    of its form, where a video is unknown, or where a video or a frame has no prediction.
+    `gt` holds panoptic_gt.json (or what `find_panoptic_truth` finds) and panomasksRGB, `pred` pred.json and pan_pred.
+    Raises InputError where a file is not of its form, where a video is unknown, or where a video or a frame has no
+    prediction.
     """
-    truth_file = read_json_object(gt / "panoptic_gt.json", GT_FORM, "annotations", "categories")
+    listing = find_panoptic_truth(gt)
+    truth_file = read_json_object(listing, GT_FORM, "annotations", "categories")
     found_file = read_json_object(pred / "pred.json", PRED_FORM, "annotations")
     truth, found = _group_frames_by_video(truth_file), _group_frames_by_video(found_file)
     wanted = list(truth) if videos is None else [name for name in truth if name in videos]
@@ -93,7 +96,7 @@ def read_vipseg_split(gt: Path, pred: Path, videos: Collection[str] | None = Non
     paired = {name: list(_match_frame_files(gt, pred, name, truth[name], found[name])) for name in wanted}
     if not any(paired.values()):
         raise InputError(f"{truth_file.where}: no frame in any video; nothing can be scored")
-    inputs = (gt / "panoptic_gt.json", gt / "panomasksRGB", pred / "pred.json", pred / "pan_pred")
+    inputs = (listing, gt / "panomasksRGB", pred / "pred.json", pred / "pan_pred")
     split = VipsegSplit(
         *_parse_categories(truth_file), {name: frames for name, frames in paired.items() if frames}, inputs
     )

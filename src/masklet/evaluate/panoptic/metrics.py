@@ -33,7 +33,7 @@ def evaluate_vpq(
     """Video panoptic quality for all k at once.
 
     Args:
-        gt: a folder with panoptic_gt.json and panomasksRGB.
+        gt: a folder with panoptic_gt.json, or panoptic_gt_VIPSeg_val.json, and panomasksRGB.
         pred: a folder with pred.json and pan_pred.
         videos: the names of those to score; all of them without it.
         watch: is told ("vpq", frames done, frames in all, true objects).
