@@ -168,16 +168,16 @@ def write_xml(path: Path, meta: Xml.Element, elements: Iterable[Xml.Element]) ->
         for element in chain((version, meta), elements):
             for part in element.iter():
                 for text in (part.text or "", *part.attrib.values()):
-                    check_xml_text(text)
+                    check_xml_text("cvat", text)
             Xml.indent(element, level=1)
             file.write(b"  " + Xml.tostring(element, encoding="utf-8").rstrip() + b"\n")
         file.write(b"</annotations>\n")
 
 
-def check_xml_text(text: str) -> None:
-    """Raises InputError where a text has characters that no XML can hold."""
+def check_xml_text(form: str, text: str) -> None:
+    """Raises InputError where a `text` of a `form` has characters that no XML can hold."""
     if any((c < " " and c not in "\t\n\r") or "\ud800" <= c <= "\udfff" or c in "\ufffe\uffff" for c in text):
-        raise InputError(f"cvat: the name {quote_value(text)} has characters that XML cannot hold; rename it")
+        raise InputError(f"{form}: the name {quote_value(text)} has characters that XML cannot hold; rename it")
 
 
 # -- reading

@@ -123,7 +123,7 @@ def format_config(results: Iterable[VideoResult], shown: str, kind: str, of: str
     """The labelling interface: what is `shown`, and the names as labels of a `kind` for the part called `of`."""
     names = list(dict.fromkeys(name for r in results for name in list_names(r)))
     for name in names:
-        check_xml_text(name)
+        check_xml_text("label-studio", name)
     labels = "".join(f"\n    <Label value={quoteattr(name)}/>" for name in names)
     return f'<View>\n  {shown}\n  <{kind} name="label" toName="{of}">{labels}\n  </{kind}>\n</View>\n'
 
