@@ -22,11 +22,12 @@ from typer.testing import CliRunner
 import masklet
 from masklet.cli import app
 from masklet.io.output_folder import OutputFolder
+from masklet.io.video.datasets import DatasetVideo
 from masklet.run.batch import Job, process_video
 from masklet.run.claims import FOLDER, Claim, ClaimedError, get_claim_path
 from masklet.run.outcome import read_manifest
 from masklet.run.recipe import UNKNOWN, compare_recipes, compute_recipe_hash, identify_files
-from masklet.run.video_list import OWN_NAMES
+from masklet.run.video_list import OWN_NAMES, list_dataset_entries
 from masklet.view.progress import QuietReporter
 
 H, W = 24, 32
@@ -265,6 +266,18 @@ def test_videos_that_are_called_alike_are_two_in_all_that_is_made_of_them(clips:
     done = CliRunner().invoke(app, ["export", "cocovid-set", "out", "-o", "set", "-q"])
     assert done.exit_code == 0, done.output
     assert [v["name"] for v in json.loads(Path("set/cocovid.json").read_text())["videos"]] == ["cam", "cam-2"]
+
+
+def test_videos_of_two_roots_that_are_called_alike_are_two(clips: Path) -> None:
+    """And what several data sets that are one call DATASET/VIDEO stays so."""
+    Path("d.json").write_text("[]")
+    for name in "abc":
+        shutil.copytree(name, Path("roots", name, "JPEGImages", "480p", "cam"))
+    assert run("roots/a", "roots/b", "roots/c", "--dataset", "davis")[0] == 0
+    names = [masklet.VideoResult.load(f"out/{name}").name for name in ("cam", "cam-2", "cam-3")]
+    assert names == ["cam", "cam-2", "cam-3"]
+    entries = list_dataset_entries([DatasetVideo("a", name="A/x"), DatasetVideo("b", name="B/x")])
+    assert [(e.name, e.title) for e in entries] == [("x", "A/x"), ("x-2", "B/x")]
 
 
 def test_no_video_takes_the_place_of_what_the_output_folder_holds_beside_videos(clips: Path) -> None:

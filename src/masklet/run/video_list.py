@@ -93,11 +93,14 @@ def name_videos(entries: Sequence[VideoEntry]) -> list[VideoEntry]:
 
 
 def list_dataset_entries(videos: Sequence[DatasetVideo], is_given: bool = False) -> list[VideoEntry]:
-    """The videos of a data set, under its own names; `is_given`: the masks that it gives are tracked."""
+    """The videos of a data set, under its own names, but for those that an earlier one has, as of another root has it;
+    `is_given`: the masks that it gives are tracked.
+    """
     names = make_unique_names([Path(video.name).name for video in videos], OWN_NAMES)
+    first = {video.name: name for name, video in zip(reversed(names), reversed(videos), strict=True)}
     return [
-        VideoEntry(video.source, name, video.name, given=video if is_given else None)
-        for name, video in zip(names, videos, strict=True)
+        VideoEntry(v.source, name, v.name if first[v.name] == name else name, given=v if is_given else None)
+        for name, v in zip(names, videos, strict=True)
     ]
 
 

@@ -47,7 +47,10 @@ class ExportedResults(Sequence[VideoResult]):
         names = [check_relative_path("results", r.name) for r in self.results]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            raise InputError(f"{twice}: two results of this name; export one of them, or rename one")
+            raise InputError(
+                f"{twice}: two results of this name; export each into a folder of its own, or run both videos in one "
+                "command, which gives them two names"
+            )
         for result in self.results:
             if result.name in self.videos:
                 check_same_video(result, self.videos[result.name])
