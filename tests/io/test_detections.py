@@ -491,3 +491,7 @@ def test_a_folder_of_results_says_which_file_is_meant(tmp_path: Path) -> None:
             InputError, match=r"a folder of results; give the file of one, such as .*clip/masklets\.json"
         ):
             read_detections(folder)
+    (tmp_path / "out" / "clip" / "davis").mkdir()
+    Image.new("L", (3, 2)).save(tmp_path / "out" / "clip" / "davis" / "0.png")  # as --format davis adds it
+    with pytest.raises(InputError, match="a folder of results"):
+        read_detections(tmp_path / "out")

@@ -141,6 +141,20 @@ def test_what_is_exported_comes_back_as_detections(form: str, draft: Any, tmp_pa
     assert read_back(path, result) == expect(result, ROWS[form])
 
 
+@pytest.mark.parametrize("form", READ)
+def test_a_video_in_a_set_comes_back(form: str, tmp_path: Path) -> None:
+    """Of one called set/clip, beside others in the same and in no set where the form's file is of all."""
+    if form == "hf":
+        pytest.importorskip("pyarrow")
+    one = video(masklet(3, {0: "110 000"}, 0), masklet(7, {0: "001 001"}, 1), name="set/clip")
+    others = [video(masklet(5, {1: "100 000"}), name=name) for name in ("set/b", "clip2")]
+    frames = {r.name: Noise(r.size, r.length) for r in (one, *others)} if "rgba" in form else None
+    out = export_results([one, *others], form, tmp_path / "out", frames)
+    path = out / ROWS[form][4].strip("`").replace("clip", one.name)
+    back = [[what[:2] for what in frame] for frame in read_back(path, one)]
+    assert back == [[what[:2] for what in frame] for frame in expect(one, ROWS[form])]
+
+
 @pytest.mark.parametrize("form", [form for form in READ if ROWS[form][2] == "kept"])
 def test_a_category_without_a_name_comes_back_as_object(form: str, tmp_path: Path) -> None:
     if form == "hf":

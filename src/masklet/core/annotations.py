@@ -114,6 +114,7 @@ class FrameMatcher:
         if not videos:
             return None
         same = {v for v in videos if self.video.name in (v, PurePosixPath(v).name, drop_suffix(v))}
+        same = same or {v for v in videos if v == PurePosixPath(self.video.name).name}  # set/clip, as some forms say it
         if len(same) == 1:
             return same.pop()
         if len(videos) == 1:

@@ -408,15 +408,29 @@ def read_detection_folder(path: Path) -> DetectionSet:
         return read_ultralytics_files(path, files)
     if videos := [p for suffix in VIDEOS for p in _list_files(path, suffix)]:
         return read_cutout_videos(path, videos)
-    inner = [p for p in sorted(path.iterdir(), key=make_natural_key) if p.is_dir() and _list_files(p, ".png")]
+    inner = _list_page_folders(path)
     if is_object_folders(inner):
         return read_object_folders(path, inner)
-    if inner:
-        return read_label_folder(path, [(p.name, _list_files(p, ".png")) for p in inner])
+    if pages := [*inner, *_list_pages_in_sets(path)]:
+        return read_label_folder(path, [(p.relative_to(path).as_posix(), _list_files(p, ".png")) for p in pages])
     arrays = [(p.name, files) for p in sorted(path.iterdir()) if p.is_dir() and (files := _list_files(p, ".npz"))]
     if arrays:
         return read_array_folder(path, arrays)
     raise refuse_detection_folder(path)
+
+
+def _list_page_folders(folder: Path) -> list[Path]:
+    """The folders in a `folder` that hold pngs."""
+    return [p for p in sorted(folder.iterdir(), key=make_natural_key) if p.is_dir() and _list_files(p, ".png")]
+
+
+def _list_pages_in_sets(path: Path) -> list[Path]:
+    """The folders of videos called set/video in `path`; those of the objects of one video, or in that of a result, are
+    none.
+    """
+    inner = [p for p in sorted(path.iterdir(), key=make_natural_key) if p.is_dir() and not _list_files(p, ".png")]
+    sets = [_list_page_folders(p) for p in inner if not (p / RESULT).is_file()]
+    return [page for pages in sets if not is_object_folders(pages) for page in pages]
 
 
 def is_object_folders(folders: Sequence[Path]) -> bool:
