@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -28,10 +29,14 @@ from masklet.core.rle import (
     compute_rle_iou,
     decode_rle_counts,
     encode_run_edges,
+    find_rle_overlaps,
+    join_pairs,
+    join_runs,
     paint_mask_numbers,
 )
 
 seeds = st.integers(0, 2**32 - 1)
+JoinMasks = Callable[[Sequence[Rle], Sequence[Rle]], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 def random_masks(seed: int, n: int = 5, h: int = 12, w: int = 9) -> torch.Tensor:
@@ -224,6 +229,31 @@ def test_run_lengths_from_outside_are_a_mask_of_the_size_or_refused(counts: byte
     assert rle.decode().shape == (h, w)
 
 
+def draw_masks(draw: np.random.Generator, count: int, size: tuple[int, int]) -> list[Rle]:
+    """Masks of every density, the empty and the full one among them; they overlap."""
+    return [Rle.encode_pixels(draw.random(size) < draw.choice([0, 0.2, 0.5, 1])) for _ in range(count)]
+
+
+@pytest.mark.parametrize("join", [join_pairs, join_runs])
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 5), m=st.integers(1, 5))
+def test_common_pixels_are_those_of_the_dense_masks(join: JoinMasks, seed: int, n: int, m: int) -> None:
+    draw = np.random.default_rng(seed)
+    size = tuple(draw.integers(1, 9, 2).tolist())
+    a, b = draw_masks(draw, n, size), draw_masks(draw, m, size)
+    found = np.zeros((n, m), int)
+    rows, cols, common = join(a, b)
+    np.add.at(found, (rows, cols), common)
+    assert found.tolist() == [[int((x.decode_pixels() & y.decode_pixels()).sum()) for y in b] for x in a]
+    assert (common > 0).all()
+
+
+def test_of_many_masks_those_alone_are_looked_at_that_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("masklet.core.rle.compute_rle_iou")
+    masks = [Rle.encode_pixels(np.arange(200).reshape(10, 20) == n) for n in range(200)]
+    rows, cols, common = find_rle_overlaps(masks, masks[::-1])
+    assert (rows + cols == 199).all() and sorted(rows) == list(range(200)) and (common == 1).all()
+
+
 def is_taken_as_it_is(counts: bytes, size: tuple[int, int]) -> bool:
     try:
         return Rle.checked(size, counts).counts == counts
@@ -231,12 +261,12 @@ def is_taken_as_it_is(counts: bytes, size: tuple[int, int]) -> bool:
         return False
 
 
-@given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.integers(0, 3))
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(0, 3))
 def test_run_lengths_of_many_masks_are_checked_at_once_as_one_by_one(seed: int, count: int, damaged: int) -> None:
     draw = np.random.default_rng(seed)
     h, w = draw.integers(1, 9, 2).tolist()
     texts = [Rle.encode_pixels(draw.random((h, w)) < draw.random()).counts for _ in range(count)]
-    for n in draw.integers(count, size=damaged) if count else ():
+    for n in draw.integers(count, size=damaged):
         text, place = bytearray(texts[n]), draw.integers(len(texts[n]) + 1)
         text[place : place + draw.integers(2)] = bytes(draw.choice(list(b"0123PT`o "), draw.integers(3)).tolist())
         texts[n] = bytes(text)

@@ -15,7 +15,7 @@ from masklet.core.errors import InputError
 from masklet.core.frames import Video, get_frame_times, get_pixel_aspect, list_video_notes, read_through
 from masklet.core.limits import is_whole_number, quote_value
 from masklet.core.matching import match
-from masklet.core.rle import compute_rle_iou
+from masklet.core.rle import find_rle_overlaps
 from masklet.core.tracks import Masklet, Sighting, convert_numbers
 
 if TYPE_CHECKING:
@@ -353,11 +353,10 @@ def compute_masklet_iou(a: Sequence[Masklet], b: Sequence[Masklet]) -> Float[np.
     """IoU over space and time of every pair: pixels in both over pixels in either, of all frames."""
     both = np.zeros((len(a), len(b)))
     for t in {t for m in a for t in m.sightings} & {t for m in b for t in m.sightings}:
-        rows = [r for r, m in enumerate(a) if t in m.sightings]
-        cols = [c for c, m in enumerate(b) if t in m.sightings]
+        rows = np.array([r for r, m in enumerate(a) if t in m.sightings])
+        cols = np.array([c for c, m in enumerate(b) if t in m.sightings])
         masks, others = [a[r].sightings[t].mask for r in rows], [b[c].sightings[t].mask for c in cols]
-        total = np.add.outer([m.area for m in masks], [m.area for m in others])
-        iou = compute_rle_iou(masks, others)
-        both[np.ix_(rows, cols)] += np.round(iou / (1 + iou) * total)  # iou = both / (total - both)
+        r, c, common = find_rle_overlaps(masks, others)
+        np.add.at(both, (rows[r], cols[c]), common)
     total = np.add.outer(*([sum(s.mask.area for s in m.sightings.values()) for m in side] for side in (a, b)))
     return np.divide(both, total - both, out=np.zeros_like(both), where=total > both)
