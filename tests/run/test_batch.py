@@ -268,6 +268,18 @@ def test_videos_that_are_called_alike_are_two_in_all_that_is_made_of_them(clips:
     assert [v["name"] for v in json.loads(Path("set/cocovid.json").read_text())["videos"]] == ["cam", "cam-2"]
 
 
+def test_what_is_done_is_kept_where_nothing_can_be_written(clips: Path) -> None:
+    """As on a disk that is mounted read-only: no claim is needed for what is whole."""
+    assert run("a")[0] == 0
+    before = times()
+    shutil.rmtree("out/.masklet", ignore_errors=True)
+    Path("out/.masklet").write_text("no folder: no claim can be written here")
+    code, said = run("a", "b")
+    assert states() == [("a", "kept"), ("b", "failed")] and code == 1 and "out/.masklet" in said
+    assert run("a")[0] == 0 and times() == before
+    assert run("a", "--format", "davis")[0] != 0  # there is something to be written
+
+
 def test_videos_of_two_roots_that_are_called_alike_are_two(clips: Path) -> None:
     """And what several data sets that are one call DATASET/VIDEO stays so."""
     Path("d.json").write_text("[]")

@@ -9,7 +9,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from io import BufferedReader
 from pathlib import Path
@@ -150,11 +150,16 @@ def claim_video(job: Job, reporter: Reporter) -> Outcome:
     """Does one video, unless somebody else is at it. Raises InputError where it cannot be made."""
     if job.source == "-" and sys.stdin and not sys.stdin.isatty():
         cast(BufferedReader, sys.stdin.buffer).peek(1)  # whoever is given frames first has the claim
-    try:
-        with Claim(job.out, job.name):
-            return finish_video(job, reporter)
-    except ClaimedError as error:
-        return job.end(KEPT) if is_whole(job) else job.end(CLAIMED, str(error))
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(Claim(job.out, job.name))
+        except InputError as error:  # somebody else has it, or the disk takes none
+            if is_whole(job):
+                return job.end(KEPT)
+            if isinstance(error, ClaimedError):
+                return job.end(CLAIMED, str(error))
+            raise
+        return finish_video(job, reporter)
 
 
 def is_whole(job: Job) -> bool:
