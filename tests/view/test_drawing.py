@@ -220,3 +220,11 @@ def test_contact_sheet():
         [3, 3, 3, 255, 255, 255, 255],
         [3, 3, 3, 255, 255, 255, 255],
     ]
+
+
+def test_the_label_of_each_of_many_objects_is_rendered_once():
+    drawing._render_letters.cache_clear()
+    things = [DrawnObject(id, "cell", 0.5, mask(id % 200, id % 200 + 4, 8, 12)) for id in range(1, 601)]
+    for _ in range(2):
+        draw_objects(image(), things)
+    assert drawing._render_letters.cache_info().misses == 600

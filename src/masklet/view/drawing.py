@@ -36,6 +36,7 @@ GREY = (210, 210, 210)  # of plates that belong to no object
 LABEL = 4  # how much worse it is to cover a label than an object
 LITTLE = 0.05  # share of a label's pixels that may lie on an object without a better place being sought
 SHOWN = 0.3  # scores below this are not written on labels
+MOST_LETTERINGS = 4096  # that are kept: a label of each object, some kB each
 TINT = 0.4  # how much of the colour lies over the object
 LEGEND = {"detected": Stroke.WHOLE, "forward": Stroke.LONG, "backward": Stroke.SHORT}  # in the legend's order
 LEGEND_STROKES = {**{Source(name): stroke for name, stroke in LEGEND.items()}, Source.PROMPTED: Stroke.WHOLE}
@@ -260,14 +261,23 @@ def format_caption(thing: DrawnObject) -> str:
     return f"{thing.name} {thing.id}" + (f"  {thing.score:.2f}" if thing.score >= SHOWN else "")
 
 
-@lru_cache(maxsize=512)
 def render_lettering(words: str, size: int) -> Float[np.ndarray, "y x"]:
     """Words in letters of `size` pixels with a margin around them; 1 is full ink, 0 none."""
-    font = ImageFont.load_default(size)
+    return _render_letters(words, size).astype(np.float32) / 255
+
+
+@lru_cache(maxsize=MOST_LETTERINGS)
+def _render_letters(words: str, size: int) -> UInt8[np.ndarray, "y x"]:
+    font = _load_font(size)
     _, top, _, bottom = (round(v) for v in font.getbbox(words + "Áy"))  # every label equally high
     canvas = Image.new("L", (round(font.getlength(words)) + size, bottom - top + size // 2))
     ImageDraw.Draw(canvas).text((size // 2, size // 4 - top), words, fill=255, font=font)
-    return np.asarray(canvas, dtype=np.float32) / 255
+    return np.asarray(canvas)
+
+
+@lru_cache(maxsize=8)
+def _load_font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
 
 
 def find_label_place(box: Rectangle, size: tuple[int, int], taken: Taken) -> tuple[int, int]:
