@@ -313,6 +313,7 @@ def test_masks_that_stay_are_not_looked_at_one_by_one(tmp_path: Path, monkeypatc
     looked, own = list[bytes](), Rle.checked
     monkeypatch.setattr(Rle, "checked", lambda size, counts: (looked.append(counts), own(size, counts))[1])
     VideoResult.open(tmp_path / "r.json").rename(1, "dog").save(tmp_path / "again.json")
+    assert VideoResult.load(tmp_path / "again.json") == long_result().rename(1, "dog")
     assert len(looked) < 100  # those that the check of types looks at in tests
 
 
