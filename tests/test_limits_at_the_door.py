@@ -387,3 +387,9 @@ def test_a_percentage_is_refused_before_work(words: list[str], tmp_path: Path) -
 def test_a_huge_setting_is_refused_before_work(words: list[str], tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "out")])
     assert done.exit_code == 2 and "is too much; at most" in done.output and not list(tmp_path.iterdir())
+
+
+def test_a_setting_of_somebody_elses_part_may_be_in_units_of_its_own() -> None:
+    assert check_setting("", "threshold", 140.0, float, 128.0) == 140
+    with pytest.raises(InputError, match=r"setting threshold = 140.0 is above 1"):
+        check_setting("", "threshold", 140.0, float, 0.5)

@@ -674,4 +674,5 @@ def check_system_settings(settings: Mapping[str, Any], of: type[Any]) -> dict[st
     kinds = get_type_hints(of)
     for name in settings:
         check_choice("setting", name, tuple(kinds))
-    return {name: check_setting("", name, value, kinds[name]) for name, value in settings.items()}
+    usual = {name: getattr(of, name, None) for name in settings}
+    return {name: check_setting("", name, value, kinds[name], usual[name]) for name, value in settings.items()}

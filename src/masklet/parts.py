@@ -154,7 +154,7 @@ def check_part_settings(entry: PartEntry, name: PartName, settings: Mapping[str,
     for key, value in settings.items():
         setting = known[check_choice(f"setting of {entry.name}", key, known)]
         is_signed = isinstance(setting.default, float) and setting.default < 0 and isinstance(value, int | float)
-        check_setting(f"{entry.name}.", key, abs(value) if is_signed else value, setting.kind)
+        check_setting(f"{entry.name}.", key, abs(value) if is_signed else value, setting.kind, setting.default)
 
 
 def refuse_detections(name: str, system: str) -> NoReturn:

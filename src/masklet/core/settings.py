@@ -25,7 +25,7 @@ PLAIN: Mapping[Any, str] = {
 }
 
 
-def check_setting(where: str, name: str, value: Any, kind: Any) -> Any:
+def check_setting(where: str, name: str, value: Any, kind: Any, default: Any = None) -> Any:
     """A value of its kind.
 
     Args:
@@ -33,6 +33,7 @@ def check_setting(where: str, name: str, value: Any, kind: Any) -> Any:
         name: of the setting.
         value: as it was handed in.
         kind: its type.
+        default: of the setting, if it has one: where that is above 1, it is in units of its own.
 
     Returns:
         The value, a list as a tuple.
@@ -46,7 +47,8 @@ def check_setting(where: str, name: str, value: Any, kind: Any) -> Any:
     most = MOST_OF_SETTINGS.get(name)
     if most is not None and isinstance(value, int) and value > most:
         raise InputError(f"setting {where}{name} = {value} is too much; at most {most:,} is taken")
-    if name in SHARES and isinstance(value, int | float) and value > 1:
+    has_units = isinstance(default, int | float) and default > 1
+    if name in SHARES and not has_units and isinstance(value, int | float) and value > 1:
         raise InputError(f"setting {where}{name} = {value} is above 1; give a number from 0 to 1")
     return tuple(value) if isinstance(value, list) else value
 
